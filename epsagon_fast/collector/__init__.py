@@ -1,0 +1,1 @@
+"""Runs in the collector process: reads the rings, assembles traces, delivers them."""

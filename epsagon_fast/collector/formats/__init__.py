@@ -1,0 +1,1 @@
+"""How a finished trace is written for a backend."""

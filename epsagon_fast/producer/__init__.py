@@ -1,0 +1,1 @@
+"""Runs in the traced process: tracers, the current trace, encoding, exit."""

@@ -1,0 +1,117 @@
+"""The words that both sides of the queue share: record kinds, wire order, limits, outcomes.
+
+Nothing here does work; a producer, a collector and a test read the same constants.
+"""
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import ClassVar, NamedTuple
+
+# The order in which the seed's protobuf messages are written (epsagon-go protocol.Event and its parts).
+TRACE_FIELDS = ("app_name", "token", "events", "exceptions", "version", "platform")
+EVENT_FIELDS = ("id", "start_time", "resource", "origin", "duration", "error_code", "exception")
+RESOURCE_FIELDS = ("name", "type", "operation", "metadata")
+EXCEPTION_FIELDS = ("type", "message", "traceback", "time", "additional_data")
+
+# Metadata keys that trimming keeps (the seed's strongKeys).
+STRONG_KEYS = frozenset(
+    {
+        "http_trace_id",
+        "request_trace_id",
+        "aws.service",
+        "labels",
+        "aws_account",
+        "region",
+        "log_group_name",
+        "log_stream_name",
+        "sequence_number",
+        "item_hash",
+    }
+)
+LABELS_KEY = "labels"
+IS_TRIMMED_KEY = "is_trimmed"
+RUNNER_ORIGIN = "runner"
+MASK = "****"
+
+# UTF-8 bytes of a trace's JSON body (the seed's DefaultMaxTraceSize and MaxTraceSize).
+DEFAULT_MAX_TRACE_BYTES = 64 * 1024
+MAX_TRACE_BYTES = 512 * 1024
+# Bytes of label keys and values in a trace (the seed's MaxLabelsSize); numbers and bools count 64 each, as there.
+MAX_LABELS_BYTES = 10 * 1024
+LABEL_NUMBER_BYTES = 64
+
+
+class ErrorCode(IntEnum):
+    """An event's `error_code` (the seed's protocol.ErrorCode)."""
+
+    OK = 0
+    ERROR = 1
+    EXCEPTION = 2
+    TIMEOUT = 3
+
+
+class Kind(IntEnum):
+    """What a record in the queue says. See docs/queue.md for each payload."""
+
+    OPEN = 1
+    EVENT = 2
+    EXCEPTION = 3
+    LABEL = 4
+    RUNNER = 5
+    ERROR = 6
+    CLOSE = 7
+    BYE = 8
+
+
+# Flag of an EVENT record: the event's origin is "runner", so labels and error belong to it (the seed's GetRunnerEvent).
+FROM_RUNNER = 1
+# Flag of a CLOSE record: the process ended or gave up before the trace's own end.
+UNFINISHED = 1
+
+TRACE_ID_BYTES = 16
+NO_TRACE = bytes(TRACE_ID_BYTES)
+
+# Why a worker refused a record. The position in this tuple is the counter's slot in a ring's header: append only.
+REFUSALS = ("queue_full", "too_large", "malformed", "no_trace", "misuse", "closed", "no_collector_folder")
+
+
+class Record(NamedTuple):
+    """One record as the reader hands it over."""
+
+    kind: int
+    flags: int
+    # Counts this ring's CLOSE records from 1; 0 on every other kind.
+    ordinal: int
+    trace_id: bytes
+    payload: bytes
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a closed trace.
+
+    Outcomes are equal if their names are: `tracer.stop() == Outcome.DELIVERED`. `reason` is a short text or None.
+    """
+
+    name: str
+    reason: str | None = field(default=None, compare=False)
+
+    DELIVERED: ClassVar["Outcome"]
+    STORED: ClassVar["Outcome"]
+    REJECTED: ClassVar["Outcome"]
+    DROPPED: ClassVar["Outcome"]
+    PENDING: ClassVar["Outcome"]
+    DISABLED: ClassVar["Outcome"]
+
+    def because(self, reason: str) -> "Outcome":
+        """Return this outcome with a reason."""
+        return Outcome(self.name, reason)
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.reason})" if self.reason else self.name
+
+
+# The position in this tuple is an outcome's number in a ring's settlements: append only.
+OUTCOMES = tuple(Outcome(name) for name in ("PENDING", "DELIVERED", "STORED", "REJECTED", "DROPPED", "DISABLED"))
+for _outcome in OUTCOMES:
+    setattr(Outcome, _outcome.name, _outcome)

@@ -1,0 +1,40 @@
+"""Builds the compiled modules. All else about the package stands in pyproject.toml."""
+
+import os
+import sys
+
+from setuptools import Extension, setup
+
+# PyPy and free-threaded builds have no stable ABI of CPython 3.11; they take the pure-Python ring and trimmer.
+PURE = os.environ.get("EPSAGON_FAST_PURE") == "1" or sys.implementation.name != "cpython"
+# A build for one Python version instead of all, to measure what the stable ABI costs.
+STABLE_ABI = os.environ.get("EPSAGON_FAST_STABLE_ABI", "1") == "1"
+
+
+def extension(name: str, source: str) -> Extension:
+    return Extension(
+        name,
+        [source],
+        define_macros=[("Py_LIMITED_API", "0x030B0000")] if STABLE_ABI else [],
+        py_limited_api=STABLE_ABI,
+        extra_compile_args=["-O3", "-fno-strict-aliasing", "-Wno-unreachable-code"],
+    )
+
+
+def compiled() -> list[Extension]:
+    from Cython.Build import cythonize
+
+    return cythonize(
+        [
+            extension("epsagon_fast.queue._ring", "_ext/queue/_ring.pyx"),
+            extension("epsagon_fast.queue._spawn", "_ext/queue/_spawn.pyx"),
+            extension("epsagon_fast.trimming._compiled", "_ext/trimming/_compiled.pyx"),
+        ],
+        language_level=3,
+    )
+
+
+setup(
+    ext_modules=[] if PURE else compiled(),
+    options={"bdist_wheel": {"py_limited_api": "cp311"}} if STABLE_ABI and not PURE else {},
+)

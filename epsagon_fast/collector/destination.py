@@ -1,0 +1,42 @@
+"""Where a trace goes, and with which secret. Safe to log: neither token nor credentials show."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from urllib3.exceptions import LocationParseError
+from urllib3.util import parse_url
+
+
+class Destination(NamedTuple):
+    """A backend as one worker's config names it. Equal fields mean the same destination."""
+
+    url: str
+    token: str
+    # Bounds a whole request: connecting, sending, and reading the answer.
+    send_timeout_s: float
+    proxy_url: str | None = None
+    ca_file: str | None = None
+
+    @property
+    def origin(self) -> str:
+        """Return scheme, host and port: the part of the URL that cannot hold a secret."""
+        try:
+            scheme, _auth, host, port, *_ = parse_url(self.url)
+        except LocationParseError:
+            return "an unreadable URL"
+        return f"{scheme}://{host}" + (f":{port}" if port else "")
+
+    # A user may hide credentials in the URL's user, path or query, and in the proxy's user.
+    def __repr__(self) -> str:
+        return f"Destination({self.origin}{', through a proxy' if self.proxy_url else ''})"
+
+
+def from_config(config: Mapping[str, Any]) -> Destination:
+    """Return the destination that the wire form of a Config names (the `config` of an OPEN record)."""
+    return Destination(
+        url=config["collector_url"],
+        token=config["token"],
+        send_timeout_s=float(config["send_timeout_s"]),
+        proxy_url=config.get("proxy_url") or None,
+        ca_file=config.get("ca_file") or None,
+    )

@@ -1,0 +1,359 @@
+"""The ring in pure Python, for where the extension is not built. Same classes, same answers, slower.
+
+Files are mapped through the C library, because an mmap.mmap keeps a descriptor of its file, and a worker must keep
+none: after a daemon's closerange the number may be the application's database connection.
+"""
+
+import ctypes
+import os
+import zlib
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from epsagon_fast.protocol import REFUSALS, Kind
+from epsagon_fast.queue import layout
+from epsagon_fast.queue.layout import (
+    CLOSED,
+    FOREIGN,
+    FULL,
+    HEADER_BYTES,
+    LOOK,
+    PUSHED,
+    RECORD_HEADER,
+    TOO_LARGE,
+    CorruptRing,
+)
+
+T = TypeVar("T")
+R = TypeVar("R")
+Push = tuple[int, int, bytes, bytes]
+Read = tuple[int, int, int, bytes, bytes]
+
+_PROT_READ_WRITE = 1 | 2
+_MAP_SHARED = 1
+_MAP_FAILED = ctypes.c_void_p(-1).value
+_ROLLED_OVER = 1 << 64
+
+# Records of re-entered pushes that may wait for their holder. Only a storm of signals within one push comes near.
+_MAX_WAITING = 1000
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
+_libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+
+
+class PureMapping:
+    """The first `length_bytes` of a file, shared and writable. The caller may close fd at once."""
+
+    def __init__(self, fd: int, length_bytes: int) -> None:
+        self._address = 0
+        self._length_bytes = length_bytes
+        self._adding = Turns(self._add)
+        size_bytes = os.fstat(fd).st_size
+        # Touching a page past the file's end kills the process with SIGBUS.
+        if not 0 < length_bytes <= size_bytes:
+            raise ValueError(f"cannot map {length_bytes} bytes of a file of {size_bytes}")
+        address = _libc.mmap(None, length_bytes, _PROT_READ_WRITE, _MAP_SHARED, fd, 0)
+        if address == _MAP_FAILED:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+        self._address = address
+
+    def load(self, offset: int) -> int:
+        """Return the u64 at an offset."""
+        return ctypes.c_uint64.from_address(self._slot(offset)).value
+
+    def store(self, offset: int, value: int) -> None:
+        """Set the u64 at an offset."""
+        if not 0 <= value < _ROLLED_OVER:
+            raise OverflowError("value must fit into 64 bits unsigned")
+        ctypes.c_uint64.from_address(self._slot(offset)).value = value
+
+    def add(self, offset: int, amount: int) -> None:
+        """Add to the u64 at an offset. Exact among the users of this mapping; other mappings are not waited for."""
+        self._slot(offset)
+        self._adding.take((offset, amount))
+
+    def copy(self, offset: int, length: int) -> bytes:
+        """Return `length` bytes from an offset."""
+        return ctypes.string_at(self._place(offset, length), length)
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Write bytes at an offset."""
+        if type(data) is not bytes:
+            raise TypeError("data must be bytes")
+        ctypes.memmove(self._place(offset, len(data)), data, len(data))
+
+    def close(self) -> None:
+        """Unmap. Later calls raise ValueError; closing again does nothing."""
+        address, self._address = self._address, 0
+        if address:
+            _libc.munmap(address, self._length_bytes)
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _place(self, offset: int, length: int) -> int:
+        if not self._address:
+            raise ValueError("the mapping is closed")
+        if offset < 0 or length < 0 or offset + length > self._length_bytes:
+            raise IndexError(f"{length} bytes at {offset} are not within {self._length_bytes}")
+        return self._address + offset
+
+    def _slot(self, offset: int) -> int:
+        if offset % 8:
+            raise IndexError(f"offset {offset} is not a multiple of 8")
+        return self._place(offset, 8)
+
+    def _add(self, increment: tuple[int, int]) -> None:
+        offset, amount = increment
+        self.store(offset, (self.load(offset) + amount) % _ROLLED_OVER)
+
+
+class Turns(Generic[T, R]):
+    """Works on items one at a time and in order, whoever brings them, and nobody waits.
+
+    Who comes while another is at work (a thread, or a signal handler that interrupted the one at work) leaves the item
+    with it and goes on. A lock would not do: a handler cannot wait for what it interrupted.
+    """
+
+    def __init__(self, work: Callable[[T], R], left: Callable[[R], None] = lambda result: None) -> None:
+        self._work = work
+        # Is told the results of items that were left by others.
+        self._left = left
+        self._waiting: deque[T] = deque()
+        self._holder: dict[str, T] = {}
+
+    def take(self, item: T) -> R | None:
+        """Return the work's result, or None if the item was left with another. `item` must be a new object."""
+        result = None
+        self._waiting.append(item)
+        try:
+            # setdefault is one step for threads and signals alike. Looking at _waiting again after letting go is what
+            # catches an item that was left in between.
+            while self._waiting and self._holder.setdefault("holder", item) is item:
+                result = self._drain(item, result)
+                self._holder.clear()
+        finally:
+            # A signal handler that raises must not leave the turn taken for ever.
+            if self._holder.get("holder") is item:
+                self._holder.clear()
+        return result
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def _drain(self, own: T, result: R | None) -> R | None:
+        while self._waiting:
+            item = self._waiting.popleft()
+            done = self._work(item)
+            if item is own:
+                result = done
+            else:
+                self._left(done)
+        return result
+
+
+class _Ring(PureMapping):
+    """A whole ring, its data addressed by position."""
+
+    def __init__(self, fd: int) -> None:
+        self._capacity_bytes = layout.read_capacity(fd)
+        self._largest_bytes = layout.largest_payload_bytes(self._capacity_bytes)
+        super().__init__(fd, HEADER_BYTES + self._capacity_bytes)
+
+    @property
+    def head(self) -> int:
+        """The position after the last record."""
+        return self.load(layout.HEAD)
+
+    @property
+    def tail(self) -> int:
+        """The position up to which the consumer is done."""
+        return self.load(layout.TAIL)
+
+    def _copy_data(self, position: int, length: int) -> bytes:
+        offset = position % self._capacity_bytes
+        first = min(length, self._capacity_bytes - offset)
+        return self.copy(HEADER_BYTES + offset, first) + self.copy(HEADER_BYTES, length - first)
+
+    def _write_data(self, position: int, data: bytes) -> None:
+        offset = position % self._capacity_bytes
+        first = self._capacity_bytes - offset
+        self.write(HEADER_BYTES + offset, data[:first])
+        self.write(HEADER_BYTES, data[first:])
+
+
+class PureProducer(_Ring):
+    """The end of a ring that fills it."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd)
+        if not self.load(layout.CHECKSUMMED):
+            raise ValueError("this ring was not created for a producer in pure Python")
+        self._owner_pid = os.getpid()
+        self._open_traces = 0
+        self._pushing: Turns[Push, int] = Turns(self._append, self._count_refusal)
+
+    @property
+    def foreign(self) -> bool:
+        """Whether this process is a fork of the one that made this."""
+        return os.getpid() != self._owner_pid
+
+    def push(self, kind: int, flags: int, trace_id: bytes, payload: bytes) -> int:
+        """Append a record. Return one of layout.py's answers: PUSHED, LOOK, FULL, TOO_LARGE, FOREIGN, CLOSED."""
+        layout.check_record(kind, flags, trace_id, payload)
+        if self.foreign:
+            return FOREIGN
+        if not self._address or self.load(layout.LEFT):
+            return CLOSED
+        if len(payload) > self._largest_for(kind):
+            return TOO_LARGE
+        if len(self._pushing) >= _MAX_WAITING:
+            return FULL
+        code = self._pushing.take((kind, flags, trace_id, payload))
+        return PUSHED if code is None else code
+
+    def put_bye(self) -> int:
+        """Say that this process leaves by itself; every later push answers CLOSED."""
+        return self.push(Kind.BYE, 0, bytes(16), b"")
+
+    def _largest_for(self, kind: int) -> int:
+        if kind == Kind.CLOSE:
+            return layout.LARGEST_CLOSE_BYTES
+        return 0 if kind == Kind.BYE else self._largest_bytes
+
+    def _append(self, record: Push) -> int:
+        kind, flags, trace_id, payload = record
+        head, size = self.head, layout.record_bytes(len(payload))
+        # Again: a BYE may have come first while this record waited for its turn.
+        if self.load(layout.LEFT):
+            return CLOSED
+        if not self._has_room(kind, head, size):
+            return FULL
+        ordinal = self._ordinal(kind)
+        self._write_data(head, self._checksummed(head, kind, flags, ordinal, trace_id, payload))
+        if kind == Kind.CLOSE:
+            self.store(layout.CLOSED_COUNT, ordinal)
+        self._open_traces = self._open_after(kind)
+        self.store(layout.HEAD, head + size)
+        if kind == Kind.BYE:
+            self.store(layout.LEFT, 1)
+        return LOOK if (head ^ head + size) >> layout.LOOK_SHIFT else PUSHED
+
+    def _has_room(self, kind: int, head: int, size: int) -> bool:
+        used = head - self.tail
+        # A tail that no consumer writes. Overwriting would tear records; refusing is counted.
+        if not 0 <= used <= self._capacity_bytes:
+            return False
+        set_aside = self._open_after(kind) * layout.CLOSE_ROOM_BYTES + layout.BYE_ROOM_BYTES
+        if kind == Kind.BYE:
+            set_aside = 0
+        kept = max(self._capacity_bytes >> layout.FREE_SHIFTS[kind], set_aside)
+        return used + size + kept <= self._capacity_bytes
+
+    def _open_after(self, kind: int) -> int:
+        if kind == Kind.OPEN:
+            return self._open_traces + 1
+        return max(self._open_traces - 1, 0) if kind == Kind.CLOSE else self._open_traces
+
+    def _ordinal(self, kind: int) -> int:
+        return self.load(layout.CLOSED_COUNT) + 1 if kind == Kind.CLOSE else 0
+
+    def _checksummed(self, head: int, kind: int, flags: int, ordinal: int, trace_id: bytes, payload: bytes) -> bytes:
+        header = RECORD_HEADER.pack(len(payload), 0, kind, flags, 0, 0, ordinal, trace_id)
+        crc = _crc(head, header, payload)
+        return RECORD_HEADER.pack(len(payload), crc, kind, flags, 0, 0, ordinal, trace_id) + payload
+
+    def _count_refusal(self, code: int) -> None:
+        if code in (FULL, CLOSED):
+            self.add(layout.REFUSED + 8 * REFUSALS.index("queue_full"), 1)
+
+
+class PureConsumer(_Ring):
+    """The end of a ring that empties it."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd)
+        self._position = self.load(layout.TAIL)
+        self._closes_read = self.load(layout.CLOSES_READ)
+        self._stuck = False
+
+    @property
+    def position(self) -> int:
+        """Where the next read starts."""
+        return self._position
+
+    @property
+    def closes_read(self) -> int:
+        """The ordinal of the last CLOSE before `position`."""
+        return self._closes_read
+
+    @property
+    def stuck(self) -> bool:
+        """Whether the last read stopped before a record whose checksum did not fit: still on its way, or corrupt."""
+        return self._stuck
+
+    def read(self, limit_bytes: int, until: int | None = None) -> list[Read]:
+        """Return the next records as (kind, flags, ordinal, trace id, payload) and move `position` behind them.
+
+        Starts no record at or after `until`, nor once `limit_bytes` of ring were read; so there is at least one record
+        if there is any. Raises CorruptRing, with `position` on the bad record, if no good one stands before it.
+        """
+        records: list[Read] = []
+        head = self._checked_head()
+        end = head if until is None else min(head, until)
+        start = self._position
+        checksummed = bool(self.load(layout.CHECKSUMMED))
+        self._stuck = False
+        while self._position < end and self._position - start < limit_bytes:
+            try:
+                record, size = self._record_at(self._position, head, checksummed)
+            except CorruptRing:
+                # Python cannot order its stores: what looks corrupt may be on its way.
+                self._stuck = checksummed
+                if checksummed or records:
+                    break
+                raise
+            records.append(record)
+            if record[0] == Kind.CLOSE:
+                self._closes_read = record[2]
+            self._position += size
+        return records
+
+    def seek(self, position: int, closes_read: int) -> None:
+        """Go on from a position after `tail` up to which an earlier consumer had read and kept all records."""
+        self._position, self._closes_read = position, closes_read
+
+    def commit(self) -> None:
+        """Give the room before `position` back to the producer."""
+        self.store(layout.CLOSES_READ, self._closes_read)
+        self.store(layout.TAIL, self._position)
+
+    def _checked_head(self) -> int:
+        head = self.head
+        used = head - self._position
+        if not 0 <= used <= self._capacity_bytes or (head | self._position) % 8:
+            raise CorruptRing(f"head is {head} at position {self._position}, capacity {self._capacity_bytes}")
+        return head
+
+    def _record_at(self, position: int, head: int, checksummed: bool) -> tuple[Read, int]:
+        if head - position < RECORD_HEADER.size:
+            raise CorruptRing(f"{head - position} bytes before head at position {position} are no record")
+        header = self._copy_data(position, RECORD_HEADER.size)
+        length, crc, kind, flags, zero, zeros, ordinal, trace_id = RECORD_HEADER.unpack(header)
+        if not 1 <= kind <= max(Kind) or zero or zeros:
+            raise CorruptRing(f"no record at position {position}: kind {kind}")
+        size = layout.record_bytes(length)
+        if length > self._largest_bytes or size > head - position:
+            raise CorruptRing(f"a record of {length} bytes at position {position}, head is {head}")
+        payload = self._copy_data(position + RECORD_HEADER.size, length)
+        if checksummed and crc != _crc(position, header[:4] + bytes(4) + header[8:], payload):
+            raise CorruptRing(f"wrong checksum at position {position}")
+        return (kind, flags, ordinal, trace_id, payload), size
+
+
+def _crc(position: int, header: bytes, payload: bytes) -> int:
+    return zlib.crc32(payload, zlib.crc32(header, zlib.crc32(position.to_bytes(8, "little"))))

@@ -1,0 +1,124 @@
+"""How the journal's segments are written and read: bytes in, bytes out, no files.
+
+A segment is MAGIC, then frames. A frame is u32 length of the body, u32 CRC-32 of the body (begun with the length, so
+that it covers that too), and the body: u8 kind, ring id, u64 end, then records in the ring's encoding without its
+padding, or the ids of settled traces.
+"""
+
+import struct
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from epsagon_fast.protocol import NO_TRACE, TRACE_ID_BYTES, Record
+from epsagon_fast.queue.layout import RECORD_HEADER
+
+# The last byte is the version: a reader sets a segment of another version aside.
+MAGIC = b"EPSFJRN1"
+# The fault of a frame that was still being written; every other fault is damage.
+TORN = "a torn frame"
+
+_FRAME = struct.Struct("<II")
+_BODY = struct.Struct("<B16sQ")
+_BATCH = 1
+_MARKS = 2
+
+
+class Batch(NamedTuple):
+    """Records read from one ring, up to a position."""
+
+    ring_id: bytes
+    end: int
+    records: list[Record]
+
+
+class Marks(NamedTuple):
+    """Traces that need nothing more."""
+
+    trace_ids: list[bytes]
+
+
+class Parsed(NamedTuple):
+    """What a segment holds: its good frames, the bytes they take, and what is wrong behind them (None: nothing)."""
+
+    frames: list[Batch | Marks]
+    good_bytes: int
+    fault: str | None
+
+
+def encode_batch(ring_id: bytes, end: int, records: Sequence[Record]) -> tuple[bytes, bytes]:
+    """Return a batch's frame in two pieces, to be written one behind the other."""
+    pack = RECORD_HEADER.pack
+    body = [_BODY.pack(_BATCH, ring_id, end)]
+    for kind, flags, ordinal, trace_id, payload in records:
+        # The frame has a CRC, so its records need none.
+        body += (pack(len(payload), 0, kind, flags, 0, 0, ordinal, trace_id), payload)
+    return _encode(body)
+
+
+def encode_marks(trace_ids: Iterable[bytes]) -> tuple[bytes, bytes]:
+    """Return the frame that says that traces are settled, in two pieces."""
+    return _encode([_BODY.pack(_MARKS, NO_TRACE, 0), *trace_ids])
+
+
+def parse(data: bytes) -> Parsed:
+    """Read a segment up to its end or the first frame that is not whole. Never raises, whatever the bytes."""
+    if not data.startswith(MAGIC):
+        return Parsed([], 0, TORN if MAGIC.startswith(data) else "no segment of this version")
+    frames: list[Batch | Marks] = []
+    at = len(MAGIC)
+    while at < len(data):
+        try:
+            end = _check_frame(data, at)
+            frames.append(_parse_body(data, at + _FRAME.size, end))
+        except ValueError as error:
+            return Parsed(frames, at, str(error))
+        at = end
+    return Parsed(frames, at, None)
+
+
+def _encode(parts: list[bytes]) -> tuple[bytes, bytes]:
+    # Two pieces, since putting the CRC before the body would copy the body once more.
+    body = b"".join(parts)
+    return _FRAME.pack(len(body), zlib.crc32(body, len(body))), body
+
+
+def _check_frame(data: bytes, at: int) -> int:
+    """Return where the frame at a position ends. Raises ValueError if it is not what was once written."""
+    begin = at + _FRAME.size
+    if begin > len(data):
+        raise ValueError(TORN)
+    length, crc = _FRAME.unpack_from(data, at)
+    end = begin + int(length)
+    if end > len(data):
+        raise ValueError(TORN)
+    if zlib.crc32(memoryview(data)[begin:end], length) != crc:
+        # A file system may keep a file's new length and not its last bytes.
+        raise ValueError(TORN if end == len(data) else "a frame with a wrong CRC")
+    return end
+
+
+def _parse_body(data: bytes, at: int, end: int) -> Batch | Marks:
+    """Return what a frame says. Raises ValueError if it was written whole, but by something else."""
+    if end - at < _BODY.size:
+        raise ValueError("a frame that is too short")
+    kind, ring_id, position = _BODY.unpack_from(data, at)
+    at += _BODY.size
+    if kind == _BATCH:
+        return Batch(ring_id, position, _parse_records(data, at, end))
+    if kind == _MARKS and (end - at) % TRACE_ID_BYTES == 0:
+        return Marks([data[i : i + TRACE_ID_BYTES] for i in range(at, end, TRACE_ID_BYTES)])
+    raise ValueError(f"a frame of kind {kind}")
+
+
+def _parse_records(data: bytes, at: int, end: int) -> list[Record]:
+    records = []
+    while at < end:
+        if end - at < RECORD_HEADER.size:
+            raise ValueError("a record that is cut off")
+        length, _, kind, flags, _, _, ordinal, trace_id = RECORD_HEADER.unpack_from(data, at)
+        at += RECORD_HEADER.size + length
+        if at > end:
+            raise ValueError("a record that is longer than its frame")
+        records.append(Record(kind, flags, ordinal, trace_id, data[at - length : at]))
+    return records

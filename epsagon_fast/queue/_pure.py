@@ -4,9 +4,9 @@ Files are mapped through the C library, because an mmap.mmap keeps a descriptor 
 none: after a daemon's closerange the number may be the application's database connection.
 """
 
+import binascii
 import ctypes
 import os
-import zlib
 from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -325,6 +325,8 @@ class PureConsumer(_Ring):
 
     def seek(self, position: int, closes_read: int) -> None:
         """Go on from a position after `tail` up to which an earlier consumer had read and kept all records."""
+        if not 0 <= position < _ROLLED_OVER or not 0 <= closes_read < _ROLLED_OVER:
+            raise OverflowError("position and closes_read must fit into 64 bits unsigned")
         self._position, self._closes_read = position, closes_read
 
     def commit(self) -> None:
@@ -344,7 +346,7 @@ class PureConsumer(_Ring):
             raise CorruptRing(f"{head - position} bytes before head at position {position} are no record")
         header = self._copy_data(position, RECORD_HEADER.size)
         length, crc, kind, flags, zero, zeros, ordinal, trace_id = RECORD_HEADER.unpack(header)
-        if not 1 <= kind <= max(Kind) or zero or zeros:
+        if not 1 <= kind <= layout.LAST_KIND or zero or zeros:
             raise CorruptRing(f"no record at position {position}: kind {kind}")
         size = layout.record_bytes(length)
         if length > self._largest_bytes or size > head - position:
@@ -356,4 +358,4 @@ class PureConsumer(_Ring):
 
 
 def _crc(position: int, header: bytes, payload: bytes) -> int:
-    return zlib.crc32(payload, zlib.crc32(header, zlib.crc32(position.to_bytes(8, "little"))))
+    return binascii.crc32(payload, binascii.crc32(header, binascii.crc32(position.to_bytes(8, "little"))))

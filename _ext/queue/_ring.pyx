@@ -1,0 +1,384 @@
+# cython: language_level=3, binding=False
+"""The ring, compiled. Same classes and answers as _pure.py; the layout is layout.py's."""
+
+from binascii import crc32
+
+from cpython.bytes cimport PyBytes_AsString, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_Size
+from cpython.exc cimport PyErr_SetFromErrno
+from cpython.long cimport PyLong_AsLongAndOverflow, PyLong_Check
+from cpython.object cimport PyObject
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
+
+import os
+
+from epsagon_fast.protocol import Kind
+from epsagon_fast.queue import layout
+from epsagon_fast.queue.layout import CorruptRing
+
+
+cdef extern from "ring.h":
+    ctypedef struct ring_record:
+        uint32_t length, crc
+        uint8_t kind, flags
+        uint16_t zero
+        uint32_t zeros
+        uint64_t ordinal
+        char trace_id[16]
+
+    uint64_t ring_load(const char *slot) noexcept
+    void ring_store(char *slot, uint64_t value) noexcept
+    void ring_add(char *slot, uint64_t amount) noexcept
+    void ring_populate(char *base, size_t length) noexcept
+    int ring_watch_forks(int may_wipe) noexcept
+    uint64_t ring_new_generation() noexcept
+    uint64_t ring_generation() noexcept
+
+cdef extern from "fast_method.h":
+    ctypedef struct PyTypeObject
+    ctypedef struct PyMethodDef:
+        const char *ml_name
+        const char *ml_doc
+
+    object fast_method(PyTypeObject *type, PyMethodDef *method, object (*function)(object, PyObject **, Py_ssize_t))
+
+
+# layout.py's numbers as C values; what is not here is used only where speed does not matter.
+cdef size_t HEADER_BYTES = layout.HEADER_BYTES
+cdef size_t HEAD = layout.HEAD, TAIL = layout.TAIL, CLOSED_COUNT = layout.CLOSED_COUNT, LEFT = layout.LEFT
+cdef int PUSHED = layout.PUSHED, LOOK = layout.LOOK, FULL = layout.FULL, TOO_LARGE = layout.TOO_LARGE
+cdef int FOREIGN = layout.FOREIGN, CLOSED = layout.CLOSED, LOOK_SHIFT = layout.LOOK_SHIFT
+cdef int OPEN_KIND = Kind.OPEN, CLOSE_KIND = Kind.CLOSE, BYE_KIND = Kind.BYE, LAST_KIND = layout.LAST_KIND
+cdef uint64_t CLOSE_ROOM = layout.CLOSE_ROOM_BYTES, BYE_ROOM = layout.BYE_ROOM_BYTES
+cdef uint64_t LARGEST_CLOSE = layout.LARGEST_CLOSE_BYTES
+cdef int[16] free_shifts
+
+if sizeof(ring_record) != layout.RECORD_HEADER.size or LAST_KIND >= 16:
+    raise ImportError("layout.py and ring.h do not agree")
+for _kind in range(LAST_KIND + 1):
+    free_shifts[_kind] = layout.FREE_SHIFTS[_kind]
+
+
+def watch_forks(may_wipe=True):
+    """Get ready to notice forks; the first Producer does it. False: as on a system that cannot wipe a page on fork."""
+    if ring_watch_forks(may_wipe) != 0:
+        PyErr_SetFromErrno(OSError)
+
+
+cdef class Mapping:
+    """The first `length_bytes` of a file, shared and writable. The caller may close fd at once."""
+
+    # NULL before __init__ and after close: each use checks it.
+    cdef char *_base
+    cdef size_t _length
+
+    def __init__(self, int fd, Py_ssize_t length_bytes):
+        self._map(fd, length_bytes)
+
+    def __dealloc__(self):
+        self.close()
+
+    def load(self, Py_ssize_t offset):
+        """Return the u64 at an offset."""
+        return ring_load(self._slot(offset))
+
+    def store(self, Py_ssize_t offset, uint64_t value):
+        """Set the u64 at an offset."""
+        ring_store(self._slot(offset), value)
+
+    def add(self, Py_ssize_t offset, uint64_t amount):
+        """Add to the u64 at an offset, in one step."""
+        ring_add(self._slot(offset), amount)
+
+    def copy(self, Py_ssize_t offset, Py_ssize_t length):
+        """Return `length` bytes from an offset."""
+        return PyBytes_FromStringAndSize(self._place(offset, length), length)
+
+    def write(self, Py_ssize_t offset, bytes data not None):
+        """Write bytes at an offset."""
+        memcpy(self._place(offset, len(data)), PyBytes_AsString(data), len(data))
+
+    cpdef close(self):
+        """Unmap. Later calls raise ValueError; closing again does nothing."""
+        if self._base != NULL:
+            munmap(self._base, self._length)
+            self._base = NULL
+
+    cdef int _map(self, int fd, Py_ssize_t length_bytes) except -1:
+        cdef void *base
+        size_bytes = os.fstat(fd).st_size
+        # Touching a page past the file's end kills the process with SIGBUS.
+        if not 0 < length_bytes <= size_bytes:
+            raise ValueError(f"cannot map {length_bytes} bytes of a file of {size_bytes}")
+        self.close()
+        base = mmap(NULL, length_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
+        if base == MAP_FAILED:
+            PyErr_SetFromErrno(OSError)
+        self._base, self._length = <char *>base, length_bytes
+        return 0
+
+    cdef char *_place(self, Py_ssize_t offset, Py_ssize_t length) except NULL:
+        if self._base == NULL:
+            raise ValueError("the mapping is closed")
+        if offset < 0 or length < 0 or <size_t>offset > self._length or <size_t>length > self._length - offset:
+            raise IndexError(f"{length} bytes at {offset} are not within {self._length}")
+        return self._base + offset
+
+    cdef char *_slot(self, Py_ssize_t offset) except NULL:
+        if offset % 8:
+            raise IndexError(f"offset {offset} is not a multiple of 8")
+        return self._place(offset, 8)
+
+
+cdef class _Ring(Mapping):
+    """A whole ring, its data addressed by offset."""
+
+    cdef char *_data
+    cdef uint64_t _capacity, _largest
+
+    def __init__(self, int fd):
+        self._capacity = layout.read_capacity(fd)
+        self._largest = layout.largest_payload_bytes(self._capacity)
+        self._map(fd, HEADER_BYTES + self._capacity)
+        self._data = self._base + HEADER_BYTES
+
+    @property
+    def head(self):
+        """The position after the last record."""
+        return ring_load(self._slot(HEAD))
+
+    @property
+    def tail(self):
+        """The position up to which the consumer is done."""
+        return ring_load(self._slot(TAIL))
+
+    # Both want offset < _capacity and length <= _capacity, and _base not NULL; so they stay within the data.
+    cdef inline uint64_t _put(self, uint64_t offset, const char *source, uint64_t length) noexcept:
+        """Return the offset after what was written."""
+        cdef uint64_t first = self._capacity - offset
+        if length < first:
+            memcpy(self._data + offset, source, length)
+            return offset + length
+        memcpy(self._data + offset, source, first)
+        memcpy(self._data, source + first, length - first)
+        return length - first
+
+    cdef inline void _get(self, uint64_t offset, char *target, uint64_t length) noexcept:
+        cdef uint64_t first = self._capacity - offset
+        if length <= first:
+            memcpy(target, self._data + offset, length)
+        else:
+            memcpy(target, self._data + offset, first)
+            memcpy(target + first, self._data, length - first)
+
+
+cdef class Producer(_Ring):
+    """The end of a ring that fills it."""
+
+    # `_tail` is where the consumer was when there last was too little room.
+    cdef uint64_t _head, _tail, _open_traces, _generation
+    cdef bint _left
+
+    def __init__(self, int fd):
+        _Ring.__init__(self, fd)
+        if self.load(layout.CHECKSUMMED):
+            self.close()
+            raise ValueError("this ring was created for a producer in pure Python")
+        watch_forks()
+        self._generation = ring_new_generation()
+        ring_populate(self._base, self._length)
+        self._head, self._tail = self.head, self.tail
+        self._left = self.load(LEFT) != 0
+        self._open_traces = 0
+
+    @property
+    def foreign(self):
+        """Whether this process is a fork of the one that made this."""
+        return self._is_foreign()
+
+    def put_bye(self):
+        """Say that this process leaves by itself; every later push answers CLOSED."""
+        return self.push(BYE_KIND, 0, bytes(16), b"")
+
+    cdef inline bint _is_foreign(self) noexcept:
+        # A Producer that has no generation was never mapped, and there may be no page to look at.
+        return self._generation != 0 and ring_generation() != self._generation
+
+    cdef int _append(self, int kind, int flags, const char *trace_id, const char *payload, uint64_t length) noexcept:
+        cdef ring_record record
+        cdef uint64_t size, offset, head = self._head
+        if self._is_foreign():
+            return FOREIGN
+        if self._base == NULL or self._left:
+            return CLOSED
+        if length > (self._largest if kind < CLOSE_KIND else LARGEST_CLOSE if kind == CLOSE_KIND else 0):
+            return TOO_LARGE
+        size = sizeof(record) + ((length + 7) & ~<uint64_t>7)
+        if not self._has_room(kind, size):
+            return FULL
+        record.length, record.crc, record.zero, record.zeros = length, 0, 0, 0
+        record.kind, record.flags, record.ordinal = kind, flags, 0
+        memcpy(record.trace_id, trace_id, 16)
+        if kind == CLOSE_KIND:
+            record.ordinal = ring_load(self._base + CLOSED_COUNT) + 1
+            ring_store(self._base + CLOSED_COUNT, record.ordinal)
+        # _has_room has shown that size <= _capacity, so both parts fit.
+        offset = self._put(head % self._capacity, <const char *>&record, sizeof(record))
+        self._put(offset, payload, length)
+        self._open_traces = self._open_after(kind)
+        self._head = head + size
+        ring_store(self._base + HEAD, self._head)
+        if kind == BYE_KIND:
+            self._left = True
+            ring_store(self._base + LEFT, 1)
+        return LOOK if (head ^ self._head) >> LOOK_SHIFT else PUSHED
+
+    cdef inline uint64_t _open_after(self, int kind) noexcept:
+        if kind == OPEN_KIND:
+            return self._open_traces + 1
+        if kind == CLOSE_KIND and self._open_traces:
+            return self._open_traces - 1
+        return self._open_traces
+
+    cdef inline bint _has_room(self, int kind, uint64_t size) noexcept:
+        cdef uint64_t kept = self._capacity >> free_shifts[kind]
+        cdef uint64_t set_aside = 0 if kind == BYE_KIND else self._open_after(kind) * CLOSE_ROOM + BYE_ROOM
+        cdef uint64_t wanted = size + (kept if kept > set_aside else set_aside)
+        if self._used() + wanted <= self._capacity:
+            return True
+        self._tail = ring_load(self._base + TAIL)
+        return self._used() + wanted <= self._capacity
+
+    cdef inline uint64_t _used(self) noexcept:
+        # A tail that no consumer writes leaves no room: overwriting would tear records, refusing is counted.
+        cdef uint64_t used = self._head - self._tail
+        return used if used <= self._capacity else self._capacity
+
+
+cdef int small(object value, int least, int most, str name) except -1:
+    cdef int overflow
+    cdef long number
+    if not PyLong_Check(value):
+        raise TypeError(f"{name} must be int")
+    number = PyLong_AsLongAndOverflow(value, &overflow)
+    if overflow or not least <= number <= most:
+        raise ValueError(f"{name} must be {least} to {most}")
+    return number
+
+
+cdef object push(object self, PyObject **args, Py_ssize_t count):
+    # The descriptor that calls this has checked that self is a Producer.
+    cdef object trace_id, payload
+    cdef int kind, flags
+    if count != 4:
+        raise TypeError(f"push takes 4 positional arguments, not {count}")
+    kind = small(<object>args[0], 1, LAST_KIND, "kind")
+    flags = small(<object>args[1], 0, 255, "flags")
+    trace_id, payload = <object>args[2], <object>args[3]
+    if not PyBytes_CheckExact(trace_id) or not PyBytes_CheckExact(payload):
+        raise TypeError("trace_id and payload must be bytes")
+    if PyBytes_Size(trace_id) != 16:
+        raise ValueError("trace_id must be 16 bytes")
+    return (<Producer>self)._append(kind, flags, PyBytes_AsString(trace_id), PyBytes_AsString(payload), PyBytes_Size(payload))
+
+
+cdef PyMethodDef push_method
+push_method.ml_name = "push"
+push_method.ml_doc = (
+    b"push(self, kind, flags, trace_id, payload, /)\n--\n\n"
+    b"Append a record. Return one of layout.py's answers: PUSHED, LOOK, FULL, TOO_LARGE, FOREIGN, CLOSED."
+)
+Producer.push = fast_method(<PyTypeObject *>Producer, &push_method, push)
+
+
+cdef class Consumer(_Ring):
+    """The end of a ring that empties it."""
+
+    cdef uint64_t _position, _closes_read
+    cdef readonly bint stuck
+
+    def __init__(self, int fd):
+        _Ring.__init__(self, fd)
+        self._position, self._closes_read = self.tail, self.load(layout.CLOSES_READ)
+        self.stuck = False
+
+    @property
+    def position(self):
+        """Where the next read starts."""
+        return self._position
+
+    @property
+    def closes_read(self):
+        """The ordinal of the last CLOSE before `position`."""
+        return self._closes_read
+
+    def read(self, limit_bytes, until=None):
+        """Return the next records as (kind, flags, ordinal, trace id, payload) and move `position` behind them.
+
+        Starts no record at or after `until`, nor once `limit_bytes` of ring were read; so there is at least one record
+        if there is any. Raises CorruptRing, with `position` on the bad record, if no good one stands before it.
+        """
+        cdef list records = []
+        cdef uint64_t head = self._checked_head()
+        cdef uint64_t end = head if until is None else min(head, <uint64_t>until)
+        cdef uint64_t start = self._position
+        cdef long long limit = limit_bytes
+        cdef bint checksummed = self.load(layout.CHECKSUMMED) != 0
+        self.stuck = False
+        while self._position < end and <long long>(self._position - start) < limit:
+            try:
+                records.append(self._next(head, checksummed))
+            except CorruptRing:
+                # Python cannot order its stores: what looks corrupt may be on its way.
+                self.stuck = checksummed
+                if checksummed or records:
+                    break
+                raise
+        return records
+
+    def seek(self, uint64_t position, uint64_t closes_read):
+        """Go on from a position after `tail` up to which an earlier consumer had read and kept all records."""
+        self._position, self._closes_read = position, closes_read
+
+    def commit(self):
+        """Give the room before `position` back to the producer."""
+        self.store(layout.CLOSES_READ, self._closes_read)
+        self.store(TAIL, self._position)
+
+    cdef uint64_t _checked_head(self) except? 0:
+        cdef uint64_t head = ring_load(self._slot(HEAD))
+        if head < self._position or head - self._position > self._capacity or (head | self._position) % 8:
+            raise CorruptRing(f"head is {head} at position {self._position}, capacity {self._capacity}")
+        return head
+
+    cdef tuple _next(self, uint64_t head, bint checksummed):
+        cdef ring_record record
+        cdef uint64_t position = self._position, size
+        cdef bytes payload
+        # Making the last tuple may have run a destructor that closed this.
+        if self._base == NULL:
+            raise ValueError("the mapping is closed")
+        if head < position or head - position < sizeof(record):
+            raise CorruptRing(f"{head - position} bytes before head at position {position} are no record")
+        self._get(position % self._capacity, <char *>&record, sizeof(record))
+        if not 1 <= record.kind <= LAST_KIND or record.zero or record.zeros:
+            raise CorruptRing(f"no record at position {position}: kind {record.kind}")
+        size = sizeof(record) + ((<uint64_t>record.length + 7) & ~<uint64_t>7)
+        if record.length > self._largest or size > head - position:
+            raise CorruptRing(f"a record of {record.length} bytes at position {position}, head is {head}")
+        # record.length <= _largest < _capacity, as _get wants; bytes are no container, so this runs no destructor.
+        payload = PyBytes_FromStringAndSize(NULL, record.length)
+        self._get((position + sizeof(record)) % self._capacity, PyBytes_AsString(payload), record.length)
+        if checksummed and record.crc != checksum(position, record, payload):
+            raise CorruptRing(f"wrong checksum at position {position}")
+        self._position = position + size
+        if record.kind == CLOSE_KIND:
+            self._closes_read = record.ordinal
+        return record.kind, record.flags, record.ordinal, PyBytes_FromStringAndSize(record.trace_id, 16), payload
+
+
+cdef object checksum(uint64_t position, ring_record record, bytes payload):
+    record.crc = 0
+    header = PyBytes_FromStringAndSize(<char *>&record, sizeof(record))
+    return crc32(payload, crc32(header, crc32(PyBytes_FromStringAndSize(<char *>&position, 8))))

@@ -72,7 +72,7 @@ TRACE_ID_BYTES = 16
 NO_TRACE = bytes(TRACE_ID_BYTES)
 
 # Why a worker refused a record. The position in this tuple is the counter's slot in a ring's header: append only.
-REFUSALS = ("queue_full", "too_large", "malformed", "no_trace", "misuse", "closed", "no_collector_folder")
+REFUSALS = ("queue_full", "too_large", "malformed", "no_trace", "misuse", "closed", "no_folder", "no_space")
 
 
 class Record(NamedTuple):

@@ -1,0 +1,55 @@
+# cython: language_level=3, binding=False
+"""Start a process that is nobody's child; ask whether a folder's lock is held. Python side of spawn.h."""
+
+from libc.stdlib cimport free, malloc
+
+import os
+
+
+cdef extern from "spawn.h":
+    int EPS_ALREADY_STARTING
+    int eps_folder_is_held(const char *folder) noexcept
+    int eps_start(const char *folder, char **argv, char **envp) noexcept
+
+
+cdef char **pointers(list strings) except NULL:
+    """Return a NULL-ended array of pointers into `strings`, which must stay alive as long as it is used."""
+    cdef char **array = <char **>malloc((len(strings) + 1) * sizeof(char *))
+    cdef Py_ssize_t i
+    if array == NULL:
+        raise MemoryError
+    try:
+        for i in range(len(strings)):
+            array[i] = <bytes?>strings[i]
+        array[len(strings)] = NULL
+    except BaseException:
+        free(array)
+        raise
+    return array
+
+
+def folder_is_held(bytes folder not None):
+    """Say whether some process holds the exclusive lock on `folder`. OSError if it cannot be opened."""
+    cdef int held = eps_folder_is_held(folder)
+    if held < 0:
+        raise OSError(-held, os.strerror(-held), os.fsdecode(folder))
+    return held == 1
+
+
+def start(bytes folder not None, list argv not None, list env not None):
+    """Start `argv` in a session of its own, with stdout and stderr on the folder's log and the start lock as descriptor 3.
+
+    argv, env: bytes. Return False if another process is starting one already. OSError if it could not be started.
+    """
+    cdef char **arguments = pointers(argv)
+    cdef char **variables = NULL
+    cdef int result
+    try:
+        variables = pointers(env)
+        result = eps_start(folder, arguments, variables)
+    finally:
+        free(arguments)
+        free(variables)
+    if result < 0:
+        raise OSError(-result, os.strerror(-result), os.fsdecode(argv[0]))
+    return result != EPS_ALREADY_STARTING

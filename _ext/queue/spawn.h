@@ -1,0 +1,160 @@
+/* Starting a process that is nobody's child, and asking whether a folder's lock is held.
+ *
+ * Both are one C call under the GIL: no other Python thread can fork while the lock's descriptor is open, so no child of
+ * the application can inherit the lock and hold it for its life.
+ */
+#ifndef EPSAGON_SPAWN_H
+#define EPSAGON_SPAWN_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#ifdef __linux__
+#include <sched.h>
+#include <sys/syscall.h>
+#endif
+
+/* The descriptor on which the new process finds the start lock. */
+#define START_LOCK_FD 3
+
+enum { EPS_STARTED = 0, EPS_ALREADY_STARTING = 1 };
+
+typedef struct {
+    char *const *argv;
+    char *const *envp;
+    int null_fd, log_fd, lock_fd;
+    volatile int error; /* memory is shared until exec, so the caller sees what went wrong */
+} eps_program;
+
+/* 1: somebody holds it, 0: nobody, negative: -errno. */
+static int eps_folder_is_held(const char *folder)
+{
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    int held = 0;
+    if (flock(fd, LOCK_SH | LOCK_NB) != 0)
+        held = errno == EWOULDBLOCK ? 1 : -errno;
+    close(fd);
+    return held;
+}
+
+static void eps_close_from(int first)
+{
+#if defined(__linux__) && defined(SYS_close_range)
+    if (syscall(SYS_close_range, (unsigned)first, ~0U, 0U) == 0)
+        return;
+#endif
+    long most = sysconf(_SC_OPEN_MAX);
+    if (most < 0 || most > 65536)
+        most = 65536;
+    for (int fd = first; fd < most; fd++)
+        close(fd);
+}
+
+/* Runs in the new process. Only async-signal-safe calls: other threads' locks may be held in the memory we share. */
+static void eps_become(eps_program *program)
+{
+    /* Out of the way first: any of the three may be one of the numbers 0 to 3. */
+    int null_fd = fcntl(program->null_fd, F_DUPFD, 16);
+    int log_fd = fcntl(program->log_fd, F_DUPFD, 16);
+    int lock_fd = fcntl(program->lock_fd, F_DUPFD, 16);
+    if (null_fd < 0 || log_fd < 0 || lock_fd < 0 || dup2(null_fd, 0) < 0 || dup2(log_fd, 1) < 0 ||
+        dup2(log_fd, 2) < 0 || dup2(lock_fd, START_LOCK_FD) < 0) {
+        program->error = errno;
+        return;
+    }
+    eps_close_from(START_LOCK_FD + 1);
+    for (int number = 1; number < 65; number++) /* ignored signals would stay ignored across exec */
+        signal(number, SIG_DFL);
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    umask(077);
+    if (chdir("/") == 0)
+        execve(program->argv[0], program->argv, program->envp);
+    program->error = errno;
+}
+
+static int eps_intermediate(void *argument)
+{
+    eps_program *program = argument;
+    setsid();
+    pid_t child = vfork();
+    if (child == 0) {
+        eps_become(program);
+        _exit(127);
+    }
+    if (child < 0)
+        program->error = errno;
+    _exit(0);
+    return 0;
+}
+
+/* Two processes deep: the outer one ends at once and is reaped here, so init adopts the inner one. */
+static int eps_spawn_twice(eps_program *program)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before); /* no handler of the application runs in the borrowed memory */
+    int status, result = 0;
+#ifdef __linux__
+    /* Exit signal 0: no SIGCHLD for the application, and its own wait() cannot take this child from us. */
+    static char stack[64 * 1024] __attribute__((aligned(16)));
+    pid_t child = clone(eps_intermediate, stack + sizeof stack, CLONE_VM | CLONE_VFORK, program);
+    const int wait_flags = __WCLONE;
+#else
+    pid_t child = fork();
+    if (child == 0)
+        eps_intermediate(program);
+    const int wait_flags = 0;
+#endif
+    if (child < 0)
+        result = -errno;
+    else {
+        while (waitpid(child, &status, wait_flags) < 0 && errno == EINTR)
+            ;
+        result = -program->error;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return result;
+}
+
+/* Take the folder's start lock and start the program, which inherits the lock. EPS_STARTED, EPS_ALREADY_STARTING, -errno. */
+static int eps_start(const char *folder, char *const *argv, char *const *envp)
+{
+    eps_program program = {argv, envp, -1, -1, -1, 0};
+    int result;
+    int dir_fd = open(folder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (dir_fd < 0)
+        return -errno;
+    program.lock_fd = openat(dir_fd, "start", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    program.log_fd = openat(dir_fd, "log", O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600);
+    program.null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (program.lock_fd < 0 || program.log_fd < 0 || program.null_fd < 0)
+        result = -errno;
+    else if (flock(program.lock_fd, LOCK_EX | LOCK_NB) != 0)
+        result = errno == EWOULDBLOCK ? EPS_ALREADY_STARTING : -errno;
+    else
+        result = eps_spawn_twice(&program);
+    /* Closing does not unlock: the new process has the same open file. */
+    if (program.lock_fd >= 0)
+        close(program.lock_fd);
+    if (program.log_fd >= 0)
+        close(program.log_fd);
+    if (program.null_fd >= 0)
+        close(program.null_fd);
+    close(dir_fd);
+    return result;
+}
+
+#endif

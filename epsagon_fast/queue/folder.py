@@ -1,0 +1,173 @@
+"""Which folder holds the rings, who owns it, and who holds its lock.
+
+A folder belongs to one effective user, one version of the package and one set of namespaces, so a deploy or a sandboxed
+service gets a collector of its own. A folder that is not ours alone (another owner, open to others, a symbolic link) is
+never used. A collector holds an exclusive flock on the folder for its life: that, and nothing else, says that it lives.
+"""
+
+import errno
+import fcntl
+import logging
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+
+from epsagon_fast import __version__
+
+log = logging.getLogger("epsagon_fast")
+
+SHARED_MEMORY = "/dev/shm"
+# A stranger may have taken our name in a directory that everybody can write to.
+SQUATTED_NAMES = 10
+RING_SUFFIX = ".ring"
+STATE = "state"
+# A ring may take this part of what its filesystem and the memory limit still allow: filling /dev/shm kills the
+# application with SIGBUS, and a container has 64 MiB of it.
+SPACE_SHARE = 64
+MIN_RING_BYTES = 64 * 1024
+PAGE_BYTES = 4096
+
+
+class FolderUnusable(OSError):
+    """No folder can be used; the text says which were tried and why each was refused."""
+
+
+class Folder:
+    """One folder of rings, by its path. It exists and is ours when this object is made."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.inode = own_directory(path)
+
+    def still_there(self) -> bool:
+        """Say whether the path still leads to the folder that was opened (logind and `rm -rf` take it away)."""
+        try:
+            found = os.stat(self.path, follow_symlinks=False)
+        except OSError:
+            return False
+        return found.st_ino == self.inode
+
+    def open(self) -> int:
+        """Return a descriptor of the directory."""
+        return os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+    def is_held(self) -> bool:
+        """Say whether a collector lives here. A folder that is gone has none."""
+        try:
+            return _is_held(os.fsencode(self.path))
+        except OSError:
+            return False
+
+    def new_ring_name(self) -> str:
+        """Return a name that no process can guess or meet again."""
+        return os.urandom(16).hex() + RING_SUFFIX
+
+    def ring_capacity(self, wanted_bytes: int) -> int:
+        """Return how many bytes a new ring may have here, at most `wanted_bytes`; 0: no room for the least one."""
+        free = os.statvfs(self.path)
+        allowed = min(free.f_bavail * free.f_frsize, memory_headroom_bytes()) // SPACE_SHARE
+        capacity = min(wanted_bytes, allowed) // PAGE_BYTES * PAGE_BYTES
+        return capacity if capacity >= MIN_RING_BYTES else 0
+
+
+def resolve(runtime_dir: str | None) -> Folder:
+    """Return this process's folder, made if need be.
+
+    `runtime_dir`: the only base to try; None or "": shared memory, then the temporary directory. FolderUnusable if
+    none will do.
+    """
+    refused = []
+    for base in [runtime_dir] if runtime_dir else candidates():
+        try:
+            own_directory(base)
+            path = os.path.join(base, instance_name())
+            return Folder(path)
+        except OSError as error:
+            refused.append(f"{base}: {error.strerror or error}")
+    raise FolderUnusable(errno.EACCES, "no runtime directory can be used: " + "; ".join(refused))
+
+
+def candidates() -> Iterator[str]:
+    """Yield the directories to try, best first. $XDG_RUNTIME_DIR is not among them: it vanishes at logout."""
+    user = f"epsagon-fast-{os.geteuid()}"
+    if os.path.isdir(SHARED_MEMORY):
+        yield os.path.join(SHARED_MEMORY, user)
+        for number in range(1, SQUATTED_NAMES):
+            yield os.path.join(SHARED_MEMORY, f"{user}-{number}")
+    import tempfile  # costs more than all of this module, and is needed where there is no shared memory
+
+    yield os.path.join(tempfile.gettempdir(), user)
+
+
+def instance_name() -> str:
+    """Return the name that version and namespaces give a folder: processes that cannot see each other do not meet."""
+    namespaces = (_namespace(kind) for kind in ("user", "pid", "mnt", "net"))
+    return "-".join([__version__, *(n for n in namespaces if n)])
+
+
+def own_directory(path: str) -> int:
+    """Make `path` a directory of ours alone, mode 0700, and return its inode. OSError if it is not or cannot be."""
+    try:
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        pass
+    found = os.stat(path, follow_symlinks=False)
+    if not stat.S_ISDIR(found.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, "not a directory (or a symbolic link)", path)
+    if found.st_uid != os.geteuid():
+        raise PermissionError(errno.EACCES, f"belongs to user {found.st_uid}, not to {os.geteuid()}", path)
+    if found.st_mode & 0o077:
+        raise PermissionError(errno.EACCES, "is open to others (its mode must be 0700)", path)
+    return found.st_ino
+
+
+def is_memory(path: str) -> bool:
+    """Say whether `path` is on tmpfs, where a write never waits for a disk. True where that cannot be told."""
+    try:
+        device = os.stat(path).st_dev
+        number = f"{os.major(device)}:{os.minor(device)}"
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
+            kinds = [line.split(" - ", 1)[1].split()[0] for line in mounts if line.split()[2] == number]
+    except (OSError, IndexError):
+        return True
+    return not kinds or "tmpfs" in kinds or "ramfs" in kinds
+
+
+def memory_headroom_bytes() -> int:
+    """Return how much memory this process's cgroup may still take; very much where nothing limits it (cgroup v2)."""
+    try:
+        with open("/proc/self/cgroup", encoding="ascii") as lines:
+            group = next(line.rstrip("\n")[3:] for line in lines if line.startswith("0::"))
+        folder = "/sys/fs/cgroup" + group
+        with (
+            open(folder + "/memory.max", encoding="ascii") as most,
+            open(folder + "/memory.current", encoding="ascii") as now,
+        ):
+            return max(0, int(most.read()) - int(now.read()))
+    except (OSError, ValueError, StopIteration):  # "max" is no number: not limited
+        return 1 << 62
+
+
+def _namespace(kind: str) -> str:
+    try:
+        return os.readlink(f"/proc/self/ns/{kind}").rpartition("[")[2].rstrip("]")
+    except OSError:
+        return ""
+
+
+def _is_held(folder: bytes) -> bool:
+    """Ask in pure Python; the compiled module asks in one call that no fork of another thread can come between."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+with suppress(ImportError):
+    from epsagon_fast.queue._spawn import folder_is_held as _is_held

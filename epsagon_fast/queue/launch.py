@@ -1,0 +1,145 @@
+"""Starting a collector: a new program, in a session of its own, and nobody's child.
+
+Never `multiprocessing.Process`: daemonic processes may have no children, an exit hook would end it with the worker that
+happened to start it, and spawn imports the user's `__main__` again. Never a direct child either: it would keep
+`while True: os.wait()` from ending and show up in SIGCHLD handlers.
+
+The starter takes the lock file `start` without waiting; the new program inherits the lock and drops it when it serves
+or dies. So there is one start at a time and no clock decides anything.
+"""
+
+import logging
+import os
+import sys
+import time
+from contextlib import suppress
+from importlib.util import find_spec
+
+from epsagon_fast.queue.folder import Folder
+
+log = logging.getLogger("epsagon_fast")
+
+START_LOCK_FD = 3
+# After a start that led to no living collector, this process waits so long before the next; doubled up to the most.
+BACKOFF_S = 1.0
+MOST_BACKOFF_S = 60.0
+BOOT = (
+    "import sys; sys.path.extend(sys.argv.pop(1).split(':')); "
+    "from epsagon_fast.collector.__main__ import main; sys.exit(main())"
+)
+# The collector must not depend on what the environment of its starter happens to hold: all that a trace needs travels
+# with the trace. These few say where things are or how the collector itself runs.
+PASSED_ON = ("HOME", "PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD", "DYLD_LIBRARY_PATH")
+PASSED_ON_PREFIXES = ("EPSAGON_", "XDG_")
+NOT_PASSED_ON = ("EPSAGON_TOKEN",)
+
+
+class Launcher:
+    """Starts collectors for one folder on behalf of one process, with a back-off kept in memory."""
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self._wait_s = 0.0
+        self._not_before = 0.0
+        self._complained = False
+
+    def ensure(self) -> bool:
+        """Return whether a collector lives or is being started; start one if none is and the back-off allows it."""
+        if self._folder.is_held():
+            self._wait_s = 0.0
+            return True
+        return self.start()
+
+    def start(self) -> bool:
+        """Start a collector unless one is being started or the back-off says no. Return whether one is under way."""
+        now = time.monotonic()
+        if now < self._not_before or not allowed():
+            return False
+        self._wait_s = min(max(BACKOFF_S, 2 * self._wait_s), MOST_BACKOFF_S)
+        self._not_before = now + self._wait_s
+        try:
+            _start(os.fsencode(self._folder.path), command(self._folder.path), environment())
+        except OSError as error:
+            self._complain(error)
+            return False
+        return True
+
+    def _complain(self, error: OSError) -> None:
+        if not self._complained:
+            self._complained = True
+            log.warning("no collector could be started (%s); traces wait in %s", error, self._folder.path)
+
+
+def allowed() -> bool:
+    """Say whether this process may start a collector at all."""
+    return os.environ.get("EPSAGON_LAUNCH", "1") != "0" and "EPSAGON_IN_COLLECTOR" not in os.environ
+
+
+def command(path: str) -> list[bytes]:
+    """Return the collector's command line: isolated from the environment, the user's site and the current directory."""
+    words = [interpreter(), "-I", "-S", "-c", BOOT, ":".join(import_path()), "--runtime-dir", path]
+    return [os.fsencode(word) for word in [*words, "--start-lock-fd", str(START_LOCK_FD)]]
+
+
+def environment() -> list[bytes]:
+    """Return the environment of the collector, as `NAME=value`."""
+    passed = {
+        name: value
+        for name, value in os.environ.items()
+        if (name in PASSED_ON or name.startswith(PASSED_ON_PREFIXES)) and name not in NOT_PASSED_ON
+    }
+    return [os.fsencode(f"{name}={value}") for name, value in {**passed, "EPSAGON_IN_COLLECTOR": "1"}.items()]
+
+
+def import_path() -> list[str]:
+    """Return the directories in which the collector finds this package and its two dependencies, and no others."""
+    found = []
+    for name in ("epsagon_fast", "orjson", "urllib3"):
+        spec = find_spec(name)
+        if spec is not None and spec.origin:
+            folder = os.path.dirname(os.path.abspath(spec.origin))
+            found.append(os.path.dirname(folder) if spec.submodule_search_locations else folder)
+    return list(dict.fromkeys(found))
+
+
+def interpreter() -> str:
+    """Return a Python interpreter; `sys.executable` may be the server that embeds us (uWSGI), or empty."""
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    places = [
+        os.path.join(prefix, "bin", name) for prefix in (sys.prefix, sys.base_prefix) for name in (version, "python3")
+    ]
+    if os.path.basename(sys.executable or "").startswith(("python", "pypy")):
+        places.insert(0, sys.executable)
+    for place in places:
+        if os.access(place, os.X_OK):
+            return place
+    raise FileNotFoundError(f"no Python interpreter beside {sys.executable!r}")
+
+
+def _start(folder: bytes, argv: list[bytes], env: list[bytes]) -> bool:
+    """Do what the compiled module does in one call, through a shell that leaves its child to init."""
+    import fcntl
+
+    path = os.fsdecode(folder)
+    lock = os.open(path + "/start", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        actions = [
+            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0),
+            (os.POSIX_SPAWN_OPEN, 1, path + "/log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+            (os.POSIX_SPAWN_DUP2, lock, START_LOCK_FD),
+        ]
+        shell = [b"/bin/sh", b"-c", b'cd /; umask 077; "$@" &', b"sh", *argv]
+        variables = dict(item.split(b"=", 1) for item in env)
+        pid = os.posix_spawn("/bin/sh", shell, variables, file_actions=actions, setsid=True, setsigmask=[])
+        os.waitpid(pid, 0)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(lock)
+    return True
+
+
+with suppress(ImportError):
+    from epsagon_fast.queue._spawn import start as _start

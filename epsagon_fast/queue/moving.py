@@ -1,0 +1,31 @@
+"""A ring that nobody will read any more: what is in it goes into another one."""
+
+from collections.abc import Callable
+
+from epsagon_fast.protocol import Kind
+from epsagon_fast.queue import layout, ring
+
+
+def copy_unread(source: ring.Producer, put: Callable[[int, int, bytes, bytes], bool]) -> int:
+    """Put every record between the ring's tail and head again, in order, and return how many.
+
+    The caller is the ring's own process and knows that no collector reads the ring.
+    """
+    position, head, count = source.load(layout.TAIL), source.head, 0
+    while position < head:
+        length, _, kind, flags, _, _, _, trace_id = layout.RECORD_HEADER.unpack(
+            _bytes(source, position, layout.RECORD_HEADER.size)
+        )
+        if kind != Kind.BYE:
+            put(kind, flags, trace_id, _bytes(source, position + layout.RECORD_HEADER.size, length))
+            count += 1
+        position += layout.record_bytes(length)
+    return count
+
+
+def _bytes(source: ring.Producer, position: int, length: int) -> bytes:
+    capacity = source.load(layout.CAPACITY)
+    offset = position % capacity
+    first = min(length, capacity - offset)
+    data = source.copy(layout.HEADER_BYTES + offset, first)
+    return data if first == length else data + source.copy(layout.HEADER_BYTES, length - first)

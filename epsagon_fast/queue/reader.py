@@ -1,0 +1,229 @@
+"""The collector's end of the queue: the rings of a folder, found by its descriptor, never by path.
+
+A `Reader` is one ring with its producer's process; `Rings` is all of them. Reading has two steps, so that nothing is
+lost between them: `read` copies records out, `release` gives their room back once they are safe elsewhere.
+"""
+
+import logging
+import os
+import queue
+import select
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+from epsagon_fast.protocol import Outcome, Record
+from epsagon_fast.queue import layout, ring, settlements
+from epsagon_fast.queue.folder import RING_SUFFIX
+from epsagon_fast.queue.process import start_time
+
+log = logging.getLogger("epsagon_fast.queue")
+
+# A ring whose creator died over it, or that is no ring at all, is left alone for so long and then set aside.
+UNFINISHED_S = 60.0
+
+
+class Reader:
+    """One ring, and the process that fills it."""
+
+    def __init__(self, dir_fd: int, name: str) -> None:
+        """Map the ring. OSError or CorruptRing if it cannot be read."""
+        self.name = name
+        self.ring_id = bytes.fromhex(name.removesuffix(RING_SUFFIX))
+        fd = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
+        try:
+            found = os.fstat(fd)
+            if found.st_uid != os.geteuid():
+                raise layout.CorruptRing(f"belongs to user {found.st_uid}")
+            self.created_ns = found.st_mtime_ns
+            self._ring = ring.Consumer(fd)
+        finally:
+            os.close(fd)
+        self.pid = self._ring.load(layout.PID)
+        self.start_time = self._ring.load(layout.START_TIME)
+        # Closed traces of this ring that are not settled yet.
+        self.unsettled = 0
+        self.pidfd = self._open_pidfd()
+
+    @property
+    def head(self) -> int:
+        """The position up to which the producer has written."""
+        return self._ring.head
+
+    @property
+    def position(self) -> int:
+        """The position up to which this object has read."""
+        return self._ring.position
+
+    @property
+    def stuck(self) -> bool:
+        """Whether the next record of a checksummed ring does not fit its checksum (yet)."""
+        return self._ring.stuck
+
+    def read(self, limit_bytes: int, until: int) -> list[Record]:
+        """Return the next records, about `limit_bytes` of them, none beyond `until`. CorruptRing if there is none."""
+        return [Record(*fields) for fields in self._ring.read(limit_bytes, until)]
+
+    def release(self) -> None:
+        """Give the room of everything that was read back to the producer."""
+        self._ring.commit()
+        self.publish_settled()
+
+    def start_at(self, position: int, closes_read: int) -> None:
+        """Skip what an earlier collector has read; nothing happens if the ring's tail is already there."""
+        if position > self._ring.position:
+            self._ring.seek(position, max(self._ring.closes_read, closes_read))
+            self._ring.commit()
+
+    def adopt(self, incarnation: int) -> None:
+        """Tell the producer that a living collector has the ring mapped."""
+        self._ring.store(layout.ADOPTED, incarnation)
+
+    def settle(self, trace_id: bytes, outcome: Outcome) -> None:
+        """Tell the producer what became of a trace that it closed."""
+        settlements.publish(self._ring, trace_id, outcome)
+        self.publish_settled()
+
+    def publish_settled(self) -> None:
+        """Tell the producer how many of its closed traces need nothing more."""
+        self._ring.store(layout.SETTLED, self._ring.closes_read - self.unsettled)
+
+    def refusals(self) -> tuple[int, ...]:
+        """Return the counts of refused records, in the order of REFUSALS."""
+        return tuple(self._ring.load(layout.REFUSED + 8 * i) for i in range(layout.REFUSED_SLOTS))
+
+    def ended(self) -> bool:
+        """Say whether the process is gone. One pidfd poll, or a look into /proc where there is no pidfd."""
+        if self.pidfd is not None:
+            return bool(select.select([self.pidfd], [], [], 0)[0]) if self.pidfd < 1024 else not self._lives()
+        return not self._lives()
+
+    def close(self) -> None:
+        """Unmap the ring and let go of the process."""
+        self._ring.close()
+        if self.pidfd is not None:
+            os.close(self.pidfd)
+            self.pidfd = None
+
+    def _lives(self) -> bool:
+        if self.start_time:
+            return start_time(self.pid) == self.start_time
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+        return True
+
+    def _open_pidfd(self) -> int | None:
+        """Return a pidfd of the process, or None if it is gone; the start time tells a pid that came back."""
+        try:
+            pidfd = os.pidfd_open(self.pid)
+        except (OSError, AttributeError):
+            return None
+        if self.start_time and start_time(self.pid) != self.start_time:
+            os.close(pidfd)
+            return None
+        return pidfd
+
+    # The queue's usual language, for tools and tests; the collector itself uses read and release.
+
+    def get(self, timeout_s: float = 0.0) -> Record:
+        """Return the next record and release it; queue.Empty if none comes within `timeout_s` seconds."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            records = self.read(1, self.head)
+            if records:
+                self.release()
+                return records[0]
+            if time.monotonic() >= deadline:
+                raise queue.Empty
+            time.sleep(0.001)
+
+
+class Rings:
+    """All rings of a folder, kept up to date by `scan`."""
+
+    def __init__(self, dir_fd: int, incarnation: int) -> None:
+        self._dir_fd = dir_fd
+        self._incarnation = incarnation
+        self._by_name: dict[str, Reader] = {}
+        self._unreadable: dict[str, float] = {}
+        self._poll = select.poll()
+        self.set_aside = 0
+
+    def __iter__(self) -> Iterator[Reader]:
+        return iter(list(self._by_name.values()))
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def by_id(self, ring_id: bytes) -> Reader | None:
+        """Return the ring of this id, if it is still there."""
+        return self._by_name.get(ring_id.hex() + RING_SUFFIX)
+
+    def scan(self, now: float) -> list[Reader]:
+        """Map the rings that are new in the folder and return them, oldest first."""
+        names = [n for n in os.listdir(self._dir_fd) if n.endswith(RING_SUFFIX) and n not in self._by_name]
+        new = [reader for reader in (self._open(name, now) for name in names) if reader is not None]
+        new.sort(key=lambda reader: reader.created_ns)
+        for reader in new:
+            self._by_name[reader.name] = reader
+            reader.adopt(self._incarnation)
+            if reader.pidfd is not None:
+                self._poll.register(reader.pidfd, select.POLLIN)
+        return new
+
+    def wait(self, timeout_s: float) -> None:
+        """Sleep; the death of a process wakes up."""
+        self._poll.poll(timeout_s * 1000)
+
+    def ended(self) -> list[Reader]:
+        """Return the rings whose processes are gone, or have begun a newer ring (exec, a reloader)."""
+        newest: dict[tuple[int, int], Reader] = {}
+        for reader in self:
+            newest[reader.pid, reader.start_time] = reader
+        events = {fd for fd, _ in self._poll.poll(0)}
+        return [
+            reader
+            for reader in self
+            if reader is not newest[reader.pid, reader.start_time]
+            or (reader.pidfd in events if reader.pidfd is not None else reader.ended())
+        ]
+
+    def remove(self, reader: Reader) -> None:
+        """Unmap a ring and delete its file: all that was in it is safe elsewhere."""
+        self._drop(reader)
+        with suppress(OSError):
+            os.unlink(reader.name, dir_fd=self._dir_fd)
+
+    def quarantine(self, reader: Reader, reason: str) -> None:
+        """Unmap a ring that cannot be read on and keep its file for whoever wants to look into it."""
+        self._drop(reader)
+        self._set_aside(reader.name, reason)
+
+    def _drop(self, reader: Reader) -> None:
+        del self._by_name[reader.name]
+        if reader.pidfd is not None:
+            self._poll.unregister(reader.pidfd)
+        reader.close()
+
+    def _open(self, name: str, now: float) -> Reader | None:
+        try:
+            return Reader(self._dir_fd, name)
+        except FileNotFoundError:
+            return None
+        except layout.UnfinishedRing as error:
+            if now - self._unreadable.setdefault(name, now) > UNFINISHED_S:
+                self._set_aside(name, str(error))
+        except (ValueError, OSError) as error:
+            self._set_aside(name, str(error))
+        return None
+
+    def _set_aside(self, name: str, reason: str) -> None:
+        self.set_aside += 1
+        self._unreadable.pop(name, None)
+        log.warning("%s is set aside: %s", name, reason)
+        with suppress(OSError):
+            os.rename(name, name + ".corrupt", src_dir_fd=self._dir_fd, dst_dir_fd=self._dir_fd)

@@ -1,0 +1,135 @@
+"""The collector's page in the folder: who it is, whether it beats, what it counted.
+
+One mapped file that the collector writes and anybody of the same user reads without asking it. It outlives collectors
+and is never zeroed again, so counters go on where the last one left them. Layout (machine's byte order): 64-bit slots
+named below, then from COUNTERS on entries of 64 bytes: a counter's name (56 bytes, NUL-padded ASCII) and its value.
+"""
+
+import os
+from typing import NamedTuple
+
+from epsagon_fast.queue import ring
+from epsagon_fast.queue.folder import STATE
+
+MAGIC_VALUE = int.from_bytes(b"EPSSTAT1", "little")
+STATE_BYTES = 8192
+
+MAGIC, PID, START_TIME, INCARNATION, HEARTBEAT_NS, PHASE, GONE, STARTED_AT = range(0, 64, 8)
+# What the collector was doing with whose data, for the case that it dies of it; see collector/poison.py.
+SUSPECT_DEATHS, SUSPECT = 64, 72
+# Seconds since the epoch when a collector was last asked to leave (a signal, `epsagon-fast stop`).
+ASKED_AT = 112
+SUSPECT_BYTES = 32
+GAUGES = 256
+GAUGE_NAMES = ("rings", "open_traces", "held_bytes", "pending", "journal_bytes", "stored")
+COUNTERS = 1024
+COUNTER_BYTES = 64
+COUNTER_NAME_BYTES = 56
+
+# The collector's phases.
+NONE, SERVING, LEAVING = range(3)
+
+
+class Beat(NamedTuple):
+    """Who serves the folder and when it last said so."""
+
+    pid: int
+    start_time: int
+    incarnation: int
+    heartbeat_ns: int  # CLOCK_MONOTONIC
+    phase: int
+    started_at: int  # seconds since the epoch
+
+
+class State:
+    """The mapped page. Reading and writing it is memory access, no system call."""
+
+    def __init__(self, folder_fd: int, *, create: bool = False) -> None:
+        """Map the folder's page. FileNotFoundError if there is none and `create` is not set; ValueError: foreign."""
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+        fd = os.open(STATE, flags, 0o600, dir_fd=folder_fd)
+        try:
+            if os.fstat(fd).st_size < STATE_BYTES:
+                if not create:
+                    raise ValueError("the state page is not complete")
+                _reserve(fd)
+            self._page = ring.Mapping(fd, STATE_BYTES)
+        finally:
+            os.close(fd)
+        if create and self._page.load(MAGIC) == 0:
+            self._page.store(MAGIC, MAGIC_VALUE)
+        if self._page.load(MAGIC) != MAGIC_VALUE:
+            raise ValueError("the state page has another layout")
+        self._slots: dict[str, int] = {}
+
+    def beat(self) -> Beat:
+        """Return who serves, as last written."""
+        return Beat(
+            *(self._page.load(slot) for slot in (PID, START_TIME, INCARNATION, HEARTBEAT_NS, PHASE, STARTED_AT))
+        )
+
+    @property
+    def gone(self) -> bool:
+        """Whether the folder was deleted under its collector: new traces belong elsewhere."""
+        return self._page.load(GONE) == 1
+
+    def store(self, slot: int, value: int) -> None:
+        """Write one of the 64-bit slots named in this module."""
+        self._page.store(slot, value)
+
+    def load(self, slot: int) -> int:
+        """Read one of the 64-bit slots named in this module."""
+        return self._page.load(slot)
+
+    def suspect(self, key: bytes) -> None:
+        """Write down what is about to be worked on (32 bytes), or nothing (b"")."""
+        self._page.write(SUSPECT, key[:SUSPECT_BYTES].ljust(SUSPECT_BYTES, b"\0"))
+
+    def suspected(self) -> bytes:
+        """Return what was being worked on when the page was last written."""
+        return self._page.copy(SUSPECT, SUSPECT_BYTES)
+
+    def set_gauge(self, name: str, value: int) -> None:
+        """Write how many there are now."""
+        self._page.store(GAUGES + 8 * GAUGE_NAMES.index(name), value)
+
+    def gauges(self) -> dict[str, int]:
+        """Return how many there are now, by name."""
+        return {name: self._page.load(GAUGES + 8 * i) for i, name in enumerate(GAUGE_NAMES)}
+
+    def counters(self) -> dict[str, int]:
+        """Return the counters by name, in the order in which they were first counted."""
+        found = {}
+        for offset in range(COUNTERS, STATE_BYTES, COUNTER_BYTES):
+            name = self._page.copy(offset, COUNTER_NAME_BYTES).rstrip(b"\0").decode("ascii", "replace")
+            if not name:
+                break
+            self._slots[name] = offset
+            found[name] = self._page.load(offset + COUNTER_NAME_BYTES)
+        return found
+
+    def set_counter(self, name: str, value: int) -> bool:
+        """Write a counter's value. False if the page has no room for one more name."""
+        offset = self._slots.get(name)
+        if offset is None:
+            offset = COUNTERS + COUNTER_BYTES * len(self.counters())
+            if offset + COUNTER_BYTES > STATE_BYTES:
+                return False
+            self._slots[name] = offset
+            self._page.store(offset + COUNTER_NAME_BYTES, value)
+            self._page.write(
+                offset, name.encode("ascii", "replace")[:COUNTER_NAME_BYTES].ljust(COUNTER_NAME_BYTES, b"\0")
+            )
+        self._page.store(offset + COUNTER_NAME_BYTES, value)
+        return True
+
+    def close(self) -> None:
+        """Unmap the page."""
+        self._page.close()
+
+
+def _reserve(fd: int) -> None:
+    """Give the file its room now: a write into a mapped hole of a full filesystem kills the process."""
+    missing = STATE_BYTES - os.fstat(fd).st_size
+    os.lseek(fd, 0, os.SEEK_END)
+    os.write(fd, bytes(missing))

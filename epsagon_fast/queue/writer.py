@@ -1,0 +1,297 @@
+"""The producer's end of the queue: this process's ring in one folder.
+
+Promises: a push never waits for another process, a lock or the disk; nothing here raises into the application; whatever
+is refused is counted by reason. After a fork the child gets a ring of its own, never a place in its parent's. An open
+trace keeps its writer; where a new trace goes is decided when it opens (another user id, a folder that was deleted).
+"""
+
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from epsagon_fast.config import warn_once
+from epsagon_fast.protocol import NO_TRACE, REFUSALS, Kind, Outcome
+from epsagon_fast.queue import folder as folders
+from epsagon_fast.queue import layout, ring
+from epsagon_fast.queue.folder import Folder
+from epsagon_fast.queue.launch import Launcher
+from epsagon_fast.queue.moving import copy_unread
+from epsagon_fast.queue.no_ring import NoRing
+from epsagon_fast.queue.process import start_time
+from epsagon_fast.queue.settlements import Settlements
+from epsagon_fast.queue.state import LEAVING, State
+
+log = logging.getLogger("epsagon_fast")
+
+# How often, at the most, a process looks at the world outside its ring.
+LOOK_S = 1.0
+# A collector whose heartbeat does not move for so long, by the waiter's own clock, is reported.
+STALLED_S = 30.0
+DEFAULT_RING_BYTES = 512 * 1024
+
+REASONS = {layout.FULL: "queue_full", layout.TOO_LARGE: "too_large", layout.CLOSED: "closed"}
+
+
+class Settings(Protocol):
+    """What the queue needs of a resolved Config."""
+
+    @property
+    def runtime_dir(self) -> str | None: ...
+    @property
+    def ring_bytes(self) -> int | None: ...
+
+
+class Writer:
+    """One process's ring in one folder. Made by `current` and `at`."""
+
+    def __init__(self, path: str, folder: Folder | None, own_ring: "ring.Producer | NoRing") -> None:
+        self.path = path
+        self.lacking = own_ring.lacking if isinstance(own_ring, NoRing) else None
+        self.owner_pid = os.getpid()
+        self._user = os.geteuid()
+        self._folder = folder
+        self._ring = own_ring
+        self._launcher = Launcher(folder) if folder else None
+        self._settlements = Settlements(own_ring)
+        self._state: State | None = None
+        self._last_look = float("-inf")
+        self._last_beat = (0, 0.0)
+        self.push = own_ring.push
+        self.record_limit_bytes = layout.largest_payload_bytes(own_ring.load(layout.CAPACITY))
+
+    def put(self, kind: int, flags: int, trace_id: bytes, payload: bytes) -> bool:
+        """Push a record; False if it was refused, which has then been counted."""
+        code = self.push(kind, flags, trace_id, payload)
+        return code == layout.PUSHED or self.attend(code, kind, flags, trace_id, payload)
+
+    def put_nowait(self, payload: bytes, kind: int = Kind.EVENT, trace_id: bytes = NO_TRACE) -> None:
+        """Push a record in the language of `multiprocessing.Queue`: queue.Full if it was refused."""
+        if not self.put(kind, 0, trace_id, payload):
+            raise queue.Full
+
+    def attend(self, code: int, kind: int, flags: int, trace_id: bytes, payload: bytes) -> bool:
+        """Do what a push that answered `code` leaves to do. Return whether the record is in a ring."""
+        if code == layout.FOREIGN:
+            return at(self.path, self._ring.load(layout.CAPACITY)).put(kind, flags, trace_id, payload)
+        if code != layout.LOOK:
+            self.refuse(self.lacking or REASONS[code])
+        self.look()
+        return code == layout.LOOK
+
+    def refuse(self, reason: str, count: int = 1) -> None:
+        """Count records that were refused for `reason` (one of REFUSALS)."""
+        if self.foreign:
+            at(self.path, self._ring.load(layout.CAPACITY)).refuse(reason, count)
+        else:
+            self._ring.add(layout.REFUSED + 8 * REFUSALS.index(reason), count)
+
+    def refusals(self) -> dict[str, int]:
+        """Return how many records were refused, by reason; reasons that did not occur are left out."""
+        counts = ((reason, self._ring.load(layout.REFUSED + 8 * i)) for i, reason in enumerate(REFUSALS))
+        return {reason: count for reason, count in counts if count}
+
+    @property
+    def closed(self) -> int:
+        """How many traces this process closed in this ring."""
+        return self._ring.load(layout.CLOSED_COUNT)
+
+    @property
+    def settled(self) -> int:
+        """How many of them are delivered, stored, rejected or dropped."""
+        return self._ring.load(layout.SETTLED)
+
+    @property
+    def foreign(self) -> bool:
+        """Whether this process is a fork of the one that made the ring."""
+        return self._ring.foreign
+
+    def settlement(self, trace_id: bytes) -> Outcome | None:
+        """Return what became of a trace, as far as `recent_settlements` has read; None: not known."""
+        return self._settlements.outcome(trace_id)
+
+    def recent_settlements(self) -> list[tuple[bytes, Outcome]]:
+        """Return the outcomes that came since the last call."""
+        return self._settlements.news()
+
+    def drained(self) -> bool:
+        """Say whether the collector has taken everything that was pushed."""
+        return self._ring.load(layout.TAIL) == self._ring.head
+
+    def collector_lives(self) -> bool:
+        """Say whether somebody reads this ring: the folder's lock is held, or its holder was left a deleted folder."""
+        return self._folder is None or self._folder.is_held() or self._adopted()
+
+    def ensure_collector(self) -> None:
+        """Start a collector if none lives, none is being started, and the back-off allows it."""
+        if self._launcher is None or self.folder_is_gone():
+            return
+        page = self._page()
+        if page is not None and page.beat().phase == LEAVING:
+            self._launcher.start()
+        else:
+            self._launcher.ensure()
+
+    def look(self) -> None:
+        """Once a second at the most: see whether a collector lives and beats."""
+        now = time.monotonic()
+        if now - self._last_look >= LOOK_S:
+            self._last_look = now
+            self.ensure_collector()
+            self._watch_heartbeat(now)
+
+    def stale(self) -> bool:
+        """Say whether the next trace needs another writer: a fork, another user, no ring yet, a folder that is gone."""
+        if self._ring.foreign:
+            return True
+        if time.monotonic() - self._last_look < LOOK_S:
+            return False
+        self.look()
+        return self.lacking is not None or self._user != os.geteuid() or self.folder_is_gone()
+
+    def folder_is_gone(self) -> bool:
+        """Say whether the folder was deleted under us."""
+        page = self._page()
+        return self._folder is not None and (not self._folder.still_there() or (page is not None and page.gone))
+
+    def retire(self, successor: "Writer") -> None:
+        """Hand to `successor` what no collector will read in this ring any more."""
+        if self.lacking:
+            for reason, count in self.refusals().items():
+                successor.refuse(reason, count)
+        elif isinstance(self._ring, ring.Producer) and not self._ring.foreign and not self._adopted():
+            copy_unread(self._ring, successor.put)
+
+    def bye(self) -> None:
+        """Say that this process leaves by itself: what it did not close is unfinished, not a victim of its death."""
+        if self.push(Kind.BYE, 0, NO_TRACE, b"") in (layout.PUSHED, layout.LOOK):
+            self._ring.store(layout.LEFT, 1)
+
+    def close(self) -> None:
+        """Unmap the ring; its records stay in the file."""
+        self._ring.close()
+
+    def _page(self) -> State | None:
+        """Return the collector's page, once there is one."""
+        if self._state is None and self._folder is not None:
+            try:
+                fd = self._folder.open()
+                try:
+                    self._state = State(fd)
+                finally:
+                    os.close(fd)
+            except (OSError, ValueError):
+                return None
+        return self._state
+
+    def _adopted(self) -> bool:
+        """Say whether a living collector has mapped this ring, and so reads it wherever its file went."""
+        page = self._page()
+        if page is None or self._ring.load(layout.ADOPTED) == 0:
+            return False
+        beat = page.beat()
+        return beat.start_time != 0 and start_time(beat.pid) == beat.start_time
+
+    def _watch_heartbeat(self, now: float) -> None:
+        page = self._page()
+        beat = page.beat().heartbeat_ns if page else 0
+        seen, since = self._last_beat
+        if beat != seen:
+            self._last_beat = (beat, now)
+        elif beat and now - since > STALLED_S and self._folder is not None and self._folder.is_held():
+            self._last_beat = (beat, now)
+            log.warning("the collector of %s has not moved for %d s; see `epsagon-fast status`", self.path, STALLED_S)
+
+
+# This process's writers by folder; those that a fork left here are foreign and get replaced.
+_writers: dict[str, Writer] = {}
+_current: Writer | None = None
+_making = threading.RLock()
+
+
+def _forget_lock() -> None:
+    global _making
+    _making = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_forget_lock)
+
+
+def current(config: Settings) -> Writer:
+    """Return this process's writer for a trace that opens now, in the folder that `config` says.
+
+    Where no folder or ring can be had, the writer refuses everything, counted, after one warning; the next look tries
+    again.
+    """
+    global _current
+    writer = _current
+    if writer is None or writer.stale():
+        new = _made(lambda: folders.resolve(config.runtime_dir), config.ring_bytes or DEFAULT_RING_BYTES)
+        if writer is not None:
+            writer.retire(new)
+        writer = _current = new
+    return writer
+
+
+def at(path: str, ring_bytes: int = DEFAULT_RING_BYTES) -> Writer:
+    """Return this process's writer in the folder `path`, for a trace that was opened elsewhere."""
+    writer = _writers.get(path)
+    if writer is None or writer.foreign:
+        return _made(lambda: _existing(path), ring_bytes, path)
+    return writer
+
+
+def known() -> list[Writer]:
+    """Return the writers that this process itself made."""
+    return [writer for writer in _writers.values() if not writer.foreign]
+
+
+def _existing(path: str) -> Folder:
+    if not os.path.isdir(path):
+        raise FileNotFoundError(2, "the trace's folder is not there", path)
+    return Folder(path)
+
+
+def _made(find: Callable[[], Folder], ring_bytes: int, path: str = "") -> Writer:
+    """Return a writer in the folder that `find` gives: the one that is there, or a new one."""
+    folder: Folder | None = None
+    own_ring: ring.Producer | NoRing
+    # Two threads at their first trace make one ring. Bounded, since a fork in C may leave the lock taken in the child.
+    locked = _making.acquire(timeout=LOOK_S)
+    try:
+        folder = find()
+        path = folder.path
+        there = _writers.get(path)
+        if there is not None and not there.foreign and not there.lacking and not there.folder_is_gone():
+            return there
+        own_ring = _new_ring(folder, ring_bytes)
+        if not folders.is_memory(path):
+            warn_once("disk", "%s is not in memory (tmpfs): recording an event may have to wait for the disk", path)
+    except OSError as error:
+        own_ring = NoRing("no_space" if folder else "no_folder", ring_bytes)
+        warn_once("queue", "tracing is off in this process: %s", error)
+    finally:
+        if locked:
+            _making.release()
+    writer = _writers[path] = Writer(path, folder, own_ring)
+    writer.look()
+    return writer
+
+
+def _new_ring(folder: Folder, ring_bytes: int) -> ring.Producer:
+    capacity = folder.ring_capacity(ring_bytes)
+    if not capacity:
+        raise OSError(28, f"no room for a queue of {folders.MIN_RING_BYTES} bytes", folder.path)
+    dir_fd = folder.open()
+    try:
+        pid = os.getpid()
+        fd = ring.create(dir_fd, folder.new_ring_name(), capacity, pid=pid, start_time=start_time(pid))
+    finally:
+        os.close(dir_fd)
+    try:
+        return ring.Producer(fd)
+    finally:
+        os.close(fd)

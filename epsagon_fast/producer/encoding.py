@@ -1,0 +1,259 @@
+"""What the application hands over, as the JSON of the wire. Nothing here raises into the application.
+
+An event that is complete goes to orjson as it is. Any other is given the protobuf defaults for what is missing or of a
+wrong type, in wire order; fields the wire does not know are left out.
+"""
+
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from types import FrameType
+from typing import Any
+
+import orjson
+
+from epsagon_fast.producer.plain import clean, json_bytes, printed, text_of
+from epsagon_fast.protocol import EVENT_FIELDS, RESOURCE_FIELDS, RUNNER_ORIGIN
+
+# UTF-8 bytes of an exception's message or traceback: its first and last half. A recursion's traceback says the same
+# thing a thousand times, and what caused it stands at the ends.
+MAX_EXCEPTION_TEXT_BYTES = 64 * 1024
+
+_EVENT_KEYS = [*EVENT_FIELDS]
+_RESOURCE_KEYS = [*RESOURCE_FIELDS]
+_BLANK_RESOURCE: dict[str, Any] = {"name": "", "type": "", "operation": "", "metadata": {}}
+_BLANK_EVENT: dict[str, Any] = {
+    "id": "",
+    "start_time": 0,
+    "resource": _BLANK_RESOURCE,
+    "origin": "",
+    "duration": 0,
+    "error_code": 0,
+    "exception": None,
+}
+# Frames of these modules are no part of the caller's stack.
+_OWN_MODULES = __name__.rpartition(".")[0] + "."
+
+
+def encode_event(event: Mapping[str, Any]) -> tuple[bytes, int]:
+    """Return the event's JSON, complete and in wire order, and how many of its fields were of a wrong type."""
+    try:
+        if is_complete(event):
+            return orjson.dumps(event), 0
+    except Exception:
+        # A lone surrogate, an int over 64 bits, a metadata key that is no string: the careful way handles them.
+        return _encode_carefully(event)
+    return _encode_incomplete(event)
+
+
+def is_complete(event: object) -> bool:
+    """Say whether orjson alone writes this event as the wire wants it: all fields, their order, their types."""
+    if type(event) is not dict or [*event] != _EVENT_KEYS:
+        return False
+    event_id, start_time, resource, origin, duration, error_code, exception = event.values()
+    if type(resource) is not dict or [*resource] != _RESOURCE_KEYS:
+        return False
+    name, kind, operation, metadata = resource.values()
+    if (
+        type(event_id) is str
+        and (type(start_time) is float or type(start_time) is int)
+        and type(origin) is str
+        and (type(duration) is float or type(duration) is int)
+        and type(error_code) is int
+        and exception is None
+        and type(name) is str
+        and type(kind) is str
+        and type(operation) is str
+        and type(metadata) is dict
+    ):
+        # A loop, not all() or a set of types: those cost more than the rest of this function together.
+        for value in metadata.values():  # noqa: SIM110
+            if type(value) is not str:
+                return False
+        return True
+    return False
+
+
+def is_runner(event: Mapping[str, Any]) -> bool:
+    """Say whether this event is its trace's runner, to which labels and errors belong."""
+    try:
+        origin = event["origin"]
+        return isinstance(origin, str) and str.__eq__(origin, RUNNER_ORIGIN)
+    except Exception:
+        return False
+
+
+def encode_exception(exception: BaseException | Mapping[str, Any]) -> bytes:
+    """Return an exception's JSON, complete and in wire order."""
+    return _dumps(_Shape().exception(exception))
+
+
+def exception_of(error_type: str, value: str | BaseException) -> dict[str, Any]:
+    """Return an exception, as a dict in wire order, with `value`'s own traceback or else the caller's stack."""
+    own = isinstance(value, BaseException) and value.__traceback__ is not None
+    stack = _formatted(value) if isinstance(value, BaseException) and own else _callers_stack()
+    return {
+        "type": printed(error_type),
+        "message": bounded(printed(value)),
+        "traceback": bounded(stack),
+        "time": time.time(),
+        "additional_data": {},
+    }
+
+
+def encode_label(key: str, value: str | int | float | bool) -> bytes | None:
+    """Return a label's JSON, `[key, value]`; None if the wire has no form for it (NaN, infinities, other types)."""
+    if not isinstance(key, str) or not isinstance(value, (str, int, float)):
+        return None
+    encoded = json_bytes([key, value])
+    # NaN and infinities became null; an int of thousands of digits became its hexadecimal text.
+    kept = not encoded.endswith(b",null]") and (isinstance(value, str) or not encoded.endswith(b'"]'))
+    return encoded if kept else None
+
+
+def encode_partial(fields: Mapping[str, Any]) -> bytes:
+    """Return the JSON of a part of an event, to be merged into the runner."""
+    return json_bytes(fields)
+
+
+def metadata_text(value: object) -> str:
+    """Return a metadata value as the string it is on the wire: a str as it is, another value as its JSON text."""
+    return text_of(value)
+
+
+def bounded(text: str, limit_bytes: int = MAX_EXCEPTION_TEXT_BYTES) -> str:
+    """Return `text`, or its first and last part if it is over limit_bytes in UTF-8."""
+    data = clean(text).encode()
+    if len(data) <= limit_bytes:
+        return data.decode()
+    gap = "\n...\n"
+    half = (limit_bytes - len(gap)) // 2
+    # "ignore" drops the parts of characters at the two cuts.
+    return data[:half].decode("utf-8", "ignore") + gap + data[-half:].decode("utf-8", "ignore")
+
+
+def _encode_incomplete(event: object) -> tuple[bytes, int]:
+    """Encode the common case of an event that only leaves fields out, or has them in another order."""
+    if type(event) is dict:
+        filled = {**_BLANK_EVENT, **event}
+        if type(filled["resource"]) is dict:
+            filled["resource"] = {**_BLANK_RESOURCE, **filled["resource"]}
+        if is_complete(filled):
+            return _dumps(filled), 0
+    return _encode_carefully(event)
+
+
+def _encode_carefully(event: object) -> tuple[bytes, int]:
+    shape = _Shape()
+    return _dumps(shape.event(event)), shape.malformed
+
+
+def _dumps(shape: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(shape)
+    except Exception:
+        return orjson.dumps(_cleaned(shape))
+
+
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {clean(key): _cleaned(member) for key, member in value.items()}
+    return clean(value) if isinstance(value, str) else value
+
+
+class _Shape:
+    """Builds an event or an exception in wire order out of whatever it is given, and counts what it could not use."""
+
+    def __init__(self) -> None:
+        self.malformed = 0
+
+    def event(self, source: object) -> dict[str, Any]:
+        if not isinstance(source, Mapping):
+            self.malformed += 1
+            source = {}
+        return {
+            "id": self._field(source, "id", _text, ""),
+            "start_time": self._field(source, "start_time", _number, 0),
+            "resource": self._field(source, "resource", self._resource, _BLANK_RESOURCE),
+            "origin": self._field(source, "origin", _text, ""),
+            "duration": self._field(source, "duration", _number, 0),
+            "error_code": self._field(source, "error_code", _integer, 0),
+            "exception": self._field(source, "exception", self.exception, None),
+        }
+
+    def exception(self, source: object) -> dict[str, Any]:
+        if isinstance(source, BaseException):
+            return exception_of(type(source).__name__, source)
+        source = _mapping(source)
+        return {
+            "type": self._field(source, "type", _text, ""),
+            "message": self._field(source, "message", _text, ""),
+            "traceback": self._field(source, "traceback", _text, ""),
+            "time": self._field(source, "time", _number, 0),
+            "additional_data": self._field(source, "additional_data", _strings, {}),
+        }
+
+    def _resource(self, source: object) -> dict[str, Any]:
+        source = _mapping(source)
+        return {
+            "name": self._field(source, "name", _text, ""),
+            "type": self._field(source, "type", _text, ""),
+            "operation": self._field(source, "operation", _text, ""),
+            "metadata": self._field(source, "metadata", _strings, {}),
+        }
+
+    def _field(self, source: Mapping[str, Any], name: str, convert: Callable[[Any], Any], default: Any) -> Any:
+        """Return the field as it goes on the wire; absent or null: its default; of a wrong type: that, counted."""
+        try:
+            value = source.get(name)
+            return default if value is None else convert(value)
+        except Exception:
+            self.malformed += 1
+            return default
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError(type(value))
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(type(value))
+    return str.__str__(value)
+
+
+def _integer(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value.bit_length() > 63:
+        raise TypeError(type(value))
+    return int.__index__(value)
+
+
+def _number(value: object) -> float:
+    if isinstance(value, float):
+        return float.__float__(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(type(value))
+    # The wire's field is a double; what 64 bits hold stays an int, as the seed's 0 and 100 are written.
+    return int.__index__(value) if value.bit_length() <= 63 else float(value)
+
+
+def _strings(value: object) -> dict[str, str]:
+    # A copy first: another thread may add to the application's dict meanwhile.
+    return {text_of(key): text_of(member) for key, member in dict(_mapping(value)).items()}
+
+
+def _formatted(exception: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(exception))
+    except Exception:
+        return printed(exception)
+
+
+def _callers_stack() -> str:
+    frame: FrameType | None = sys._getframe(1)
+    while frame and str(frame.f_globals.get("__name__")).startswith(_OWN_MODULES):
+        frame = frame.f_back
+    return "Stack (most recent call last):\n" + "".join(traceback.format_stack(frame))

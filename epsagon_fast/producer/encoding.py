@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from epsagon_fast.producer.plain import clean, json_bytes, printed, text_of
-from epsagon_fast.protocol import EVENT_FIELDS, RESOURCE_FIELDS, RUNNER_ORIGIN
+from epsagon_fast.protocol import EVENT_FIELDS, FROM_RUNNER, RESOURCE_FIELDS, RUNNER_ORIGIN
 
 # UTF-8 bytes of an exception's message or traceback: its first and last half. A recursion's traceback says the same
 # thing a thousand times, and what caused it stands at the ends.
@@ -36,11 +36,14 @@ _BLANK_EVENT: dict[str, Any] = {
 _OWN_MODULES = __name__.rpartition(".")[0] + "."
 
 
-def encode_event(event: Mapping[str, Any]) -> tuple[bytes, int]:
-    """Return the event's JSON, complete and in wire order, and how many of its fields were of a wrong type."""
+def encode_event(event: Mapping[str, Any]) -> tuple[bytes, int, int]:
+    """Return the event's JSON, its record's flags, and how many fields were of a wrong type.
+
+    The JSON is complete and in wire order. Flags: FROM_RUNNER or 0. Later changes of `event` have no effect.
+    """
     try:
         if is_complete(event):
-            return orjson.dumps(event), 0
+            return orjson.dumps(event), FROM_RUNNER if event["origin"] == RUNNER_ORIGIN else 0, 0
     except Exception:
         # A lone surrogate, an int over 64 bits, a metadata key that is no string: the careful way handles them.
         return _encode_carefully(event)
@@ -133,20 +136,25 @@ def bounded(text: str, limit_bytes: int = MAX_EXCEPTION_TEXT_BYTES) -> str:
     return data[:half].decode("utf-8", "ignore") + gap + data[-half:].decode("utf-8", "ignore")
 
 
-def _encode_incomplete(event: object) -> tuple[bytes, int]:
+def _encode_incomplete(event: object) -> tuple[bytes, int, int]:
     """Encode the common case of an event that only leaves fields out, or has them in another order."""
     if type(event) is dict:
         filled = {**_BLANK_EVENT, **event}
         if type(filled["resource"]) is dict:
             filled["resource"] = {**_BLANK_RESOURCE, **filled["resource"]}
         if is_complete(filled):
-            return _dumps(filled), 0
+            return _dumps(filled), _flags(filled), 0
     return _encode_carefully(event)
 
 
-def _encode_carefully(event: object) -> tuple[bytes, int]:
+def _encode_carefully(event: object) -> tuple[bytes, int, int]:
     shape = _Shape()
-    return _dumps(shape.event(event)), shape.malformed
+    wire = shape.event(event)
+    return _dumps(wire), _flags(wire), shape.malformed
+
+
+def _flags(wire: dict[str, Any]) -> int:
+    return FROM_RUNNER if wire["origin"] == RUNNER_ORIGIN else 0
 
 
 def _dumps(shape: dict[str, Any]) -> bytes:

@@ -1,0 +1,280 @@
+"""Traces out of the records of many rings. Pure: no file, no clock, no thread; `now` is unix seconds.
+
+For each record, in the order of its ring: `masked`, then into the journal, then `feed`. After each full pass, that is
+one look at the folder and one at every ring up to the head then seen, `end_pass`.
+
+- **Opened by its OPEN**, whose config rules. Records of a trace not yet opened are held until one whole pass has gone
+  by, since their ring may have been read before the opener's; then they are `orphan`.
+- **Closed by the process that opened it**: by its CLOSE, its BYE (unfinished) or its death (ProcessDied). Other rings,
+  of forked children and attached processes, add to a trace and close nothing.
+- **Acted on one whole pass later**: `end_pass` returns a trace if its closing was fed before the pass that ends. What
+  other processes pushed before the CLOSE is in the trace by then.
+- **Finished** when `end_pass` has returned it: what still comes is `late`. `forget` says that it is settled.
+
+Nothing that a record holds can raise here: what is broken is counted as `malformed` and ignored.
+"""
+
+from collections import Counter, deque
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import orjson
+
+from epsagon_fast.collector.destination import Destination
+from epsagon_fast.collector.masking import Mask
+from epsagon_fast.collector.trace import BROKEN, Trace, decoded_label
+from epsagon_fast.protocol import Kind, Record
+
+# Settled traces that are remembered, so that what comes for them is known to be late.
+REMEMBERED = 100_000
+# Records of traces not yet opened.
+MAX_HELD_BYTES = 4 * 1024 * 1024
+# A record's tuple and payload object, without its bytes.
+RECORD_BYTES = 200
+
+# As plain integers: comparing with a member of Kind costs more than the rest of the decision.
+_OPEN, _EVENT, _EXCEPTION, _LABEL, _RUNNER, _ERROR, _CLOSE, _BYE = map(int, Kind)
+
+
+class ClosedTrace(NamedTuple):
+    """A trace that gets no more records: ready for `body.build(closed.trace)`."""
+
+    trace_id: bytes
+    # Of the process that opened it, whose ring takes the settlement.
+    ring_id: bytes
+    # The number of its CLOSE among the ring's; 0 if the process left or died instead.
+    ordinal: int
+    destination: Destination
+    debug: bool
+    # As the OPEN brought it.
+    config: dict[str, Any]
+    trace: Trace
+
+
+class Assembly:
+    """The traces of one collector, between their first record and their settlement."""
+
+    def __init__(self) -> None:
+        self.counters: Counter[str] = Counter()
+        self._open: dict[bytes, Trace] = {}
+        # Of open traces that have ignored keys.
+        self._masks: dict[bytes, Mask] = {}
+        # In this pass, and in the one before.
+        self._closed: list[Trace] = []
+        self._closed_before: list[Trace] = []
+        self._held: dict[bytes, list[tuple[bytes, Record]]] = {}
+        self._held_before: dict[bytes, list[tuple[bytes, Record]]] = {}
+        self._unsettled: set[bytes] = set()
+        self._settled: set[bytes] = set()
+        self._settled_order: deque[bytes] = deque()
+        self._open_bytes = 0
+        self._held_records_bytes = 0
+
+    def __contains__(self, trace_id: object) -> bool:
+        """Return whether a trace's records are still needed."""
+        return any(trace_id in known for known in (self._open, self._unsettled, self._held, self._held_before))
+
+    def is_open(self, trace_id: bytes) -> bool:
+        """Return whether a trace takes records. One that is closed does, until `end_pass` returns it."""
+        return trace_id in self._open
+
+    def is_closed_by(self, trace_id: bytes, ring_id: bytes) -> bool:
+        """Return whether a trace is closed, by that ring, and not yet returned by `end_pass`."""
+        trace = self._open.get(trace_id)
+        return trace is not None and trace.is_closed and trace.ring_id == ring_id
+
+    @property
+    def open_count(self) -> int:
+        """The number of traces that take records."""
+        return len(self._open)
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory of all open traces and held records, nearly."""
+        return self._open_bytes + self._held_records_bytes
+
+    def masked(self, record: Record) -> Record:
+        """Return a record as it may be kept; the same object unless something in it is masked.
+
+        An OPEN makes its trace's ignored keys known at once. A record that cannot be searched loses its payload.
+        """
+        if record.kind == _OPEN:
+            return self._masked_open(record)
+        mask = self._masks.get(record.trace_id)
+        return record if mask is None else _masked(mask, record)
+
+    def feed(self, ring_id: bytes, record: Record, now: float) -> None:
+        """Take in a record of one ring."""
+        kind, flags, _, trace_id, payload = record
+        trace = self._open.get(trace_id)
+        if trace is None:
+            self._feed_unopened(ring_id, record, now)
+            return
+        before = trace.held_bytes
+        try:
+            if kind == _EVENT:
+                trace.add_event(payload, flags)
+            else:
+                self._apply(trace, ring_id, record)
+        except BROKEN:
+            self.counters["malformed"] += 1
+        self._open_bytes += trace.held_bytes - before
+
+    def bye(self, ring_id: bytes, now: float) -> None:
+        """Close, as unfinished, what a process left open that went by itself."""
+        for trace in self._opened_by(ring_id):
+            trace.close_unfinished(now)
+            self._closed.append(trace)
+
+    def ring_died(self, ring_id: bytes, now: float, pid: int | None = None) -> None:
+        """Close, as ProcessDied, what a process left open that died. All of its ring has been fed."""
+        for trace in self._opened_by(ring_id):
+            before = trace.held_bytes
+            trace.close_died(now, pid)
+            self._open_bytes += trace.held_bytes - before
+            self._closed.append(trace)
+
+    def end_pass(self, now: float) -> list[ClosedTrace]:
+        """Return the traces whose closing was fed before this pass began."""
+        ready, self._closed_before, self._closed = self._closed_before, self._closed, []
+        orphans, self._held_before, self._held = self._held_before, self._held, {}
+        for records in orphans.values():
+            for _, record in records:
+                self._release(record)
+                self.counters["orphan"] += 1
+        return [self._finish(trace) for trace in ready if trace.trace_id in self._open]
+
+    def forget(self, trace_id: bytes) -> None:
+        """Let go of a trace that is settled, whatever its state here; what still comes for it is late."""
+        trace = self._open.pop(trace_id, None)
+        if trace is not None:
+            self._open_bytes -= trace.held_bytes
+        self._masks.pop(trace_id, None)
+        self._unsettled.discard(trace_id)
+        for _, record in self._take_held(trace_id):
+            self._release(record)
+        self._remember(trace_id)
+
+    def _masked_open(self, record: Record) -> Record:
+        try:
+            opened = orjson.loads(record.payload)
+            mask = _mask(tuple(opened["config"]["ignored_keys"]))
+            changed = mask.runner(opened["runner"])
+        except BROKEN:
+            return record._replace(payload=b"")
+        if mask and not self._is_finished(record.trace_id):
+            self._masks[record.trace_id] = mask
+        return record._replace(payload=orjson.dumps(opened)) if changed else record
+
+    def _feed_unopened(self, ring_id: bytes, record: Record, now: float) -> None:
+        if record.kind == _BYE:
+            self.bye(ring_id, now)
+        elif self._is_finished(record.trace_id):
+            self.counters["late"] += 1
+        elif record.kind == _OPEN:
+            self._begin(ring_id, record, now)
+        elif self._held_records_bytes + _record_bytes(record) > MAX_HELD_BYTES:
+            self.counters["orphan"] += 1
+        else:
+            self._held_records_bytes += _record_bytes(record)
+            self._held.setdefault(record.trace_id, []).append((ring_id, record))
+
+    def _begin(self, ring_id: bytes, record: Record, now: float) -> None:
+        try:
+            trace = Trace(record.trace_id, ring_id, record.payload, self.counters)
+        except BROKEN:
+            self.counters["malformed"] += 1
+            self._masks.pop(record.trace_id, None)
+            return
+        self._open[record.trace_id] = trace
+        self._open_bytes += trace.held_bytes
+        # The journal may have held them unmasked: nobody knew the keys.
+        for other_ring, held in self._take_held(record.trace_id):
+            self._release(held)
+            self.feed(other_ring, self.masked(held), now)
+
+    def _apply(self, trace: Trace, ring_id: bytes, record: Record) -> None:
+        """Take in a record of an open trace that is no event. Raises BROKEN."""
+        kind, flags, ordinal, _, payload = record
+        if kind == _EXCEPTION:
+            trace.add_exception(payload)
+        elif kind == _LABEL:
+            trace.add_label(payload)
+        elif kind == _RUNNER:
+            trace.merge_runner(payload)
+        elif kind == _ERROR:
+            trace.set_error(payload)
+        elif kind == _CLOSE and ring_id == trace.ring_id and not trace.is_closed:
+            # A CLOSE that says nothing still closes: its process will not send another one.
+            self._closed.append(trace)
+            trace.close(payload, flags, ordinal)
+        else:
+            # A second OPEN or CLOSE, a CLOSE of a process that did not open the trace, a kind that there is not.
+            self.counters["misplaced"] += 1
+
+    def _opened_by(self, ring_id: bytes) -> list[Trace]:
+        return [trace for trace in self._open.values() if trace.ring_id == ring_id and not trace.is_closed]
+
+    def _finish(self, trace: Trace) -> ClosedTrace:
+        del self._open[trace.trace_id]
+        self._open_bytes -= trace.held_bytes
+        self._masks.pop(trace.trace_id, None)
+        self._unsettled.add(trace.trace_id)
+        return ClosedTrace(
+            trace.trace_id, trace.ring_id, trace.close_ordinal, trace.destination, trace.debug, trace.config, trace
+        )
+
+    def _is_finished(self, trace_id: bytes) -> bool:
+        return trace_id in self._unsettled or trace_id in self._settled
+
+    def _remember(self, trace_id: bytes) -> None:
+        if trace_id in self._settled:
+            return
+        self._settled.add(trace_id)
+        self._settled_order.append(trace_id)
+        if len(self._settled_order) > REMEMBERED:
+            self._settled.discard(self._settled_order.popleft())
+
+    def _take_held(self, trace_id: bytes) -> Iterable[tuple[bytes, Record]]:
+        return [*self._held_before.pop(trace_id, ()), *self._held.pop(trace_id, ())]
+
+    def _release(self, record: Record) -> None:
+        self._held_records_bytes -= _record_bytes(record)
+
+
+# Traces of one config share its mask.
+@lru_cache(maxsize=256)
+def _mask(ignored_keys: tuple[str, ...]) -> Mask:
+    return Mask(ignored_keys)
+
+
+def _masked(mask: Mask, record: Record) -> Record:
+    payload = record.payload
+    try:
+        if record.kind == _EVENT:
+            masked = mask.event(payload)
+        elif record.kind == _LABEL:
+            masked = _masked_label(mask, payload)
+        elif record.kind == _RUNNER:
+            masked = _masked_news(mask, payload)
+        else:
+            return record
+    except BROKEN:
+        return record._replace(payload=b"")
+    return record if masked is payload else record._replace(payload=masked)
+
+
+def _masked_label(mask: Mask, payload: bytes) -> bytes:
+    key, value = decoded_label(payload)
+    masked = mask.value(key, value)
+    return payload if masked == value else orjson.dumps([key, masked])
+
+
+def _masked_news(mask: Mask, payload: bytes) -> bytes:
+    news = orjson.loads(payload)
+    return orjson.dumps(news) if mask.runner(news) else payload
+
+
+def _record_bytes(record: Record) -> int:
+    return len(record.payload) + RECORD_BYTES

@@ -1,0 +1,131 @@
+"""A closed trace's body: labels and error into the runner, then the size, then trimming. Masking is done before.
+
+What trimming cannot make small enough is cut: tracebacks first, then events from the end on, never the runner, then
+exceptions from the end on. Whatever was taken away, the runner's metadata says so, within the limit.
+"""
+
+from typing import NamedTuple
+
+import orjson
+
+from epsagon_fast.collector.formats import epsagon as wire
+from epsagon_fast.collector.trace import Trace
+from epsagon_fast.trimming import TraceTooBig, trim
+
+
+class Body(NamedTuple):
+    """What is sent of a trace, and what it cost."""
+
+    # None: not even the runner fits. Then everything counts as dropped.
+    data: bytes | None
+    # As it would be if there were no limit.
+    size_before_bytes: int
+    trimmed: bool
+    # How many events were visited to be stripped, the runner among them.
+    stripped_count: int
+    dropped_events: int
+    dropped_exceptions: int
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of what is sent."""
+        return len(self.data or b"")
+
+
+def build(trace: Trace) -> Body:
+    """Return a closed trace's body, never over the trace's limit. Counts what it has to drop as `too_big`."""
+    try:
+        body = _built(trace)
+    except ValueError:
+        # The trimmer met an event that is not JSON.
+        trace.stream.discard_broken()
+        body = _built(trace)
+    trace.counters["too_big"] += body.dropped_events
+    return body
+
+
+def _built(trace: Trace) -> Body:
+    runner = _dressed(trace)
+    before = _size_before(trace, runner)
+    if not trace.stream.is_too_big:
+        try:
+            return _trimmed(trace, runner, before)
+        except TraceTooBig:
+            trace.stream.give_up()
+    return _cut(trace, runner, before)
+
+
+def _dressed(trace: Trace) -> wire.Event | None:
+    if trace.runner is None:
+        return None
+    runner = wire.with_labels(trace.runner, trace.labels)
+    return runner if trace.error is None else wire.with_error(runner, trace.error)
+
+
+def _size_before(trace: Trace, runner: wire.Event | None) -> int:
+    stream = trace.stream
+    events = stream.event_count + (runner is not None)
+    runner_bytes = 0 if runner is None else len(orjson.dumps(runner))
+    return trace.envelope.size_bytes + stream.arrived_bytes + _commas(events, stream.exception_count) + runner_bytes
+
+
+def _commas(events: int, exceptions: int) -> int:
+    return max(0, events - 1) + max(0, exceptions - 1)
+
+
+def _place(trace: Trace, events: list[bytes]) -> int:
+    """Return where the runner stands among the events that are left."""
+    return len(events) if trace.runner_place is None else min(trace.runner_place, len(events))
+
+
+def _trimmed(trace: Trace, runner: wire.Event | None, before: int) -> Body:
+    """Trim a trace of which the first events may be stripped already. Raises TraceTooBig."""
+    stream = trace.stream
+    events = stream.events.copy()
+    done, limit, reserve = stream.stripped_count, trace.limit_bytes, 0
+    place = _place(trace, events)
+    if runner is not None:
+        reserve = wire.MARKER_BYTES
+        if place < done:
+            # It stands before an event that had to be stripped.
+            runner = wire.stripped(runner)
+            done += 1
+        events.insert(place, orjson.dumps(runner))
+    if done:
+        # Over the limit once, the trace must have room for its marker, even if what is left fits.
+        limit, reserve = max(0, limit - reserve), 0
+    rest = events[done:]
+    outside = trace.envelope.size_bytes + wire.joined_bytes(stream.exceptions)
+    outside += wire.joined_bytes(events) - wire.joined_bytes(rest)
+    result = trim(rest, limit, envelope_bytes=outside, reserve_bytes=reserve)
+    events[done:] = result.events
+    stripped = done + result.stripped_count
+    if stripped and runner is not None:
+        events[place] = orjson.dumps(wire.with_metadata(orjson.loads(events[place]), wire.marks(0, 0)))
+    data = trace.envelope.around(events, stream.exceptions)
+    return Body(data, before, stripped > 0, stripped, 0, 0)
+
+
+def _cut(trace: Trace, runner: wire.Event | None, before: int) -> Body:
+    """Fit a trace that was given up: all of it is stripped, its tracebacks are cut, and it may still be too big."""
+    stream = trace.stream
+    events, exceptions = stream.events.copy(), stream.exceptions.copy()
+    size = trace.envelope.size_bytes + sum(map(len, events)) + sum(map(len, exceptions))
+    if runner is not None:
+        runner = wire.with_cut_traceback(wire.stripped(runner))
+        size += len(orjson.dumps(runner))
+    runners = int(runner is not None)
+    while True:
+        marks = wire.marks(stream.event_count - len(events), stream.exception_count - len(exceptions))
+        commas = _commas(len(events) + runners, len(exceptions))
+        if size + commas + wire.marks_bytes(marks) * runners <= trace.limit_bytes:
+            break
+        last = events or exceptions
+        if not last:
+            return Body(None, before, True, 0, stream.event_count, stream.exception_count)
+        size -= len(last.pop())
+    dropped = stream.event_count - len(events), stream.exception_count - len(exceptions)
+    if runner is not None:
+        events.insert(_place(trace, events), orjson.dumps(wire.with_metadata(runner, marks)))
+    data = trace.envelope.around(events, exceptions)
+    return Body(data, before, True, stream.event_count + runners, *dropped)

@@ -1,0 +1,150 @@
+"""The events and exceptions of an open trace, trimmed as they come, so that a trace never holds more than its limit.
+
+The bytes that are sent must not depend on when something was trimmed. So a step is taken early only if the end would
+have to take it whatever still comes, and the test for that counts only what can never shrink: the envelope, events and
+exceptions. Labels, error and runner may (an overwritten label, a replaced error), so they count as nothing. With
+`floor_bytes` for that sum, and in the order of the end:
+
+1. While the floor is over the limit, the next event is stripped.
+2. All are stripped and the floor is still over it: the trace is too big for certain. Its tracebacks are cut, and all
+   that comes later is stripped and cut as it arrives.
+3. Still over it: the longest prefix that fits is kept, so the last event goes, and with it all later ones.
+4. No event is left and the floor is still over it: the last exception goes, and with it all later ones.
+
+Each event is stripped once, cut once and dropped once, so the work grows with the trace's length and no faster.
+"""
+
+from collections import Counter
+
+import orjson
+
+from epsagon_fast.collector.formats import epsagon as wire
+from epsagon_fast.trimming import TraceTooBig, trim
+
+# A bytes object and its slot in a list, without its bytes.
+ENTRY_BYTES = 48
+# What stands for an event that is not JSON.
+NO_EVENT = b"{}"
+
+
+class Stream:
+    """What has arrived of one trace, the runner apart."""
+
+    def __init__(self, envelope_bytes: int, limit_bytes: int, counters: Counter[str]) -> None:
+        self.limit_bytes = limit_bytes
+        self.events: list[bytes] = []
+        self.exceptions: list[bytes] = []
+        # The first so many events are stripped already.
+        self.stripped_count = 0
+        # True: the end will find the trace too big. All events are stripped and all tracebacks cut.
+        self.is_too_big = False
+        # All from the first that had to go on.
+        self.dropped_events = 0
+        self.dropped_exceptions = 0
+        # Of all that ever came, as it came.
+        self.arrived_bytes = 0
+        # Every event and every exception is counted with a comma, so two are too many.
+        self._empty_bytes = envelope_bytes - 2
+        self.floor_bytes = self._empty_bytes
+        self._counters = counters
+
+    @property
+    def event_count(self) -> int:
+        """All events that came."""
+        return len(self.events) + self.dropped_events
+
+    @property
+    def exception_count(self) -> int:
+        """All exceptions that came."""
+        return len(self.exceptions) + self.dropped_exceptions
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that this holds, nearly."""
+        return self.floor_bytes + ENTRY_BYTES * (len(self.events) + len(self.exceptions))
+
+    def add_event(self, event: bytes) -> None:
+        """Take in an event's JSON, masked."""
+        self.arrived_bytes += len(event)
+        if self.is_too_big:
+            if self.dropped_events or self.dropped_exceptions:
+                self.dropped_events += 1
+                return
+            event = wire.cut_event(self._strip(event))
+            self.stripped_count += 1
+        self.events.append(event)
+        self.floor_bytes += len(event) + 1
+        if self.floor_bytes > self.limit_bytes:
+            self._shrink()
+
+    def add_exception(self, exception: bytes) -> None:
+        """Take in the JSON of an exception of the trace."""
+        self.arrived_bytes += len(exception)
+        if self.dropped_exceptions:
+            self.dropped_exceptions += 1
+            return
+        if self.is_too_big:
+            exception = wire.cut_exception(exception)
+        self.exceptions.append(exception)
+        self.floor_bytes += len(exception) + 1
+        if self.floor_bytes > self.limit_bytes:
+            self._shrink()
+
+    def give_up(self) -> None:
+        """Strip all events and cut all tracebacks: the trace is too big. Once more changes nothing."""
+        if self.is_too_big:
+            return
+        self.is_too_big = True
+        while self.stripped_count < len(self.events):
+            self._strip_next()
+        self.events = [wire.cut_event(event) for event in self.events]
+        self.exceptions = [wire.cut_exception(exception) for exception in self.exceptions]
+        kept = (*self.events, *self.exceptions)
+        self.floor_bytes = self._empty_bytes + sum(map(len, kept)) + len(kept)
+
+    def discard_broken(self) -> None:
+        """Put an empty event in the place of each that is not JSON, counted."""
+        for number, event in enumerate(self.events):
+            if not _is_json(event):
+                self._counters["malformed"] += 1
+                self.events[number] = NO_EVENT
+
+    def _shrink(self) -> None:
+        while self.floor_bytes > self.limit_bytes and self.stripped_count < len(self.events):
+            self._strip_next()
+        if self.floor_bytes > self.limit_bytes:
+            self.give_up()
+            self._drop()
+
+    def _drop(self) -> None:
+        while self.floor_bytes > self.limit_bytes and self.events:
+            self.floor_bytes -= len(self.events.pop()) + 1
+            self.stripped_count -= 1
+            self.dropped_events += 1
+        while self.floor_bytes > self.limit_bytes and self.exceptions:
+            self.floor_bytes -= len(self.exceptions.pop()) + 1
+            self.dropped_exceptions += 1
+
+    def _strip_next(self) -> None:
+        event = self.events[self.stripped_count]
+        stripped = self.events[self.stripped_count] = self._strip(event)
+        self.floor_bytes -= len(event) - len(stripped)
+        self.stripped_count += 1
+
+    def _strip(self, event: bytes) -> bytes:
+        try:
+            # One byte less than it has: stripped if there is anything to strip.
+            return trim([event], len(event) - 1).events[0]
+        except TraceTooBig:
+            return event
+        except ValueError:
+            self._counters["malformed"] += 1
+            return NO_EVENT
+
+
+def _is_json(event: bytes) -> bool:
+    try:
+        orjson.loads(event)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,213 @@
+"""One trace from its OPEN on: what the opener's config says, the runner, and what has come so far."""
+
+import json
+import math
+import struct
+from collections import Counter
+from typing import Any
+
+import orjson
+
+from epsagon_fast.collector.destination import Destination, from_config
+from epsagon_fast.collector.formats import epsagon as wire
+from epsagon_fast.collector.stream import Stream
+from epsagon_fast.protocol import (
+    FROM_RUNNER,
+    LABEL_NUMBER_BYTES,
+    MAX_LABELS_BYTES,
+    MAX_TRACE_BYTES,
+    UNFINISHED,
+    ErrorCode,
+)
+
+# Duration in seconds (NaN: as it is), error code (-1: as it is).
+CLOSE = struct.Struct("<di")
+# A runner may shrink again, so it is not trimmed before the end; this bounds it. No larger one could be sent whole.
+MAX_RUNNER_BYTES = MAX_TRACE_BYTES
+
+UNFINISHED_METADATA = {"unfinished": "true"}
+
+
+# What a payload raises that no producer of ours made. Such a record changes nothing.
+BROKEN = (ValueError, TypeError, KeyError, struct.error, RecursionError)
+
+
+class Trace:
+    """A trace under way, made from an OPEN's payload. Every method that takes a payload may raise BROKEN.
+
+    trace_id, ring_id: of the OPEN; only that ring's process closes the trace. `counters` takes what is dropped and why.
+    """
+
+    def __init__(self, trace_id: bytes, ring_id: bytes, opened: bytes, counters: Counter[str]) -> None:
+        decoded = _object(opened)
+        config = self.config = _object_in(decoded, "config")
+        self.trace_id = trace_id
+        self.ring_id = ring_id
+        self.counters = counters
+        self.destination: Destination = from_config(config)
+        self.debug = bool(config.get("debug"))
+        self.opened_at = float(decoded["opened_at"])
+        self.envelope = wire.envelope(config["app_name"], config["token"], decoded["platform"])
+        self.limit_bytes = int(config["max_trace_size_bytes"])
+        self.stream = Stream(self.envelope.size_bytes, self.limit_bytes, counters)
+        # Its own runner stands last. Without one, an event may turn out to be the runner, and keeps its place.
+        self.runner: wire.Event | None = None if decoded["runner"] is None else _object_in(decoded, "runner")
+        self.has_own_runner = self.runner is not None
+        self.runner_place: int | None = None
+        self.labels: dict[str, str | int | float | bool] = {}
+        self.error: wire.Event | None = None
+        # The CLOSE's number among its ring's; 0 if the process left or died instead.
+        self.close_ordinal = 0
+        self.is_closed = False
+        # What RUNNER records brought before there was a runner.
+        self._runner_news: wire.Event = {}
+        self._runner_bytes = len(opened)
+        self._labels_bytes = 0
+        self._error_bytes = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that this trace holds, nearly."""
+        return self.stream.held_bytes + self._runner_bytes + self._labels_bytes + self._error_bytes
+
+    def add_event(self, event: bytes, flags: int = 0) -> None:
+        """Take in an event's JSON. The first one of the origin "runner" is the runner of a trace that has none."""
+        if not event:
+            raise ValueError("an event without a byte")
+        if flags & FROM_RUNNER and self.runner is None:
+            self._set_runner(event)
+        else:
+            self.stream.add_event(event)
+
+    def add_exception(self, exception: bytes) -> None:
+        """Take in the JSON of one of the trace's exceptions."""
+        if not exception:
+            raise ValueError("an exception without a byte")
+        self.stream.add_exception(exception)
+
+    def add_label(self, payload: bytes) -> None:
+        """Take in `[key, value]`. Over the bound this label is ignored; an overwritten one gives its size back."""
+        key, value = decoded_label(payload)
+        size = _label_bytes(key, value)
+        if key in self.labels:
+            size -= _label_bytes(key, self.labels[key])
+        if self._labels_bytes + size > MAX_LABELS_BYTES:
+            self.counters["labels_full"] += 1
+            return
+        self._labels_bytes += size
+        self.labels[key] = value
+
+    def merge_runner(self, news: bytes) -> None:
+        """Merge a partial event into the runner, object by object."""
+        runner = self._runner_news if self.runner is None else self.runner
+        decoded = _object(news)
+        if self._runner_bytes + len(news) > MAX_RUNNER_BYTES:
+            # Much of what was merged may have been overwritten since.
+            self._runner_bytes = len(orjson.dumps(runner))
+            if self._runner_bytes + len(news) > MAX_RUNNER_BYTES:
+                self.counters["runner_full"] += 1
+                return
+        self._runner_bytes += len(news)
+        _merge(runner, decoded)
+
+    def set_error(self, error: bytes) -> None:
+        """Take in the runner's error; the last one counts."""
+        self.error = _object(error)
+        self._error_bytes = len(error)
+
+    def close(self, payload: bytes, flags: int, ordinal: int) -> None:
+        """Act on the opener's CLOSE."""
+        duration_s, error_code = CLOSE.unpack(payload)
+        self.is_closed = True
+        self.close_ordinal = ordinal
+        if self.runner is None or not self.has_own_runner:
+            return
+        if not math.isnan(duration_s):
+            self.runner["duration"] = duration_s
+        if error_code != -1:
+            self.runner["error_code"] = error_code
+        if flags & UNFINISHED:
+            self._add_metadata(UNFINISHED_METADATA)
+
+    def close_unfinished(self, now: float) -> None:
+        """Close for a process that left by itself with the trace open: no error."""
+        self._end(now)
+        self._add_metadata(UNFINISHED_METADATA)
+
+    def close_died(self, now: float, pid: int | None) -> None:
+        """Close for a process that died with the trace open. An error that it had set moves to the exceptions."""
+        self._end(now)
+        if self.runner is None:
+            return
+        if self.error is not None:
+            self.stream.add_exception(orjson.dumps(self.error))
+            self.error = None
+        self.runner["error_code"] = int(ErrorCode.EXCEPTION)
+        self.runner["exception"] = {
+            "type": "ProcessDied",
+            "message": f"{f'process {pid}' if pid else 'the process'} died before it closed this trace",
+            "traceback": "",
+            "time": now,
+            "additional_data": {},
+        }
+
+    def _end(self, now: float) -> None:
+        self.is_closed = True
+        if self.runner is not None and self.has_own_runner:
+            # The wall clock may have been set back.
+            self.runner["duration"] = max(0.0, now - self.opened_at)
+
+    def _set_runner(self, event: bytes) -> None:
+        runner = _object(event)
+        _merge(runner, self._runner_news)
+        self.runner = runner
+        self.runner_place = self.stream.event_count
+        self._runner_bytes += len(event)
+
+    def _add_metadata(self, metadata: dict[str, str]) -> None:
+        if self.runner is not None:
+            self.runner = wire.with_metadata(self.runner, metadata)
+
+
+def decoded_label(payload: bytes) -> tuple[str, str | int | float | bool]:
+    """Return a LABEL's key and value. Raises ValueError."""
+    # The standard library's decoder keeps integers of any size; labels are few.
+    label = json.loads(payload)
+    if not isinstance(label, list) or len(label) != 2:
+        raise ValueError("not a key and a value")
+    key, value = label
+    if not isinstance(key, str) or not isinstance(value, str | int | float):
+        raise ValueError("not a label's types")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("a number that JSON lacks")
+    return key, value
+
+
+def _label_bytes(key: str, value: object) -> int:
+    return len(key.encode()) + (len(value.encode()) if isinstance(value, str) else LABEL_NUMBER_BYTES)
+
+
+def _object(payload: bytes) -> dict[str, Any]:
+    decoded = orjson.loads(payload)
+    if not isinstance(decoded, dict):
+        raise ValueError("not a JSON object")
+    if payload.count(b"{") + payload.count(b"[") > 200:
+        # orjson reads 1024 levels and writes 254: what cannot be written is refused here, not at the end.
+        orjson.dumps({"runner": decoded})
+    return decoded
+
+
+def _object_in(decoded: dict[str, Any], name: str) -> dict[str, Any]:
+    value = decoded[name]
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} is not an object")
+    return value
+
+
+def _merge(event: dict[str, Any], news: dict[str, Any]) -> None:
+    for key, value in news.items():
+        known = event.get(key)
+        if isinstance(known, dict) and isinstance(value, dict):
+            _merge(known, value)
+        else:
+            event[key] = value

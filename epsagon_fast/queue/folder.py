@@ -88,6 +88,15 @@ def resolve(runtime_dir: str | None) -> Folder:
     raise FolderUnusable(errno.EACCES, "no runtime directory can be used: " + "; ".join(refused))
 
 
+def existing(runtime_dir: str | None) -> str | None:
+    """Return the path of this process's folder if it is there already, made by whomever; nothing is created."""
+    for base in [runtime_dir] if runtime_dir else candidates():
+        path = os.path.join(base, instance_name())
+        if os.path.isdir(path) and os.stat(path, follow_symlinks=False).st_uid == os.geteuid():
+            return path
+    return None
+
+
 def candidates() -> Iterator[str]:
     """Yield the directories to try, best first. $XDG_RUNTIME_DIR is not among them: it vanishes at logout."""
     user = f"epsagon-fast-{os.geteuid()}"

@@ -81,6 +81,7 @@ class Reader:
 
     def settle(self, trace_id: bytes, outcome: Outcome) -> None:
         """Tell the producer what became of a trace that it closed."""
+        self.unsettled -= 1
         settlements.publish(self._ring, trace_id, outcome)
         self.publish_settled()
 

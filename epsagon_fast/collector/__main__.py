@@ -1,0 +1,136 @@
+"""The collector process: takes the folder's lock, serves it, and leaves when nobody needs it.
+
+    python -m epsagon_fast.collector --runtime-dir FOLDER
+
+Exit codes: 0; 1 after an error. Never 3 or 4: gunicorn halts when it reaps a process that ended so.
+"""
+
+import argparse
+import fcntl
+import logging
+import os
+import signal
+import sys
+import time
+
+from epsagon_fast.collector.leaving import Leaving
+from epsagon_fast.collector.loop import Loop
+from epsagon_fast.queue import state as states
+from epsagon_fast.queue.folder import own_directory
+from epsagon_fast.queue.process import start_time
+from epsagon_fast.queue.state import State
+
+log = logging.getLogger("epsagon_fast.collector")
+
+# Whoever asks whether the lock is held holds it for a moment itself.
+LOCK_TIMEOUT_S = 5.0
+PASS_S = 0.002
+WAITING_PASS_S = 0.005
+IDLE_PASS_S = 0.05
+ASLEEP_PASS_S = 0.25
+# So long without a record, and the loop slows down once more.
+ASLEEP_AFTER_S = 600.0
+# Passes go on at full speed for so long after the last record: the next one rarely comes alone.
+AWAKE_S = 0.02
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Serve one folder until nobody needs it. Return the exit code."""
+    args = parser().parse_args(argv)
+    settle_down(args.start_lock_fd)
+    own_directory(args.runtime_dir)
+    folder_fd = os.open(args.runtime_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    if not take_lock(folder_fd):
+        log.info("another collector serves %s", args.runtime_dir)
+        return 0
+    state = State(folder_fd, create=True)
+    leaving = Leaving(state)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: leaving.ask(time.monotonic()))
+    loop = Loop(folder_fd, args.runtime_dir, state, sign_in(state))
+    if args.start_lock_fd is not None:
+        os.close(args.start_lock_fd)
+    log.info("serving %s", args.runtime_dir)
+    serve(loop, leaving)
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    made = argparse.ArgumentParser(prog="epsagon_fast.collector")
+    made.add_argument("--runtime-dir", required=True, help="the folder of rings to serve")
+    made.add_argument("--start-lock-fd", type=int, help="descriptor of the inherited start lock")
+    return made
+
+
+def settle_down(start_lock_fd: int | None) -> None:
+    """Let go of whatever the starter left with us, and log to stderr."""
+    os.umask(0o077)
+    os.chdir("/")
+    if start_lock_fd is not None:
+        os.closerange(start_lock_fd + 1, 65536)
+        os.set_inheritable(start_lock_fd, False)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+def take_lock(folder_fd: int) -> bool:
+    """Take the folder's lock for the life of this process; False if another collector has it."""
+    deadline = time.monotonic() + LOCK_TIMEOUT_S
+    while True:
+        try:
+            fcntl.flock(folder_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+        time.sleep(0.01)
+
+
+def sign_in(state: State) -> int:
+    """Write who serves into the state page and return the incarnation: how many collectors this folder has had."""
+    incarnation = state.load(states.INCARNATION) + 1
+    slots = {
+        states.PHASE: states.SERVING,
+        states.PID: os.getpid(),
+        states.START_TIME: start_time(os.getpid()),
+        states.HEARTBEAT_NS: time.monotonic_ns(),
+        states.STARTED_AT: int(time.time()),
+        states.GONE: 0,
+        states.INCARNATION: incarnation,
+    }
+    for slot, value in slots.items():
+        state.store(slot, value)
+    return incarnation
+
+
+def serve(loop: Loop, leaving: Leaving) -> None:
+    """Pass over the rings until `leaving` says that nobody needs us."""
+    loop.recover()
+    last_record = time.monotonic()
+    while True:
+        came = loop.one_pass()
+        now = time.monotonic()
+        if came:
+            last_record = now
+        if leaving.due(loop, now):
+            break
+        loop.rings.wait(pause_s(now - last_record, loop.delivery.pending > 0))
+    loop.delivery.close(1.0)
+    loop.one_pass()
+    loop.publish()
+    loop.journal.close()
+    loop.state.store(states.PHASE, states.NONE)
+    log.info("leaving")
+
+
+def pause_s(quiet_s: float, waiting: bool) -> float:
+    """Return how long to wait for the next pass."""
+    if quiet_s < AWAKE_S:
+        return PASS_S
+    if waiting:
+        return WAITING_PASS_S
+    return IDLE_PASS_S if quiet_s < ASLEEP_AFTER_S else ASLEEP_PASS_S
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""When a collector leaves: pure decisions, time is an argument."""
+
+import os
+import time
+
+from epsagon_fast.collector.loop import Loop
+from epsagon_fast.queue import state as states
+from epsagon_fast.queue.state import State
+
+# With no producer left, so long for the next one.
+LINGER_S = 30.0
+# Asked to leave (systemd and Ctrl-C signal the whole group), so long for the producers to leave first.
+GRACE_S = 30.0
+# Nobody left but traces that a sick backend does not take: they stay in the folder for the next collector.
+BACKLOG_S = 600.0
+# One that starts so soon after another was asked to leave does not linger: the service is going down.
+GOING_DOWN_S = 60.0
+
+
+class Leaving:
+    """Decides after each pass whether this collector is still needed."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        going_down = time.time() - state.load(states.ASKED_AT) < GOING_DOWN_S
+        self._linger_s = 0.0 if going_down else linger_s()
+        self._asked: float | None = None
+        self._insisted = False
+        self._alone_since: float | None = None
+
+    def ask(self, now: float) -> None:
+        """Note a request to leave; the second one is an order."""
+        self._insisted = self._asked is not None
+        self._asked = self._asked or now
+        self._state.store(states.ASKED_AT, int(time.time()))
+
+    def due(self, loop: Loop, now: float) -> bool:
+        """Say whether to leave now. Before it does, it tells producers that we are LEAVING and looks for new ones."""
+        if not self._may_leave(loop, now):
+            self._state.store(states.PHASE, states.SERVING)
+            return False
+        self._state.store(states.PHASE, states.LEAVING)
+        loop.one_pass()
+        return self._may_leave(loop, now)
+
+    def _may_leave(self, loop: Loop, now: float) -> bool:
+        if self._insisted or (self._asked is not None and now - self._asked > GRACE_S):
+            return True
+        if len(loop.rings) or loop.assembly.open_count:
+            self._alone_since = None
+            return False
+        if self._alone_since is None:
+            self._alone_since = now
+        alone_s = now - self._alone_since
+        if loop.unsettled:
+            return alone_s > BACKLOG_S
+        return self._asked is not None or loop.gone or alone_s >= self._linger_s
+
+
+def linger_s() -> float:
+    """Return EPSAGON_LINGER_SEC, or the default if that is not a number of seconds."""
+    try:
+        return max(0.0, float(os.environ["EPSAGON_LINGER_SEC"]))
+    except (KeyError, ValueError):
+        return LINGER_S

@@ -1,0 +1,28 @@
+"""Run the collector of this user and version in the foreground, for whoever wants to supervise it.
+
+Workers start one by themselves; this one serves them if it is there first. EPSAGON_LAUNCH=0 in the workers keeps them
+from starting any.
+"""
+
+import argparse
+import sys
+
+from epsagon_fast.collector import __main__ as collector
+from epsagon_fast.config import Config
+from epsagon_fast.queue import folder as folders
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `epsagon-fast collector`."""
+    parser.add_argument("--runtime-dir", help="base directory, as EPSAGON_RUNTIME_DIR says it to the workers")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until nobody needs it; return the collector's exit code, or 1 if the folder cannot be used."""
+    base = Config(disable=True, runtime_dir=arguments.runtime_dir).resolve().runtime_dir
+    try:
+        path = folders.resolve(base).path
+    except OSError as error:
+        print(f"epsagon-fast collector: {error.strerror}", file=sys.stderr)
+        return 1
+    return collector.main(["--runtime-dir", path])

@@ -1,0 +1,83 @@
+"""Show the collector of this user and version, the processes that it serves, and what was counted.
+
+Exit code 1 if no collector runs.
+"""
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import asdict
+
+from epsagon_fast import trimming
+from epsagon_fast.config import Config
+from epsagon_fast.queue import folder as folders
+from epsagon_fast.queue import ring
+from epsagon_fast.queue.overview import Overview, look
+
+# A collector that is well beats at least four times a second.
+STALLED_S = 30.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `epsagon-fast status`."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--watch", action="store_true", help="print again every second until Ctrl-C")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print what is there; return 0 if a collector runs, else 1."""
+    while True:
+        seen = overview()
+        if arguments.json:
+            print(json.dumps(as_json(seen)), flush=True)
+        else:
+            print(as_text(seen), flush=True)
+        if not arguments.watch:
+            return 0 if seen is not None and seen.pid is not None else 1
+        time.sleep(1.0)
+
+
+def overview() -> Overview | None:
+    """Return this user's folder as it is seen from outside; None if there is none."""
+    path = folders.existing(Config(disable=True).resolve().runtime_dir)
+    try:
+        return look(path) if path else None
+    except OSError as error:
+        print(f"epsagon-fast status: {error}", file=sys.stderr)
+        return None
+
+
+def as_json(seen: Overview | None) -> dict[str, object]:
+    """Return what `--json` prints."""
+    implementations = {"trimmer": trimming.IMPLEMENTATION, "ring": ring.IMPLEMENTATION}
+    return {"running": bool(seen and seen.pid), **implementations, **(asdict(seen) if seen else {})}
+
+
+def as_text(seen: Overview | None) -> str:
+    """Return what a person reads."""
+    if seen is None:
+        return "No collector runs, and no process has traced anything yet."
+    lines = [_collector_line(seen), f"folder     {seen.path}"]
+    lines.append(f"compiled   trimmer: {trimming.IMPLEMENTATION}, ring: {ring.IMPLEMENTATION}")
+    lines += _table("now", seen.gauges) + _table("counted", {k: v for k, v in seen.counters.items() if v})
+    for view in seen.rings:
+        refused = ", ".join(f"{reason} {count}" for reason, count in view.refused.items()) or "none"
+        lines.append(
+            f"process    {view.pid} {'lives' if view.lives else 'has ended'}; unread {view.unread_bytes} of "
+            f"{view.capacity_bytes} bytes; closed {view.closed}, settled {view.settled}; refused: {refused}"
+        )
+    return "\n".join(lines)
+
+
+def _collector_line(seen: Overview) -> str:
+    if seen.pid is None:
+        return "collector  none runs"
+    age_s = seen.heartbeat_age_s or 0.0
+    stalled = f", STALLED for {age_s:.0f} s (`epsagon-fast stop --force` ends it)" if age_s > STALLED_S else ""
+    leaving = ", leaving" if seen.is_leaving else ""
+    return f"collector  pid {seen.pid}, up {seen.up_s or 0:.0f} s, number {seen.incarnation} here{leaving}{stalled}"
+
+
+def _table(title: str, values: dict[str, int]) -> list[str]:
+    return [f"{title:<10} {name:<28} {value}" for name, value in values.items()]

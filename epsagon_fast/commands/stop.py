@@ -1,0 +1,50 @@
+"""Ask the collector to finish and leave.
+
+It serves the processes that it has until they leave, at most 30 seconds, delivers what it can and leaves the rest in
+its folder for the next one. --force kills it at once, which loses nothing either.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import time
+
+from epsagon_fast.commands.status import overview
+from epsagon_fast.queue.folder import Folder
+from epsagon_fast.queue.overview import Overview
+
+# The grace of a collector, and time to deliver.
+TIMEOUT_S = 45.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `epsagon-fast stop`."""
+    parser.add_argument("--force", action="store_true", help="kill it instead of asking")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Return 0 when no collector runs any more, 1 if there was none or it did not leave in time."""
+    seen = overview()
+    if seen is None or seen.pid is None:
+        print("No collector runs.")
+        return 1
+    try:
+        os.kill(seen.pid, signal.SIGKILL if arguments.force else signal.SIGTERM)
+    except ProcessLookupError:
+        pass
+    except PermissionError as error:
+        print(f"epsagon-fast stop: pid {seen.pid}: {error.strerror}", file=sys.stderr)
+        return 1
+    return _wait(seen, time.monotonic() + TIMEOUT_S)
+
+
+def _wait(seen: Overview, deadline: float) -> int:
+    folder = Folder(seen.path)
+    while folder.is_held():
+        if time.monotonic() > deadline:
+            print(f"epsagon-fast stop: pid {seen.pid} did not leave in {TIMEOUT_S:.0f} s", file=sys.stderr)
+            return 1
+        time.sleep(0.02)
+    print(f"The collector (pid {seen.pid}) has left.")
+    return 0

@@ -1,0 +1,102 @@
+"""A look at a folder from outside: who serves it and what its rings hold. Nobody is asked and nothing is changed."""
+
+import os
+import struct
+import time
+from dataclasses import dataclass
+
+from epsagon_fast.protocol import REFUSALS
+from epsagon_fast.queue import layout
+from epsagon_fast.queue.folder import RING_SUFFIX, Folder
+from epsagon_fast.queue.process import start_time
+from epsagon_fast.queue.state import LEAVING, Beat, State
+
+
+@dataclass(frozen=True)
+class RingView:
+    """One ring as its header shows it."""
+
+    pid: int
+    lives: bool
+    capacity_bytes: int
+    unread_bytes: int
+    closed: int
+    settled: int
+    refused: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Overview:
+    """All of a folder. `pid` is None if no collector serves it; ages in seconds."""
+
+    path: str
+    pid: int | None
+    is_leaving: bool
+    heartbeat_age_s: float | None
+    up_s: float | None
+    incarnation: int
+    gauges: dict[str, int]
+    counters: dict[str, int]
+    rings: list[RingView]
+
+
+def look(path: str) -> Overview:
+    """Return what is to be seen in the folder `path`. OSError if it is not ours or not there."""
+    folder = Folder(path)
+    held = folder.is_held()
+    fd = folder.open()
+    try:
+        rings = [view for name in sorted(os.listdir(fd)) if (view := _ring(fd, name)) is not None]
+        beat, gauges, counters = _page(fd)
+    finally:
+        os.close(fd)
+    serves = held and beat is not None
+    return Overview(
+        path=path,
+        pid=beat.pid if serves and beat else None,
+        is_leaving=bool(serves and beat and beat.phase == LEAVING),
+        heartbeat_age_s=(time.monotonic_ns() - beat.heartbeat_ns) / 1e9 if serves and beat else None,
+        up_s=time.time() - beat.started_at if serves and beat else None,
+        incarnation=beat.incarnation if beat else 0,
+        gauges=gauges,
+        counters=counters,
+        rings=rings,
+    )
+
+
+def _page(folder_fd: int) -> tuple[Beat | None, dict[str, int], dict[str, int]]:
+    try:
+        state = State(folder_fd)
+    except (OSError, ValueError):
+        return None, {}, {}
+    try:
+        return state.beat(), state.gauges(), state.counters()
+    finally:
+        state.close()
+
+
+def _ring(folder_fd: int, name: str) -> RingView | None:
+    if not name.endswith(RING_SUFFIX):
+        return None
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder_fd)
+    except OSError:
+        return None
+    try:
+        capacity = layout.read_capacity(fd)
+        slots = struct.unpack("=128Q", os.pread(fd, 1024, 0))
+    except (OSError, ValueError, struct.error):
+        return None
+    finally:
+        os.close(fd)
+    pid = slots[layout.PID // 8]
+    refused = slots[layout.REFUSED // 8 :][: len(REFUSALS)]
+    return RingView(
+        pid=pid,
+        lives=start_time(pid) == slots[layout.START_TIME // 8],
+        capacity_bytes=capacity,
+        unread_bytes=slots[layout.HEAD // 8] - slots[layout.TAIL // 8],
+        closed=slots[layout.CLOSED_COUNT // 8],
+        settled=slots[layout.SETTLED // 8],
+        refused={reason: count for reason, count in zip(REFUSALS, refused, strict=True) if count},
+    )

@@ -1,3 +1,52 @@
 """A tracer for many processes: `import epsagon_fast as epsagon`. See README.md."""
 
 __version__ = "0.1.0"
+
+from epsagon_fast.config import Config
+from epsagon_fast.producer.current import (
+    add_error,
+    add_event,
+    add_exception,
+    add_exception_type_and_message,
+    add_label,
+    create_global_tracer,
+    create_tracer,
+    error,
+    global_tracer,
+    global_tracer_config,
+    label,
+    stop_global_tracer,
+)
+from epsagon_fast.producer.handle import Handle, attach
+from epsagon_fast.producer.lifecycle import aflush, flush, init, shutdown
+from epsagon_fast.producer.scope import event, trace
+from epsagon_fast.producer.tracer import Tracer, get_lambda_timeout_threshold_ms
+from epsagon_fast.protocol import ErrorCode, Outcome
+
+__all__ = [
+    "Config",
+    "ErrorCode",
+    "Handle",
+    "Outcome",
+    "Tracer",
+    "add_error",
+    "add_event",
+    "add_exception",
+    "add_exception_type_and_message",
+    "add_label",
+    "aflush",
+    "attach",
+    "create_global_tracer",
+    "create_tracer",
+    "error",
+    "event",
+    "flush",
+    "get_lambda_timeout_threshold_ms",
+    "global_tracer",
+    "global_tracer_config",
+    "init",
+    "label",
+    "shutdown",
+    "stop_global_tracer",
+    "trace",
+]

@@ -1,0 +1,55 @@
+"""What a traced function was called with and what it returned, for `metadata_only=False`."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
+
+from . import encoding
+
+ARGUMENTS_KEY: Final = "arguments"
+RETURN_VALUE_KEY: Final = "return_value"
+# UTF-8 bytes of one value. A longer one is left out and only its type and size are told: a part of it would not be JSON
+# any more, so masking could not look inside.
+MAX_VALUE_BYTES: Final = 1024
+
+
+class Notes(Protocol):
+    """What keeps metadata."""
+
+    def note(self, key: str, value: str) -> None: ...
+
+
+class Noted:
+    """One function's arguments and results, as metadata."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        try:
+            self._signature: inspect.Signature | None = inspect.signature(function)
+        except (TypeError, ValueError):  # a builtin may have none
+            self._signature = None
+
+    def arguments(self, notes: Notes, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Note the arguments by name, as they are before the call. A method's `self` or `cls` is left out."""
+        named = {name: _bounded(value) for name, value in self._named(args, kwargs).items()}
+        notes.note(ARGUMENTS_KEY, encoding.metadata_text(named))
+
+    def result(self, notes: Notes, result: Any) -> None:
+        """Note the return value."""
+        notes.note(RETURN_VALUE_KEY, encoding.metadata_text(_bounded(result)))
+
+    def _named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            if self._signature is None:
+                raise TypeError
+            named = dict(self._signature.bind(*args, **kwargs).arguments)
+        except TypeError:  # the call itself will say so
+            return {"args": args, "kwargs": kwargs}
+        first = next(iter(self._signature.parameters), "")
+        if first in ("self", "cls"):
+            named.pop(first, None)
+        return named
+
+
+def _bounded(value: Any) -> Any:
+    size_bytes = len(encoding.metadata_text(value).encode())
+    return value if size_bytes <= MAX_VALUE_BYTES else f"<{type(value).__qualname__} of {size_bytes} bytes>"

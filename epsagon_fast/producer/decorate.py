@@ -1,0 +1,165 @@
+"""Traced functions: plain ones, coroutines, generators, asynchronous generators.
+
+A generator keeps its trace to itself: the trace is current only while the generator's body runs, never in between in
+whoever consumes it. What the body itself made current (a `with trace(new=True)` around a yield) comes back with it.
+"""
+
+import functools
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from types import TracebackType
+from typing import Any, Protocol, TypeVar, cast
+
+from . import arguments, current
+from .tracer import Tracer
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Scope(Protocol):
+    """What one call records: see scope.Trace."""
+
+    def open(self) -> Tracer: ...
+    def close(self, error: BaseException | None) -> None: ...
+    def note(self, key: str, value: Any) -> None: ...
+    def __enter__(self) -> Tracer: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def decorated(function: F, new_scope: Callable[[], Scope]) -> F:
+    """Return a function of the same kind that runs each call in a scope of its own."""
+    if not callable(function) or inspect.isclass(function):
+        raise TypeError(f"trace decorates functions, not {function!r}")
+    if inspect.isasyncgenfunction(function):
+        wrap: Callable[..., Any] = _async_generator
+    elif inspect.isgeneratorfunction(function):
+        wrap = _generator
+    elif inspect.iscoroutinefunction(function):
+        wrap = _coroutine
+    else:
+        wrap = _plain
+    wrapper = wrap(function, new_scope, arguments.Noted(function))
+    return cast(F, functools.wraps(function)(wrapper))
+
+
+def _plain(function: Callable[..., Any], new_scope: Callable[[], Scope], noted: arguments.Noted) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        scope = new_scope()
+        with scope as tracer:
+            if not tracer.keeps_values:
+                return function(*args, **kwargs)
+            noted.arguments(scope, args, kwargs)
+            result = function(*args, **kwargs)
+            noted.result(scope, result)
+            return result
+
+    return call
+
+
+def _coroutine(
+    function: Callable[..., Awaitable[Any]], new_scope: Callable[[], Scope], noted: arguments.Noted
+) -> Callable[..., Any]:
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        scope = new_scope()
+        with scope as tracer:
+            if not tracer.keeps_values:
+                return await function(*args, **kwargs)
+            noted.arguments(scope, args, kwargs)
+            result = await function(*args, **kwargs)
+            noted.result(scope, result)
+            return result
+
+    return call
+
+
+class _Opened:
+    """A generator's scope, open over its whole life; `inside` it only while the body runs."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+
+    def __enter__(self) -> "_Opened":
+        self.tracer = self.scope.open()
+        self.inside = _Inside(self.tracer)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.scope.close(error)
+
+
+class _Inside:
+    """What is current in a generator's body: put in place for a step, taken away after it."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._mine: Tracer | None = tracer
+        self._theirs: Tracer | None = None
+
+    def __enter__(self) -> None:
+        self._theirs = current.swap(self._mine)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._mine = current.swap(self._theirs)
+
+
+def _generator(
+    function: Callable[..., Generator[Any, Any, Any]], new_scope: Callable[[], Scope], noted: arguments.Noted
+) -> Callable[..., Any]:
+    def steps(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        body = function(*args, **kwargs)
+        with _Opened(new_scope()) as opened:
+            if opened.tracer.keeps_values:
+                noted.arguments(opened.scope, args, kwargs)
+            step: Callable[[Any], Any] = body.send
+            sent: Any = None
+            while True:
+                with opened.inside:
+                    try:
+                        item = step(sent)
+                    except StopIteration as end:
+                        return end.value
+                try:
+                    sent = yield item
+                    step = body.send
+                except GeneratorExit:
+                    with opened.inside:
+                        body.close()
+                    raise
+                except BaseException as error:
+                    step, sent = body.throw, error
+
+    return steps
+
+
+def _async_generator(
+    function: Callable[..., AsyncGenerator[Any, Any]], new_scope: Callable[[], Scope], noted: arguments.Noted
+) -> Callable[..., Any]:
+    async def steps(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+        body = function(*args, **kwargs)
+        with _Opened(new_scope()) as opened:
+            if opened.tracer.keeps_values:
+                noted.arguments(opened.scope, args, kwargs)
+            step: Callable[[Any], Awaitable[Any]] = body.asend
+            sent: Any = None
+            while True:
+                with opened.inside:
+                    try:
+                        item = await step(sent)
+                    except StopAsyncIteration:
+                        return
+                try:
+                    sent = yield item
+                    step = body.asend
+                except GeneratorExit:
+                    with opened.inside:
+                        await body.aclose()
+                    raise
+                except BaseException as error:
+                    step, sent = body.athrow, error
+
+    return steps

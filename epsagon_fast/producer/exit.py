@@ -1,0 +1,104 @@
+"""Leaving: what a process does for its records before it ends.
+
+It says BYE, so that what it left open is unfinished and not the victim of a death, and waits, at most the shutdown
+timeout, until its ring is empty (the collector's journal has it all) and a collector lives. In a container the
+collector ends with process 1, so a process there waits until its traces are settled, unless a parent that outlives it
+will.
+"""
+
+import atexit
+import os
+import sys
+import time
+from typing import Any, Final
+
+from epsagon_fast.queue import writer as writers
+from epsagon_fast.queue.process import start_time
+
+from . import process
+from .waiting import pauses
+
+# Their children end with os._exit, so atexit does not run there; their own finalizers do.
+FORKERS: Final = ("multiprocessing", "billiard")
+# After the application's own finalizers, which may still trace.
+LAST: Final = -1000
+# The inode of the kernel's first pid namespace (PROC_PID_INIT_INO).
+FIRST_PID_NAMESPACE: Final = "pid:[4026531836]"
+
+_registered_pid = 0
+_left_pid = 0
+_timeout_s = 2.0
+# Set by an integration in the children of a server that waits for the collector itself.
+_waiting_parent_pid = 0
+
+
+def register(timeout_s: float) -> None:
+    """See to it that this process waits at its end. Called when a writer is asked for; costs nothing the second time.
+
+    Once in each process: a registration that a fork inherits is wiped by multiprocessing.
+    """
+    global _registered_pid, _timeout_s
+    _timeout_s = timeout_s
+    pid = os.getpid()
+    if pid == _registered_pid:
+        return
+    if not _registered_pid:
+        atexit.register(leave)
+    _registered_pid = pid
+    for name in FORKERS:
+        # If it is not imported yet, this process is no child of it, and atexit runs.
+        util = sys.modules.get(f"{name}.util")
+        if util is not None:
+            util.Finalize(None, leave, exitpriority=LAST)
+
+
+def parent_waits(pid: int) -> None:
+    """Say that the parent process `pid`, while it lives, waits for this process's traces at its own end."""
+    global _waiting_parent_pid
+    _waiting_parent_pid = pid
+
+
+def leave() -> None:
+    """Say BYE and wait. The second call in a process does nothing."""
+    global _left_pid
+    if _left_pid == os.getpid():
+        return
+    _left_pid = os.getpid()
+    for tracer in process.own_traces():
+        tracer.abandon()
+    mine = writers.known()
+    for writer in mine:
+        writer.bye()
+    safe = _settled if _dies_with_us() else _journaled
+    for pause in pauses(_timeout_s):
+        waiting = [writer for writer in mine if not safe(writer)]
+        if not waiting:
+            return
+        for writer in waiting:
+            writer.ensure_collector()
+        time.sleep(pause)
+
+
+def _journaled(writer: writers.Writer) -> bool:
+    return writer.drained() and writer.collector_lives()
+
+
+def _settled(writer: writers.Writer) -> bool:
+    return _journaled(writer) and writer.settled >= writer.closed
+
+
+def _dies_with_us() -> bool:
+    """Say whether the collector may end as soon as this process does."""
+    try:
+        if os.readlink("/proc/self/ns/pid") == FIRST_PID_NAMESPACE:
+            return False
+    except OSError:  # no /proc, so no namespaces
+        return False
+    parents = [_waiting_parent_pid, *(_parent_in(name) for name in FORKERS)]
+    return not any(pid and start_time(pid) for pid in parents)
+
+
+def _parent_in(forker: str) -> int:
+    """Return the pid of the process that made this one with `forker`, 0 if none did."""
+    module: Any = sys.modules.get(f"{forker}.process")
+    return getattr(module.current_process(), "_parent_pid", None) or 0 if module else 0

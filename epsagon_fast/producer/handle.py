@@ -1,0 +1,66 @@
+"""Adding to a trace from another process: `tracer.handle()` there, `attach(handle)` here."""
+
+from dataclasses import dataclass
+from types import TracebackType
+
+from epsagon_fast.config import Config
+from epsagon_fast.protocol import Outcome
+
+from . import current, process
+from . import exit as leaving
+from .tracer import Tracer
+
+
+@dataclass(frozen=True)
+class Handle:
+    """What another process needs to add to a trace: picklable, without any secret.
+
+    trace_id: 32 hex digits. runtime_dir: the folder where the trace is open; "" if it is not recorded. The rest is of
+    the opener's config, which rules.
+    """
+
+    trace_id: str
+    runtime_dir: str
+    max_trace_size_bytes: int
+    metadata_only: bool
+    debug: bool
+
+
+class Attached(Tracer):
+    """A trace of another process. In `with` it is the current one; leaving restores the one before, no more."""
+
+    def __init__(self, handle: Handle) -> None:
+        """Join the trace. If its folder is not there, everything is ignored and counted."""
+        wire = {name: getattr(handle, name) for name in ("max_trace_size_bytes", "metadata_only", "debug")}
+        super().__init__(Config(token="", **wire).resolve())
+        self.trace_id = handle.trace_id
+        self._id = bytes.fromhex(handle.trace_id)
+        self._before: Tracer | None = None
+        self._running = True
+        self._outcome = Outcome.PENDING.because("opened by another process")
+        if handle.runtime_dir:
+            leaving.register(self.config.shutdown_timeout_s)
+            self._use(process.writer_at(handle.runtime_dir, self.config.ring_bytes))
+            self._recording = True
+        else:
+            self._refusal = None
+
+    def start(self, timeout_s: float = 1.0) -> None:
+        """Do nothing: the trace runs."""
+
+    def send_stop_signal(self) -> None:
+        """Do nothing: only the opener closes a trace."""
+
+    def __enter__(self) -> "Attached":
+        self._before = current.swap(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        current.leave(self, self._before)
+
+
+def attach(handle: Handle) -> Attached:
+    """Return the trace that `handle` names, to add to it from this process or, in `with`, to make it current."""
+    return Attached(handle)

@@ -1,0 +1,58 @@
+"""Stands for the queue where nothing is to be sent: keeps the records in this process."""
+
+import os
+from collections import Counter
+
+from epsagon_fast.protocol import MAX_TRACE_BYTES, Kind, Outcome, Record
+from epsagon_fast.queue.layout import PUSHED
+
+
+class MemoryWriter:
+    """Takes every record and keeps those of open traces, by trace id."""
+
+    record_limit_bytes = MAX_TRACE_BYTES
+
+    # What becomes of every closed trace.
+    outcome = Outcome.DISABLED.because("test_mode")
+
+    def __init__(self) -> None:
+        self.path = f"memory of process {os.getpid()} at {id(self):#x}"
+        self.records: dict[bytes, list[Record]] = {}
+        self._refusals: Counter[str] = Counter()
+
+    def push(self, kind: int, flags: int, trace_id: bytes, payload: bytes, /) -> int:
+        """Keep a record. The traces' records are handed to `finish` at their CLOSE."""
+        record = Record(kind, flags, int(kind == Kind.CLOSE), trace_id, payload)
+        if kind == Kind.OPEN:
+            self.records[trace_id] = [record]
+        elif trace_id in self.records:
+            self.records[trace_id].append(record)
+        if kind == Kind.CLOSE:
+            self.finish(self.records.pop(trace_id, []))
+        return PUSHED
+
+    def finish(self, records: list[Record]) -> None:
+        """Take the records of a trace that was closed."""
+
+    def attend(self, code: int, kind: int, flags: int, trace_id: bytes, payload: bytes) -> bool:
+        """There is never anything to do."""
+        return code == PUSHED
+
+    def refuse(self, reason: str, count: int = 1) -> None:
+        """Count records that were refused for `reason`."""
+        self._refusals[reason] += count
+
+    def refusals(self) -> dict[str, int]:
+        """Return how many records were refused, by reason."""
+        return dict(self._refusals)
+
+    def settlement(self, trace_id: bytes) -> Outcome | None:
+        """Return the one outcome, for a trace that is closed."""
+        return None if trace_id in self.records else self.outcome
+
+    def recent_settlements(self) -> list[tuple[bytes, Outcome]]:
+        """Return nothing: nobody is to be told."""
+        return []
+
+    def ensure_collector(self) -> None:
+        """None is needed."""

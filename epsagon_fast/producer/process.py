@@ -1,0 +1,160 @@
+"""What one process has in force: its config, its open traces, where its records go, whether it was shut down.
+
+No lock anywhere: a signal handler may come in between any two lines, and a fork would leave a lock locked for ever.
+What must be decided once is decided by one operation of a dict or a list, which the GIL makes whole.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from epsagon_fast.config import Config, ResolvedConfig, warn_once
+from epsagon_fast.protocol import Outcome
+from epsagon_fast.queue import writer as writers
+
+from .memory import MemoryWriter
+
+if TYPE_CHECKING:
+    from .tracer import Tracer
+
+
+class Writer(Protocol):
+    """What a tracer needs of the queue's writer; `memory.MemoryWriter` offers the same without a queue."""
+
+    path: str
+    record_limit_bytes: int
+
+    @property
+    def push(self) -> Callable[[int, int, bytes, bytes], int]: ...
+    def attend(self, code: int, kind: int, flags: int, trace_id: bytes, payload: bytes) -> bool: ...
+    def refuse(self, reason: str, count: int = 1) -> None: ...
+    def refusals(self) -> dict[str, int]: ...
+    def settlement(self, trace_id: bytes) -> Outcome | None: ...
+    def recent_settlements(self) -> list[tuple[bytes, Outcome]]: ...
+    def ensure_collector(self) -> None: ...
+
+
+class _InForce(NamedTuple):
+    asked: Config
+    config: ResolvedConfig
+
+
+# What `init` was last told, or the environment's word at the first trace without it.
+_in_force: _InForce | None = None
+_is_shut_down = False
+# (pid, runtime_dir, ring_bytes) of this process's first ring.
+_first_use: tuple[int, str, int] | None = None
+
+# Traces opened by this process or by an ancestor that forked it, by id. Taking one out is what decides who closes it.
+open_traces: dict[bytes, "Tracer"] = {}
+# Stand in for the queue while tests capture traces; the last one counts.
+captures: list[Writer] = []
+# Refusals from before there was a ring to count them in.
+_early_refusals: Counter[str] = Counter()
+_reasons_logged: dict[str, object] = {}
+
+
+def init(asked: Config) -> ResolvedConfig:
+    """Put a config in force for traces opened from now on; the same one again changes nothing."""
+    global _in_force, _is_shut_down
+    in_force = _in_force
+    if in_force is None or in_force.asked != asked:
+        in_force = _InForce(asked, asked.resolve())
+        check_first_use(in_force.config)
+        _in_force = in_force
+    _is_shut_down = False
+    return in_force.config
+
+
+def config() -> ResolvedConfig:
+    """Return the config in force, from the environment if `init` was never called."""
+    global _in_force
+    if _in_force is None:
+        # Kept: resolving costs as much as a whole trace, and a long-lived worker's environment does not change.
+        _in_force = _InForce(Config(), Config().resolve())
+    return _in_force.config
+
+
+def records(wanted: ResolvedConfig) -> bool:
+    """Say whether a trace with this config is recorded at all; while tests capture traces every one is."""
+    return bool(captures) or wanted.enabled or (wanted.test_mode and not wanted.disable)
+
+
+def shut_down() -> None:
+    """Refuse every record from now on, until `init` is called again."""
+    global _is_shut_down
+    _is_shut_down = True
+
+
+def is_shut_down() -> bool:
+    """Say whether `shutdown` was called and no `init` after it."""
+    return _is_shut_down
+
+
+def check_first_use(wanted: ResolvedConfig) -> None:
+    """Raise ValueError if this process already has a ring that `wanted` places or sizes otherwise."""
+    if _first_use is None or _first_use[0] != os.getpid():
+        return
+    for name, value, fixed in (
+        ("runtime_dir", wanted.runtime_dir, _first_use[1]),
+        ("ring_bytes", wanted.ring_bytes, _first_use[2]),
+    ):
+        if value != fixed:
+            raise ValueError(f"{name}={value!r} comes too late: this process already uses {fixed!r}")
+
+
+def writer_for(wanted: ResolvedConfig) -> Writer:
+    """Return where a trace that opens now puts its records."""
+    global _first_use
+    if captures:
+        return captures[-1]
+    if wanted.test_mode:
+        return MemoryWriter()
+    pid = os.getpid()
+    if _first_use is None or _first_use[0] != pid:
+        _first_use = (pid, wanted.runtime_dir, wanted.ring_bytes)
+    return _counted(writers.current(wanted))
+
+
+def writer_at(path: str, ring_bytes: int) -> Writer:
+    """Return where this process adds to a trace that lives in the folder `path`."""
+    for capture in captures:
+        if capture.path == path:
+            return capture
+    return _counted(writers.at(path, ring_bytes))
+
+
+def refuse(reason: str) -> None:
+    """Count a record that no trace took."""
+    mine = writers.known()
+    if mine:
+        mine[-1].refuse(reason)
+    else:
+        _early_refusals[reason] += 1
+
+
+def refusals() -> Counter[str]:
+    """Return how many records this process refused, by reason."""
+    return sum((Counter(writer.refusals()) for writer in writers.known()), Counter(_early_refusals))
+
+
+def own_traces() -> list["Tracer"]:
+    """Return the traces that this process opened and did not close yet."""
+    pid = os.getpid()
+    return [tracer for tracer in list(open_traces.values()) if tracer.owner_pid == pid]
+
+
+def report(writer: Writer) -> None:
+    """Log each new reason for which a trace was not simply delivered. Reads memory only."""
+    for _trace_id, outcome in writer.recent_settlements():
+        if outcome.reason and outcome != Outcome.DELIVERED and outcome.reason not in _reasons_logged:
+            _reasons_logged[outcome.reason] = outcome
+            warn_once(f"settled:{outcome.reason}", "A trace was %s: %s", outcome.name.lower(), outcome.reason)
+
+
+def _counted(writer: Writer) -> Writer:
+    while _early_refusals:
+        reason, count = _early_refusals.popitem()
+        writer.refuse(reason, count)
+    return writer

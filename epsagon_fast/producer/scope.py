@@ -1,0 +1,181 @@
+"""`trace()` and `event()`: timed blocks and functions.
+
+Only the process that entered a block leaves it: in a child that was forked inside, leaving does nothing.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Final, TypeVar, overload
+
+from epsagon_fast.protocol import RUNNER_ORIGIN, ErrorCode
+
+from . import current, process
+from .decorate import decorated
+from .tracer import Tracer
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FUNCTION_TYPE: Final = "python-function"
+INVOKE: Final = "invoke"
+# The origin of the events that `event` and inner `trace` blocks record.
+ORIGIN: Final = "python"
+EVENT_ID_BYTES: Final = 16
+
+
+class Event:
+    """A timed event under way. Change its fields until the block ends; then it is added to the trace.
+
+    id, name, type, operation, origin: text. metadata: any keys and values. error_code: one of ErrorCode. start_time:
+    seconds since the epoch. duration: seconds.
+    """
+
+    def __init__(self, name: str, type: str, operation: str, origin: str) -> None:
+        self.id = os.urandom(EVENT_ID_BYTES).hex()
+        self.name = name
+        self.type = type
+        self.operation = operation
+        self.origin = origin
+        self.metadata: dict[Any, Any] = {}
+        self.error_code = int(ErrorCode.OK)
+        self.start_time = 0.0
+        self.duration = 0.0
+        self._exception: BaseException | None = None
+        self._tracer: Tracer | None = None
+        self._owner_pid = 0
+        self._entered_at = 0.0
+
+    def enter(self, tracer: Tracer | None) -> None:
+        """Start the clock. The event belongs to `tracer` from now on, whatever becomes current."""
+        self._tracer = tracer
+        self._owner_pid = os.getpid()
+        self.start_time = time.time()
+        self._entered_at = time.perf_counter()
+
+    def leave(self, error: BaseException | None) -> None:
+        """Stop the clock and add the event."""
+        if self._owner_pid != os.getpid():
+            return
+        self.duration = time.perf_counter() - self._entered_at
+        if error is not None and is_error(error):
+            self.error_code = int(ErrorCode.EXCEPTION)
+            self._exception = error
+        if self._tracer is None:
+            current.no_trace()
+        else:
+            self._tracer.add_event(self._as_dict())
+
+    def _as_dict(self) -> dict[str, Any]:
+        resource = {"name": self.name, "type": self.type, "operation": self.operation, "metadata": self.metadata}
+        return {
+            "id": self.id,
+            "start_time": self.start_time,
+            "resource": resource,
+            "origin": self.origin,
+            "duration": self.duration,
+            "error_code": self.error_code,
+            "exception": self._exception,
+        }
+
+    def __enter__(self) -> "Event":
+        self.enter(current.acting_trace())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.leave(error)
+
+
+class Trace:
+    """A block or function to trace: inside a trace a timed event of it, else a trace of its own. Made by `trace`."""
+
+    def __init__(self, name: str | None, new: bool) -> None:
+        self._name = name
+        self._new = new
+        self._tracer: Tracer | None = None
+        self._event: Event | None = None
+        self._before: Tracer | None = None
+
+    def open(self) -> Tracer:
+        """Start; returns the trace that the block is part of, without making it current."""
+        tracer = None if self._new else current.enclosing_trace()
+        if tracer is None:
+            self._event = None
+            tracer = Tracer(process.config(), self._runner())
+            tracer.start()
+        else:
+            self._event = Event(self._name or "", FUNCTION_TYPE, INVOKE, ORIGIN)
+            self._event.enter(tracer)
+        self._tracer = tracer
+        return tracer
+
+    def close(self, error: BaseException | None) -> None:
+        """End, with the exception that leaves the block."""
+        if self._event is not None:
+            self._event.leave(error)
+        elif self._tracer is not None:
+            if error is not None and is_error(error):
+                self._tracer.fail(error)
+            self._tracer.send_stop_signal()
+
+    def note(self, key: str, value: Any) -> None:
+        """Keep something in the metadata of what this block records."""
+        if self._event is not None:
+            self._event.metadata[key] = value
+        elif self._tracer is not None:
+            self._tracer.set_runner_metadata(key, value)
+
+    def _runner(self) -> dict[str, Any]:
+        resource = {"name": self._name or "", "type": FUNCTION_TYPE, "operation": INVOKE, "metadata": {}}
+        return {"start_time": time.time(), "resource": resource, "origin": RUNNER_ORIGIN}
+
+    def __enter__(self) -> Tracer:
+        tracer = self.open()
+        self._before = current.swap(tracer)
+        return tracer
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._tracer is not None:
+            current.leave(self._tracer, self._before)
+        self.close(error)
+
+    def __call__(self, function: F) -> F:
+        name = self._name if self._name is not None else getattr(function, "__qualname__", type(function).__qualname__)
+        return decorated(function, lambda: Trace(name, self._new))
+
+
+@overload
+def trace(name: str | None = None, *, new: bool = False) -> Trace: ...
+@overload
+def trace(name: F) -> F: ...
+def trace(name: Any = None, *, new: bool = False) -> Any:
+    """Trace a block (`with trace("checkout") as tracer:`) or a function (`@trace`, `@trace("checkout")`).
+
+    Inside a trace a timed event of it is recorded; `new=True` opens a separate trace. `name`: the resource's name, by
+    default a function's qualified name. An exception that leaves the block is recorded and goes on its way.
+    """
+    if name is None or isinstance(name, str):
+        return Trace(name, new)
+    return Trace(None, new)(name)
+
+
+def event(name: str, *, type: str = FUNCTION_TYPE, operation: str = INVOKE, origin: str = ORIGIN) -> Event:
+    """Record a timed event: `with event("charge", type="http", operation="POST") as e: e.metadata["card"] = "visa"`."""
+    return Event(name, type, operation, origin)
+
+
+def is_error(error: BaseException) -> bool:
+    """Say whether an exception that leaves a block means that its work failed.
+
+    A closed generator, a cancelled task and SystemExit 0 do not. KeyboardInterrupt does: the work was not done.
+    """
+    if isinstance(error, SystemExit):
+        return error.code not in (None, 0)
+    # If nobody imported asyncio, this is none of its exceptions.
+    cancelled = getattr(sys.modules.get("asyncio"), "CancelledError", GeneratorExit)
+    return not isinstance(error, (GeneratorExit, cancelled))

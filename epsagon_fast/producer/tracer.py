@@ -1,0 +1,367 @@
+"""One trace: what is added to it goes, encoded, into this process's ring at the call.
+
+A tracer is made, started, stopped; only the process that made it can close its trace. Calls that come too early or too
+late are ignored and counted. The hot path is `add_event`: look at one flag, encode, push.
+"""
+
+import logging
+import os
+import platform
+import struct
+import time
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from epsagon_fast.config import ResolvedConfig, warn_once
+from epsagon_fast.protocol import NO_TRACE, UNFINISHED, ErrorCode, Kind, Outcome
+from epsagon_fast.queue.layout import FOREIGN, PUSHED
+
+from . import encoding, process
+from . import exit as leaving
+from .waiting import pauses
+
+if TYPE_CHECKING:
+    from .handle import Handle
+
+log = logging.getLogger("epsagon_fast")
+
+# A plain int: an enum's member costs a look-up and a conversion in every add_event.
+EVENT: Final = int(Kind.EVENT)
+CLOSE: Final = struct.Struct("<di")
+# A CLOSE leaves the runner's error code and, with this duration, its duration as they are.
+UNCHANGED: Final = -1
+NOT_MEASURED: Final = float("nan")
+PLATFORM: Final = f"python {platform.python_version()}"
+DEFAULT_LAMBDA_TIMEOUT_THRESHOLD_MS: Final = 200
+# How much longer than a request may take `stop` waits for the answer.
+STOP_MARGIN_S: Final = 1.0
+
+
+class Tracer:
+    """A trace as one process sees it. Made by `create_tracer`, `trace` and `attach`.
+
+    `config`: what the trace was opened with. `trace_id`: 32 hex digits. Usable in `with`: start, then the stop signal.
+    """
+
+    def __init__(self, config: ResolvedConfig, runner: Mapping[str, Any] | None = None) -> None:
+        """`runner`: the event that stands for the whole trace, last in its body; None: the first such event added."""
+        self.config = config
+        self._identify()
+        self._debug = config.debug
+        self._running = self._stopped = False
+        # The hot path's one flag: whether records are taken. If not, they count as `_refusal`; None: as nothing.
+        self._recording = False
+        self._refusal: str | None = "misuse"
+        # What is known without asking a collector.
+        self._outcome: Outcome | None = None
+        self._own_runner = runner
+        # The runner as the wire has it, once it is known.
+        self._runner: bytes | None = None
+        self._runner_metadata: dict[str, str] = {}
+        self._error_code = UNCHANGED
+        if self._debug:
+            log.debug("tracer created: %s", self.trace_id)
+
+    # Starting and stopping.
+
+    def start(self, timeout_s: float = 1.0) -> None:
+        """Open the trace in this process's ring. A second start, or one after the stop, is ignored.
+
+        `timeout_s`: the seed's bound. Nothing is waited for here: a ring is made in about a millisecond, and a trace
+        that a full one refuses is dropped, counted.
+        """
+        if self._running or self._stopped:
+            return
+        if self.owner_pid != os.getpid():
+            self._identify()
+        self._running = True
+        if not process.records(self.config):
+            self._ignore_all(None, Outcome.DISABLED.because("disabled" if self.config.disable else "no token"))
+        elif process.is_shut_down():
+            process.refuse("closed")
+            self._ignore_all("closed", Outcome.DROPPED.because("closed"))
+        else:
+            self._open()
+
+    def send_stop_signal(self) -> None:
+        """Close the trace and return at once. Only the process that opened it can; elsewhere this does nothing."""
+        self._close()
+
+    def stop(self, timeout_s: float | None = None) -> Outcome:
+        """Close the trace and wait until it is settled.
+
+        `timeout_s`: by default the send timeout and a second. Outcome.PENDING if that was not enough.
+        """
+        self.send_stop_signal()
+        for pause in self._until_settled(timeout_s):
+            time.sleep(pause)
+        return self._known_outcome()
+
+    async def astop(self, timeout_s: float | None = None) -> Outcome:
+        """Do what `stop` does, without holding up the event loop."""
+        import asyncio
+
+        self.send_stop_signal()
+        for pause in self._until_settled(timeout_s):
+            await asyncio.sleep(pause)
+        return self._known_outcome()
+
+    @property
+    def running(self) -> bool:
+        """Whether the tracer was started and not stopped."""
+        return self._running
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the tracer was stopped."""
+        return self._stopped
+
+    def __enter__(self) -> "Tracer":
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.send_stop_signal()
+
+    # Adding. Nothing here raises for what the application traces.
+
+    def add_event(self, event: Mapping[str, Any]) -> None:
+        """Add an event as it is now; later changes of `event` have no effect.
+
+        Missing fields get the protobuf defaults; a field of a wrong type gets its default and is counted `malformed`.
+        """
+        if not self._recording:
+            self._refuse()
+            return
+        payload, flags, malformed = encoding.encode_event(event)
+        if len(payload) > self._event_limit_bytes and not (payload := self._stripped(payload)):
+            return
+        if flags and self._runner is None:
+            self._runner = payload
+        code = self._push(EVENT, flags, self._id, payload)
+        if code:
+            self._attend(code, EVENT, flags, payload)
+        if malformed:
+            self._writer.refuse("malformed", malformed)
+        if self._debug:
+            log.debug("event added to %s: %d bytes", self.trace_id, len(payload))
+
+    def add_exception(self, exception: BaseException | Mapping[str, Any]) -> None:
+        """Add an exception to the trace's own list: a Python exception, or the fields as the wire has them."""
+        if self._recording:
+            self._put(Kind.EXCEPTION, encoding.encode_exception(exception))
+        else:
+            self._refuse()
+
+    def add_exception_type_and_message(self, exception_type: str, message: str) -> None:
+        """Add an exception with the caller's stack and the time of the call."""
+        if self._recording:
+            self._put(Kind.EXCEPTION, _encoded(exception_type, message))
+        else:
+            self._refuse()
+
+    def add_label(self, key: str, value: str | int | float | bool) -> None:
+        """Label the trace; the last value of a key counts. A value of another type is ignored."""
+        if not self._recording:
+            self._refuse()
+        elif (label := encoding.encode_label(key, value)) is None:
+            self._writer.refuse("malformed")
+            if self._debug:
+                log.debug("label %r is ignored: it must be a str, its value a str, int, finite float or bool", key)
+        else:
+            self._put(Kind.LABEL, label)
+            if self._debug:
+                log.debug("label added to %s: %s", self.trace_id, key)
+
+    def add_error(self, error_type: str, value: str | BaseException) -> None:
+        """Set the trace's error: the runner's exception, with error_code 1. The last call counts.
+
+        An exception brings its own traceback, if it was raised; else the caller's stack is taken. A value of another
+        type is ignored.
+        """
+        if not self._recording:
+            self._refuse()
+        elif isinstance(value, str | BaseException):
+            self._put(Kind.ERROR, _encoded(error_type, value))
+        elif self._debug:
+            log.debug("error %s is ignored: its value must be str or an exception, not %s", error_type, type(value))
+
+    # The runner.
+
+    @property
+    def keeps_values(self) -> bool:
+        """Whether arguments and return values of traced functions are recorded."""
+        return self._recording and not self.config.metadata_only
+
+    @property
+    def runner_event(self) -> dict[str, Any] | None:
+        """A copy of the event that stands for the whole trace, as far as this process knows it, or None."""
+        if self._runner is None:
+            return None
+        event: dict[str, Any] = orjson.loads(self._runner)
+        event["resource"]["metadata"].update(self._runner_metadata)
+        return event
+
+    def set_runner_metadata(self, key: str, value: Any) -> None:
+        """Set one entry of the runner's metadata, until the trace closes."""
+        if not self._recording:
+            self._refuse()
+            return
+        text = self._runner_metadata[encoding.metadata_text(key)] = encoding.metadata_text(value)
+        self._put(Kind.RUNNER, encoding.encode_partial({"resource": {"metadata": {key: text}}}))
+
+    def fail(self, error: BaseException) -> None:
+        """Say that an exception left the traced block; to be called before the stop signal."""
+        if self._recording:
+            exception = orjson.Fragment(encoding.encode_exception(error))
+            self._error_code = int(ErrorCode.EXCEPTION)
+            self._put(Kind.RUNNER, orjson.dumps({"error_code": self._error_code, "exception": exception}))
+
+    def handle(self) -> "Handle":
+        """Return what another process needs to add to this trace: picklable, without the token."""
+        from .handle import Handle
+
+        return Handle(
+            trace_id=self.trace_id,
+            runtime_dir=self._writer.path if self._recording else "",
+            max_trace_size_bytes=self.config.max_trace_size_bytes,
+            metadata_only=self.config.metadata_only,
+            debug=self.config.debug,
+        )
+
+    def abandon(self) -> None:
+        """Close the trace as unfinished: its process ends or gives up tracing before the work was done."""
+        self._close(flags=UNFINISHED)
+        self._refusal = self._refusal and "closed"
+
+    # Inside.
+
+    def _identify(self) -> None:
+        """Take a trace id. Also in a child that starts what was made before the fork: its parent may start it too."""
+        self.owner_pid = os.getpid()
+        self._id = os.urandom(len(NO_TRACE))
+        self.trace_id = self._id.hex()
+
+    def _open(self) -> None:
+        leaving.register(self.config.shutdown_timeout_s)
+        writer = process.writer_for(self.config)
+        process.report(writer)
+        self._use(writer)
+        if self._own_runner:
+            self._runner = encoding.encode_event({"id": self.trace_id, **self._own_runner})[0]
+        self._opened_at = time.perf_counter()
+        before = writer.refusals()
+        if self._put(Kind.OPEN, _opening(self.config, self._runner)):
+            process.open_traces[self._id] = self
+            self._recording = True
+        else:
+            reason = _grown(before, writer.refusals())
+            self._ignore_all(reason, Outcome.DROPPED.because(reason))
+
+    def _use(self, writer: process.Writer) -> None:
+        self._writer = writer
+        self._push = writer.push
+        self._event_limit_bytes = min(self.config.max_trace_size_bytes, writer.record_limit_bytes)
+
+    def _close(self, flags: int = 0) -> None:
+        if self._stopped or self.owner_pid != os.getpid():
+            return
+        if not self._running:
+            self._outcome = Outcome.DROPPED.because("never started")
+        self._recording, self._running, self._stopped = False, False, True
+        # Of two threads that stop it, or a signal handler in between, one gets it here.
+        if process.open_traces.pop(self._id, None) is not None:
+            duration_s = time.perf_counter() - self._opened_at if self._own_runner else NOT_MEASURED
+            self._put(Kind.CLOSE, CLOSE.pack(duration_s, self._error_code), flags)
+            process.report(self._writer)
+
+    def _put(self, kind: Kind, payload: bytes, flags: int = 0) -> bool:
+        code = self._push(kind, flags, self._id, payload)
+        return code == PUSHED or self._attend(code, kind, flags, payload)
+
+    def _attend(self, code: int, kind: int, flags: int, payload: bytes) -> bool:
+        """Do what a push that answered `code` leaves to do. Return whether the record was taken."""
+        if code == FOREIGN:
+            # The process forked inside the trace: on with a ring of its own, in the folder where the trace is open.
+            leaving.register(self.config.shutdown_timeout_s)
+            self._use(process.writer_at(self._writer.path, self.config.ring_bytes))
+            code = self._push(kind, flags, self._id, payload)
+        return code == PUSHED or self._writer.attend(code, kind, flags, self._id, payload)
+
+    def _stripped(self, event: bytes) -> bytes:
+        """Return the event with its strong keys only: whole it could not be sent anyway. Empty: refused, counted."""
+        from epsagon_fast.trimming import TraceTooBig, trim
+
+        try:
+            return trim([event], self._event_limit_bytes).events[0]
+        except TraceTooBig:
+            self._writer.refuse("too_large")
+            return b""
+
+    def _ignore_all(self, refusal: str | None, outcome: Outcome) -> None:
+        self._refusal, self._outcome = refusal, outcome
+
+    def _refuse(self) -> None:
+        if self._refusal == "misuse":
+            warn_once("misuse", "Ignored, and counted: a trace was added to before its start or after its end")
+        if self._refusal:
+            process.refuse(self._refusal)
+
+    def _until_settled(self, timeout_s: float | None) -> Iterator[float]:
+        """Yield pauses until the outcome is known or the time is up."""
+        if timeout_s is None:
+            timeout_s = self.config.send_timeout_s + STOP_MARGIN_S
+        for pause in pauses(timeout_s):
+            if self.owner_pid != os.getpid() or self._known_outcome() != Outcome.PENDING:
+                return
+            self._writer.ensure_collector()
+            yield pause
+
+    def _known_outcome(self) -> Outcome:
+        if self._outcome is not None:
+            return self._outcome
+        if self.owner_pid != os.getpid():
+            return Outcome.PENDING.because("opened by another process")
+        process.report(self._writer)
+        return self._writer.settlement(self._id) or Outcome.PENDING
+
+
+def get_lambda_timeout_threshold_ms() -> int:
+    """Return how many milliseconds before a Lambda's timeout its trace is to be sent.
+
+    EPSAGON_LAMBDA_TIMEOUT_THRESHOLD_MS, else 200 (the seed's GetLambdaTimeoutThresholdMs).
+    """
+    text = os.environ.get("EPSAGON_LAMBDA_TIMEOUT_THRESHOLD_MS", "")
+    digits = text[1:] if text[:1] in ("+", "-") else text
+    return int(text) if digits.isascii() and digits.isdigit() else DEFAULT_LAMBDA_TIMEOUT_THRESHOLD_MS
+
+
+@lru_cache(maxsize=16)
+def _wire(config: ResolvedConfig) -> orjson.Fragment:
+    return orjson.Fragment(orjson.dumps(config.to_wire()))
+
+
+def _opening(config: ResolvedConfig, runner: bytes | None) -> bytes:
+    return orjson.dumps(
+        {
+            "config": _wire(config),
+            "platform": PLATFORM,
+            "runner": None if runner is None else orjson.Fragment(runner),
+            "opened_at": time.time(),
+        }
+    )
+
+
+def _encoded(error_type: str, value: str | BaseException) -> bytes:
+    return encoding.encode_exception(encoding.exception_of(error_type, value))
+
+
+def _grown(before: Mapping[str, int], after: Mapping[str, int]) -> str:
+    """Return the name of a counter that grew."""
+    return next((name for name, count in after.items() if count > before.get(name, 0)), "queue_full")

@@ -113,9 +113,17 @@ def _path(variable: str) -> _Rule:
         "a path (str or os.PathLike, '' for the default) that UTF-8 can encode",
         (str, os.PathLike),
         lambda path: isinstance(os.fspath(path), str) and _is_plain(os.fspath(path)),
-        # Absolute, since the collector's working directory is /.
-        lambda path: os.path.abspath(path) if os.fspath(path) else "",
+        lambda path: _absolute(os.fspath(path)),
     )
+
+
+def _absolute(path: str) -> str:
+    """Return the path as it is named from anywhere: the collector's working directory is /."""
+    try:
+        return os.path.abspath(path) if path else ""
+    except OSError:
+        # The working directory was deleted.
+        return path
 
 
 def _is_url(url: str) -> bool:
@@ -354,4 +362,4 @@ def _proxy_for(url: str) -> str | None:
 
 def _ca_file() -> str | None:
     path = os.environ.get("SSL_CERT_FILE") or os.environ.get("REQUESTS_CA_BUNDLE")
-    return os.path.abspath(path) if path and _is_plain(path) else None
+    return _absolute(path) if path and _is_plain(path) else None

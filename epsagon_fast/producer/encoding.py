@@ -4,6 +4,7 @@ An event that is complete goes to orjson as it is. Any other is given the protob
 wrong type, in wire order; fields the wire does not know are left out.
 """
 
+import math
 import sys
 import time
 import traceback
@@ -106,13 +107,21 @@ def exception_of(error_type: str, value: str | BaseException) -> dict[str, Any]:
 
 
 def encode_label(key: str, value: str | int | float | bool) -> bytes | None:
-    """Return a label's JSON, `[key, value]`; None if the wire has no form for it (NaN, infinities, other types)."""
-    if not isinstance(key, str) or not isinstance(value, (str, int, float)):
+    """Return a label's JSON, `[key, value]`; None if the wire has no form for it.
+
+    Refused are NaN, infinities, ints over 64 bits and other types.
+    """
+    if not isinstance(key, str):
         return None
-    encoded = json_bytes([key, value])
-    # NaN and infinities became null; an int of thousands of digits became its hexadecimal text.
-    kept = not encoded.endswith(b",null]") and (isinstance(value, str) or not encoded.endswith(b'"]'))
-    return encoded if kept else None
+    if isinstance(value, str):
+        value = clean(value)
+    elif isinstance(value, float) and math.isfinite(value):
+        value = float.__float__(value)
+    elif isinstance(value, int) and value.bit_length() <= 63:
+        value = bool(value) if isinstance(value, bool) else int.__index__(value)
+    else:
+        return None
+    return orjson.dumps([clean(key), value])
 
 
 def encode_partial(fields: Mapping[str, Any]) -> bytes:

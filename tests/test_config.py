@@ -1,0 +1,433 @@
+"""Where each field of a Config comes from, and what is refused."""
+
+import dataclasses
+import logging
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+import pytest
+
+from epsagon_fast import config as config_module
+from epsagon_fast.config import Config, ResolvedConfig
+
+SECRET = "11111111-2222-3333-4444-555555555555"
+
+
+class Field(NamedTuple):
+    name: str
+    variable: str | None
+    default: Any
+    # What code says and what is kept of it.
+    code: Any
+    kept: Any
+    # What the environment says and what is read from it.
+    text: str
+    read: Any
+    of_wrong_type: list[Any]
+    refused: list[Any]
+    refused_texts: list[str]
+
+
+FIELDS = [
+    Field("application_name", "EPSAGON_APP_NAME", "", "shop", "shop", "кафе", "кафе", [1, b"x"], ["\ud800", "a\0"], []),
+    Field("token", "EPSAGON_TOKEN", "", "t1", "t1", "t2", "t2", [1], ["a b", "a\n", "é"], ["t\n", "t t"]),
+    Field(
+        "collector_url",
+        "EPSAGON_COLLECTOR_URL",
+        "https://us-east-1.tc.epsagon.com",
+        "http://127.0.0.1:8686",
+        "http://127.0.0.1:8686",
+        "https://[::1]:443/in?a=b",
+        "https://[::1]:443/in?a=b",
+        [1, b"http://h"],
+        [
+            "",
+            "backend",
+            "ftp://h",
+            "http://",
+            "http://h:99999",
+            "http://h ost",
+            "http://h:x",
+            "http://u:p@h",
+            "http://h\n",
+        ],
+        ["backend", "http:/h", "https://u@h"],
+    ),
+    Field("metadata_only", "EPSAGON_METADATA", True, False, False, "FALSE", False, [0, "true"], [], ["maybe", "2"]),
+    Field("debug", "EPSAGON_DEBUG", False, True, True, "yes", True, [1, "true"], [], ["maybe"]),
+    Field(
+        "send_timeout_s",
+        "EPSAGON_SEND_TIMEOUT_SEC",
+        1.0,
+        5,
+        5.0,
+        "250ms",
+        0.25,
+        ["5", True],
+        [0, -1, float("nan"), float("inf"), 1e9],
+        ["0", "-1", "5m", "nan", "1_0", "1e3", "ms", "٥", "9" * 400],
+    ),
+    Field("disable", "DISABLE_EPSAGON", False, True, True, "On", True, [1, "true"], [], ["maybe"]),
+    Field("test_mode", None, False, True, True, "", None, [1, "true"], [], []),
+    Field(
+        "ignored_keys",
+        "EPSAGON_IGNORED_KEYS",
+        (),
+        ["password", "cvv"],
+        ("password", "cvv"),
+        " password ,,Cvv",
+        ("password", "Cvv"),
+        ["password", b"password", {"password": 1}, 1, [1], [b"x"]],
+        [["\udfff"]],
+        [],
+    ),
+    Field(
+        "max_trace_size_bytes",
+        "EPSAGON_MAX_TRACE_SIZE",
+        65536,
+        524288,
+        524288,
+        "+1000",
+        1000,
+        ["1000", 1000.0, True],
+        [0, -1, 524289],
+        ["0", "-1", "524289", "1e3", "64K", "١٢", " 1000", "9" * 5000],
+    ),
+    Field("runtime_dir", "EPSAGON_RUNTIME_DIR", "", "/run/x/", "/run/x", "/run/y", "/run/y", [1, b"/x"], ["/\0"], []),
+    Field(
+        "state_dir",
+        "EPSAGON_STATE_DIR",
+        "/home/me/.local/state/epsagon-fast",
+        Path("/var/x"),
+        "/var/x",
+        "/var/y",
+        "/var/y",
+        [1, b"/x"],
+        ["/\udc80"],
+        ["/\udc80"],
+    ),
+    Field(
+        "ring_bytes",
+        "EPSAGON_RING_BYTES",
+        524288,
+        1048576,
+        1048576,
+        "2097152",
+        2097152,
+        ["1", 1.5, True],
+        [0, 65535, 2**31],
+        ["65535", "1M"],
+    ),
+    Field(
+        "shutdown_timeout_s", "EPSAGON_SHUTDOWN_TIMEOUT_SEC", 2.0, 0, 0.0, "1.5s", 1.5, ["2", True], [-1], ["-1", "2m"]
+    ),
+]
+IN_ENVIRONMENT = [field for field in FIELDS if field.variable]
+
+
+def of(field: Field) -> str:
+    return field.name
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the environment that a Config reads is set, and no warning was given yet."""
+    for variable in [field.variable for field in IN_ENVIRONMENT] + ["AWS_REGION", "XDG_STATE_HOME"]:
+        monkeypatch.delenv(str(variable), raising=False)
+    for variable in list(os.environ):
+        if variable.lower().endswith("_proxy") or variable in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):
+            monkeypatch.delenv(variable)
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setattr(config_module, "_warned", {})
+
+
+@pytest.fixture
+def warnings(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
+    """The texts of our warnings, read when the test looks."""
+
+    class Texts(list[str]):
+        def __iter__(self) -> Iterator[str]:
+            return iter([record.getMessage() for record in caplog.records if record.name == "epsagon_fast"])
+
+    with caplog.at_level(logging.WARNING, "epsagon_fast"):
+        yield Texts()
+
+
+def with_token(**fields: Any) -> Config:
+    return Config(**{"token": SECRET, "collector_url": "http://127.0.0.1:1", **fields})
+
+
+def test_the_table_below_names_every_field() -> None:
+    assert [field.name for field in FIELDS] == [field.name for field in dataclasses.fields(Config)]
+
+
+@pytest.mark.parametrize("field", FIELDS, ids=of)
+def test_an_unset_field_is_none_and_resolves_to_its_default(field: Field) -> None:
+    assert getattr(Config(), field.name) is None
+    assert getattr(Config().resolve(), field.name) == field.default
+
+
+@pytest.mark.parametrize("field", FIELDS, ids=of)
+def test_code_sets_a_field(field: Field) -> None:
+    resolved = Config(**{field.name: field.code}).resolve()
+    assert getattr(resolved, field.name) == field.kept
+    assert type(getattr(resolved, field.name)) is type(field.kept)
+
+
+@pytest.mark.parametrize("field", IN_ENVIRONMENT, ids=of)
+def test_the_environment_sets_a_field_that_code_leaves_open(field: Field, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(str(field.variable), field.text)
+    assert getattr(Config().resolve(), field.name) == field.read
+
+
+@pytest.mark.parametrize("field", IN_ENVIRONMENT, ids=of)
+def test_code_wins_over_the_environment(field: Field, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows size-config, timeout-units and metadata-env: in the seed the environment won, or a valid value was lost."""
+    monkeypatch.setenv(str(field.variable), field.text)
+    assert getattr(Config(**{field.name: field.code}).resolve(), field.name) == field.kept
+
+
+@pytest.mark.parametrize("field", IN_ENVIRONMENT, ids=of)
+def test_an_empty_variable_is_an_unset_one(field: Field, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(str(field.variable), "")
+    assert getattr(Config().resolve(), field.name) == field.default
+
+
+@pytest.mark.parametrize(("field", "value"), [(f, v) for f in FIELDS for v in f.of_wrong_type], ids=repr)
+def test_a_wrong_type_in_code_is_a_type_error_that_says_what_is_allowed(field: Field, value: Any) -> None:
+    with pytest.raises(TypeError, match=f"^{field.name}=.*: {field.name} must be "):
+        Config(**{field.name: value})
+
+
+@pytest.mark.parametrize(("field", "value"), [(f, v) for f in FIELDS for v in f.refused], ids=repr)
+def test_a_wrong_value_in_code_is_a_value_error_that_says_what_is_allowed(field: Field, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"^{field.name}=.*: {field.name} must be "):
+        Config(**{field.name: value})
+
+
+@pytest.mark.parametrize(("field", "text"), [(f, t) for f in FIELDS for t in f.refused_texts], ids=repr)
+def test_a_wrong_variable_is_ignored_with_one_warning(
+    field: Field, text: str, monkeypatch: pytest.MonkeyPatch, warnings: list[str]
+) -> None:
+    """Row size-config: an invalid size in the environment gives one warning and the default."""
+    monkeypatch.setenv(str(field.variable), text)
+    configs = [Config().resolve() for _ in range(2)]
+    assert [getattr(config, field.name) for config in configs] == [field.default] * 2
+    named = [warning for warning in warnings if warning.startswith(f"{field.variable}=")]
+    assert len(named) == 1
+    assert "is ignored: it must be" in named[0]
+
+
+@pytest.mark.parametrize("text", ["TRUE", "1", "YES", "ON", "true", "On"])
+def test_a_bool_of_the_environment_can_be_written_in_four_ways_to_be_true(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EPSAGON_DEBUG", text)
+    assert Config().resolve().debug is True
+
+
+@pytest.mark.parametrize("text", ["FALSE", "0", "NO", "OFF", "false", "Off"])
+def test_a_bool_of_the_environment_can_be_written_in_four_ways_to_be_false(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EPSAGON_METADATA", text)
+    assert Config().resolve().metadata_only is False
+
+
+def test_the_environment_turns_metadata_only_on_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row metadata-env: the seed could only turn it off."""
+    monkeypatch.setenv("EPSAGON_METADATA", "TRUE")
+    assert Config().resolve().metadata_only is True
+    assert Config(metadata_only=False).resolve().metadata_only is False
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("5", 5.0), ("1.5s", 1.5), ("250ms", 0.25), (".5", 0.5), ("2.", 2.0)])
+def test_a_timeout_in_the_environment_is_seconds_or_has_a_unit(
+    text: str, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row timeout-units: the seed took `5` for an error, so for one second."""
+    monkeypatch.setenv("EPSAGON_SEND_TIMEOUT_SEC", text)
+    assert Config().resolve().send_timeout_s == seconds
+
+
+def test_a_ring_holds_at_least_four_traces() -> None:
+    assert Config(max_trace_size_bytes=524288).resolve().ring_bytes == 4 * 524288
+    assert Config(max_trace_size_bytes=16384, ring_bytes=65536).resolve().ring_bytes == 65536
+
+
+def test_a_relative_path_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Config(state_dir="state").resolve().state_dir == str(tmp_path / "state")
+    assert Config(runtime_dir="").resolve().runtime_dir == ""
+
+
+def test_a_relative_path_survives_that_the_working_directory_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    monkeypatch.setenv("EPSAGON_STATE_DIR", "state")
+    assert Config().resolve().state_dir == "state"
+
+
+def test_the_state_directory_follows_xdg_and_is_empty_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", "/xdg")
+    assert Config().resolve().state_dir == "/xdg/epsagon-fast"
+    # The XDG specification: relative paths are ignored.
+    monkeypatch.setenv("XDG_STATE_HOME", "xdg")
+    assert Config().resolve().state_dir == "/home/me/.local/state/epsagon-fast"
+    monkeypatch.setenv("HOME", "nowhere")
+    assert Config().resolve().state_dir == ""
+
+
+def test_the_region_names_the_seeds_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    assert Config().resolve().collector_url == "https://eu-west-1.tc.epsagon.com"
+
+
+def test_a_region_that_would_change_the_host_is_ignored(monkeypatch: pytest.MonkeyPatch, warnings: list[str]) -> None:
+    monkeypatch.setenv("AWS_REGION", "evil.example/")
+    assert Config().resolve().collector_url == "https://us-east-1.tc.epsagon.com"
+    assert sum("AWS_REGION" in warning for warning in warnings) == 1
+
+
+def test_the_seeds_url_is_warned_of_once_and_only_if_traces_would_go_there(warnings: list[str]) -> None:
+    """Row default-url."""
+    Config(disable=True, token=SECRET).resolve()
+    Config(test_mode=True, token=SECRET).resolve()
+    with_token().resolve()
+    assert list(warnings) == []
+    for _ in range(2):
+        Config(token=SECRET).resolve()
+    (warning,) = warnings
+    assert "closed" in warning
+    assert "EPSAGON_COLLECTOR_URL" in warning
+
+
+def test_an_empty_token_disables_and_is_warned_of_once(warnings: list[str]) -> None:
+    """Row disabled-free: without a token there is nothing to do."""
+    for _ in range(2):
+        assert Config(token="").resolve().enabled is False
+    (warning,) = warnings
+    assert "EPSAGON_TOKEN" in warning
+
+
+def test_disable_disables_without_a_warning(warnings: list[str]) -> None:
+    assert Config(disable=True).resolve().enabled is False
+    assert with_token(disable=True).resolve().enabled is False
+    assert with_token().resolve().enabled is True
+    assert list(warnings) == []
+
+
+def test_many_threads_give_one_warning(warnings: list[str]) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(20) as pool:
+        list(pool.map(lambda _: Config().resolve(), range(200)))
+    assert len(list(warnings)) == 1
+
+
+def test_a_token_is_in_no_repr_error_or_warning(monkeypatch: pytest.MonkeyPatch, warnings: list[str]) -> None:
+    config = with_token()
+    assert SECRET not in repr(config) + str(config) + repr(config.resolve()) + f"{config}"
+    with pytest.raises(ValueError) as refused:
+        Config(token=SECRET + "\n")
+    with pytest.raises(TypeError) as mistaken:
+        Config(token=SECRET.encode())  # type: ignore[arg-type]
+    with pytest.raises(ValueError) as located:
+        Config(collector_url=f"https://me:{SECRET}@host")
+    monkeypatch.setenv("EPSAGON_TOKEN", SECRET + "\n")
+    Config().resolve()
+    said = [str(refused.value), str(mistaken.value), str(located.value), *warnings]
+    assert not any(SECRET in text for text in said)
+    assert len(said) == 5
+
+
+def test_a_set_of_keys_is_kept_in_one_order() -> None:
+    assert Config(ignored_keys={"b", "a", "c"}).ignored_keys == ("a", "b", "c")
+
+
+def test_equal_arguments_make_equal_configs() -> None:
+    assert with_token(ignored_keys=["a"], send_timeout_s=1) == with_token(ignored_keys=("a",), send_timeout_s=1.0)
+    assert with_token().resolve() == with_token().resolve()
+    assert hash(with_token(ignored_keys=["a"])) == hash(with_token(ignored_keys=("a",)))
+
+
+def test_a_config_is_frozen_and_takes_keywords_only() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().token = "x"  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        Config("shop")  # type: ignore[misc]
+
+
+def test_a_resolved_config_is_whole_and_resolves_to_itself() -> None:
+    resolved = with_token().resolve()
+    assert isinstance(resolved, ResolvedConfig)
+    assert None not in dataclasses.asdict(resolved).values()
+    assert resolved.resolve() is resolved
+    assert pickle.loads(pickle.dumps(resolved)) == resolved
+    assert dataclasses.replace(resolved, debug=True).enabled
+
+
+def test_the_wire_form_holds_what_the_collector_needs() -> None:
+    wire = with_token(application_name="shop", ignored_keys={"b", "a"}, state_dir="/s").to_wire()
+    assert orjson.loads(orjson.dumps(wire)) == wire
+    assert wire == {
+        "app_name": "shop",
+        "token": SECRET,
+        "collector_url": "http://127.0.0.1:1",
+        "metadata_only": True,
+        "debug": False,
+        "send_timeout_s": 1.0,
+        "ignored_keys": ["a", "b"],
+        "max_trace_size_bytes": 65536,
+        "state_dir": "/s",
+        "proxy_url": None,
+        "ca_file": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("variables", "url", "proxy"),
+    [
+        ({"HTTPS_PROXY": "http://p:1"}, "https://host/x", "http://p:1"),
+        ({"https_proxy": "http://low:1", "HTTPS_PROXY": "http://up:1"}, "https://host", "http://low:1"),
+        ({"HTTPS_PROXY": "http://p:1"}, "http://host", None),
+        ({"HTTP_PROXY": "p:1"}, "http://host", "http://p:1"),
+        ({"HTTP_PROXY": "http://p:1", "NO_PROXY": "host"}, "http://host:8686", None),
+        ({"HTTP_PROXY": "http://p:1", "NO_PROXY": "*"}, "http://host", None),
+        ({"HTTP_PROXY": "http://p:1", "NO_PROXY": "other"}, "http://host", "http://p:1"),
+        ({"HTTP_PROXY": "http://\udc80"}, "http://host", None),
+        ({"HTTP_PROXY": ""}, "http://host", None),
+    ],
+)
+def test_the_proxy_is_the_one_that_this_environment_names(
+    variables: dict[str, str], url: str, proxy: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value)
+    assert with_token(collector_url=url).to_wire()["proxy_url"] == proxy
+
+
+def test_the_ca_file_is_the_one_that_this_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/b.pem")
+    assert with_token().to_wire()["ca_file"] == "/b.pem"
+    monkeypatch.setenv("SSL_CERT_FILE", "/a.pem")
+    assert with_token().to_wire()["ca_file"] == "/a.pem"
+
+
+def test_importing_and_resolving_loads_nothing_heavy() -> None:
+    program = (
+        "import sys; from epsagon_fast.config import Config; Config(token='t', collector_url='http://h').to_wire();"
+        "print(sorted({'urllib.request', 'ssl', 'http.client', 'urllib3'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert run.stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""Where a trace goes, and with which secret. Safe to log: neither token nor credentials show."""
+"""Where a trace goes, with which secret, and a finished trace on its way. Safe to log: no secret shows in a repr."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -29,6 +29,18 @@ class Destination(NamedTuple):
     # A user may hide credentials in the URL's user, path or query, and in the proxy's user.
     def __repr__(self) -> str:
         return f"Destination({self.origin}{', through a proxy' if self.proxy_url else ''})"
+
+
+class Parcel(NamedTuple):
+    """A finished trace: the body is what is sent, byte for byte."""
+
+    trace_id: bytes
+    destination: Destination
+    body: bytes
+
+    # The body holds the token.
+    def __repr__(self) -> str:
+        return f"Parcel({self.trace_id.hex()}, {self.destination!r}, {len(self.body)} bytes)"
 
 
 def from_config(config: Mapping[str, Any]) -> Destination:

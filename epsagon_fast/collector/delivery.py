@@ -1,0 +1,196 @@
+"""Sends finished traces. Each is tried once; what became of it is a Result.
+
+`submit` and `results` are for one loop thread and never wait for the network. Sender threads, from `threads_min` to
+`threads_max` as the backlog asks, make the requests. A destination that hangs cannot take them all: traces wait in one
+lane per destination, and a lane may hold at most as many senders as are left for the others. So one destination gets up
+to half of them, two a third each, and a newcomer finds one free.
+"""
+
+import logging
+import re
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from epsagon_fast import __version__
+from epsagon_fast.collector.destination import Destination, Parcel
+from epsagon_fast.collector.exchange import Failure, Pools
+from epsagon_fast.collector.verdict import Judge, Result
+
+# Another sender starts when a trace has waited so long that the ones there are do not keep up.
+PATIENCE_S = 0.02
+# Kept connections are let go after this time without traffic.
+IDLE_S = 60.0
+
+
+class _Waiting(NamedTuple):
+    parcel: Parcel
+    since: float
+
+
+@dataclass
+class _Lane:
+    waiting: deque[_Waiting] = field(default_factory=deque)
+    in_flight: int = 0
+
+
+class Delivery:
+    """The senders of one collector. Threads are daemons, so they never keep a process from ending."""
+
+    def __init__(self, *, log: logging.Logger, threads_min: int = 4, threads_max: int = 64) -> None:
+        # urllib3 warns with whole URLs, which may hold secrets.
+        logging.getLogger("urllib3").setLevel(logging.CRITICAL)
+        self._judge = Judge(log)
+        self._threads_min = threads_min
+        self._threads_max = threads_max
+        self._pools = Pools(threads_max)
+        self._changed = threading.Condition()
+        # All below belong to the lock of _changed.
+        self._lanes: dict[tuple[str, str | None], _Lane] = {}
+        self._done: list[tuple[Result, int]] = []
+        self._threads = self._busy = self._idle = 0
+        self._pending = self._pending_bytes = 0
+        self._used_at = time.monotonic()
+        self._closing = False
+
+    @property
+    def pending(self) -> int:
+        """Count the traces that were submitted and whose results were not taken yet."""
+        return self._pending
+
+    @property
+    def pending_bytes(self) -> int:
+        """Return the size of the pending traces' bodies."""
+        return self._pending_bytes
+
+    @property
+    def threads(self) -> int:
+        """Count the sender threads."""
+        return self._threads
+
+    def submit(self, trace_id: bytes, destination: Destination, body: bytes) -> None:
+        """Have `body` sent once. Never waits; RuntimeError after close."""
+        now = time.monotonic()
+        with self._changed:
+            if self._closing:
+                raise RuntimeError("delivery is closed")
+            lane = self._lanes.setdefault((destination.url, destination.proxy_url), _Lane())
+            lane.waiting.append(_Waiting(Parcel(trace_id, destination, body), now))
+            self._pending += 1
+            self._pending_bytes += len(body)
+            self._used_at = now
+            self._changed.notify()
+        self._grow(now)
+
+    def results(self) -> list[Result]:
+        """Return the results since the last call. Call it often: this is also when senders are added."""
+        now = time.monotonic()
+        with self._changed:
+            done, self._done = self._done, []
+            self._pending -= len(done)
+            self._pending_bytes -= sum(size for _, size in done)
+            forgotten = not self._pending and now - self._used_at > IDLE_S
+        if forgotten:
+            self._pools.clear()
+        self._grow(now)
+        return [result for result, _ in done]
+
+    def close(self, timeout_s: float) -> None:
+        """Send what was submitted, for at most timeout_s; after that, what has no result was not known to arrive."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._threads, timeout_s)
+            self._lanes.clear()
+        self._pools.clear()
+
+    def _grow(self, now: float) -> None:
+        with self._changed:
+            if not self._is_short_of_senders(now):
+                return
+            self._threads += 1
+        try:
+            threading.Thread(target=self._send_all, name="epsagon-sender", daemon=True).start()
+        except RuntimeError:
+            # The system has no thread left to give. The senders there are go on; the next call tries again.
+            with self._changed:
+                self._threads -= 1
+
+    def _is_short_of_senders(self, now: float) -> bool:
+        if self._closing or self._idle or self._threads >= self._threads_max:
+            return False
+        lane = self._next_lane()
+        return lane is not None and (self._threads < self._threads_min or now - lane.waiting[0].since > PATIENCE_S)
+
+    def _next_lane(self) -> _Lane | None:
+        """Return the lane that may and should go next: the one with the fewest requests in flight."""
+        free = self._threads_max - self._busy
+        open_lanes = (lane for lane in self._lanes.values() if lane.waiting and lane.in_flight < free)
+        return min(open_lanes, key=lambda lane: lane.in_flight, default=None)
+
+    def _send_all(self) -> None:
+        while (taken := self._take()) is not None:
+            lane, parcel = taken
+            result = self._attempt(parcel)
+            with self._changed:
+                self._finish(lane, parcel, result)
+            # Or it would be kept in memory until this thread has work again.
+            del taken, parcel
+
+    def _take(self) -> tuple[_Lane, Parcel] | None:
+        """Wait for a trace to send. None: this thread is not needed any more."""
+        with self._changed:
+            while (lane := self._next_lane()) is None:
+                if self._closing or self._idle >= self._threads_min:
+                    self._threads -= 1
+                    self._changed.notify_all()
+                    return None
+                self._idle += 1
+                self._changed.wait()
+                self._idle -= 1
+            self._busy += 1
+            lane.in_flight += 1
+            return lane, lane.waiting.popleft().parcel
+
+    def _finish(self, lane: _Lane, parcel: Parcel, result: Result) -> None:
+        self._busy -= 1
+        lane.in_flight -= 1
+        self._used_at = time.monotonic()
+        self._done.append((result, len(parcel.body)))
+        if not lane.in_flight and not lane.waiting:
+            self._lanes.pop((parcel.destination.url, parcel.destination.proxy_url), None)
+        # One sender more is free for every lane, so another that was at its bound may go on.
+        self._changed.notify()
+
+    def _attempt(self, parcel: Parcel) -> Result:
+        destination = parcel.destination
+        try:
+            answer = self._pools.post(
+                destination.url,
+                _headers(parcel),
+                parcel.body,
+                timeout_s=destination.send_timeout_s,
+                proxy_url=destination.proxy_url,
+                ca_file=destination.ca_file,
+            )
+            return self._judge.answered(parcel, answer)
+        except Failure as failure:
+            return self._judge.failed(parcel, failure)
+        except Exception as error:
+            # A trace must get a result whatever is wrong here. The message may quote a header.
+            return self._judge.failed(parcel, Failure("internal", type(error).__name__))
+
+
+def _headers(parcel: Parcel) -> dict[str, str]:
+    token = parcel.destination.token
+    if re.search(r"[\x00-\x1f\x7f]", token):
+        raise Failure("bad_token", "it holds a control character")
+    return {
+        "Content-Type": "application/json",
+        # http.client writes headers as latin-1: this way UTF-8 comes out, as the seed sends it.
+        "Authorization": "Bearer " + token.encode("utf-8", "replace").decode("latin-1"),
+        "Idempotency-Key": parcel.trace_id.hex(),
+        "User-Agent": f"epsagon-fast/{__version__}",
+    }

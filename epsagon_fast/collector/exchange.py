@@ -1,0 +1,292 @@
+"""One POST and its answer, under one deadline, with keep-alive connections.
+
+urllib3's timeouts bound each single read or write, so a server that sends a byte a second would hold a thread for ever.
+Here every socket operation of a request gets only what is left of the request's whole time: connecting to each address,
+TLS, a proxy's CONNECT, sending, headers and body. Looking a name up alone is bounded by the system's resolver.
+"""
+
+import os
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple
+from urllib.parse import unquote
+
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, ProxyManager
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import HTTPError, NewConnectionError, ProxyError
+from urllib3.response import BaseHTTPResponse
+from urllib3.util import Url, make_headers, parse_url
+
+# An answer is drained up to here, so that its connection can be used again; beyond it a new connection is cheaper.
+MAX_ANSWER_BYTES = 64 * 1024
+# Different proxies and CA files at once. A config that names yet another starts all pools afresh.
+MAX_POOLS = 16
+
+
+class Answer(NamedTuple):
+    """What the server said. `body` is empty if it could not be read in time."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Failure(Exception):
+    """No answer came. `reason` is one word; `detail` is safe to log: no URL's path, token or credentials."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}" if self.detail else self.reason
+
+
+class _Request(threading.local):
+    """What this thread's sockets must know of its request. A pooled socket serves many threads in turn."""
+
+    deadline = 0.0
+    # True: take no pooled connection, for one of them has just turned out to be dead.
+    only_new = False
+    # True once this request has opened a connection of its own.
+    connected = False
+
+    def left_s(self) -> float:
+        left_s = self.deadline - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError("the request's time is over")
+        return left_s
+
+
+_request = _Request()
+
+
+class _Socket(socket.socket):
+    def recv_into(self, *args: Any) -> int:
+        self.settimeout(_request.left_s())
+        return super().recv_into(*args)
+
+    # TLS inside a TLS proxy reads with this one.
+    def recv(self, *args: Any) -> bytes:
+        self.settimeout(_request.left_s())
+        return super().recv(*args)
+
+    # A plain socket's sendall has one timeout for all of it; the one of TLS calls send for each piece.
+    def sendall(self, *args: Any) -> None:
+        self.settimeout(_request.left_s())
+        super().sendall(*args)
+
+    def send(self, *args: Any) -> int:
+        self.settimeout(_request.left_s())
+        return super().send(*args)
+
+
+class _TLSSocket(_Socket, ssl.SSLSocket):
+    def do_handshake(self, block: bool = False) -> None:
+        self.settimeout(_request.left_s())
+        super().do_handshake(block)
+
+
+class _Connection(HTTPConnection):
+    @property
+    def is_connected(self) -> bool:
+        return not _request.only_new and super().is_connected
+
+    # urllib3's own gives every address of a name the whole timeout.
+    def _new_conn(self) -> socket.socket:
+        _request.connected = True
+        try:
+            return _connect(self._dns_host.strip("[]"), self.port, self.socket_options or ())
+        except OSError as error:
+            raise NewConnectionError(self, str(error)) from error
+
+
+class _TLSConnection(_Connection, HTTPSConnection):
+    pass
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _TLSPool(HTTPSConnectionPool):
+    ConnectionCls = _TLSConnection
+
+
+def _connect(host: str, port: int, options: Any) -> socket.socket:
+    addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    for tried, (family, kind, protocol, _, address) in enumerate(addresses, 1):
+        connection = _Socket(family, kind, protocol)
+        try:
+            for option in options:
+                connection.setsockopt(*option)
+            connection.settimeout(_request.left_s())
+            connection.connect(address)
+            return connection
+        except OSError:
+            connection.close()
+            if tried == len(addresses):
+                raise
+    raise OSError("the name has no address")
+
+
+class Pools:
+    """Keep-alive connections, one urllib3 manager for each proxy and CA file. Safe to use from many threads."""
+
+    POOL_CLASSES: ClassVar = {"http": _Pool, "https": _TLSPool}
+
+    def __init__(self, connections_max: int) -> None:
+        self._connections_max = connections_max
+        self._managers: dict[tuple[str | None, str | None, bool], PoolManager] = {}
+
+    def clear(self) -> None:
+        """Let go of all idle connections. Requests under way keep theirs."""
+        self._managers = {}
+
+    def post(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        *,
+        timeout_s: float,
+        proxy_url: str | None = None,
+        ca_file: str | None = None,
+    ) -> Answer:
+        """POST `body` to `url` and return the answer, whatever its status; a redirect is an answer like another.
+
+        timeout_s bounds it all. A kept connection that the server closed meanwhile is replaced at once, unnoticed: the
+        body may then have been sent twice, so the request must be idempotent. Raises Failure.
+        """
+        _request.deadline = time.monotonic() + timeout_s
+        _request.only_new = _request.connected = False
+        parsed = _parse(url, "bad_url")
+        try:
+            manager = self._manager(parsed, proxy_url, ca_file)
+            try:
+                return _post(manager, url, headers, body)
+            except (HTTPError, OSError) as error:
+                if _request.connected or _is_timeout(error):
+                    raise
+            _request.only_new = True
+            return _post(manager, url, headers, body)
+        except ValueError as error:
+            raise Failure("bad_url", "not a URL that can be asked") from error
+        except (HTTPError, OSError) as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: BaseException) -> Failure:
+        failure = _explain(error)
+        if failure.reason == "tls":
+            # Whoever mends a CA file mends it in place; the next attempt reads it again.
+            self.clear()
+        return failure
+
+    def _manager(self, url: Url, proxy_url: str | None, ca_file: str | None) -> PoolManager:
+        proxy = _parse(proxy_url, "bad_proxy") if proxy_url else None
+        tls = "https" in (url.scheme, proxy and proxy.scheme)
+        key = (proxy_url, ca_file, tls)
+        managers = self._managers
+        if key not in managers:
+            if len(managers) >= MAX_POOLS:
+                managers = self._managers = {}
+            managers[key] = self._make(proxy, _tls_context(ca_file) if tls else None)
+        return managers[key]
+
+    def _make(self, proxy: Url | None, context: ssl.SSLContext | None) -> PoolManager:
+        options: dict[str, Any] = {"maxsize": self._connections_max, "block": False, "ssl_context": context}
+        if proxy is None:
+            manager = PoolManager(**options)
+        else:
+            credentials = make_headers(proxy_basic_auth=unquote(proxy.auth)) if proxy.auth else None
+            address = proxy._replace(auth=None, path=None, query=None, fragment=None).url
+            manager = ProxyManager(address, proxy_headers=credentials, proxy_ssl_context=context, **options)
+        manager.pool_classes_by_scheme = self.POOL_CLASSES
+        return manager
+
+
+def _post(manager: PoolManager, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+    response = manager.urlopen(
+        "POST",
+        url,
+        redirect=False,
+        retries=False,
+        headers=headers,
+        body=body,
+        timeout=_request.left_s(),
+        preload_content=False,
+    )
+    try:
+        return Answer(response.status, response.headers, _read(response))
+    finally:
+        # Drained, the connection has gone back to its pool and this does nothing; else it ends here.
+        response.close()
+
+
+def _read(response: BaseHTTPResponse) -> bytes:
+    # The status has decided already: a body that breaks off changes nothing.
+    try:
+        return response.read(MAX_ANSWER_BYTES, decode_content=False)
+    except (HTTPError, OSError):
+        return b""
+
+
+def _parse(url: str, complaint: str) -> Url:
+    try:
+        parsed = parse_url(url)
+    except ValueError as error:
+        raise Failure(complaint, "unreadable") from error
+    if parsed.scheme not in ("http", "https"):
+        raise Failure(complaint, "the scheme must be http or https")
+    if not parsed.host:
+        raise Failure(complaint, "it names no host")
+    return parsed
+
+
+def _tls_context(ca_file: str | None) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.sslsocket_class = _TLSSocket
+    # Not load_default_certs: it obeys SSL_CERT_FILE of whoever happened to start this process.
+    paths = ssl.get_default_verify_paths()
+    try:
+        for path in (ca_file,) if ca_file else (paths.openssl_cafile, paths.openssl_capath):
+            if os.path.isdir(path):
+                context.load_verify_locations(capath=path)
+            elif ca_file or os.path.exists(path):
+                context.load_verify_locations(cafile=path)
+    except OSError as error:
+        raise Failure("tls", f"the CA file cannot be read: {error.strerror or error}") from error
+    return context
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        # Some wrappers were never raised, so only their arguments know the cause.
+        wrapped = next((each for each in error.args if isinstance(each, BaseException)), None)
+        error = error.__cause__ or error.__context__ or wrapped
+
+
+def _is_timeout(error: BaseException) -> bool:
+    return any(isinstance(each, TimeoutError) for each in _chain(error))
+
+
+def _explain(error: BaseException) -> Failure:
+    """Return what went wrong, told by the innermost causes: urllib3 wraps them differently at each stage."""
+    causes = list(_chain(error))
+    through_proxy = any(isinstance(each, ProxyError) for each in causes)
+    for each in causes:
+        if isinstance(each, ssl.SSLCertVerificationError):
+            return Failure("tls", each.verify_message)
+        if isinstance(each, TimeoutError):
+            return Failure("timeout")
+        if isinstance(each, socket.gaierror):
+            return Failure("proxy" if through_proxy else "dns", each.strerror or "")
+    innermost = causes[-1]
+    # Other exceptions quote what the server sent.
+    detail = str(innermost)[:100] if isinstance(innermost, OSError) else type(innermost).__name__
+    return Failure("proxy" if through_proxy else "connection", detail)

@@ -1,0 +1,131 @@
+"""Says what an attempt's answer, or its failure, means for the trace; and logs what a person should know.
+
+2xx is delivered, what may go better later is kept, every other status is rejected.
+"""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import NamedTuple
+from urllib.parse import quote
+
+from urllib3.util import parse_url
+
+from epsagon_fast.collector.destination import Destination, Parcel
+from epsagon_fast.collector.exchange import Answer, Failure
+from epsagon_fast.protocol import MASK, Outcome
+
+# The same request may be answered otherwise later; every other status is final.
+TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
+# Wrong whenever it is tried: the trace's own config is at fault.
+HOPELESS = frozenset({"bad_url", "bad_proxy", "bad_token"})
+# A certificate or a CA file is mended by a person, not by the minute.
+TLS_RETRY_S = 300.0
+# A server that asks for a day's patience is asked again sooner.
+MAX_RETRY_AFTER_S = 3600.0
+LOGGED_BODY_BYTES = 200
+# The seed's backend, closed for good: its names will not come back, so its traces are not stored.
+CLOSED_SERVICE = ".tc.epsagon.com"
+# Destinations whose complaints are remembered. Beyond it all are forgotten, and may be logged once more.
+MAX_REMEMBERED = 1000
+
+
+class Result(NamedTuple):
+    """What became of one attempt.
+
+    `retry`: it may go better later, not before `retry_after_s` seconds if that is not None; the outcome is then STORED,
+    which becomes true once the caller has stored it. Otherwise the outcome is final.
+    """
+
+    trace_id: bytes
+    outcome: Outcome
+    retry: bool = False
+    retry_after_s: float | None = None
+
+
+class Judge:
+    """Turns answers and failures into Results. Logs each complaint once a destination, again after it has been well."""
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
+        self._lock = threading.Lock()
+        self._complaints: dict[Destination, set[str]] = {}
+
+    def answered(self, parcel: Parcel, answer: Answer) -> Result:
+        """Return what a server's answer means."""
+        destination, reason = parcel.destination, str(answer.status)
+        if 200 <= answer.status < 300:
+            self._forget(destination)
+            return Result(parcel.trace_id, Outcome.DELIVERED)
+        if answer.status in TRANSIENT:
+            self._complain(destination, reason, "answered %s; traces wait", reason)
+            patience_s = retry_after_s(answer.headers, time.time())
+            return Result(parcel.trace_id, Outcome.STORED.because(reason), True, patience_s)
+        said = _without_token(answer.body, destination.token)
+        self._complain(destination, reason, "rejected a trace: %s %r", reason, said)
+        return Result(parcel.trace_id, Outcome.REJECTED.because(reason))
+
+    def failed(self, parcel: Parcel, failure: Failure) -> Result:
+        """Return what it means that no answer came."""
+        destination, reason = parcel.destination, failure.reason
+        if reason in HOPELESS:
+            self._complain(destination, reason, "is no place to send to, a trace was dropped: %s", failure)
+            return Result(parcel.trace_id, Outcome.DROPPED.because(reason))
+        if reason == "dns" and (parse_url(destination.url).host or "").endswith(CLOSED_SERVICE):
+            advice = "is closed, traces are dropped; name your backend with EPSAGON_COLLECTOR_URL"
+            self._complain(destination, "no_backend", advice)
+            return Result(parcel.trace_id, Outcome.DROPPED.because("no_backend"))
+        self._complain(destination, reason, "gives no answer, traces wait: %s", failure)
+        patience_s = TLS_RETRY_S if reason == "tls" else None
+        return Result(parcel.trace_id, Outcome.STORED.because(reason), True, patience_s)
+
+    def _complain(self, destination: Destination, reason: str, message: str, *arguments: object) -> None:
+        with self._lock:
+            if len(self._complaints) >= MAX_REMEMBERED:
+                self._complaints.clear()
+            made = self._complaints.setdefault(destination, set())
+            if reason in made:
+                return
+            made.add(reason)
+        self._log.warning("%s " + message, destination.origin, *arguments)
+
+    def _forget(self, destination: Destination) -> None:
+        # Looked at without the lock first: nearly every answer is a good one.
+        if destination in self._complaints:
+            with self._lock:
+                self._complaints.pop(destination, None)
+
+
+def _without_token(body: bytes, token: str) -> str:
+    text = body.decode("utf-8", "replace")
+    for form in (token, json.dumps(token)[1:-1], quote(token, safe=""), quote(token)):
+        text = text.replace(form, MASK) if form else text
+    return text[:LOGGED_BODY_BYTES]
+
+
+def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
+    """Return the seconds that a Retry-After header asks for (RFC 9110, 10.2.3), at most MAX_RETRY_AFTER_S.
+
+    `now` is the wall clock's, used for a date if the answer has no Date of its own. None: no header, or nonsense.
+    """
+    value = headers.get("Retry-After", "").strip()
+    if value.isascii() and value.isdigit():
+        return min(float(value), MAX_RETRY_AFTER_S)
+    until = _unix_time(value)
+    if until is None:
+        return None
+    # By the server's own clock, ours may be wrong.
+    said_at = _unix_time(headers.get("Date", ""))
+    return min(max(0.0, until - (now if said_at is None else said_at)), MAX_RETRY_AFTER_S)
+
+
+def _unix_time(http_date: str) -> float | None:
+    try:
+        moment = parsedate_to_datetime(http_date)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

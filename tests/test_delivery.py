@@ -1,0 +1,544 @@
+"""Delivery, with real sockets on loopback."""
+
+import contextlib
+import json
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from email.utils import formatdate
+from pathlib import Path
+
+import pytest
+from servers import HOST, Identity, Server, certificate, closing, drip, hang, raw, reply, reset, status, tunnel
+
+from epsagon_fast import __version__
+from epsagon_fast.collector import delivery as module
+from epsagon_fast.collector.delivery import Delivery
+from epsagon_fast.collector.destination import Destination
+from epsagon_fast.collector.verdict import MAX_RETRY_AFTER_S, TLS_RETRY_S, Result
+from epsagon_fast.protocol import Outcome
+
+TOKEN = 'tok"en/of-someone'
+TRACE_ID = bytes(range(16))
+# Long enough for a loaded machine to answer, short enough to wait for.
+TIMEOUT_S = 5.0
+SHORT_S = 0.3
+PATIENCE_S = 20.0
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    yield
+    assert wait_until(lambda: not senders()), f"senders are left: {senders()}"
+
+
+@pytest.fixture
+def delivery() -> Iterator[Delivery]:
+    made = Delivery(log=logging.getLogger("test.delivery"))
+    yield made
+    made.close(PATIENCE_S)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def identity(tmp_path_factory: pytest.TempPathFactory) -> Identity:
+    return certificate(tmp_path_factory.mktemp("tls"))
+
+
+def senders() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "epsagon-sender"]
+
+
+def wait_until(holds: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + PATIENCE_S
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.002)
+    return True
+
+
+def to(url: str, timeout_s: float = TIMEOUT_S, **more: str) -> Destination:
+    return Destination(url, TOKEN, timeout_s, **more)
+
+
+def take(delivery: Delivery, count: int) -> list[Result]:
+    taken: list[Result] = []
+
+    def complete() -> bool:
+        taken.extend(delivery.results())
+        return len(taken) >= count
+
+    assert wait_until(complete), f"{len(taken)} of {count} results came within {PATIENCE_S} s"
+    assert len(taken) == count
+    return taken
+
+
+def send(delivery: Delivery, destination: Destination, body: bytes = b"{}", trace_id: bytes = TRACE_ID) -> Result:
+    delivery.submit(trace_id, destination, body)
+    [result] = take(delivery, 1)
+    assert result.trace_id == trace_id
+    return result
+
+
+def numbered(number: int) -> bytes:
+    return number.to_bytes(16, "big")
+
+
+# What is sent
+
+
+def test_a_delivered_trace_carries_its_headers_and_body(delivery: Delivery, server: Server) -> None:
+    body = json.dumps({"app_name": "shop", "n": list(range(50_000))}).encode()
+    result = send(delivery, to(server.url + "in?way=1"), body)
+    assert result == (TRACE_ID, Outcome.DELIVERED, False, None)
+    [request] = server.requests
+    assert (request.method, request.path, request.body) == ("POST", "/in?way=1", body)
+    assert request.headers["content-type"] == "application/json"
+    assert request.headers["authorization"] == f"Bearer {TOKEN}"
+    assert request.headers["idempotency-key"] == "000102030405060708090a0b0c0d0e0f"
+    assert request.headers["user-agent"] == f"epsagon-fast/{__version__}"
+
+
+def test_a_token_goes_out_as_utf8(delivery: Delivery, server: Server) -> None:
+    send(delivery, Destination(server.url, "géheim", TIMEOUT_S))
+    assert server.requests[0].headers["authorization"].encode("latin-1") == "Bearer géheim".encode()
+
+
+def test_connections_are_kept(delivery: Delivery, server: Server) -> None:
+    for number in range(20):
+        send(delivery, to(server.url), trace_id=numbered(number))
+    assert server.connections == 1
+
+
+# What becomes of it
+
+
+@pytest.mark.parametrize("code", [200, 201, 202, 204, 299])
+def test_every_2xx_is_delivered(delivery: Delivery, server: Server, code: int) -> None:
+    server.behave = status(code, body=b"")
+    assert send(delivery, to(server.url)).outcome == Outcome.DELIVERED
+
+
+@pytest.mark.parametrize("code", [408, 429, 500, 502, 503, 504])
+def test_a_transient_status_may_be_retried(delivery: Delivery, server: Server, code: int) -> None:
+    server.behave = status(code)
+    result = send(delivery, to(server.url))
+    assert (result.outcome, result.outcome.reason, result.retry) == (Outcome.STORED, str(code), True)
+
+
+@pytest.mark.parametrize("code", [400, 401, 403, 404, 405, 413, 422, 501, 505, 304, 103])
+def test_every_other_status_is_a_rejection(delivery: Delivery, server: Server, code: int) -> None:
+    server.behave = raw(reply(code, {}, b""))
+    result = send(delivery, to(server.url))
+    assert (result.outcome, result.outcome.reason, result.retry) == (Outcome.REJECTED, str(code), False)
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed(delivery: Delivery, server: Server, code: int) -> None:
+    with Server() as elsewhere:
+        server.behave = status(code, {"Location": elsewhere.url})
+        assert str(send(delivery, to(server.url)).outcome) == f"REJECTED ({code})"
+        assert (elsewhere.connections, server.connections) == (0, 1)
+
+
+def test_retry_after_is_read_in_seconds_and_as_a_date(delivery: Delivery, server: Server) -> None:
+    server.behave = status(503, {"Retry-After": "7"})
+    assert send(delivery, to(server.url)).retry_after_s == 7.0
+    server.behave = status(429, {"Retry-After": formatdate(1030, usegmt=True), "Date": formatdate(1000, usegmt=True)})
+    assert send(delivery, to(server.url)).retry_after_s == 30.0
+    server.behave = status(429, {"Retry-After": formatdate(time.time() + 1e6, usegmt=True)})
+    assert send(delivery, to(server.url)).retry_after_s == MAX_RETRY_AFTER_S
+    server.behave = status(429, {"Retry-After": "soon"})
+    assert send(delivery, to(server.url)).retry_after_s is None
+
+
+def test_a_refused_connection_may_be_retried(delivery: Delivery, server: Server) -> None:
+    server.close()
+    result = send(delivery, to(server.url))
+    assert (str(result.outcome), result.retry) == ("STORED (connection)", True)
+
+
+def test_a_server_that_is_back_is_found_again(delivery: Delivery, server: Server) -> None:
+    send(delivery, to(server.url))
+    server.close()
+    assert send(delivery, to(server.url)).retry
+    with Server(port=server.port):
+        assert send(delivery, to(server.url)).outcome == Outcome.DELIVERED
+
+
+@pytest.mark.parametrize("behave", [reset, raw(b""), raw(b"SMTP ready\r\n\r\n"), raw(b"HTTP/1.1 20")])
+def test_a_connection_that_breaks_may_be_retried(delivery: Delivery, server: Server, behave: object) -> None:
+    server.behave = behave
+    assert str(send(delivery, to(server.url)).outcome) == "STORED (connection)"
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n"
+
+
+@pytest.mark.parametrize("behave", [hang, drip(HEAD), drip(b"X-A: b\r\n" * 90, at_once=HEAD)])
+def test_the_timeout_bounds_the_wait_for_an_answer(delivery: Delivery, server: Server, behave: object) -> None:
+    server.behave = behave
+    assert str(send(delivery, to(server.url, SHORT_S)).outcome) == "STORED (timeout)"
+
+
+@pytest.mark.parametrize("rest", [b"x" * 1000, b"1\r\nx\r\n" * 1000])
+def test_a_dripping_body_cannot_take_back_its_status(delivery: Delivery, server: Server, rest: bytes) -> None:
+    length = b"Transfer-Encoding: chunked" if b"\r" in rest else b"Content-Length: 1000"
+    server.behave = drip(rest, at_once=b"HTTP/1.1 200 OK\r\n" + length + b"\r\n\r\n")
+    assert send(delivery, to(server.url, SHORT_S)).outcome == Outcome.DELIVERED
+    assert wait_until(lambda: delivery.pending == 0)
+
+
+def test_a_server_that_takes_no_body_ends_with_the_timeout(delivery: Delivery) -> None:
+    with socket.create_server((HOST, 0)) as deaf:
+        url = f"http://{HOST}:{deaf.getsockname()[1]}/"
+        assert str(send(delivery, to(url, SHORT_S), bytes(50_000_000)).outcome) == "STORED (timeout)"
+
+
+def test_a_server_that_takes_no_connection_ends_with_the_timeout(delivery: Delivery) -> None:
+    with socket.socket() as full, contextlib.ExitStack() as waiting:
+        full.bind((HOST, 0))
+        full.listen(0)
+        for _ in range(3):
+            early = waiting.enter_context(socket.socket())
+            early.setblocking(False)
+            early.connect_ex(full.getsockname())
+        result = send(delivery, to(f"http://{HOST}:{full.getsockname()[1]}/", SHORT_S))
+        assert str(result.outcome) == "STORED (timeout)"
+
+
+def test_a_huge_answer_is_not_read_to_its_end(delivery: Delivery, server: Server) -> None:
+    server.behave = status(200, body=bytes(50_000_000))
+    assert send(delivery, to(server.url)).outcome == Outcome.DELIVERED
+    server.behave = status(200)
+    assert send(delivery, to(server.url)).outcome == Outcome.DELIVERED
+    assert server.connections == 2
+
+
+def test_a_kept_connection_that_was_closed_is_replaced_unnoticed(delivery: Delivery, server: Server) -> None:
+    server.behave = closing()
+    for number in range(200):
+        delivery.submit(numbered(number), to(server.url), b"{}")
+    assert {result.outcome for result in take(delivery, 200)} == {Outcome.DELIVERED}
+
+
+def test_a_request_is_sent_again_at_once_only_over_a_kept_connection(delivery: Delivery, server: Server) -> None:
+    send(delivery, to(server.url))
+    server.behave = reset
+    assert send(delivery, to(server.url)).retry
+    assert [request.connection for request in server.requests] == [1, 1, 2]
+    assert send(delivery, to(server.url)).retry
+    assert [request.connection for request in server.requests] == [1, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "backend",
+        "//host/",
+        "ftp://host/",
+        "http://",
+        "http:///path",
+        "http://[::1",
+        "http://host:99999/",
+        "http://a..b/",
+        f"http://{'a' * 70}.com/",
+        "unix:///tmp/socket",
+    ],
+)
+def test_a_url_that_cannot_be_asked_drops_the_trace(delivery: Delivery, url: str) -> None:
+    assert str(send(delivery, to(url)).outcome) == "DROPPED (bad_url)"
+
+
+def test_a_bad_proxy_or_token_drops_the_trace(delivery: Delivery, server: Server) -> None:
+    assert str(send(delivery, to(server.url, proxy_url="socks5://host:1")).outcome) == "DROPPED (bad_proxy)"
+    injected = Destination(server.url, "token\r\nX-Admin: 1", TIMEOUT_S)
+    assert str(send(delivery, injected).outcome) == "DROPPED (bad_token)"
+    assert server.connections == 0
+
+
+@pytest.fixture
+def no_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+
+
+@pytest.mark.usefixtures("no_names")
+def test_an_unknown_name_may_be_retried_but_not_the_closed_service(delivery: Delivery) -> None:
+    assert str(send(delivery, to("https://backend.example/")).outcome) == "STORED (dns)"
+    result = send(delivery, to("https://us-east-1.tc.epsagon.com"))
+    assert (str(result.outcome), result.retry) == ("DROPPED (no_backend)", False)
+    # Here it is the proxy's name that is unknown, and that may come back.
+    through = to("https://us-east-1.tc.epsagon.com", proxy_url="http://proxy.example:1")
+    assert str(send(delivery, through).outcome) == "STORED (proxy)"
+
+
+# TLS and proxies
+
+
+def test_tls_is_verified_with_the_ca_file(delivery: Delivery, identity: Identity) -> None:
+    with Server(tls=identity) as server:
+        assert send(delivery, to(server.url, ca_file=identity.ca_file)).outcome == Outcome.DELIVERED
+        assert send(delivery, to(server.url, ca_file=identity.ca_file)).outcome == Outcome.DELIVERED
+        assert server.connections == 1
+
+
+def test_a_failed_tls_check_is_retried_slowly(
+    delivery: Delivery, identity: Identity, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = certificate(tmp_path, "other.example")
+    with Server(tls=identity) as server, Server(tls=other) as misnamed:
+        for destination in (
+            to(server.url),
+            to(server.url, ca_file=other.ca_file),
+            to(server.url, ca_file=str(tmp_path / "missing.pem")),
+            to(misnamed.url, ca_file=other.ca_file),
+        ):
+            caplog.clear()
+            result = send(delivery, destination)
+            assert (str(result.outcome), result.retry_after_s) == ("STORED (tls)", TLS_RETRY_S)
+            assert len(caplog.messages) == 1
+        assert server.requests == misnamed.requests == []
+
+
+def test_a_mended_ca_file_is_read_again(delivery: Delivery, identity: Identity, tmp_path: Path) -> None:
+    ca_file = tmp_path / "ca.pem"
+    ca_file.write_bytes(Path(certificate(tmp_path, "other.example").ca_file).read_bytes())
+    with Server(tls=identity) as server:
+        assert send(delivery, to(server.url, ca_file=str(ca_file))).retry
+        ca_file.write_bytes(Path(identity.ca_file).read_bytes())
+        assert send(delivery, to(server.url, ca_file=str(ca_file))).outcome == Outcome.DELIVERED
+
+
+def test_tls_is_bound_by_the_timeout_too(delivery: Delivery, identity: Identity) -> None:
+    with socket.create_server((HOST, 0)) as silent:
+        url = f"https://{HOST}:{silent.getsockname()[1]}/"
+        assert str(send(delivery, to(url, SHORT_S, ca_file=identity.ca_file)).outcome) == "STORED (timeout)"
+    with Server(drip(HEAD), tls=identity) as server:
+        result = send(delivery, to(server.url, SHORT_S, ca_file=identity.ca_file))
+        assert str(result.outcome) == "STORED (timeout)"
+
+
+def test_a_kept_tls_connection_that_was_closed_is_replaced_unnoticed(delivery: Delivery, identity: Identity) -> None:
+    with Server(closing(), tls=identity) as server:
+        destination = to(server.url, ca_file=identity.ca_file)
+        assert {send(delivery, destination).outcome for _ in range(20)} == {Outcome.DELIVERED}
+
+
+def test_a_proxy_sees_the_token_of_https_traces_never(delivery: Delivery, identity: Identity) -> None:
+    with Server(tls=identity) as server, Server(tunnel) as proxy:
+        through = proxy.url.replace("//", "//me:p%40ss@")
+        destination = to(server.url, ca_file=identity.ca_file, proxy_url=through)
+        assert send(delivery, destination).outcome == Outcome.DELIVERED
+        [request] = proxy.requests
+        assert (request.method, request.path) == ("CONNECT", f"{HOST}:{server.port}")
+        assert request.headers == {"proxy-authorization": "Basic bWU6cEBzcw=="}
+        assert "proxy-authorization" not in server.requests[0].headers
+
+
+def test_a_plain_trace_goes_through_the_proxy_whole(delivery: Delivery) -> None:
+    with Server() as proxy:
+        assert send(delivery, to("http://backend.invalid/in", proxy_url=proxy.url)).outcome == Outcome.DELIVERED
+        assert proxy.requests[0].path == "http://backend.invalid/in"
+
+
+def test_a_proxy_that_fails_may_be_retried(delivery: Delivery, identity: Identity) -> None:
+    with Server(tls=identity) as server:
+        with Server(status(407)) as proxy:
+            destination = to(server.url, SHORT_S, ca_file=identity.ca_file, proxy_url=proxy.url)
+            assert str(send(delivery, destination).outcome) == "STORED (proxy)"
+            proxy.behave = hang
+            assert str(send(delivery, destination).outcome) == "STORED (timeout)"
+        assert str(send(delivery, destination).outcome) == "STORED (proxy)"
+        with Server(tunnel, tls=identity) as proxy:
+            untrusting = to(server.url, proxy_url=proxy.url)
+            assert str(send(delivery, untrusting).outcome) == "STORED (tls)"
+            trusting = to(server.url, proxy_url=proxy.url, ca_file=identity.ca_file)
+            assert send(delivery, trusting).outcome == Outcome.DELIVERED
+
+
+# Logs
+
+
+def test_a_rejection_is_logged_once_with_what_the_server_said(
+    delivery: Delivery, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    echo = f"{TOKEN} {json.dumps(TOKEN)} is\nunknown {'x' * 300}".encode()
+    server.behave = status(401, body=echo)
+    for _ in range(3):
+        send(delivery, to(server.url + "secret-path?key=1", TIMEOUT_S), f'{{"token":{json.dumps(TOKEN)}}}'.encode())
+    [message] = caplog.messages
+    assert message.startswith(f'http://{HOST}:{server.port} rejected a trace: 401 \'**** "****" is\\nunknown xxx')
+    assert message.count("x") < 200 and "en/of" not in message and "secret-path" not in message
+    server.behave = status(403)
+    send(delivery, to(server.url))
+    assert len(caplog.messages) == 2
+
+
+def test_nothing_secret_is_logged_whatever_happens(
+    delivery: Delivery, identity: Identity, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    mad = [reset, hang, status(401), status(503), raw(b"HTTP/1.1 200 OK\r\nmad\r\n\r\n"), raw(b"?"), status(302)]
+    with Server() as server, Server(tls=identity) as secure:
+        urls = [server.url, secure.url, "http://[::1", "http://backend.invalid:1/"]
+        urls = [url.replace("//", "//user:hidden@", 1) + "hidden?key=hidden" for url in urls]
+        proxies = [None, server.url.replace("//", "//me:hidden@"), "ftp://me:hidden@host"]
+        for behave in mad:
+            server.behave = secure.behave = behave
+            for url in urls:
+                for proxy in proxies:
+                    delivery.submit(TRACE_ID, Destination(url, "hidden\u00e9", SHORT_S, proxy), b'{"token":"hidden"}')
+            delivery.submit(TRACE_ID, Destination(server.url, "hidden\n", SHORT_S), b"{}")
+        take(delivery, len(mad) * (len(urls) * len(proxies) + 1))
+    assert "hidden" not in caplog.text
+    assert "traces wait" in caplog.text
+
+
+def test_a_complaint_comes_again_after_the_destination_was_well(
+    delivery: Delivery, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    for code in (503, 503, 200, 503):
+        server.behave = status(code)
+        send(delivery, to(server.url))
+    assert [message.rpartition(" ")[0].split()[-3:] for message in caplog.messages] == [
+        ["answered", "503;", "traces"]
+    ] * 2
+
+
+def test_no_repr_shows_a_secret() -> None:
+    destination = Destination("http://user:hidden@host:1/hidden?hidden", "hidden", 1.0, "http://me:hidden@proxy", "/ca")
+    parcel = module.Parcel(TRACE_ID, destination, b'{"token":"hidden"}')
+    for shown in (destination, [destination], parcel, f"{destination}", str(parcel)):
+        assert "hidden" not in repr(shown)
+    assert "http://host:1" in repr(destination)
+
+
+# Threads
+
+
+def test_a_backlog_gets_more_senders_and_idle_ones_leave(delivery: Delivery, server: Server) -> None:
+    gate = threading.Event()
+
+    def behave(_: object, connection: socket.socket) -> bool:
+        gate.wait(PATIENCE_S)
+        connection.sendall(reply(200, {}, b"{}"))
+        return True
+
+    server.behave = behave
+    for number in range(100):
+        delivery.submit(numbered(number), to(server.url, PATIENCE_S), b"{}")
+    assert wait_until(lambda: not delivery.results() and len(server.requests) == 32)
+    # Half of all for one destination: the others' share stays free.
+    assert 32 <= delivery.threads <= 64
+    gate.set()
+    take(delivery, 100)
+    assert wait_until(lambda: delivery.threads == 4)
+
+
+def test_a_destination_that_hangs_does_not_starve_the_others(server: Server) -> None:
+    delivery = Delivery(log=logging.getLogger("test.delivery"), threads_min=2, threads_max=8)
+    with Server(hang) as one, Server(hang) as other:
+        for number in range(100):
+            delivery.submit(numbered(number), to(one.url, 60.0), b"{}")
+            delivery.submit(numbered(1000 + number), to(other.url, 60.0), b"{}")
+        assert wait_until(lambda: not delivery.results() and len(one.requests) + len(other.requests) >= 5)
+        for number in range(50):
+            assert send(delivery, to(server.url), trace_id=numbered(2000 + number)).outcome == Outcome.DELIVERED
+        assert delivery.threads <= 8
+        assert delivery.pending == 200
+        delivery.close(0.0)
+    assert wait_until(lambda: delivery.threads == 0)
+
+
+def test_submit_and_results_do_not_wait_for_the_network(delivery: Delivery, server: Server) -> None:
+    server.behave = hang
+    caller = threading.get_ident()
+    asked = []
+    original = socket.socket.connect
+
+    def connect(self: socket.socket, address: object) -> None:
+        asked.append(threading.get_ident())
+        original(self, address)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", connect)
+        delivery.submit(TRACE_ID, to(server.url, SHORT_S), b"{}")
+        assert delivery.results() == []
+        take(delivery, 1)
+    assert asked and caller not in asked
+
+
+def test_what_is_pending_is_counted_until_its_result_is_taken(delivery: Delivery, server: Server) -> None:
+    for number in range(10):
+        delivery.submit(numbered(number), to(server.url), b"x" * 100)
+    assert (delivery.pending, delivery.pending_bytes) == (10, 1000)
+    server.wait_for(10)
+    assert delivery.pending == 10
+    take(delivery, 10)
+    assert (delivery.pending, delivery.pending_bytes) == (0, 0)
+
+
+def test_close_sends_what_was_submitted(server: Server) -> None:
+    delivery = Delivery(log=logging.getLogger("test.delivery"))
+    for number in range(50):
+        delivery.submit(numbered(number), to(server.url), b"{}")
+    delivery.close(PATIENCE_S)
+    assert {result.outcome for result in delivery.results()} == {Outcome.DELIVERED}
+    assert len(server.requests) == 50
+    with pytest.raises(RuntimeError, match="closed"):
+        delivery.submit(TRACE_ID, to(server.url), b"{}")
+
+
+def test_close_does_not_wait_for_a_server_that_hangs(server: Server) -> None:
+    server.behave = hang
+    delivery = Delivery(log=logging.getLogger("test.delivery"))
+    for number in range(50):
+        delivery.submit(numbered(number), to(server.url, 60.0), b"{}")
+    server.wait_for(4)
+    delivery.close(0.05)
+    assert delivery.pending == 50
+    server.close()
+    assert wait_until(lambda: delivery.threads == 0)
+    # What was in flight has a result, the others are left to the journal.
+    assert 4 <= len(delivery.results()) < 50
+
+
+def test_a_system_without_threads_to_give_is_asked_again(
+    delivery: Delivery, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        delivery.submit(TRACE_ID, to(server.url), b"{}")
+        assert (delivery.results(), delivery.threads) == ([], 0)
+    assert [result.outcome for result in take(delivery, 1)] == [Outcome.DELIVERED]
+
+
+def test_an_unforeseen_error_is_a_result_too(
+    delivery: Delivery, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_headers", lambda _: 1 / 0)
+    assert str(send(delivery, to(server.url)).outcome) == "STORED (internal)"
+
+
+def test_idle_connections_are_let_go(delivery: Delivery, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    send(delivery, to(server.url))
+    monkeypatch.setattr(module, "IDLE_S", -1.0)
+    delivery.results()
+    monkeypatch.undo()
+    send(delivery, to(server.url))
+    assert server.connections == 2

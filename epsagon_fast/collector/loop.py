@@ -54,8 +54,10 @@ class Loop:
         self.counts: Counter[str] = Counter()
         self.counters = Counters(state, self.counts, self.assembly.counters)
         self.gone = False
-        # Finished traces on their way, and the ring that counts on an answer for each.
-        self._unsettled: dict[bytes, Reader | None] = {}
+        # Finished traces on their way.
+        self._unsettled: set[bytes] = set()
+        # The rings whose processes count on an answer for a trace that they closed.
+        self._waiting: dict[bytes, Reader] = {}
         self._next_second = 0.0
         self._journal_complaint = False
 
@@ -86,8 +88,7 @@ class Loop:
             came = True
         for reader in ended:
             self._bury(reader, now)
-        self._tell_ignored()
-        for closed in self.assembly.end_pass():
+        for closed in self.assembly.end_pass(now):
             self._hand_over(closed)
         self._deliver()
         self._commit()
@@ -151,28 +152,28 @@ class Loop:
             reader.release()
 
     def _feed(self, ring_id: bytes, records: list[Record], now: float) -> None:
-        feed, reader = self.assembly.feed, self.rings.by_id(ring_id)
+        feed = self.assembly.feed
         for record in records:
             feed(ring_id, record, now)
-            if record.ordinal and reader is not None:
-                reader.unsettled += 1
+            if record.ordinal:
+                self._expect(ring_id, record.trace_id)
 
-    def _tell_ignored(self) -> None:
-        """A CLOSE that closed nothing was counted by its process all the same: there is nothing to wait for."""
-        for ignored in self.assembly.ignored_closes():
-            reader = self.rings.by_id(ignored.ring_id)
-            if reader is not None:
-                reader.settle(ignored.trace_id, Outcome.DROPPED.because(ignored.reason))
+    def _expect(self, ring_id: bytes, trace_id: bytes) -> None:
+        """Note that a process waits for the outcome of a trace, unless its CLOSE closed nothing."""
+        reader = self.rings.by_id(ring_id)
+        if reader is not None and trace_id not in self._waiting and self.assembly.is_closed_by(trace_id, ring_id):
+            self._waiting[trace_id] = reader
+            reader.unsettled += 1
 
     def _hand_over(self, closed: ClosedTrace) -> None:
         trace_id = closed.trace_id
-        self._unsettled[trace_id] = self.rings.by_id(closed.ring_id) if closed.ordinal else None
+        self._unsettled.add(trace_id)
         built = body.build(closed.trace)
         self.counts["closed"] += 1
-        self.counts["trimmed"] += built.is_trimmed
+        self.counts["trimmed"] += built.trimmed
         self.counts["bytes_before_trimming"] += built.size_before_bytes
         self.counts["bytes_after_trimming"] += built.size_bytes
-        if closed.debug and built.is_trimmed:
+        if closed.debug and built.trimmed:
             log.info("trimmed a trace from %d to %d KB", built.size_before_bytes // 1024, built.size_bytes // 1024)
         if built.data is None:
             self._settle(trace_id, Outcome.DROPPED.because("too_big"))
@@ -193,7 +194,8 @@ class Loop:
         self.counts[outcome.name.lower()] += 1
         if outcome.reason:
             self.counts[f"{outcome.name.lower()}_{outcome.reason}"] += 1
-        reader = self._unsettled.pop(trace_id)
+        self._unsettled.discard(trace_id)
+        reader = self._waiting.pop(trace_id, None)
         if reader is not None:
             reader.settle(trace_id, outcome)
 
@@ -215,9 +217,8 @@ class Loop:
 
     def _forget(self, reader: Reader) -> None:
         self.journal.forget_ring(reader.ring_id)
-        for trace_id, waiting in self._unsettled.items():
-            if waiting is reader:
-                self._unsettled[trace_id] = None
+        for trace_id in [trace_id for trace_id, waiting in self._waiting.items() if waiting is reader]:
+            del self._waiting[trace_id]
 
     def _commit(self) -> None:
         try:

@@ -111,12 +111,16 @@ class Assembly:
         if trace is None:
             self._feed_unopened(ring_id, record, now)
             return
+        if kind == _EVENT and payload and not flags:
+            # Nearly every record takes this way, so it asks nothing but the stream.
+            stream = trace.stream
+            before = stream.held_bytes
+            stream.add_event(payload)
+            self._open_bytes += stream.held_bytes - before
+            return
         before = trace.held_bytes
         try:
-            if kind == _EVENT:
-                trace.add_event(payload, flags)
-            else:
-                self._apply(trace, ring_id, record)
+            self._apply(trace, ring_id, record)
         except BROKEN:
             self.counters["malformed"] += 1
         self._open_bytes += trace.held_bytes - before
@@ -195,9 +199,11 @@ class Assembly:
             self.feed(other_ring, self.masked(held), now)
 
     def _apply(self, trace: Trace, ring_id: bytes, record: Record) -> None:
-        """Take in a record of an open trace that is no event. Raises BROKEN."""
+        """Take in a record of an open trace. Raises BROKEN."""
         kind, flags, ordinal, _, payload = record
-        if kind == _EXCEPTION:
+        if kind == _EVENT:
+            trace.add_event(payload, flags)
+        elif kind == _EXCEPTION:
             trace.add_exception(payload)
         elif kind == _LABEL:
             trace.add_label(payload)

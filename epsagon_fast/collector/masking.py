@@ -77,7 +77,8 @@ class Mask:
         for needle in self._needles:
             if needle in event:
                 return True
-        return b"\\u" in event and self._hidden.search(event) is not None
+        # A single byte is found many times faster than two.
+        return b"\\" in event and self._hidden.search(event) is not None
 
     def _text(self, text: str) -> str:
         try:

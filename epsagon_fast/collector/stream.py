@@ -46,6 +46,8 @@ class Stream:
         # Every event and every exception is counted with a comma, so two are too many.
         self._empty_bytes = envelope_bytes - 2
         self.floor_bytes = self._empty_bytes
+        # Memory that this holds, nearly.
+        self.held_bytes = self._empty_bytes
         self._counters = counters
 
     @property
@@ -58,11 +60,6 @@ class Stream:
         """All exceptions that came."""
         return len(self.exceptions) + self.dropped_exceptions
 
-    @property
-    def held_bytes(self) -> int:
-        """Memory that this holds, nearly."""
-        return self.floor_bytes + ENTRY_BYTES * (len(self.events) + len(self.exceptions))
-
     def add_event(self, event: bytes) -> None:
         """Take in an event's JSON, masked."""
         self.arrived_bytes += len(event)
@@ -73,9 +70,7 @@ class Stream:
             event = wire.cut_event(self._strip(event))
             self.stripped_count += 1
         self.events.append(event)
-        self.floor_bytes += len(event) + 1
-        if self.floor_bytes > self.limit_bytes:
-            self._shrink()
+        self._grow(len(event) + 1)
 
     def add_exception(self, exception: bytes) -> None:
         """Take in the JSON of an exception of the trace."""
@@ -86,9 +81,7 @@ class Stream:
         if self.is_too_big:
             exception = wire.cut_exception(exception)
         self.exceptions.append(exception)
-        self.floor_bytes += len(exception) + 1
-        if self.floor_bytes > self.limit_bytes:
-            self._shrink()
+        self._grow(len(exception) + 1)
 
     def give_up(self) -> None:
         """Strip all events and cut all tracebacks: the trace is too big. Once more changes nothing."""
@@ -101,6 +94,7 @@ class Stream:
         self.exceptions = [wire.cut_exception(exception) for exception in self.exceptions]
         kept = (*self.events, *self.exceptions)
         self.floor_bytes = self._empty_bytes + sum(map(len, kept)) + len(kept)
+        self.held_bytes = self.floor_bytes + ENTRY_BYTES * len(kept)
 
     def discard_broken(self) -> None:
         """Put an empty event in the place of each that is not JSON, counted."""
@@ -108,6 +102,12 @@ class Stream:
             if not _is_json(event):
                 self._counters["malformed"] += 1
                 self.events[number] = NO_EVENT
+
+    def _grow(self, size: int) -> None:
+        self.held_bytes += size + ENTRY_BYTES
+        self.floor_bytes += size
+        if self.floor_bytes > self.limit_bytes:
+            self._shrink()
 
     def _shrink(self) -> None:
         while self.floor_bytes > self.limit_bytes and self.stripped_count < len(self.events):
@@ -118,17 +118,23 @@ class Stream:
 
     def _drop(self) -> None:
         while self.floor_bytes > self.limit_bytes and self.events:
-            self.floor_bytes -= len(self.events.pop()) + 1
+            self._shorten(self.events)
             self.stripped_count -= 1
             self.dropped_events += 1
         while self.floor_bytes > self.limit_bytes and self.exceptions:
-            self.floor_bytes -= len(self.exceptions.pop()) + 1
+            self._shorten(self.exceptions)
             self.dropped_exceptions += 1
+
+    def _shorten(self, kept: list[bytes]) -> None:
+        size = len(kept.pop()) + 1
+        self.floor_bytes -= size
+        self.held_bytes -= size + ENTRY_BYTES
 
     def _strip_next(self) -> None:
         event = self.events[self.stripped_count]
         stripped = self.events[self.stripped_count] = self._strip(event)
         self.floor_bytes -= len(event) - len(stripped)
+        self.held_bytes -= len(event) - len(stripped)
         self.stripped_count += 1
 
     def _strip(self, event: bytes) -> bytes:

@@ -3,6 +3,7 @@
 
 from binascii import crc32
 
+from cython cimport final
 from cpython.bytes cimport PyBytes_AsString, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_Size
 from cpython.exc cimport PyErr_SetFromErrno
 from cpython.long cimport PyLong_AsLongAndOverflow, PyLong_Check
@@ -138,10 +139,10 @@ cdef class _Ring(Mapping):
     cdef uint64_t _capacity, _largest
 
     def __init__(self, int fd):
-        self._capacity = layout.read_capacity(fd)
-        self._largest = layout.largest_payload_bytes(self._capacity)
-        self._map(fd, HEADER_BYTES + self._capacity)
-        self._data = self._base + HEADER_BYTES
+        cdef uint64_t capacity = layout.read_capacity(fd), largest = layout.largest_payload_bytes(capacity)
+        # First, since it may fail: the sizes always belong to what is mapped.
+        self._map(fd, HEADER_BYTES + capacity)
+        self._data, self._capacity, self._largest = self._base + HEADER_BYTES, capacity, largest
 
     @property
     def head(self):
@@ -173,6 +174,7 @@ cdef class _Ring(Mapping):
             memcpy(target + first, self._data, length - first)
 
 
+@final
 cdef class Producer(_Ring):
     """The end of a ring that fills it."""
 
@@ -292,6 +294,7 @@ push_method.ml_doc = (
 Producer.push = fast_method(<PyTypeObject *>Producer, &push_method, push)
 
 
+@final
 cdef class Consumer(_Ring):
     """The end of a ring that empties it."""
 

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from epsagon_fast.protocol import REFUSALS, Kind
+from epsagon_fast.protocol import REFUSALS, TRACE_ID_BYTES, Kind
 from epsagon_fast.queue import layout
 from epsagon_fast.queue.layout import (
     CLOSED,
@@ -47,10 +47,13 @@ _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 class PureMapping:
     """The first `length_bytes` of a file, shared and writable. The caller may close fd at once."""
 
+    # So it is before __init__, and stays if that fails.
+    _address = 0
+    _closed = True
+
     def __init__(self, fd: int, length_bytes: int) -> None:
-        self._address = 0
         self._length_bytes = length_bytes
-        self._adding = Turns(self._add)
+        self._adding: Turns[tuple[int, int], None] = Turns()
         size_bytes = os.fstat(fd).st_size
         # Touching a page past the file's end kills the process with SIGBUS.
         if not 0 < length_bytes <= size_bytes:
@@ -60,6 +63,7 @@ class PureMapping:
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code))
         self._address = address
+        self._closed = False
 
     def load(self, offset: int) -> int:
         """Return the u64 at an offset."""
@@ -74,7 +78,7 @@ class PureMapping:
     def add(self, offset: int, amount: int) -> None:
         """Add to the u64 at an offset. Exact among the users of this mapping; other mappings are not waited for."""
         self._slot(offset)
-        self._adding.take((offset, amount))
+        self._adding.take((offset, amount), self._add)
 
     def copy(self, offset: int, length: int) -> bytes:
         """Return `length` bytes from an offset."""
@@ -87,16 +91,16 @@ class PureMapping:
         ctypes.memmove(self._place(offset, len(data)), data, len(data))
 
     def close(self) -> None:
-        """Unmap. Later calls raise ValueError; closing again does nothing."""
-        address, self._address = self._address, 0
-        if address:
-            _libc.munmap(address, self._length_bytes)
+        """Let go of the file. Later calls raise ValueError; closing again does nothing."""
+        # The memory stays until the object goes: another thread may be about to copy from it.
+        self._closed = True
 
     def __del__(self) -> None:
-        self.close()
+        if self._address:
+            _libc.munmap(self._address, self._length_bytes)
 
     def _place(self, offset: int, length: int) -> int:
-        if not self._address:
+        if self._closed:
             raise ValueError("the mapping is closed")
         if offset < 0 or length < 0 or offset + length > self._length_bytes:
             raise IndexError(f"{length} bytes at {offset} are not within {self._length_bytes}")
@@ -107,7 +111,7 @@ class PureMapping:
             raise IndexError(f"offset {offset} is not a multiple of 8")
         return self._place(offset, 8)
 
-    def _add(self, increment: tuple[int, int]) -> None:
+    def _add(self, increment: tuple[int, int], own: bool) -> None:
         offset, amount = increment
         self.store(offset, (self.load(offset) + amount) % _ROLLED_OVER)
 
@@ -119,22 +123,22 @@ class Turns(Generic[T, R]):
     with it and goes on. A lock would not do: a handler cannot wait for what it interrupted.
     """
 
-    def __init__(self, work: Callable[[T], R], left: Callable[[R], None] = lambda result: None) -> None:
-        self._work = work
-        # Is told the results of items that were left by others.
-        self._left = left
+    def __init__(self) -> None:
         self._waiting: deque[T] = deque()
         self._holder: dict[str, T] = {}
 
-    def take(self, item: T) -> R | None:
-        """Return the work's result, or None if the item was left with another. `item` must be a new object."""
+    def take(self, item: T, work: Callable[[T, bool], R]) -> R | None:
+        """Return what `work(item, True)` did, or None if the item was left with another.
+
+        An item that was left by another is worked on as `work(item, False)`. Each `item` must be a new object.
+        """
         result = None
         self._waiting.append(item)
         try:
             # setdefault is one step for threads and signals alike. Looking at _waiting again after letting go is what
             # catches an item that was left in between.
             while self._waiting and self._holder.setdefault("holder", item) is item:
-                result = self._drain(item, result)
+                result = self._drain(item, work, result)
                 self._holder.clear()
         finally:
             # A signal handler that raises must not leave the turn taken for ever.
@@ -145,14 +149,11 @@ class Turns(Generic[T, R]):
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def _drain(self, own: T, result: R | None) -> R | None:
+    def _drain(self, own: T, work: Callable[[T, bool], R], result: R | None) -> R | None:
         while self._waiting:
             item = self._waiting.popleft()
-            done = self._work(item)
-            if item is own:
-                result = done
-            else:
-                self._left(done)
+            done = work(item, item is own)
+            result = done if item is own else result
         return result
 
 
@@ -195,25 +196,25 @@ class PureProducer(_Ring):
             raise ValueError("this ring was not created for a producer in pure Python")
         self._owner_pid = os.getpid()
         self._open_traces = 0
-        self._pushing: Turns[Push, int] = Turns(self._append, self._count_refusal)
+        self._pushing: Turns[Push, int] = Turns()
 
     @property
     def foreign(self) -> bool:
         """Whether this process is a fork of the one that made this."""
         return os.getpid() != self._owner_pid
 
-    def push(self, kind: int, flags: int, trace_id: bytes, payload: bytes) -> int:
+    def push(self, kind: int, flags: int, trace_id: bytes, payload: bytes, /) -> int:
         """Append a record. Return one of layout.py's answers: PUSHED, LOOK, FULL, TOO_LARGE, FOREIGN, CLOSED."""
-        layout.check_record(kind, flags, trace_id, payload)
+        _check(kind, flags, trace_id, payload)
         if self.foreign:
             return FOREIGN
-        if not self._address or self.load(layout.LEFT):
+        if self._closed or self.load(layout.LEFT):
             return CLOSED
         if len(payload) > self._largest_for(kind):
             return TOO_LARGE
         if len(self._pushing) >= _MAX_WAITING:
             return FULL
-        code = self._pushing.take((kind, flags, trace_id, payload))
+        code = self._pushing.take((kind, flags, trace_id, payload), self._work)
         return PUSHED if code is None else code
 
     def put_bye(self) -> int:
@@ -225,8 +226,14 @@ class PureProducer(_Ring):
             return layout.LARGEST_CLOSE_BYTES
         return 0 if kind == Kind.BYE else self._largest_bytes
 
-    def _append(self, record: Push) -> int:
-        kind, flags, trace_id, payload = record
+    def _work(self, record: Push, own: bool) -> int:
+        code = self._append(*record)
+        if code in (FULL, CLOSED) and not own:
+            # Its push has returned PUSHED already; nobody else can count it.
+            self.add(layout.REFUSED + 8 * REFUSALS.index("queue_full"), 1)
+        return code
+
+    def _append(self, kind: int, flags: int, trace_id: bytes, payload: bytes) -> int:
         head, size = self.head, layout.record_bytes(len(payload))
         # Again: a BYE may have come first while this record waited for its turn.
         if self.load(layout.LEFT):
@@ -238,7 +245,7 @@ class PureProducer(_Ring):
         if kind == Kind.CLOSE:
             self.store(layout.CLOSED_COUNT, ordinal)
         self._open_traces = self._open_after(kind)
-        self.store(layout.HEAD, head + size)
+        self.store(layout.HEAD, (head + size) % _ROLLED_OVER)
         if kind == Kind.BYE:
             self.store(layout.LEFT, 1)
         return LOOK if (head ^ head + size) >> layout.LOOK_SHIFT else PUSHED
@@ -260,16 +267,12 @@ class PureProducer(_Ring):
         return max(self._open_traces - 1, 0) if kind == Kind.CLOSE else self._open_traces
 
     def _ordinal(self, kind: int) -> int:
-        return self.load(layout.CLOSED_COUNT) + 1 if kind == Kind.CLOSE else 0
+        return (self.load(layout.CLOSED_COUNT) + 1) % _ROLLED_OVER if kind == Kind.CLOSE else 0
 
     def _checksummed(self, head: int, kind: int, flags: int, ordinal: int, trace_id: bytes, payload: bytes) -> bytes:
         header = RECORD_HEADER.pack(len(payload), 0, kind, flags, 0, 0, ordinal, trace_id)
         crc = _crc(head, header, payload)
         return RECORD_HEADER.pack(len(payload), crc, kind, flags, 0, 0, ordinal, trace_id) + payload
-
-    def _count_refusal(self, code: int) -> None:
-        if code in (FULL, CLOSED):
-            self.add(layout.REFUSED + 8 * REFUSALS.index("queue_full"), 1)
 
 
 class PureConsumer(_Ring):
@@ -359,3 +362,15 @@ class PureConsumer(_Ring):
 
 def _crc(position: int, header: bytes, payload: bytes) -> int:
     return binascii.crc32(payload, binascii.crc32(header, binascii.crc32(position.to_bytes(8, "little"))))
+
+
+def _check(kind: int, flags: int, trace_id: bytes, payload: bytes) -> None:
+    for name, value, least, most in (("kind", kind, 1, layout.LAST_KIND), ("flags", flags, 0, 255)):
+        if not isinstance(value, int):
+            raise TypeError(f"{name} must be int")
+        if not least <= value <= most:
+            raise ValueError(f"{name} must be {least} to {most}")
+    if type(trace_id) is not bytes or type(payload) is not bytes:
+        raise TypeError("trace_id and payload must be bytes")
+    if len(trace_id) != TRACE_ID_BYTES:
+        raise ValueError(f"trace_id must be {TRACE_ID_BYTES} bytes")

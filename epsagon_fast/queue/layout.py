@@ -9,8 +9,6 @@ import os
 import struct
 from typing import Final
 
-from epsagon_fast.protocol import TRACE_ID_BYTES
-
 HEADER_BYTES: Final = 16384
 MAGIC_VALUE: Final = int.from_bytes(b"EPSFRING", "little")
 LAYOUT_VERSION: Final = 1
@@ -103,20 +101,6 @@ def check_capacity(capacity_bytes: int) -> None:
             f"capacity is {capacity_bytes} bytes, must be a multiple of 8 "
             f"from {MIN_CAPACITY_BYTES} to {MAX_CAPACITY_BYTES}"
         )
-
-
-def check_record(kind: int, flags: int, trace_id: bytes, payload: bytes) -> None:
-    """Raise TypeError or ValueError if `push` was called with what cannot be a record."""
-    if not isinstance(kind, int) or not isinstance(flags, int):
-        raise TypeError("kind and flags must be int")
-    if type(trace_id) is not bytes or type(payload) is not bytes:
-        raise TypeError("trace_id and payload must be bytes")
-    if not 1 <= kind <= LAST_KIND:
-        raise ValueError(f"kind must be 1 to {LAST_KIND}")
-    if not 0 <= flags <= 255:
-        raise ValueError("flags must be 0 to 255")
-    if len(trace_id) != TRACE_ID_BYTES:
-        raise ValueError(f"trace_id must be {TRACE_ID_BYTES} bytes")
 
 
 def read_capacity(fd: int) -> int:

@@ -4,7 +4,6 @@
 from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize, PyBytes_Size
 from cpython.list cimport PyList_Size
 from cpython.ref cimport PyObject
-from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 import sys
@@ -15,7 +14,6 @@ from epsagon_fast.trimming._types import METADATA_KEY, RESOURCE_KEY, TraceTooBig
 
 
 cdef extern from "strip.h":
-    enum: MAX_STRONG_KEYS
     ctypedef enum strip_outcome:
         STRIP_NOT_JSON
         STRIP_NOTHING
@@ -27,17 +25,11 @@ cdef extern from "strip.h":
     ctypedef struct strip_key:
         const unsigned char *name
         size_t length
-    ctypedef struct strip_strong:
-        strip_key keys[MAX_STRONG_KEYS]
-        size_t count
-        uint64_t lengths
+    ctypedef struct strip_keys:
+        strip_key path[2]
+    bint strip_add_strong(strip_keys *keys, const unsigned char *name, size_t length) noexcept
     strip_outcome strip_event(
-        const unsigned char *event,
-        size_t length,
-        const strip_strong *strong,
-        const strip_key *path,
-        unsigned char *out,
-        strip_cut *cut,
+        const unsigned char *event, size_t length, const strip_keys *keys, unsigned char *out, strip_cut *cut
     ) noexcept
 
 cdef extern from "Python.h":
@@ -47,31 +39,23 @@ cdef extern from "Python.h":
     bint PyBytes_Check(PyObject *object) noexcept
 
 
-cdef strip_strong strong
-cdef strip_key path[2]
-# The C tables point into these bytes.
-cdef tuple _names = tuple(key.encode("ascii") for key in (RESOURCE_KEY, METADATA_KEY, *sorted(STRONG_KEYS)))
+cdef strip_keys keys
+# The C tables point into these bytes. Shortest first, as strip_add_strong wants them.
+cdef list _names = [key.encode("ascii") for key in (RESOURCE_KEY, METADATA_KEY, *sorted(STRONG_KEYS, key=len))]
 
 
-cdef strip_key _key(bytes name) except *:
-    cdef strip_key key
-    key.name = <const unsigned char *>PyBytes_AsString(name)
-    key.length = PyBytes_Size(name)
-    return key
-
-
-cdef int _fill_tables() except -1:
-    if len(STRONG_KEYS) > MAX_STRONG_KEYS or any(len(name) > 63 for name in _names):
-        raise ImportError("strip.h has no room for so many or so long keys")
-    path[0], path[1] = _key(_names[0]), _key(_names[1])
-    for name in _names[2:]:
-        strong.keys[strong.count] = _key(name)
-        strong.count += 1
-        strong.lengths |= <uint64_t>1 << len(name)
+cdef int _fill_keys() except -1:
+    cdef bytes name
+    for number, name in enumerate(_names):
+        start = <const unsigned char *>PyBytes_AsString(name)
+        if number < 2:
+            keys.path[number] = strip_key(start, PyBytes_Size(name))
+        elif not strip_add_strong(&keys, start, PyBytes_Size(name)):
+            raise ImportError(f"strip.h has no room for the key {name!r}")
     return 0
 
 
-_fill_tables()
+_fill_keys()
 
 
 cdef class _Scratch:
@@ -161,7 +145,7 @@ cdef _strip(event, Py_ssize_t number, _Scratch scratch):
     cdef size_t length = PyBytes_Size(event)
     cdef const unsigned char *source = <const unsigned char *>PyBytes_AsString(event)
     scratch.fit(length)
-    outcome = strip_event(source, length, &strong, path, scratch.room, &cut)
+    outcome = strip_event(source, length, &keys, scratch.room, &cut)
     if outcome == STRIP_NOT_JSON:
         raise ValueError(f"event {number} is not JSON")
     if outcome == STRIP_NOTHING or cut.kept == cut.close - cut.open:

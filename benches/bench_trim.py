@@ -1,0 +1,94 @@
+"""Trimming throughput: both trimmers, the same with orjson, and a plain copy of the same bytes as the floor.
+
+`pytest benches/bench_trim.py` prints one table a workload, with ratios to its fastest row. docs/trimming.md has figures.
+"""
+
+import random
+from collections.abc import Callable
+
+import orjson
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from epsagon_fast.protocol import DEFAULT_MAX_TRACE_BYTES, STRONG_KEYS
+from epsagon_fast.trimming import Trimmed, _compiled, _reference
+
+PLAIN = "abcdefghijklmnopqrstuvwxyz0123456789 /:-_."
+NON_ASCII = "äöüßéñ日本語данные🙂"
+
+
+def plain(size: int) -> str:
+    return "".join(random.choices(PLAIN, k=size))
+
+
+def non_ascii(size: int) -> str:
+    return "".join(random.choices(NON_ASCII, k=size))
+
+
+def escaped_json(size: int) -> str:
+    """JSON as it stands in a request's body: an event that holds it escapes every quote."""
+    return orjson.dumps({f"field_{n}": plain(12) for n in range(1 + size // 28)}).decode()
+
+
+def event(size_bytes: int, text: Callable[[int], str] = plain, value_size: int = 80) -> bytes:
+    """Make an event of about that size, in wire order, with one strong key and many weak ones."""
+    metadata = {"region": "eu-west-1"}
+    resource = {"name": "orders", "type": "http", "operation": "POST", "metadata": metadata}
+    whole = {"id": plain(8), "start_time": 1700000000.25, "resource": resource, "origin": "urllib3", "duration": 0.042}
+    while len(orjson.dumps(whole)) < size_bytes:
+        metadata[f"key_{len(metadata)}"] = text(value_size)
+    return orjson.dumps(whole)
+
+
+def all_stripped(events: list[bytes]) -> tuple[list[bytes], int]:
+    """Return the events with the limit that only stripping the last of them meets."""
+    with pytest.raises(_reference.TraceTooBig) as too_big:
+        _reference.trim(events, 0)
+    return events, too_big.value.size_bytes
+
+
+random.seed(1)
+WORKLOADS = {
+    "20 x 1 KB that fits": ([event(1000) for _ in range(20)], DEFAULT_MAX_TRACE_BYTES),
+    "100 x 2 KB": all_stripped([event(2000) for _ in range(100)]),
+    "1 MB value among 50 x 1 KB": (
+        [event(1000) for _ in range(25)] + [event(2**20, value_size=2**20)] + [event(1000) for _ in range(25)],
+        DEFAULT_MAX_TRACE_BYTES,
+    ),
+    "100 x 2.5 KB of escaped JSON": all_stripped([event(2500, escaped_json, 400) for _ in range(100)]),
+    "100 x 2 KB of non-ASCII": all_stripped([event(2000, non_ascii, 40) for _ in range(100)]),
+    "2000 x 200 B": all_stripped([event(190, value_size=20) for _ in range(2000)]),
+}
+
+
+def trim_with_orjson(events: list[bytes], limit_bytes: int) -> Trimmed:
+    kept = list(events)
+    size = sum(map(len, kept)) + len(kept) - 1
+    if size <= limit_bytes:
+        return Trimmed(kept, size, 0)
+    for number, whole in enumerate(kept):
+        parsed = orjson.loads(whole)
+        metadata = parsed["resource"]["metadata"]
+        for key in [key for key in metadata if key not in STRONG_KEYS]:
+            del metadata[key]
+        kept[number] = orjson.dumps(parsed)
+        size -= len(whole) - len(kept[number])
+        if size <= limit_bytes:
+            return Trimmed(kept, size, number + 1)
+    raise _reference.TraceTooBig(size)
+
+
+def copy(events: list[bytes], _limit_bytes: int) -> bytes:
+    return b"".join(events)
+
+
+ROWS = {"compiled": _compiled.trim, "reference": _reference.trim, "orjson": trim_with_orjson, "copy": copy}
+
+
+@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("workload", WORKLOADS)
+def test_trim(benchmark: BenchmarkFixture, workload: str, row: str) -> None:
+    events, limit_bytes = WORKLOADS[workload]
+    benchmark.group = workload
+    benchmark.extra_info["bytes"] = sum(map(len, events))
+    benchmark(ROWS[row], events, limit_bytes)

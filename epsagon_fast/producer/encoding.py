@@ -5,21 +5,15 @@ wrong type, in wire order; fields the wire does not know are left out.
 """
 
 import math
-import sys
-import time
-import traceback
 from collections.abc import Callable, Mapping
-from types import FrameType
 from typing import Any
 
 import orjson
 
-from epsagon_fast.producer.plain import clean, json_bytes, printed, text_of
+from epsagon_fast.producer.exceptions import exception_of as exception_of
+from epsagon_fast.producer.plain import clean, json_bytes
+from epsagon_fast.producer.plain import metadata_text as metadata_text
 from epsagon_fast.protocol import EVENT_FIELDS, FROM_RUNNER, RESOURCE_FIELDS, RUNNER_ORIGIN
-
-# UTF-8 bytes of an exception's message or traceback: its first and last half. A recursion's traceback says the same
-# thing a thousand times, and what caused it stands at the ends.
-MAX_EXCEPTION_TEXT_BYTES = 64 * 1024
 
 _EVENT_KEYS = [*EVENT_FIELDS]
 _RESOURCE_KEYS = [*RESOURCE_FIELDS]
@@ -33,8 +27,7 @@ _BLANK_EVENT: dict[str, Any] = {
     "error_code": 0,
     "exception": None,
 }
-# Frames of these modules are no part of the caller's stack.
-_OWN_MODULES = __name__.rpartition(".")[0] + "."
+_BLANK_EXCEPTION: dict[str, Any] = {"type": "", "message": "", "traceback": "", "time": 0, "additional_data": {}}
 
 
 def encode_event(event: Mapping[str, Any]) -> tuple[bytes, int, int]:
@@ -79,31 +72,14 @@ def is_complete(event: object) -> bool:
     return False
 
 
-def is_runner(event: Mapping[str, Any]) -> bool:
-    """Say whether this event is its trace's runner, to which labels and errors belong."""
-    try:
-        origin = event["origin"]
-        return isinstance(origin, str) and str.__eq__(origin, RUNNER_ORIGIN)
-    except Exception:
-        return False
-
-
 def encode_exception(exception: BaseException | Mapping[str, Any]) -> bytes:
-    """Return an exception's JSON, complete and in wire order."""
-    return _dumps(_Shape().exception(exception))
-
-
-def exception_of(error_type: str, value: str | BaseException) -> dict[str, Any]:
-    """Return an exception, as a dict in wire order, with `value`'s own traceback or else the caller's stack."""
-    own = isinstance(value, BaseException) and value.__traceback__ is not None
-    stack = _formatted(value) if isinstance(value, BaseException) and own else _callers_stack()
-    return {
-        "type": printed(error_type),
-        "message": bounded(printed(value)),
-        "traceback": bounded(stack),
-        "time": time.time(),
-        "additional_data": {},
-    }
+    """Return an exception's JSON, complete and in wire order. What is neither becomes the message of one."""
+    try:
+        if not isinstance(exception, (BaseException, Mapping)):
+            exception = {"message": metadata_text(exception)}
+        return _dumps(_Shape().exception(exception))
+    except Exception:
+        return orjson.dumps(_BLANK_EXCEPTION)
 
 
 def encode_label(key: str, value: str | int | float | bool) -> bytes | None:
@@ -129,22 +105,6 @@ def encode_partial(fields: Mapping[str, Any]) -> bytes:
     return json_bytes(fields)
 
 
-def metadata_text(value: object) -> str:
-    """Return a metadata value as the string it is on the wire: a str as it is, another value as its JSON text."""
-    return text_of(value)
-
-
-def bounded(text: str, limit_bytes: int = MAX_EXCEPTION_TEXT_BYTES) -> str:
-    """Return `text`, or its first and last part if it is over limit_bytes in UTF-8."""
-    data = clean(text).encode()
-    if len(data) <= limit_bytes:
-        return data.decode()
-    gap = "\n...\n"
-    half = (limit_bytes - len(gap)) // 2
-    # "ignore" drops the parts of characters at the two cuts.
-    return data[:half].decode("utf-8", "ignore") + gap + data[-half:].decode("utf-8", "ignore")
-
-
 def _encode_incomplete(event: object) -> tuple[bytes, int, int]:
     """Encode the common case of an event that only leaves fields out, or has them in another order."""
     if type(event) is dict:
@@ -157,9 +117,13 @@ def _encode_incomplete(event: object) -> tuple[bytes, int, int]:
 
 
 def _encode_carefully(event: object) -> tuple[bytes, int, int]:
-    shape = _Shape()
-    wire = shape.event(event)
-    return _dumps(wire), _flags(wire), shape.malformed
+    try:
+        shape = _Shape()
+        wire = shape.event(event)
+        return _dumps(wire), _flags(wire), shape.malformed
+    except Exception:
+        # Only near the interpreter's recursion limit, or out of memory.
+        return orjson.dumps(_BLANK_EVENT), 0, 1
 
 
 def _flags(wire: dict[str, Any]) -> int:
@@ -259,18 +223,4 @@ def _number(value: object) -> float:
 
 def _strings(value: object) -> dict[str, str]:
     # A copy first: another thread may add to the application's dict meanwhile.
-    return {text_of(key): text_of(member) for key, member in dict(_mapping(value)).items()}
-
-
-def _formatted(exception: BaseException) -> str:
-    try:
-        return "".join(traceback.format_exception(exception))
-    except Exception:
-        return printed(exception)
-
-
-def _callers_stack() -> str:
-    frame: FrameType | None = sys._getframe(1)
-    while frame and str(frame.f_globals.get("__name__")).startswith(_OWN_MODULES):
-        frame = frame.f_back
-    return "Stack (most recent call last):\n" + "".join(traceback.format_stack(frame))
+    return {metadata_text(key): metadata_text(member) for key, member in dict(_mapping(value)).items()}

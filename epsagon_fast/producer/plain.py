@@ -50,7 +50,7 @@ def json_bytes(value: object) -> bytes:
         return _walked(value)
 
 
-def text_of(value: object) -> str:
+def metadata_text(value: object) -> str:
     """Return a metadata value: a string as it is, another value as its JSON text.
 
     What is a string in JSON (a UUID, a date, bytes) comes without the quotes.
@@ -138,7 +138,7 @@ class _Walk:
             if self._left <= 0:
                 members[CUT] = CUT
                 break
-            members[text_of(key)] = self.plain(value)
+            members[metadata_text(key)] = self.plain(value)
         return members
 
     def _elements(self, values: Any) -> list[Any]:

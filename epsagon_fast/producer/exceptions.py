@@ -1,0 +1,55 @@
+"""An exception of the application, as the wire's fields: its own traceback, or the stack of who reported it."""
+
+import sys
+import time
+import traceback
+from types import FrameType
+from typing import Any
+
+from epsagon_fast.producer.plain import clean, printed
+
+# UTF-8 bytes; of what is longer the first and the last half stay. A recursion's traceback says the same thing a thousand
+# times, and what caused it stands at the ends. Trimming cuts tracebacks but no messages, so those are kept shorter.
+MAX_TRACEBACK_BYTES = 64 * 1024
+MAX_MESSAGE_BYTES = 16 * 1024
+# Frames of these modules are no part of the caller's stack.
+_OWN_MODULES = __name__.rpartition(".")[0] + "."
+
+
+def exception_of(error_type: str, value: str | BaseException) -> dict[str, Any]:
+    """Return an exception, as a dict in wire order, with `value`'s own traceback or else the caller's stack."""
+    return {
+        "type": printed(error_type),
+        "message": _bounded(printed(value), MAX_MESSAGE_BYTES),
+        "traceback": _bounded(_stack_of(value), MAX_TRACEBACK_BYTES),
+        "time": time.time(),
+        "additional_data": {},
+    }
+
+
+def _bounded(text: str, limit_bytes: int) -> str:
+    """Return `text`, or its first and last part if it is over limit_bytes in UTF-8."""
+    data = clean(text).encode()
+    if len(data) <= limit_bytes:
+        return data.decode()
+    gap = "\n...\n"
+    half = (limit_bytes - len(gap)) // 2
+    # "ignore" drops the parts of characters at the two cuts.
+    return data[:half].decode("utf-8", "ignore") + gap + data[-half:].decode("utf-8", "ignore")
+
+
+def _stack_of(value: object) -> str:
+    try:
+        if isinstance(value, BaseException) and value.__traceback__ is not None:
+            return "".join(traceback.format_exception(value))
+        return "Stack (most recent call last):\n" + "".join(traceback.format_stack(_callers_frame()))
+    except Exception:
+        # A traceback calls the application's __str__ and reads its source files.
+        return ""
+
+
+def _callers_frame() -> FrameType | None:
+    frame: FrameType | None = sys._getframe(1)
+    while frame and str(frame.f_globals.get("__name__")).startswith(_OWN_MODULES):
+        frame = frame.f_back
+    return frame

@@ -1,0 +1,129 @@
+"""Compares what the demo's workers noted with what the backend has."""
+
+import json
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from epsagon_fast.backend.store import Store
+
+
+@dataclass
+class Noted:
+    """One trace as its worker noted it."""
+
+    package: str
+    events: set[str] = field(default_factory=set)
+    refused: int = 0
+
+
+@dataclass
+class Notes:
+    """All workers' notes."""
+
+    traces: dict[str, Noted] = field(default_factory=dict)
+    add_event_ns: int = 0
+    dumps_ns: int = 0
+
+    def read(self, path: str) -> None:
+        """Add one worker's notes; a line that its death cut short says nothing."""
+        if not os.path.exists(path):
+            return
+        costs = Counter[str]()
+        with open(path, encoding="utf-8") as lines:
+            for line in lines:
+                if line.endswith("\n"):
+                    self._take(json.loads(line), costs)
+        self.add_event_ns += costs["add_event_ns"]
+        self.dumps_ns += costs["dumps_ns"]
+
+    def _take(self, note: dict[str, Any], costs: "Counter[str]") -> None:
+        if "opened" in note:
+            self.traces[note["opened"]] = Noted(note["package"])
+        elif "event" in note:
+            trace = self.traces[note["trace"]]
+            trace.refused += note["refused"]
+            if not note["refused"]:
+                trace.events.add(note["event"])
+        else:
+            costs.update(add_event_ns=note["add_event_ns"] - costs["add_event_ns"])
+            costs.update(dumps_ns=note["dumps_ns"] - costs["dumps_ns"])
+
+
+@dataclass
+class Result:
+    """What became of everything that was pushed."""
+
+    opened: int
+    pushed: int
+    refused: int
+    duplicates: int
+    arrived: int = 0
+    delivered: int = 0
+    trimmed: int = 0
+    died: int = 0
+    exceptions: int = 0
+    missing: list[str] = field(default_factory=list)
+    too_big: Counter[str] = field(default_factory=Counter)
+    bytes_after: int = 0
+
+
+def compare(notes: Notes, store: Store) -> Result:
+    """Return the result. Missing is what was pushed and neither arrived nor was dropped as too big."""
+    result = Result(
+        opened=len(notes.traces),
+        pushed=sum(len(trace.events) for trace in notes.traces.values()),
+        refused=sum(trace.refused for trace in notes.traces.values()),
+        duplicates=store.counts()["duplicates"],
+    )
+    for trace_id, noted in notes.traces.items():
+        body = store.body(trace_id)
+        if body is None:
+            result.missing.append(f"the whole trace of {noted.package}")
+        else:
+            _add(result, noted, json.loads(body))
+            result.bytes_after += len(body)
+    return result
+
+
+def _add(result: Result, noted: Noted, trace: dict[str, Any]) -> None:
+    runner = next(event for event in trace["events"] if event["origin"] == "runner")
+    metadata = runner["resource"]["metadata"]
+    arrived = noted.events & {event["id"] for event in trace["events"]}
+    dropped = int(metadata.get("dropped_events", 0))
+    result.delivered += 1
+    result.arrived += len(arrived)
+    result.trimmed += metadata.get("is_trimmed") == "true"
+    result.exceptions += len(trace["exceptions"])
+    result.died += (runner["exception"] or {}).get("type") == "ProcessDied"
+    if dropped:
+        result.too_big[noted.package] = dropped
+    lost = len(noted.events) - len(arrived) - dropped
+    if lost > 0:
+        result.missing.append(f"{lost} events of {noted.package}")
+
+
+def table(result: Result, notes: Notes, bytes_before: int) -> str:
+    """Return what the demo prints at its end."""
+    too_big = ", ".join(f"{name} ({count})" for name, count in result.too_big.most_common())
+    ratio = notes.add_event_ns / notes.dumps_ns if notes.dumps_ns else 0.0
+    per_event = max(1, result.pushed)
+    rows = {
+        "traces opened": result.opened,
+        "traces delivered": result.delivered,
+        "  of them trimmed": result.trimmed,
+        "  closed for a dead worker": result.died,
+        "events pushed": result.pushed,
+        "events arrived": result.arrived,
+        "events dropped as too big": f"{sum(result.too_big.values())}" + (f": {too_big}" if too_big else ""),
+        "records refused": result.refused,
+        "syntax errors traced": result.exceptions,
+        "duplicates": result.duplicates,
+        "bytes before trimming": f"{bytes_before:,}",
+        "bytes after trimming": f"{result.bytes_after:,}",
+        "add_event": f"{notes.add_event_ns / per_event / 1000:.1f} us an event, {ratio:.2f} x orjson.dumps of it",
+        "missing": "; ".join(result.missing) or "0",
+    }
+    width = max(map(len, rows))
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())

@@ -1,0 +1,98 @@
+"""Starting and stopping the backend: a listening socket, a database, uvicorn."""
+
+import ipaddress
+import socket
+import threading
+from types import TracebackType
+from typing import Self
+
+import uvicorn
+
+from epsagon_fast.backend.app import application
+from epsagon_fast.backend.store import IN_MEMORY, Store
+
+# As many as the kernel allows by default: a client whose connection waits here is slow, one that is refused is broken.
+_BACKLOG = 4096
+# Longer than the pauses of a busy tracer, so that its connections are seldom closed under it.
+_KEEP_ALIVE_S = 60
+# A request that is not whole by then is given up when the backend stops.
+_LAST_REQUESTS_S = 3
+
+
+def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
+    """Return a listening TCP socket. Port 0: any free one. Raises OSError.
+
+    Clients can connect from now on; they are answered when a server runs on it.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+
+
+def url_of(listener: socket.socket) -> str:
+    """Return the URL under which a client on this machine finds a listening socket."""
+    host, port = listener.getsockname()[:2]
+    address = ipaddress.ip_address(host)
+    if address.is_unspecified:
+        host = "127.0.0.1" if address.version == 4 else "::1"
+    return f"http://[{host}]:{port}" if address.version == 6 else f"http://{host}:{port}"
+
+
+def http_server(store: Store) -> uvicorn.Server:
+    """Return the server, not running yet: `run(sockets=[listener])` serves until its `should_exit` is set."""
+    config = uvicorn.Config(
+        application(store),
+        # Named, or uvicorn takes whatever is installed, and each parser treats early answers in its own way.
+        http="h11",
+        loop="asyncio",
+        ws="none",
+        lifespan="off",
+        backlog=_BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=_LAST_REQUESTS_S,
+        access_log=False,
+        # The logging of the program around us is its own; problems still reach it on uvicorn's loggers.
+        log_config=None,
+        log_level=None,
+    )
+    return uvicorn.Server(config)
+
+
+class Backend:
+    """A backend that serves from a thread of this process, from its making until `stop` or the end of its `with`."""
+
+    def __init__(self, host: str = "127.0.0.1", port: int = 0, database: str = IN_MEMORY) -> None:
+        listener = listen(host, port)
+        try:
+            self.store = Store(database)
+        except BaseException:
+            listener.close()
+            raise
+        self.url = url_of(listener)
+        self.database = database
+        self._server = http_server(self.store)
+        serve = {"sockets": [listener]}
+        self._thread = threading.Thread(target=self._server.run, kwargs=serve, name="epsagon-backend", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Answer the requests that have begun, leave, and close the database. A second call does nothing."""
+        self._server.should_exit = True
+        self._thread.join()
+        self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def running(host: str = "127.0.0.1", port: int = 0, database: str = IN_MEMORY) -> Backend:
+    """Start a backend in a thread; use it in `with`, or call its `stop`.
+
+    port: 0 takes any free one. database: a path, or ":memory:". The result has `url`, `database` and `store`.
+    Raises OSError, sqlite3.Error, or ValueError for a database of something else.
+    """
+    return Backend(host, port, database)

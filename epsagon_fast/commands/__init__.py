@@ -1,0 +1,60 @@
+"""The command line `epsagon-fast`: one module per subcommand, imported when it is chosen.
+
+Each module has `add_arguments(parser) -> None` and `run(arguments) -> int`. Exit codes: 0, 1 failed, 2 wrong usage.
+"""
+
+import argparse
+import importlib
+from collections.abc import Sequence
+
+from epsagon_fast import __version__
+
+PROGRAM = "epsagon-fast"
+# The names of the modules, with what `--help` says of each.
+COMMANDS = {
+    "demo": "trace real work in several processes and check that all of it arrives",
+    "backend": "run a small backend on this machine that takes any token",
+    "status": "show the collector and what it has counted",
+    "doctor": "send one trace and show what became of it at each hop",
+    "collector": "run a collector in the foreground",
+    "stop": "ask the collector to finish and leave",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code.
+
+    argv: the arguments after the program's name; None: this process's. Wrong usage raises SystemExit(2), `--help` and
+    `--version` raise SystemExit(0), as argparse does.
+    """
+    chosen = _parser().parse_args(argv)
+    command = importlib.import_module(f"{__name__}.{chosen.command}")
+    parser = argparse.ArgumentParser(
+        prog=f"{PROGRAM} {chosen.command}",
+        description=command.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command.add_arguments(parser)
+    try:
+        return int(command.run(parser.parse_args(chosen.arguments)))
+    except KeyboardInterrupt:
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    width = max(map(len, COMMANDS))
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        usage="%(prog)s [--help] [--version] COMMAND ...",
+        epilog="commands:\n" + "\n".join(f"  {name:{width}}  {does}" for name, does in COMMANDS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="see below; each has a --help")
+    # Left to the command's own parser, so that only the chosen command is imported.
+    rest = parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    # Else a missing COMMAND is reported as two missing arguments.
+    rest.required = False
+    return parser

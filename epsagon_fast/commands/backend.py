@@ -1,0 +1,89 @@
+"""Run a small backend on this machine. It takes traces with any token and keeps them in a SQLite file.
+
+Stop it with Ctrl-C or SIGTERM.
+"""
+
+import argparse
+import os
+import signal
+import socket
+import sqlite3
+import sys
+
+from epsagon_fast.config import Config
+
+_INSTALL = "pip install 'epsagon-fast[backend]'"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `epsagon-fast backend`."""
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=_port, default=8686, help="0 takes any free one (default: %(default)s)")
+    parser.add_argument(
+        "--database",
+        metavar="PATH",
+        help="SQLite file, made if missing; ':memory:': none (default: backend.sqlite in $EPSAGON_STATE_DIR,"
+        " else in $XDG_STATE_HOME/epsagon-fast, else in ~/.local/state/epsagon-fast)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until SIGINT or SIGTERM; return 0, or 1 if it cannot start."""
+    try:
+        from epsagon_fast.backend import server
+    except ModuleNotFoundError as error:
+        return _fail(f"{error}; the backend needs an extra: {_INSTALL}")
+    try:
+        listener = server.listen(arguments.host, arguments.port)
+    except (OSError, UnicodeError) as error:
+        # A UnicodeError: the host is no name at all. An OSError's strerror also names the address.
+        reason = getattr(error, "strerror", None) or error
+        return _fail(f"cannot listen: {reason}; --host and --port choose another place")
+    with listener:
+        return _serve(listener, arguments.database)
+
+
+def _serve(listener: socket.socket, database: str | None) -> int:
+    from epsagon_fast.backend import server, store
+
+    try:
+        path = _default_database() if database is None else database
+        traces = store.Store(path)
+    except (OSError, sqlite3.Error, ValueError) as error:
+        return _fail(f"cannot use the database: {error}")
+    with traces:
+        uvicorn = server.http_server(traces)
+        # uvicorn sets these too, but only once it runs, and raises the signal again when it has finished: without ours
+        # that would end in a traceback or in an exit code other than 0.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, uvicorn.handle_exit)
+        _announce(server.url_of(listener), path)
+        uvicorn.run(sockets=[listener])
+    return 0
+
+
+def _announce(url: str, path: str) -> None:
+    print(f"# Keeping traces in {path}. To send some here, paste this where your program starts:")
+    print(f"export EPSAGON_COLLECTOR_URL={url}")
+    # Any token is taken, but without one the tracer is off.
+    print("export EPSAGON_TOKEN=local", flush=True)
+
+
+def _default_database() -> str:
+    # disable: a backend sends nothing, so it need not warn of a missing token.
+    directory = Config(disable=True).resolve().state_dir
+    if not directory:
+        raise ValueError("there is no home directory to keep it in; --database names a file")
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    return os.path.join(directory, "backend.sqlite")
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and int(text) < 65536):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: 0 to 65535")
+    return int(text)
+
+
+def _fail(reason: str) -> int:
+    print(f"epsagon-fast backend: {reason}", file=sys.stderr)
+    return 1

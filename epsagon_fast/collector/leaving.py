@@ -52,9 +52,12 @@ class Leaving:
         if self._alone_since is None:
             self._alone_since = now
         alone_s = now - self._alone_since
+        if self._asked is not None:
+            # What a sick backend does not take waits in the journal for the next collector.
+            return loop.delivery.pending == 0
         if loop.unsettled:
             return alone_s > BACKLOG_S
-        return self._asked is not None or loop.gone or alone_s >= self._linger_s
+        return loop.gone or alone_s >= self._linger_s
 
 
 def linger_s() -> float:

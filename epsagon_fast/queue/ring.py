@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING, Final
 from epsagon_fast.queue import layout
 from epsagon_fast.queue.layout import *  # noqa: F403
 
+__all__ = ["IMPLEMENTATION", "Consumer", "Mapping", "Producer", "create"]
+
 # What posix_fallocate answers where a filesystem or a C library has none.
 _NOT_SUPPORTED = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
@@ -50,9 +52,9 @@ IMPLEMENTATION: Final = _pick()
 if TYPE_CHECKING or IMPLEMENTATION == "compiled":
     from epsagon_fast.queue._ring import Consumer, Mapping, Producer
 else:
-    from epsagon_fast.queue._pure import PureConsumer as Consumer  # noqa: F401
-    from epsagon_fast.queue._pure import PureMapping as Mapping  # noqa: F401
-    from epsagon_fast.queue._pure import PureProducer as Producer  # noqa: F401
+    from epsagon_fast.queue._pure import PureConsumer as Consumer
+    from epsagon_fast.queue._pure import PureMapping as Mapping
+    from epsagon_fast.queue._pure import PureProducer as Producer
 
 
 def create(

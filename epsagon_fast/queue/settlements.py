@@ -9,6 +9,7 @@ from collections import OrderedDict
 
 from epsagon_fast.protocol import OUTCOMES, Outcome
 from epsagon_fast.queue import layout, ring
+from epsagon_fast.queue.no_ring import NoRing
 
 REASON_BYTES = 28
 # Trace id, position of the outcome in protocol.OUTCOMES, reason in ASCII.
@@ -32,7 +33,7 @@ def _offset(number: int) -> int:
 class Settlements:
     """The worker's view: the answers of one ring, read as they come."""
 
-    def __init__(self, page: ring.Mapping) -> None:
+    def __init__(self, page: ring.Mapping | NoRing) -> None:
         self._page = page
         self._read = 0
         self._known: OrderedDict[bytes, Outcome] = OrderedDict()

@@ -1,8 +1,14 @@
 """All hypothesis strategies, by the part of the package they serve."""
 
-from hypothesis import strategies as st
+import collections
+from typing import Any
 
-from epsagon_fast.protocol import Kind
+import orjson
+from hostile import Box, BrokenMapping, Colour, Count, Loud, ViewOf, Word
+from hypothesis import strategies as st
+from records import added, event, exception_fields, label, opened, own_runner, record
+
+from epsagon_fast.protocol import ErrorCode, Kind, Record
 from epsagon_fast.queue import layout
 
 
@@ -21,3 +27,237 @@ def damage() -> st.SearchStrategy[list[tuple[int, bytes]]]:
     position = st.tuples(st.sampled_from((layout.HEAD, layout.TAIL)), near)
     data = st.tuples(st.integers(layout.HEADER_BYTES, layout.HEADER_BYTES + 1000), st.binary(min_size=1, max_size=24))
     return st.lists(slot | position | data, min_size=1, max_size=3)
+
+
+def sized_texts(*sizes: int) -> st.SearchStrategy[str]:
+    """Texts of about these many bytes: characters of one to four bytes, what JSON escapes, JSON to be masked."""
+    pieces = st.sampled_from(["x", "é", "€", "😀", '"', "\\", "\n", '{"secret":"s"}', '\\"}'])
+    return st.builds(lambda piece, size: piece * (size // len(piece.encode())), pieces, st.sampled_from(sizes))
+
+
+def exceptions() -> st.SearchStrategy[dict[str, Any]]:
+    """Exceptions with tracebacks on both sides of the length from which they are cut."""
+    return st.builds(exception_fields, sized_texts(0, 9, 200), sized_texts(0, 0, 0, 90, 90, 4095, 4096, 4097, 9000))
+
+
+def metadata() -> st.SearchStrategy[dict[str, str]]:
+    """Metadata that trimming keeps, that it takes away, and that is masked, in any order."""
+    weak = st.tuples(st.sampled_from(["weak", "is_trimmed", "secret", "Region"]), sized_texts(0, 9, 300, 2000))
+    strong = st.tuples(st.sampled_from(["region", "item_hash", "labels"]), sized_texts(0, 9, 50))
+    return st.lists(weak | weak | strong, max_size=4).map(dict)
+
+
+def trace_records() -> st.SearchStrategy[list[Record]]:
+    """A trace without its CLOSE: with a runner of its own, with one or two among its events, or with none."""
+    runners = st.none() | metadata().map(lambda fields: own_runner(**fields))
+    events = st.builds(
+        lambda number, origin, exception, fields: added(event(number, origin, exception, **fields)),
+        st.integers(0, 999),
+        st.sampled_from(["sdk"] * 5 + ["runner"]),
+        st.none() | st.none() | exceptions(),
+        metadata(),
+    )
+    values = sized_texts(0, 9, 9, 90, 90, 900, 5000) | st.integers(0, 99) | st.booleans()
+    labels = st.builds(label, st.sampled_from("abc"), values)
+    errors = exceptions().map(lambda fields: record(Kind.ERROR, fields))
+    thrown = exceptions().map(lambda fields: record(Kind.EXCEPTION, fields))
+    news = metadata().map(lambda fields: record(Kind.RUNNER, {"resource": {"metadata": fields}}))
+    later = st.lists(st.one_of(*[events] * 6, thrown, labels, errors, news), max_size=40)
+    return st.builds(_with_limit, runners, st.sampled_from([[], ["secret"]]), later, st.sampled_from([120, 400, 1500]), st.integers(1, 110))
+
+
+def _with_limit(runner: Any, ignored_keys: list[str], later: list[Record], base: int, percent: int) -> list[Record]:
+    """Give a limit that means something to these records: so many percent of all they hold."""
+    size = len(orjson.dumps(runner)) + sum(len(each.payload) for each in later)
+    limit = base + size * percent // 100
+    return [opened(runner, max_trace_size_bytes=limit, ignored_keys=ignored_keys), *later]
+
+
+def wild_text() -> st.SearchStrategy[str]:
+    """Text of every kind of character, lone surrogates too, which st.text() alone never makes."""
+    special = st.sampled_from(["\ud800", "\udfff", "\ud83d\ude00", '"', "\\", "\0", "\x85", "\u2028", "é", "€", "😀"])
+    return st.lists(special | st.text(max_size=5), max_size=5).map("".join)
+
+
+def anything() -> st.SearchStrategy[Any]:
+    """Whatever a program may hand over: scalars of the standard library, objects that fail, nested in each other."""
+    scalars = st.one_of(
+        st.none() | st.booleans() | st.integers() | st.integers(2**63 - 2, 2**70) | st.floats() | wild_text(),
+        st.binary(max_size=20) | st.decimals() | st.fractions() | st.complex_numbers() | st.uuids(),
+        st.datetimes() | st.dates() | st.times() | st.timedeltas(),
+        wild_text().map(Word) | st.integers(-5, 5).map(Count) | st.sampled_from(Colour),
+        st.builds(Loud) | st.builds(BrokenMapping) | st.builds(object) | st.builds(ValueError, wild_text()),
+        st.sampled_from([int, ..., len, range(3), Loud, memoryview(b"x"), bytearray(b"\xff")]),
+    )
+    return st.recursive(scalars, _containers, max_leaves=15)
+
+
+def _containers(content: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    keys = (
+        st.none() | st.booleans() | st.integers() | st.floats() | wild_text() | st.binary() | st.tuples(st.integers())
+    )
+    members = st.dictionaries(keys | wild_text().map(Word) | st.sampled_from(Colour), content, max_size=4)
+    listed = st.lists(content, max_size=4)
+    return st.one_of(
+        listed,
+        listed.map(tuple),
+        listed.map(collections.deque),
+        members,
+        members.map(ViewOf),
+        content.map(Box),
+        st.frozensets(st.integers() | st.text(max_size=3), max_size=3),
+    )
+
+
+def json_shaped() -> st.SearchStrategy[Any]:
+    """What JSON can say exactly; ints also over 64 bits."""
+    scalars = st.none() | st.booleans() | st.integers() | st.text()
+    return st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+
+
+def _or_anything(right: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Mostly what a field takes, else anything: else hardly one event in a thousand has a good field."""
+    return st.one_of(right, right, right, anything())
+
+
+def loose_exceptions() -> st.SearchStrategy[Any]:
+    """The fields of an exception: some absent, some wrong, some unknown to the wire."""
+    fields = {
+        "type": _or_anything(wild_text()),
+        "message": _or_anything(wild_text()),
+        "traceback": _or_anything(wild_text()),
+        "time": _or_anything(st.floats() | st.integers()),
+        "additional_data": _or_anything(st.dictionaries(wild_text(), anything(), max_size=3)),
+        "unknown": anything(),
+    }
+    return st.fixed_dictionaries({}, optional=fields)
+
+
+def loose_events() -> st.SearchStrategy[Any]:
+    """Events as a program may build them: fields absent, in any order, wrong, unknown to the wire."""
+    resource = {
+        "name": _or_anything(wild_text()),
+        "type": _or_anything(wild_text()),
+        "operation": _or_anything(wild_text()),
+        "metadata": _or_anything(st.dictionaries(wild_text(), wild_text() | anything(), max_size=4)),
+        "unknown": anything(),
+    }
+    fields = {
+        "id": _or_anything(wild_text()),
+        "start_time": _or_anything(st.floats() | st.integers()),
+        "resource": _or_anything(st.fixed_dictionaries({}, optional=resource)),
+        "origin": _or_anything(st.sampled_from(["runner", "sdk"])),
+        "duration": _or_anything(st.floats() | st.integers()),
+        "error_code": _or_anything(st.integers(-1, 7) | st.sampled_from(ErrorCode)),
+        "exception": _or_anything(st.none() | loose_exceptions()),
+        "unknown": anything(),
+    }
+    return (
+        st.fixed_dictionaries({}, optional=fields) | st.fixed_dictionaries({}, optional=fields).map(ViewOf) | anything()
+    )
+
+
+def complete_events() -> st.SearchStrategy[dict[str, Any]]:
+    """Events with every field, in wire order and of the right type; NaN and infinities among the numbers."""
+    text = st.text(max_size=10)
+    resource = {"name": text, "type": text, "operation": text, "metadata": st.dictionaries(text, text, max_size=5)}
+    number = st.floats() | st.integers(-(2**63), 2**63 - 1)
+    return st.fixed_dictionaries(
+        {
+            "id": text,
+            "start_time": number,
+            "resource": st.fixed_dictionaries(resource),
+            "origin": st.sampled_from(["runner", "sdk", ""]),
+            "duration": number,
+            "error_code": st.integers(-(2**31), 2**31 - 1),
+            "exception": st.none(),
+        }
+    )
+
+
+def spaces() -> st.SearchStrategy[str]:
+    """White space as JSON allows it between tokens; mostly none."""
+    return st.sampled_from(["", "", "", "", " ", "\n", "\t\r\n  "])
+
+
+# As JSON text: every escape, characters of one to four bytes, runs around the 16, 32 and 64 bytes of a block.
+STRING_PIECES = (
+    *("\\" + letter for letter in '"\\/bfnrt'),
+    *("\\u0022", "\\u005C", "\\ud83d\\ude00", "\\uDC00", "\\u0000"),
+    *(" ", "a", "{", "}", "[", "]", ",", ":", "\x7f", "\x85", "é", "\u2028", "日", "😀"),
+    *("a" * n for n in (7, 14, 15, 16, 31, 47, 60, 61, 62, 63, 64)),
+    *("\\\\" * n for n in (2, 7, 8, 16, 31, 32)),
+)
+
+
+def string_texts() -> st.SearchStrategy[str]:
+    """A string as JSON text."""
+    return st.lists(st.sampled_from(STRING_PIECES), max_size=5).map(lambda pieces: '"' + "".join(pieces) + '"')
+
+
+def key_texts(*names: str) -> st.SearchStrategy[str]:
+    """One of these names as JSON text, some of its letters as escapes; or any string."""
+
+    def spell(name: str, escaped: int) -> str:
+        letters = (f"\\u{ord(c):04X}" if escaped >> i & 1 else c for i, c in enumerate(name))
+        return '"' + "".join(letters) + '"'
+
+    spelled = st.builds(spell, st.sampled_from(names), st.sampled_from([0, 0, 0, 1, 2, 2**8, 2**16 - 1]))
+    return spelled | string_texts()
+
+
+def member_texts(keys: st.SearchStrategy[str], values: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    """A member of an object as JSON text."""
+    return st.builds(lambda key, space, value: f"{key}{space}:{space}{value}", keys, spaces(), values)
+
+
+def container_texts(brackets: str, parts: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    """An object or an array as JSON text. Keys may come twice."""
+
+    def join(parts: list[str], space: str, inner: str) -> str:
+        return brackets[0] + inner + f"{space},{inner}".join(parts) + space + brackets[1]
+
+    return st.builds(join, st.lists(parts, max_size=4), spaces(), spaces())
+
+
+def value_texts() -> st.SearchStrategy[str]:
+    """Any value as JSON text."""
+    scalars = ("null", "true", "false", "0", "-1", "1.5E+10", "-0.0e-1", "9" * 5000)
+    containers = ("[]", "{ }", "[[{}], [[]]\n]", '{"region":"]}","a":[{"metadata":{"b":"\\""}}]}', '["\\\\",{"\\"}":0}]')
+    return st.sampled_from(scalars + containers) | string_texts()
+
+
+def metadata_members() -> st.SearchStrategy[str]:
+    """A member of some metadata as JSON text: strong, nearly strong, or neither."""
+    names = ("region", "labels", "aws_account", "request_trace_id", "metadata", "resource", "regio", "region2", "")
+    return member_texts(key_texts(*names), value_texts())
+
+
+def event_texts() -> st.SearchStrategy[bytes]:
+    """An event as JSON: mostly with metadata where it belongs, also in wrong places, of a wrong type, twice or nowhere."""
+    metadata = container_texts("{}", metadata_members())
+    # One in three is something else.
+    resource = container_texts("{}", member_texts(key_texts("name", "metadata", "metadata"), metadata | value_texts()))
+    event = container_texts("{}", member_texts(key_texts("id", "resource", "resource"), resource | value_texts()))
+    return st.builds(lambda event, space: (space + event + space).encode(), event | event | value_texts(), spaces())
+
+
+def framed_metadata() -> st.SearchStrategy[tuple[str, list[str], str]]:
+    """An event in three parts: the text before its metadata, the members of that, the text behind it."""
+    outer = st.lists(member_texts(key_texts("id", "metadata"), value_texts()), max_size=3)
+    inner = st.lists(member_texts(key_texts("name", "resource"), value_texts()), max_size=3)
+    later = st.lists(member_texts(key_texts("metadata", "resource", "origin"), value_texts()), max_size=2)
+
+    def frame(outer: list[str], inner: list[str], later: list[str], space: str) -> tuple[str, str]:
+        path = [*outer, f'"resource"{space}:{space}{{' + ",".join([*inner, f'"metadata":{space}'])]
+        behind = "".join("," + member for member in later)
+        return space + "{" + ",".join(path), f"{space}{behind}}}{behind}{space}}}"
+
+    frames = st.builds(frame, outer, inner, later, spaces())
+    members = st.lists(metadata_members(), max_size=5)
+    return st.builds(lambda frame, members: (frame[0], members, frame[1]), frames, members)
+
+
+def traces() -> st.SearchStrategy[list[bytes]]:
+    """Events of one trace."""
+    return st.lists(event_texts(), max_size=5)

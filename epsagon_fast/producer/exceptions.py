@@ -8,7 +8,7 @@ from typing import Any
 
 from epsagon_fast.producer.plain import clean, printed
 
-# UTF-8 bytes; of what is longer the first and the last half stay. A recursion's traceback says the same thing a thousand
+# UTF-8 bytes; of what is longer the first and the last half stay. A recursion's traceback says one thing a thousand
 # times, and what caused it stands at the ends. Trimming cuts tracebacks but no messages, so those are kept shorter.
 MAX_TRACEBACK_BYTES = 64 * 1024
 MAX_MESSAGE_BYTES = 16 * 1024

@@ -50,12 +50,13 @@ def json_bytes(value: object) -> bytes:
         return _walked(value)
 
 
-def metadata_text(value: object) -> str:
+def metadata_text(value: Any) -> str:
     """Return a metadata value: a string as it is, another value as its JSON text.
 
     What is a string in JSON (a UUID, a date, bytes) comes without the quotes.
     """
-    if isinstance(value, str):
+    # isinstance would ask the object for its __class__, which may fail.
+    if issubclass(type(value), str):
         return clean(value)
     text = json_bytes(value)
     if text.startswith(b'"'):

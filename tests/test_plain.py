@@ -1,0 +1,206 @@
+"""Any Python value becomes valid JSON in valid UTF-8."""
+
+import collections
+import contextlib
+import datetime
+import decimal
+import json
+import re
+import sys
+import uuid
+from typing import Any
+
+import orjson
+import pytest
+from hostile import Box, BrokenMapping, Colour, Count, Loud, ViewOf, Word
+from hypothesis import example, given
+from strategies import anything, json_shaped, wild_text
+
+from epsagon_fast.producer.plain import CUT, MAX_DEPTH, MAX_VALUES, clean, json_bytes, metadata_text, printed
+
+
+def strictly(data: bytes) -> Any:
+    """Parse JSON as the standard says it: no NaN, valid UTF-8."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads(data.decode("utf-8"), parse_constant=refuse)
+
+
+def nested(levels: int, innermost: Any = 1) -> Any:
+    for _ in range(levels):
+        innermost = [innermost]
+    return innermost
+
+
+@given(anything())
+@example(nested(300))
+@example({2**70: Loud()})
+@example([float("nan"), {float("inf"): 2**64}])
+def test_anything_becomes_valid_json(value: Any) -> None:
+    strictly(json_bytes(value))
+    strictly(json.dumps(metadata_text(value)).encode())
+    metadata_text(value).encode()
+
+
+@given(json_shaped())
+def test_what_is_json_already_keeps_its_value(value: Any) -> None:
+    assert strictly(json_bytes(value)) == value
+
+
+@given(wild_text())
+@example("\ud83d")
+@example("a\ud83d\ude00\ude00")
+def test_each_lone_surrogate_becomes_a_replacement_character(text: str) -> None:
+    joined = re.sub("[\ud800-\udbff][\udc00-\udfff]", _pair, text)
+    assert clean(text) == re.sub("[\ud800-\udfff]", "\ufffd", joined)
+
+
+def _pair(found: re.Match[str]) -> str:
+    high, low = found[0]
+    return chr(0x10000 + ((ord(high) - 0xD800) << 10) + (ord(low) - 0xDC00))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("as it is", "as it is"),
+        ("", ""),
+        (Word("word"), "word"),
+        (None, "null"),
+        (True, "true"),
+        (7, "7"),
+        (Count(7), "7"),
+        (2**70, str(2**70)),
+        (-(2**70), str(-(2**70))),
+        (1.5, "1.5"),
+        (float("nan"), "null"),
+        (float("-inf"), "null"),
+        ([1, "a", None], '[1,"a",null]'),
+        ((1, 2), "[1,2]"),
+        ({"a": {"b": 2}}, '{"a":{"b":2}}'),
+        ({1: 2, None: 3, False: 4.5}, '{"1":2,"null":3,"false":4.5}'),
+        ({(1, 2): 3}, '{"[1,2]":3}'),
+        ({b"k": 1, Colour.RED: 2}, '{"k":1,"red":2}'),
+        ({"n": 2**70, "f": float("inf")}, '{"n":1180591620717411303424,"f":null}'),
+        (ViewOf({"a": 1}), '{"a":1}'),
+        (collections.deque([1, 2]), "[1,2]"),
+        (collections.OrderedDict(a=1), '{"a":1}'),
+        ({3}, "[3]"),
+        (b"ab\xff", "ab\ufffd"),
+        (bytearray(b"ab"), "ab"),
+        (memoryview(b"ab"), "ab"),
+        (decimal.Decimal("1.50"), "1.50"),
+        (datetime.datetime(2026, 11, 1, 12, 30), "2026-11-01T12:30:00"),
+        ([datetime.date(2026, 11, 1), 2**70], f'["2026-11-01",{2**70}]'),
+        (uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+        (Box(1), '{"content":1}'),
+        ([Box(b"x"), 2**70], f'[{{"content":"x"}},{2**70}]'),
+        (Colour.RED, "red"),
+        (Colour.LIST, '["a",1]'),
+        (ValueError("said"), "said"),
+        (range(3), "range(0, 3)"),
+        (int, "<class 'int'>"),
+        ("\ud800", "\ufffd"),
+        (["\ud800"], '["\ufffd"]'),
+        ({"\ud800": 1}, '{"\ufffd":1}'),
+    ],
+    ids=repr,
+)
+def test_a_metadata_value_is_a_string_or_its_json_text(value: Any, text: str) -> None:
+    assert metadata_text(value) == text
+
+
+def test_a_value_that_cannot_be_printed_is_named_by_its_type() -> None:
+    assert re.fullmatch(r"<hostile\.Loud object at 0x[0-9a-f]+>", metadata_text(Loud()))
+    assert metadata_text([BrokenMapping()]).startswith('["<hostile.BrokenMapping object at')
+
+
+def test_a_broken_part_leaves_the_rest() -> None:
+    text = metadata_text({"good": 1, "bad": BrokenMapping(), "loud": Loud(), "more": 2**70})
+    assert strictly(text.encode()) | {"bad": 0, "loud": 0} == {"good": 1, "bad": 0, "loud": 0, "more": 2**70}
+
+
+def test_a_generator_is_not_consumed() -> None:
+    numbers = (number for number in range(3))
+    metadata_text({"numbers": numbers})
+    assert list(numbers) == [0, 1, 2]
+
+
+def test_a_value_inside_itself_is_cut_there() -> None:
+    values: list[Any] = [1]
+    values.append(values)
+    assert strictly(json_bytes(values)) == [1, CUT]
+    members: dict[str, Any] = {}
+    members["again"] = ViewOf(members)
+    assert CUT in json_bytes(members).decode()
+
+
+def test_a_value_twice_in_another_is_written_twice() -> None:
+    shared = [2**70]
+    assert strictly(json_bytes([shared, shared])) == [[2**70], [2**70]]
+
+
+def test_what_orjson_refuses_is_cut_at_a_depth() -> None:
+    text = json_bytes(nested(300))
+    assert text == b"[" * MAX_DEPTH + b'"..."' + b"]" * MAX_DEPTH
+    assert json_bytes(nested(200)) == b"[" * 200 + b"1" + b"]" * 200
+
+
+def test_objects_that_all_name_each_other_are_cut_and_not_followed_for_ever() -> None:
+    """Twenty of them have more than 10**18 paths."""
+    friends: list[Box] = [Box([]) for _ in range(20)]
+    for one in friends:
+        one.content = [other for other in friends if other is not one]
+    data = json_bytes(friends)
+    strictly(data)
+    assert CUT.encode() in data
+    assert len(data) < 50 * MAX_VALUES
+
+
+def test_a_long_list_that_orjson_refuses_is_cut() -> None:
+    assert len(strictly(json_bytes([2**70] * (2 * MAX_VALUES)))) == MAX_VALUES - 1
+    assert len(strictly(json_bytes({str(n): 2**70 for n in range(2 * MAX_VALUES)}))) <= MAX_VALUES
+
+
+def test_an_int_of_more_digits_than_python_prints_is_hexadecimal() -> None:
+    assert metadata_text(10**5000) == hex(10**5000)
+    assert strictly(json_bytes({"n": 10**5000})) == {"n": hex(10**5000)}
+
+
+def test_the_recursion_limit_is_not_the_applications_problem() -> None:
+    outcomes = []
+
+    def descend() -> None:
+        with contextlib.suppress(RecursionError):
+            descend()
+        # On the way up there is a little more room in every frame: from none at all to plenty.
+        try:
+            outcomes.append(json_bytes({"n": 2**70, "deep": nested(50)}))
+        except RecursionError:
+            # Not even the call itself had room.
+            outcomes.append(b"null")
+
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(400)
+    try:
+        descend()
+    finally:
+        sys.setrecursionlimit(limit)
+    assert len(outcomes) > 200
+    for outcome in outcomes:
+        strictly(outcome)
+    assert strictly(outcomes[-1]) == {"n": 2**70, "deep": nested(50)}
+
+
+def test_printed_never_fails() -> None:
+    class Worse:
+        @property
+        def __class__(self) -> type:  # type: ignore[override]
+            raise RuntimeError("no class")
+
+        __str__ = __repr__ = None  # type: ignore[assignment]
+
+    assert "Worse" in printed(Worse())
+    strictly(orjson.dumps(metadata_text(Worse())))

@@ -8,7 +8,7 @@ from hostile import Box, BrokenMapping, Colour, Count, Loud, ViewOf, Word
 from hypothesis import strategies as st
 from records import added, event, exception_fields, label, opened, own_runner, record
 
-from epsagon_fast.protocol import ErrorCode, Kind, Record
+from epsagon_fast.protocol import EVENT_FIELDS, RESOURCE_FIELDS, ErrorCode, Kind, Record
 from epsagon_fast.queue import layout
 
 
@@ -62,8 +62,11 @@ def trace_records() -> st.SearchStrategy[list[Record]]:
     errors = exceptions().map(lambda fields: record(Kind.ERROR, fields))
     thrown = exceptions().map(lambda fields: record(Kind.EXCEPTION, fields))
     news = metadata().map(lambda fields: record(Kind.RUNNER, {"resource": {"metadata": fields}}))
-    later = st.lists(st.one_of(*[events] * 6, thrown, labels, errors, news), max_size=40)
-    return st.builds(_with_limit, runners, st.sampled_from([[], ["secret"]]), later, st.sampled_from([120, 400, 1500]), st.integers(1, 110))
+    any_of = st.one_of(*[events] * 6, thrown, labels, errors, news)
+    # Left alone, hypothesis makes few long lists.
+    later = st.sampled_from([0, 5, 20]).flatmap(lambda size: st.lists(any_of, min_size=size, max_size=size + 20))
+    keys = st.sampled_from([[], ["secret"]])
+    return st.builds(_with_limit, runners, keys, later, st.sampled_from([120, 400, 1500]), st.integers(1, 110))
 
 
 def _with_limit(runner: Any, ignored_keys: list[str], later: list[Record], base: int, percent: int) -> list[Record]:
@@ -160,19 +163,13 @@ def loose_events() -> st.SearchStrategy[Any]:
 def complete_events() -> st.SearchStrategy[dict[str, Any]]:
     """Events with every field, in wire order and of the right type; NaN and infinities among the numbers."""
     text = st.text(max_size=10)
-    resource = {"name": text, "type": text, "operation": text, "metadata": st.dictionaries(text, text, max_size=5)}
     number = st.floats() | st.integers(-(2**63), 2**63 - 1)
-    return st.fixed_dictionaries(
-        {
-            "id": text,
-            "start_time": number,
-            "resource": st.fixed_dictionaries(resource),
-            "origin": st.sampled_from(["runner", "sdk", ""]),
-            "duration": number,
-            "error_code": st.integers(-(2**31), 2**31 - 1),
-            "exception": st.none(),
-        }
-    )
+    code = st.integers(-(2**31), 2**31 - 1)
+    # In order, which fixed_dictionaries does not keep.
+    resource = st.tuples(text, text, text, st.dictionaries(text, text, max_size=5))
+    resource_of = resource.map(lambda values: dict(zip(RESOURCE_FIELDS, values, strict=True)))
+    event = st.tuples(text, number, resource_of, st.sampled_from(["runner", "sdk", ""]), number, code, st.none())
+    return event.map(lambda values: dict(zip(EVENT_FIELDS, values, strict=True)))
 
 
 def spaces() -> st.SearchStrategy[str]:
@@ -223,7 +220,13 @@ def container_texts(brackets: str, parts: st.SearchStrategy[str]) -> st.SearchSt
 def value_texts() -> st.SearchStrategy[str]:
     """Any value as JSON text."""
     scalars = ("null", "true", "false", "0", "-1", "1.5E+10", "-0.0e-1", "9" * 5000)
-    containers = ("[]", "{ }", "[[{}], [[]]\n]", '{"region":"]}","a":[{"metadata":{"b":"\\""}}]}', '["\\\\",{"\\"}":0}]')
+    containers = (
+        "[]",
+        "{ }",
+        "[[{}], [[]]\n]",
+        '{"region":"]}","a":[{"metadata":{"b":"\\""}}]}',
+        '["\\\\",{"\\"}":0}]',
+    )
     return st.sampled_from(scalars + containers) | string_texts()
 
 
@@ -261,3 +264,14 @@ def framed_metadata() -> st.SearchStrategy[tuple[str, list[str], str]]:
 def traces() -> st.SearchStrategy[list[bytes]]:
     """Events of one trace."""
     return st.lists(event_texts(), max_size=5)
+
+
+def damaged(text: bytes) -> st.SearchStrategy[bytes]:
+    """`text` with a stretch of it replaced by something else: often still JSON, hardly ever what it was."""
+    news = st.sampled_from([b"", b"0", b"null", b"[]", b"{}", b'""', b'":"', b",", b"}", b"\\ud800", b"1e999", b"NaN"])
+    return st.builds(
+        lambda start, length, new: text[:start] + new + text[start + length :],
+        st.integers(0, len(text)),
+        st.integers(0, 40),
+        news | st.binary(max_size=8),
+    )

@@ -1,8 +1,68 @@
+import os
+from collections import Counter
+from collections.abc import Iterator
+
 import pytest
+from fakes import FakeQueue
+from hypothesis import settings
+from places import Place
 from rings import TWINS, Twin
+
+from epsagon_fast import config
+from epsagon_fast.backend import Backend, running
+from epsagon_fast.producer import current, exit, lifecycle, process
+
+# No outcome may hang on how busy the machine is.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(params=TWINS, ids=lambda twin: twin.name)
 def twin(request: pytest.FixtureRequest) -> Twin:
     """Each implementation of the ring in turn. Without the extension the tests cannot be collected: no skip."""
     return request.param
+
+
+@pytest.fixture
+def untraced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process that never traced anything, and whose environment says nothing about it."""
+    for name in [name for name in os.environ if "EPSAGON" in name or name == "AWS_REGION"]:
+        monkeypatch.delenv(name)
+    for module, name, value in (
+        (process, "_in_force", None),
+        (process, "_is_shut_down", False),
+        (process, "_first_use", None),
+        (process, "_early_refusals", Counter()),
+        (process, "open_traces", {}),
+        (process, "captures", []),
+        (current, "_global", {}),
+        (config, "_warned", {}),
+        (exit, "register", lambda timeout_s: None),
+    ):
+        monkeypatch.setattr(module, name, value)
+
+
+@pytest.fixture
+def queue(untraced: None, monkeypatch: pytest.MonkeyPatch) -> FakeQueue:
+    """A queue without processes and files. Tracing is enabled, with a token and a backend that nobody asks."""
+    fake = FakeQueue()
+    for module in (process, lifecycle):
+        monkeypatch.setattr(module, "writers", fake)
+    monkeypatch.setenv("EPSAGON_TOKEN", "secret-token")
+    monkeypatch.setenv("EPSAGON_COLLECTOR_URL", "http://127.0.0.1:1")
+    return fake
+
+
+@pytest.fixture
+def backend() -> Iterator[Backend]:
+    """The embedded backend, in a thread: `url`, and `store` with what has arrived."""
+    with running() as server:
+        yield server
+
+
+@pytest.fixture
+def place(backend: Backend) -> Iterator[Place]:
+    """A runtime directory of its own that leads to `backend`; its collectors are ended after the test."""
+    own = Place(backend.url)
+    yield own
+    own.close()

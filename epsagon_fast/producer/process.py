@@ -52,7 +52,6 @@ open_traces: dict[bytes, "Tracer"] = {}
 captures: list[Writer] = []
 # Refusals from before there was a ring to count them in.
 _early_refusals: Counter[str] = Counter()
-_reasons_logged: dict[str, object] = {}
 
 
 def init(asked: Config) -> ResolvedConfig:
@@ -148,8 +147,7 @@ def own_traces() -> list["Tracer"]:
 def report(writer: Writer) -> None:
     """Log each new reason for which a trace was not simply delivered. Reads memory only."""
     for _trace_id, outcome in writer.recent_settlements():
-        if outcome.reason and outcome != Outcome.DELIVERED and outcome.reason not in _reasons_logged:
-            _reasons_logged[outcome.reason] = outcome
+        if outcome.reason and outcome != Outcome.DELIVERED:
             warn_once(f"settled:{outcome.reason}", "A trace was %s: %s", outcome.name.lower(), outcome.reason)
 
 

@@ -22,6 +22,7 @@ from epsagon_fast.queue.layout import FOREIGN, PUSHED
 
 from . import encoding, process
 from . import exit as leaving
+from .encoding import encode_event
 from .waiting import pauses
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ class Tracer:
         if not self._recording:
             self._refuse()
             return
-        payload, flags, malformed = encoding.encode_event(event)
+        payload, flags, malformed = encode_event(event)
         if len(payload) > self._event_limit_bytes and not (payload := self._stripped(payload)):
             return
         if flags and self._runner is None:
@@ -254,7 +255,7 @@ class Tracer:
         process.report(writer)
         self._use(writer)
         if self._own_runner:
-            self._runner = encoding.encode_event({"id": self.trace_id, **self._own_runner})[0]
+            self._runner = encode_event({"id": self.trace_id, **self._own_runner})[0]
         self._opened_at = time.perf_counter()
         before = writer.refusals()
         if self._put(Kind.OPEN, _opening(self.config, self._runner)):

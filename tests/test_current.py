@@ -1,0 +1,171 @@
+import threading
+from collections.abc import Callable
+
+import pytest
+from fakes import FakeQueue
+
+import epsagon_fast as epsagon
+from epsagon_fast import Config, Outcome
+from epsagon_fast.producer import process
+from epsagon_fast.protocol import Kind
+
+ACTIONS: list[Callable[[], None]] = [
+    lambda: epsagon.add_event({"id": "1"}),
+    lambda: epsagon.add_label("k", 1),
+    lambda: epsagon.label("k", 2),
+    lambda: epsagon.add_exception(ValueError("x")),
+    lambda: epsagon.add_exception_type_and_message("T", "m"),
+    lambda: epsagon.add_error("T", "m"),
+    lambda: epsagon.error("m"),
+]
+ACTION_KINDS = ["EVENT", "LABEL", "LABEL", "EXCEPTION", "EXCEPTION", "ERROR", "ERROR"]
+
+
+def act() -> None:
+    for action in ACTIONS:
+        action()
+
+
+def test_module_functions_act_on_the_current_trace(queue: FakeQueue) -> None:
+    with epsagon.trace("a") as tracer:
+        act()
+    assert queue.kinds == ["OPEN", *ACTION_KINDS, "CLOSE"]
+    assert {record.trace_id.hex() for record in queue.records} == {tracer.trace_id}
+
+
+def test_module_functions_act_on_the_running_global_tracer(queue: FakeQueue) -> None:
+    with epsagon.create_global_tracer() as tracer:
+        act()
+    assert queue.kinds == ["OPEN", *ACTION_KINDS, "CLOSE"]
+    assert {record.trace_id.hex() for record in queue.records} == {tracer.trace_id}
+
+
+def test_current_trace_comes_before_the_global_tracer(queue: FakeQueue) -> None:
+    with epsagon.create_global_tracer(), epsagon.trace("a") as tracer:
+        epsagon.label("k", 1)
+    [label] = [record for record in queue.records if record.kind == Kind.LABEL]
+    assert label.trace_id.hex() == tracer.trace_id
+
+
+def test_without_a_trace_all_is_counted_and_one_warning_given(
+    queue: FakeQueue, caplog: pytest.LogCaptureFixture
+) -> None:
+    act()
+    epsagon.create_global_tracer()
+    act()
+    epsagon.stop_global_tracer()
+    act()
+    assert process.refusals() == {"no_trace": 3 * len(ACTIONS)}
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert queue.records == []
+
+
+def test_early_refusals_are_counted_in_the_first_ring(queue: FakeQueue) -> None:
+    epsagon.label("k", 1)
+    assert queue.counts == {}
+    with epsagon.trace("a"):
+        pass
+    assert queue.counts == {"no_trace": 1}
+    assert process.refusals() == {"no_trace": 1}
+
+
+def test_closed_trace_is_nobodys_current_trace(queue: FakeQueue) -> None:
+    with epsagon.trace("a") as tracer:
+        tracer.send_stop_signal()
+        epsagon.label("k", 1)
+    assert queue.kinds == ["OPEN", "CLOSE"]
+    assert queue.counts == {"no_trace": 1}
+
+
+def test_error_takes_the_type_of_an_exception_and_exception_for_text(queue: FakeQueue) -> None:
+    with epsagon.trace("a"):
+        epsagon.error(KeyError("k"))
+        epsagon.error("text")
+    assert [error["type"] for error in queue.bodies(Kind.ERROR)] == ["KeyError", "Exception"]
+
+
+def test_thread_has_no_trace_of_the_thread_that_started_it(queue: FakeQueue) -> None:
+    with epsagon.trace("a"):
+        thread = threading.Thread(target=epsagon.label, args=("k", 1))
+        thread.start()
+        thread.join(10)
+    assert queue.kinds == ["OPEN", "CLOSE"]
+    assert queue.counts == {"no_trace": 1}
+
+
+# The global tracer.
+
+
+def test_there_is_no_global_tracer_at_first(queue: FakeQueue) -> None:
+    assert epsagon.global_tracer() is None
+    assert epsagon.stop_global_tracer() is None
+    assert epsagon.global_tracer_config() == Config()
+
+
+def test_global_tracer_is_created_not_started(queue: FakeQueue) -> None:
+    config = Config(token="t", application_name="shop")
+    tracer = epsagon.create_global_tracer(config)
+    assert epsagon.global_tracer() is tracer
+    assert not tracer.running
+    assert epsagon.global_tracer_config() == config.resolve()
+
+
+def test_stopping_the_global_tracer_returns_its_outcome_once(queue: FakeQueue) -> None:
+    epsagon.create_global_tracer().start()
+    queue.ensure_collector = lambda: queue.settle(Outcome.DELIVERED)  # type: ignore[method-assign]
+    assert epsagon.stop_global_tracer() == Outcome.DELIVERED
+    assert epsagon.stop_global_tracer() is None
+    assert epsagon.global_tracer_config() == Config()
+
+
+def test_creating_over_a_running_global_tracer_stops_it_first(queue: FakeQueue) -> None:
+    queue.ensure_collector = lambda: queue.settle(Outcome.DELIVERED)  # type: ignore[method-assign]
+    first = epsagon.create_global_tracer()
+    first.start()
+    second = epsagon.create_global_tracer()
+    assert first.stopped
+    assert not second.stopped
+    assert epsagon.global_tracer() is second
+    assert queue.kinds == ["OPEN", "CLOSE"]
+
+
+def test_many_threads_that_create_a_global_tracer_leave_one_running(queue: FakeQueue) -> None:
+    queue.ensure_collector = lambda: queue.settle(Outcome.DELIVERED)  # type: ignore[method-assign]
+    barrier = threading.Barrier(8)
+    made: list[epsagon.Tracer] = []
+
+    def create() -> None:
+        barrier.wait(10)
+        made.append(epsagon.create_global_tracer())
+
+    threads = [threading.Thread(target=create) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert [tracer for tracer in made if not tracer.stopped] == [epsagon.global_tracer()]
+
+
+# The config of new tracers.
+
+
+def test_tracer_without_a_config_takes_the_one_of_init(queue: FakeQueue) -> None:
+    config = epsagon.init(token="other", application_name="shop")
+    assert epsagon.create_tracer().config is config
+
+
+def test_tracer_without_init_takes_the_environment(queue: FakeQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EPSAGON_APP_NAME", "from-env")
+    assert epsagon.create_tracer().config.application_name == "from-env"
+
+
+def test_runtime_dir_and_ring_size_are_fixed_by_the_first_use(queue: FakeQueue) -> None:
+    epsagon.init(runtime_dir="/a")
+    epsagon.init(runtime_dir="/b")
+    with epsagon.trace("a"):
+        pass
+    with pytest.raises(ValueError, match="runtime_dir"):
+        epsagon.init(runtime_dir="/a")
+    with pytest.raises(ValueError, match="ring_bytes"):
+        epsagon.create_tracer(Config(runtime_dir="/b", ring_bytes=2**20))
+    epsagon.init(runtime_dir="/b", application_name="other")

@@ -1,0 +1,255 @@
+import asyncio
+import os
+import signal
+import threading
+
+import pytest
+from fakes import FakeQueue
+
+import epsagon_fast as epsagon
+from epsagon_fast import ErrorCode
+from epsagon_fast.protocol import Kind, Record
+
+
+def of(queue: FakeQueue, tracer: epsagon.Tracer) -> list[Record]:
+    return [record for record in queue.records if record.trace_id.hex() == tracer.trace_id]
+
+
+def test_trace_has_a_runner_of_its_own(queue: FakeQueue) -> None:
+    with epsagon.trace("checkout") as tracer:
+        pass
+    [opened] = queue.bodies(Kind.OPEN)
+    runner = opened["runner"]
+    assert runner["id"] == tracer.trace_id
+    assert runner["origin"] == "runner"
+    assert runner["resource"] == {
+        "name": "checkout",
+        "type": "python-function",
+        "operation": "invoke",
+        "metadata": {},
+    }
+    assert runner["start_time"] == pytest.approx(opened["opened_at"], abs=60)
+    [(duration_s, error_code)] = queue.bodies(Kind.CLOSE)
+    assert duration_s >= 0
+    assert error_code == -1
+
+
+def test_trace_inside_a_trace_is_a_timed_event(queue: FakeQueue) -> None:
+    with epsagon.trace("outer") as outer, epsagon.trace("inner") as inner:
+        assert inner is outer
+    assert queue.kinds == ["OPEN", "EVENT", "CLOSE"]
+    [event] = queue.bodies(Kind.EVENT)
+    assert event["resource"]["name"] == "inner"
+    assert event["origin"] != "runner"
+    assert event["id"]
+    assert event["start_time"] > 0
+    assert event["duration"] >= 0
+
+
+def test_new_opens_a_separate_trace(queue: FakeQueue) -> None:
+    with epsagon.trace("outer") as outer, epsagon.trace("inner", new=True) as inner:
+        epsagon.label("k", 1)
+    assert inner.trace_id != outer.trace_id
+    assert [Kind(record.kind).name for record in of(queue, inner)] == ["OPEN", "LABEL", "CLOSE"]
+    assert [Kind(record.kind).name for record in of(queue, outer)] == ["OPEN", "CLOSE"]
+
+
+def test_outer_trace_is_current_again_after_an_inner_one(queue: FakeQueue) -> None:
+    with epsagon.trace("outer") as outer:
+        with epsagon.trace("inner", new=True):
+            pass
+        with epsagon.trace("event"):
+            pass
+        epsagon.label("k", 1)
+    assert [Kind(record.kind).name for record in of(queue, outer)] == ["OPEN", "EVENT", "LABEL", "CLOSE"]
+
+
+def test_event_is_timed_and_takes_changes_until_the_end(queue: FakeQueue) -> None:
+    with epsagon.trace("a"), epsagon.event("charge", type="http", operation="POST") as event:
+        event.metadata["card"] = "visa"
+        event.metadata["amount"] = 3
+    [sent] = queue.bodies(Kind.EVENT)
+    assert sent["id"] == event.id
+    assert sent["start_time"] == event.start_time > 0
+    assert sent["duration"] == event.duration >= 0
+    assert sent["error_code"] == 0
+    assert sent["exception"] is None
+    assert sent["resource"] == {
+        "name": "charge",
+        "type": "http",
+        "operation": "POST",
+        "metadata": {"card": "visa", "amount": "3"},
+    }
+
+
+def test_event_without_a_trace_is_counted(queue: FakeQueue) -> None:
+    with epsagon.event("charge"):
+        pass
+    assert epsagon.producer.process.refusals() == {"no_trace": 1}
+
+
+def test_event_belongs_to_the_trace_in_which_it_began(queue: FakeQueue) -> None:
+    with epsagon.trace("a") as tracer:
+        event = epsagon.event("charge")
+        event.__enter__()
+        with epsagon.trace("b", new=True):
+            event.__exit__(None, None, None)
+    assert [Kind(record.kind).name for record in of(queue, tracer)] == ["OPEN", "EVENT", "CLOSE"]
+
+
+# Exceptions that leave a block.
+
+
+def test_exception_that_leaves_a_trace_is_recorded_and_goes_on(queue: FakeQueue) -> None:
+    with pytest.raises(ValueError, match="no stock"), epsagon.trace("a"):
+        raise ValueError("no stock")
+    [partial] = queue.bodies(Kind.RUNNER)
+    assert partial["error_code"] == ErrorCode.EXCEPTION
+    assert (partial["exception"]["type"], partial["exception"]["message"]) == ("ValueError", "no stock")
+    assert "no stock" in partial["exception"]["traceback"]
+    [(_, error_code)] = queue.bodies(Kind.CLOSE)
+    assert error_code == ErrorCode.EXCEPTION
+
+
+def test_exception_that_leaves_an_event_is_recorded_and_goes_on(queue: FakeQueue) -> None:
+    with epsagon.trace("a"):
+        with pytest.raises(KeyError), epsagon.event("charge"):
+            raise KeyError("k")
+        with pytest.raises(KeyError), epsagon.trace("inner"):
+            raise KeyError("k")
+    for event in queue.bodies(Kind.EVENT):
+        assert event["error_code"] == ErrorCode.EXCEPTION
+        assert event["exception"]["type"] == "KeyError"
+    [(_, error_code)] = queue.bodies(Kind.CLOSE)
+    assert error_code == -1
+
+
+@pytest.mark.parametrize("error", [GeneratorExit(), asyncio.CancelledError(), SystemExit(), SystemExit(0)])
+def test_leaving_in_good_order_is_no_error(queue: FakeQueue, error: BaseException) -> None:
+    with pytest.raises(type(error)), epsagon.trace("a"):
+        with pytest.raises(type(error)), epsagon.event("b"):
+            raise error
+        raise error
+    assert queue.kinds == ["OPEN", "EVENT", "CLOSE"]
+    assert queue.bodies(Kind.EVENT)[0]["error_code"] == 0
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), SystemExit("no disk"), KeyboardInterrupt(), Exception()])
+def test_leaving_otherwise_is_an_error(queue: FakeQueue, error: BaseException) -> None:
+    with pytest.raises(type(error)), epsagon.trace("a"):
+        raise error
+    assert queue.kinds == ["OPEN", "RUNNER", "CLOSE"]
+
+
+# Threads, tasks, processes.
+
+
+def test_threads_do_not_mix_up_traces(queue: FakeQueue) -> None:
+    barrier = threading.Barrier(8)
+
+    def work(name: str) -> None:
+        for _ in range(20):
+            with epsagon.trace(name):
+                barrier.wait(30)
+                epsagon.label("name", name)
+                with epsagon.event(name):
+                    barrier.wait(30)
+
+    threads = [threading.Thread(target=work, args=(str(number),)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    opened = {record.trace_id: body for record, body in zip(opens(queue), queue.bodies(Kind.OPEN), strict=True)}
+    assert len(opened) == 160
+    for record in queue.records:
+        name = opened[record.trace_id]["runner"]["resource"]["name"]
+        if record.kind == Kind.LABEL:
+            assert record.payload == f'["name","{name}"]'.encode()
+        if record.kind == Kind.EVENT:
+            assert f'"name":"{name}"'.encode() in record.payload
+
+
+def opens(queue: FakeQueue) -> list[Record]:
+    return [record for record in queue.records if record.kind == Kind.OPEN]
+
+
+def test_tasks_do_not_mix_up_traces(queue: FakeQueue) -> None:
+    seen: dict[str, set[str]] = {}
+
+    async def work(name: str) -> None:
+        with epsagon.trace(name) as tracer:
+            for _ in range(10):
+                await asyncio.sleep(0)
+                with epsagon.trace("inner") as here:
+                    await asyncio.sleep(0)
+                seen.setdefault(name, set()).add(here.trace_id)
+        assert seen[name] == {tracer.trace_id}
+
+    async def all_of_them() -> None:
+        await asyncio.gather(*(work(str(number)) for number in range(20)))
+
+    asyncio.run(all_of_them())
+    assert len(set.union(*seen.values())) == 20
+
+
+def test_task_that_outlives_its_request_opens_a_trace_of_its_own(queue: FakeQueue) -> None:
+    async def afterwards(requested: asyncio.Event) -> str:
+        await requested.wait()
+        with epsagon.trace("afterwards") as tracer:
+            return tracer.trace_id
+
+    async def request() -> tuple[str, str]:
+        done = asyncio.Event()
+        with epsagon.trace("request") as tracer:
+            task = asyncio.create_task(afterwards(done))
+        done.set()
+        return tracer.trace_id, await task
+
+    first, second = asyncio.run(request())
+    assert first != second
+    assert queue.kinds == ["OPEN", "CLOSE", "OPEN", "CLOSE"]
+
+
+def test_forked_child_opens_a_trace_of_its_own_and_closes_nothing_inherited(queue: FakeQueue) -> None:
+    with epsagon.trace("parent") as tracer, epsagon.event("shared"):
+        pid = os.fork()
+        if pid == 0:
+            with epsagon.trace("child") as own:
+                pass
+            epsagon.label("k", 1)
+            ok = own.trace_id != tracer.trace_id and queue.kinds == ["OPEN", "OPEN", "CLOSE", "LABEL"]
+    if pid == 0:
+        # Both blocks were left above.
+        ok = ok and queue.kinds == ["OPEN", "OPEN", "CLOSE", "LABEL"]
+        os._exit(0 if ok else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert queue.kinds == ["OPEN", "EVENT", "CLOSE"]
+
+
+def test_signal_handler_may_trace(queue: FakeQueue) -> None:
+    def handle(number: int, frame: object) -> None:
+        with epsagon.trace("handler", new=True):
+            pass
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    try:
+        with epsagon.trace("work"):
+            signal.raise_signal(signal.SIGUSR1)
+            epsagon.label("k", 1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert queue.kinds == ["OPEN", "OPEN", "CLOSE", "LABEL", "CLOSE"]
+
+
+def test_leaving_a_plain_generator_late_does_not_take_away_the_trace_of_its_consumer(queue: FakeQueue) -> None:
+    def items() -> object:
+        with epsagon.trace("items"):
+            yield 1
+
+    generator = items()
+    next(generator)  # type: ignore[call-overload]
+    with epsagon.trace("consumer", new=True) as tracer:
+        assert list(generator) == []  # type: ignore[call-overload]
+        epsagon.label("k", 1)
+    assert [Kind(record.kind).name for record in of(queue, tracer)] == ["OPEN", "LABEL", "CLOSE"]

@@ -90,8 +90,11 @@ class Loop:
             self._bury(reader, now)
         for closed in self.assembly.end_pass(now):
             self._hand_over(closed)
-        self._deliver()
+        settled = self._deliver()
         self._commit()
+        if came or settled:
+            # At once: this process may be killed in its next breath, and `status` is where drops are seen.
+            self.publish()
         self._each_second()
         self.state.store(states.HEARTBEAT_NS, time.monotonic_ns())
         return came
@@ -180,13 +183,16 @@ class Loop:
         else:
             self.retries.add(trace_id, closed.destination, built.data)
 
-    def _deliver(self) -> None:
-        now = time.monotonic()
+    def _deliver(self) -> bool:
+        """Settle what was answered, send what is due. Return whether anything was settled."""
+        now, settled = time.monotonic(), False
         for result in self.delivery.results():
             if self.retries.finished(result, now):
                 self._settle(result.trace_id, result.outcome)
+                settled = True
         for parcel in self.retries.due(now):
             self.delivery.submit(*parcel)
+        return settled
 
     def _settle(self, trace_id: bytes, outcome: Outcome) -> None:
         self.journal.settled(trace_id)

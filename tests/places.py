@@ -1,0 +1,134 @@
+"""A place of its own for a test with real processes: runtime directory, state directory, environment, collectors."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from epsagon_fast.queue import folder as folders
+from epsagon_fast.queue.overview import Overview, look
+
+BASE = "/dev/shm" if os.path.isdir("/dev/shm") else None
+TIMEOUT_S = 20.0
+
+T = TypeVar("T")
+
+
+def until(condition: Callable[[], T], what: str, timeout_s: float = TIMEOUT_S) -> T:
+    """Return the condition's value once it is true; fail with `what` after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"not in {timeout_s:g} s: {what}"
+        time.sleep(0.005)
+
+
+class Place:
+    """One test's runtime directory. `env` leads a process there; `close` ends the collectors that it has."""
+
+    def __init__(self, backend_url: str, **settings: str) -> None:
+        self.runtime_dir = tempfile.mkdtemp(prefix="epsagon-test-", dir=BASE)
+        self.scratch = pathlib.Path(tempfile.mkdtemp(prefix="epsagon-test-"))
+        inherited = {name: value for name, value in os.environ.items() if "EPSAGON" not in name}
+        self.settings = {
+            "EPSAGON_RUNTIME_DIR": self.runtime_dir,
+            "EPSAGON_STATE_DIR": str(self.scratch / "state"),
+            "EPSAGON_COLLECTOR_URL": backend_url,
+            "EPSAGON_TOKEN": "secret-token",
+            "EPSAGON_APP_NAME": "tests",
+            "EPSAGON_LINGER_SEC": "0.2",
+            **settings,
+        }
+        # An error in a hook or a thread of the script must not pass unseen.
+        self.env = {**inherited, **self.settings, "PYTHONFAULTHANDLER": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def start(self, script: str, *arguments: str, **options: Any) -> "subprocess.Popen[str]":
+        """Start a Python program, from a foreign directory. `options`: of Popen; `env` is added to the place's."""
+        env = {**self.env, **options.pop("env", {})}
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": self.scratch, **options}
+        return subprocess.Popen([sys.executable, "-c", script, *arguments], env=env, **options)
+
+    def run(self, script: str, *arguments: str, timeout_s: float = TIMEOUT_S, **options: Any) -> str:
+        """Run a Python program to its end, which must be a good one, and return what it printed."""
+        process = self.start(script, *arguments, **options)
+        try:
+            out, errors = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            # faulthandler shows where it hangs.
+            process.send_signal(signal.SIGABRT)
+            out, errors = process.communicate()
+            raise AssertionError(f"the program hangs:\n{out}\n{errors}") from None
+        assert process.returncode == 0, f"exit code {process.returncode}:\n{out}\n{errors}"
+        return out
+
+    def command(self, *words: str, timeout_s: float = TIMEOUT_S) -> "subprocess.CompletedProcess[str]":
+        """Run `epsagon-fast` with these words."""
+        return subprocess.run(
+            [sys.executable, "-m", "epsagon_fast", *words],
+            env=self.env,
+            cwd=self.scratch,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+        )
+
+    @property
+    def folder(self) -> str:
+        """The folder of rings, which may not be there yet."""
+        return os.path.join(self.runtime_dir, folders.instance_name())
+
+    def look(self) -> Overview:
+        """What is to be seen in the folder."""
+        return look(self.folder)
+
+    def status(self) -> dict[str, Any]:
+        """What `epsagon-fast status --json` prints."""
+        return dict(json.loads(self.command("status", "--json").stdout))
+
+    def log(self) -> str:
+        """What the collectors logged."""
+        with suppress(FileNotFoundError):
+            return (pathlib.Path(self.folder) / "log").read_text()
+        return ""
+
+    def collectors(self) -> list[int]:
+        """The pids of this place's collectors, whoever started them."""
+        return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if self._is_collector(pid)]
+
+    def the_collector(self) -> int:
+        """The pid of the one collector; waits until there is one."""
+        until(lambda: os.path.isdir(self.folder) and self.look().pid, "a collector serves")
+        (pid,) = self.collectors()
+        return pid
+
+    def until_left(self) -> None:
+        """Wait until no collector is left, as happens by itself when no producer is."""
+        until(lambda: not self.collectors(), f"the collector leaves; its log:\n{self.log()}")
+
+    def close(self) -> None:
+        """End the collectors and remove the directories."""
+        for pid in self.collectors():
+            for number in (signal.SIGCONT, signal.SIGKILL):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
+        self.until_left()
+        shutil.rmtree(self.runtime_dir, ignore_errors=True)
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def _is_collector(self, pid: int) -> bool:
+        try:
+            words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            state = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return False
+        return state not in "ZX" and b"--runtime-dir" in words and self.runtime_dir.encode() in b"\0".join(words)

@@ -1,0 +1,70 @@
+"""The main job with real processes: from `import epsagon_fast` to the backend's database."""
+
+import json
+import os
+import signal
+
+from places import Place, until
+
+from epsagon_fast.backend import Backend
+
+ONE_TRACE = """
+import epsagon_fast as epsagon
+with epsagon.trace("work") as tracer:
+    tracer.add_event({"id": "one", "resource": {"name": "n", "metadata": {"k": "v"}}})
+    epsagon.label("user", 42)
+"""
+
+
+def bodies(backend: Backend) -> list[dict]:
+    return [json.loads(body) for _, body in backend.store.bodies()]
+
+
+def test_a_script_is_traced_and_nothing_is_left_behind(backend: Backend, place: Place) -> None:
+    place.run(ONE_TRACE)
+    until(lambda: backend.store.counts()["traces"] == 1, "the trace arrives")
+    (body,) = bodies(backend)
+    assert body["events"][0]["id"] == "one"
+    assert body["events"][1]["resource"]["metadata"] == {"labels": '{"user":42}'}
+    place.until_left()
+    assert not [name for name in os.listdir(place.folder) if name.endswith((".ring", ".corrupt"))]
+
+
+def test_output_of_a_traced_script_ends_with_the_script(backend: Backend, place: Place) -> None:
+    # A collector that kept the pipe would hold up whoever reads it.
+    place.settings["EPSAGON_LINGER_SEC"] = place.env["EPSAGON_LINGER_SEC"] = "30"
+    assert place.run(ONE_TRACE + 'print("done")') == "done\n"
+    assert place.collectors()
+
+
+def test_a_killed_worker_loses_nothing(backend: Backend, place: Place) -> None:
+    script = ONE_TRACE + "    import os, signal; os.kill(os.getpid(), signal.SIGKILL)\n"
+    process = place.start(script)
+    assert process.wait(10) == -signal.SIGKILL
+    process.communicate()
+    # It died before it could see a collector; the one that it started delivers.
+    until(lambda: backend.store.counts()["traces"] == 1, f"the trace arrives; {place.log()}")
+    (body,) = bodies(backend)
+    runner = body["events"][-1]
+    assert (runner["error_code"], runner["exception"]["type"]) == (2, "ProcessDied")
+    assert body["events"][0]["id"] == "one"
+
+
+def test_a_killed_collector_loses_nothing(backend: Backend, place: Place) -> None:
+    script = """
+import sys, epsagon_fast as epsagon
+for line in sys.stdin:
+    with epsagon.trace(line.strip()):
+        epsagon.add_event({"id": line.strip()})
+    print(epsagon.flush(10), flush=True)
+"""
+    with place.start(script, stdin=-1) as process:
+        assert process.stdin is not None and process.stdout is not None
+        for number in range(3):
+            process.stdin.write(f"{number}\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "True\n"
+            os.kill(place.the_collector(), signal.SIGKILL)
+            until(lambda: not place.collectors(), "the collector is gone")
+        process.communicate()
+    until(lambda: backend.store.counts()["traces"] == 3, f"all traces arrive; {place.log()}")

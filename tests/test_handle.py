@@ -1,0 +1,82 @@
+import multiprocessing
+import pickle
+from pathlib import Path
+
+from fakes import FakeQueue
+
+import epsagon_fast as epsagon
+from epsagon_fast import Config, Outcome
+from epsagon_fast.producer import process
+from epsagon_fast.protocol import Kind
+
+
+def handle_of_another_process(folder: str = "/their/folder") -> epsagon.Handle:
+    return epsagon.Handle(
+        trace_id="0123456789abcdef" * 2, runtime_dir=folder, max_trace_size_bytes=5000, metadata_only=False, debug=False
+    )
+
+
+def test_attached_trace_goes_to_the_openers_folder(queue: FakeQueue) -> None:
+    handle = handle_of_another_process()
+    tracer = epsagon.attach(handle)
+    assert tracer.running
+    tracer.add_event({"id": "1"})
+    tracer.add_label("k", 1)
+    there = queue.others["/their/folder"]
+    assert there.kinds == ["EVENT", "LABEL"]
+    assert {record.trace_id.hex() for record in there.records} == {tracer.trace_id} == {handle.trace_id}
+
+
+def test_leaving_an_attached_trace_restores_the_one_before_and_closes_nothing(queue: FakeQueue) -> None:
+    with epsagon.trace("own") as own:
+        with epsagon.attach(handle_of_another_process()):
+            epsagon.label("theirs", 1)
+            with epsagon.trace("inner"):
+                pass
+        epsagon.label("own", 1)
+    there = queue.others["/their/folder"]
+    assert there.kinds == ["LABEL", "EVENT"]
+    assert queue.kinds == ["OPEN", "LABEL", "CLOSE"]
+    assert {record.trace_id.hex() for record in queue.records} == {own.trace_id}
+
+
+def test_only_the_opener_closes(queue: FakeQueue) -> None:
+    tracer = epsagon.attach(handle_of_another_process())
+    outcome = tracer.stop()
+    assert outcome == Outcome.PENDING
+    assert outcome.reason == "opened by another process"
+    tracer.add_event({})
+    assert queue.others["/their/folder"].kinds == ["EVENT"]
+
+
+def test_openers_config_rules(queue: FakeQueue) -> None:
+    tracer = epsagon.attach(handle_of_another_process())
+    assert tracer.config.max_trace_size_bytes == 5000
+    assert tracer.keeps_values
+    tracer.add_event({"resource": {"metadata": {"big": "x" * 5000}}})
+    assert queue.others["/their/folder"].bodies(Kind.EVENT)[0]["resource"]["metadata"] == {}
+
+
+def test_attaching_to_a_trace_that_is_not_recorded_does_nothing(queue: FakeQueue) -> None:
+    opener = epsagon.create_tracer(Config(disable=True))
+    opener.start()
+    with epsagon.attach(opener.handle()) as tracer:
+        epsagon.label("k", 1)
+        tracer.add_event({})
+    assert queue.others == {}
+    assert process.refusals() == {}
+
+
+def test_folder_that_is_not_there_is_ignored_and_counted(untraced: None, tmp_path: Path) -> None:
+    before = process.refusals()
+    with epsagon.attach(handle_of_another_process(str(tmp_path / "gone"))) as tracer:
+        tracer.add_event({})
+        epsagon.label("k", 1)
+    assert (process.refusals() - before).total() == 2
+    assert not (tmp_path / "gone").exists()
+
+
+def test_handle_goes_to_a_spawned_process(queue: FakeQueue) -> None:
+    handle = handle_of_another_process()
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(pickle.dumps, (handle,)) == pickle.dumps(handle)

@@ -29,8 +29,9 @@ _DEFAULT_PAGE_TRACES = 50
 
 # Visible ASCII, and short enough to be a trace's address in `GET /traces/{trace_id}`.
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,200}")
-# No more digits than SQLite's integers have.
+# Few enough digits for SQLite's integers.
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")
+_MAX_OFFSET = 10**15
 
 # How much of a body that is too large is read and thrown away after the answer, and for how long.
 _LINGER_BYTES = 8 * MAX_BODY_BYTES
@@ -113,7 +114,7 @@ class _Endpoints:
 
     async def page(self, request: Request) -> Response:
         limit = _whole_number(request, "limit", _DEFAULT_PAGE_TRACES, 1, MAX_PAGE_TRACES)
-        offset = _whole_number(request, "offset", 0, 0, 10**18)
+        offset = _whole_number(request, "offset", 0, 0, _MAX_OFFSET)
         traces = await run_in_threadpool(self._store.page, limit, offset)
         counts = await run_in_threadpool(self._store.counts)
         return JSONResponse({"traces": traces, "total": counts["traces"], "limit": limit, "offset": offset})

@@ -1,9 +1,11 @@
 """Delivery, with real sockets on loopback."""
 
 import contextlib
+import gc
 import json
 import logging
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +19,7 @@ from epsagon_fast import __version__
 from epsagon_fast.collector import delivery as module
 from epsagon_fast.collector.delivery import Delivery
 from epsagon_fast.collector.destination import Destination
+from epsagon_fast.collector.retries import MAX_IN_FLIGHT, Retries
 from epsagon_fast.collector.verdict import MAX_RETRY_AFTER_S, TLS_RETRY_S, Result
 from epsagon_fast.protocol import Outcome
 
@@ -284,6 +287,30 @@ def test_an_unknown_name_may_be_retried_but_not_the_closed_service(delivery: Del
     assert str(send(delivery, through).outcome) == "STORED (proxy)"
 
 
+def test_all_that_waited_arrives_once_the_backend_is_well(delivery: Delivery, server: Server) -> None:
+    server.behave = status(503)
+    retries = Retries()
+    for number in range(200):
+        retries.add(numbered(number), to(server.url), b"{}")
+
+    def pass_once() -> bool:
+        # A hundred times faster than the clock, so that nobody waits for the pauses.
+        now = time.monotonic() * 100
+        for parcel in retries.due(now):
+            delivery.submit(*parcel)
+        for result in delivery.results():
+            retries.finished(result, now)
+        return not retries.pending
+
+    assert wait_until(lambda: pass_once() or len(server.requests) > MAX_IN_FLIGHT + 5)
+    assert retries.pending == 200
+    server.behave = status(200)
+    assert wait_until(pass_once)
+    assert {request.headers["idempotency-key"] for request in server.requests} == {
+        numbered(n).hex() for n in range(200)
+    }
+
+
 # TLS and proxies
 
 
@@ -533,6 +560,21 @@ def test_an_unforeseen_error_is_a_result_too(
 ) -> None:
     monkeypatch.setattr(module, "_headers", lambda _: 1 / 0)
     assert str(send(delivery, to(server.url)).outcome) == "STORED (internal)"
+
+
+def test_a_failure_lets_go_of_its_body_without_a_garbage_collection(delivery: Delivery, server: Server) -> None:
+    body = bytes(1000)
+    references = sys.getrefcount(body)
+    gc.disable()
+    try:
+        for behave in (status(200), reset, hang, raw(b"?"), status(503)):
+            server.behave = behave
+            send(delivery, to(server.url, SHORT_S), body)
+        server.close()
+        send(delivery, to(server.url, SHORT_S), body)
+        assert wait_until(lambda: sys.getrefcount(body) == references)
+    finally:
+        gc.enable()
 
 
 def test_idle_connections_are_let_go(delivery: Delivery, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

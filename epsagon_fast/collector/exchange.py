@@ -1,24 +1,19 @@
-"""One POST and its answer, under one deadline, with keep-alive connections.
-
-urllib3's timeouts bound each single read or write, so a server that sends a byte a second would hold a thread for ever.
-Here every socket operation of a request gets only what is left of the request's whole time: connecting to each address,
-TLS, a proxy's CONNECT, sending, headers and body. Looking a name up alone is bounded by the system's resolver.
-"""
+"""One POST and its answer, under one deadline, over connections that are kept."""
 
 import os
 import socket
 import ssl
-import threading
-import time
+import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
 from urllib.parse import unquote
 
-from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, ProxyManager
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import HTTPError, NewConnectionError, ProxyError
+from urllib3 import PoolManager, ProxyManager
+from urllib3.exceptions import HTTPError, ProxyError
 from urllib3.response import BaseHTTPResponse
 from urllib3.util import Url, make_headers, parse_url
+
+from epsagon_fast.collector.deadline import Pool, TLSPool, TLSSocket, request
 
 # An answer is drained up to here, so that its connection can be used again; beyond it a new connection is cheaper.
 MAX_ANSWER_BYTES = 64 * 1024
@@ -46,98 +41,10 @@ class Failure(Exception):
         return f"{self.reason}: {self.detail}" if self.detail else self.reason
 
 
-class _Request(threading.local):
-    """What this thread's sockets must know of its request. A pooled socket serves many threads in turn."""
-
-    deadline = 0.0
-    # True: take no pooled connection, for one of them has just turned out to be dead.
-    only_new = False
-    # True once this request has opened a connection of its own.
-    connected = False
-
-    def left_s(self) -> float:
-        left_s = self.deadline - time.monotonic()
-        if left_s <= 0:
-            raise TimeoutError("the request's time is over")
-        return left_s
-
-
-_request = _Request()
-
-
-class _Socket(socket.socket):
-    def recv_into(self, *args: Any) -> int:
-        self.settimeout(_request.left_s())
-        return super().recv_into(*args)
-
-    # TLS inside a TLS proxy reads with this one.
-    def recv(self, *args: Any) -> bytes:
-        self.settimeout(_request.left_s())
-        return super().recv(*args)
-
-    # A plain socket's sendall has one timeout for all of it; the one of TLS calls send for each piece.
-    def sendall(self, *args: Any) -> None:
-        self.settimeout(_request.left_s())
-        super().sendall(*args)
-
-    def send(self, *args: Any) -> int:
-        self.settimeout(_request.left_s())
-        return super().send(*args)
-
-
-class _TLSSocket(_Socket, ssl.SSLSocket):
-    def do_handshake(self, block: bool = False) -> None:
-        self.settimeout(_request.left_s())
-        super().do_handshake(block)
-
-
-class _Connection(HTTPConnection):
-    @property
-    def is_connected(self) -> bool:
-        return not _request.only_new and super().is_connected
-
-    # urllib3's own gives every address of a name the whole timeout.
-    def _new_conn(self) -> socket.socket:
-        _request.connected = True
-        try:
-            return _connect(self._dns_host.strip("[]"), self.port, self.socket_options or ())
-        except OSError as error:
-            raise NewConnectionError(self, str(error)) from error
-
-
-class _TLSConnection(_Connection, HTTPSConnection):
-    pass
-
-
-class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Connection
-
-
-class _TLSPool(HTTPSConnectionPool):
-    ConnectionCls = _TLSConnection
-
-
-def _connect(host: str, port: int, options: Any) -> socket.socket:
-    addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    for tried, (family, kind, protocol, _, address) in enumerate(addresses, 1):
-        connection = _Socket(family, kind, protocol)
-        try:
-            for option in options:
-                connection.setsockopt(*option)
-            connection.settimeout(_request.left_s())
-            connection.connect(address)
-            return connection
-        except OSError:
-            connection.close()
-            if tried == len(addresses):
-                raise
-    raise OSError("the name has no address")
-
-
 class Pools:
     """Keep-alive connections, one urllib3 manager for each proxy and CA file. Safe to use from many threads."""
 
-    POOL_CLASSES: ClassVar = {"http": _Pool, "https": _TLSPool}
+    POOL_CLASSES: ClassVar = {"http": Pool, "https": TLSPool}
 
     def __init__(self, connections_max: int) -> None:
         self._connections_max = connections_max
@@ -162,17 +69,17 @@ class Pools:
         timeout_s bounds it all. A kept connection that the server closed meanwhile is replaced at once, unnoticed: the
         body may then have been sent twice, so the request must be idempotent. Raises Failure.
         """
-        _request.deadline = time.monotonic() + timeout_s
-        _request.only_new = _request.connected = False
+        request.begin(timeout_s)
         parsed = _parse(url, "bad_url")
         try:
             manager = self._manager(parsed, proxy_url, ca_file)
             try:
                 return _post(manager, url, headers, body)
             except (HTTPError, OSError) as error:
-                if _request.connected or _is_timeout(error):
+                if request.connected or _is_timeout(error):
                     raise
-            _request.only_new = True
+                _untie(error)
+            request.only_new = True
             return _post(manager, url, headers, body)
         except ValueError as error:
             raise Failure("bad_url", "not a URL that can be asked") from error
@@ -184,6 +91,7 @@ class Pools:
         if failure.reason == "tls":
             # Whoever mends a CA file mends it in place; the next attempt reads it again.
             self.clear()
+        _untie(error)
         return failure
 
     def _manager(self, url: Url, proxy_url: str | None, ca_file: str | None) -> PoolManager:
@@ -217,7 +125,7 @@ def _post(manager: PoolManager, url: str, headers: Mapping[str, str], body: byte
         retries=False,
         headers=headers,
         body=body,
-        timeout=_request.left_s(),
+        timeout=request.left_s(),
         preload_content=False,
     )
     try:
@@ -249,7 +157,7 @@ def _parse(url: str, complaint: str) -> Url:
 
 def _tls_context(ca_file: str | None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.sslsocket_class = _TLSSocket
+    context.sslsocket_class = TLSSocket
     # Not load_default_certs: it obeys SSL_CERT_FILE of whoever happened to start this process.
     paths = ssl.get_default_verify_paths()
     try:
@@ -269,6 +177,12 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         # Some wrappers were never raised, so only their arguments know the cause.
         wrapped = next((each for each in error.args if isinstance(each, BaseException)), None)
         error = error.__cause__ or error.__context__ or wrapped
+
+
+def _untie(error: BaseException) -> None:
+    # urllib3's frames hold their own exceptions; such cycles would keep bodies until a full garbage collection.
+    for each in _chain(error):
+        traceback.clear_frames(each.__traceback__)
 
 
 def _is_timeout(error: BaseException) -> bool:

@@ -73,13 +73,14 @@ class Judge:
         """Return what it means that no answer came."""
         destination, reason = parcel.destination, failure.reason
         if reason in HOPELESS:
-            self._complain(destination, reason, "is no place to send to, a trace was dropped: %s", failure)
+            self._complain(destination, reason, "is no place to send to, a trace was dropped: %s", str(failure))
             return Result(parcel.trace_id, Outcome.DROPPED.because(reason))
         if reason == "dns" and (parse_url(destination.url).host or "").endswith(CLOSED_SERVICE):
             advice = "is closed, traces are dropped; name your backend with EPSAGON_COLLECTOR_URL"
             self._complain(destination, "no_backend", advice)
             return Result(parcel.trace_id, Outcome.DROPPED.because("no_backend"))
-        self._complain(destination, reason, "gives no answer, traces wait: %s", failure)
+        # Its text, not itself: a log record that is kept would keep the body with it.
+        self._complain(destination, reason, "gives no answer, traces wait: %s", str(failure))
         patience_s = TLS_RETRY_S if reason == "tls" else None
         return Result(parcel.trace_id, Outcome.STORED.because(reason), True, patience_s)
 

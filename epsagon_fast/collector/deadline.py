@@ -1,0 +1,116 @@
+"""Sockets and connections that end with their request's time.
+
+urllib3's timeouts bound each single read or write, so a server that sends a byte a second would hold a thread for ever.
+Here every operation on a socket gets only what is left of the whole request's time: connecting to each address, TLS, a
+proxy's CONNECT, sending, headers and body. Looking a name up alone is bounded by the system's resolver.
+"""
+
+import socket
+import ssl
+import threading
+import time
+from typing import Any
+
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import NewConnectionError
+
+
+class Request(threading.local):
+    """What this thread's sockets must know of its request. A pooled socket serves many threads in turn."""
+
+    deadline = 0.0
+    # True: take no pooled connection, for one of them has just turned out to be dead.
+    only_new = False
+    # True once this request has opened a connection of its own.
+    connected = False
+
+    def begin(self, timeout_s: float) -> None:
+        """Start this thread's next request."""
+        self.deadline = time.monotonic() + timeout_s
+        self.only_new = self.connected = False
+
+    def left_s(self) -> float:
+        """Return the time that is left, in seconds; TimeoutError if none is."""
+        left_s = self.deadline - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError("the request's time is over")
+        return left_s
+
+
+request = Request()
+
+
+class _Socket(socket.socket):
+    def recv_into(self, *args: Any) -> int:
+        self.settimeout(request.left_s())
+        return super().recv_into(*args)
+
+    # TLS inside a TLS proxy reads with this one.
+    def recv(self, *args: Any) -> bytes:
+        self.settimeout(request.left_s())
+        return super().recv(*args)
+
+    # A plain socket's sendall has one timeout for all of it; the one of TLS calls send for each piece.
+    def sendall(self, *args: Any) -> None:
+        self.settimeout(request.left_s())
+        super().sendall(*args)
+
+    def send(self, *args: Any) -> int:
+        self.settimeout(request.left_s())
+        return super().send(*args)
+
+
+class TLSSocket(_Socket, ssl.SSLSocket):
+    """What an SSLContext is to make, as its sslsocket_class."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        self.settimeout(request.left_s())
+        super().do_handshake(block)
+
+
+class _Connection(HTTPConnection):
+    @property
+    def is_connected(self) -> bool:
+        return not request.only_new and super().is_connected
+
+    # urllib3's own gives every address of a name the whole timeout.
+    def _new_conn(self) -> socket.socket:
+        request.connected = True
+        try:
+            return _connect(self._dns_host.strip("[]"), self.port, self.socket_options or ())
+        except OSError as error:
+            raise NewConnectionError(self, str(error)) from error
+
+
+class _TLSConnection(_Connection, HTTPSConnection):
+    pass
+
+
+def _connect(host: str, port: int, options: Any) -> socket.socket:
+    addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    for tried, (family, kind, protocol, _, address) in enumerate(addresses, 1):
+        connection = _Socket(family, kind, protocol)
+        try:
+            for option in options:
+                connection.setsockopt(*option)
+            connection.settimeout(request.left_s())
+            connection.connect(address)
+            return connection
+        except OSError:
+            connection.close()
+            if tried == len(addresses):
+                raise
+    raise OSError("the name has no address")
+
+
+class Pool(HTTPConnectionPool):
+    """Keep-alive connections to one host."""
+
+    ConnectionCls = _Connection
+
+
+class TLSPool(HTTPSConnectionPool):
+    """The same over TLS."""
+
+    ConnectionCls = _TLSConnection

@@ -40,7 +40,7 @@ class Trace:
 
     def __init__(self, trace_id: bytes, ring_id: bytes, opened: bytes, counters: Counter[str]) -> None:
         decoded = _object(opened)
-        config = self.config = _object_in(decoded, "config")
+        config = self.config = _checked(_object_in(decoded, "config"))
         self.trace_id = trace_id
         self.ring_id = ring_id
         self.counters = counters
@@ -48,7 +48,7 @@ class Trace:
         self.debug = bool(config.get("debug"))
         self.opened_at = float(decoded["opened_at"])
         self.envelope = wire.envelope(config["app_name"], config["token"], decoded["platform"])
-        self.limit_bytes = int(config["max_trace_size_bytes"])
+        self.limit_bytes: int = config["max_trace_size_bytes"]
         self.stream = Stream(self.envelope.size_bytes, self.limit_bytes, counters)
         # Its own runner stands last. Without one, an event may turn out to be the runner, and keeps its place.
         self.runner: wire.Event | None = None if decoded["runner"] is None else _object_in(decoded, "runner")
@@ -202,6 +202,18 @@ def _object_in(decoded: dict[str, Any], name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{name} is not an object")
     return value
+
+
+def _checked(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a config that will not surprise whoever uses it later."""
+    texts = [config[name] for name in ("app_name", "token", "collector_url")]
+    texts += [config[name] for name in ("proxy_url", "ca_file") if config.get(name) is not None]
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("not a text")
+    # What is over this would not be bounded in memory.
+    if not 1 <= config["max_trace_size_bytes"] <= MAX_TRACE_BYTES:
+        raise ValueError("not a trace's limit")
+    return config
 
 
 def _merge(event: dict[str, Any], news: dict[str, Any]) -> None:

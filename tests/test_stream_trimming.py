@@ -1,0 +1,306 @@
+"""Trimming while the records come: the bytes are those of trimming at the end, and memory is bounded."""
+
+import json
+import tracemalloc
+from collections import Counter
+from itertools import islice
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from records import RING, TRACE_ID, added, closed, event, exception_fields, label, opened, own_runner, record
+from strategies import trace_records
+
+from epsagon_fast import __version__
+from epsagon_fast.collector import body, stream
+from epsagon_fast.collector.assembly import Assembly, ClosedTrace
+from epsagon_fast.collector.masking import Mask
+from epsagon_fast.collector.stream import ENTRY_BYTES
+from epsagon_fast.protocol import FROM_RUNNER, MAX_LABELS_BYTES, STRONG_KEYS, Kind, Record
+from epsagon_fast.trimming import TraceTooBig, Trimmed, _reference, trim
+
+MIB = 1024 * 1024
+
+
+def fed(records: list[Record], passes: frozenset[int] = frozenset()) -> Assembly:
+    """Feed records, with a pass ending after each number in `passes`, checking at every step what must always hold."""
+    assembly = Assembly()
+    for number, each in enumerate(records):
+        assembly.feed(RING, assembly.masked(each), 0.0)
+        assert within_its_limit(assembly)
+        if number in passes:
+            assert assembly.end_pass(0.0) == []
+    return assembly
+
+
+def within_its_limit(assembly: Assembly) -> bool:
+    for trace in assembly._open.values():
+        content = trace.stream
+        kept = (*content.events, *content.exceptions)
+        assert content.floor_bytes == trace.envelope.size_bytes - 2 + sum(map(len, kept)) + len(kept)
+        assert content.held_bytes == content.floor_bytes + ENTRY_BYTES * len(kept)
+        # The envelope alone may be over it.
+        assert not kept or content.floor_bytes <= content.limit_bytes
+    assert assembly.held_bytes == sum(trace.held_bytes for trace in assembly._open.values())
+    return True
+
+
+def finished(assembly: Assembly) -> ClosedTrace:
+    assembly.feed(RING, closed(), 0.0)
+    assembly.end_pass(0.0)
+    (trace,) = assembly.end_pass(0.0)
+    assert assembly.held_bytes == 0
+    return trace
+
+
+def test_trace_without_records_is_sent() -> None:
+    assert body.build(finished(fed([opened()])).trace).data == at_the_end([opened()])
+
+
+@settings(max_examples=300, deadline=None)
+@given(trace_records(), st.frozensets(st.integers(0, 40), max_size=4))
+def test_bytes_are_those_of_trimming_at_the_end(records: list[Record], passes: frozenset[int]) -> None:
+    trace = finished(fed(records, passes))
+    result = body.build(trace.trace)
+    assert result.data == at_the_end(records)
+    assert result.size_bytes <= json.loads(records[0].payload)["config"]["max_trace_size_bytes"]
+    assert body.build(trace.trace) == result
+
+
+def at_the_end(records: list[Record]) -> bytes | None:
+    """The same by another way: keep everything, decode everything, and write the whole body for every question."""
+    late = _AtTheEnd(json.loads(records[0].payload))
+    for each in records[1:]:
+        late.take(each)
+    return late.body()
+
+
+class _AtTheEnd:
+    def __init__(self, opened: dict[str, Any]) -> None:
+        self.config = opened["config"]
+        self.platform = opened["platform"]
+        self.mask = Mask(self.config["ignored_keys"])
+        self.runner = opened["runner"]
+        self.mask.runner(self.runner)
+        self.place: int | None = None
+        self.events: list[dict[str, Any]] = []
+        self.exceptions: list[dict[str, Any]] = []
+        self.labels: dict[str, Any] = {}
+        self.error: dict[str, Any] | None = None
+        self.news: list[dict[str, Any]] = []
+
+    def take(self, each: Record) -> None:
+        value = json.loads(each.payload)
+        if each.kind == Kind.EVENT:
+            self.mask.runner(value)
+            if each.flags == FROM_RUNNER and self.runner is None:
+                self.runner, self.place = value, len(self.events)
+            else:
+                self.events.append(value)
+        elif each.kind == Kind.EXCEPTION:
+            self.exceptions.append(value)
+        elif each.kind == Kind.LABEL:
+            self.label(value[0], self.mask.value(*value))
+        elif each.kind == Kind.ERROR:
+            self.error = value
+        elif each.kind == Kind.RUNNER:
+            self.mask.runner(value)
+            self.news.append(value["resource"]["metadata"])
+
+    def label(self, key: str, value: Any) -> None:
+        labels = {**self.labels, key: value}
+        sizes = (len(name) + (len(held.encode()) if isinstance(held, str) else 64) for name, held in labels.items())
+        if sum(sizes) <= MAX_LABELS_BYTES:
+            self.labels = labels
+
+    def body(self) -> bytes | None:
+        runner = self.runner
+        if runner is not None:
+            own = runner["resource"]["metadata"]
+            for news in self.news:
+                own.update(news)
+            own["labels"] = orjson.dumps(self.labels, option=orjson.OPT_SORT_KEYS).decode()
+            if self.error:
+                runner.update(error_code=1, exception=self.error)
+        limit = self.config["max_trace_size_bytes"]
+        whole = self.whole(self.events, self.exceptions, runner)
+        if len(whole) <= limit:
+            return whole
+        return self.trimmed(limit) or self.cut(limit)
+
+    def trimmed(self, limit: int) -> bytes | None:
+        events = self.with_runner(self.events, self.runner)
+        encoded = [orjson.dumps(each) for each in events]
+        outside = len(self.whole([], self.exceptions, None))
+        try:
+            kept = _reference.trim(
+                encoded, limit, envelope_bytes=outside, reserve_bytes=20 if self.runner else 0
+            ).events
+        except TraceTooBig:
+            return None
+        decoded = [json.loads(each) for each in kept]
+        for each, source in zip(decoded, events, strict=True):
+            if source is self.runner:
+                each["resource"]["metadata"]["is_trimmed"] = "true"
+        return self.whole(decoded, self.exceptions, None)
+
+    def cut(self, limit: int) -> bytes | None:
+        for each in (*self.events, *([self.runner] if self.runner else ())):
+            metadata = each["resource"]["metadata"]
+            for key in [key for key in metadata if key not in STRONG_KEYS]:
+                del metadata[key]
+            cut_traceback(each["exception"])
+        for each in self.exceptions:
+            cut_traceback(each)
+        events, exceptions = len(self.events), len(self.exceptions)
+        for dropped in range(events + 1):
+            whole = self.marked(events - dropped, exceptions)
+            if len(whole) <= limit:
+                return whole
+        for dropped in range(exceptions + 1):
+            whole = self.marked(0, exceptions - dropped)
+            if len(whole) <= limit:
+                return whole
+        return None
+
+    def marked(self, events: int, exceptions: int) -> bytes:
+        runner = None
+        if self.runner is not None:
+            marks = {"is_trimmed": "true"}
+            if events < len(self.events):
+                marks["dropped_events"] = str(len(self.events) - events)
+            if exceptions < len(self.exceptions):
+                marks["dropped_exceptions"] = str(len(self.exceptions) - exceptions)
+            resource = self.runner["resource"]
+            runner = {**self.runner, "resource": {**resource, "metadata": {**resource["metadata"], **marks}}}
+        return self.whole(self.events[:events], self.exceptions[:exceptions], runner)
+
+    def with_runner(self, events: list[Any], runner: Any) -> list[Any]:
+        place = len(events) if self.place is None else self.place
+        return events if runner is None else [*events[:place], runner, *events[place:]]
+
+    def whole(self, events: list[Any], exceptions: list[Any], runner: Any) -> bytes:
+        return orjson.dumps(
+            {
+                "app_name": self.config["app_name"],
+                "token": self.config["token"],
+                "events": self.with_runner(events, runner),
+                "exceptions": exceptions,
+                "version": __version__,
+                "platform": self.platform,
+            }
+        )
+
+
+def cut_traceback(exception: dict[str, Any] | None) -> None:
+    text = (exception or {}).get("traceback", "").encode()
+    if exception and len(text) > 4096:
+        exception["traceback"] = text[:2048].decode(errors="ignore") + text[-2048:].decode(errors="ignore")
+
+
+def big_event(number: int) -> bytes:
+    return event(number, **{f"key{index}": f"{number:080}" for index in range(10)})
+
+
+def test_a_trace_of_a_million_events_stays_small() -> None:
+    assembly = fed([opened(own_runner(), max_trace_size_bytes=512 * 1024)])
+    head, tail = big_event(0).split(b"event-0")
+    assert len(head + tail) > 1000
+    payloads = (b"%bevent-%d%b" % (head, number, tail) for number in range(1_000_000))
+    tracemalloc.start()
+    try:
+        # Tracing makes it ten times slower; by then the trace has long been full.
+        for payload in islice(payloads, 50_000):
+            assembly.feed(RING, Record(Kind.EVENT, 0, 0, TRACE_ID, payload), 0.0)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * MIB
+    assert peak < 4 * assembly.held_bytes
+    held_bytes = assembly.held_bytes
+    for payload in payloads:
+        assembly.feed(RING, Record(Kind.EVENT, 0, 0, TRACE_ID, payload), 0.0)
+    assert assembly.held_bytes == held_bytes
+    result = body.build(finished(assembly).trace)
+    assert result.data is not None
+    sent = json.loads(result.data)["events"]
+    assert [each["id"] for each in sent[:-1]] == [f"event-{number}" for number in range(len(sent) - 1)]
+    assert sent[-1]["resource"]["metadata"]["dropped_events"] == str(result.dropped_events)
+    assert len(sent) - 1 + result.dropped_events == 1_000_000
+    assert assembly.counters["too_big"] == result.dropped_events
+    assert result.size_before_bytes > 1_000_000_000
+
+
+def test_events_without_a_byte_to_strip_are_bounded_with_what_holds_them() -> None:
+    assembly = fed([opened(max_trace_size_bytes=512 * 1024)])
+    for _ in range(400_000):
+        assembly.feed(RING, Record(Kind.EVENT, 0, 0, TRACE_ID, b"{}"), 0.0)
+    assert assembly.held_bytes < 512 * 1024 * (2 + 1 + ENTRY_BYTES) // 3 + MIB
+
+
+def test_exceptions_and_a_growing_runner_are_bounded() -> None:
+    assembly = fed([opened(own_runner())])
+    thrown = record(Kind.EXCEPTION, exception_fields("x" * 500, "t" * 5000))
+    for number in range(2000):
+        assembly.feed(RING, thrown, 0.0)
+        assembly.feed(RING, record(Kind.RUNNER, {"resource": {"metadata": {f"key{number}": "x" * 5000}}}), 0.0)
+        assembly.feed(RING, label(f"key{number}", "x" * 100), 0.0)
+    assert assembly.held_bytes < MIB
+    assert assembly.counters.keys() == {"runner_full", "labels_full"}
+    assert body.build(finished(assembly).trace).data is not None
+
+
+def test_a_runner_that_is_written_over_again_and_again_is_never_full() -> None:
+    assembly = fed([opened(own_runner())])
+    for number in range(1000):
+        assembly.feed(RING, record(Kind.RUNNER, {"resource": {"metadata": {"key": f"{number:05000}"}}}), 0.0)
+    assert not assembly.counters
+    data = body.build(finished(assembly).trace).data
+    assert data is not None
+    assert json.loads(data)["events"][0]["resource"]["metadata"]["key"] == f"{999:05000}"
+
+
+def test_each_event_is_stripped_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    visits: Counter[bytes] = Counter()
+
+    def counted(events: list[bytes], limit_bytes: int) -> Trimmed:
+        visits.update(events)
+        return trim(events, limit_bytes)
+
+    monkeypatch.setattr(stream, "trim", counted)
+    events = [big_event(number) for number in range(2000)]
+    fed([opened(own_runner(), max_trace_size_bytes=128 * 1024), *map(added, events)])
+    assert set(visits.values()) == {1}
+    assert len(visits) > 500
+
+
+def test_nothing_is_stripped_for_a_label_that_may_shrink_again() -> None:
+    events = [added(big_event(number)) for number in range(4)]
+    pushed = [opened(own_runner()), label("k", "x" * 9000), *events, label("k", "")]
+    untrimmed = body.build(finished(fed(pushed)).trace)
+    limit = untrimmed.size_bytes
+    exact = [opened(own_runner(), max_trace_size_bytes=limit), *pushed[1:]]
+    assert body.build(finished(fed(exact)).trace) == untrimmed
+    assert not untrimmed.trimmed
+
+
+def test_nothing_is_stripped_for_an_error_that_is_replaced() -> None:
+    events = [added(big_event(number)) for number in range(4)]
+    errors = [record(Kind.ERROR, exception_fields(message)) for message in ("x" * 9000, "")]
+    untrimmed = body.build(finished(fed([opened(own_runner()), errors[0], *events, errors[1]])).trace)
+    first = opened(own_runner(), max_trace_size_bytes=untrimmed.size_bytes)
+    assert body.build(finished(fed([first, errors[0], *events, errors[1]])).trace) == untrimmed
+    assert not untrimmed.trimmed
+
+
+def test_an_event_that_is_not_json_becomes_an_empty_one() -> None:
+    broken = Record(Kind.EVENT, 0, 0, TRACE_ID, b'{"resource":{"metadata":{"weak":"' + b"x" * 3000)
+    for limit in (1500, 4000):
+        pushed = [opened(max_trace_size_bytes=limit), broken, *(added(big_event(number)) for number in range(3))]
+        assembly = fed(pushed)
+        data = body.build(finished(assembly).trace).data
+        assert data is not None
+        assert json.loads(data)["events"][0] == {}
+        assert assembly.counters["malformed"] == 1

@@ -105,14 +105,18 @@ def encode_partial(fields: Mapping[str, Any]) -> bytes:
     return json_bytes(fields)
 
 
-def _encode_incomplete(event: object) -> tuple[bytes, int, int]:
-    """Encode the common case of an event that only leaves fields out, or has them in another order."""
-    if type(event) is dict:
+def _encode_incomplete(event: Any) -> tuple[bytes, int, int]:
+    """Encode the common cases: fields left out or in another order, metadata values that are no strings."""
+    try:
         filled = {**_BLANK_EVENT, **event}
-        if type(filled["resource"]) is dict:
-            filled["resource"] = {**_BLANK_RESOURCE, **filled["resource"]}
+        resource = filled["resource"] = {**_BLANK_RESOURCE, **filled["resource"]}
+        if not is_complete(filled):
+            resource["metadata"] = _strings(resource["metadata"])
         if is_complete(filled):
             return _dumps(filled), _flags(filled), 0
+    except Exception:
+        # No mapping where there should be one, or one that cannot be read: the careful way loses that field only.
+        return _encode_carefully(event)
     return _encode_carefully(event)
 
 
@@ -222,5 +226,8 @@ def _number(value: object) -> float:
 
 
 def _strings(value: object) -> dict[str, str]:
-    # A copy first: another thread may add to the application's dict meanwhile.
-    return {metadata_text(key): metadata_text(member) for key, member in dict(_mapping(value)).items()}
+    # A copy first: another thread may add to the application's dict meanwhile. Most are strings: no call for those.
+    return {
+        key if type(key) is str else metadata_text(key): member if type(member) is str else metadata_text(member)
+        for key, member in dict(_mapping(value)).items()
+    }

@@ -67,17 +67,17 @@ class PureMapping:
 
     def load(self, offset: int) -> int:
         """Return the u64 at an offset."""
-        return ctypes.c_uint64.from_address(self._slot(offset)).value
+        return self._u64(offset).value
 
     def store(self, offset: int, value: int) -> None:
         """Set the u64 at an offset."""
         if not 0 <= value < _ROLLED_OVER:
             raise OverflowError("value must fit into 64 bits unsigned")
-        ctypes.c_uint64.from_address(self._slot(offset)).value = value
+        self._u64(offset).value = value
 
     def add(self, offset: int, amount: int) -> None:
         """Add to the u64 at an offset. Exact among the users of this mapping; other mappings are not waited for."""
-        self._slot(offset)
+        self._u64(offset)
         self._adding.take((offset, amount), self._add)
 
     def copy(self, offset: int, length: int) -> bytes:
@@ -106,10 +106,10 @@ class PureMapping:
             raise IndexError(f"{length} bytes at {offset} are not within {self._length_bytes}")
         return self._address + offset
 
-    def _slot(self, offset: int) -> int:
+    def _u64(self, offset: int) -> ctypes.c_uint64:
         if offset % 8:
             raise IndexError(f"offset {offset} is not a multiple of 8")
-        return self._place(offset, 8)
+        return ctypes.c_uint64.from_address(self._place(offset, 8))
 
     def _add(self, increment: tuple[int, int], own: bool) -> None:
         offset, amount = increment
@@ -164,6 +164,8 @@ class _Ring(PureMapping):
         self._capacity_bytes = layout.read_capacity(fd)
         self._largest_bytes = layout.largest_payload_bytes(self._capacity_bytes)
         super().__init__(fd, HEADER_BYTES + self._capacity_bytes)
+        # Looked up once: a load or store costs as much as the rest of a push. They live no longer than the mapping.
+        self._head, self._tail, self._left = map(self._u64, (layout.HEAD, layout.TAIL, layout.LEFT))
 
     @property
     def head(self) -> int:
@@ -184,7 +186,8 @@ class _Ring(PureMapping):
         offset = position % self._capacity_bytes
         first = self._capacity_bytes - offset
         self.write(HEADER_BYTES + offset, data[:first])
-        self.write(HEADER_BYTES, data[first:])
+        if first < len(data):
+            self.write(HEADER_BYTES, data[first:])
 
 
 class PureProducer(_Ring):
@@ -208,7 +211,7 @@ class PureProducer(_Ring):
         _check(kind, flags, trace_id, payload)
         if self.foreign:
             return FOREIGN
-        if self._closed or self.load(layout.LEFT):
+        if self._closed or self._left.value:
             return CLOSED
         if len(payload) > self._largest_for(kind):
             return TOO_LARGE
@@ -234,9 +237,9 @@ class PureProducer(_Ring):
         return code
 
     def _append(self, kind: int, flags: int, trace_id: bytes, payload: bytes) -> int:
-        head, size = self.head, layout.record_bytes(len(payload))
+        head, size = self._head.value, layout.record_bytes(len(payload))
         # Again: a BYE may have come first while this record waited for its turn.
-        if self.load(layout.LEFT):
+        if self._left.value:
             return CLOSED
         if not self._has_room(kind, head, size):
             return FULL
@@ -245,13 +248,13 @@ class PureProducer(_Ring):
         if kind == Kind.CLOSE:
             self.store(layout.CLOSED_COUNT, ordinal)
         self._open_traces = self._open_after(kind)
-        self.store(layout.HEAD, (head + size) % _ROLLED_OVER)
+        self._head.value = (head + size) % _ROLLED_OVER
         if kind == Kind.BYE:
-            self.store(layout.LEFT, 1)
+            self._left.value = 1
         return LOOK if (head ^ head + size) >> layout.LOOK_SHIFT else PUSHED
 
     def _has_room(self, kind: int, head: int, size: int) -> bool:
-        used = head - self.tail
+        used = head - self._tail.value
         # A tail that no consumer writes. Overwriting would tear records; refusing is counted.
         if not 0 <= used <= self._capacity_bytes:
             return False

@@ -22,19 +22,22 @@ def capture_traces() -> Iterator[list[Trace]]:
     """Collect the traces that finish in this process as a list of parsed bodies, in the order in which they close.
 
     Every thread's traces that open inside the block are taken, and nothing is sent; no token is needed, and neither
-    `disable` nor `shutdown` keeps them out. What is added to a trace from other processes is not seen. Of nested blocks
-    the inner one takes the traces that open in it.
+    `disable` nor a `shutdown` before the block keeps them out. What is added to a trace from other processes is not
+    seen. Of nested blocks the inner one takes the traces that open in it.
 
         with capture_traces() as traces:
             handle_request()
         assert traces[0]["events"][-1]["error_code"] == 0
     """
     capture = _Capture()
+    was_shut_down = process.is_shut_down()
+    process.shut_down(False)
     process.captures.append(capture)
     try:
         yield capture.traces
     finally:
         process.captures.remove(capture)
+        process.shut_down(was_shut_down or process.is_shut_down())
 
 
 class _Capture(MemoryWriter):

@@ -46,7 +46,7 @@ def untraced(monkeypatch: pytest.MonkeyPatch) -> None:
 def queue(untraced: None, monkeypatch: pytest.MonkeyPatch) -> FakeQueue:
     """A queue without processes and files. Tracing is enabled, with a token and a backend that nobody asks."""
     fake = FakeQueue()
-    for module in (process, lifecycle):
+    for module in (process, lifecycle, exit):
         monkeypatch.setattr(module, "writers", fake)
     monkeypatch.setenv("EPSAGON_TOKEN", "secret-token")
     monkeypatch.setenv("EPSAGON_COLLECTOR_URL", "http://127.0.0.1:1")

@@ -25,6 +25,7 @@ class FakeWriter:
         self.news: list[tuple[bytes, Outcome]] = []
         self.starts = 0
         self.closed = self.settled = 0
+        self.is_drained = True
 
     def push(self, kind: int, flags: int, trace_id: bytes, payload: bytes, /) -> int:
         code = self.codes.popleft() if self.codes else PUSHED
@@ -55,6 +56,15 @@ class FakeWriter:
 
     def ensure_collector(self) -> None:
         self.starts += 1
+
+    def bye(self) -> None:
+        self.push(Kind.BYE, 0, bytes(16), b"")
+
+    def drained(self) -> bool:
+        return self.is_drained
+
+    def collector_lives(self) -> bool:
+        return True
 
     # What tests read.
 

@@ -12,6 +12,7 @@ import sys
 import time
 from typing import Any, Final
 
+from epsagon_fast.queue import launch
 from epsagon_fast.queue import writer as writers
 from epsagon_fast.queue.process import start_time
 
@@ -71,7 +72,7 @@ def leave() -> None:
         writer.bye()
     safe = _settled if _dies_with_us() else _journaled
     for pause in pauses(_timeout_s):
-        waiting = [writer for writer in mine if not safe(writer)]
+        waiting = [writer for writer in mine if not safe(writer) and _may_come(writer)]
         if not waiting:
             return
         for writer in waiting:
@@ -85,6 +86,11 @@ def _journaled(writer: writers.Writer) -> bool:
 
 def _settled(writer: writers.Writer) -> bool:
     return _journaled(writer) and writer.settled >= writer.closed
+
+
+def _may_come(writer: writers.Writer) -> bool:
+    """Say whether there is, or could be, a collector to wait for. The rings' files wait without us."""
+    return launch.allowed() or writer.collector_lives()
 
 
 def _dies_with_us() -> bool:

@@ -80,10 +80,10 @@ def records(wanted: ResolvedConfig) -> bool:
     return bool(captures) or wanted.enabled or (wanted.test_mode and not wanted.disable)
 
 
-def shut_down() -> None:
-    """Refuse every record from now on, until `init` is called again."""
+def shut_down(value: bool = True) -> None:
+    """Refuse every record from now on, until `init` is called again; False: take them again."""
     global _is_shut_down
-    _is_shut_down = True
+    _is_shut_down = value
 
 
 def is_shut_down() -> bool:

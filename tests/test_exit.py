@@ -1,0 +1,230 @@
+"""How a process leaves: the waiting against a queue in memory, the hooks in real processes of every kind."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from fakes import FakeQueue
+
+import epsagon_fast as epsagon
+from epsagon_fast.producer import exit
+from epsagon_fast.protocol import UNFINISHED, Kind
+from epsagon_fast.queue import layout, ring
+
+
+@pytest.fixture
+def leaving(queue: FakeQueue, monkeypatch: pytest.MonkeyPatch) -> FakeQueue:
+    """A process that may leave: not in a container, with a trace open and one closed."""
+    monkeypatch.setattr(exit, "_left_pid", 0)
+    monkeypatch.setattr(exit, "_timeout_s", 60.0)
+    monkeypatch.setattr(exit, "_dies_with_us", lambda: False)
+    with epsagon.trace("closed"):
+        pass
+    epsagon.create_tracer().start()
+    queue.records.clear()
+    return queue
+
+
+def test_leaving_closes_what_is_open_and_says_bye_last(leaving: FakeQueue) -> None:
+    exit.leave()
+    assert leaving.kinds == ["CLOSE", "BYE"]
+    assert leaving.records[0].flags == UNFINISHED
+
+
+def test_leaving_twice_is_leaving_once(leaving: FakeQueue) -> None:
+    exit.leave()
+    exit.leave()
+    assert leaving.kinds == ["CLOSE", "BYE"]
+
+
+def test_leaving_waits_until_the_ring_is_empty(leaving: FakeQueue) -> None:
+    leaving.is_drained = False
+
+    def start() -> None:
+        leaving.is_drained = True
+
+    leaving.ensure_collector = start  # type: ignore[method-assign]
+    exit.leave()
+    assert leaving.is_drained
+
+
+def test_leaving_waits_no_longer_than_the_timeout(leaving: FakeQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exit, "_timeout_s", 0.02)
+    leaving.is_drained = False
+    exit.leave()
+    assert leaving.starts > 0
+
+
+def test_leaving_does_not_wait_for_a_collector_that_nobody_may_start(
+    leaving: FakeQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EPSAGON_LAUNCH", "0")
+    leaving.is_drained = False
+    monkeypatch.setattr(leaving, "collector_lives", lambda: False)
+    exit.leave()
+    assert leaving.starts == 0
+
+
+def test_process_in_a_container_waits_until_its_traces_are_settled(
+    leaving: FakeQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exit, "_dies_with_us", lambda: True)
+    leaving.ensure_collector = lambda: leaving.settle(epsagon.Outcome.DELIVERED)  # type: ignore[method-assign]
+    leaving.closed = 2
+    exit.leave()
+    assert leaving.settled == leaving.closed
+
+
+# Who outlives whom.
+
+
+@pytest.fixture
+def container(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(exit.os, "readlink", lambda path: "pid:[4026532000]")
+    monkeypatch.setattr(exit, "_waiting_parent_pid", 0)
+    yield
+
+
+def test_collector_outlives_a_process_in_the_first_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exit.os, "readlink", lambda path: exit.FIRST_PID_NAMESPACE)
+    assert not exit._dies_with_us()
+
+
+def test_collector_may_end_with_a_process_in_a_container(container: None) -> None:
+    assert exit._dies_with_us()
+
+
+def test_child_of_a_server_that_waits_need_not_wait(container: None) -> None:
+    exit.parent_waits(os.getppid())
+    assert not exit._dies_with_us()
+
+
+def test_child_of_a_server_that_died_waits(container: None) -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait(60)
+    exit.parent_waits(child.pid)
+    assert exit._dies_with_us()
+
+
+@pytest.mark.parametrize("forker", exit.FORKERS)
+def test_child_of_a_forker_need_not_wait(container: None, monkeypatch: pytest.MonkeyPatch, forker: str) -> None:
+    module = SimpleNamespace(current_process=lambda: SimpleNamespace(_parent_pid=os.getpid()))
+    monkeypatch.setitem(sys.modules, f"{forker}.process", module)
+    assert not exit._dies_with_us()
+
+
+# The hooks.
+
+TRACED = """
+import multiprocessing, os, sys
+import epsagon_fast as epsagon
+
+def work():
+    with epsagon.trace("work"):
+        pass
+    epsagon.create_tracer().start()
+
+def forked():
+    pid = os.fork()
+    if pid == 0:
+        work()
+        sys.exit(0)
+    os.waitpid(pid, 0)
+
+def started(method):
+    process = multiprocessing.get_context(method).Process(target=work)
+    process.start()
+    process.join()
+
+def pooled(method):
+    with multiprocessing.get_context(method).Pool(1) as pool:
+        pool.apply(work)
+        pool.close()
+        pool.join()
+
+if __name__ == "__main__":
+    if "before" in sys.argv:
+        work()
+    {action}
+"""
+TIMEOUT_S = 60
+
+
+def run(tmp_path: Path, action: str, *arguments: str) -> list[list[str]]:
+    """Run a traced program without a collector; return the kinds of the records in each ring that it left."""
+    script = tmp_path / "traced.py"
+    script.write_text(TRACED.replace("{action}", action))
+    environment = {
+        **os.environ,
+        "EPSAGON_TOKEN": "t",
+        "EPSAGON_COLLECTOR_URL": "http://127.0.0.1:1",
+        "EPSAGON_RUNTIME_DIR": str(tmp_path / "run"),
+        "EPSAGON_LAUNCH": "0",
+    }
+    done = subprocess.run(
+        [sys.executable, str(script), *arguments], env=environment, capture_output=True, timeout=TIMEOUT_S, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return sorted(kinds(path) for path in (tmp_path / "run").glob("*/*.ring"))
+
+
+def kinds(path: Path) -> list[str]:
+    fd = os.open(path, os.O_RDWR)
+    try:
+        return [Kind(record[0]).name for record in ring.Consumer(fd).read(1 << 30)]
+    finally:
+        os.close(fd)
+
+
+WHOLE = ["OPEN", "CLOSE", "OPEN", "CLOSE", "BYE"]
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        "work()",
+        "work(); sys.exit(0)",
+        "forked()",
+        "started('fork')",
+        "started('spawn')",
+        "started('forkserver')",
+        "pooled('fork')",
+    ],
+)
+def test_process_says_bye_however_it_was_started(tmp_path: Path, action: str) -> None:
+    assert run(tmp_path, action) == [WHOLE]
+
+
+@pytest.mark.parametrize("action", ["forked()", "started('fork')", "started('spawn')", "pooled('fork')"])
+def test_parent_and_child_both_say_bye(tmp_path: Path, action: str) -> None:
+    assert run(tmp_path, action, "before") == [WHOLE, WHOLE]
+
+
+def test_process_that_is_cut_off_says_no_bye(tmp_path: Path) -> None:
+    assert run(tmp_path, "work(); os._exit(0)") == [["OPEN", "CLOSE", "OPEN"]]
+
+
+def test_ring_says_that_its_producer_left(tmp_path: Path) -> None:
+    run(tmp_path, "work()")
+    [path] = (tmp_path / "run").glob("*/*.ring")
+    assert int.from_bytes(path.read_bytes()[layout.LEFT : layout.LEFT + 8], sys.byteorder) == 1
+
+
+def test_nothing_is_registered_before_the_first_trace() -> None:
+    code = "import atexit, logging; n = atexit._ncallbacks(); import epsagon_fast; print(atexit._ncallbacks() - n)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
+    assert done.stdout == "0\n"
+
+
+def test_registering_again_costs_next_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exit, "_registered_pid", os.getpid())
+    began = time.perf_counter()
+    for _ in range(1000):
+        exit.register(2.0)
+    # A bound against hooks that pile up, not a measurement.
+    assert time.perf_counter() - began < 5

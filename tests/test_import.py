@@ -1,0 +1,72 @@
+"""Importing the package does nothing and pulls in little. Each check runs in a Python of its own."""
+
+import subprocess
+import sys
+
+import pytest
+
+# What a traced process should not have to pay for, and what would be monkey-patched or break after a fork.
+HEAVY = (
+    "urllib3 sqlite3 starlette uvicorn ctypes multiprocessing asyncio socket ssl http subprocess concurrent.futures"
+    " urllib.request tempfile logging.handlers epsagon_fast.collector epsagon_fast.backend epsagon_fast.trimming"
+)
+
+
+def run(code: str) -> str:
+    # Isolated, and without site: its .pth files import what they like.
+    paths = [path for path in sys.path if path.endswith("site-packages")]
+    head = f"import sys; sys.path += {[*paths, str(ROOT)]!r}\n"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", head + code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+ROOT = __file__.rpartition("/tests/")[0]
+
+
+@pytest.mark.parametrize("name", HEAVY.split())
+def test_import_does_not_load(name: str) -> None:
+    assert run(f"import epsagon_fast; print({name!r} in sys.modules)") == "False\n"
+
+
+def test_import_has_no_side_effect() -> None:
+    code = """
+import os, signal, threading
+def state():
+    return (
+        threading.active_count(),
+        sorted(os.listdir("/proc/self/fd")),
+        sorted(os.listdir("/proc/self/task")),
+        open("/proc/self/task/%d/children" % os.getpid()).read(),
+        [signal.getsignal(number) for number in signal.valid_signals()],
+        [os.path.isdir("/dev/shm") and sorted(os.listdir("/dev/shm"))],
+        dict(os.environ),
+    )
+def forbid(event, args):
+    if event.startswith(("socket.", "subprocess.", "os.fork", "os.posix_spawn", "os.mkdir", "ctypes.")):
+        raise SystemExit(f"import did {event}")
+    if event == "open" and isinstance(args[1], str) and set(args[1]) & set("wax+"):
+        raise SystemExit(f"import opened {args[0]}")
+import orjson, logging
+before = state()
+sys.addaudithook(forbid)
+sys.dont_write_bytecode = True
+import epsagon_fast
+assert state() == before
+import atexit
+print(atexit._ncallbacks() <= 1)
+"""
+    assert run(code) == "True\n"
+
+
+def test_star_import_gives_the_public_names() -> None:
+    assert run("from epsagon_fast import *; print(trace, event, label, Config, Outcome, ErrorCode)")
+
+
+def test_every_public_name_is_there() -> None:
+    assert (
+        run("import epsagon_fast; print([n for n in epsagon_fast.__all__ if not hasattr(epsagon_fast, n)])") == "[]\n"
+    )

@@ -1,0 +1,145 @@
+import threading
+
+import pytest
+from fakes import FakeQueue
+
+import epsagon_fast as epsagon
+from epsagon_fast import Config, Outcome
+from epsagon_fast.testing import capture_traces
+
+
+def names(traces: list[dict]) -> list[str]:  # type: ignore[type-arg]
+    return [trace["events"][-1]["resource"]["name"] for trace in traces]
+
+
+def test_finished_traces_are_collected_as_they_would_be_sent(queue: FakeQueue) -> None:
+    epsagon.init(application_name="shop")
+    with capture_traces() as traces:
+        with epsagon.trace("checkout") as tracer:
+            with epsagon.event("charge", type="http", operation="POST") as event:
+                event.metadata["card"] = "visa"
+            epsagon.label("user", 42)
+            epsagon.add_exception(ValueError("x"))
+        assert len(traces) == 1
+    [trace] = traces
+    assert list(trace) == ["app_name", "token", "events", "exceptions", "version", "platform"]
+    assert trace["app_name"] == "shop"
+    charge, runner = trace["events"]
+    assert charge["resource"]["metadata"] == {"card": "visa"}
+    assert runner["id"] == tracer.trace_id
+    assert runner["resource"]["metadata"] == {"labels": '{"user":42}'}
+    assert runner["duration"] > 0
+    assert trace["exceptions"][0]["type"] == "ValueError"
+
+
+@pytest.mark.parametrize("prepare", [lambda: None, lambda: epsagon.init(disable=True), lambda: epsagon.shutdown(0)])
+def test_neither_init_nor_token_is_needed(untraced: None, prepare: object) -> None:
+    prepare()  # type: ignore[operator]
+    with capture_traces() as traces, epsagon.trace("a"):
+        pass
+    assert names(traces) == ["a"]
+
+
+def test_nothing_reaches_the_queue(queue: FakeQueue) -> None:
+    with capture_traces(), epsagon.trace("a") as tracer:
+        tracer.add_event({})
+    assert (queue.asked, queue.records) == (0, [])
+    assert tracer.stop() == Outcome.DELIVERED
+
+
+def test_after_the_block_all_is_as_before(queue: FakeQueue) -> None:
+    with pytest.raises(KeyError), capture_traces() as traces:
+        raise KeyError
+    with epsagon.trace("a"):
+        pass
+    assert traces == []
+    assert queue.kinds == ["OPEN", "CLOSE"]
+
+
+def test_open_trace_is_not_collected(queue: FakeQueue) -> None:
+    with capture_traces() as traces:
+        tracer = epsagon.create_tracer()
+        tracer.start()
+        assert traces == []
+        tracer.stop()
+        assert len(traces) == 1
+
+
+def test_trace_that_opened_in_the_block_is_collected_even_later(queue: FakeQueue) -> None:
+    with capture_traces() as traces:
+        tracer = epsagon.create_tracer()
+        tracer.start()
+    tracer.add_event({"id": "1", "origin": "runner"})
+    tracer.stop()
+    assert traces[0]["events"][0]["id"] == "1"
+
+
+def test_inner_block_takes_the_traces_that_open_in_it(queue: FakeQueue) -> None:
+    with capture_traces() as outer:
+        with epsagon.trace("first"):
+            pass
+        with capture_traces() as inner, epsagon.trace("second"):
+            pass
+        with epsagon.trace("third"):
+            pass
+    assert names(outer) == ["first", "third"]
+    assert names(inner) == ["second"]
+
+
+def test_traces_of_all_threads_are_collected(queue: FakeQueue) -> None:
+    def work(name: str) -> None:
+        for _ in range(20):
+            with epsagon.trace(name):
+                epsagon.label(name, 1)
+
+    with capture_traces() as traces:
+        threads = [threading.Thread(target=work, args=(str(number),)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    assert sorted(names(traces)) == sorted(str(number) for number in range(8) for _ in range(20))
+    for trace in traces:
+        [runner] = trace["events"]
+        assert runner["resource"]["metadata"]["labels"] == f'{{"{runner["resource"]["name"]}":1}}'
+
+
+def test_global_tracer_and_test_mode_are_collected(queue: FakeQueue) -> None:
+    with capture_traces() as traces, epsagon.create_global_tracer(Config(test_mode=True)):
+        epsagon.add_event({"id": "1"})
+    assert traces[0]["events"][0]["id"] == "1"
+
+
+def test_secrets_are_masked(queue: FakeQueue) -> None:
+    epsagon.init(ignored_keys=["password"])
+    with capture_traces() as traces, epsagon.trace("a"), epsagon.event("b") as event:
+        event.metadata["password"] = "hunter2"
+    assert traces[0]["events"][0]["resource"]["metadata"]["password"] == "****"
+
+
+def test_large_traces_are_trimmed(queue: FakeQueue) -> None:
+    with capture_traces() as traces, epsagon.trace("a"):
+        for _ in range(10):
+            epsagon.add_event({"resource": {"metadata": {"big": "x" * 10_000}}})
+    runner = traces[0]["events"][-1]
+    assert runner["resource"]["metadata"]["is_trimmed"] == "true"
+
+
+def test_attached_trace_is_collected_in_the_same_process(queue: FakeQueue) -> None:
+    with capture_traces() as traces, epsagon.trace("a") as tracer, epsagon.attach(tracer.handle()):
+        epsagon.label("k", 1)
+    assert traces[0]["events"][-1]["resource"]["metadata"]["labels"] == '{"k":1}'
+
+
+def test_exception_that_leaves_a_trace_shows_in_the_runner(queue: FakeQueue) -> None:
+    with capture_traces() as traces, pytest.raises(KeyError), epsagon.trace("a"):
+        raise KeyError("k")
+    runner = traces[0]["events"][-1]
+    assert runner["error_code"] == 2
+    assert runner["exception"]["type"] == "KeyError"
+
+
+def test_unfinished_trace_says_so(queue: FakeQueue) -> None:
+    with capture_traces() as traces, epsagon.trace("a"):
+        epsagon.shutdown(0)
+    assert traces[0]["events"][-1]["resource"]["metadata"]["unfinished"] == "true"

@@ -286,36 +286,6 @@ def test_mapping_reads_and_writes_within_its_bounds_only(twin: Twin, tmp_path: P
             page.store(0, value)
 
 
-@pytest.mark.parametrize(
-    ("slot", "value", "text"),
-    [
-        (layout.MAGIC, 7, "magic is 0x7"),
-        (layout.MAGIC, 0, "no header yet"),
-        (layout.VERSION, 2, "layout version is 2"),
-        (layout.CAPACITY, 2**63, "capacity is 9223372036854775808 bytes"),
-        (layout.CAPACITY, 1020, "capacity is 1020 bytes"),
-        (layout.CAPACITY, 2048, "the file has 17408 bytes, not 16384 \\+ 2048"),
-    ],
-)
-def test_a_wrong_header_is_named(twin: Twin, tmp_path: Path, slot: int, value: int, text: str) -> None:
-    fd = twin.ring(tmp_path)
-    os.pwrite(fd, struct.pack("=Q", value), slot)
-    for end in (twin.producer, twin.consumer):
-        with pytest.raises(ring.CorruptRing, match=text):
-            end(fd)
-    os.close(fd)
-
-
-@pytest.mark.parametrize("length", [0, 8, 47, 16384])
-def test_a_short_file_is_no_ring(twin: Twin, tmp_path: Path, length: int) -> None:
-    fd = twin.ring(tmp_path)
-    os.ftruncate(fd, length)
-    for end in (twin.producer, twin.consumer):
-        with pytest.raises(ring.CorruptRing):
-            end(fd)
-    os.close(fd)
-
-
 def test_a_producer_takes_only_a_ring_that_was_made_for_its_kind(tmp_path: Path) -> None:
     for made, other in ((COMPILED, REFERENCE), (REFERENCE, COMPILED)):
         fd = made.ring(tmp_path)

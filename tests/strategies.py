@@ -263,7 +263,7 @@ def framed_metadata() -> st.SearchStrategy[tuple[str, list[str], str]]:
 
 def traces() -> st.SearchStrategy[list[bytes]]:
     """Events of one trace."""
-    return st.lists(event_texts(), max_size=5)
+    return st.lists(event_texts(), max_size=3)
 
 
 def mangled(events: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
@@ -277,3 +277,14 @@ def mangled(events: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
 
     structure = st.sampled_from(b'"\\{}[],: \0\xff') | st.integers(0, 255)
     return st.builds(damage, events, st.integers(0, 2), st.integers(0, 2**16), structure)
+
+
+def damaged_text(text: bytes) -> st.SearchStrategy[bytes]:
+    """`text` with a stretch of it replaced by something else: often still JSON, hardly ever what it was."""
+    news = st.sampled_from([b"", b"0", b"null", b"[]", b"{}", b'""', b'":"', b",", b"}", b"\\ud800", b"1e999", b"NaN"])
+    return st.builds(
+        lambda start, length, new: text[:start] + new + text[start + length :],
+        st.integers(0, len(text)),
+        st.integers(0, 40),
+        news | st.binary(max_size=8),
+    )

@@ -8,6 +8,7 @@ import json
 import re
 import sys
 import uuid
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -157,6 +158,31 @@ def test_objects_that_all_name_each_other_are_cut_and_not_followed_for_ever() ->
     strictly(data)
     assert CUT.encode() in data
     assert len(data) < 50 * MAX_VALUES
+
+
+def test_a_value_that_holds_another_twice_at_every_level_is_cut() -> None:
+    """Sixty levels of two have 2**60 leaves."""
+    value: Any = []
+    for _ in range(60):
+        value = [value, {"again": value}]
+    data = json_bytes(value)
+    strictly(data)
+    assert len(data) < 50 * MAX_VALUES
+
+
+def test_a_list_too_long_for_a_trace_is_cut() -> None:
+    assert len(strictly(json_bytes([0] * 1_000_000))) < MAX_VALUES
+    assert strictly(json_bytes([0] * (MAX_VALUES - 1))) == [0] * (MAX_VALUES - 1)
+
+
+def test_private_fields_of_a_dataclass_stay_private() -> None:
+    @dataclass
+    class Account:
+        name: str
+        _secret: str
+
+    assert metadata_text(Account("me", "x")) == '{"name":"me"}'
+    assert metadata_text([Account("me", "x"), 2**70]) == f'[{{"name":"me"}},{2**70}]'
 
 
 def test_a_long_list_that_orjson_refuses_is_cut() -> None:

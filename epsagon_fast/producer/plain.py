@@ -1,7 +1,8 @@
 """Any Python value as valid JSON in valid UTF-8, without ever raising into the application.
 
-orjson does the work where it can. What it refuses (cycles, deep nesting, ints over 64 bits, lone surrogates, keys that
-are no strings) is walked in Python, within bounds: a graph of objects that name each other has more paths than atoms.
+orjson does the work where it can: on dicts, lists and scalars, not too many. What it refuses (cycles, deep nesting, big
+ints, lone surrogates) or would follow for ever (objects that name each other in many ways have more paths than there are
+atoms) is walked in Python, within bounds.
 """
 
 import json
@@ -18,6 +19,9 @@ CUT = "..."
 MAX_DEPTH = 100
 # More does not fit into a trace, and walking it would hold up the application for tens of milliseconds.
 MAX_VALUES = 10_000
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+# No iterators and generators: the application wants to consume those itself.
+_ROWS = (list, tuple, set, frozenset, deque)
 
 
 def clean(text: str) -> str:
@@ -45,9 +49,11 @@ def printed(value: object) -> str:
 def json_bytes(value: object) -> bytes:
     """Return `value` as JSON; what JSON lacks becomes a string, NaN and infinities null."""
     try:
-        return orjson.dumps(value, _in_words_of_json, orjson.OPT_NON_STR_KEYS)
+        if _is_for_orjson(value):
+            return orjson.dumps(value, _in_words_of_json, orjson.OPT_NON_STR_KEYS)
     except Exception:
         return _walked(value)
+    return _walked(value)
 
 
 def metadata_text(value: Any) -> str:
@@ -64,13 +70,31 @@ def metadata_text(value: Any) -> str:
     return text.decode()
 
 
+def _is_for_orjson(value: Any) -> bool:
+    """Say whether `value` is made of dicts, lists and what is no container, and of no more than MAX_VALUES of them."""
+    left = MAX_VALUES
+    pending = [value]
+    while pending:
+        value = pending.pop()
+        if type(value) in _SCALARS:
+            continue
+        if isinstance(value, dict):
+            content: Any = value.values()
+        elif isinstance(value, (list, tuple)):
+            content = value
+        elif isinstance(value, (Mapping, *_ROWS)) or is_dataclass(value):
+            return False
+        else:
+            continue
+        left -= len(content)
+        if left < 0:
+            return False
+        pending.extend(content)
+    return True
+
+
 def _in_words_of_json(value: Any) -> Any:
-    """Return something nearer to JSON than `value`, which orjson does not know."""
-    if isinstance(value, Mapping):
-        return dict(value)
-    # Iterators and generators are not touched: the application wants to consume them itself.
-    if isinstance(value, (set, frozenset, deque)):
-        return list(value)
+    """Return a scalar of JSON for one that orjson does not know."""
     if isinstance(value, float):
         return float.__float__(value)
     if isinstance(value, (bytes, bytearray, memoryview)):
@@ -115,14 +139,13 @@ class _Walk:
             return float.__float__(value) if math.isfinite(value) else None
         if isinstance(value, Mapping):
             return self._within(value, self._members, value.items())
-        if isinstance(value, (list, tuple, set, frozenset, deque)):
+        if isinstance(value, _ROWS):
             return self._within(value, self._elements, value)
         if is_dataclass(value) and not isinstance(value, type):
-            return self._within(value, self._members, ((f.name, getattr(value, f.name)) for f in fields(value)))
-        if isinstance(value, (bytes, bytearray, memoryview)):
-            return _in_words_of_json(value)
+            names = [field.name for field in fields(value) if not field.name.startswith("_")]
+            return self._within(value, self._members, ((name, getattr(value, name)) for name in names))
         # orjson knows dates, UUIDs and enums.
-        return orjson.loads(orjson.dumps(value, printed))
+        return orjson.loads(orjson.dumps(value, _in_words_of_json))
 
     def _within(self, container: Any, copy: Any, content: Any) -> Any:
         if len(self._inside) >= MAX_DEPTH or id(container) in self._inside:

@@ -19,6 +19,16 @@ class Loud:
         printer.text("Loud()")
 
 
+class Faceless:
+    """An object that isinstance() cannot be asked about."""
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        raise RuntimeError("no class")
+
+    __str__ = __repr__ = None  # type: ignore[assignment]
+
+
 class BrokenMapping(Mapping[str, object]):
     """A mapping whose content cannot be read."""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hostile import BrokenMapping, Count, Loud, ViewOf, Word
+from hostile import BrokenMapping, Count, Faceless, Loud, ViewOf, Word
 from hypothesis import example, given
 from strategies import anything, complete_events, loose_events, loose_exceptions, wild_text
 
@@ -255,6 +255,9 @@ def test_every_wrong_field_is_counted() -> None:
     resource = {"name": 1, "type": 2, "operation": 3, "metadata": 4}
     assert malformed(complete(id=1, resource=resource, exception={"type": 1, "time": "now"})) == 7
     assert encode_event(7) == (orjson.dumps(BLANK), 0, 1)  # type: ignore[arg-type]
+    assert encode_event(Faceless()) == (orjson.dumps(BLANK), 0, 1)  # type: ignore[arg-type]
+    assert encode_event(complete(id=Faceless(), resource=Faceless()))[2] == 2
+    assert_is_exception(parsed(encode_exception(Faceless())))  # type: ignore[arg-type]
     assert encode_event(BrokenMapping())[2] == len(EVENT_FIELDS)
 
 
@@ -454,6 +457,8 @@ def test_what_is_no_label_is_refused(value: Any) -> None:
 
 
 def test_a_label_needs_a_string_as_its_key() -> None:
+    assert encode_label("key", Faceless()) is None
+    assert encode_label(Faceless(), "x") is None  # type: ignore[arg-type]
     assert encode_label(1, "x") is None  # type: ignore[arg-type]
     assert encode_label("\ud800", "x") == '["\ufffd","x"]'.encode()
 

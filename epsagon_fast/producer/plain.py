@@ -1,8 +1,8 @@
 """Any Python value as valid JSON in valid UTF-8, without ever raising into the application.
 
 orjson does the work where it can: on dicts, lists and scalars, not too many. What it refuses (cycles, deep nesting, big
-ints, lone surrogates) or would follow for ever (objects that name each other in many ways have more paths than there are
-atoms) is walked in Python, within bounds.
+ints, lone surrogates) or would follow for ever is walked in Python, within bounds: objects that name each other in many
+ways have more paths than there are atoms.
 """
 
 import json

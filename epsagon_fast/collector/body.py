@@ -40,7 +40,8 @@ def build(trace: Trace) -> Body:
         # The trimmer met an event that is not JSON.
         trace.stream.discard_broken()
         body = _built(trace)
-    trace.counters["too_big"] += body.dropped_events
+    if body.dropped_events:
+        trace.counters["too_big"] += body.dropped_events
     return body
 
 

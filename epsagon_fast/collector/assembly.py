@@ -167,7 +167,7 @@ class Assembly:
             changed = mask.runner(opened["runner"])
         except BROKEN:
             return record._replace(payload=b"")
-        if mask and not self._is_finished(record.trace_id):
+        if mask and not self.is_open(record.trace_id) and not self._is_finished(record.trace_id):
             self._masks[record.trace_id] = mask
         return record._replace(payload=orjson.dumps(opened)) if changed else record
 

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := test
-.PHONY: demo test bench lint wheel clean
+.PHONY: demo test fuzz asan bench lint wheel clean
 
 $(VENV)/.installed: pyproject.toml setup.py $(wildcard _ext/*/*.pyx _ext/*/*.h)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -16,6 +16,14 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/pytest
+
+# EXAMPLES=100000 looks longer for an input on which the two trimmers differ.
+fuzz: $(VENV)/.installed
+	$(BIN)/pytest tests/test_trimming.py --hypothesis-profile=fuzz --timeout=0
+
+# A million damaged events against each part of the trimmer that is written in C.
+asan: $(VENV)/.installed
+	$(BIN)/python tests/sanitizing.py 1000000
 
 bench: $(VENV)/.installed
 	$(BIN)/pytest benches/

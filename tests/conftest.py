@@ -12,9 +12,10 @@ from epsagon_fast import config
 from epsagon_fast.backend import Backend, running
 from epsagon_fast.producer import current, exit, lifecycle, process
 
-# No outcome may hang on how busy the machine is.
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
+# The same examples in every run, and no outcome may hang on how busy the machine is. `make fuzz` looks for others.
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.register_profile("fuzz", deadline=None, max_examples=int(os.environ.get("EXAMPLES", "10000")))
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(params=TWINS, ids=lambda twin: twin.name)

@@ -294,13 +294,13 @@ static strip_outcome strip_event(const unsigned char *event, size_t length, cons
     scanner s = {.bytes = event, .length = length};
     size_t at = 0;
     *cut = (strip_cut){0, 0, 0};
-    if (peek(&s, &at) == 0) return STRIP_NOT_JSON;
-    for (int depth = 0; depth < 2; depth++) {
-        if (peek(&s, &at) != '{') return STRIP_NOTHING;
+    unsigned char lead = peek(&s, &at);
+    for (int depth = 0; depth < 2 && lead == '{'; depth++) {
         member_outcome outcome = find_member(&s, &at, keys->path[depth]);
         if (outcome != MEMBER) return outcome == NO_MORE ? STRIP_NOTHING : STRIP_NOT_JSON;
+        lead = peek(&s, &at);
     }
-    if (peek(&s, &at) != '{') return STRIP_NOTHING;
+    if (lead != '{') return lead ? STRIP_NOTHING : STRIP_NOT_JSON;
     cut->open = at + 1;
     return keep_strong(&s, keys, out, cut);
 }

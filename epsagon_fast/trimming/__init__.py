@@ -9,7 +9,7 @@ from epsagon_fast.trimming._types import TraceTooBig, Trimmed
 
 IMPLEMENTATION = os.environ.get("EPSAGON_FAST_IMPL") or "compiled"
 if IMPLEMENTATION not in ("compiled", "reference"):
-    raise ImportError(f"EPSAGON_FAST_IMPL is {IMPLEMENTATION!r}; it may be compiled or reference")
+    raise ValueError(f"EPSAGON_FAST_IMPL is {IMPLEMENTATION!r}, must be compiled or reference")
 
 if IMPLEMENTATION == "compiled":
     try:

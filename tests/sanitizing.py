@@ -1,0 +1,115 @@
+"""Look for reads and writes outside an event, with AddressSanitizer and UBSan. `make asan` runs this file.
+
+The C core runs on damaged events in buffers of exact size, once for each way of finding quotes that this machine has. A
+bytes object would hide a read of one byte too many, since a NUL stands behind it. Then the extension itself runs, built
+with the sanitizers and without Python's pools, for what it does with what the core says.
+"""
+
+import json
+import os
+import random
+import struct
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+SOURCES = TESTS.parent / "_ext" / "trimming"
+SANITIZED = ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+# Compiler flags, by the way in which a block's quotes are found.
+PATHS = {"native": [], "portable": ["-DEPSAGON_FAST_PORTABLE"]}
+COMPILER = os.environ.get("CC", "cc")
+
+
+def corpus() -> list[bytes]:
+    """Events to damage: the seed's, and some with what those have not."""
+    lines = (TESTS / "golden" / "trim_vectors.jsonl").read_text("utf-8").split("\n")
+    events = [text for line in lines if line for text in json.loads(line)["events"]]
+    slashes = chr(92) * 62
+    return [text.encode() for text in events] + [
+        b'\n{ "resource" : {\t"metadata" : { "region" : [ {"a":"]"} ] , "x" : -1.5e3 , "labels":{}} } } ',
+        rb'{"\u0072esource":{"m\u0065tadata":{"\u006cabels":"\ud800","regio\u006E":"\"","k\\":null}}}',
+        f'{{"resource":{{"metadata":{{"k":"{slashes}","{slashes}":"{slashes}","item_hash":"{slashes}"}}}}}}'.encode(),
+        b'{"resource":{"metadata":{"k":[' + b'[{"a":' * 40 + b'"b"' + b"}]" * 40 + b'],"region":true}}}',
+    ]
+
+
+def build_core(folder: Path, *flags: str, headers: Path = SOURCES) -> Path:
+    """Compile the program that damages events and strips them; return its path."""
+    program = folder / "strip_damaged"
+    source = TESTS / "sanitized" / "strip_damaged.c"
+    subprocess.run([COMPILER, *SANITIZED, *flags, f"-I{headers}", source, "-o", program], check=True, timeout=120)
+    return program
+
+
+def run_core(program: Path, tries: int, seed: int = 1) -> subprocess.CompletedProcess[str]:
+    """Strip that many damaged events. A sanitizer's finding is on stderr, with a return code that is not 0."""
+    events = program.with_name("events")
+    events.write_bytes(b"".join(struct.pack("=I", len(event)) + event for event in corpus()))
+    return subprocess.run([program, events, str(tries), str(seed)], capture_output=True, text=True, timeout=600)
+
+
+def build_extension(folder: Path) -> Path:
+    """Compile the extension with the sanitizers; return its path."""
+    generated, module = folder / "_compiled.c", folder / "_compiled.so"
+    cython = [sys.executable, "-m", "cython", "-3", SOURCES / "_compiled.pyx", "-o", generated]
+    subprocess.run(cython, check=True, timeout=120)
+    python = ["-shared", "-fPIC", "-DPy_LIMITED_API=0x030B0000", f"-I{sysconfig.get_paths()['include']}"]
+    compile = [COMPILER, *SANITIZED, *python, f"-I{SOURCES}", generated, "-o", module]
+    subprocess.run(compile, check=True, timeout=300)
+    return module
+
+
+def run_extension(module: Path, tries: int, seed: int = 1) -> subprocess.CompletedProcess[str]:
+    """Trim that many damaged events in a new interpreter, where malloc itself makes every object."""
+    library = subprocess.run([COMPILER, "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
+    environment = os.environ | {
+        "LD_PRELOAD": library.stdout.strip(),
+        "PYTHONMALLOC": "malloc",
+        # An interpreter that ends leaves memory behind; that is not what is looked for.
+        "ASAN_OPTIONS": "detect_leaks=0",
+    }
+    command = [sys.executable, __file__, "trim", str(module), str(tries), str(seed)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=1200, env=environment)
+
+
+def trim_damaged(module: str, tries: str, seed: str) -> None:
+    """Trim damaged events with the extension in this file; print how many, and how many were JSON to it."""
+    from importlib.machinery import ExtensionFileLoader
+    from importlib.util import module_from_spec, spec_from_loader
+
+    name = "epsagon_fast.trimming._compiled"
+    spec = spec_from_loader(name, ExtensionFileLoader(name, module))
+    assert spec is not None and spec.loader is not None
+    compiled = module_from_spec(spec)
+    spec.loader.exec_module(compiled)
+    events, dice, stripped = corpus(), random.Random(seed), 0
+    for _ in range(int(tries)):
+        damaged = bytearray(dice.choice(events))
+        del damaged[len(damaged) - int(len(damaged) * max(0, dice.random() - 0.5)) :]
+        damaged[dice.randrange(len(damaged))] = dice.randrange(256)
+        try:
+            stripped += compiled.trim([bytes(damaged)], len(damaged) - 1).stripped_count
+        except ValueError:
+            continue
+    print(tries, stripped)
+
+
+def main(tries: int) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    with tempfile.TemporaryDirectory() as folder:
+        runs = {name: run_core(build_core(Path(folder), *flags), tries, seed) for name, flags in PATHS.items()}
+        runs["extension"] = run_extension(build_extension(Path(folder)), tries, seed)
+    for name, run in runs.items():
+        print(f"{name}: {run.stdout.strip()} (damaged events, of which so many reached the metadata)\n{run.stderr}")
+    sys.exit(any(run.returncode for run in runs.values()))
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "trim":
+        trim_damaged(*sys.argv[2:])
+    else:
+        main(int(sys.argv[1]))

@@ -5,7 +5,6 @@ import os
 import pickle
 import signal
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -418,23 +417,19 @@ def test_tracer_made_before_a_fork_is_another_trace_in_the_child(queue: FakeQueu
 
 
 def test_signal_handler_may_add_while_an_event_is_added(queue: FakeQueue, tracer: epsagon.Tracer) -> None:
-    class Interrupting(dict[str, Any]):
-        def __iter__(self) -> Iterator[str]:
+    class Interrupting:
+        def __str__(self) -> str:
             signal.raise_signal(signal.SIGUSR1)
-            return super().__iter__()
-
-        def get(self, key: str, default: Any = None) -> Any:
-            signal.raise_signal(signal.SIGUSR1)
-            return super().get(key, default)
+            return "interrupted"
 
     before = signal.signal(signal.SIGUSR1, lambda number, frame: tracer.add_event({"id": "inner"}))
     try:
-        tracer.add_event(Interrupting(id="outer"))
+        tracer.add_event({"id": "outer", "resource": {"metadata": {"k": Interrupting()}}})
     finally:
         signal.signal(signal.SIGUSR1, before)
-    ids = [event["id"] for event in queue.bodies(Kind.EVENT)]
-    assert ids[0] == "inner"
-    assert ids[-1] == "outer"
+    inner, outer = queue.bodies(Kind.EVENT)
+    assert (inner["id"], outer["id"]) == ("inner", "outer")
+    assert outer["resource"]["metadata"] == {"k": "interrupted"}
 
 
 def test_test_mode_keeps_the_trace_in_memory(queue: FakeQueue) -> None:
@@ -459,7 +454,10 @@ def test_no_secret_shows_in_the_log(queue: FakeQueue, caplog: pytest.LogCaptureF
         tracer.add_event({"resource": {"metadata": {"pin": "1234-5678"}}})
         tracer.add_label("pin", "1234-5678")
         tracer.add_label("bad", ["1234-5678"])  # type: ignore[arg-type]
+    queue.settle(Outcome.DELIVERED)
+    tracer.stop()
     assert "tracer created" in caplog.text
+    assert f"outcome of {tracer.trace_id}: DELIVERED" in caplog.text
     assert "event added" in caplog.text
     assert "label added" in caplog.text
     assert "very-secret" not in caplog.text + repr(tracer.handle())

@@ -100,7 +100,7 @@ class Tracer:
         self.send_stop_signal()
         for pause in self._until_settled(timeout_s):
             time.sleep(pause)
-        return self._known_outcome()
+        return self._answer()
 
     async def astop(self, timeout_s: float | None = None) -> Outcome:
         """Do what `stop` does, without holding up the event loop."""
@@ -109,7 +109,7 @@ class Tracer:
         self.send_stop_signal()
         for pause in self._until_settled(timeout_s):
             await asyncio.sleep(pause)
-        return self._known_outcome()
+        return self._answer()
 
     @property
     def running(self) -> bool:
@@ -323,6 +323,12 @@ class Tracer:
                 return
             self._writer.ensure_collector()
             yield pause
+
+    def _answer(self) -> Outcome:
+        outcome = self._known_outcome()
+        if self._debug:
+            log.debug("outcome of %s: %s", self.trace_id, outcome)
+        return outcome
 
     def _known_outcome(self) -> Outcome:
         if self._outcome is not None:

@@ -42,7 +42,7 @@ cdef extern from "fast_method.h":
         const char *ml_name
         const char *ml_doc
 
-    object fast_method(PyTypeObject *type, PyMethodDef *method, object (*function)(object, PyObject **, Py_ssize_t))
+    int fast_method(PyTypeObject *, PyMethodDef *, object (*)(object, PyObject **, Py_ssize_t)) except -1
 
 
 # layout.py's numbers as C values; what is not here is used only where speed does not matter.
@@ -199,6 +199,10 @@ cdef class Producer(_Ring):
         """Whether this process is a fork of the one that made this."""
         return self._is_foreign()
 
+    def push(self, kind, flags, trace_id, payload, /):
+        """Append a record. Return one of layout.py's answers: PUSHED, LOOK, FULL, TOO_LARGE, FOREIGN, CLOSED."""
+        return checked_push(self, kind, flags, trace_id, payload)
+
     def put_bye(self):
         """Say that this process leaves by itself; every later push answers CLOSED."""
         return self.push(BYE_KIND, 0, bytes(16), b"")
@@ -269,29 +273,28 @@ cdef int small(object value, int least, int most, str name) except -1:
     return number
 
 
-cdef object push(object self, PyObject **args, Py_ssize_t count):
-    # The descriptor that calls this has checked that self is a Producer.
-    cdef object trace_id, payload
-    cdef int kind, flags
-    if count != 4:
-        raise TypeError(f"push takes 4 positional arguments, not {count}")
-    kind = small(<object>args[0], 1, LAST_KIND, "kind")
-    flags = small(<object>args[1], 0, 255, "flags")
-    trace_id, payload = <object>args[2], <object>args[3]
+cdef object checked_push(Producer producer, object kind, object flags, object trace_id, object payload):
+    cdef int small_kind = small(kind, 1, LAST_KIND, "kind"), small_flags = small(flags, 0, 255, "flags")
     if not PyBytes_CheckExact(trace_id) or not PyBytes_CheckExact(payload):
         raise TypeError("trace_id and payload must be bytes")
     if PyBytes_Size(trace_id) != 16:
         raise ValueError("trace_id must be 16 bytes")
-    return (<Producer>self)._append(kind, flags, PyBytes_AsString(trace_id), PyBytes_AsString(payload), PyBytes_Size(payload))
+    return producer._append(
+        small_kind, small_flags, PyBytes_AsString(trace_id), PyBytes_AsString(payload), PyBytes_Size(payload)
+    )
 
 
+cdef object fast_push(object self, PyObject **args, Py_ssize_t count):
+    if count != 4:
+        raise TypeError(f"push takes 4 positional arguments, not {count}")
+    # The descriptor that calls this has checked that self is a Producer.
+    return checked_push(<Producer>self, <object>args[0], <object>args[1], <object>args[2], <object>args[3])
+
+
+cdef bytes push_doc = Producer.push.__doc__.encode()
 cdef PyMethodDef push_method
-push_method.ml_name = "push"
-push_method.ml_doc = (
-    b"push(self, kind, flags, trace_id, payload, /)\n--\n\n"
-    b"Append a record. Return one of layout.py's answers: PUSHED, LOOK, FULL, TOO_LARGE, FOREIGN, CLOSED."
-)
-Producer.push = fast_method(<PyTypeObject *>Producer, &push_method, push)
+push_method.ml_name, push_method.ml_doc = "push", push_doc
+fast_method(<PyTypeObject *>Producer, &push_method, fast_push)
 
 
 @final

@@ -78,7 +78,7 @@ cdef class Mapping:
         self._map(fd, length_bytes)
 
     def __dealloc__(self):
-        self.close()
+        self._unmap()
 
     def load(self, Py_ssize_t offset):
         """Return the u64 at an offset."""
@@ -100,8 +100,11 @@ cdef class Mapping:
         """Write bytes at an offset."""
         memcpy(self._place(offset, len(data)), PyBytes_AsString(data), len(data))
 
-    cpdef close(self):
-        """Unmap. Later calls raise ValueError; closing again does nothing."""
+    def close(self):
+        """Let go of the file. Later calls raise ValueError; closing again does nothing."""
+        self._unmap()
+
+    cdef void _unmap(self) noexcept:
         if self._base != NULL:
             munmap(self._base, self._length)
             self._base = NULL
@@ -112,7 +115,7 @@ cdef class Mapping:
         # Touching a page past the file's end kills the process with SIGBUS.
         if not 0 < length_bytes <= size_bytes:
             raise ValueError(f"cannot map {length_bytes} bytes of a file of {size_bytes}")
-        self.close()
+        self._unmap()
         base = mmap(NULL, length_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
         if base == MAP_FAILED:
             PyErr_SetFromErrno(OSError)
@@ -185,7 +188,7 @@ cdef class Producer(_Ring):
     def __init__(self, int fd):
         _Ring.__init__(self, fd)
         if self.load(layout.CHECKSUMMED):
-            self.close()
+            self._unmap()
             raise ValueError("this ring was created for a producer in pure Python")
         watch_forks()
         self._generation = ring_new_generation()

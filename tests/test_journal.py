@@ -373,6 +373,14 @@ def test_a_torn_end_is_cut_off_at_every_byte(journal: Journal, dir_fd: int, tmp_
     assert list(tmp_path.iterdir()) == [path], "what is torn was never promised, so it is not set aside"
 
 
+def test_a_segment_that_was_never_written_to_is_no_damage(dir_fd: int, tmp_path: Path) -> None:
+    for number in (1, 2):
+        (tmp_path / f"journal-{number:016}").touch()
+    journal = Journal(dir_fd)
+    assert list(journal.replay()) == []
+    assert journal.corrupt == 0
+
+
 def test_an_end_of_zeros_is_not_taken_for_frames(journal: Journal, dir_fd: int, tmp_path: Path) -> None:
     """A disk may come back from a crash with a file's length and not its bytes."""
     fill(journal, 1)

@@ -63,6 +63,9 @@ def encode_marks(trace_ids: Iterable[bytes]) -> tuple[bytes, bytes]:
 
 def parse(data: bytes) -> Parsed:
     """Read a segment up to its end or the first frame that is not whole. Never raises, whatever the bytes."""
+    if not data:
+        # Created and never written to, or cut off at its start.
+        return Parsed([], 0, None)
     if not data.startswith(MAGIC):
         return Parsed([], 0, TORN if MAGIC.startswith(data) else "no segment of this version")
     frames: list[Batch | Marks] = []

@@ -1,0 +1,401 @@
+"""The journal against a model: rings, traces of several processes, and a collector that dies at any system call.
+
+What must hold whatever happens: nothing that a ring held is missing or doubled in the collector's memory, a trace whose
+mark was committed never comes again, and segments do not stay for ever.
+"""
+
+import errno
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from epsagon_fast.collector import journal as journal_module
+from epsagon_fast.collector.journal import Batch, Journal
+from epsagon_fast.protocol import NO_TRACE, Kind, Record
+
+
+class Crash(BaseException):
+    """The collector is dead; nothing in it may catch this."""
+
+
+class Kernel:
+    """Stands in for `os`: the process may die at any call, in the middle of a write too, and the disk may be full."""
+
+    def __init__(self) -> None:
+        self.calls_left: int | None = None
+        self.torn_bytes = 0
+        self.space_bytes: int | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(os, name)
+        if not callable(value):
+            return value
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self.step()
+            return value(*args, **kwargs)
+
+        return call
+
+    def step(self) -> None:
+        if self.calls_left is not None:
+            if self.calls_left == 0:
+                raise Crash
+            self.calls_left -= 1
+
+    def writev(self, fd: int, buffers: Sequence[bytes]) -> int:
+        data = b"".join(buffers)
+        if self.calls_left == 0:
+            os.write(fd, data[: self.torn_bytes])
+            self.torn_bytes = 0
+        self.step()
+        if self.space_bytes is not None and self.space_bytes < len(data):
+            os.write(fd, data[: self.space_bytes])
+            raise OSError(errno.ENOSPC, "no space")
+        return os.writev(fd, buffers)
+
+    def close(self, fd: int) -> None:
+        # Also if it is dead: a dead process's files are closed for it.
+        os.close(fd)
+
+
+@dataclass
+class Ring:
+    """A process's ring file. Position n lies before its n-th record; what lies before `tail` is no longer there."""
+
+    id: bytes
+    records: list[Record] = field(default_factory=list)
+    tail: int = 0
+    closes_read: int = 0
+    lives: bool = True
+
+
+class World:
+    """What outlives a collector, and what a test knows beyond that."""
+
+    def __init__(self) -> None:
+        self.path = tempfile.mkdtemp(prefix="journal-model-")
+        self.dir_fd = os.open(self.path, os.O_RDONLY)
+        # The files; a dead process's ring is removed when it was read.
+        self.rings: dict[bytes, Ring] = {}
+        self.every_ring: list[Ring] = []
+        self.pushed: dict[bytes, list[Record]] = {}
+        self.closed: set[bytes] = set()
+        # Delivered, of these: the mark was committed.
+        self.delivered: set[bytes] = set()
+        self.marked: set[bytes] = set()
+
+    def segment_count(self) -> int:
+        return len(os.listdir(self.path))
+
+    def close(self) -> None:
+        os.close(self.dir_fd)
+        shutil.rmtree(self.path)
+
+
+class Collector:
+    """What the loop does with a journal, and nothing else of a collector."""
+
+    def __init__(self, world: World, kernel: Kernel) -> None:
+        self.world = world
+        self.kernel = kernel
+        self.journal = Journal(world.dir_fd, segment_bytes=400)
+        self.held: dict[bytes, list[Record]] = {}
+        self.positions: dict[bytes, int] = {}
+        self.closes_read: dict[bytes, int] = {}
+        self.unmarked: set[bytes] = set()
+        self.unfed: list[Record] = []
+
+    def start(self) -> None:
+        ends: dict[bytes, int] = {}
+        for found in self.journal.replay():
+            if isinstance(found, Batch):
+                assert found.end > ends.get(found.ring_id, 0), "a batch came twice"
+                ends[found.ring_id] = found.end
+                self.feed(found.records)
+        assert ends == self.journal.ends()
+        for ring in self.world.rings.values():
+            self.positions[ring.id] = max(ring.tail, ends.get(ring.id, 0))
+            self.closes_read[ring.id] = max(ring.closes_read, self.journal.closes().get(ring.id, 0))
+        self.store_tails()
+        self.missing_rings = ends.keys() - self.world.rings.keys()
+
+    def feed(self, records: Sequence[Record]) -> None:
+        for record in records:
+            if record.trace_id != NO_TRACE:
+                self.held.setdefault(record.trace_id, []).append(record)
+
+    def read(self, limit: int) -> None:
+        """One pass over the rings: read, commit, move the tails, feed. After a failed commit nothing more is read."""
+        if not self.journal.buffered_bytes:
+            for ring in self.world.rings.values():
+                self.read_ring(ring, limit)
+        self.commit()
+        self.store_tails()
+        self.feed(self.unfed)
+        self.unfed = []
+        self.remove_dead_rings()
+
+    def read_ring(self, ring: Ring, limit: int) -> None:
+        begin = self.positions.setdefault(ring.id, ring.tail)
+        records = ring.records[begin : begin + limit]
+        if records:
+            self.positions[ring.id] = begin + len(records)
+            ordinals = [record.ordinal for record in records if record.ordinal]
+            self.closes_read[ring.id] = (ordinals or [self.closes_read.get(ring.id, 0)])[-1]
+            self.journal.append(ring.id, self.positions[ring.id], records)
+            self.unfed += records
+
+    def commit(self) -> None:
+        self.journal.commit()
+        self.world.marked |= self.unmarked
+        self.unmarked = set()
+
+    def store_tails(self) -> None:
+        for ring in self.world.rings.values():
+            self.kernel.step()
+            ring.closes_read = self.closes_read.get(ring.id, 0)
+            ring.tail = self.positions.get(ring.id, ring.tail)
+
+    def remove_dead_rings(self) -> None:
+        for ring in list(self.world.rings.values()):
+            if not ring.lives and ring.tail == len(ring.records):
+                self.kernel.step()
+                del self.world.rings[ring.id]
+                self.journal.forget_ring(ring.id)
+
+    def settle(self, trace_id: bytes) -> None:
+        assert trace_id not in self.world.marked, "delivered again although its mark was committed"
+        if trace_id not in self.world.delivered:
+            assert sorted(self.held[trace_id]) == sorted(self.world.pushed[trace_id])
+        del self.held[trace_id]
+        self.world.delivered.add(trace_id)
+        self.unmarked.add(trace_id)
+        self.journal.settled(trace_id)
+
+    def whole_traces(self) -> list[bytes]:
+        """Closed traces of which all is here; which these are is the assembly's business, not the journal's."""
+        pushed = self.world.pushed
+        return [t for t in sorted(self.world.closed) if t in self.held and set(pushed[t]) <= set(self.held[t])]
+
+
+class JournalMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World()
+        self.crashes: list[tuple[int, int]] = []
+        self.traces = 0
+
+    @initialize()
+    def start(self) -> None:
+        self.begin_process()
+        self.open_trace(0)
+        self.start_collector()
+
+    def teardown(self) -> None:
+        try:
+            if hasattr(self, "collector"):
+                self.come_to_rest()
+        finally:
+            self.bury()
+            self.world.close()
+
+    # Processes
+
+    @rule()
+    def begin_process(self) -> None:
+        ring = Ring(os.urandom(16))
+        self.world.rings[ring.id] = ring
+        self.world.every_ring.append(ring)
+
+    @rule(ring=st.integers(0, 99))
+    def open_trace(self, ring: int) -> None:
+        self.traces += 1
+        trace_id = self.traces.to_bytes(16, "big")
+        self.world.pushed[trace_id] = []
+        self.push(ring, Kind.OPEN, trace_id, 0)
+
+    @rule(ring=st.integers(0, 99), trace=st.integers(0, 99), payload_bytes=st.integers(0, 300))
+    def add(self, ring: int, trace: int, payload_bytes: int) -> None:
+        open_traces = sorted(self.world.pushed.keys() - self.world.closed)
+        if open_traces:
+            self.push(ring, Kind.EVENT, open_traces[trace % len(open_traces)], payload_bytes)
+
+    @rule(ring=st.integers(0, 99), trace=st.integers(0, 99))
+    def close_trace(self, ring: int, trace: int) -> None:
+        open_traces = sorted(self.world.pushed.keys() - self.world.closed)
+        if open_traces:
+            trace_id = open_traces[trace % len(open_traces)]
+            if self.push(ring, Kind.CLOSE, trace_id, 0):
+                self.world.closed.add(trace_id)
+
+    @precondition(lambda self: self.world.delivered)
+    @rule(ring=st.integers(0, 99), trace=st.integers(0, 99))
+    def add_late(self, ring: int, trace: int) -> None:
+        delivered = sorted(self.world.delivered)
+        self.push(ring, Kind.EVENT, delivered[trace % len(delivered)], 10)
+
+    def push(self, ring: int, kind: Kind, trace_id: bytes, payload_bytes: int) -> bool:
+        living = [ring for ring in self.world.rings.values() if ring.lives]
+        if not living:
+            self.world.pushed.setdefault(trace_id, [])
+            return False
+        chosen = living[ring % len(living)]
+        ordinal = 1 + sum(record.ordinal > 0 for record in chosen.records) if kind == Kind.CLOSE else 0
+        payload = b"%d of %s " % (len(chosen.records), chosen.id.hex().encode()) + bytes(payload_bytes)
+        record = Record(kind, 0, ordinal, trace_id, payload)
+        chosen.records.append(record)
+        if trace_id not in self.world.delivered:
+            self.world.pushed[trace_id].append(record)
+        return True
+
+    @rule(ring=st.integers(0, 99), says_goodbye=st.booleans())
+    def end_process(self, ring: int, says_goodbye: bool) -> None:
+        living = [ring for ring in self.world.rings.values() if ring.lives]
+        if len(living) > 1:
+            chosen = living[ring % len(living)]
+            chosen.lives = False
+            if says_goodbye:
+                chosen.records.append(Record(Kind.BYE, 0, 0, NO_TRACE, b""))
+
+    # The collector
+
+    @rule(limit=st.integers(0, 5))
+    def read(self, limit: int) -> None:
+        self.survive(lambda: self.collector.read(limit))
+
+    @rule(trace=st.integers(0, 99))
+    def settle(self, trace: int) -> None:
+        whole = self.collector.whole_traces()
+        if whole:
+            self.collector.settle(whole[trace % len(whole)])
+
+    @rule()
+    def keep_only(self) -> None:
+        self.collector.journal.keep_only(self.world.pushed.keys() - self.world.delivered)
+
+    @rule(space_bytes=st.none() | st.integers(0, 600))
+    def fill_disk(self, space_bytes: int | None) -> None:
+        self.kernel.space_bytes = space_bytes
+
+    @rule(crashes=st.lists(st.tuples(st.integers(0, 12), st.integers(0, 800)), min_size=1, max_size=4))
+    def doom(self, crashes: list[tuple[int, int]]) -> None:
+        """The first number of each pair: how many more calls; the later pairs are for the successors."""
+        self.crashes = crashes
+        self.meet_fate()
+
+    def meet_fate(self) -> None:
+        if self.crashes:
+            self.kernel.calls_left, self.kernel.torn_bytes = self.crashes.pop(0)
+
+    def survive(self, step: Any) -> None:
+        """Do something that the collector may die of, and start another one then."""
+        try:
+            step()
+        except OSError as error:
+            assert error.errno == errno.ENOSPC
+        except Crash:
+            self.start_collector()
+
+    def start_collector(self) -> None:
+        self.bury()
+        self.kernel = Kernel()
+        self.meet_fate()
+        journal_module.os = self.kernel  # type: ignore[assignment]
+        self.collector = Collector(self.world, self.kernel)
+        self.survive(self.collector.start)
+        self.check_rings_of_the_dead()
+
+    def check_rings_of_the_dead(self) -> None:
+        """An open trace's process whose ring file is gone is known as dead, because the journal still names it."""
+        for trace_id in self.world.pushed.keys() - self.world.delivered:
+            for opener in self.world.every_ring:
+                if opener.id not in self.world.rings and opener.records[:1] == self.world.pushed[trace_id][:1] != []:
+                    assert opener.id in self.collector.missing_rings
+
+    def bury(self) -> None:
+        journal_module.os = os
+        if hasattr(self, "collector") and self.collector.journal._fd is not None:
+            os.close(self.collector.journal._fd)
+            self.collector.journal._fd = None
+
+    # What must hold
+
+    @invariant()
+    def nothing_is_missing_or_doubled(self) -> None:
+        if not hasattr(self, "collector"):
+            return
+        unfed = Counter(self.collector.unfed)
+        for trace_id in self.world.pushed.keys() - self.world.delivered:
+            expected = [r for ring in self.world.every_ring for r in self.read_of(ring) if r.trace_id == trace_id]
+            expected = list((Counter(expected) - unfed).elements())
+            assert sorted(self.collector.held.get(trace_id, [])) == sorted(expected)
+        for records in self.collector.held.values():
+            assert len(set(records)) == len(records)
+
+    @invariant()
+    def a_ring_s_records_stay_in_order(self) -> None:
+        if hasattr(self, "collector"):
+            for records in self.collector.held.values():
+                of_ring: dict[bytes, int] = {}
+                for record in records:
+                    number, _, ring_id = record.payload.split()[:3]
+                    assert int(number) > of_ring.get(ring_id, -1)
+                    of_ring[ring_id] = int(number)
+
+    @invariant()
+    def tails_stand_where_a_successor_can_go_on(self) -> None:
+        for ring in self.world.rings.values():
+            ordinals = [record.ordinal for record in ring.records[: ring.tail] if record.ordinal]
+            assert ring.closes_read == (ordinals or [0])[-1]
+
+    @invariant()
+    def no_crash_is_taken_for_damage(self) -> None:
+        assert not hasattr(self, "collector") or self.collector.journal.corrupt == 0
+
+    def read_of(self, ring: Ring) -> list[Record]:
+        if ring.id not in self.world.rings:
+            return ring.records
+        return ring.records[: self.collector.positions.get(ring.id, ring.tail)]
+
+    def come_to_rest(self) -> None:
+        """At the end every process is done; then each trace is delivered, whole, and no segment stays."""
+        self.crashes = []
+        self.kernel.calls_left = self.kernel.space_bytes = None
+        for ring in self.world.every_ring:
+            ring.lives = False
+        self.collector.read(10**6)
+        self.collector.read(10**6)
+        assert not self.world.rings
+        self.world.closed |= self.world.pushed.keys()
+        for trace_id in self.collector.whole_traces():
+            if trace_id not in self.world.marked:
+                self.collector.settle(trace_id)
+        self.collector.commit()
+        assert {t for t, records in self.world.pushed.items() if records} <= self.world.delivered
+        self.collector.journal.keep_only(())
+        self.collector.commit()
+        assert self.world.segment_count() <= 1
+        self.collector.journal.close()
+        assert self.world.segment_count() == 0
+
+
+TestJournal = JournalMachine.TestCase
+TestJournal.settings = settings(
+    max_examples=150, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
+)
+
+
+@pytest.fixture(autouse=True)
+def real_os() -> Any:
+    yield
+    journal_module.os = os

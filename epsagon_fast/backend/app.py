@@ -107,7 +107,7 @@ class _Endpoints:
         trace_id, is_new = await run_in_threadpool(self._keep, token, key, body)
         return JSONResponse({"trace_id": trace_id, "duplicate": not is_new})
 
-    def _keep(self, token: str, key: str | None, body: bytes) -> tuple[str, bool]:
+    def _keep(self, token: bytes, key: str | None, body: bytes) -> tuple[str, bool]:
         summary = summarize(body)
         trace_id = key or hashlib.sha256(body).hexdigest()
         return trace_id, self._store.keep(trace_id, token, body, summary)
@@ -129,12 +129,14 @@ class _Endpoints:
         return JSONResponse({"status": "ok", **await run_in_threadpool(self._store.counts)})
 
 
-def _token(request: Request) -> str:
+def _token(request: Request) -> bytes:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
+    token = token.strip(" \t")
+    if scheme.lower() != "bearer" or not token:
         reason = "a bearer token is needed (any will do): Authorization: Bearer <token>"
         raise HTTPException(401, reason, {"WWW-Authenticate": "Bearer"})
-    return token.strip()
+    # Headers are decoded as latin-1: these are the bytes that came, UTF-8 from our tracer.
+    return token.encode("latin-1")
 
 
 def _idempotency_key(request: Request) -> str | None:

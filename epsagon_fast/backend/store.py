@@ -78,15 +78,16 @@ class Store:
         self._connection.executescript(_LAYOUT)
         self._connection.row_factory = sqlite3.Row
 
-    def keep(self, trace_id: str, token: str, body: bytes, summary: Summary) -> bool:
+    def keep(self, trace_id: str, token: bytes, body: bytes, summary: Summary) -> bool:
         """Commit a trace, or count a duplicate of the one that has this id.
 
-        token: kept as its SHA-256. Returns True for a new trace, False for a duplicate.
+        token: kept as its SHA-256 (what the body says of it stays in the body). Returns True for a new trace, False for
+        a duplicate.
         """
         row = {
             "trace_id": trace_id,
             "received_at": time.time(),
-            "token_sha256": hashlib.sha256(token.encode()).hexdigest(),
+            "token_sha256": hashlib.sha256(token).hexdigest(),
             "size_bytes": len(body),
             **summary._asdict(),
         }

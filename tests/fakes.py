@@ -16,6 +16,7 @@ class FakeWriter:
 
     def __init__(self, path: str = "/fake") -> None:
         self.path = path
+        self.lacking: str | None = None
         self.record_limit_bytes = 100_000
         self.records: list[Record] = []
         self.codes: deque[int] = deque()

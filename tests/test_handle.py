@@ -2,6 +2,7 @@ import multiprocessing
 import pickle
 from pathlib import Path
 
+import pytest
 from fakes import FakeQueue
 
 import epsagon_fast as epsagon
@@ -65,6 +66,11 @@ def test_attaching_to_a_trace_that_is_not_recorded_does_nothing(queue: FakeQueue
         tracer.add_event({})
     assert queue.others == {}
     assert process.refusals() == {}
+
+
+def test_attaching_needs_no_token_and_warns_of_nothing(untraced: None, caplog: pytest.LogCaptureFixture) -> None:
+    epsagon.attach(handle_of_another_process(""))
+    assert caplog.records == []
 
 
 def test_folder_that_is_not_there_is_ignored_and_counted(untraced: None, tmp_path: Path) -> None:

@@ -227,6 +227,42 @@ def test_forked_child_opens_a_trace_of_its_own_and_closes_nothing_inherited(queu
     assert queue.kinds == ["OPEN", "EVENT", "CLOSE"]
 
 
+def test_error_in_a_forked_child_is_not_the_parents(queue: FakeQueue) -> None:
+    pid = 0
+    try:
+        with epsagon.trace("parent"):
+            pid = os.fork()
+            if pid == 0:
+                raise SystemExit(1)
+    except SystemExit:
+        os._exit(0 if queue.kinds == ["OPEN"] else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_one_trace_object_serves_nested_blocks_and_threads(queue: FakeQueue) -> None:
+    work = epsagon.trace("work")
+    with work, work:
+        pass
+    assert queue.kinds == ["OPEN", "EVENT", "CLOSE"]
+    queue.records.clear()
+    barrier = threading.Barrier(2)
+
+    def hold() -> None:
+        with work:
+            barrier.wait(30)
+            barrier.wait(30)
+
+    thread = threading.Thread(target=hold)
+    with work as tracer:
+        thread.start()
+        barrier.wait(30)
+    assert tracer.stopped
+    assert queue.kinds == ["OPEN", "OPEN", "CLOSE"]
+    barrier.wait(30)
+    thread.join(30)
+    assert queue.kinds == ["OPEN", "OPEN", "CLOSE", "CLOSE"]
+
+
 def test_signal_handler_may_trace(queue: FakeQueue) -> None:
     def handle(number: int, frame: object) -> None:
         with epsagon.trace("handler", new=True):

@@ -23,6 +23,11 @@ _global: dict[str, Tracer] = {}
 _KEY = "tracer"
 
 
+def current_trace() -> Tracer | None:
+    """Return the current trace of this context, also when it is closed."""
+    return _current.get()
+
+
 def swap(tracer: Tracer | None) -> Tracer | None:
     """Make `tracer` the current trace of this context; return the one before."""
     before = _current.get()

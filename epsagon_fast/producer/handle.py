@@ -1,5 +1,6 @@
 """Adding to a trace from another process: `tracer.handle()` there, `attach(handle)` here."""
 
+import os
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -31,10 +32,10 @@ class Attached(Tracer):
 
     def __init__(self, handle: Handle) -> None:
         """Join the trace. If its folder is not there, everything is ignored and counted."""
+        self._handle = handle
         wire = {name: getattr(handle, name) for name in ("max_trace_size_bytes", "metadata_only", "debug")}
-        super().__init__(Config(token="", **wire).resolve())
-        self.trace_id = handle.trace_id
-        self._id = bytes.fromhex(handle.trace_id)
+        # Disabled here: this process opens and sends nothing for the trace, and needs no token for it.
+        super().__init__(Config(disable=True, **wire).resolve())
         self._before: Tracer | None = None
         self._running = True
         self._outcome = Outcome.PENDING.because("opened by another process")
@@ -44,6 +45,11 @@ class Attached(Tracer):
             self._recording = True
         else:
             self._refusal = None
+
+    def _identify(self) -> None:
+        self.owner_pid = os.getpid()
+        self.trace_id = self._handle.trace_id
+        self._id = bytes.fromhex(self.trace_id)
 
     def start(self, timeout_s: float = 1.0) -> None:
         """Do nothing: the trace runs."""

@@ -10,6 +10,7 @@ from epsagon_fast.queue.layout import PUSHED
 class MemoryWriter:
     """Takes every record and keeps those of open traces, by trace id."""
 
+    lacking: str | None = None
     record_limit_bytes = MAX_TRACE_BYTES
 
     # What becomes of every closed trace.

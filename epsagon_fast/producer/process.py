@@ -23,6 +23,8 @@ class Writer(Protocol):
     """What a tracer needs of the queue's writer; `memory.MemoryWriter` offers the same without a queue."""
 
     path: str
+    # Why it has no ring and refuses everything; None if it has one.
+    lacking: str | None
     record_limit_bytes: int
 
     @property

@@ -89,47 +89,45 @@ class Event:
         self.leave(error)
 
 
-class Trace:
-    """A block or function to trace: inside a trace a timed event of it, else a trace of its own. Made by `trace`."""
+class Block:
+    """One run of a traced block or function: inside a trace a timed event of it, else a trace of its own."""
 
-    def __init__(self, name: str | None, new: bool) -> None:
+    def __init__(self, name: str, new: bool) -> None:
         self._name = name
         self._new = new
-        self._tracer: Tracer | None = None
         self._event: Event | None = None
         self._before: Tracer | None = None
 
     def open(self) -> Tracer:
         """Start; returns the trace that the block is part of, without making it current."""
-        tracer = None if self._new else current.enclosing_trace()
-        if tracer is None:
-            self._event = None
-            tracer = Tracer(process.config(), self._runner())
-            tracer.start()
+        enclosing = None if self._new else current.enclosing_trace()
+        if enclosing is None:
+            self.tracer = Tracer(process.config(), self._runner())
+            self.tracer.start()
         else:
-            self._event = Event(self._name or "", FUNCTION_TYPE, INVOKE, ORIGIN)
-            self._event.enter(tracer)
-        self._tracer = tracer
-        return tracer
+            self.tracer = enclosing
+            self._event = Event(self._name, FUNCTION_TYPE, INVOKE, ORIGIN)
+            self._event.enter(enclosing)
+        return self.tracer
 
     def close(self, error: BaseException | None) -> None:
         """End, with the exception that leaves the block."""
         if self._event is not None:
             self._event.leave(error)
-        elif self._tracer is not None:
-            if error is not None and is_error(error):
-                self._tracer.fail(error)
-            self._tracer.send_stop_signal()
+            return
+        if error is not None and is_error(error):
+            self.tracer.fail(error)
+        self.tracer.send_stop_signal()
 
-    def note(self, key: str, value: Any) -> None:
+    def note(self, key: str, value: str) -> None:
         """Keep something in the metadata of what this block records."""
         if self._event is not None:
             self._event.metadata[key] = value
-        elif self._tracer is not None:
-            self._tracer.set_runner_metadata(key, value)
+        else:
+            self.tracer.set_runner_metadata(key, value)
 
     def _runner(self) -> dict[str, Any]:
-        resource = {"name": self._name or "", "type": FUNCTION_TYPE, "operation": INVOKE, "metadata": {}}
+        resource = {"name": self._name, "type": FUNCTION_TYPE, "operation": INVOKE, "metadata": {}}
         return {"start_time": time.time(), "resource": resource, "origin": RUNNER_ORIGIN}
 
     def __enter__(self) -> Tracer:
@@ -140,13 +138,36 @@ class Trace:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._tracer is not None:
-            current.leave(self._tracer, self._before)
+        current.leave(self.tracer, self._before)
         self.close(error)
 
+
+class Trace:
+    """What `trace` returns: a context manager and a decorator, for any number of blocks and calls."""
+
+    def __init__(self, name: str | None, new: bool) -> None:
+        self._name = name
+        self._new = new
+        self._blocks: list[Block] = []
+
+    def __enter__(self) -> Tracer:
+        block = Block(self._name or "", self._new)
+        tracer = block.__enter__()
+        self._blocks.append(block)
+        return tracer
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Threads and tasks may share this object: the block that ends is the last one of the trace that is current.
+        blocks = reversed(self._blocks.copy())
+        block = next((block for block in blocks if block.tracer is current.current_trace()), self._blocks[-1])
+        self._blocks.remove(block)
+        block.__exit__(kind, error, trace)
+
     def __call__(self, function: F) -> F:
-        name = self._name if self._name is not None else getattr(function, "__qualname__", type(function).__qualname__)
-        return decorated(function, lambda: Trace(name, self._new))
+        name = self._name if self._name is not None else getattr(function, "__qualname__", "")
+        return decorated(function, lambda: Block(name, self._new))
 
 
 @overload

@@ -19,6 +19,7 @@ import orjson
 from epsagon_fast.config import ResolvedConfig, warn_once
 from epsagon_fast.protocol import NO_TRACE, UNFINISHED, ErrorCode, Kind, Outcome
 from epsagon_fast.queue.layout import FOREIGN, PUSHED
+from epsagon_fast.queue.writer import REASONS
 
 from . import encoding, process
 from . import exit as leaving
@@ -218,8 +219,11 @@ class Tracer:
         self._put(Kind.RUNNER, encoding.encode_partial({"resource": {"metadata": {key: text}}}))
 
     def fail(self, error: BaseException) -> None:
-        """Say that an exception left the traced block; to be called before the stop signal."""
-        if self._recording:
+        """Say that an exception left the traced block; to be called before the stop signal.
+
+        A forked child that leaves the block this way says nothing about the work of the trace's own process.
+        """
+        if self._recording and self.owner_pid == os.getpid():
             exception = orjson.Fragment(encoding.encode_exception(error))
             self._error_code = int(ErrorCode.EXCEPTION)
             self._put(Kind.RUNNER, orjson.dumps({"error_code": self._error_code, "exception": exception}))
@@ -257,12 +261,13 @@ class Tracer:
         if self._own_runner:
             self._runner = encode_event({"id": self.trace_id, **self._own_runner})[0]
         self._opened_at = time.perf_counter()
-        before = writer.refusals()
-        if self._put(Kind.OPEN, _opening(self.config, self._runner)):
+        opening = _opening(self.config, self._runner)
+        code = self._push(Kind.OPEN, 0, self._id, opening)
+        if code == PUSHED or writer.attend(code, Kind.OPEN, 0, self._id, opening):
             process.open_traces[self._id] = self
             self._recording = True
         else:
-            reason = _grown(before, writer.refusals())
+            reason = writer.lacking or REASONS[code]
             self._ignore_all(reason, Outcome.DROPPED.because(reason))
 
     def _use(self, writer: process.Writer) -> None:
@@ -367,8 +372,3 @@ def _opening(config: ResolvedConfig, runner: bytes | None) -> bytes:
 
 def _encoded(error_type: str, value: str | BaseException) -> bytes:
     return encoding.encode_exception(encoding.exception_of(error_type, value))
-
-
-def _grown(before: Mapping[str, int], after: Mapping[str, int]) -> str:
-    """Return the name of a counter that grew."""
-    return next((name for name, count in after.items() if count > before.get(name, 0)), "queue_full")

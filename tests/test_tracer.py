@@ -342,7 +342,7 @@ def test_error_of_another_type_is_ignored_with_a_debug_line(queue: FakeQueue, ca
     with epsagon.create_tracer(Config(token="t", debug=True)) as tracer:
         tracer.add_error("E", 5)  # type: ignore[arg-type]
     assert queue.kinds == ["OPEN", "CLOSE"]
-    assert "must be str or an exception" in caplog.text
+    assert "must be a str or an exception" in caplog.text
 
 
 def test_exceptions_come_as_exception_as_fields_or_as_type_and_message(

@@ -175,7 +175,7 @@ class Tracer:
         elif (label := encoding.encode_label(key, value)) is None:
             self._writer.refuse("malformed")
             if self._debug:
-                log.debug("label %r is ignored: it must be a str, its value a str, int, finite float or bool", key)
+                log.debug("label ignored: a %s with a %s", type(key).__name__, type(value).__name__)
         else:
             self._put(Kind.LABEL, label)
             if self._debug:
@@ -192,7 +192,7 @@ class Tracer:
         elif isinstance(value, str | BaseException):
             self._put(Kind.ERROR, _encoded(error_type, value))
         elif self._debug:
-            log.debug("error %s is ignored: its value must be str or an exception, not %s", error_type, type(value))
+            log.debug("error ignored: its value must be a str or an exception, not a %s", type(value).__name__)
 
     # The runner.
 
@@ -267,7 +267,7 @@ class Tracer:
             process.open_traces[self._id] = self
             self._recording = True
         else:
-            reason = writer.lacking or REASONS[code]
+            reason = writer.lacking or REASONS.get(code, "queue_full")
             self._ignore_all(reason, Outcome.DROPPED.because(reason))
 
     def _use(self, writer: process.Writer) -> None:

@@ -65,16 +65,16 @@ class Backend:
     """A backend that serves from a thread of this process, from its making until `stop` or the end of its `with`."""
 
     def __init__(self, host: str = "127.0.0.1", port: int = 0, database: str = IN_MEMORY) -> None:
-        listener = listen(host, port)
+        self._listener = listen(host, port)
         try:
             self.store = Store(database)
         except BaseException:
-            listener.close()
+            self._listener.close()
             raise
-        self.url = url_of(listener)
+        self.url = url_of(self._listener)
         self.database = database
         self._server = http_server(self.store)
-        serve = {"sockets": [listener]}
+        serve = {"sockets": [self._listener]}
         self._thread = threading.Thread(target=self._server.run, kwargs=serve, name="epsagon-backend", daemon=True)
         self._thread.start()
 
@@ -82,6 +82,8 @@ class Backend:
         """Answer the requests that have begun, leave, and close the database. A second call does nothing."""
         self._server.should_exit = True
         self._thread.join()
+        # Some versions of uvicorn do not, if they are stopped before they have started.
+        self._listener.close()
         self.store.close()
 
     def __enter__(self) -> Self:

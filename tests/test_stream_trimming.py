@@ -56,25 +56,25 @@ def finished(assembly: Assembly) -> ClosedTrace:
 
 
 def test_trace_without_records_is_sent() -> None:
-    assert body.build(finished(fed([opened()])).trace).data == at_the_end([opened()])
+    assert body.build(finished(fed([opened()])).trace) == at_the_end([opened()])
 
 
 @settings(max_examples=300, deadline=None)
 @given(trace_records(), st.frozensets(st.integers(0, 40), max_size=4))
-def test_bytes_are_those_of_trimming_at_the_end(records: list[Record], passes: frozenset[int]) -> None:
+def test_body_is_that_of_trimming_at_the_end(records: list[Record], passes: frozenset[int]) -> None:
     trace = finished(fed(records, passes))
     result = body.build(trace.trace)
-    assert result.data == at_the_end(records)
+    assert result == at_the_end(records)
     assert result.size_bytes <= json.loads(records[0].payload)["config"]["max_trace_size_bytes"]
     assert body.build(trace.trace) == result
 
 
-def at_the_end(records: list[Record]) -> bytes | None:
+def at_the_end(records: list[Record]) -> body.Body:
     """The same by another way: keep everything, decode everything, and write the whole body for every question."""
     late = _AtTheEnd(json.loads(records[0].payload))
     for each in records[1:]:
         late.take(each)
-    return late.body()
+    return late.built()
 
 
 class _AtTheEnd:
@@ -115,7 +115,7 @@ class _AtTheEnd:
         if sum(sizes) <= MAX_LABELS_BYTES:
             self.labels = labels
 
-    def body(self) -> bytes | None:
+    def built(self) -> body.Body:
         runner = self.runner
         if runner is not None:
             own = runner["resource"]["metadata"]
@@ -127,26 +127,24 @@ class _AtTheEnd:
         limit = self.config["max_trace_size_bytes"]
         whole = self.whole(self.events, self.exceptions, runner)
         if len(whole) <= limit:
-            return whole
-        return self.trimmed(limit) or self.cut(limit)
+            return body.Body(whole, len(whole), False, 0, 0, 0)
+        return self.trimmed(limit, len(whole)) or self.cut(limit, len(whole))
 
-    def trimmed(self, limit: int) -> bytes | None:
+    def trimmed(self, limit: int, before: int) -> body.Body | None:
         events = self.with_runner(self.events, self.runner)
         encoded = [orjson.dumps(each) for each in events]
         outside = len(self.whole([], self.exceptions, None))
         try:
-            kept = _reference.trim(
-                encoded, limit, envelope_bytes=outside, reserve_bytes=20 if self.runner else 0
-            ).events
+            kept = _reference.trim(encoded, limit, envelope_bytes=outside, reserve_bytes=20 if self.runner else 0)
         except TraceTooBig:
             return None
-        decoded = [json.loads(each) for each in kept]
+        decoded = [json.loads(each) for each in kept.events]
         for each, source in zip(decoded, events, strict=True):
             if source is self.runner:
                 each["resource"]["metadata"]["is_trimmed"] = "true"
-        return self.whole(decoded, self.exceptions, None)
+        return body.Body(self.whole(decoded, self.exceptions, None), before, True, kept.stripped_count, 0, 0)
 
-    def cut(self, limit: int) -> bytes | None:
+    def cut(self, limit: int, before: int) -> body.Body:
         for each in (*self.events, *([self.runner] if self.runner else ())):
             metadata = each["resource"]["metadata"]
             for key in [key for key in metadata if key not in STRONG_KEYS]:
@@ -155,15 +153,14 @@ class _AtTheEnd:
         for each in self.exceptions:
             cut_traceback(each)
         events, exceptions = len(self.events), len(self.exceptions)
-        for dropped in range(events + 1):
-            whole = self.marked(events - dropped, exceptions)
+        # Events go first, then exceptions, each from the end on.
+        choices = [(dropped, 0) for dropped in range(events + 1)]
+        choices += [(events, dropped) for dropped in range(exceptions + 1)]
+        for gone in choices:
+            whole = self.marked(events - gone[0], exceptions - gone[1])
             if len(whole) <= limit:
-                return whole
-        for dropped in range(exceptions + 1):
-            whole = self.marked(0, exceptions - dropped)
-            if len(whole) <= limit:
-                return whole
-        return None
+                return body.Body(whole, before, True, events + (self.runner is not None), *gone)
+        return body.Body(None, before, True, 0, events, exceptions)
 
     def marked(self, events: int, exceptions: int) -> bytes:
         runner = None

@@ -76,7 +76,7 @@ def run_extension(module: Path, tries: int, seed: int = 1) -> subprocess.Complet
 
 
 def trim_damaged(module: str, tries: str, seed: str) -> None:
-    """Trim damaged events with the extension in this file; print how many, and how many were JSON to it."""
+    """Trim damaged events with the extension in this file; print how many, and how many were stripped."""
     from importlib.machinery import ExtensionFileLoader
     from importlib.util import module_from_spec, spec_from_loader
 
@@ -104,7 +104,7 @@ def main(tries: int) -> None:
         runs = {name: run_core(build_core(Path(folder), *flags), tries, seed) for name, flags in PATHS.items()}
         runs["extension"] = run_extension(build_extension(Path(folder)), tries, seed)
     for name, run in runs.items():
-        print(f"{name}: {run.stdout.strip()} (damaged events, of which so many reached the metadata)\n{run.stderr}")
+        print(f"{name}: {run.stdout.strip()} (damaged events, those whose metadata was reached, digest)\n{run.stderr}")
     sys.exit(any(run.returncode for run in runs.values()))
 
 

@@ -5,6 +5,7 @@ import logging
 import os
 import random
 import resource
+import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -267,6 +268,26 @@ def test_no_descriptor_is_left_open(dir_fd: int, tmp_path: Path) -> None:
     (segment_paths(tmp_path)[0]).write_bytes(b"not a segment at all")
     list(Journal(dir_fd).replay())
     assert len(os.listdir("/dev/fd")) == before
+
+
+def test_marks_are_written_once(journal: Journal, dir_fd: int) -> None:
+    for number in (1, 2, 3):
+        journal.settled(trace_id(number))
+        journal.commit()
+    assert replayed(dir_fd) == [Settled(trace_id(1)), Settled(trace_id(2)), Settled(trace_id(3))]
+
+
+def test_a_deleted_folder_makes_no_error_and_fills_no_memory(journal: Journal, tmp_path: Path) -> None:
+    fill(journal, 1)
+    shutil.rmtree(tmp_path)
+    for _ in range(3):
+        fill(journal, 3)
+        journal.settled(trace_id(1))
+        journal.settled(trace_id(2))
+        journal.settled(trace_id(3))
+        journal.commit()
+    assert journal.buffered_bytes == 0
+    assert journal.segments == 0
 
 
 # No space

@@ -144,10 +144,14 @@ class Journal:
         """Write what is buffered, then delete the oldest segments that no trace needs.
 
         Raises OSError if it cannot be written: then nothing of it is in the segment, and all of it is still buffered.
+        In a folder that was deleted, commits do nothing.
         """
         try:
             if self._buffers or self._marks:
                 self._write()
+        except FileNotFoundError:
+            # The folder was deleted. Nobody will look for segments in it, so nothing need wait for another try.
+            self._clear_buffers()
         finally:
             # On failure too: this is what makes space.
             self._delete_settled()
@@ -266,8 +270,12 @@ class Journal:
             raise
         segment.size_bytes += written
         segment.pinned |= self._buffered_pins - {NO_TRACE}
-        for buffered in (self._buffers, self._buffered_pins, self._marks):
-            buffered.clear()
+        self._clear_buffers()
+
+    def _clear_buffers(self) -> None:
+        self._buffers.clear()
+        self._buffered_pins.clear()
+        self._marks.clear()
 
     def _segment_for(self, size_bytes: int) -> int:
         """Return the descriptor of the segment that the next bytes belong to."""

@@ -22,14 +22,15 @@ TIMEOUT_S = 20.0
 T = TypeVar("T")
 
 
-def until(condition: Callable[[], T], what: str, timeout_s: float = TIMEOUT_S) -> T:
-    """Return the condition's value once it is true; fail with `what` after `timeout_s`."""
+def until(condition: Callable[[], T], what: str | Callable[[], str], timeout_s: float = TIMEOUT_S) -> T:
+    """Return the condition's value once it is true; fail with `what`, which may be a function, after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while True:
         value = condition()
         if value:
             return value
-        assert time.monotonic() < deadline, f"not in {timeout_s:g} s: {what}"
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not in {timeout_s:g} s: {what if isinstance(what, str) else what()}")
         time.sleep(0.005)
 
 
@@ -53,10 +54,14 @@ class Place:
         self.env = {**inherited, **self.settings, "PYTHONFAULTHANDLER": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 
     def start(self, script: str, *arguments: str, **options: Any) -> "subprocess.Popen[str]":
-        """Start a Python program, from a foreign directory. `options`: of Popen; `env` is added to the place's."""
+        """Start a Python program, from a foreign directory.
+
+        `options`: of Popen; `env` is added to the place's; `program`: what runs it, if not just this Python.
+        """
         env = {**self.env, **options.pop("env", {})}
+        program = options.pop("program", [sys.executable])
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": self.scratch, **options}
-        return subprocess.Popen([sys.executable, "-c", script, *arguments], env=env, **options)
+        return subprocess.Popen([*program, "-c", script, *arguments], env=env, **options)
 
     def run(self, script: str, *arguments: str, timeout_s: float = TIMEOUT_S, **options: Any) -> str:
         """Run a Python program to its end, which must be a good one, and return what it printed."""

@@ -7,9 +7,9 @@ import os
 
 
 cdef extern from "spawn.h":
-    int EPS_ALREADY_STARTING
+    int EPS_NOT_NEEDED
     int eps_folder_is_held(const char *folder) noexcept
-    int eps_start(const char *folder, char **argv, char **envp) noexcept
+    int eps_start(const char *folder, char **argv, char **envp, int although_held) noexcept
 
 
 cdef char **pointers(list strings) except NULL:
@@ -36,20 +36,21 @@ def folder_is_held(bytes folder not None):
     return held == 1
 
 
-def start(bytes folder not None, list argv not None, list env not None):
+def start(bytes folder not None, list argv not None, list env not None, bint although_held):
     """Start `argv` in a session of its own, with stdout and stderr on the folder's log and the start lock as descriptor 3.
 
-    argv, env: bytes. Return False if another process is starting one already. OSError if it could not be started.
+    argv, env: bytes. although_held: also if some process holds the folder, since it is leaving. Return False if another
+    process is starting one, or (else) holds the folder. OSError if it could not be started.
     """
     cdef char **arguments = pointers(argv)
     cdef char **variables = NULL
     cdef int result
     try:
         variables = pointers(env)
-        result = eps_start(folder, arguments, variables)
+        result = eps_start(folder, arguments, variables, although_held)
     finally:
         free(arguments)
         free(variables)
     if result < 0:
         raise OSError(-result, os.strerror(-result), os.fsdecode(argv[0]))
-    return result != EPS_ALREADY_STARTING
+    return result != EPS_NOT_NEEDED

@@ -26,7 +26,7 @@
 /* The descriptor on which the new process finds the start lock. */
 #define START_LOCK_FD 3
 
-enum { EPS_STARTED = 0, EPS_ALREADY_STARTING = 1 };
+enum { EPS_STARTED = 0, EPS_NOT_NEEDED = 1 };
 
 typedef struct {
     char *const *argv;
@@ -129,8 +129,11 @@ static int eps_spawn_twice(eps_program *program)
     return result;
 }
 
-/* Take the folder's start lock and start the program, which inherits the lock. EPS_STARTED, EPS_ALREADY_STARTING, -errno. */
-static int eps_start(const char *folder, char *const *argv, char *const *envp)
+/* Take the folder's start lock and start the program, which inherits the lock. EPS_STARTED, EPS_NOT_NEEDED, -errno.
+ *
+ * The folder is asked about again under the start lock: the program that another process has started meanwhile may hold
+ * it already. `although_held`: not asked, since whoever holds it is leaving. */
+static int eps_start(const char *folder, char *const *argv, char *const *envp, int although_held)
 {
     eps_program program = {argv, envp, -1, -1, -1, 0};
     int result;
@@ -143,7 +146,9 @@ static int eps_start(const char *folder, char *const *argv, char *const *envp)
     if (program.lock_fd < 0 || program.log_fd < 0 || program.null_fd < 0)
         result = -errno;
     else if (flock(program.lock_fd, LOCK_EX | LOCK_NB) != 0)
-        result = errno == EWOULDBLOCK ? EPS_ALREADY_STARTING : -errno;
+        result = errno == EWOULDBLOCK ? EPS_NOT_NEEDED : -errno;
+    else if (!although_held && eps_folder_is_held(folder) == 1)
+        result = EPS_NOT_NEEDED;
     else
         result = eps_spawn_twice(&program);
     /* Closing does not unlock: the new process has the same open file. */

@@ -55,7 +55,7 @@ class Folder:
     def is_held(self) -> bool:
         """Say whether a collector lives here. A folder that is gone has none."""
         try:
-            return _is_held(os.fsencode(self.path))
+            return is_held(os.fsencode(self.path))
         except OSError:
             return False
 
@@ -166,7 +166,7 @@ def _namespace(kind: str) -> str:
         return ""
 
 
-def _is_held(folder: bytes) -> bool:
+def is_held(folder: bytes) -> bool:
     """Ask in pure Python; the compiled module asks in one call that no fork of another thread can come between."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
@@ -179,4 +179,4 @@ def _is_held(folder: bytes) -> bool:
 
 
 with suppress(ImportError):
-    from epsagon_fast.queue._spawn import folder_is_held as _is_held
+    from epsagon_fast.queue._spawn import folder_is_held as is_held

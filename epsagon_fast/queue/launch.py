@@ -8,6 +8,7 @@ The starter takes the lock file `start` without waiting; the new program inherit
 or dies. So there is one start at a time and no clock decides anything.
 """
 
+import fcntl
 import logging
 import os
 import sys
@@ -15,7 +16,7 @@ import time
 from contextlib import suppress
 from importlib.util import find_spec
 
-from epsagon_fast.queue.folder import Folder
+from epsagon_fast.queue.folder import Folder, is_held
 
 log = logging.getLogger("epsagon_fast")
 
@@ -41,33 +42,42 @@ class Launcher:
         self._folder = folder
         self._wait_s = 0.0
         self._not_before = 0.0
+        # One was started, and none was seen alive since.
+        self._awaited = False
         self._complained = False
 
     def ensure(self) -> bool:
         """Return whether a collector lives or is being started; start one if none is and the back-off allows it."""
         if self._folder.is_held():
             self._wait_s = 0.0
+            self._awaited = False
             return True
         return self.start()
 
-    def start(self) -> bool:
-        """Start a collector unless one is being started or the back-off says no. Return whether one is under way."""
+    def start(self, although_held: bool = False) -> bool:
+        """Start a collector unless one is being started or the back-off says no. Return whether one may be under way.
+
+        `although_held`: also if a collector holds the folder, since it is leaving.
+        """
         now = time.monotonic()
         if now < self._not_before or not allowed():
             return False
         self._wait_s = min(max(BACKOFF_S, 2 * self._wait_s), MOST_BACKOFF_S)
         self._not_before = now + self._wait_s
         try:
-            _start(os.fsencode(self._folder.path), command(self._folder.path), environment())
-        except OSError as error:
-            self._complain(error)
+            started = _start(os.fsencode(self._folder.path), command(self._folder.path), environment(), although_held)
+        except (OSError, ValueError) as error:  # a ValueError: find_spec, of a module that somebody made by hand
+            self._complain(f"no collector could be started ({error})")
             return False
+        if started and self._awaited:
+            self._complain("the collector ends as soon as it is started, see its log")
+        self._awaited = started or self._awaited
         return True
 
-    def _complain(self, error: OSError) -> None:
+    def _complain(self, what: str) -> None:
         if not self._complained:
             self._complained = True
-            log.warning("no collector could be started (%s); traces wait in %s", error, self._folder.path)
+            log.warning("%s; traces wait in %s", what, self._folder.path)
 
 
 def allowed() -> bool:
@@ -116,14 +126,15 @@ def interpreter() -> str:
     raise FileNotFoundError(f"no Python interpreter beside {sys.executable!r}")
 
 
-def _start(folder: bytes, argv: list[bytes], env: list[bytes]) -> bool:
+def _start(folder: bytes, argv: list[bytes], env: list[bytes], although_held: bool) -> bool:
     """Do what the compiled module does in one call, through a shell that leaves its child to init."""
-    import fcntl
-
     path = os.fsdecode(folder)
-    lock = os.open(path + "/start", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    lock = _open_start_lock(path)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Asked again under the lock: what another process has started meanwhile may hold the folder already.
+        if not although_held and is_held(folder):
+            return False
         actions = [
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0),
             (os.POSIX_SPAWN_OPEN, 1, path + "/log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
@@ -133,12 +144,23 @@ def _start(folder: bytes, argv: list[bytes], env: list[bytes]) -> bool:
         shell = [b"/bin/sh", b"-c", b'cd /; umask 077; "$@" &', b"sh", *argv]
         variables = dict(item.split(b"=", 1) for item in env)
         pid = os.posix_spawn("/bin/sh", shell, variables, file_actions=actions, setsid=True, setsigmask=[])
-        os.waitpid(pid, 0)
+        # The application's own os.wait() may have been faster.
+        with suppress(ChildProcessError):
+            os.waitpid(pid, 0)
     except BlockingIOError:
         return False
     finally:
         os.close(lock)
     return True
+
+
+def _open_start_lock(folder: str) -> int:
+    """Return a descriptor of the lock file that is none of those which the new program gets."""
+    low = os.open(folder + "/start", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        return fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, START_LOCK_FD + 1)
+    finally:
+        os.close(low)
 
 
 with suppress(ImportError):

@@ -131,7 +131,7 @@ class Writer:
             return
         page = self._page()
         if page is not None and page.beat().phase == LEAVING:
-            self._launcher.start()
+            self._launcher.start(although_held=True)
         else:
             self._launcher.ensure()
 

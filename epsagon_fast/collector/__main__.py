@@ -115,10 +115,7 @@ def serve(loop: Loop, leaving: Leaving) -> None:
         if leaving.due(loop, now):
             break
         loop.rings.wait(pause_s(now - last_record, loop.delivery.pending > 0))
-    loop.delivery.close(1.0)
-    loop.one_pass()
-    loop.publish()
-    loop.journal.close()
+    loop.finish()
     loop.state.store(states.PHASE, states.NONE)
     log.info("leaving")
 

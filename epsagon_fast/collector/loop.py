@@ -36,6 +36,8 @@ log = logging.getLogger("epsagon_fast.collector")
 # What one ring may bring into one round.
 QUOTA_BYTES = 64 * 1024
 SECOND_S = 1.0
+# How long a collector that leaves waits for the answers to its last requests.
+LAST_ANSWERS_S = 1.0
 
 
 class Loop:
@@ -98,6 +100,15 @@ class Loop:
         self._each_second()
         self.state.store(states.HEARTBEAT_NS, time.monotonic_ns())
         return came
+
+    def finish(self) -> None:
+        """Give the requests in flight a moment and settle what they bring; all else waits in the folder."""
+        self.delivery.close(LAST_ANSWERS_S)
+        self._take_answers(time.monotonic())
+        self._commit()
+        self.publish()
+        self.journal.keep_only(self.assembly)
+        self.journal.close()
 
     @property
     def unsettled(self) -> int:
@@ -185,13 +196,18 @@ class Loop:
 
     def _deliver(self) -> bool:
         """Settle what was answered, send what is due. Return whether anything was settled."""
-        now, settled = time.monotonic(), False
+        now = time.monotonic()
+        settled = self._take_answers(now)
+        for parcel in self.retries.due(now):
+            self.delivery.submit(*parcel)
+        return settled
+
+    def _take_answers(self, now: float) -> bool:
+        settled = False
         for result in self.delivery.results():
             if self.retries.finished(result, now):
                 self._settle(result.trace_id, result.outcome)
                 settled = True
-        for parcel in self.retries.due(now):
-            self.delivery.submit(*parcel)
         return settled
 
     def _settle(self, trace_id: bytes, outcome: Outcome) -> None:

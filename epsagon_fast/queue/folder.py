@@ -56,8 +56,9 @@ class Folder:
         """Say whether a collector lives here. A folder that is gone has none."""
         try:
             return is_held(os.fsencode(self.path))
-        except OSError:
-            return False
+        except OSError as error:
+            # Where it cannot be told (no descriptor is free), a collector that nobody needs would be no help.
+            return error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
     def new_ring_name(self) -> str:
         """Return a name that no process can guess or meet again."""
@@ -134,14 +135,19 @@ def own_directory(path: str) -> int:
 
 def is_memory(path: str) -> bool:
     """Say whether `path` is on tmpfs, where a write never waits for a disk. True where that cannot be told."""
+    kinds = filesystems(path)
+    return not kinds or "tmpfs" in kinds or "ramfs" in kinds
+
+
+def filesystems(path: str) -> list[str]:
+    """Return the kind of file system that `path` is on, as /proc/self/mountinfo names it; [] if that cannot be told."""
     try:
         device = os.stat(path).st_dev
         number = f"{os.major(device)}:{os.minor(device)}"
         with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
-            kinds = [line.split(" - ", 1)[1].split()[0] for line in mounts if line.split()[2] == number]
+            return [line.split(" - ", 1)[1].split()[0] for line in mounts if line.split()[2] == number]
     except (OSError, IndexError):
-        return True
-    return not kinds or "tmpfs" in kinds or "ramfs" in kinds
+        return []
 
 
 def memory_headroom_bytes() -> int:

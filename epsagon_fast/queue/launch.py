@@ -42,15 +42,17 @@ class Launcher:
         self._folder = folder
         self._wait_s = 0.0
         self._not_before = 0.0
-        # One was started, and none was seen alive since.
+        # One was started, and none has lived since.
         self._awaited = False
         self._complained = False
 
     def ensure(self) -> bool:
         """Return whether a collector lives or is being started; start one if none is and the back-off allows it."""
         if self._folder.is_held():
-            self._wait_s = 0.0
-            self._awaited = False
+            # One that dies at once holds the folder for a moment, too; living when the back-off is over is living.
+            if time.monotonic() >= self._not_before:
+                self._wait_s = 0.0
+                self._awaited = False
             return True
         return self.start()
 

@@ -5,6 +5,7 @@ is refused is counted by reason. After a fork the child gets a ring of its own, 
 trace keeps its writer; where a new trace goes is decided when it opens (another user id, a folder that was deleted).
 """
 
+import errno
 import logging
 import os
 import queue
@@ -33,6 +34,7 @@ LOOK_S = 1.0
 STALLED_S = 30.0
 DEFAULT_RING_BYTES = 512 * 1024
 
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM)
 REASONS = {layout.FULL: "queue_full", layout.TOO_LARGE: "too_large", layout.CLOSED: "closed"}
 
 
@@ -55,7 +57,8 @@ class Writer:
         self._user = os.geteuid()
         self._folder = folder
         self._ring = own_ring
-        self._launcher = Launcher(folder) if folder else None
+        # Without a ring there is nothing that a collector could do here.
+        self._launcher = Launcher(folder) if folder and not self.lacking else None
         self._settlements = Settlements(own_ring)
         self._state: State | None = None
         self._last_look = float("-inf")
@@ -123,7 +126,7 @@ class Writer:
 
     def collector_lives(self) -> bool:
         """Say whether somebody reads this ring: the folder's lock is held, or its holder was left a deleted folder."""
-        return self._folder is None or self._folder.is_held() or self._adopted()
+        return self._launcher is None or self._folder is None or self._folder.is_held() or self._adopted()
 
     def ensure_collector(self) -> None:
         """Start a collector if none lives, none is being started, and the back-off allows it."""
@@ -251,7 +254,7 @@ def known() -> list[Writer]:
 
 def _existing(path: str) -> Folder:
     if not os.path.isdir(path):
-        raise FileNotFoundError(2, "the trace's folder is not there", path)
+        raise FileNotFoundError(errno.ENOENT, "the trace's folder is not there", path)
     return Folder(path)
 
 
@@ -271,7 +274,7 @@ def _made(find: Callable[[], Folder], ring_bytes: int, path: str = "") -> Writer
         if not folders.is_memory(path):
             warn_once("disk", "%s is not in memory (tmpfs): recording an event may have to wait for the disk", path)
     except OSError as error:
-        own_ring = NoRing("no_space" if folder else "no_folder", ring_bytes)
+        own_ring = NoRing("no_space" if error.errno in NO_SPACE else "no_folder", ring_bytes)
         warn_once("queue", "tracing is off in this process: %s", error)
     finally:
         if locked:
@@ -284,7 +287,7 @@ def _made(find: Callable[[], Folder], ring_bytes: int, path: str = "") -> Writer
 def _new_ring(folder: Folder, ring_bytes: int) -> ring.Producer:
     capacity = folder.ring_capacity(ring_bytes)
     if not capacity:
-        raise OSError(28, f"no room for a queue of {folders.MIN_RING_BYTES} bytes", folder.path)
+        raise OSError(errno.ENOSPC, f"no room for a queue of {folders.MIN_RING_BYTES} bytes", folder.path)
     dir_fd = folder.open()
     try:
         pid = os.getpid()

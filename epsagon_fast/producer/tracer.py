@@ -27,6 +27,8 @@ from .encoding import encode_event
 from .waiting import pauses
 
 if TYPE_CHECKING:
+    from epsagon_fast.propagation import TraceContext
+
     from .handle import Handle
 
 log = logging.getLogger("epsagon_fast")
@@ -48,6 +50,9 @@ class Tracer:
 
     `config`: what the trace was opened with. `trace_id`: 32 hex digits. Usable in `with`: start, then the stop signal.
     """
+
+    # What it continues, once somebody asked; see propagation.py.
+    context: "TraceContext | None" = None
 
     def __init__(self, config: ResolvedConfig, runner: Mapping[str, Any] | None = None) -> None:
         """`runner`: the event that stands for the whole trace, last in its body; None: the first such event added."""

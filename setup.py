@@ -26,6 +26,7 @@ def compiled() -> list[Extension]:
 
     return cythonize(
         [
+            extension("epsagon_fast.producer._quick", "_ext/producer/_quick.pyx"),
             extension("epsagon_fast.queue._ring", "_ext/queue/_ring.pyx"),
             extension("epsagon_fast.queue._spawn", "_ext/queue/_spawn.pyx"),
             extension("epsagon_fast.trimming._compiled", "_ext/trimming/_compiled.pyx"),

@@ -42,7 +42,7 @@ class Attached(Tracer):
         if handle.runtime_dir:
             leaving.register(self.config.shutdown_timeout_s)
             self._use(process.writer_at(handle.runtime_dir, self.config.ring_bytes))
-            self._recording = True
+            self._record()
         else:
             self._refusal = None
 

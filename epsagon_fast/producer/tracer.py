@@ -1,7 +1,7 @@
 """One trace: what is added to it goes, encoded, into this process's ring at the call.
 
 A tracer is made, started, stopped; only the process that made it can close its trace. Calls that come too early or too
-late are ignored and counted. The hot path is `add_event`: look at one flag, encode, push.
+late are ignored and counted. The hot path, `add_event`, is QuickWay's.
 """
 
 import logging
@@ -23,7 +23,7 @@ from epsagon_fast.queue.writer import REASONS
 
 from . import encoding, process
 from . import exit as leaving
-from .encoding import encode_event
+from .quick import NOT_TAKEN, QuickWay
 from .waiting import pauses
 
 if TYPE_CHECKING:
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("epsagon_fast")
 
-# A plain int: an enum's member costs a look-up and a conversion in every add_event.
-EVENT: Final = int(Kind.EVENT)
 CLOSE: Final = struct.Struct("<di")
 # A CLOSE leaves the runner's error code and, with this duration, its duration as they are.
 UNCHANGED: Final = -1
@@ -45,7 +43,7 @@ DEFAULT_LAMBDA_TIMEOUT_THRESHOLD_MS: Final = 200
 STOP_MARGIN_S: Final = 1.0
 
 
-class Tracer:
+class Tracer(QuickWay):
     """A trace as one process sees it. Made by `create_tracer`, `trace` and `attach`.
 
     `config`: what the trace was opened with. `trace_id`: 32 hex digits. Usable in `with`: start, then the stop signal.
@@ -60,7 +58,7 @@ class Tracer:
         self._identify()
         self._debug = config.debug
         self._running = self._stopped = False
-        # The hot path's one flag: whether records are taken. If not, they count as `_refusal`; None: as nothing.
+        # Whether records are taken. If not, they count as `_refusal`; None: as nothing.
         self._recording = False
         self._refusal: str | None = "misuse"
         # What is known without asking a collector.
@@ -137,27 +135,6 @@ class Tracer:
         self.send_stop_signal()
 
     # Adding. Nothing here raises for what the application traces.
-
-    def add_event(self, event: Mapping[str, Any]) -> None:
-        """Add an event as it is now; later changes of `event` have no effect.
-
-        Missing fields get the protobuf defaults; a field of a wrong type gets its default and is counted `malformed`.
-        """
-        if not self._recording:
-            self._refuse()
-            return
-        payload, flags, malformed = encode_event(event)
-        if len(payload) > self._event_limit_bytes and not (payload := self._stripped(payload)):
-            return
-        if flags and self._runner is None:
-            self._runner = payload
-        code = self._push(EVENT, flags, self._id, payload)
-        if code:
-            self._attend(code, EVENT, flags, payload)
-        if malformed:
-            self._writer.refuse("malformed", malformed)
-        if self._debug:
-            log.debug("event added to %s: %d bytes", self.trace_id, len(payload))
 
     def add_exception(self, exception: BaseException | Mapping[str, Any]) -> None:
         """Add an exception to the trace's own list: a Python exception, or the fields as the wire has them."""
@@ -264,13 +241,13 @@ class Tracer:
         process.report(writer)
         self._use(writer)
         if self._own_runner:
-            self._runner = encode_event({"id": self.trace_id, **self._own_runner})[0]
+            self._runner = encoding.encode_event({"id": self.trace_id, **self._own_runner})[0]
         self._opened_at = time.perf_counter()
         opening = _opening(self.config, self._runner)
         code = self._push(Kind.OPEN, 0, self._id, opening)
         if code == PUSHED or writer.attend(code, Kind.OPEN, 0, self._id, opening):
             process.open_traces[self._id] = self
-            self._recording = True
+            self._record()
         else:
             reason = writer.lacking or REASONS.get(code, "queue_full")
             self._ignore_all(reason, Outcome.DROPPED.because(reason))
@@ -280,12 +257,20 @@ class Tracer:
         self._push = writer.push
         self._event_limit_bytes = min(self.config.max_trace_size_bytes, writer.record_limit_bytes)
 
+    def _record(self) -> None:
+        """Take records from now on."""
+        self._recording = True
+        # The quick way logs nothing.
+        if not self._debug:
+            self._open_way(self._push, self._id, self._event_limit_bytes)
+
     def _close(self, flags: int = 0) -> None:
         if self._stopped or self.owner_pid != os.getpid():
             return
         if not self._running:
             self._outcome = Outcome.DROPPED.because("never started")
         self._recording, self._running, self._stopped = False, False, True
+        self._close_way()
         # Of two threads that stop it, or a signal handler in between, one gets it here.
         if process.open_traces.pop(self._id, None) is not None:
             duration_s = time.perf_counter() - self._opened_at if self._own_runner else NOT_MEASURED
@@ -302,8 +287,30 @@ class Tracer:
             # The process forked inside the trace: on with a ring of its own, in the folder where the trace is open.
             leaving.register(self.config.shutdown_timeout_s)
             self._use(process.writer_at(self._writer.path, self.config.ring_bytes))
+            self._record()
             code = self._push(kind, flags, self._id, payload)
         return code == PUSHED or self._writer.attend(code, kind, flags, self._id, payload)
+
+    def _add_otherwise(self, event: Mapping[str, Any], code: int) -> None:
+        """Do what the quick way, which answered `code`, left to do."""
+        if not self._recording:
+            self._refuse()
+        elif code in (NOT_TAKEN, FOREIGN):
+            self._add_with_care(event)
+        else:
+            self._writer.attend(code, Kind.EVENT, 0, self._id, b"")
+
+    def _add_with_care(self, event: Mapping[str, Any]) -> None:
+        payload, flags, malformed = encoding.encode_event(event)
+        if malformed:
+            self._writer.refuse("malformed", malformed)
+        if len(payload) > self._event_limit_bytes and not (payload := self._stripped(payload)):
+            return
+        if flags and self._runner is None:
+            self._runner = payload
+        self._put(Kind.EVENT, payload, flags)
+        if self._debug:
+            log.debug("event added to %s: %d bytes", self.trace_id, len(payload))
 
     def _stripped(self, event: bytes) -> bytes:
         """Return the event with its strong keys only: whole it could not be sent anyway. Empty: refused, counted."""

@@ -1,0 +1,64 @@
+"""The quick way of a complete event into a ring: compiled where it was built, else in plain Python.
+
+Looking at every field in Python, and even the frame of one Python function, cost as much as encoding the event does.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from epsagon_fast.producer.encoding import is_complete
+from epsagon_fast.protocol import RUNNER_ORIGIN, Kind
+from epsagon_fast.queue.layout import PUSHED
+from epsagon_fast.queue.ring import IMPLEMENTATION
+
+__all__ = ["NOT_TAKEN", "PureQuickWay", "QuickWay"]
+
+NOT_TAKEN: Final = -1
+
+
+class PureQuickWay:
+    """The part of a tracer that has to be fast. What it does not take, and the ring did, goes to `_add_otherwise`."""
+
+    _way: tuple[Callable[[int, int, bytes, bytes], int], bytes, int] | None = None
+
+    def add_event(self, event: Mapping[str, Any]) -> None:
+        """Add an event as it is now; later changes of `event` have no effect.
+
+        Missing fields get the protobuf defaults; a field of a wrong type gets its default and is counted `malformed`.
+        """
+        code = self._pushed(event)
+        if code != PUSHED:
+            self._add_otherwise(event, code)
+
+    def _open_way(self, push: Callable[[int, int, bytes, bytes], int], trace_id: bytes, limit_bytes: int) -> None:
+        """Let events of at most `limit_bytes` pass to `push`."""
+        self._way = (push, trace_id, limit_bytes)
+
+    def _close_way(self) -> None:
+        """Let nothing pass any more."""
+        self._way = None
+
+    def _add_otherwise(self, event: Mapping[str, Any], code: int) -> None:
+        """Do what is left to do. `code`: what push answered; NOT_TAKEN: it was not asked."""
+        raise NotImplementedError
+
+    def _pushed(self, event: Any) -> int:
+        if self._way is None:
+            return NOT_TAKEN
+        push, trace_id, limit_bytes = self._way
+        try:
+            if not is_complete(event) or event["origin"] == RUNNER_ORIGIN:
+                return NOT_TAKEN
+            payload = orjson.dumps(event)
+        except Exception:
+            # What orjson refuses can be made encodable.
+            return NOT_TAKEN
+        return push(int(Kind.EVENT), 0, trace_id, payload) if len(payload) <= limit_bytes else NOT_TAKEN
+
+
+if TYPE_CHECKING or IMPLEMENTATION == "compiled":
+    from epsagon_fast.producer._quick import QuickWay
+else:
+    QuickWay = PureQuickWay

@@ -1,0 +1,167 @@
+"""The quick way of an event into a ring, in both its implementations."""
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from strategies import anything, complete_events, loose_events
+
+from epsagon_fast.producer import _quick, encoding
+from epsagon_fast.producer.quick import NOT_TAKEN, PureQuickWay
+from epsagon_fast.protocol import Kind
+
+TRACE = bytes(range(16))
+FULL = 2
+
+
+class Way:
+    """A quick way, what it pushed, and what it left to do."""
+
+    def __init__(self, kind: type, limit_bytes: int = 1 << 20, answer: int = 0) -> None:
+        self.pushed: list[Any] = []
+        self.left: list[tuple[Any, int]] = []
+
+        class Tracer(kind):  # type: ignore[misc]
+            def _add_otherwise(tracer, event: Any, code: int) -> None:
+                self.left.append((event, code))
+
+        def push(*record: Any) -> int:
+            self.pushed.append(record)
+            return answer
+
+        self.tracer = Tracer()
+        self.tracer._open_way(push, TRACE, limit_bytes)
+
+
+@pytest.fixture(params=[_quick.QuickWay, PureQuickWay], ids=["compiled", "reference"])
+def kind(request: pytest.FixtureRequest) -> type:
+    found: type = request.param
+    return found
+
+
+def complete(**fields: Any) -> dict[str, Any]:
+    resource = {"name": "n", "type": "t", "operation": "o", "metadata": {"k": "v"}}
+    event = {"id": "1", "start_time": 1.5, "resource": resource, "origin": "sdk", "duration": 0.5, "error_code": 0}
+    return {**event, "exception": None, **fields}
+
+
+def test_complete_event_goes_straight_to_the_ring(kind: type) -> None:
+    way = Way(kind)
+    event = complete(duration=7)
+    assert way.tracer.add_event(event) is None
+    assert way.pushed == [(Kind.EVENT, 0, TRACE, orjson.dumps(event))]
+    assert way.left == []
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        None,
+        5,
+        {},
+        complete(origin="runner"),
+        complete(exception={"type": "E"}),
+        complete(error_code=True),
+        complete(start_time="now"),
+        complete(id=b"1"),
+        complete(more=1),
+        complete(resource=None),
+        complete(resource={"name": "n", "type": "t", "operation": "o", "metadata": {"k": 1}}),
+        complete(resource={"name": "n", "type": "t", "operation": "o", "metadata": {1: "v"}}),
+        complete(resource={"name": "n", "type": "t", "operation": "o"}),
+        complete(id="\ud800"),
+        complete(error_code=1 << 70),
+        dict(reversed(complete().items())),
+        {**dict(list(complete().items())[1:]), "id": "last"},
+    ],
+    ids=repr,
+)
+def test_any_other_event_is_left_to_do(kind: type, event: Any) -> None:
+    way = Way(kind)
+    way.tracer.add_event(event)
+    assert way.pushed == []
+    assert way.left == [(event, NOT_TAKEN)]
+
+
+def test_limit_is_of_the_events_json(kind: type) -> None:
+    event = complete()
+    size = len(orjson.dumps(event))
+    fits, exceeds = Way(kind, size), Way(kind, size - 1)
+    fits.tracer.add_event(event)
+    exceeds.tracer.add_event(event)
+    assert len(fits.pushed) == 1
+    assert exceeds.pushed == []
+    assert exceeds.left == [(event, NOT_TAKEN)]
+
+
+def test_what_push_answers_is_passed_on(kind: type) -> None:
+    way = Way(kind, answer=FULL)
+    event = complete()
+    way.tracer.add_event(event)
+    assert way.left == [(event, FULL)]
+
+
+def test_nothing_passes_before_opening_and_after_closing(kind: type) -> None:
+    way = Way(kind)
+    way.tracer._close_way()
+    event = complete()
+    way.tracer.add_event(event)
+    assert way.pushed == []
+    assert way.left == [(event, NOT_TAKEN)]
+
+
+def test_argument_may_be_named(kind: type) -> None:
+    way = Way(kind)
+    way.tracer.add_event(event=complete())
+    assert len(way.pushed) == 1
+    for wrong in (
+        lambda: way.tracer.add_event(),
+        lambda: way.tracer.add_event(1, 2),
+        lambda: way.tracer.add_event(x=1),
+    ):
+        with pytest.raises(TypeError, match="add_event"):
+            wrong()
+
+
+def test_error_of_push_is_raised(kind: type) -> None:
+    way = Way(kind)
+
+    def broken(*record: Any) -> int:
+        raise ValueError("closed")
+
+    way.tracer._open_way(broken, TRACE, 1 << 20)
+    with pytest.raises(ValueError, match="closed"):
+        way.tracer.add_event(complete())
+
+
+def test_keyboard_interrupt_is_not_kept(kind: type) -> None:
+    way = Way(kind)
+
+    def interrupted(*record: Any) -> int:
+        raise KeyboardInterrupt
+
+    way.tracer._open_way(interrupted, TRACE, 1 << 20)
+    with pytest.raises(KeyboardInterrupt):
+        way.tracer.add_event(complete())
+
+
+@given(complete_events() | loose_events() | anything())
+def test_both_implementations_take_the_same_events(event: Any) -> None:
+    compiled, reference = Way(_quick.QuickWay), Way(PureQuickWay)
+    compiled.tracer.add_event(event)
+    reference.tracer.add_event(event)
+    assert compiled.pushed == reference.pushed
+    assert [code for _, code in compiled.left] == [code for _, code in reference.left]
+    for *_, payload in compiled.pushed:
+        assert encoding.encode_event(event) == (payload, 0, 0)
+
+
+def test_stub_names_the_methods() -> None:
+    stub = ast.parse(Path(_quick.__file__).with_name("_quick.pyi").read_text())
+    [stubbed] = [node for node in stub.body if isinstance(node, ast.ClassDef)]
+    names = {node.name for node in stubbed.body if isinstance(node, ast.FunctionDef)}
+    assert names == {name for name in vars(_quick.QuickWay) if not name.startswith("__")}
+    assert names <= set(vars(PureQuickWay))

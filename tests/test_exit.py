@@ -10,8 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 from fakes import FakeQueue
+from places import Place
 
 import epsagon_fast as epsagon
+from epsagon_fast.backend import Backend
 from epsagon_fast.producer import exit
 from epsagon_fast.protocol import UNFINISHED, Kind
 from epsagon_fast.queue import layout, ring
@@ -116,6 +118,43 @@ def test_child_of_a_forker_need_not_wait(container: None, monkeypatch: pytest.Mo
     module = SimpleNamespace(current_process=lambda: SimpleNamespace(_parent_pid=os.getpid()))
     monkeypatch.setitem(sys.modules, f"{forker}.process", module)
     assert not exit._dies_with_us()
+
+
+# Waiting for the work of others.
+
+OTHERS = """
+import os, sys
+import epsagon_fast as epsagon
+from epsagon_fast.producer import exit
+
+exit._dies_with_us = lambda: True
+for number in range(5):
+    if os.fork() == 0:
+        with epsagon.trace("closed"):
+            epsagon.create_tracer().start()
+        os._exit(0)
+while True:
+    try:
+        os.wait()
+    except ChildProcessError:
+        break
+print(exit.wait_for_backlog(15))
+"""
+
+
+def test_server_waits_for_the_traces_of_children_that_are_gone(backend: Backend, place: Place) -> None:
+    assert place.run(OTHERS, timeout_s=TIMEOUT_S) == "True\n"
+    assert backend.store.counts()["traces"] == 5 + 5
+
+
+def test_waiting_for_the_backlog_is_bounded(backend: Backend, place: Place) -> None:
+    # Nobody reads what the children pushed.
+    place.env["EPSAGON_LAUNCH"] = "0"
+    assert place.run(OTHERS.replace("(15)", "(0.05)"), timeout_s=TIMEOUT_S) == "False\n"
+
+
+def test_without_a_folder_there_is_no_backlog(place: Place) -> None:
+    assert place.run("from epsagon_fast.producer import exit; print(exit.wait_for_backlog(60))") == "True\n"
 
 
 # The hooks.

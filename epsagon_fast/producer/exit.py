@@ -7,12 +7,14 @@ will.
 """
 
 import atexit
+import math
 import os
 import sys
 import time
 from typing import Any, Final
 
-from epsagon_fast.queue import launch
+from epsagon_fast.queue import folder as folders
+from epsagon_fast.queue import launch, overview
 from epsagon_fast.queue import writer as writers
 from epsagon_fast.queue.process import start_time
 
@@ -25,6 +27,8 @@ FORKERS: Final = ("multiprocessing", "billiard")
 LAST: Final = -1000
 # The inode of the kernel's first pid namespace (PROC_PID_INIT_INO).
 FIRST_PID_NAMESPACE: Final = "pid:[4026531836]"
+# A record that left its ring is in no gauge before the pass ends, and a trace is counted a pass after its last record.
+PASSES_TO_BE_SURE: Final = 2
 
 _registered_pid = 0
 _left_pid = 0
@@ -78,6 +82,46 @@ def leave() -> None:
         for writer in waiting:
             writer.ensure_collector()
         time.sleep(pause)
+
+
+def wait_for_backlog(timeout_s: float | None = None) -> bool:
+    """Wait until the collector has taken over what all processes of this folder pushed, also those that are gone.
+
+    Where it ends with process 1, wait until their traces are settled too. For servers at their end, whose children
+    relied on it. `timeout_s`: by default the shutdown timeout in force. Return whether that was enough.
+    """
+    config = process.config()
+    mine = writers.known()
+    path = mine[-1].path if mine else folders.existing(config.runtime_dir)
+    if path is None:
+        return True
+    quiet_at = time.monotonic()
+    passes = 0
+    for pause in pauses(config.shutdown_timeout_s if timeout_s is None else timeout_s):
+        now = time.monotonic()
+        beat_at = _last_quiet_beat(path, now)
+        if beat_at is None:
+            quiet_at, passes = now, 0
+        elif beat_at > quiet_at:
+            quiet_at, passes = now, passes + 1
+        if passes == PASSES_TO_BE_SURE:
+            return True
+        time.sleep(pause)
+    return False
+
+
+def _last_quiet_beat(path: str, now: float) -> float | None:
+    """Return when the collector last ended a pass; None if something waits for it. Infinity: nothing to wait for."""
+    try:
+        seen = overview.look(path)
+    except OSError:
+        return math.inf
+    waits = any(ring.unread_bytes for ring in seen.rings)
+    if _dies_with_us():
+        waits = waits or any(seen.gauges.get(name) for name in ("open_traces", "pending"))
+    if waits or seen.heartbeat_age_s is None:
+        return None if waits else math.inf
+    return now - seen.heartbeat_age_s
 
 
 def _journaled(writer: writers.Writer) -> bool:

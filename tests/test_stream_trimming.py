@@ -69,6 +69,42 @@ def test_body_is_that_of_trimming_at_the_end(records: list[Record], passes: froz
     assert body.build(trace.trace) == result
 
 
+def shaped(shape: str, *last: Record) -> list[Record]:
+    """Return a small trace."""
+    weak = [added(event(number, weak="x" * 400 * number, region="eu")) for number in range(4)]
+    strong = [added(event(number, item_hash="y" * 200)) for number in range(4, 7)]
+    thrown = record(Kind.EXCEPTION, exception_fields("m" * 50))
+    runner = [added(event("runner", "runner", weak="z" * 60))] if shape == "among its events" else []
+    first = opened(own_runner(weak="z" * 60) if shape == "of its own" else None)
+    labels = [label("k", "x" * 200), label("k", 1)]
+    return [first, *weak[:2], *runner, *labels, *weak[2:], thrown, *strong, *last]
+
+
+def check_limit(limit: int, records: list[Record]) -> None:
+    config = orjson.loads(records[0].payload)
+    config["config"]["max_trace_size_bytes"] = limit
+    records[0] = record(Kind.OPEN, config)
+    result = body.build(finished(fed(records)).trace)
+    assert result == at_the_end(records)
+    assert result.size_bytes <= limit
+
+
+@pytest.mark.parametrize("shape", ["of its own", "among its events", "none"])
+def test_body_is_that_of_trimming_at_the_end_at_every_limit(shape: str) -> None:
+    records = shaped(shape)
+    for limit in range(1, at_the_end(records).size_bytes + 2):
+        check_limit(limit, records)
+
+
+@pytest.mark.parametrize("shape", ["of its own", "among its events", "none"])
+def test_body_is_that_of_trimming_at_the_end_where_tracebacks_are_cut(shape: str) -> None:
+    long = exception_fields(traceback="t" * 12_000)
+    failed = [record(Kind.EXCEPTION, long), added(event(7, exception=long, weak="x" * 90))]
+    records = shaped(shape, *failed, *failed)
+    for limit in range(4000, at_the_end(records).size_bytes, 101):
+        check_limit(limit, records)
+
+
 def at_the_end(records: list[Record]) -> body.Body:
     """The same by another way: keep everything, decode everything, and write the whole body for every question."""
     late = _AtTheEnd(json.loads(records[0].payload))

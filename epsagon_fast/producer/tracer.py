@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("epsagon_fast")
 
 CLOSE: Final = struct.Struct("<di")
+# As plain integers: asking the enum for a member costs as much as a push.
+_OPEN, _EVENT, _EXCEPTION, _LABEL, _RUNNER, _ERROR, _CLOSE, _BYE = map(int, Kind)
+# What the quick way answers if the event is nowhere yet and may be taken.
+_TO_ADD: Final = (NOT_TAKEN, FOREIGN)
 # A CLOSE leaves the runner's error code and, with this duration, its duration as they are.
 UNCHANGED: Final = -1
 NOT_MEASURED: Final = float("nan")
@@ -139,14 +143,14 @@ class Tracer(QuickWay):
     def add_exception(self, exception: BaseException | Mapping[str, Any]) -> None:
         """Add an exception to the trace's own list: a Python exception, or the fields as the wire has them."""
         if self._recording:
-            self._put(Kind.EXCEPTION, encoding.encode_exception(exception))
+            self._put(_EXCEPTION, encoding.encode_exception(exception))
         else:
             self._refuse()
 
     def add_exception_type_and_message(self, exception_type: str, message: str) -> None:
         """Add an exception with the caller's stack and the time of the call."""
         if self._recording:
-            self._put(Kind.EXCEPTION, _encoded(exception_type, message))
+            self._put(_EXCEPTION, _encoded(exception_type, message))
         else:
             self._refuse()
 
@@ -159,7 +163,7 @@ class Tracer(QuickWay):
             if self._debug:
                 log.debug("label ignored: a %s with a %s", type(key).__name__, type(value).__name__)
         else:
-            self._put(Kind.LABEL, label)
+            self._put(_LABEL, label)
             if self._debug:
                 log.debug("label added to %s: %s", self.trace_id, key)
 
@@ -172,7 +176,7 @@ class Tracer(QuickWay):
         if not self._recording:
             self._refuse()
         elif isinstance(value, str | BaseException):
-            self._put(Kind.ERROR, _encoded(error_type, value))
+            self._put(_ERROR, _encoded(error_type, value))
         elif self._debug:
             log.debug("error ignored: its value must be a str or an exception, not a %s", type(value).__name__)
 
@@ -198,7 +202,7 @@ class Tracer(QuickWay):
             self._refuse()
             return
         text = self._runner_metadata[encoding.metadata_text(key)] = encoding.metadata_text(value)
-        self._put(Kind.RUNNER, encoding.encode_partial({"resource": {"metadata": {key: text}}}))
+        self._put(_RUNNER, encoding.encode_partial({"resource": {"metadata": {key: text}}}))
 
     def fail(self, error: BaseException) -> None:
         """Say that an exception left the traced block; to be called before the stop signal.
@@ -208,7 +212,7 @@ class Tracer(QuickWay):
         if self._recording and self.owner_pid == os.getpid():
             exception = orjson.Fragment(encoding.encode_exception(error))
             self._error_code = int(ErrorCode.EXCEPTION)
-            self._put(Kind.RUNNER, orjson.dumps({"error_code": self._error_code, "exception": exception}))
+            self._put(_RUNNER, orjson.dumps({"error_code": self._error_code, "exception": exception}))
 
     def handle(self) -> "Handle":
         """Return what another process needs to add to this trace: picklable, without the token."""
@@ -244,8 +248,8 @@ class Tracer(QuickWay):
             self._runner = encoding.encode_event({"id": self.trace_id, **self._own_runner})[0]
         self._opened_at = time.perf_counter()
         opening = _opening(self.config, self._runner)
-        code = self._push(Kind.OPEN, 0, self._id, opening)
-        if code == PUSHED or writer.attend(code, Kind.OPEN, 0, self._id, opening):
+        code = self._push(_OPEN, 0, self._id, opening)
+        if code == PUSHED or writer.attend(code, _OPEN, 0, self._id, opening):
             process.open_traces[self._id] = self
             self._record()
         else:
@@ -274,10 +278,10 @@ class Tracer(QuickWay):
         # Of two threads that stop it, or a signal handler in between, one gets it here.
         if process.open_traces.pop(self._id, None) is not None:
             duration_s = time.perf_counter() - self._opened_at if self._own_runner else NOT_MEASURED
-            self._put(Kind.CLOSE, CLOSE.pack(duration_s, self._error_code), flags)
+            self._put(_CLOSE, CLOSE.pack(duration_s, self._error_code), flags)
             process.report(self._writer)
 
-    def _put(self, kind: Kind, payload: bytes, flags: int = 0) -> bool:
+    def _put(self, kind: int, payload: bytes, flags: int = 0) -> bool:
         code = self._push(kind, flags, self._id, payload)
         return code == PUSHED or self._attend(code, kind, flags, payload)
 
@@ -295,10 +299,10 @@ class Tracer(QuickWay):
         """Do what the quick way, which answered `code`, left to do."""
         if not self._recording:
             self._refuse()
-        elif code in (NOT_TAKEN, FOREIGN):
+        elif code in _TO_ADD:
             self._add_with_care(event)
         else:
-            self._writer.attend(code, Kind.EVENT, 0, self._id, b"")
+            self._writer.attend(code, _EVENT, 0, self._id, b"")
 
     def _add_with_care(self, event: Mapping[str, Any]) -> None:
         payload, flags, malformed = encoding.encode_event(event)
@@ -308,7 +312,7 @@ class Tracer(QuickWay):
             return
         if flags and self._runner is None:
             self._runner = payload
-        self._put(Kind.EVENT, payload, flags)
+        self._put(_EVENT, payload, flags)
         if self._debug:
             log.debug("event added to %s: %d bytes", self.trace_id, len(payload))
 

@@ -17,9 +17,11 @@ from servers import HOST, Identity, Server, certificate, closing, drip, hang, ra
 
 from epsagon_fast import __version__
 from epsagon_fast.collector import delivery as module
+from epsagon_fast.collector.backoff import MAX_IN_FLIGHT
 from epsagon_fast.collector.delivery import Delivery
-from epsagon_fast.collector.destination import Destination
-from epsagon_fast.collector.retries import MAX_IN_FLIGHT, Retries
+from epsagon_fast.collector.destination import Destination, Parcel
+from epsagon_fast.collector.outbox import Outbox
+from epsagon_fast.collector.sending import Sending
 from epsagon_fast.collector.verdict import MAX_RETRY_AFTER_S, TLS_RETRY_S, Result
 from epsagon_fast.protocol import Outcome
 
@@ -287,28 +289,25 @@ def test_an_unknown_name_may_be_retried_but_not_the_closed_service(delivery: Del
     assert str(send(delivery, through).outcome) == "STORED (proxy)"
 
 
-def test_all_that_waited_arrives_once_the_backend_is_well(delivery: Delivery, server: Server) -> None:
+def test_all_that_waited_arrives_once_the_backend_is_well(delivery: Delivery, server: Server, tmp_path: Path) -> None:
     server.behave = status(503)
-    retries = Retries()
+    sending = Sending(delivery, Outbox(str(tmp_path), b"us", log=logging.getLogger("test")))
     for number in range(200):
-        retries.add(numbered(number), to(server.url), b"{}")
+        sending.add(Parcel(numbered(number), to(server.url), b"{}"))
 
     def pass_once() -> bool:
         # A hundred times faster than the clock, so that nobody waits for the pauses.
-        now = time.monotonic() * 100
-        for parcel in retries.due(now):
-            delivery.submit(*parcel)
-        for result in delivery.results():
-            retries.finished(result, now)
-        return not retries.pending
+        sending.step(time.monotonic() * 100)
+        return not sending.stored and not sending.held_bytes
 
     assert wait_until(lambda: pass_once() or len(server.requests) > MAX_IN_FLIGHT + 5)
-    assert retries.pending == 200
+    assert sending.stored == 200
     server.behave = status(200)
     assert wait_until(pass_once)
     assert {request.headers["idempotency-key"] for request in server.requests} == {
         numbered(n).hex() for n in range(200)
     }
+    sending.finish(0.0)
 
 
 # TLS and proxies

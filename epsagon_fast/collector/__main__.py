@@ -114,7 +114,7 @@ def serve(loop: Loop, leaving: Leaving) -> None:
             last_record = now
         if leaving.due(loop, now):
             break
-        loop.rings.wait(pause_s(now - last_record, loop.delivery.pending > 0))
+        loop.rings.wait(pause_s(now - last_record, loop.sending.busy > 0))
     loop.finish()
     loop.state.store(states.PHASE, states.NONE)
     log.info("leaving")

@@ -16,6 +16,8 @@ class Destination(NamedTuple):
     send_timeout_s: float
     proxy_url: str | None = None
     ca_file: str | None = None
+    # Where its traces wait while it takes none; "": the config names no place.
+    state_dir: str = ""
 
     @property
     def origin(self) -> str:
@@ -51,4 +53,5 @@ def from_config(config: Mapping[str, Any]) -> Destination:
         send_timeout_s=float(config["send_timeout_s"]),
         proxy_url=config.get("proxy_url") or None,
         ca_file=config.get("ca_file") or None,
+        state_dir=config.get("state_dir") or "",
     )

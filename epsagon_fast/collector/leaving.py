@@ -11,7 +11,7 @@ from epsagon_fast.queue.state import State
 LINGER_S = 30.0
 # Asked to leave (systemd and Ctrl-C signal the whole group), so long for the producers to leave first.
 GRACE_S = 30.0
-# Nobody left but traces that a sick backend does not take: they stay in the folder for the next collector.
+# Nobody left but traces that a sick backend does not take: they stay for the next collector.
 BACKLOG_S = 600.0
 # One that starts so soon after another was asked to leave does not linger: the service is going down.
 GOING_DOWN_S = 60.0
@@ -53,9 +53,9 @@ class Leaving:
             self._alone_since = now
         alone_s = now - self._alone_since
         if self._asked is not None:
-            # What a sick backend does not take waits in the journal for the next collector.
-            return loop.delivery.pending == 0
-        if loop.unsettled:
+            # What a sick backend does not take is stored, or waits in the journal, for the next collector.
+            return loop.sending.busy == 0
+        if loop.unsettled or loop.sending.stored:
             return alone_s > BACKLOG_S
         return loop.gone or alone_s >= self._linger_s
 

@@ -23,8 +23,12 @@ from epsagon_fast.collector import body
 from epsagon_fast.collector.assembly import Assembly, ClosedTrace
 from epsagon_fast.collector.counters import Counters
 from epsagon_fast.collector.delivery import Delivery
+from epsagon_fast.collector.destination import Parcel
 from epsagon_fast.collector.journal import Journal, Settled
-from epsagon_fast.collector.retries import Retries
+from epsagon_fast.collector.outbox import Outbox
+from epsagon_fast.collector.replies import Replies
+from epsagon_fast.collector.sending import Sending, Settlement
+from epsagon_fast.config import Config
 from epsagon_fast.protocol import REFUSALS, Kind, Outcome, Record
 from epsagon_fast.queue import state as states
 from epsagon_fast.queue.layout import CorruptRing
@@ -36,8 +40,6 @@ log = logging.getLogger("epsagon_fast.collector")
 # What one ring may bring into one round.
 QUOTA_BYTES = 64 * 1024
 SECOND_S = 1.0
-# How long a collector that leaves waits for the answers to its last requests.
-LAST_ANSWERS_S = 1.0
 
 
 class Loop:
@@ -51,21 +53,22 @@ class Loop:
         self.rings = Rings(folder_fd, incarnation)
         self.journal = Journal(folder_fd)
         self.assembly = Assembly()
-        self.retries = Retries()
-        self.delivery = Delivery(log=log)
+        self.sending = Sending(Delivery(log=log), Outbox(path, state.folder_id(), log=log))
+        self.replies = Replies()
         self.counts: Counter[str] = Counter()
-        self.counters = Counters(state, self.counts, self.assembly.counters)
+        self.counters = Counters(state, self.counts, self.assembly.counters, self.sending.counts)
         self.gone = False
         # Finished traces on their way.
         self._unsettled: set[bytes] = set()
-        # The rings whose processes count on an answer for a trace that they closed.
-        self._waiting: dict[bytes, Reader] = {}
         self._next_second = 0.0
         self._journal_complaint = False
 
     def recover(self) -> None:
-        """Feed what earlier collectors left in the journal, and find each ring's place."""
+        """Feed what earlier collectors left in the journal, find each ring's place, and look for what is stored."""
         now = time.time()
+        # No trace may come that would say where.
+        for state_dir in ("", Config(disable=True).resolve().state_dir):
+            self.sending.watch(state_dir)
         self.rings.scan(now)
         for item in self.journal.replay():
             if not isinstance(item, Settled):
@@ -92,7 +95,8 @@ class Loop:
             self._bury(reader, now)
         for closed in self.assembly.end_pass(now):
             self._hand_over(closed)
-        settled = self._deliver()
+        settled = self.sending.step(time.monotonic())
+        self._settle_all(settled)
         self._commit()
         if came or settled:
             # At once: this process may be killed in its next breath, and `status` is where drops are seen.
@@ -102,9 +106,8 @@ class Loop:
         return came
 
     def finish(self) -> None:
-        """Give the requests in flight a moment and settle what they bring; all else waits in the folder."""
-        self.delivery.close(LAST_ANSWERS_S)
-        self._take_answers(time.monotonic())
+        """Give the requests in flight a moment, store what is left, and settle what comes of that."""
+        self._settle_all(self.sending.finish(time.monotonic()))
         self._commit()
         self.publish()
         self.journal.keep_only(self.assembly)
@@ -121,10 +124,10 @@ class Loop:
         gauges = {
             "rings": len(self.rings),
             "open_traces": self.assembly.open_count,
-            "held_bytes": self.assembly.held_bytes,
+            "held_bytes": self.assembly.held_bytes + self.sending.held_bytes,
             "pending": self.unsettled,
             "journal_bytes": self.journal.size_bytes,
-            "stored": 0,
+            "stored": self.sending.stored,
         }
         for name, value in gauges.items():
             self.state.set_gauge(name, value)
@@ -175,9 +178,8 @@ class Loop:
     def _expect(self, ring_id: bytes, trace_id: bytes) -> None:
         """Note that a process waits for the outcome of a trace, unless its CLOSE closed nothing."""
         reader = self.rings.by_id(ring_id)
-        if reader is not None and trace_id not in self._waiting and self.assembly.is_closed_by(trace_id, ring_id):
-            self._waiting[trace_id] = reader
-            reader.unsettled += 1
+        if reader is not None and self.assembly.is_closed_by(trace_id, ring_id):
+            self.replies.expect(trace_id, reader)
 
     def _hand_over(self, closed: ClosedTrace) -> None:
         trace_id = closed.trace_id
@@ -192,34 +194,27 @@ class Loop:
         if built.data is None:
             self._settle(trace_id, Outcome.DROPPED.because("too_big"))
         else:
-            self.retries.add(trace_id, closed.destination, built.data)
+            self.sending.add(Parcel(trace_id, closed.destination, built.data))
 
-    def _deliver(self) -> bool:
-        """Settle what was answered, send what is due. Return whether anything was settled."""
-        now = time.monotonic()
-        settled = self._take_answers(now)
-        for parcel in self.retries.due(now):
-            self.delivery.submit(*parcel)
-        return settled
-
-    def _take_answers(self, now: float) -> bool:
-        settled = False
-        for result in self.delivery.results():
-            if self.retries.finished(result, now):
-                self._settle(result.trace_id, result.outcome)
-                settled = True
-        return settled
+    def _settle_all(self, settled: list[Settlement]) -> None:
+        for trace_id, outcome, again in settled:
+            if again:
+                self._count(outcome)
+                self.replies.settle(trace_id, outcome)
+            else:
+                self._settle(trace_id, outcome)
 
     def _settle(self, trace_id: bytes, outcome: Outcome) -> None:
         self.journal.settled(trace_id)
         self.assembly.forget(trace_id)
+        self._unsettled.discard(trace_id)
+        self._count(outcome)
+        self.replies.settle(trace_id, outcome)
+
+    def _count(self, outcome: Outcome) -> None:
         self.counts[outcome.name.lower()] += 1
         if outcome.reason:
             self.counts[f"{outcome.name.lower()}_{outcome.reason}"] += 1
-        self._unsettled.discard(trace_id)
-        reader = self._waiting.pop(trace_id, None)
-        if reader is not None:
-            reader.settle(trace_id, outcome)
 
     def _bury(self, reader: Reader, now: float) -> None:
         """Close the traces of a process that ended; all that it pushed has been read."""
@@ -239,8 +234,7 @@ class Loop:
 
     def _forget(self, reader: Reader) -> None:
         self.journal.forget_ring(reader.ring_id)
-        for trace_id in [trace_id for trace_id, waiting in self._waiting.items() if waiting is reader]:
-            del self._waiting[trace_id]
+        self.replies.forget(reader)
 
     def _commit(self) -> None:
         try:

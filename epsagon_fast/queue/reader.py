@@ -82,8 +82,12 @@ class Reader:
     def settle(self, trace_id: bytes, outcome: Outcome) -> None:
         """Tell the producer what became of a trace that it closed."""
         self.unsettled -= 1
-        settlements.publish(self._ring, trace_id, outcome)
+        self.tell(trace_id, outcome)
         self.publish_settled()
+
+    def tell(self, trace_id: bytes, outcome: Outcome) -> None:
+        """Tell the producer news of a trace that is settled already: a stored one was delivered."""
+        settlements.publish(self._ring, trace_id, outcome)
 
     def publish_settled(self) -> None:
         """Tell the producer how many of its closed traces need nothing more."""

@@ -19,6 +19,8 @@ MAGIC, PID, START_TIME, INCARNATION, HEARTBEAT_NS, PHASE, GONE, STARTED_AT = ran
 SUSPECT_DEATHS, SUSPECT = 64, 72
 # Seconds since the epoch when a collector was last asked to leave (a signal, `epsagon-fast stop`).
 ASKED_AT = 112
+# 16 random bytes: the same for all collectors that ever serve this folder.
+FOLDER_ID = 120
 SUSPECT_BYTES = 32
 GAUGES = 256
 GAUGE_NAMES = ("rings", "open_traces", "held_bytes", "pending", "journal_bytes", "stored")
@@ -80,6 +82,12 @@ class State:
     def load(self, slot: int) -> int:
         """Read one of the 64-bit slots named in this module."""
         return self._page.load(slot)
+
+    def folder_id(self) -> bytes:
+        """Return the folder's id, which no other folder has; made at the first call."""
+        if not any(self._page.copy(FOLDER_ID, 16)):
+            self._page.write(FOLDER_ID, os.urandom(16))
+        return self._page.copy(FOLDER_ID, 16)
 
     def suspect(self, key: bytes) -> None:
         """Write down what is about to be worked on (32 bytes), or nothing (b"")."""

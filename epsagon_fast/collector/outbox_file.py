@@ -1,0 +1,258 @@
+"""One outbox file: finished traces that their backends did not take yet, in SQLite, shared by all collectors of a user.
+
+Several collectors may have it open. Who sends a trace leases it for a while, so no other one does; a lease that is not
+given back runs out. Everything here waits for the disk, so outbox.py calls it in a thread of its own.
+
+Secrets (tokens, proxies' passwords) stand in `destinations` only, and go with the destination's last trace: a body is
+kept without its token. Errors of SQLite pass through; `is_corrupt` tells the kind that does not go away by waiting.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterable, Sequence
+
+import orjson
+
+from epsagon_fast.collector.destination import Destination, Parcel
+
+# The number is the schema's: another version of this package may use another file beside this one.
+NAME = "outbox-1.db"
+LIMIT_BYTES = 64 * 1024 * 1024
+# What one take may bring into memory.
+MAX_TAKEN_BYTES = 4 * 1024 * 1024
+# Longer than a request takes. A collector that was killed leaves its leases behind.
+LEASE_S = 30.0
+LOCK_TIMEOUT_S = 5.0
+# Large enough for several traces: SQLite gives a row that does not fit pages of its own.
+PAGE_BYTES = 16 * 1024
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS destinations (
+    id INTEGER PRIMARY KEY, url TEXT NOT NULL, token TEXT NOT NULL, send_timeout_s REAL NOT NULL,
+    proxy_url TEXT NOT NULL, ca_file TEXT NOT NULL, traces INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (url, token, send_timeout_s, proxy_url, ca_file)
+);
+CREATE TABLE IF NOT EXISTS traces (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, trace_id BLOB NOT NULL UNIQUE, destination INTEGER NOT NULL,
+    bytes INTEGER NOT NULL, leased_until REAL NOT NULL DEFAULT 0, owner BLOB, token_at INTEGER, body BLOB NOT NULL
+);
+CREATE INDEX IF NOT EXISTS queues ON traces (destination, number);
+CREATE INDEX IF NOT EXISTS leases ON traces (leased_until) WHERE leased_until > 0;
+CREATE TRIGGER IF NOT EXISTS one_more AFTER INSERT ON traces BEGIN
+    UPDATE destinations SET traces = traces + 1, bytes = bytes + NEW.bytes WHERE id = NEW.destination;
+END;
+CREATE TRIGGER IF NOT EXISTS one_less AFTER DELETE ON traces BEGIN
+    UPDATE destinations SET traces = traces - 1, bytes = bytes - OLD.bytes WHERE id = OLD.destination;
+    DELETE FROM destinations WHERE id = OLD.destination AND traces = 0;
+END;
+"""
+_FIELDS = "url, token, send_timeout_s, proxy_url, ca_file"
+# A lease that reaches further than any does was made before the clock was set back.
+_FREE = "(leased_until <= :now OR leased_until > :now + 2 * :lease_s)"
+
+
+class OutboxFile:
+    """The file in one directory. For one thread.
+
+    `owner`: whose leases are ours, the same for a successor. `state_dir`: what the destinations call this directory.
+    Raises sqlite3.Error if it cannot be opened, made or written.
+    """
+
+    def __init__(self, directory: str, owner: bytes, state_dir: str = "", limit_bytes: int = LIMIT_BYTES) -> None:
+        self.path = os.path.join(directory, NAME)
+        self.limit_bytes = limit_bytes
+        self._owner = owner
+        self._state_dir = state_dir
+        self._lease_s = LEASE_S
+        # Made by us, since SQLite would make it readable by others. Its companions take over its mode.
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        self._inode = os.stat(self.path).st_ino
+        self._db = sqlite3.connect(self.path, timeout=LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        try:
+            self._prepare()
+        except BaseException:
+            self._db.close()
+            raise
+
+    @property
+    def still_there(self) -> bool:
+        """Whether the path still leads to this file: somebody may have set it aside or deleted it."""
+        try:
+            return os.stat(self.path, follow_symlinks=False).st_ino == self._inode
+        except OSError:
+            return False
+
+    def put(self, parcels: Iterable[Parcel], now: float) -> list[bytes]:
+        """Store traces, all or none; one that is there already stays. Return the ids of those that had to go for them.
+
+        Over the limit the oldest trace of the destination that holds the most goes, so no destination takes another's
+        share. `now`: unix seconds.
+        """
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            for parcel in parcels:
+                self._insert(parcel)
+            return self._make_room(now)
+
+    def take(self, destination: Destination, limit: int, now: float) -> list[Parcel]:
+        """Lease the oldest traces of a destination that nobody else sends, at most `limit`."""
+        lease_s = self._lease_s + 2 * destination.send_timeout_s
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            rows = self._db.execute(
+                f"SELECT number, trace_id, token_at, body FROM traces WHERE destination = :destination AND {_FREE} "
+                "ORDER BY number LIMIT :limit",
+                {"destination": self._id(destination), "now": now, "lease_s": lease_s, "limit": limit},
+            )
+            taken: list[tuple[int, Parcel]] = []
+            size = 0
+            for number, trace_id, token_at, body in rows:
+                size += len(body)
+                if taken and size > MAX_TAKEN_BYTES:
+                    break
+                taken.append((number, Parcel(trace_id, destination, _with_token(body, token_at, destination.token))))
+            leases = [(now + lease_s, self._owner, number) for number, _ in taken]
+            self._db.executemany("UPDATE traces SET leased_until = ?, owner = ? WHERE number = ?", leases)
+        return [parcel for _, parcel in taken]
+
+    def give_back(self, trace_ids: Sequence[bytes]) -> None:
+        """End leases: these traces are to be sent later, after the others."""
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            # A trace that its backend chokes on must not stand before the others for ever.
+            self._db.executemany(
+                "UPDATE traces SET leased_until = 0, number = (SELECT max(number) + 1 FROM traces) WHERE trace_id = ?",
+                [(trace_id,) for trace_id in trace_ids],
+            )
+
+    def take_over(self) -> None:
+        """End the leases of a predecessor of ours, who is gone."""
+        self._db.execute("UPDATE traces SET leased_until = 0 WHERE leased_until > 0 AND owner = ?", (self._owner,))
+
+    def remove(self, trace_ids: Sequence[bytes]) -> None:
+        """Delete traces that need nothing more."""
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany("DELETE FROM traces WHERE trace_id = ?", [(trace_id,) for trace_id in trace_ids])
+            emptied = not self._db.execute("SELECT EXISTS (SELECT 1 FROM traces)").fetchone()[0]
+        if emptied:
+            # executescript steps to the end; execute would free a single page.
+            self._db.executescript("PRAGMA incremental_vacuum")
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def stored(self) -> dict[Destination, int]:
+        """Return how many traces each destination has here, whoever leased them."""
+        rows = self._db.execute(f"SELECT {_FIELDS}, traces FROM destinations WHERE traces > 0")
+        return {self._destination(fields): traces for *fields, traces in rows}
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._db.close()
+
+    def set_aside(self) -> str:
+        """Close a corrupt file and move it out of the way; return its new name. OSError if that cannot be done."""
+        self._db.close()
+        return set_aside(self.path) if self.still_there else self.path
+
+    def _prepare(self) -> None:
+        # These two only take effect in a file that is still empty.
+        self._db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+        self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        self._db.execute("PRAGMA journal_mode = WAL").fetchall()
+        # A stored trace survives the machine's death, so each commit waits for the disk; commits hold many traces.
+        self._db.execute("PRAGMA synchronous = FULL")
+        # Tokens are overwritten when they go.
+        self._db.execute("PRAGMA secure_delete = FAST").fetchall()
+        self._db.execute("PRAGMA wal_autocheckpoint = 256").fetchall()
+        self._db.execute(f"PRAGMA journal_size_limit = {LIMIT_BYTES // 16}").fetchall()
+        if not self._db.execute("SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'one_less')").fetchone()[0]:
+            self._db.executescript(_SCHEMA)
+
+    def _insert(self, parcel: Parcel) -> None:
+        token_at, body = _without_token(parcel.body, parcel.destination.token)
+        self._db.execute(
+            f"INSERT OR IGNORE INTO destinations ({_FIELDS}) VALUES (?, ?, ?, ?, ?)", _fields(parcel.destination)
+        )
+        self._db.execute(
+            "INSERT OR IGNORE INTO traces (trace_id, destination, bytes, token_at, body) VALUES (?, ?, ?, ?, ?)",
+            (parcel.trace_id, self._id(parcel.destination), len(body), token_at, body),
+        )
+
+    def _make_room(self, now: float) -> list[bytes]:
+        gone: list[bytes] = []
+        while self._used_bytes() > self.limit_bytes:
+            rows = self._db.execute(
+                "DELETE FROM traces WHERE number IN (SELECT number FROM traces WHERE destination = "
+                f"(SELECT id FROM destinations ORDER BY bytes DESC LIMIT 1) AND {_FREE} ORDER BY number LIMIT 16) "
+                "RETURNING trace_id",
+                {"now": now, "lease_s": self._lease_s},
+            ).fetchall()
+            if not rows:
+                break
+            gone += [trace_id for (trace_id,) in rows]
+        return gone
+
+    def _used_bytes(self) -> int:
+        pages, free, page_bytes = (
+            self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+        )
+        return int((pages - free) * page_bytes)
+
+    def _id(self, destination: Destination) -> int | None:
+        condition = " AND ".join(f"{name} = ?" for name in _FIELDS.split(", "))
+        row = self._db.execute(f"SELECT id FROM destinations WHERE {condition}", _fields(destination)).fetchone()
+        return None if row is None else int(row[0])
+
+    def _destination(self, fields: Sequence[object]) -> Destination:
+        url, token, send_timeout_s, proxy_url, ca_file = fields
+        return Destination(
+            str(url),
+            str(token),
+            float(str(send_timeout_s)),
+            str(proxy_url) or None,
+            str(ca_file) or None,
+            self._state_dir,
+        )
+
+
+def is_corrupt(error: Exception) -> bool:
+    """Say whether SQLite found a file that is none of its own, or damaged."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def set_aside(path: str) -> str:
+    """Move a file and its companions out of the way, over what was set aside before; return the new name."""
+    aside = f"{path}.corrupt"
+    os.replace(path, aside)
+    for companion in ("-wal", "-shm"):
+        try:
+            os.replace(path + companion, aside + companion)
+        except FileNotFoundError:
+            continue
+    return aside
+
+
+def _fields(destination: Destination) -> tuple[object, ...]:
+    return (
+        destination.url,
+        destination.token,
+        destination.send_timeout_s,
+        # Not NULL: that is equal to nothing, so the destination would never be found again.
+        destination.proxy_url or "",
+        destination.ca_file or "",
+    )
+
+
+def _without_token(body: bytes, token: str) -> tuple[int | None, bytes]:
+    """Return a body without its envelope's token, and where that stood; None: it has none."""
+    # Inside a JSON string the quotes would have backslashes, so the first such member is the envelope's own.
+    before, found, after = body.partition(b'"token":' + orjson.dumps(token))
+    if not found:
+        return None, body
+    token_at = len(before) + len(b'"token":')
+    return token_at, body[:token_at] + after
+
+
+def _with_token(body: bytes, token_at: int | None, token: str) -> bytes:
+    return body if token_at is None else body[:token_at] + orjson.dumps(token) + body[token_at:]

@@ -1,0 +1,249 @@
+"""What becomes of finished traces: sent, stored, sent again. Decisions only; network and disk have threads elsewhere.
+
+A trace is sent at once while its destination is well. What fails for a reason that may pass goes to the outbox, and so
+does all that comes while its destination is ill. From there the oldest are taken again as `Backoff` allows, one at a
+time until one arrives. Where the outbox refuses (no space, read-only), traces wait in memory, and go by the same rules.
+
+The body of a stored trace is not kept in memory. `now` is monotonic seconds.
+"""
+
+from collections import Counter, deque
+from typing import NamedTuple, Protocol
+
+from epsagon_fast.collector.backoff import Backoff
+from epsagon_fast.collector.destination import Destination, Parcel
+from epsagon_fast.collector.outbox import Answer, Gone, Refused, Stored, Taken, Waiting
+from epsagon_fast.collector.verdict import Result
+from epsagon_fast.protocol import Outcome
+
+# What is stored is taken in parts, and so much of what may be in flight is kept free for it: new traces go first.
+TAKEN_AT_ONCE = 32
+# So much later the outbox is asked again that refused, or that had nothing another collector does not send already.
+REFUSED_S = 10.0
+NOTHING_THERE_S = 1.0
+# A collector that leaves waits so long for the answers to its last requests, and for the disk.
+LAST_ANSWERS_S = 1.0
+LAST_STORED_S = 5.0
+# A parcel in memory, without its body.
+PARCEL_BYTES = 1024
+
+
+class Sender(Protocol):
+    """What this needs of Delivery."""
+
+    def submit(self, trace_id: bytes, destination: Destination, body: bytes) -> None: ...
+    def results(self) -> list[Result]: ...
+    def close(self, timeout_s: float) -> None: ...
+
+
+class Shelf(Protocol):
+    """What this needs of Outbox."""
+
+    def watch(self, state_dir: str) -> None: ...
+    def put(self, parcel: Parcel) -> None: ...
+    def take(self, destination: Destination, limit: int) -> None: ...
+    def give_back(self, parcel: Parcel) -> None: ...
+    def remove(self, parcel: Parcel) -> None: ...
+    def answers(self) -> list[Answer]: ...
+    def close(self, timeout_s: float) -> None: ...
+
+
+class Settlement(NamedTuple):
+    """A trace's outcome. `again`: it was STORED before, maybe by another collector, and that is over."""
+
+    trace_id: bytes
+    outcome: Outcome
+    again: bool
+
+
+class Sending:
+    """The finished traces of one collector, from `add` until their outcome is known."""
+
+    def __init__(self, delivery: Sender, outbox: Shelf, backoff: Backoff | None = None) -> None:
+        self.counts: Counter[str] = Counter()
+        self._delivery = delivery
+        self._outbox = outbox
+        self._backoff = backoff or Backoff()
+        # All that is in memory.
+        self._held: set[bytes] = set()
+        # Neither in flight nor on their way to the outbox.
+        self._fresh: dict[Destination, deque[Parcel]] = {}
+        self._storing: dict[bytes, Parcel] = {}
+        self._in_flight: dict[bytes, Parcel] = {}
+        # Of those in flight, what the outbox has too.
+        self._stored: set[bytes] = set()
+        # Why a destination's traces are not delivered.
+        self._reasons: dict[Destination, Outcome] = {}
+        self._waiting: dict[str, Waiting] = {}
+        self._not_before: dict[str | Destination, float] = {}
+        self._asked: set[Destination] = set()
+        self._watched: set[str] = set()
+        self._doubles: list[Settlement] = []
+        self._held_bytes = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory of all traces here, nearly."""
+        return self._held_bytes
+
+    @property
+    def busy(self) -> int:
+        """How many traces are in flight or being stored: they need only a moment."""
+        return len(self._in_flight) + len(self._storing)
+
+    @property
+    def stored(self) -> int:
+        """How many traces are in the outboxes that this collector uses, its own and others'."""
+        directories = {waiting.directory: sum(waiting.counts.values()) for waiting in self._waiting.values()}
+        return sum(directories.values())
+
+    def watch(self, state_dir: str) -> None:
+        """Send what others left in a state directory. Those of the traces that come are watched anyway."""
+        if state_dir not in self._watched:
+            self._watched.add(state_dir)
+            self._outbox.watch(state_dir)
+
+    def add(self, parcel: Parcel) -> None:
+        """Take a trace that is to be sent."""
+        self.watch(parcel.destination.state_dir)
+        if parcel.trace_id in self._held:
+            # A collector died between storing it and saying so; the outbox's copy is on its way already.
+            self._doubles.append(Settlement(parcel.trace_id, Outcome.STORED, False))
+            return
+        self._hold(parcel)
+        self._fresh.setdefault(parcel.destination, deque()).append(parcel)
+
+    def waiting(self) -> list[Parcel]:
+        """Return the traces that are only here: not delivered, and not in the outbox."""
+        fresh = [parcel for queue in self._fresh.values() for parcel in queue]
+        flying = [parcel for trace_id, parcel in self._in_flight.items() if trace_id not in self._stored]
+        return [*fresh, *self._storing.values(), *flying]
+
+    def step(self, now: float) -> list[Settlement]:
+        """Return what was settled since the last call; send and store what is due."""
+        settled = self._hear_all(now)
+        for destination in list(self._fresh):
+            self._send(destination, now)
+        for waiting in self._waiting.values():
+            for destination, count in waiting.counts.items():
+                self._ask(destination, count, now)
+        return settled
+
+    def finish(self, now: float) -> list[Settlement]:
+        """Give what is in flight a moment, store what is left, and return what was settled by that."""
+        self._delivery.close(LAST_ANSWERS_S)
+        settled = self._hear_all(now)
+        for parcel in self.waiting():
+            if parcel.trace_id not in self._storing:
+                self._store(parcel)
+        self._fresh.clear()
+        self._outbox.close(LAST_STORED_S)
+        return settled + self._hear_all(now)
+
+    def _hear_all(self, now: float) -> list[Settlement]:
+        settled, self._doubles = self._doubles, []
+        settled += [each for answer in self._outbox.answers() for each in self._hear(answer, now)]
+        return settled + [each for result in self._delivery.results() for each in self._finished(result, now)]
+
+    def _hear(self, answer: Answer, now: float) -> list[Settlement]:
+        if isinstance(answer, Stored):
+            return [self._note_stored(self._storing.pop(trace_id)) for trace_id in answer.trace_ids]
+        if isinstance(answer, Refused):
+            self._refused([self._storing.pop(trace_id) for trace_id in answer.trace_ids], now)
+        elif isinstance(answer, Taken):
+            self._taken(answer, now)
+        elif isinstance(answer, Waiting):
+            self._waiting[answer.state_dir] = answer
+        elif isinstance(answer, Gone):
+            return [Settlement(trace_id, Outcome.DROPPED.because("outbox_full"), True) for trace_id in answer.trace_ids]
+        return []
+
+    def _note_stored(self, parcel: Parcel) -> Settlement:
+        self._let_go(parcel)
+        return Settlement(parcel.trace_id, self._reasons.get(parcel.destination, Outcome.STORED), False)
+
+    def _refused(self, parcels: list[Parcel], now: float) -> None:
+        self.counts["outbox_unavailable"] += len(parcels)
+        for parcel in parcels:
+            self._not_before[parcel.destination.state_dir] = now + REFUSED_S
+            self._fresh.setdefault(parcel.destination, deque()).append(parcel)
+
+    def _taken(self, taken: Taken, now: float) -> None:
+        self._asked.discard(taken.destination)
+        self._not_before[taken.destination] = now + NOTHING_THERE_S
+        for parcel in taken.parcels:
+            if parcel.trace_id in self._held or not self._backoff.room(taken.destination, now):
+                # It came from the journal as well, or the destination fell ill meanwhile.
+                self._outbox.give_back(parcel)
+                continue
+            self._not_before.pop(taken.destination, None)
+            self._hold(parcel)
+            self._stored.add(parcel.trace_id)
+            self._submit(parcel)
+
+    def _finished(self, result: Result, now: float) -> list[Settlement]:
+        parcel = self._in_flight.pop(result.trace_id)
+        destination = parcel.destination
+        self._backoff.finished(destination, result, now)
+        again = result.trace_id in self._stored
+        self._stored.discard(result.trace_id)
+        if result.retry:
+            self._reasons[destination] = result.outcome
+            if again:
+                self._let_go(parcel)
+                self._outbox.give_back(parcel)
+            else:
+                # Last in the queue: a trace that its backend chokes on must not stand before the others for ever.
+                self._fresh.setdefault(destination, deque()).append(parcel)
+            return []
+        if self._backoff.is_well(destination):
+            self._reasons.pop(destination, None)
+        self._let_go(parcel)
+        if again:
+            self._outbox.remove(parcel)
+        return [Settlement(parcel.trace_id, result.outcome, again)]
+
+    def _send(self, destination: Destination, now: float) -> None:
+        queue = self._fresh.pop(destination)
+        if not self._backoff.is_well(destination) and now >= self._not_before.get(destination.state_dir, 0.0):
+            for parcel in queue:
+                self._store(parcel)
+            return
+        room = self._backoff.room(destination, now)
+        if room > TAKEN_AT_ONCE and self._count_stored(destination):
+            room -= TAKEN_AT_ONCE
+        for _ in range(min(len(queue), room)):
+            self._submit(queue.popleft())
+        if queue:
+            self._fresh[destination] = queue
+
+    def _ask(self, destination: Destination, count: int, now: float) -> None:
+        """Take some of what the outbox has, if there is more than what is in flight already."""
+        if destination in self._asked or now < self._not_before.get(destination, 0.0):
+            return
+        in_flight = sum(1 for trace_id in self._stored if self._in_flight[trace_id].destination == destination)
+        room = min(self._backoff.room(destination, now), TAKEN_AT_ONCE - in_flight)
+        if room > 0 and count > in_flight:
+            self._asked.add(destination)
+            self._outbox.take(destination, room)
+
+    def _submit(self, parcel: Parcel) -> None:
+        self._in_flight[parcel.trace_id] = parcel
+        self._backoff.started(parcel.destination, parcel.trace_id)
+        self._delivery.submit(*parcel)
+
+    def _store(self, parcel: Parcel) -> None:
+        self._storing[parcel.trace_id] = parcel
+        self._outbox.put(parcel)
+
+    def _count_stored(self, destination: Destination) -> int:
+        waiting = self._waiting.get(destination.state_dir)
+        return waiting.counts.get(destination, 0) if waiting else 0
+
+    def _hold(self, parcel: Parcel) -> None:
+        self._held.add(parcel.trace_id)
+        self._held_bytes += len(parcel.body) + PARCEL_BYTES
+
+    def _let_go(self, parcel: Parcel) -> None:
+        self._held.discard(parcel.trace_id)
+        self._held_bytes -= len(parcel.body) + PARCEL_BYTES

@@ -1,0 +1,324 @@
+"""What becomes of finished traces, in simulated time, with an outbox and senders that do what a test says."""
+
+from collections.abc import Callable
+
+import pytest
+
+from epsagon_fast.collector.backoff import FIRST_PAUSE_S, MAX_IN_FLIGHT, Backoff
+from epsagon_fast.collector.destination import Destination, Parcel
+from epsagon_fast.collector.outbox import Answer, Gone, Refused, Stored, Taken, Waiting
+from epsagon_fast.collector.sending import NOTHING_THERE_S, REFUSED_S, TAKEN_AT_ONCE, Sending
+from epsagon_fast.collector.verdict import Result
+from epsagon_fast.protocol import Outcome
+
+HERE = Destination("http://here", "token", 1.0)
+THERE = Destination("http://there", "token", 1.0)
+BODY = b"body"
+
+
+class Senders:
+    """Keeps what is submitted; `answer` decides what comes back."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+        self._results: list[Result] = []
+
+    def submit(self, trace_id: bytes, destination: Destination, body: bytes) -> None:
+        assert body == BODY
+        self.sent.append(trace_id)
+
+    def results(self) -> list[Result]:
+        results, self._results = self._results, []
+        return results
+
+    def close(self, timeout_s: float) -> None:
+        pass
+
+    def answer(self, make: Callable[[bytes], Result]) -> None:
+        self._results += map(make, self.sent)
+        self.sent = []
+
+
+class Shelf:
+    """An outbox in memory; `works` False: it refuses."""
+
+    def __init__(self) -> None:
+        self.rows: dict[bytes, Parcel] = {}
+        self.leased: set[bytes] = set()
+        self.works = True
+        self.watched: list[str] = []
+        self._answers: list[Answer] = []
+
+    def watch(self, state_dir: str) -> None:
+        self.watched.append(state_dir)
+
+    def put(self, parcel: Parcel) -> None:
+        if self.works:
+            self.rows[parcel.trace_id] = parcel
+            self.say(Stored([parcel.trace_id]))
+        else:
+            self.say(Refused([parcel.trace_id]))
+
+    def take(self, destination: Destination, limit: int) -> None:
+        free = [p for p in self.rows.values() if p.destination == destination and p.trace_id not in self.leased]
+        self.leased |= {parcel.trace_id for parcel in free[:limit]}
+        self.say(Taken(destination, free[:limit]))
+
+    def give_back(self, parcel: Parcel) -> None:
+        self.leased.discard(parcel.trace_id)
+        self.rows[parcel.trace_id] = self.rows.pop(parcel.trace_id)
+        self.say()
+
+    def remove(self, parcel: Parcel) -> None:
+        del self.rows[parcel.trace_id]
+        self.say()
+
+    def say(self, *answers: Answer) -> None:
+        counts: dict[Destination, int] = {}
+        for parcel in self.rows.values():
+            counts[parcel.destination] = counts.get(parcel.destination, 0) + 1
+        self._answers += [*answers, Waiting("", "/state", counts)]
+
+    def answers(self) -> list[Answer]:
+        answers, self._answers = self._answers, []
+        return answers
+
+    def close(self, timeout_s: float) -> None:
+        pass
+
+
+class World:
+    """A Sending with its surroundings, and the time."""
+
+    def __init__(self) -> None:
+        self.senders = Senders()
+        self.shelf = Shelf()
+        # The longest pauses, every time.
+        self.sending = Sending(self.senders, self.shelf, Backoff(chance=lambda: 1.0))
+        self.now = 0.0
+
+    def add(self, *numbers: int, to: Destination = HERE) -> None:
+        for number in numbers:
+            self.sending.add(Parcel(numbered(number), to, BODY))
+
+    def step(self, later_s: float = 0.0) -> list[tuple[int, str]]:
+        """Let time go by; return what was settled. Twice, so that the outbox's answers are heard."""
+        self.now += later_s
+        settled = self.sending.step(self.now) + self.sending.step(self.now)
+        return [(int.from_bytes(each.trace_id, "big"), each.outcome.name) for each in settled]
+
+    def sent(self) -> list[int]:
+        return [int.from_bytes(trace_id, "big") for trace_id in self.senders.sent]
+
+    def fall_ill(self, *numbers: int) -> None:
+        """Have these traces sent, and fail together."""
+        self.add(*numbers)
+        self.step()
+        self.senders.answer(failed)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def numbered(number: int) -> bytes:
+    return number.to_bytes(16, "big")
+
+
+def delivered(trace_id: bytes) -> Result:
+    return Result(trace_id, Outcome.DELIVERED)
+
+
+def failed(trace_id: bytes) -> Result:
+    return Result(trace_id, Outcome.STORED.because("503"), True)
+
+
+def rejected(trace_id: bytes) -> Result:
+    return Result(trace_id, Outcome.REJECTED.because("400"))
+
+
+def test_everything_goes_at_once_to_a_destination_that_is_well(world: World) -> None:
+    world.add(0, 1, 2)
+    assert world.step() == []
+    assert world.sent() == [0, 1, 2]
+    assert (world.sending.busy, world.sending.held_bytes > 3 * len(BODY)) == (3, True)
+    world.senders.answer(delivered)
+    assert world.step() == [(0, "DELIVERED"), (1, "DELIVERED"), (2, "DELIVERED")]
+    assert (world.sending.busy, world.sending.held_bytes, world.shelf.rows) == (0, 0, {})
+
+
+def test_the_requests_in_flight_are_bounded(world: World) -> None:
+    world.add(*range(MAX_IN_FLIGHT + 5))
+    world.step()
+    assert world.sent() == list(range(MAX_IN_FLIGHT))
+    world.senders.answer(delivered)
+    world.step()
+    assert world.sent() == list(range(MAX_IN_FLIGHT, MAX_IN_FLIGHT + 5))
+
+
+def test_what_fails_for_now_is_stored_and_leaves_memory(world: World) -> None:
+    world.fall_ill(0, 1)
+    assert world.step() == [(0, "STORED"), (1, "STORED")]
+    assert (world.sending.stored, world.sending.busy, world.sending.held_bytes) == (2, 0, 0)
+
+
+def test_it_says_why_a_trace_is_stored(world: World) -> None:
+    world.fall_ill(0)
+    world.sending.step(0.0)
+    (settled,) = world.sending.step(0.0)
+    assert (str(settled.outcome), settled.again) == ("STORED (503)", False)
+
+
+def test_what_comes_while_a_destination_is_ill_is_stored_unsent(world: World) -> None:
+    world.fall_ill(0)
+    world.step()
+    world.add(1)
+    assert world.step() == [(1, "STORED")]
+    assert world.sent() == []
+
+
+def test_what_waited_in_memory_as_a_destination_fell_ill_is_stored(world: World) -> None:
+    world.fall_ill(*range(MAX_IN_FLIGHT + 5))
+    assert sorted(number for number, _ in world.step()) == list(range(MAX_IN_FLIGHT + 5))
+    assert world.sending.held_bytes == 0
+
+
+def test_one_probe_at_a_time_until_the_first_2xx(world: World) -> None:
+    world.fall_ill(0, 1, 2)
+    world.step()
+    world.step(FIRST_PAUSE_S - 0.01)
+    assert world.sent() == []
+    world.step(0.01)
+    assert world.sent() == [0]
+    world.step(1000.0)
+    assert world.sent() == [0]
+    world.senders.answer(delivered)
+    assert world.step() == [(0, "DELIVERED")]
+    assert world.sent() == [1, 2]
+    world.senders.answer(delivered)
+    assert world.step() == [(1, "DELIVERED"), (2, "DELIVERED")]
+    assert (world.shelf.rows, world.sending.stored, world.sending.held_bytes) == ({}, 0, 0)
+
+
+def test_the_probe_changes_so_that_no_trace_stands_before_the_others(world: World) -> None:
+    world.fall_ill(0, 1, 2)
+    world.step()
+    probes = []
+    for _ in range(6):
+        world.step(100.0)
+        probes += world.sent()
+        world.senders.answer(failed)
+        assert world.step() == []
+    assert probes == [0, 1, 2, 0, 1, 2]
+
+
+def test_a_rejected_probe_is_followed_by_the_next_at_once(world: World) -> None:
+    world.fall_ill(0, 1)
+    world.step()
+    world.step(FIRST_PAUSE_S)
+    world.senders.answer(rejected)
+    assert world.step() == [(0, "REJECTED")]
+    assert world.sent() == [1]
+    assert list(world.shelf.rows) == [numbered(1)]
+
+
+def test_one_destination_does_not_wait_for_another(world: World) -> None:
+    world.fall_ill(0)
+    world.step()
+    world.add(1, to=THERE)
+    world.step()
+    assert world.sent() == [1]
+
+
+def test_new_traces_go_first_and_what_is_stored_follows_in_parts(world: World) -> None:
+    world.fall_ill(*range(100))
+    world.step()
+    world.step(FIRST_PAUSE_S)
+    assert world.sent() == [0]
+    world.senders.answer(delivered)
+    world.add(*range(200, 200 + MAX_IN_FLIGHT))
+    world.step()
+    sent = world.sent()
+    assert [number for number in sent if number >= 200] == list(range(200, 200 + MAX_IN_FLIGHT - TAKEN_AT_ONCE))
+    assert len(sent) == MAX_IN_FLIGHT
+
+
+def test_without_an_outbox_traces_wait_in_memory_and_go_by_the_same_rules(world: World) -> None:
+    world.shelf.works = False
+    world.fall_ill(0, 1)
+    assert world.step() == []
+    assert (world.sending.counts["outbox_unavailable"], world.sending.held_bytes > 0) == (2, True)
+    world.step(FIRST_PAUSE_S)
+    assert world.sent() == [0]
+    world.senders.answer(delivered)
+    assert world.step() == [(0, "DELIVERED")]
+    assert world.sent() == [1]
+
+
+def test_an_outbox_that_works_again_takes_what_waited_in_memory(world: World) -> None:
+    world.shelf.works = False
+    world.fall_ill(0, 1)
+    world.step()
+    world.shelf.works = True
+    world.step(FIRST_PAUSE_S)
+    world.senders.answer(failed)
+    assert world.step() == []
+    assert sorted(world.step(REFUSED_S)) == [(0, "STORED"), (1, "STORED")]
+
+
+def test_what_other_collectors_left_is_sent(world: World) -> None:
+    world.shelf.rows[numbered(7)] = Parcel(numbered(7), THERE, BODY)
+    world.shelf.say()
+    world.step()
+    assert world.sent() == [7]
+    world.senders.answer(delivered)
+    assert world.step() == [(7, "DELIVERED")]
+
+
+def test_what_another_collector_sends_is_not_asked_for_without_end(world: World) -> None:
+    world.shelf.rows[numbered(7)] = Parcel(numbered(7), THERE, BODY)
+    world.shelf.leased.add(numbered(7))
+    world.shelf.say()
+    world.step()
+    world.shelf.leased.clear()
+    world.step(NOTHING_THERE_S / 2)
+    assert world.sent() == []
+    world.step(NOTHING_THERE_S)
+    assert world.sent() == [7]
+
+
+def test_a_trace_that_comes_from_the_journal_and_the_outbox_is_sent_once(world: World) -> None:
+    world.shelf.rows[numbered(7)] = Parcel(numbered(7), HERE, BODY)
+    world.shelf.say()
+    world.step()
+    world.add(7)
+    assert world.step() == [(7, "STORED")]
+    assert world.sent() == [7]
+    world.senders.answer(delivered)
+    assert world.step() == [(7, "DELIVERED")]
+    assert world.sending.held_bytes == 0
+
+
+def test_a_stored_trace_that_must_make_room_is_dropped(world: World) -> None:
+    world.shelf.say(Gone([numbered(7)]))
+    (settled,) = world.sending.step(0.0)
+    assert (str(settled.outcome), settled.again) == ("DROPPED (outbox_full)", True)
+
+
+def test_leaving_stores_what_has_no_answer(world: World) -> None:
+    world.add(0, 1)
+    world.step()
+    world.senders.sent.remove(numbered(1))
+    world.senders.answer(delivered)
+    world.add(2)
+    settled = [(int.from_bytes(each.trace_id, "big"), each.outcome.name) for each in world.sending.finish(0.0)]
+    assert sorted(settled) == [(0, "DELIVERED"), (1, "STORED"), (2, "STORED")]
+    assert sorted(world.shelf.rows) == [numbered(1), numbered(2)]
+
+
+def test_every_state_directory_is_watched_once(world: World) -> None:
+    world.sending.watch("/default")
+    world.add(0, 1)
+    world.add(2, to=HERE._replace(state_dir="/other"))
+    assert world.shelf.watched == ["/default", "", "/other"]

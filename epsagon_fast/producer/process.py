@@ -7,7 +7,7 @@ What must be decided once is decided by one operation of a dict or a list, which
 import os
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from epsagon_fast.config import Config, ResolvedConfig, warn_once
 from epsagon_fast.protocol import Outcome
@@ -77,6 +77,14 @@ def config() -> ResolvedConfig:
     return _in_force.config
 
 
+def setting(name: str) -> Any:
+    """Return one field of the config in force, or of the one that would be, without putting it in force.
+
+    For processes that trace nothing themselves: they need no token, and say nothing about its lack.
+    """
+    return getattr(_in_force.config, name) if _in_force else Config().value(name)
+
+
 def records(wanted: ResolvedConfig) -> bool:
     """Say whether a trace with this config is recorded at all; while tests capture traces every one is."""
     return bool(captures) or wanted.enabled or (wanted.test_mode and not wanted.disable)
@@ -126,13 +134,13 @@ def writer_at(path: str, ring_bytes: int) -> Writer:
     return _counted(writers.at(path, ring_bytes))
 
 
-def refuse(reason: str) -> None:
-    """Count a record that no trace took."""
+def refuse(reason: str, count: int = 1) -> None:
+    """Count records that no trace took."""
     mine = writers.known()
     if mine:
-        mine[-1].refuse(reason)
+        mine[-1].refuse(reason, count)
     else:
-        _early_refusals[reason] += 1
+        _early_refusals[reason] += count
 
 
 def refusals() -> Counter[str]:

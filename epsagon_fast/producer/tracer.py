@@ -65,6 +65,7 @@ class Tracer(QuickWay):
         # Whether records are taken. If not, they count as `_refusal`; None: as nothing.
         self._recording = False
         self._refusal: str | None = "misuse"
+        self._count = process.refuse
         # What is known without asking a collector.
         self._outcome: Outcome | None = None
         self._own_runner = runner
@@ -91,7 +92,7 @@ class Tracer(QuickWay):
         if not process.records(self.config):
             self._ignore_all(None, Outcome.DISABLED.because("disabled" if self.config.disable else "no token"))
         elif process.is_shut_down():
-            process.refuse("closed")
+            self._count("closed")
             self._ignore_all("closed", Outcome.DROPPED.because("closed"))
         else:
             self._open()
@@ -159,7 +160,7 @@ class Tracer(QuickWay):
         if not self._recording:
             self._refuse()
         elif (label := encoding.encode_label(key, value)) is None:
-            self._writer.refuse("malformed")
+            self._count("malformed")
             if self._debug:
                 log.debug("label ignored: a %s with a %s", type(key).__name__, type(value).__name__)
         else:
@@ -259,6 +260,7 @@ class Tracer(QuickWay):
     def _use(self, writer: process.Writer) -> None:
         self._writer = writer
         self._push = writer.push
+        self._count = writer.refuse
         self._event_limit_bytes = min(self.config.max_trace_size_bytes, writer.record_limit_bytes)
 
     def _record(self) -> None:
@@ -307,7 +309,7 @@ class Tracer(QuickWay):
     def _add_with_care(self, event: Mapping[str, Any]) -> None:
         payload, flags, malformed = encoding.encode_event(event)
         if malformed:
-            self._writer.refuse("malformed", malformed)
+            self._count("malformed", malformed)
         if len(payload) > self._event_limit_bytes and not (payload := self._stripped(payload)):
             return
         if flags and self._runner is None:
@@ -323,7 +325,7 @@ class Tracer(QuickWay):
         try:
             return trim([event], self._event_limit_bytes).events[0]
         except TraceTooBig:
-            self._writer.refuse("too_large")
+            self._count("too_large")
             return b""
 
     def _ignore_all(self, refusal: str | None, outcome: Outcome) -> None:
@@ -333,7 +335,7 @@ class Tracer(QuickWay):
         if self._refusal == "misuse":
             warn_once("misuse", "Ignored, and counted: a trace was added to before its start or after its end")
         if self._refusal:
-            process.refuse(self._refusal)
+            self._count(self._refusal)
 
     def _until_settled(self, timeout_s: float | None) -> Iterator[float]:
         """Yield pauses until the outcome is known or the time is up."""

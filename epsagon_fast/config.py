@@ -276,12 +276,7 @@ class Config:
 
     def resolve(self) -> "ResolvedConfig":
         """Return a Config with no field unset: code, then environment, then default."""
-        values: dict[str, Any] = {}
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if value is None:
-                value = _from_environment(item.name)
-            values[item.name] = _DEFAULTS.get(item.name) if value is None else value
+        values: dict[str, Any] = {item.name: self.value(item.name) for item in fields(self)}
         sends = not values["disable"] and not values["test_mode"]
         if sends and not values["token"]:
             warn_once("token", "No token is set (init(token=...) or EPSAGON_TOKEN): no trace is sent")
@@ -291,6 +286,13 @@ class Config:
             values["state_dir"] = _default_state_dir()
         values["ring_bytes"] = max(values["ring_bytes"], RING_BYTES_PER_TRACE_BYTE * values["max_trace_size_bytes"])
         return ResolvedConfig(**values)
+
+    def value(self, name: str) -> Any:
+        """Return one field from code, environment or default; None where only `resolve` can tell the default."""
+        value = getattr(self, name)
+        if value is None:
+            value = _from_environment(name)
+        return _DEFAULTS.get(name) if value is None else value
 
     def to_wire(self) -> dict[str, Any]:
         """Return what an OPEN record tells the collector: plain JSON values, proxy and CA file looked up here.

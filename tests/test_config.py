@@ -431,3 +431,13 @@ def test_importing_and_resolving_loads_nothing_heavy() -> None:
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_one_field_is_read_as_resolve_would_without_a_warning(
+    untraced: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("EPSAGON_RUNTIME_DIR", "/run/x")
+    assert Config().value("runtime_dir") == "/run/x"
+    assert Config(runtime_dir="/run/y").value("runtime_dir") == "/run/y"
+    assert Config().value("shutdown_timeout_s") == 2.0
+    assert not caplog.records

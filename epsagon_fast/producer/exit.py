@@ -90,14 +90,13 @@ def wait_for_backlog(timeout_s: float | None = None) -> bool:
     Where it ends with process 1, wait until their traces are settled too. For servers at their end, whose children
     relied on it. `timeout_s`: by default the shutdown timeout in force. Return whether that was enough.
     """
-    config = process.config()
     mine = writers.known()
-    path = mine[-1].path if mine else folders.existing(config.runtime_dir)
+    path = mine[-1].path if mine else folders.existing(process.setting("runtime_dir"))
     if path is None:
         return True
     quiet_at = time.monotonic()
     passes = 0
-    for pause in pauses(config.shutdown_timeout_s if timeout_s is None else timeout_s):
+    for pause in pauses(process.setting("shutdown_timeout_s") if timeout_s is None else timeout_s):
         now = time.monotonic()
         beat_at = _last_quiet_beat(path, now)
         if beat_at is None:

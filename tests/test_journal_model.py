@@ -68,6 +68,13 @@ class Kernel:
         os.close(fd)
 
 
+def difference(found: Sequence[Record], expected: Sequence[Record]) -> dict[str, list[bytes]]:
+    """Say what is missing and what is doubled; comparing lists in an assert takes minutes to explain itself."""
+    missing, doubled = Counter(expected) - Counter(found), Counter(found) - Counter(expected)
+    names = {"missing": missing, "doubled": doubled}
+    return {name: [record.payload[:30] for record in records] for name, records in names.items() if records}
+
+
 @dataclass
 class Ring:
     """A process's ring file. Position n lies before its n-th record; what lies before `tail` is no longer there."""
@@ -179,7 +186,7 @@ class Collector:
     def settle(self, trace_id: bytes) -> None:
         assert trace_id not in self.world.marked, "delivered again although its mark was committed"
         if trace_id not in self.world.delivered:
-            assert sorted(self.held[trace_id]) == sorted(self.world.pushed[trace_id])
+            assert not difference(self.held[trace_id], self.world.pushed[trace_id])
         del self.held[trace_id]
         self.world.delivered.add(trace_id)
         self.unmarked.add(trace_id)
@@ -346,7 +353,7 @@ class JournalMachine(RuleBasedStateMachine):
         for trace_id in self.world.pushed.keys() - self.world.delivered:
             expected = [r for ring in self.world.every_ring for r in self.read_of(ring) if r.trace_id == trace_id]
             expected = list((Counter(expected) - unfed).elements())
-            assert sorted(self.collector.held.get(trace_id, [])) == sorted(expected)
+            assert not difference(self.collector.held.get(trace_id, []), expected)
         for records in self.collector.held.values():
             assert len(set(records)) == len(records)
 

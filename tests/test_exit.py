@@ -72,6 +72,12 @@ def test_leaving_does_not_wait_for_a_collector_that_nobody_may_start(
     assert leaving.starts == 0
 
 
+def test_leaving_says_why_a_trace_was_not_delivered(leaving: FakeQueue, caplog: pytest.LogCaptureFixture) -> None:
+    leaving.news = [(bytes(16), epsagon.Outcome.REJECTED.because("HTTP 401"))]
+    exit.leave()
+    assert [record.message for record in caplog.records] == ["A trace was rejected: HTTP 401"]
+
+
 def test_process_in_a_container_waits_until_its_traces_are_settled(
     leaving: FakeQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -99,6 +99,15 @@ def test_flush_says_that_its_time_was_not_enough(queue: FakeQueue) -> None:
     assert queue.starts > 0
 
 
+def test_flush_says_why_a_trace_was_not_delivered(queue: FakeQueue, caplog: pytest.LogCaptureFixture) -> None:
+    with epsagon.trace("a"):
+        pass
+    queue.news = [(bytes(16), Outcome.REJECTED.because("HTTP 401"))]
+    queue.settle(Outcome.REJECTED)
+    epsagon.flush()
+    assert [record.message for record in caplog.records] == ["A trace was rejected: HTTP 401"]
+
+
 def test_flush_looks_at_every_folder(queue: FakeQueue) -> None:
     with epsagon.trace("a"):
         pass

@@ -78,10 +78,11 @@ def leave() -> None:
     for pause in pauses(_timeout_s):
         waiting = [writer for writer in mine if not safe(writer) and _may_come(writer)]
         if not waiting:
-            return
+            break
         for writer in waiting:
             writer.ensure_collector()
         time.sleep(pause)
+    process.report_all()
 
 
 def wait_for_backlog(timeout_s: float | None = None) -> bool:

@@ -24,7 +24,7 @@ def flush(timeout_s: float = 2.0) -> bool:
     """Wait until no closed trace of this process is pending any more. Whether that is so after `timeout_s`."""
     for pause in _until_settled(timeout_s):
         time.sleep(pause)
-    return not _unsettled()
+    return _all_settled()
 
 
 async def aflush(timeout_s: float = 2.0) -> bool:
@@ -33,7 +33,7 @@ async def aflush(timeout_s: float = 2.0) -> bool:
 
     for pause in _until_settled(timeout_s):
         await asyncio.sleep(pause)
-    return not _unsettled()
+    return _all_settled()
 
 
 def shutdown(timeout_s: float | None = None) -> None:
@@ -45,6 +45,11 @@ def shutdown(timeout_s: float | None = None) -> None:
     for tracer in process.own_traces():
         tracer.abandon()
     flush(process.config().shutdown_timeout_s if timeout_s is None else timeout_s)
+
+
+def _all_settled() -> bool:
+    process.report_all()
+    return not _unsettled()
 
 
 def _unsettled() -> list[writers.Writer]:

@@ -161,6 +161,12 @@ def report(writer: Writer) -> None:
             warn_once(f"settled:{outcome.reason}", "A trace was %s: %s", outcome.name.lower(), outcome.reason)
 
 
+def report_all() -> None:
+    """Log the new reasons in all rings of this process."""
+    for writer in writers.known():
+        report(writer)
+
+
 def _counted(writer: Writer) -> Writer:
     while _early_refusals:
         reason, count = _early_refusals.popitem()

@@ -19,7 +19,7 @@ NOT_TAKEN: Final = -1
 
 
 class PureQuickWay:
-    """The part of a tracer that has to be fast. What it does not take, and the ring did, goes to `_add_otherwise`."""
+    """The part of a tracer that has to be fast. What it or the ring does not take goes to `_add_otherwise`."""
 
     _way: tuple[Callable[[int, int, bytes, bytes], int], bytes, int] | None = None
 

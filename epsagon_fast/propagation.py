@@ -84,8 +84,10 @@ def continue_context(tracer: Tracer, context: TraceContext | None) -> str:
 
     Returns the shared trace id, which belongs into the runner's metadata as `http_trace_id`.
     """
-    tracer.context = context or _begun_by(tracer)
-    return tracer.context.trace_id
+    if context is None and process.records(tracer.config):
+        context = _begun_by(tracer)
+    tracer.context = context
+    return context.trace_id if context else tracer.trace_id
 
 
 def context_of(tracer: Tracer) -> TraceContext | None:

@@ -1,0 +1,1 @@
+"""Tracing of servers and libraries. Each module imports what it traces only when that is there already."""

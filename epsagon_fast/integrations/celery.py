@@ -1,0 +1,244 @@
+"""celery: each run of a task is a trace of its own, each message sent is an event of the trace that sends it.
+
+    app = Celery("shop")
+    instrument(app)
+
+It listens to celery's signals, which every pool sends in the process, thread or greenlet that runs the task. No handler
+of them waits for anything; only at the end of a process is there a wait, which is bounded. A message carries the trace
+context in its headers, so a request, its tasks and their tasks share one `http_trace_id`.
+"""
+
+import atexit
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from typing import Any, Final
+
+import orjson
+
+from epsagon_fast.producer import arguments, current, encoding, process
+from epsagon_fast.producer import exit as leaving
+from epsagon_fast.producer.scope import Event, is_error
+from epsagon_fast.producer.tracer import Tracer
+from epsagon_fast.propagation import (
+    HTTP_TRACE_ID_KEY,
+    TRACEPARENT,
+    TRACESTATE,
+    TraceContext,
+    context_of,
+    continue_context,
+    extract,
+    inject,
+)
+from epsagon_fast.protocol import RUNNER_ORIGIN, ErrorCode, Kind
+
+# As Epsagon's own tracer for Python names them.
+TYPE: Final = "celery"
+EXECUTE: Final = "execute"
+PUBLISH: Final = "publish"
+
+STATE_KEY: Final = "state"
+# Besides celery's own states: what a run is in until it ends, also if its process dies, and a run that was cut off.
+STARTED: Final = "STARTED"
+TERMINATED: Final = "TERMINATED"
+# The worker's clock for a time limit starts when a child takes the message, ours when the task is about to run.
+LIMIT_SLACK_S: Final = 0.25
+
+# The run that this thread or greenlet is in; the message that it is about to send, by the headers that it will have.
+_running: ContextVar["Run | None"] = ContextVar("epsagon_fast_celery_run", default=None)
+_sending: ContextVar[tuple[object, Event] | None] = ContextVar("epsagon_fast_celery_message", default=None)
+# The hard time limit that the worker was started with. Forked children inherit it.
+_worker_limit_s: float | None = None
+
+
+def instrument(app: Any) -> None:
+    """Trace the tasks of this process. Once is enough, before or after tasks are registered; again changes nothing.
+
+    `app`: the Celery application. Signals are celery's and not one application's, so if a process has several, all of
+    them are traced. TypeError if it is none.
+    """
+    from celery import Celery
+
+    if not isinstance(app, Celery):
+        raise TypeError(f"instrument traces a Celery application, not {app!r}")
+    for signal, handler in _handlers():
+        signal.connect(handler, weak=False)
+
+
+def uninstrument() -> None:
+    """Trace no further tasks."""
+    for signal, handler in _handlers():
+        signal.disconnect(handler)
+
+
+def _handlers() -> list[tuple[Any, Callable[..., None]]]:
+    from celery import signals
+
+    return [
+        (signals.task_prerun, _run_begins),
+        (signals.task_postrun, _run_ends),
+        (signals.task_revoked, _task_is_revoked),
+        (signals.before_task_publish, _sending_begins),
+        (signals.after_task_publish, _sending_ends),
+        (signals.celeryd_after_setup, _worker_begins),
+        (signals.worker_process_shutdown, _child_ends),
+        (signals.worker_shutting_down, _worker_is_told_to_end),
+        (signals.worker_shutdown, _worker_ends),
+    ]
+
+
+class Run(Tracer):
+    """One run of a task."""
+
+    def __init__(self, task: Any, request: Any) -> None:
+        """`request`: what celery knows of this run, its `Context`."""
+        metadata = _metadata(request)
+        resource = {"name": request.shadow or task.name, "type": TYPE, "operation": EXECUTE, "metadata": metadata}
+        super().__init__(process.config(), {"start_time": time.time(), "resource": resource, "origin": RUNNER_ORIGIN})
+        metadata[HTTP_TRACE_ID_KEY] = continue_context(self, _context(request))
+        self.request = request
+        self._task = task
+        self._limit_s = (request.timelimit or (None,))[0] or task.time_limit or _worker_limit_s
+        if self._limit_s:
+            metadata["time_limit_s"] = str(self._limit_s)
+        self._begun_at = time.monotonic()
+
+    def begin(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Open the trace and make it the current one."""
+        self.start()
+        self._outer = _running.get()
+        _running.set(self)
+        self._before = current.swap(self)
+        if self.keeps_values:
+            arguments.Noted(self._task.run).arguments(self, args, kwargs)
+
+    def end(self, state: str | None, result: Any) -> None:
+        """Close the trace. `state`, `result`: as celery's signal has them."""
+        current.leave(self, self._before)
+        _running.set(self._outer)
+        if state == "SUCCESS" and self.keeps_values:
+            arguments.Noted(self._task.run).result(self, result)
+        if state is None:
+            self._is_cut_off(sys.exception())
+        elif state == "FAILURE" and isinstance(result, BaseException):
+            is_limit = type(result).__name__ == "SoftTimeLimitExceeded"
+            self.conclude(state, result, ErrorCode.TIMEOUT if is_limit else ErrorCode.EXCEPTION)
+        else:
+            if state == "RETRY" and isinstance(cause := getattr(result, "exc", None), BaseException):
+                self.add_exception(cause)
+            self.conclude(state)
+
+    def conclude(self, state: str, error: BaseException | None = None, code: ErrorCode = ErrorCode.OK) -> None:
+        """Close the trace with what became of the task."""
+        fields: dict[str, Any] = {"resource": {"metadata": {STATE_KEY: state}}}
+        if error is not None and self._recording:
+            self._error_code = fields["error_code"] = int(code)
+            fields["exception"] = orjson.Fragment(encoding.encode_exception(error))
+        if self._recording:
+            self._put(Kind.RUNNER, orjson.dumps(fields))
+        self.send_stop_signal()
+
+    def note(self, key: str, value: str) -> None:
+        """Keep an argument or a return value."""
+        self.set_runner_metadata(key, value)
+
+    def _is_cut_off(self, error: BaseException | None) -> None:
+        """Close for a run that neither returned nor raised what celery handles."""
+        from celery.exceptions import TimeLimitExceeded
+
+        if isinstance(error, Exception):
+            # Handed to the caller: task_eager_propagates.
+            self.conclude("FAILURE", error, ErrorCode.EXCEPTION)
+        elif self._limit_s and time.monotonic() - self._begun_at > self._limit_s - LIMIT_SLACK_S:
+            # The worker sends SIGTERM first, and SIGKILL a moment later.
+            late = TimeLimitExceeded(self._limit_s).with_traceback(error.__traceback__ if error else None)
+            self.conclude(TERMINATED, late, ErrorCode.TIMEOUT)
+        elif error is not None and is_error(error):
+            self.conclude(TERMINATED, error, ErrorCode.EXCEPTION)
+        else:
+            self.conclude(TERMINATED)
+
+
+def _metadata(request: Any) -> dict[str, str]:
+    known = {
+        "task_id": request.id,
+        "root_id": request.root_id,
+        "parent_id": request.parent_id,
+        "queue": (request.delivery_info or {}).get("routing_key"),
+        "hostname": request.hostname,
+    }
+    metadata = {key: str(value) for key, value in known.items() if value}
+    return {**metadata, "retries": str(request.retries or 0), STATE_KEY: STARTED}
+
+
+def _context(request: Any) -> TraceContext | None:
+    """Return the context that the message brought; of a task that is run in place, that of its caller."""
+    headers = {name: request.get(name) for name in (TRACEPARENT, TRACESTATE)}
+    context = extract({name: value for name, value in headers.items() if isinstance(value, str)})
+    caller = current.enclosing_trace()
+    return context_of(caller) if context is None and caller is not None else context
+
+
+def _run_begins(task: Any, args: Any, kwargs: Any, **_: Any) -> None:
+    Run(task, task.request).begin(args, kwargs)
+
+
+def _run_ends(task: Any, state: str | None, retval: Any, **_: Any) -> None:
+    run = _running.get()
+    # Another one if the signal was sent for a task that began before `instrument`.
+    if run is not None and run.request is task.request:
+        run.end(state, retval)
+
+
+def _task_is_revoked(sender: Any, request: Any, terminated: bool, expired: bool, **_: Any) -> None:
+    """Trace a task that will not run. One that was running has its trace."""
+    if not terminated:
+        run = Run(sender, request)
+        run.start()
+        if expired:
+            run.set_runner_metadata("expired", "true")
+        run.conclude("REVOKED")
+
+
+def _sending_begins(sender: str, headers: dict[str, Any], body: Any, exchange: str, routing_key: str, **_: Any) -> None:
+    tracer = current.acting_trace()
+    if tracer is None:
+        return
+    inject(headers)
+    # The first protocol has its fields in the body.
+    fields = headers if "id" in headers else body
+    event = Event(sender, TYPE, PUBLISH, TYPE)
+    event.metadata = {"task_id": str(fields["id"]), "queue": routing_key or "", "retries": str(fields["retries"] or 0)}
+    if exchange:
+        event.metadata["exchange"] = str(exchange)
+    event.enter(tracer)
+    _sending.set((headers, event))
+
+
+def _sending_ends(headers: dict[str, Any], **_: Any) -> None:
+    sending = _sending.get()
+    # Another one if sending failed: celery has no signal for that, and its exception reaches whoever sent.
+    if sending is not None and sending[0] is headers:
+        _sending.set(None)
+        sending[1].leave(None)
+
+
+def _worker_begins(instance: Any, **_: Any) -> None:
+    global _worker_limit_s
+    _worker_limit_s = instance.time_limit
+
+
+def _child_ends(**_: Any) -> None:
+    # billiard's pool ends its processes with os._exit, so no other hook runs there.
+    leaving.leave()
+
+
+def _worker_ends(**_: Any) -> None:
+    leaving.wait_for_backlog()
+
+
+def _worker_is_told_to_end(how: str, **_: Any) -> None:
+    # After a cold shutdown celery does not say that the worker has ended.
+    if how == "Cold":
+        atexit.register(leaving.wait_for_backlog)

@@ -1,0 +1,248 @@
+"""celery for tests: a broker, an application whose tasks write down each of their runs, and workers of every kind."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from celery import Celery
+from places import Place, until
+
+from epsagon_fast.backend import Backend
+
+SHOP = """
+import json, os, signal, time
+from celery import Celery
+import epsagon_fast as epsagon
+from epsagon_fast.integrations.celery import instrument
+from epsagon_fast.producer.current import current_trace
+
+app = Celery("shop")
+app.conf.update(json.loads(os.environ["CELERY_CONF"]), include=["shop"])
+if "late" not in os.environ.get("INSTRUMENT", ""):
+    instrument(app)
+
+def ran(task):
+    # One write, so a line is whole even if the process is killed next.
+    line = json.dumps({"task": task.request.id, "retries": task.request.retries, "trace": current_trace().trace_id})
+    fd = os.open(os.environ["RUNS"], os.O_WRONLY | os.O_APPEND)
+    os.write(fd, line.encode() + b"\\n")
+    os.close(fd)
+
+@app.task(bind=True)
+def add(self, *numbers):
+    ran(self)
+    return sum(map(int, numbers))
+
+@app.task(bind=True)
+def total(self, numbers):
+    ran(self)
+    return sum(numbers)
+
+@app.task(bind=True)
+def fails(self):
+    ran(self)
+    raise KeyError("missing")
+
+@app.task(bind=True, max_retries=2)
+def flaky(self):
+    ran(self)
+    raise self.retry(exc=ConnectionError("no answer"), countdown=0)
+
+@app.task(bind=True)
+def outer(self):
+    ran(self)
+    add.delay(1, 2)
+
+@app.task(bind=True)
+def slow(self, seconds):
+    ran(self)
+    time.sleep(seconds)
+
+@app.task(bind=True)
+def deaf(self, seconds):
+    # As a library written in C may be.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    ran(self)
+    time.sleep(seconds)
+
+if "late" in os.environ.get("INSTRUMENT", ""):
+    instrument(app)
+"""
+START_TIMEOUT_S = 10.0
+TIMEOUT_S = 40.0
+
+
+@contextmanager
+def broker() -> Iterator[dict[str, Any]]:
+    """Yield the part of celery's configuration that leads to a broker of its own: a Redis, or files on a laptop."""
+    directory = tempfile.mkdtemp(prefix="epsagon-broker-")
+    program = shutil.which("redis-server")
+    try:
+        if program is None:
+            assert not os.environ.get("CI"), "redis-server is not installed"
+            yield _files(pathlib.Path(directory))
+        else:
+            with _redis(program, directory) as url:
+                yield {"broker_url": url, "result_backend": url}
+    finally:
+        shutil.rmtree(directory)
+
+
+def _files(directory: pathlib.Path) -> dict[str, Any]:
+    for name in ("messages", "control", "results"):
+        (directory / name).mkdir()
+    options = {
+        "data_folder_in": str(directory / "messages"),
+        "data_folder_out": str(directory / "messages"),
+        "control_folder": str(directory / "control"),
+    }
+    return {
+        "broker_url": "filesystem://",
+        "broker_transport_options": options,
+        "result_backend": f"file://{directory / 'results'}",
+    }
+
+
+@contextmanager
+def _redis(program: str, directory: str) -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    words = ["--bind", "127.0.0.1", "--port", str(port), "--dir", directory, "--save", "", "--appendonly", "no"]
+    server = subprocess.Popen([program, *words], stdout=subprocess.DEVNULL)
+    try:
+        until(lambda: _answers(port), "Redis serves", START_TIMEOUT_S)
+        assert server.poll() is None, "another program took the port"
+        yield f"redis://127.0.0.1:{port}/0"
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _answers(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(b"PING\r\n")
+        return client.recv(7) == b"+PONG\r\n"
+    return False
+
+
+class Shop:
+    """The application in one test's place, with a queue of its own, and its workers."""
+
+    def __init__(self, place: Place, backend: Backend, conf: dict[str, Any]) -> None:
+        self.place = place
+        self.backend = backend
+        queue = place.scratch.name
+        self.conf = {**conf, "task_default_queue": queue, "worker_hijack_root_logger": False}
+        (place.scratch / "shop.py").write_text(SHOP)
+        self._runs = place.scratch / "runs"
+        self._runs.touch()
+        place.env.update(CELERY_CONF=json.dumps(self.conf), RUNS=str(self._runs), PYTHONPATH=str(place.scratch))
+        # Sends without being traced.
+        self.app = Celery("outside", set_as_current=False)
+        self.app.conf.update(self.conf)
+
+    def send(self, task: str, *arguments: Any, **options: Any) -> str:
+        """Send a task from outside any trace; returns its id."""
+        return str(self.app.send_task(f"shop.{task}", arguments, **options).id)
+
+    @contextmanager
+    def worker(self, *words: str, **env: str) -> Iterator["Worker"]:
+        """Start a worker; at the end none of its processes may be left."""
+        worker = Worker(self.place, words, env)
+        try:
+            yield worker
+        finally:
+            worker.close()
+
+    def runs(self) -> list[dict[str, Any]]:
+        """What the tasks wrote down about their runs."""
+        return [json.loads(line) for line in self._runs.read_text().splitlines()]
+
+    def traces(self) -> list[dict[str, Any]]:
+        """The traces that have arrived."""
+        return [json.loads(body) for _, body in self.backend.store.bodies()]
+
+    def runners(self) -> list[dict[str, Any]]:
+        """The runners of the shop's own tasks."""
+        last = [trace["events"][-1] for trace in self.traces()]
+        return [runner for runner in last if runner["resource"]["name"].startswith("shop.")]
+
+    def until_ran(self, count: int, worker: "Worker") -> None:
+        """Wait until tasks ran so often."""
+        until(
+            lambda: len(self.runs()) >= count, lambda: f"{len(self.runs())}/{count} ran: {worker.output()}", TIMEOUT_S
+        )
+
+    def until_arrived(self, count: int) -> list[dict[str, Any]]:
+        """Wait until so many runners have arrived and return them."""
+        until(
+            lambda: len(self.runners()) >= count,
+            lambda: f"{len(self.runners())}/{count} arrive; {self.place.log()}",
+            TIMEOUT_S,
+        )
+        return self.runners()
+
+    def check(self) -> list[dict[str, Any]]:
+        """Check that each run that was written down is one trace that arrived, once, and no other did."""
+        ran = Counter(run["trace"] for run in self.runs())
+        arrived = Counter(runner["id"] for runner in self.until_arrived(len(ran)))
+        assert set(ran.values()) == {1}, "two runs in one trace"
+        assert arrived == ran
+        return self.runners()
+
+
+class Worker:
+    """One `celery worker` with the processes that it starts."""
+
+    def __init__(self, place: Place, words: tuple[str, ...], env: dict[str, str]) -> None:
+        self._directory = place.scratch
+        self._log = place.scratch / "worker.log"
+        command = [sys.executable, "-m", "celery", "-A", "shop", "worker", "-l", "INFO", *words]
+        with self._log.open("a") as log:
+            self.process = subprocess.Popen(
+                command, env={**place.env, **env}, cwd=place.scratch, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def output(self) -> str:
+        """What it and its children printed."""
+        return self._log.read_text()
+
+    def processes(self) -> list[int]:
+        """The pids of the worker and its children."""
+        return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if self._is_ours(pid)]
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Send the worker a signal, wait until all its processes are gone, and return its exit code."""
+        self.process.send_signal(number)
+        code = until(lambda: [self.process.poll()] if self.process.poll() is not None else [], self.output, TIMEOUT_S)
+        until(lambda: not self.processes(), lambda: f"{self.processes()} are left: {self.output()}", TIMEOUT_S)
+        return int(code[0] or 0)
+
+    def close(self) -> None:
+        """End what is left of it."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        for pid in self.processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _is_ours(self, pid: int) -> bool:
+        try:
+            return os.getsid(pid) == self.process.pid and "Z" not in _state(pid)
+        except (OSError, IndexError):
+            return False
+
+
+def _state(pid: int) -> str:
+    return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

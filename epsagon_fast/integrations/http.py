@@ -1,0 +1,145 @@
+"""What WSGI and ASGI share: one request with its answer is one trace.
+
+Its runner says which request it was and what became of it, without anything that people send. With `metadata_only` off
+it also keeps the query, the headers and the first bytes of the bodies; see payloads.py.
+"""
+
+import os
+import sys
+import time
+from typing import Any, Final
+
+from epsagon_fast.config import ResolvedConfig
+from epsagon_fast.producer import current, encoding
+from epsagon_fast.producer.scope import is_error
+from epsagon_fast.producer.tracer import UNCHANGED, Tracer
+from epsagon_fast.propagation import TRACEPARENT, TRACESTATE, extract
+from epsagon_fast.protocol import RUNNER_ORIGIN, ErrorCode, Kind
+
+# Where a request's trace stands in a WSGI environ or an ASGI scope. A second middleware around the same app sees it.
+KEY: Final = "epsagon_fast.trace"
+TYPE: Final = "http"
+HTTP_TRACE_ID_KEY: Final = "http_trace_id"
+SERVER_ERROR: Final = 500
+
+
+class Exchange(Tracer):
+    """A request and its answer. A server's middleware fills in the attributes as they become known, then calls `end`.
+
+    status: of the answer, 0 while there is none. reason: its text. request_bytes, response_bytes: of the bodies.
+    route: the pattern that the path matched. client_closed: the client left before it had the answer.
+    """
+
+    def __init__(self, config: ResolvedConfig, host: str, operation: str, metadata: dict[str, str]) -> None:
+        """`metadata`: what is known of the request before the application sees it."""
+        runner = {
+            "start_time": time.time(),
+            "resource": {"name": host, "type": TYPE, "operation": operation, "metadata": metadata},
+            "origin": RUNNER_ORIGIN,
+            "duration": 0.0,
+            "error_code": int(ErrorCode.OK),
+            "exception": None,
+        }
+        super().__init__(config, runner)
+        self.status = 0
+        self.reason = ""
+        self.request_bytes = 0
+        self.response_bytes = 0
+        self.route = ""
+        self.client_closed = False
+        # More metadata, for the end.
+        self.notes: dict[str, str] = {}
+        self._answered_at = 0.0
+        self.start()
+
+    @property
+    def answered(self) -> bool:
+        """Whether the answer is complete."""
+        return self._answered_at > 0
+
+    def answer_ends(self) -> None:
+        """Note that the answer's last byte was handed over: the duration ends here, whatever is done afterwards."""
+        self._answered_at = time.perf_counter()
+
+    def blame(self, error: BaseException | None) -> None:
+        """Note an exception that made the application answer with an error; the first one counts."""
+        if error is not None and self._error_code == UNCHANGED and is_error(error):
+            self.fail(error)
+
+    def time_out(self, traceback: str) -> None:
+        """Close the trace: the server ends its process for taking too long. `traceback`: where that was."""
+        message = "the server's timeout for its worker has passed"
+        self._error_code = int(ErrorCode.TIMEOUT)
+        exception = {**encoding.exception_of("WorkerTimeout", message), "traceback": traceback}
+        self._put(Kind.RUNNER, encoding.encode_partial({"error_code": self._error_code, "exception": exception}))
+        self._close()
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Close the trace. `error`: what left the application; if that is no error (SystemExit 0), it was cut short."""
+        if not self._recording or self.owner_pid != os.getpid():
+            self._close()
+            return
+        if error is not None and is_error(error):
+            self.blame(error)
+            # Servers answer so if the application did not.
+            self.status = self.status or SERVER_ERROR
+        fields: dict[str, Any] = {"resource": {"metadata": self._result()}}
+        if self.status >= SERVER_ERROR and self._error_code == UNCHANGED:
+            fields.update(self._status_as_error())
+        self._put(Kind.RUNNER, encoding.encode_partial(fields))
+        if self._answered_at:
+            # The trace's clock stood still since then.
+            self._opened_at += time.perf_counter() - self._answered_at
+        if error is None or self.answered or self.client_closed or is_error(error):
+            self._close()
+        else:
+            self.abandon()
+
+    def _result(self) -> dict[str, str]:
+        metadata = {"request_bytes": str(self.request_bytes), "response_bytes": str(self.response_bytes), **self.notes}
+        if self.status:
+            metadata["status_code"] = str(self.status)
+        if self.route:
+            metadata["route"] = self.route
+        if self.client_closed:
+            metadata["client_closed"] = "true"
+        return metadata
+
+    def _status_as_error(self) -> dict[str, Any]:
+        self._error_code = int(ErrorCode.ERROR)
+        exception = {
+            "type": "HTTPStatus",
+            "message": f"{self.status} {self.reason}".rstrip(),
+            # The code that chose this answer has returned; a stack would only show the server.
+            "traceback": "",
+            "time": time.time(),
+            "additional_data": {},
+        }
+        return {"error_code": self._error_code, "exception": exception}
+
+
+def ignored_endpoints() -> frozenset[str]:
+    """Return the paths that are not traced: EPSAGON_ENDPOINTS_TO_IGNORE, separated by commas, matched exactly."""
+    paths = os.environ.get("EPSAGON_ENDPOINTS_TO_IGNORE", "").split(",")
+    return frozenset(filter(None, map(str.strip, paths)))
+
+
+def caller(traceparent: str, tracestate: str = "") -> dict[str, str]:
+    """Return the metadata that ties a request to its caller's trace."""
+    context = extract({TRACEPARENT: traceparent, TRACESTATE: tracestate})
+    return {} if context is None else {HTTP_TRACE_ID_KEY: context.trace_id}
+
+
+def watch_frameworks() -> None:
+    """Hear of the exceptions that Flask and Django turn into an answer, if one of them is there."""
+    # Only their own signals tell: what leaves the application is a plain 500.
+    for name in ("flask.signals", "django.core.signals"):
+        signals = sys.modules.get(name)
+        if signals is not None:
+            signals.got_request_exception.connect(_turned_into_an_answer)
+
+
+def _turned_into_an_answer(sender: object, exception: BaseException | None = None, **_: Any) -> None:
+    exchange = current.current_trace()
+    if isinstance(exchange, Exchange):
+        exchange.blame(exception or sys.exception())

@@ -1,0 +1,76 @@
+"""What people send, for `metadata_only=False`: query, headers and the first bytes of bodies, as metadata.
+
+Masking in the collector looks into metadata that is JSON. So everything is JSON where it can be, and where it cannot,
+and keys are to be ignored, it is left out: a part of a body, or text of another kind, could hold one of them.
+"""
+
+import json
+from collections.abc import Iterable
+from typing import Final
+from urllib.parse import parse_qsl
+
+from epsagon_fast.producer.encoding import metadata_text
+from epsagon_fast.protocol import MASK
+
+# Bytes of a body that are kept.
+MAX_BODY_BYTES: Final = 1024
+# Headers that are secrets by themselves, however a trace is configured.
+SECRET_HEADERS: Final = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie"})
+FORM: Final = "application/x-www-form-urlencoded"
+
+
+class Body:
+    """The size of a body, and its beginning if that is wanted."""
+
+    def __init__(self, keep: bool) -> None:
+        self.size_bytes = 0
+        self._left_bytes = MAX_BODY_BYTES if keep else 0
+        self._parts: list[bytes] = []
+
+    def add(self, data: bytes) -> None:
+        """Take note of a piece."""
+        self.size_bytes += len(data)
+        if self._left_bytes > 0 and data:
+            self._parts.append(bytes(data[: self._left_bytes]))
+            self._left_bytes -= len(data)
+
+    def text(self, content_type: str, ignored_keys: Iterable[str]) -> str:
+        """Return what of the body may be recorded."""
+        data = b"".join(self._parts)
+        whole = self.size_bytes == len(data)
+        # The last character may have been cut in two.
+        text = data.decode("utf-8", "replace" if whole else "ignore")
+        if content_type.partition(";")[0].strip().lower() == FORM and whole:
+            return query(text)
+        if ignored_keys and text and not (whole and _is_json(text)):
+            return f"<{self.size_bytes} bytes>"
+        return text
+
+
+def headers(pairs: Iterable[tuple[str, str]], ignored_keys: Iterable[str]) -> str:
+    """Return headers as a JSON object of lower-case names; values of secret and ignored names are masked here.
+
+    Names of headers have no case, those of ignored keys have: so the collector could miss one.
+    """
+    hidden = SECRET_HEADERS.union(key.lower() for key in ignored_keys)
+    shown: dict[str, str] = {}
+    for name, value in pairs:
+        name = name.lower()
+        value = MASK if name in hidden else value
+        shown[name] = f"{shown[name]}, {value}" if name in shown else value
+    return metadata_text(shown)
+
+
+def query(text: str) -> str:
+    """Return a query string or a form as a JSON object; the values of a name that comes twice are a list."""
+    found: dict[str, list[str]] = {}
+    for name, value in parse_qsl(text, keep_blank_values=True):
+        found.setdefault(name, []).append(value)
+    return metadata_text({name: values[0] if len(values) == 1 else values for name, values in found.items()})
+
+
+def _is_json(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict | list)
+    except (ValueError, RecursionError):
+        return False

@@ -1,0 +1,446 @@
+"""The ASGI middleware: driven by hand for what it records, by uvicorn for real clients, with Starlette inside."""
+
+import asyncio
+import http.client
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import uvicorn
+from places import until
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.websockets import WebSocket
+from websockets.sync.client import connect
+
+import epsagon_fast as epsagon
+from epsagon_fast.integrations.asgi import TracingMiddleware
+from epsagon_fast.producer.current import current_trace
+from epsagon_fast.testing import capture_traces
+
+TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
+REQUEST = {"type": "http.request", "body": b"", "more_body": False}
+DISCONNECT = {"type": "http.disconnect"}
+Traces = list[dict[str, Any]]
+
+
+async def hello(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+    await send({"type": "http.response.body", "body": b"hello"})
+
+
+def scope_of(path: str = "/", *headers: tuple[bytes, bytes], **more: Any) -> dict[str, Any]:
+    return {
+        "type": "http",
+        "method": "GET",
+        "path": path,
+        "query_string": b"",
+        "root_path": "",
+        "server": ("127.0.0.1", 8000),
+        "headers": [(b"host", b"shop.example"), *headers],
+        **more,
+    }
+
+
+def ask(app: Any, scope: dict[str, Any], *messages: dict[str, Any], fail_after: int = 1000) -> list[dict[str, Any]]:
+    """Do what a server does with one connection. The client leaves before message number `fail_after` is sent."""
+    incoming = iter([*(messages or [REQUEST]), DISCONNECT])
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return next(incoming)
+
+    async def send(message: dict[str, Any]) -> None:
+        if len(sent) == fail_after:
+            raise OSError("the client has left")
+        sent.append(message)
+
+    asyncio.run(app(scope, receive, send))
+    return sent
+
+
+@pytest.fixture
+def traces(untraced: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Traces]:
+    monkeypatch.setenv("EPSAGON_COLLECTOR_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("EPSAGON_TOKEN", "t")
+    with capture_traces() as captured:
+        yield captured
+
+
+def runner(traces: Traces) -> dict[str, Any]:
+    """The runner of the only trace."""
+    [trace] = traces
+    event: dict[str, Any] = trace["events"][-1]
+    return event
+
+
+def metadata(traces: Traces) -> dict[str, str]:
+    found: dict[str, str] = runner(traces)["resource"]["metadata"]
+    return found
+
+
+# What is recorded.
+
+
+def test_request_is_one_trace(traces: Traces) -> None:
+    sent = ask(TracingMiddleware(hello), scope_of("/größe", (b"content-length", b"12"), method="POST"))
+    assert sent[1]["body"] == b"hello"
+    event = runner(traces)
+    assert event["origin"] == "runner"
+    assert (event["error_code"], event["exception"]) == (0, None)
+    assert event["resource"] == {
+        "name": "shop.example",
+        "type": "http",
+        "operation": "POST",
+        "metadata": {
+            "path": "/größe",
+            "request_bytes": "12",
+            "response_bytes": "5",
+            "status_code": "200",
+            "labels": "{}",
+        },
+    }
+
+
+def test_servers_address_stands_for_a_missing_host(traces: Traces) -> None:
+    ask(TracingMiddleware(hello), scope_of(headers=[]))
+    assert runner(traces)["resource"]["name"] == "127.0.0.1:8000"
+
+
+def test_bodies_are_counted_as_they_flow(traces: Traces) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for piece in (b"a", b"bc", b""):
+            await send({"type": "http.response.body", "body": piece, "more_body": piece != b""})
+
+    pieces = [{"type": "http.request", "body": b"xy", "more_body": True}, {"type": "http.request", "body": b"z"}]
+    ask(TracingMiddleware(app), scope_of(), *pieces)
+    found = metadata(traces)
+    assert (found["request_bytes"], found["response_bytes"]) == ("3", "3")
+    assert "client_closed" not in found
+
+
+def test_what_the_application_traces_belongs_to_its_request(traces: Traces) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        with epsagon.event("query"):
+            await asyncio.sleep(0)
+        epsagon.label("user", 42)
+        await hello(scope, receive, send)
+        assert current_trace() is not None
+
+    ask(TracingMiddleware(app), scope_of())
+    [trace] = traces
+    assert [event["resource"]["name"] for event in trace["events"]] == ["query", "shop.example"]
+    assert metadata(traces)["labels"] == '{"user":42}'
+
+
+def test_requests_side_by_side_do_not_mix(traces: Traces) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        for _ in range(3):
+            await asyncio.sleep(0)
+            epsagon.add_event({"id": scope["path"]})
+        await hello(scope, receive, send)
+
+    async def nothing(*_: Any) -> dict[str, Any]:
+        return REQUEST
+
+    async def main() -> None:
+        await asyncio.gather(*(TracingMiddleware(app)(scope_of(str(n)), nothing, nothing) for n in range(5)))
+
+    asyncio.run(main())
+    assert len(traces) == 5
+    for trace in traces:
+        *events, request = trace["events"]
+        assert [event["id"] for event in events] == [request["resource"]["metadata"]["path"]] * 3
+
+
+def test_duration_ends_with_the_body_and_background_work_still_belongs(
+    traces: Traces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+
+    def later() -> None:
+        clock[0] += 50
+        epsagon.add_event({"id": "later"})
+
+    async def endpoint(request: Request) -> Response:
+        clock[0] += 2
+        return PlainTextResponse("done", background=BackgroundTask(later))
+
+    ask(TracingMiddleware(Starlette(routes=[Route("/", endpoint)])), scope_of())
+    assert runner(traces)["duration"] == 2.0
+    assert traces[0]["events"][0]["id"] == "later"
+
+
+def test_callers_trace_id_is_a_strong_key(traces: Traces) -> None:
+    parent = b"00-%s-00f067aa0ba902b7-01" % TRACE_ID.encode()
+    ask(TracingMiddleware(hello), scope_of("/", (b"traceparent", parent), (b"tracestate", b"a=b")))
+    assert metadata(traces)["http_trace_id"] == TRACE_ID
+
+
+def test_two_callers_are_none(traces: Traces) -> None:
+    parent = b"00-%s-00f067aa0ba902b7-01" % TRACE_ID.encode()
+    ask(TracingMiddleware(hello), scope_of("/", (b"traceparent", parent), (b"traceparent", parent)))
+    assert "http_trace_id" not in metadata(traces)
+
+
+def test_route_is_the_pattern_also_in_a_mounted_application(traces: Traces) -> None:
+    async def item(request: Request) -> Response:
+        return PlainTextResponse("item")
+
+    app = Starlette(routes=[Mount("/shop", routes=[Route("/items/{number}", item)])])
+    ask(TracingMiddleware(app), scope_of("/shop/items/7"))
+    found = metadata(traces)
+    assert (found["path"], found["route"], found["status_code"]) == ("/shop/items/7", "/shop/items/{number}", "200")
+
+
+def test_path_that_no_route_matches_has_none(traces: Traces) -> None:
+    ask(TracingMiddleware(Starlette()), scope_of("/nowhere"))
+    found = metadata(traces)
+    assert found["status_code"] == "404" and "route" not in found
+
+
+# Errors.
+
+
+def test_exception_goes_on_its_way_and_is_recorded(traces: Traces) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise ZeroDivisionError("oh")
+
+    with pytest.raises(ZeroDivisionError):
+        ask(TracingMiddleware(app), scope_of())
+    event = runner(traces)
+    assert (event["error_code"], event["exception"]["type"]) == (2, "ZeroDivisionError")
+    assert 'raise ZeroDivisionError("oh")' in event["exception"]["traceback"]
+    assert metadata(traces)["status_code"] == "500"
+
+
+def test_exception_that_a_handler_turned_into_an_answer_is_recorded(traces: Traces) -> None:
+    async def endpoint(request: Request) -> Response:
+        raise ValueError("handled")
+
+    async def handler(request: Request, error: Exception) -> Response:
+        return PlainTextResponse("sorry", 503)
+
+    app = Starlette(routes=[Route("/", endpoint)], exception_handlers={ValueError: handler})
+    ask(TracingMiddleware(app), scope_of())
+    event = runner(traces)
+    assert (event["error_code"], event["exception"]["message"]) == (2, "handled")
+    assert "raise ValueError" in event["exception"]["traceback"]
+    assert metadata(traces)["status_code"] == "503"
+
+
+def test_status_of_a_server_error_is_an_error(traces: Traces) -> None:
+    async def endpoint(request: Request) -> Response:
+        return PlainTextResponse("no", 502)
+
+    ask(TracingMiddleware(Starlette(routes=[Route("/", endpoint)])), scope_of())
+    event = runner(traces)
+    assert (event["error_code"], event["exception"]["message"]) == (1, "502")
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_client_that_leaves_is_no_error(traces: Traces, pieces: int) -> None:
+    async def stream() -> Any:
+        for _ in range(5):
+            yield b"x"
+
+    async def endpoint(request: Request) -> Response:
+        return StreamingResponse(stream())
+
+    app = TracingMiddleware(Starlette(routes=[Route("/", endpoint)]))
+    # From 2.4 on a server says so by an OSError, and Starlette turns that into an exception of its own.
+    with pytest.raises(ClientDisconnect):
+        ask(app, scope_of(asgi={"version": "3.0", "spec_version": "2.4"}), fail_after=1 + pieces)
+    found = metadata(traces)
+    assert (found["client_closed"], found["response_bytes"]) == ("true", str(pieces))
+    assert runner(traces)["error_code"] == 0
+
+
+def test_client_that_leaves_while_it_sends_is_no_error(traces: Traces) -> None:
+    async def endpoint(request: Request) -> Response:
+        return PlainTextResponse(await request.body())
+
+    app = TracingMiddleware(Starlette(routes=[Route("/", endpoint, methods=["POST"])]))
+    with pytest.raises(ClientDisconnect):
+        ask(app, scope_of(method="POST"), {"type": "http.request", "body": b"half", "more_body": True})
+    found = metadata(traces)
+    assert (found["client_closed"], found["request_bytes"]) == ("true", "4")
+    assert runner(traces)["error_code"] == 0
+
+
+def test_cancelled_request_is_unfinished(traces: Traces) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        ask(TracingMiddleware(app), scope_of())
+    assert metadata(traces)["unfinished"] == "true"
+    assert runner(traces)["error_code"] == 0
+
+
+# What people send.
+
+
+def test_nothing_that_people_send_is_recorded_by_default(traces: Traces) -> None:
+    scope = scope_of("/", (b"x", b"secret"), query_string=b"q=secret")
+    ask(TracingMiddleware(hello), scope, {"type": "http.request", "body": b"secret"})
+    assert "secret" not in json.dumps(traces)
+
+
+def test_query_headers_and_bodies_are_recorded_masked_if_wanted(traces: Traces) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        headers = [(b"Content-Type", b"application/json"), (b"set-cookie", b"s3cret")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b'{"name":"ann","password":"s3cret"}'})
+
+    epsagon.init(metadata_only=False, ignored_keys=["password"])
+    form = (b"content-type", b"application/x-www-form-urlencoded")
+    scope = scope_of("/", form, (b"authorization", b"s3cret"), query_string=b"q=shoes&password=s3cret")
+    ask(TracingMiddleware(app), scope, {"type": "http.request", "body": b"user=ann&password=s3cret"})
+    found = metadata(traces)
+    assert "s3cret" not in json.dumps(traces)
+    assert json.loads(found["query"])["q"] == "shoes"
+    assert json.loads(found["request_headers"])["authorization"] == "****"
+    assert json.loads(found["request_body"]) == {"user": "ann", "password": "****"}
+    assert json.loads(found["response_headers"])["content-type"] == "application/json"
+    assert json.loads(found["response_body"])["name"] == "ann"
+
+
+# What is not traced.
+
+
+def test_lifespan_and_ignored_endpoints_are_not_traced(traces: Traces, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EPSAGON_ENDPOINTS_TO_IGNORE", "/health")
+    scopes = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        scopes.append(scope)
+
+    given = [{"type": "lifespan"}, scope_of("/health")]
+    for scope in given:
+        ask(TracingMiddleware(app), scope)
+    assert not traces
+    assert all(seen is scope for seen, scope in zip(scopes, given, strict=True))
+
+
+def test_second_middleware_lets_the_first_one_trace(traces: Traces) -> None:
+    ask(TracingMiddleware(TracingMiddleware(hello)), scope_of())
+    assert len(traces) == 1
+
+
+def test_servers_scope_stays_as_it_is(traces: Traces) -> None:
+    scope = scope_of()
+    ask(TracingMiddleware(Starlette()), scope)
+    assert scope == scope_of()
+
+
+# A real server.
+
+
+async def echo(websocket: WebSocket) -> None:
+    await websocket.accept()
+    async for text in websocket.iter_text():
+        if text == "raise":
+            raise RuntimeError("asked to")
+        await websocket.send_text(2 * text)
+
+
+async def refuse(websocket: WebSocket) -> None:
+    await websocket.close()
+
+
+async def endless(request: Request) -> Response:
+    async def stream() -> Any:
+        while True:
+            yield b"x" * 65536
+            await asyncio.sleep(0)
+
+    return StreamingResponse(stream())
+
+
+SITE = [WebSocketRoute("/echo", echo), WebSocketRoute("/refuse", refuse), Route("/endless", endless)]
+
+
+@contextmanager
+def serving(app: Callable[..., Any]) -> Iterator[int]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(app, log_config=None, log_level=None, lifespan="off", ws="websockets-sansio")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
+
+
+@pytest.fixture
+def port(traces: Traces) -> Iterator[int]:
+    with serving(TracingMiddleware(Starlette(routes=SITE))) as number:
+        yield number
+
+
+def test_websocket_is_one_trace_to_its_end(traces: Traces, port: int) -> None:
+    with connect(f"ws://127.0.0.1:{port}/echo") as client:
+        for text in ("ab", "é"):
+            client.send(text)
+            assert client.recv(timeout=10) == 2 * text
+        assert not traces
+    until(lambda: traces, "the trace ends")
+    event = runner(traces)
+    assert (event["resource"]["type"], event["resource"]["operation"]) == ("http", "WEBSOCKET")
+    found = metadata(traces)
+    assert (found["request_bytes"], found["response_bytes"]) == ("4", "8")
+    assert (found["status_code"], found["close_code"], found["route"]) == ("101", "1000", "/echo")
+    assert event["error_code"] == 0 and event["duration"] > 0
+
+
+def test_refused_websocket_is_forbidden(traces: Traces, port: int) -> None:
+    with pytest.raises(Exception, match="403"):
+        connect(f"ws://127.0.0.1:{port}/refuse")
+    until(lambda: traces, "the trace ends")
+    assert metadata(traces)["status_code"] == "403"
+    assert "close_code" not in metadata(traces)
+
+
+def test_error_in_a_websocket_is_recorded(traces: Traces, port: int) -> None:
+    with connect(f"ws://127.0.0.1:{port}/echo") as client:
+        client.send("raise")
+        until(lambda: traces, "the trace ends")
+    event = runner(traces)
+    assert (event["error_code"], event["exception"]["message"]) == (2, "asked to")
+    assert metadata(traces)["status_code"] == "101"
+
+
+@pytest.mark.parametrize(("code", "closed"), [(1006, "true"), (1001, None)])
+def test_websocket_whose_connection_broke_says_so(traces: Traces, code: int, closed: str | None) -> None:
+    app = TracingMiddleware(Starlette(routes=SITE))
+    scope = {"type": "websocket", "path": "/echo", "headers": [], "query_string": b"", "root_path": ""}
+    ask(app, scope, {"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": code})
+    found = metadata(traces)
+    assert (found.get("client_closed"), found["close_code"]) == (closed, str(code))
+    assert runner(traces)["error_code"] == 0
+
+
+def test_client_that_hangs_up_on_a_real_server(traces: Traces, port: int) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("GET", "/endless")
+    assert connection.getresponse().read(10) == b"x" * 10
+    connection.close()
+    until(lambda: traces, "the trace ends")
+    assert metadata(traces)["client_closed"] == "true"
+    assert runner(traces)["error_code"] == 0

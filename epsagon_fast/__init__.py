@@ -1,7 +1,5 @@
 """A tracer for many processes: `import epsagon_fast as epsagon`. See README.md."""
 
-__version__ = "0.1.0"
-
 from epsagon_fast.config import Config
 from epsagon_fast.producer.current import (
     add_error,
@@ -22,6 +20,7 @@ from epsagon_fast.producer.lifecycle import aflush, flush, init, shutdown
 from epsagon_fast.producer.scope import event, trace
 from epsagon_fast.producer.tracer import Tracer, get_lambda_timeout_threshold_ms
 from epsagon_fast.protocol import ErrorCode, Outcome
+from epsagon_fast.version import __version__
 
 __all__ = [
     "Config",
@@ -29,6 +28,7 @@ __all__ = [
     "Handle",
     "Outcome",
     "Tracer",
+    "__version__",
     "add_error",
     "add_event",
     "add_exception",

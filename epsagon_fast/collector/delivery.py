@@ -14,10 +14,10 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from epsagon_fast import __version__
 from epsagon_fast.collector.destination import Destination, Parcel
 from epsagon_fast.collector.exchange import Failure, Pools
 from epsagon_fast.collector.verdict import Judge, Result
+from epsagon_fast.version import __version__
 
 # Another sender starts when a trace has waited so long that the ones there are do not keep up.
 PATIENCE_S = 0.02

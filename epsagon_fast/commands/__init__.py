@@ -7,7 +7,7 @@ import argparse
 import importlib
 from collections.abc import Sequence
 
-from epsagon_fast import __version__
+from epsagon_fast.version import __version__
 
 PROGRAM = "epsagon-fast"
 # The names of the modules, with what `--help` says of each.

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import suppress
 
-from epsagon_fast import __version__
+from epsagon_fast.version import __version__
 
 log = logging.getLogger("epsagon_fast")
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from epsagon_fast import __version__
 from epsagon_fast.protocol import IS_TRIMMED_KEY, LABELS_KEY, STRONG_KEYS, ErrorCode
+from epsagon_fast.version import __version__
 
 Event = dict[str, Any]
 

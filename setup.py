@@ -2,13 +2,18 @@
 
 import os
 import sys
+import sysconfig
 
 from setuptools import Extension, setup
 
 # PyPy and free-threaded builds have no stable ABI of CPython 3.11; they take the pure-Python ring and trimmer.
-PURE = os.environ.get("EPSAGON_FAST_PURE") == "1" or sys.implementation.name != "cpython"
+HAS_NO_STABLE_ABI = sys.implementation.name != "cpython" or bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+PURE = os.environ.get("EPSAGON_FAST_PURE") == "1" or HAS_NO_STABLE_ABI
 # A build for one Python version instead of all, to measure what the stable ABI costs.
 STABLE_ABI = os.environ.get("EPSAGON_FAST_STABLE_ABI", "1") == "1"
+# Some linkers leave the C library out where a module calls nothing of it, but by its name wheels for glibc and for musl
+# are told apart.
+LINKING = ["-Wl,--no-as-needed"] if sys.platform == "linux" else []
 
 
 def extension(name: str, source: str) -> Extension:
@@ -18,6 +23,7 @@ def extension(name: str, source: str) -> Extension:
         define_macros=[("Py_LIMITED_API", "0x030B0000")] if STABLE_ABI else [],
         py_limited_api=STABLE_ABI,
         extra_compile_args=["-O3", "-fno-strict-aliasing", "-Wno-unreachable-code"],
+        extra_link_args=LINKING,
     )
 
 

@@ -61,13 +61,33 @@ static void eps_close_from(int first)
         close(fd);
 }
 
+/* fcntl(F_DUPFD) and pthread_sigmask by older names on Linux: built against a new glibc, the usual ones are versions that
+ * came with 2.28 and 2.32, and the module would not load on an older one. */
+static int eps_out_of_the_way(int fd)
+{
+#ifdef __linux__
+    return (int)syscall(SYS_fcntl, fd, F_DUPFD, 16);
+#else
+    return fcntl(fd, F_DUPFD, 16);
+#endif
+}
+
+static void eps_set_mask(const sigset_t *mask, sigset_t *before)
+{
+#ifdef __linux__
+    sigprocmask(SIG_SETMASK, mask, before); /* of this thread alone, as it is on Linux */
+#else
+    pthread_sigmask(SIG_SETMASK, mask, before);
+#endif
+}
+
 /* Runs in the new process. Only async-signal-safe calls: other threads' locks may be held in the memory we share. */
 static void eps_become(eps_program *program)
 {
     /* Out of the way first: any of the three may be one of the numbers 0 to 3. */
-    int null_fd = fcntl(program->null_fd, F_DUPFD, 16);
-    int log_fd = fcntl(program->log_fd, F_DUPFD, 16);
-    int lock_fd = fcntl(program->lock_fd, F_DUPFD, 16);
+    int null_fd = eps_out_of_the_way(program->null_fd);
+    int log_fd = eps_out_of_the_way(program->log_fd);
+    int lock_fd = eps_out_of_the_way(program->lock_fd);
     if (null_fd < 0 || log_fd < 0 || lock_fd < 0 || dup2(null_fd, 0) < 0 || dup2(log_fd, 1) < 0 ||
         dup2(log_fd, 2) < 0 || dup2(lock_fd, START_LOCK_FD) < 0) {
         program->error = errno;
@@ -78,7 +98,7 @@ static void eps_become(eps_program *program)
         signal(number, SIG_DFL);
     sigset_t none;
     sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
+    eps_set_mask(&none, NULL);
     umask(077);
     if (chdir("/") == 0)
         execve(program->argv[0], program->argv, program->envp);
@@ -105,7 +125,7 @@ static int eps_spawn_twice(eps_program *program)
 {
     sigset_t all, before;
     sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before); /* no handler of the application runs in the borrowed memory */
+    eps_set_mask(&all, &before); /* no handler of the application runs in the borrowed memory */
     int status, result = 0;
 #ifdef __linux__
     /* Exit signal 0: no SIGCHLD for the application, and its own wait() cannot take this child from us. */
@@ -125,7 +145,7 @@ static int eps_spawn_twice(eps_program *program)
             ;
         result = -program->error;
     }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    eps_set_mask(&before, NULL);
     return result;
 }
 

@@ -30,6 +30,10 @@ STRONG_KEYS = frozenset(
 )
 LABELS_KEY = "labels"
 IS_TRIMMED_KEY = "is_trimmed"
+# The seconds that the runner's work may take; who dies later than that was killed for it.
+TIME_LIMIT_KEY = "time_limit_s"
+# Whoever watches a limit may have begun to count earlier than the trace did.
+TIME_LIMIT_SLACK_S = 0.25
 RUNNER_ORIGIN = "runner"
 MASK = "****"
 

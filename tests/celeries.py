@@ -78,6 +78,7 @@ def deaf(self, seconds):
 if "late" in os.environ.get("INSTRUMENT", ""):
     instrument(app)
 """
+EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
 START_TIMEOUT_S = 10.0
 TIMEOUT_S = 40.0
 
@@ -141,24 +142,34 @@ class Shop:
     def __init__(self, place: Place, backend: Backend, conf: dict[str, Any]) -> None:
         self.place = place
         self.backend = backend
-        queue = place.scratch.name
-        self.conf = {**conf, "task_default_queue": queue, "worker_hijack_root_logger": False}
+        self.queue = place.scratch.name
         (place.scratch / "shop.py").write_text(SHOP)
         self._runs = place.scratch / "runs"
         self._runs.touch()
-        place.env.update(CELERY_CONF=json.dumps(self.conf), RUNS=str(self._runs), PYTHONPATH=str(place.scratch))
+        place.env.update(RUNS=str(self._runs), PYTHONPATH=str(place.scratch), BROKER_URL=conf["broker_url"])
         # Sends without being traced.
         self.app = Celery("outside", set_as_current=False)
-        self.app.conf.update(self.conf)
+        self._conf: dict[str, Any] = {}
+        self.configure({**conf, "task_default_queue": self.queue})
+
+    def configure(self, more: dict[str, Any]) -> None:
+        """Add to celery's configuration, before a worker starts."""
+        self._conf.update(more)
+        self.app.conf.update(more)
+        self.place.env["CELERY_CONF"] = json.dumps(self._conf)
+
+    def copy_example(self, name: str) -> None:
+        """Put a program of examples/ where the worker finds it."""
+        shutil.copy(EXAMPLES / name, self.place.scratch)
 
     def send(self, task: str, *arguments: Any, **options: Any) -> str:
         """Send a task from outside any trace; returns its id."""
         return str(self.app.send_task(f"shop.{task}", arguments, **options).id)
 
     @contextmanager
-    def worker(self, *words: str, **env: str) -> Iterator["Worker"]:
-        """Start a worker; at the end none of its processes may be left."""
-        worker = Worker(self.place, words, env)
+    def worker(self, *words: str, app: str = "shop") -> Iterator["Worker"]:
+        """Start a worker; at the end none of its processes is left."""
+        worker = Worker(self.place, app, words)
         try:
             yield worker
         finally:
@@ -204,13 +215,13 @@ class Shop:
 class Worker:
     """One `celery worker` with the processes that it starts."""
 
-    def __init__(self, place: Place, words: tuple[str, ...], env: dict[str, str]) -> None:
-        self._directory = place.scratch
+    def __init__(self, place: Place, app: str, words: tuple[str, ...]) -> None:
         self._log = place.scratch / "worker.log"
-        command = [sys.executable, "-m", "celery", "-A", "shop", "worker", "-l", "INFO", *words]
+        command = [sys.executable, "-m", "celery", "-A", app, "worker", "-l", "INFO", "--without-mingle", *words]
         with self._log.open("a") as log:
+            # A session of its own, by which its children are found.
             self.process = subprocess.Popen(
-                command, env={**place.env, **env}, cwd=place.scratch, stdout=log, stderr=log, start_new_session=True
+                command, env=place.env, cwd=place.scratch, stdout=log, stderr=log, start_new_session=True
             )
 
     def output(self) -> str:

@@ -1,6 +1,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from fakes import FakeQueue
@@ -11,6 +12,9 @@ from rings import TWINS, Twin
 from epsagon_fast import config
 from epsagon_fast.backend import Backend, running
 from epsagon_fast.producer import current, exit, lifecycle, process
+
+if TYPE_CHECKING:
+    from celeries import Shop
 
 # The same examples in every run, and no outcome may hang on how busy the machine is. `make fuzz` looks for others.
 settings.register_profile("repeatable", deadline=None, derandomize=True)
@@ -67,3 +71,20 @@ def place(backend: Backend) -> Iterator[Place]:
     own = Place(backend.url)
     yield own
     own.close()
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator[dict[str, Any]]:
+    """celery's configuration for a broker of its own."""
+    import celeries
+
+    with celeries.broker() as conf:
+        yield conf
+
+
+@pytest.fixture
+def shop(place: Place, backend: Backend, broker: dict[str, Any]) -> "Shop":
+    """A celery application in `place`."""
+    import celeries
+
+    return celeries.Shop(place, backend, broker)

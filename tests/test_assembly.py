@@ -225,6 +225,18 @@ def test_a_process_that_dies_closes_what_it_opened_as_process_died(assembly: Ass
     assert sent([second])["events"] == []
 
 
+@pytest.mark.parametrize(
+    ("limit", "code"), [("12.5", 3), ("12.7", 3), ("13", 2), ("never", 2), ("nan", 2), ("****", 2), (7, 3), (None, 2)]
+)
+def test_a_process_that_dies_at_its_time_limit_is_a_timeout(assembly: Assembly, limit: object, code: int) -> None:
+    runner = own_runner()
+    runner["resource"]["metadata"]["time_limit_s"] = limit
+    feed(assembly, opened(runner))
+    assembly.ring_died(RING, NOW)
+    runner = finished(assembly)["events"][0]
+    assert (runner["error_code"], runner["exception"]["type"]) == (code, "ProcessDied")
+
+
 def test_an_error_set_before_its_process_died_is_kept_as_an_exception(assembly: Assembly) -> None:
     feed(assembly, opened(own_runner()), record(Kind.ERROR, exception_fields("mine")))
     assembly.ring_died(RING, NOW)

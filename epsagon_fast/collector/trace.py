@@ -16,6 +16,8 @@ from epsagon_fast.protocol import (
     LABEL_NUMBER_BYTES,
     MAX_LABELS_BYTES,
     MAX_TRACE_BYTES,
+    TIME_LIMIT_KEY,
+    TIME_LIMIT_SLACK_S,
     UNFINISHED,
     ErrorCode,
 )
@@ -142,7 +144,7 @@ class Trace:
         if self.error is not None:
             self.stream.add_exception(orjson.dumps(self.error))
             self.error = None
-        self.runner["error_code"] = int(ErrorCode.EXCEPTION)
+        self.runner["error_code"] = int(ErrorCode.TIMEOUT if self._is_past_its_limit(now) else ErrorCode.EXCEPTION)
         self.runner["exception"] = {
             "type": "ProcessDied",
             "message": f"{f'process {pid}' if pid else 'the process'} died before it closed this trace",
@@ -150,6 +152,13 @@ class Trace:
             "time": now,
             "additional_data": {},
         }
+
+    def _is_past_its_limit(self, now: float) -> bool:
+        try:
+            limit_s = float(self.runner["resource"]["metadata"][TIME_LIMIT_KEY]) if self.runner else math.inf
+        except BROKEN:
+            return False
+        return now - self.opened_at > limit_s - TIME_LIMIT_SLACK_S
 
     def _end(self, now: float) -> None:
         self.is_closed = True

@@ -31,7 +31,7 @@ from epsagon_fast.propagation import (
     extract,
     inject,
 )
-from epsagon_fast.protocol import RUNNER_ORIGIN, ErrorCode, Kind
+from epsagon_fast.protocol import RUNNER_ORIGIN, TIME_LIMIT_KEY, TIME_LIMIT_SLACK_S, ErrorCode, Kind
 
 # As Epsagon's own tracer for Python names them.
 TYPE: Final = "celery"
@@ -42,8 +42,6 @@ STATE_KEY: Final = "state"
 # Besides celery's own states: what a run is in until it ends, also if its process dies, and a run that was cut off.
 STARTED: Final = "STARTED"
 TERMINATED: Final = "TERMINATED"
-# The worker's clock for a time limit starts when a child takes the message, ours when the task is about to run.
-LIMIT_SLACK_S: Final = 0.25
 
 # The run that this thread or greenlet is in; the message that it is about to send, by the headers that it will have.
 _running: ContextVar["Run | None"] = ContextVar("epsagon_fast_celery_run", default=None)
@@ -101,7 +99,7 @@ class Run(Tracer):
         self._task = task
         self._limit_s = (request.timelimit or (None,))[0] or task.time_limit or _worker_limit_s
         if self._limit_s:
-            metadata["time_limit_s"] = str(self._limit_s)
+            metadata[TIME_LIMIT_KEY] = str(self._limit_s)
         self._begun_at = time.monotonic()
 
     def begin(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
@@ -150,7 +148,7 @@ class Run(Tracer):
         if isinstance(error, Exception):
             # Handed to the caller: task_eager_propagates.
             self.conclude("FAILURE", error, ErrorCode.EXCEPTION)
-        elif self._limit_s and time.monotonic() - self._begun_at > self._limit_s - LIMIT_SLACK_S:
+        elif self._limit_s and time.monotonic() - self._begun_at > self._limit_s - TIME_LIMIT_SLACK_S:
             # The worker sends SIGTERM first, and SIGKILL a moment later.
             late = TimeLimitExceeded(self._limit_s).with_traceback(error.__traceback__ if error else None)
             self.conclude(TERMINATED, late, ErrorCode.TIMEOUT)

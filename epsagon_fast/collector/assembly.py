@@ -65,7 +65,8 @@ class Assembly:
         self._closed_before: list[Trace] = []
         self._held: dict[bytes, list[tuple[bytes, Record]]] = {}
         self._held_before: dict[bytes, list[tuple[bytes, Record]]] = {}
-        self._unsettled: set[bytes] = set()
+        # Finished and not settled: the ring that closed it, and its CLOSE's number there.
+        self._unsettled: dict[bytes, tuple[bytes, int]] = {}
         self._settled: set[bytes] = set()
         self._settled_order: deque[bytes] = deque()
         self._open_bytes = 0
@@ -83,6 +84,24 @@ class Assembly:
         """Return whether a trace is closed, by that ring, and not yet returned by `end_pass`."""
         trace = self._open.get(trace_id)
         return trace is not None and trace.is_closed and trace.ring_id == ring_id
+
+    def closer(self, trace_id: bytes) -> tuple[bytes, int] | None:
+        """Return the ring of a finished trace that is not settled, and its CLOSE's number there (0: it had none)."""
+        return self._unsettled.get(trace_id)
+
+    def unclosed(self, trace_id: bytes) -> Trace | None:
+        """Return a trace that is open and that nobody has closed."""
+        trace = self._open.get(trace_id)
+        return None if trace is None or trace.is_closed else trace
+
+    def ids(self) -> list[bytes]:
+        """Return the traces that are open, or finished and not settled."""
+        return [*self._open, *self._unsettled]
+
+    @property
+    def unsettled_count(self) -> int:
+        """The number of finished traces that are not settled."""
+        return len(self._unsettled)
 
     @property
     def open_count(self) -> int:
@@ -125,6 +144,18 @@ class Assembly:
             self.counters["malformed"] += 1
         self._open_bytes += trace.held_bytes - before
 
+    def restore(self, trace: Trace) -> None:
+        """Take in an open trace as a snapshot kept it."""
+        mask = _mask(tuple(trace.config["ignored_keys"]))
+        if mask:
+            self._masks[trace.trace_id] = mask
+        self._open[trace.trace_id] = trace
+        self._open_bytes += trace.held_bytes
+
+    def restore_finished(self, trace_id: bytes, ring_id: bytes, ordinal: int) -> None:
+        """Take in that a trace is finished and not settled."""
+        self._unsettled[trace_id] = ring_id, ordinal
+
     def bye(self, ring_id: bytes, now: float) -> None:
         """Close, as unfinished, what a process left open that went by itself."""
         for trace in self._opened_by(ring_id):
@@ -155,7 +186,7 @@ class Assembly:
         if trace is not None:
             self._open_bytes -= trace.held_bytes
         self._masks.pop(trace_id, None)
-        self._unsettled.discard(trace_id)
+        self._unsettled.pop(trace_id, None)
         for _, record in self._take_held(trace_id):
             self._release(record)
         self._remember(trace_id)
@@ -226,7 +257,7 @@ class Assembly:
         del self._open[trace.trace_id]
         self._open_bytes -= trace.held_bytes
         self._masks.pop(trace.trace_id, None)
-        self._unsettled.add(trace.trace_id)
+        self._unsettled[trace.trace_id] = trace.ring_id, trace.close_ordinal
         return ClosedTrace(
             trace.trace_id, trace.ring_id, trace.close_ordinal, trace.destination, trace.debug, trace.config, trace
         )

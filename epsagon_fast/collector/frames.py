@@ -3,6 +3,9 @@
 A segment is MAGIC, then frames. A frame is u32 length of the body, u32 CRC-32 of the body (begun with the length, so
 that it covers that too), and the body: u8 kind, ring id, u64 end, then records in the ring's encoding without its
 padding, or the ids of settled traces.
+
+Three kinds of frames: a batch as it was read from a ring; marks; a snapshot, which is all that is needed of one trace
+and stands in place of whatever earlier frames hold of it.
 """
 
 import struct
@@ -22,6 +25,7 @@ _FRAME = struct.Struct("<II")
 _BODY = struct.Struct("<B16sQ")
 _BATCH = 1
 _MARKS = 2
+_SNAPSHOT = 3
 
 
 class Batch(NamedTuple):
@@ -38,22 +42,32 @@ class Marks(NamedTuple):
     trace_ids: list[bytes]
 
 
+class Snapshot(NamedTuple):
+    """One trace, opened by a ring's process: its records in place of all earlier ones."""
+
+    ring_id: bytes
+    records: list[Record]
+
+
+Frame = Batch | Marks | Snapshot
+
+
 class Parsed(NamedTuple):
     """What a segment holds: its good frames, the bytes they take, and what is wrong behind them (None: nothing)."""
 
-    frames: list[Batch | Marks]
+    frames: list[Frame]
     good_bytes: int
     fault: str | None
 
 
 def encode_batch(ring_id: bytes, end: int, records: Sequence[Record]) -> tuple[bytes, bytes]:
     """Return a batch's frame in two pieces, to be written one behind the other."""
-    pack = RECORD_HEADER.pack
-    body = [_BODY.pack(_BATCH, ring_id, end)]
-    for kind, flags, ordinal, trace_id, payload in records:
-        # The frame has a CRC, so its records need none.
-        body += (pack(len(payload), 0, kind, flags, 0, 0, ordinal, trace_id), payload)
-    return _encode(body)
+    return _encode_records(_BATCH, ring_id, end, records)
+
+
+def encode_snapshot(ring_id: bytes, records: Sequence[Record]) -> tuple[bytes, bytes]:
+    """Return a snapshot's frame in two pieces. All records are of one trace."""
+    return _encode_records(_SNAPSHOT, ring_id, 0, records)
 
 
 def encode_marks(trace_ids: Iterable[bytes]) -> tuple[bytes, bytes]:
@@ -68,7 +82,7 @@ def parse(data: bytes) -> Parsed:
         return Parsed([], 0, None)
     if not data.startswith(MAGIC):
         return Parsed([], 0, TORN if MAGIC.startswith(data) else "no segment of this version")
-    frames: list[Batch | Marks] = []
+    frames: list[Frame] = []
     at = len(MAGIC)
     while at < len(data):
         try:
@@ -78,6 +92,15 @@ def parse(data: bytes) -> Parsed:
             return Parsed(frames, at, str(error))
         at = end
     return Parsed(frames, at, None)
+
+
+def _encode_records(kind: int, ring_id: bytes, end: int, records: Sequence[Record]) -> tuple[bytes, bytes]:
+    pack = RECORD_HEADER.pack
+    body = [_BODY.pack(kind, ring_id, end)]
+    for record_kind, flags, ordinal, trace_id, payload in records:
+        # The frame has a CRC, so its records need none.
+        body += (pack(len(payload), 0, record_kind, flags, 0, 0, ordinal, trace_id), payload)
+    return _encode(body)
 
 
 def _encode(parts: list[bytes]) -> tuple[bytes, bytes]:
@@ -101,7 +124,7 @@ def _check_frame(data: bytes, at: int) -> int:
     return end
 
 
-def _parse_body(data: bytes, at: int, end: int) -> Batch | Marks:
+def _parse_body(data: bytes, at: int, end: int) -> Frame:
     """Return what a frame says. Raises ValueError if it was written whole, but by something else."""
     if end - at < _BODY.size:
         raise ValueError("a frame that is too short")
@@ -109,6 +132,8 @@ def _parse_body(data: bytes, at: int, end: int) -> Batch | Marks:
     at += _BODY.size
     if kind == _BATCH:
         return Batch(ring_id, position, _parse_records(data, at, end))
+    if kind == _SNAPSHOT:
+        return Snapshot(ring_id, _parse_records(data, at, end))
     if kind == _MARKS and (end - at) % TRACE_ID_BYTES == 0:
         return Marks([data[i : i + TRACE_ID_BYTES] for i in range(at, end, TRACE_ID_BYTES)])
     raise ValueError(f"a frame of kind {kind}")

@@ -8,8 +8,8 @@ How the loop keeps it true that a record is always in a file:
   the next commit. Commits delete segments; a tail that lags behind would have a deleted segment's records read again.
 - A ring's file goes only after its last record was committed. So a ring that `ends()` names and the folder lacks
   belonged to a process that is gone: no mark says so, the missing file does.
-- Every trace with records here is settled one day, or missing in what `keep_only` is given; else it pins its segment
-  and all younger ones for ever.
+- Every trace with records here is settled one day, or missing in what `keep_only` is given, or copied forward by
+  `snapshot`; else it pins its segment and all younger ones.
 
 A segment is a file `journal-<16 digits>`, see frames.py. One commit goes to one segment. Segments are deleted from the
 oldest on, never out of turn and never the one being written: the mark of a settled trace stands behind its records, so
@@ -27,12 +27,26 @@ from itertools import chain
 from operator import itemgetter
 from typing import NamedTuple
 
-from epsagon_fast.collector.frames import MAGIC, TORN, Batch, Marks, Parsed, encode_batch, encode_marks, parse
+from epsagon_fast.collector.frames import (
+    MAGIC,
+    TORN,
+    Batch,
+    Frame,
+    Marks,
+    Parsed,
+    Snapshot,
+    encode_batch,
+    encode_marks,
+    encode_snapshot,
+    parse,
+)
 from epsagon_fast.protocol import NO_TRACE, Record
 
-__all__ = ["SEGMENT_BYTES", "Batch", "Journal", "Settled"]
+__all__ = ["SEGMENT_BYTES", "Batch", "Journal", "Settled", "Snapshot"]
 
 SEGMENT_BYTES = 4 * 1024 * 1024
+# While nothing can be written, so much waits for a better time; what is over it goes.
+MAX_BUFFERED_BYTES = 4 * 1024 * 1024
 
 _NAME = re.compile(r"journal-(\d{16})")
 _IOV_MAX = os.sysconf("SC_IOV_MAX") if "SC_IOV_MAX" in os.sysconf_names else 1024
@@ -81,8 +95,19 @@ class Journal:
         # A failed write left something behind.
         self._torn = False
         self._buffers: list[bytes] = []
+        self._buffered_bytes = 0
         self._buffered_pins: set[bytes] = set()
+        self._buffered_snapshots: set[bytes] = set()
         self._marks: list[bytes] = []
+        # Of traces of which nothing is in a segment yet: if their records go, these may go too.
+        self._buffered_marks: list[bytes] = []
+        # By trace, where its last snapshot stands: segment number and frame in it. For replay.
+        self._superseded: dict[bytes, tuple[int, int]] = {}
+        # Whether something that was appended went without being written. Whoever copies all forward clears it.
+        self.incomplete = False
+        # Bytes of batches ever written; what snapshots cost is not in it.
+        self.batch_bytes = 0
+        self._buffered_batch_bytes = 0
         self._ends: dict[bytes, int] = {}
         self._closes: dict[bytes, int] = {}
         # How many segments had something to be set aside.
@@ -101,7 +126,7 @@ class Journal:
     @property
     def buffered_bytes(self) -> int:
         """Bytes of records that wait for a commit."""
-        return sum(map(len, self._buffers))
+        return self._buffered_bytes
 
     def pinned(self, index: int) -> frozenset[bytes]:
         """Return the traces that keep a segment; index 0 is the oldest, which keeps all others."""
@@ -122,12 +147,19 @@ class Journal:
 
     def append(self, ring_id: bytes, end: int, records: Sequence[Record]) -> None:
         """Buffer records of one ring, which was read up to position `end`."""
-        self._buffers += encode_batch(ring_id, end, records)
+        self._buffered_batch_bytes += self._buffer(encode_batch(ring_id, end, records))
         self._buffered_pins.update(map(_trace_id, records))
+
+    def snapshot(self, ring_id: bytes, trace_id: bytes, records: Sequence[Record]) -> None:
+        """Buffer all that is needed of a trace, in place of what was appended; `ring_id` is its opener's."""
+        self._buffer(encode_snapshot(ring_id, records))
+        self._buffered_snapshots.add(trace_id)
+        self._buffered_pins.add(trace_id)
 
     def settled(self, trace_id: bytes) -> None:
         """Buffer the mark of a settled trace, and let go of its records."""
-        self._marks.append(trace_id)
+        written = any(trace_id in segment.pinned for segment in self._segments)
+        (self._marks if written else self._buffered_marks).append(trace_id)
         self._buffered_pins.discard(trace_id)
         for segment in self._segments:
             segment.pinned.discard(trace_id)
@@ -143,15 +175,20 @@ class Journal:
     def commit(self) -> None:
         """Write what is buffered, then delete the oldest segments that no trace needs.
 
-        Raises OSError if it cannot be written: then nothing of it is in the segment, and all of it is still buffered.
-        In a folder that was deleted, commits do nothing.
+        Raises OSError if it cannot be written: then nothing of it is in the segment, and all of it is still buffered,
+        up to a bound; beyond it the records go, and `incomplete` says so. In a deleted folder nothing is done.
         """
         try:
-            if self._buffers or self._marks:
+            if self._buffers or self._marks or self._buffered_marks:
                 self._write()
         except FileNotFoundError:
             # The folder was deleted. Nobody will look for segments in it, so nothing need wait for another try.
             self._clear_buffers()
+        except OSError:
+            if self.buffered_bytes > MAX_BUFFERED_BYTES:
+                self._clear_records()
+                self.incomplete = True
+            raise
         finally:
             # On failure too: this is what makes space.
             self._delete_settled()
@@ -161,8 +198,10 @@ class Journal:
         self._stop_writing()
         self._delete_settled()
 
-    def replay(self) -> Iterator[Batch | Settled]:
+    def replay(self) -> Iterator[Batch | Snapshot | Settled]:
         """Return what the segments hold, in order, without the records of settled traces. Once, before any append.
+
+        What an earlier frame holds of a trace that a snapshot follows is left out as well.
 
         When this returns, before anything is taken from the iterator, `ends`, `closes` and `pinned` are known, a torn
         end is cut off, and what lies behind a corrupt frame is set aside in `journal-<number>.corrupt`.
@@ -172,29 +211,39 @@ class Journal:
         for number in found:
             self._number = number
             segment = _Segment(number)
-            for frame in self._load(segment, is_last=number == found[-1]):
+            for index, frame in enumerate(self._load(segment, is_last=number == found[-1])):
                 if isinstance(frame, Marks):
                     settled.update(frame.trace_ids)
+                elif isinstance(frame, Snapshot):
+                    self._note_snapshot(segment, index, frame)
                 else:
                     self._note(segment, frame)
         for segment in self._segments:
             segment.pinned -= settled
         return chain.from_iterable(self._replay(segment, settled) for segment in self._segments[:])
 
-    def _replay(self, segment: _Segment, settled: set[bytes]) -> Iterator[Batch | Settled]:
+    def _replay(self, segment: _Segment, settled: set[bytes]) -> Iterator[Batch | Snapshot | Settled]:
         # Read again, since only so is no more than one segment in memory at a time.
         try:
             data = self._read(segment)
         except OSError as error:
             _logger.warning("%s went while it was replayed: %s", segment.name, error)
             return
-        for frame in parse(data).frames:
+        superseded = self._superseded
+        for index, frame in enumerate(parse(data).frames):
             if isinstance(frame, Marks):
                 yield from map(Settled, frame.trace_ids)
-            else:
-                yield frame._replace(records=[record for record in frame.records if record.trace_id not in settled])
+                continue
+            here = segment.number, index
+            records = [
+                record
+                for record in frame.records
+                if record.trace_id not in settled and superseded.get(record.trace_id, here) <= here
+            ]
+            if records or isinstance(frame, Batch):
+                yield frame._replace(records=records)
 
-    def _load(self, segment: _Segment, *, is_last: bool) -> list[Batch | Marks]:
+    def _load(self, segment: _Segment, *, is_last: bool) -> list[Frame]:
         """Take in a segment that was found, without what is wrong with it; return its frames."""
         try:
             data = self._read(segment)
@@ -221,6 +270,15 @@ class Journal:
         for record in batch.records:
             if record.ordinal:
                 self._closes[batch.ring_id] = record.ordinal
+
+    def _note_snapshot(self, segment: _Segment, index: int, snapshot: Snapshot) -> None:
+        for trace_id in {record.trace_id for record in snapshot.records}:
+            for earlier in self._segments:
+                earlier.pinned.discard(trace_id)
+            segment.pinned.add(trace_id)
+            self._superseded[trace_id] = segment.number, index
+        # All batches of its ring may be gone, and the ring too: this is what names it then.
+        self._ends.setdefault(snapshot.ring_id, 0)
 
     def _read(self, segment: _Segment) -> bytes:
         fd = os.open(segment.name, _READ, dir_fd=self._dir_fd)
@@ -256,7 +314,8 @@ class Journal:
     def _write(self) -> None:
         if self._torn:
             self._cut_back()
-        buffers = [*self._buffers, *(encode_marks(self._marks) if self._marks else ())]
+        marks = [*self._marks, *self._buffered_marks]
+        buffers = [*self._buffers, *(encode_marks(marks) if marks else ())]
         fd = self._segment_for(sum(map(len, buffers)))
         segment = self._segments[-1]
         if not segment.size_bytes:
@@ -269,13 +328,29 @@ class Journal:
                 self._cut_back()
             raise
         segment.size_bytes += written
+        self.batch_bytes += self._buffered_batch_bytes
+        for each in self._segments:
+            each.pinned -= self._buffered_snapshots
         segment.pinned |= self._buffered_pins - {NO_TRACE}
         self._clear_buffers()
 
+    def _buffer(self, frame: tuple[bytes, bytes]) -> int:
+        size = len(frame[0]) + len(frame[1])
+        self._buffers += frame
+        self._buffered_bytes += size
+        return size
+
     def _clear_buffers(self) -> None:
-        self._buffers.clear()
-        self._buffered_pins.clear()
+        self._clear_records()
         self._marks.clear()
+
+    def _clear_records(self) -> None:
+        self._buffers.clear()
+        self._buffered_bytes = 0
+        self._buffered_pins.clear()
+        self._buffered_snapshots.clear()
+        self._buffered_marks.clear()
+        self._buffered_batch_bytes = 0
 
     def _segment_for(self, size_bytes: int) -> int:
         """Return the descriptor of the segment that the next bytes belong to."""

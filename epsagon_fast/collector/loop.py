@@ -19,12 +19,13 @@ import os
 import time
 from collections import Counter
 
-from epsagon_fast.collector import body
+from epsagon_fast.collector import body, snapshot
 from epsagon_fast.collector.assembly import Assembly, ClosedTrace
+from epsagon_fast.collector.compaction import Compaction
 from epsagon_fast.collector.counters import Counters
 from epsagon_fast.collector.delivery import Delivery
 from epsagon_fast.collector.destination import Parcel
-from epsagon_fast.collector.journal import Journal, Settled
+from epsagon_fast.collector.journal import Batch, Journal, Snapshot
 from epsagon_fast.collector.outbox import Outbox
 from epsagon_fast.collector.replies import Replies
 from epsagon_fast.collector.sending import Sending, Settlement
@@ -54,12 +55,11 @@ class Loop:
         self.journal = Journal(folder_fd)
         self.assembly = Assembly()
         self.sending = Sending(Delivery(log=log), Outbox(path, state.folder_id(), log=log))
+        self.compaction = Compaction(self.journal, self.assembly, self.sending)
         self.replies = Replies()
         self.counts: Counter[str] = Counter()
         self.counters = Counters(state, self.counts, self.assembly.counters, self.sending.counts)
         self.gone = False
-        # Finished traces on their way.
-        self._unsettled: set[bytes] = set()
         self._next_second = 0.0
         self._journal_complaint = False
 
@@ -71,8 +71,10 @@ class Loop:
             self.sending.watch(state_dir)
         self.rings.scan(now)
         for item in self.journal.replay():
-            if not isinstance(item, Settled):
+            if isinstance(item, Batch):
                 self._feed(item.ring_id, [self.assembly.masked(record) for record in item.records], now)
+            elif isinstance(item, Snapshot):
+                self._restore(item)
         closes = self.journal.closes()
         for ring_id, end in self.journal.ends().items():
             reader = self.rings.by_id(ring_id)
@@ -97,6 +99,7 @@ class Loop:
             self._hand_over(closed)
         settled = self.sending.step(time.monotonic())
         self._settle_all(settled)
+        self.compaction.step()
         self._commit()
         if came or settled:
             # At once: this process may be killed in its next breath, and `status` is where drops are seen.
@@ -116,7 +119,7 @@ class Loop:
     @property
     def unsettled(self) -> int:
         """How many finished traces are on their way."""
-        return len(self._unsettled)
+        return self.assembly.unsettled_count
 
     def publish(self) -> None:
         """Write counters and gauges to the state page."""
@@ -175,6 +178,23 @@ class Loop:
             if record.ordinal:
                 self._expect(ring_id, record.trace_id)
 
+    def _restore(self, item: Snapshot) -> None:
+        """Take in a trace that was copied forward."""
+        try:
+            found = snapshot.restored(item.ring_id, item.records, self.assembly.counters)
+        except snapshot.BROKEN:
+            self.counts["malformed"] += 1
+            return
+        if isinstance(found, snapshot.Finished):
+            parcel, ordinal = found
+            self.assembly.restore_finished(parcel.trace_id, item.ring_id, ordinal)
+            self.sending.add(parcel)
+            reader = self.rings.by_id(item.ring_id)
+            if ordinal and reader is not None:
+                self.replies.expect(parcel.trace_id, reader)
+        else:
+            self.assembly.restore(found)
+
     def _expect(self, ring_id: bytes, trace_id: bytes) -> None:
         """Note that a process waits for the outcome of a trace, unless its CLOSE closed nothing."""
         reader = self.rings.by_id(ring_id)
@@ -183,7 +203,6 @@ class Loop:
 
     def _hand_over(self, closed: ClosedTrace) -> None:
         trace_id = closed.trace_id
-        self._unsettled.add(trace_id)
         built = body.build(closed.trace)
         self.counts["closed"] += 1
         self.counts["trimmed"] += built.trimmed
@@ -207,7 +226,6 @@ class Loop:
     def _settle(self, trace_id: bytes, outcome: Outcome) -> None:
         self.journal.settled(trace_id)
         self.assembly.forget(trace_id)
-        self._unsettled.discard(trace_id)
         self._count(outcome)
         self.replies.settle(trace_id, outcome)
 

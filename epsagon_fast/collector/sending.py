@@ -65,7 +65,7 @@ class Sending:
         self._outbox = outbox
         self._backoff = backoff or Backoff()
         # All that is in memory.
-        self._held: set[bytes] = set()
+        self._held: dict[bytes, Parcel] = {}
         # Neither in flight nor on their way to the outbox.
         self._fresh: dict[Destination, deque[Parcel]] = {}
         self._storing: dict[bytes, Parcel] = {}
@@ -113,11 +113,9 @@ class Sending:
         self._hold(parcel)
         self._fresh.setdefault(parcel.destination, deque()).append(parcel)
 
-    def waiting(self) -> list[Parcel]:
-        """Return the traces that are only here: not delivered, and not in the outbox."""
-        fresh = [parcel for queue in self._fresh.values() for parcel in queue]
-        flying = [parcel for trace_id, parcel in self._in_flight.items() if trace_id not in self._stored]
-        return [*fresh, *self._storing.values(), *flying]
+    def parcel(self, trace_id: bytes) -> Parcel | None:
+        """Return a trace that is in memory."""
+        return self._held.get(trace_id)
 
     def step(self, now: float) -> list[Settlement]:
         """Return what was settled since the last call; send and store what is due."""
@@ -133,8 +131,8 @@ class Sending:
         """Give what is in flight a moment, store what is left, and return what was settled by that."""
         self._delivery.close(LAST_ANSWERS_S)
         settled = self._hear_all(now)
-        for parcel in self.waiting():
-            if parcel.trace_id not in self._storing:
+        for trace_id, parcel in self._held.items():
+            if trace_id not in self._storing and trace_id not in self._stored:
                 self._store(parcel)
         self._fresh.clear()
         self._outbox.close(LAST_STORED_S)
@@ -241,9 +239,9 @@ class Sending:
         return waiting.counts.get(destination, 0) if waiting else 0
 
     def _hold(self, parcel: Parcel) -> None:
-        self._held.add(parcel.trace_id)
+        self._held[parcel.trace_id] = parcel
         self._held_bytes += len(parcel.body) + PARCEL_BYTES
 
     def _let_go(self, parcel: Parcel) -> None:
-        self._held.discard(parcel.trace_id)
+        del self._held[parcel.trace_id]
         self._held_bytes -= len(parcel.body) + PARCEL_BYTES

@@ -25,6 +25,16 @@ from epsagon_fast.trimming import TraceTooBig, trim
 ENTRY_BYTES = 48
 # What stands for an event that is not JSON.
 NO_EVENT = b"{}"
+# All that a stream is beside its events and exceptions.
+SAVED = (
+    "stripped_count",
+    "is_too_big",
+    "dropped_events",
+    "dropped_exceptions",
+    "arrived_bytes",
+    "floor_bytes",
+    "held_bytes",
+)
 
 
 class Stream:

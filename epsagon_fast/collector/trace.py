@@ -29,8 +29,19 @@ MAX_RUNNER_BYTES = MAX_TRACE_BYTES
 
 UNFINISHED_METADATA = {"unfinished": "true"}
 
-
-# What a payload raises that no producer of ours made. Such a record changes nothing.
+# All that a trace is beside its OPEN's config and its stream: JSON keeps it exactly.
+SAVED = (
+    "opened_at",
+    "runner",
+    "has_own_runner",
+    "runner_place",
+    "labels",
+    "error",
+    "_runner_news",
+    "_runner_bytes",
+    "_labels_bytes",
+    "_error_bytes",
+)  # What a payload raises that no producer of ours made. Such a record changes nothing.
 BROKEN = (ValueError, TypeError, KeyError, struct.error, RecursionError)
 
 
@@ -49,7 +60,8 @@ class Trace:
         self.destination: Destination = from_config(config)
         self.debug = bool(config.get("debug"))
         self.opened_at = float(decoded["opened_at"])
-        self.envelope = wire.envelope(config["app_name"], config["token"], decoded["platform"])
+        self.platform: str = decoded["platform"]
+        self.envelope = wire.envelope(config["app_name"], config["token"], self.platform)
         self.limit_bytes: int = config["max_trace_size_bytes"]
         self.stream = Stream(self.envelope.size_bytes, self.limit_bytes, counters)
         # Its own runner stands last. Without one, an event may turn out to be the runner, and keeps its place.

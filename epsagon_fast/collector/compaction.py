@@ -1,0 +1,65 @@
+"""Copies forward in the journal what is still needed, so that old segments can go.
+
+A segment goes with the last of its traces, oldest first: one trace that stays open for an hour would hold all that came
+after it. So when most of the journal is of traces that are settled, every trace that is not gets a snapshot behind the
+rest, a part of them in each pass, and the old segments are needed no more.
+
+The same mends a journal that could not be written for a while: what it lacks is in memory.
+"""
+
+from collections import deque
+
+from epsagon_fast.collector import snapshot
+from epsagon_fast.collector.assembly import Assembly
+from epsagon_fast.collector.journal import SEGMENT_BYTES, Journal
+from epsagon_fast.collector.sending import Sending
+
+# A journal that is smaller is left alone.
+SMALL_BYTES = 4 * SEGMENT_BYTES
+# The loop must not stand still meanwhile.
+PART_BYTES = 1024 * 1024
+
+
+class Compaction:
+    """Decides when to copy, and does it in parts."""
+
+    def __init__(self, journal: Journal, assembly: Assembly, sending: Sending, small_bytes: int = SMALL_BYTES) -> None:
+        self._journal = journal
+        self._assembly = assembly
+        self._sending = sending
+        self._small_bytes = small_bytes
+        self._to_copy: deque[bytes] = deque()
+        self._batch_bytes_before = 0
+
+    def step(self, part_bytes: int = PART_BYTES) -> None:
+        """Copy a part, if there is reason to; to be called when all that was appended has been fed on."""
+        if not self._to_copy and (self._journal.incomplete or self._is_wasteful()):
+            self._to_copy.extend(self._assembly.ids())
+            self._journal.incomplete = False
+            self._batch_bytes_before = self._journal.batch_bytes
+        until = self._journal.buffered_bytes + part_bytes
+        not_yet = []
+        while self._to_copy and self._journal.buffered_bytes < until:
+            trace_id = self._to_copy.popleft()
+            if not self._copy(trace_id):
+                not_yet.append(trace_id)
+        self._to_copy.extend(not_yet)
+
+    def _is_wasteful(self) -> bool:
+        """Say whether copying gains more than it costs: a quarter of the journal, and not what the last time gained."""
+        size = self._journal.size_bytes
+        needed = self._assembly.held_bytes + self._sending.held_bytes
+        grown = self._journal.batch_bytes - self._batch_bytes_before
+        return size > self._small_bytes and 4 * (size - needed) >= size and 4 * grown >= size
+
+    def _copy(self, trace_id: bytes) -> bool:
+        """Copy a trace; False: it is just being finished, so there will be a body in a moment."""
+        trace = self._assembly.unclosed(trace_id)
+        if trace is not None:
+            self._journal.snapshot(trace.ring_id, trace_id, snapshot.of_trace(trace))
+            return True
+        closer, parcel = self._assembly.closer(trace_id), self._sending.parcel(trace_id)
+        if closer is not None and parcel is not None:
+            ring_id, ordinal = closer
+            self._journal.snapshot(ring_id, trace_id, snapshot.of_parcel(parcel, ordinal))
+        return not self._assembly.is_open(trace_id)

@@ -1,0 +1,82 @@
+"""A trace as the journal keeps it when its records are copied forward: exactly what the collector holds of it.
+
+An open trace is its state, as JSON, and the events and exceptions that are left of it after early trimming. A finished
+trace is its body and where that goes. Records of these kinds stand in the journal only, never in a ring.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from epsagon_fast.collector import stream, trace
+from epsagon_fast.collector.destination import Destination, Parcel
+from epsagon_fast.collector.trace import BROKEN, Trace
+from epsagon_fast.protocol import Kind, Record
+
+# Beyond every Kind that there may be.
+STATE = 64
+BODY = 65
+
+
+class Finished(NamedTuple):
+    """A trace of which the body was built. `ordinal` is its CLOSE's number in the opener's ring, 0 without one."""
+
+    parcel: Parcel
+    ordinal: int
+
+
+def of_trace(open_trace: Trace) -> list[Record]:
+    """Return an open trace's records."""
+    trace_id, flow = open_trace.trace_id, open_trace.stream
+    state = {
+        "config": open_trace.config,
+        "platform": open_trace.platform,
+        "trace": {name: getattr(open_trace, name) for name in trace.SAVED},
+        "stream": {name: getattr(flow, name) for name in stream.SAVED},
+    }
+    return [
+        Record(STATE, 0, 0, trace_id, _encode(state)),
+        *(Record(Kind.EVENT, 0, 0, trace_id, event) for event in flow.events),
+        *(Record(Kind.EXCEPTION, 0, 0, trace_id, exception) for exception in flow.exceptions),
+    ]
+
+
+def of_parcel(parcel: Parcel, ordinal: int) -> list[Record]:
+    """Return a finished trace's records."""
+    return [
+        Record(STATE, 0, ordinal, parcel.trace_id, _encode({"destination": list(parcel.destination)})),
+        Record(BODY, 0, 0, parcel.trace_id, parcel.body),
+    ]
+
+
+def restored(ring_id: bytes, records: Sequence[Record], counters: Counter[str]) -> Trace | Finished:
+    """Return what a snapshot holds; `ring_id` is the opener's. Raises one of BROKEN if it is none of ours."""
+    first, *rest = records
+    if first.kind != STATE:
+        raise ValueError("not a snapshot")
+    state = json.loads(first.payload)
+    if "destination" in state:
+        (body,) = rest
+        return Finished(Parcel(first.trace_id, Destination(*state["destination"]), body.payload), first.ordinal)
+    return _trace(ring_id, first.trace_id, state, rest, counters)
+
+
+def _trace(ring_id: bytes, trace_id: bytes, state: dict[str, Any], rest: list[Record], counters: Counter[str]) -> Trace:
+    opened = {"config": state["config"], "platform": state["platform"], "runner": None, "opened_at": 0.0}
+    made = Trace(trace_id, ring_id, _encode(opened), counters)
+    for name in trace.SAVED:
+        setattr(made, name, state["trace"][name])
+    for name in stream.SAVED:
+        setattr(made.stream, name, state["stream"][name])
+    made.stream.events = [record.payload for record in rest if record.kind == Kind.EVENT]
+    made.stream.exceptions = [record.payload for record in rest if record.kind == Kind.EXCEPTION]
+    return made
+
+
+def _encode(value: Any) -> bytes:
+    # The standard library's encoder keeps integers of any size and lone surrogates.
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+__all__ = ["BROKEN", "Finished", "of_parcel", "of_trace", "restored"]

@@ -65,7 +65,8 @@ class Connection(Exchange):
     def __init__(self, config: ResolvedConfig, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         host = headers[b"host"].decode("latin-1") if b"host" in headers else _server(scope)
-        super().__init__(config, host, scope.get("method", WEBSOCKET), _known(config, scope, headers))
+        context = caller(_all(scope, b"traceparent"), _all(scope, b"tracestate")) if b"traceparent" in headers else None
+        super().__init__(config, host, scope.get("method", WEBSOCKET), _known(config, scope), context)
         self._receive = receive
         self._send = send
         self._root_path: str = scope.get("root_path", "")
@@ -194,11 +195,9 @@ class WebSocket(Connection):
 KINDS: Final[dict[str, type[Http] | type[WebSocket]]] = {"http": Http, "websocket": WebSocket}
 
 
-def _known(config: ResolvedConfig, scope: Scope, headers: dict[bytes, bytes]) -> dict[str, str]:
+def _known(config: ResolvedConfig, scope: Scope) -> dict[str, str]:
     """Return the metadata that a request has before the application sees it."""
     metadata = {"path": scope["path"]}
-    if b"traceparent" in headers:
-        metadata |= caller(_all(scope, b"traceparent"), _all(scope, b"tracestate"))
     if not config.metadata_only:
         pairs = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
         metadata["query"] = payloads.query(scope.get("query_string", b"").decode("latin-1"))

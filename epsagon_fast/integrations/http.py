@@ -13,13 +13,12 @@ from epsagon_fast.config import ResolvedConfig
 from epsagon_fast.producer import current, encoding
 from epsagon_fast.producer.scope import is_error
 from epsagon_fast.producer.tracer import UNCHANGED, Tracer
-from epsagon_fast.propagation import TRACEPARENT, TRACESTATE, extract
+from epsagon_fast.propagation import HTTP_TRACE_ID_KEY, TRACEPARENT, TRACESTATE, TraceContext, extract
 from epsagon_fast.protocol import RUNNER_ORIGIN, ErrorCode, Kind
 
 # Where a request's trace stands in a WSGI environ or an ASGI scope. A second middleware around the same app sees it.
 KEY: Final = "epsagon_fast.trace"
 TYPE: Final = "http"
-HTTP_TRACE_ID_KEY: Final = "http_trace_id"
 SERVER_ERROR: Final = 500
 
 
@@ -30,8 +29,12 @@ class Exchange(Tracer):
     route: the pattern that the path matched. client_closed: the client left before it had the answer.
     """
 
-    def __init__(self, config: ResolvedConfig, host: str, operation: str, metadata: dict[str, str]) -> None:
-        """`metadata`: what is known of the request before the application sees it."""
+    def __init__(
+        self, config: ResolvedConfig, host: str, operation: str, metadata: dict[str, str], context: TraceContext | None
+    ) -> None:
+        """`metadata`: what is known of the request before the application sees it. `context`: the caller's."""
+        if context is not None:
+            metadata[HTTP_TRACE_ID_KEY] = context.trace_id
         runner = {
             "start_time": time.time(),
             "resource": {"name": host, "type": TYPE, "operation": operation, "metadata": metadata},
@@ -41,6 +44,7 @@ class Exchange(Tracer):
             "exception": None,
         }
         super().__init__(config, runner)
+        self.context = context
         self.status = 0
         self.reason = ""
         self.request_bytes = 0
@@ -124,10 +128,9 @@ def ignored_endpoints() -> frozenset[str]:
     return frozenset(filter(None, map(str.strip, paths)))
 
 
-def caller(traceparent: str, tracestate: str = "") -> dict[str, str]:
-    """Return the metadata that ties a request to its caller's trace."""
-    context = extract({TRACEPARENT: traceparent, TRACESTATE: tracestate})
-    return {} if context is None else {HTTP_TRACE_ID_KEY: context.trace_id}
+def caller(traceparent: str, tracestate: str = "") -> TraceContext | None:
+    """Return what ties a request to its caller's trace."""
+    return extract({TRACEPARENT: traceparent, TRACESTATE: tracestate}) if traceparent else None
 
 
 def watch_frameworks() -> None:

@@ -44,7 +44,8 @@ class Request(Exchange):
 
     def __init__(self, config: ResolvedConfig, path: str, environ: Environ, start: Callable[..., Any]) -> None:
         host = environ.get("HTTP_HOST") or environ.get("SERVER_NAME", "")
-        super().__init__(config, host, environ.get("REQUEST_METHOD", ""), _known(config, path, environ))
+        context = caller(environ.get("HTTP_TRACEPARENT", ""), environ.get("HTTP_TRACESTATE", ""))
+        super().__init__(config, host, environ.get("REQUEST_METHOD", ""), _known(config, path, environ), context)
         environ[KEY] = self
         self._environ = environ
         self._start_response = start
@@ -249,8 +250,6 @@ def _path(environ: Environ) -> str:
 def _known(config: ResolvedConfig, path: str, environ: Environ) -> dict[str, str]:
     """Return the metadata that a request has before the application sees it."""
     metadata = {"path": path}
-    if "HTTP_TRACEPARENT" in environ:
-        metadata |= caller(environ["HTTP_TRACEPARENT"], environ.get("HTTP_TRACESTATE", ""))
     if not config.metadata_only:
         metadata["query"] = payloads.query(environ.get("QUERY_STRING", ""))
         metadata["request_headers"] = payloads.headers(_request_headers(environ), config.ignored_keys)

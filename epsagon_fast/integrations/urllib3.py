@@ -1,0 +1,154 @@
+"""Outgoing requests: each is a timed event of the current trace, and carries the trace context to whoever is asked.
+
+    from epsagon_fast.integrations import urllib3
+    urllib3.instrument(ignored_hosts=["169.254.169.254"])
+
+requests, botocore and many clients of services go through urllib3. One event stands for one call of it, with all the
+attempts that its `retries` allow; each hop of a redirect is a call of its own. Without a trace nothing changes.
+
+A request's host, method, path and status are recorded; its query and the headers of both sides only with
+`metadata_only` off. The collector's own requests are never traced.
+"""
+
+import functools
+import os
+from collections.abc import Callable, Iterable, MutableMapping
+from contextvars import ContextVar
+from typing import Any, Final, NamedTuple
+
+from epsagon_fast.producer import current
+from epsagon_fast.producer.scope import Event
+from epsagon_fast.producer.tracer import Tracer
+from epsagon_fast.propagation import TRACEPARENT, inject
+from epsagon_fast.protocol import ErrorCode
+
+from . import payloads
+
+TYPE: Final = "http"
+ORIGIN: Final = "urllib3"
+SERVER_ERROR: Final = 500
+IN_COLLECTOR: Final = "EPSAGON_IN_COLLECTOR"
+
+# Not traced; None: nothing is.
+_ignored_hosts: frozenset[str] | None = None
+# What `urlopen` was before it was wrapped.
+_original: Callable[..., Any] | None = None
+# The pool whose request is under way: what it sends meanwhile is another attempt.
+_asking: ContextVar[object] = ContextVar("epsagon_fast_urllib3_pool", default=None)
+
+
+def instrument(ignored_hosts: Iterable[str] = ()) -> None:
+    """Trace the requests that this process sends through urllib3. Again: only `ignored_hosts` may change.
+
+    `ignored_hosts`: names or addresses that get neither an event nor the trace context.
+    """
+    global _ignored_hosts, _original
+    if isinstance(ignored_hosts, str):
+        raise TypeError("ignored_hosts is a collection of hosts, not a str")
+    if IN_COLLECTOR in os.environ:
+        return
+    from urllib3 import HTTPConnectionPool
+
+    _ignored_hosts = frozenset(host.lower().strip("[]") for host in ignored_hosts)
+    if _original is None:
+        _original = HTTPConnectionPool.urlopen
+        HTTPConnectionPool.urlopen = _traced(_original)  # type: ignore[method-assign]
+
+
+def uninstrument() -> None:
+    """Trace no further requests."""
+    global _ignored_hosts, _original
+    from urllib3 import HTTPConnectionPool
+
+    _ignored_hosts = None
+    # Whoever wrapped it after us goes on calling our wrapper, which then only calls on.
+    if _original is not None and getattr(HTTPConnectionPool.urlopen, "__wrapped__", None) is _original:
+        HTTPConnectionPool.urlopen = _original  # type: ignore[method-assign, assignment]
+        _original = None
+
+
+def _traced(urlopen: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(urlopen)
+    def ask(pool: Any, method: str, url: str, body: Any = None, headers: Any = None, *rest: Any, **options: Any) -> Any:
+        tracer = current.acting_trace()
+        ignored = _ignored_hosts
+        if tracer is None or ignored is None or _asking.get() is pool:
+            return urlopen(pool, method, url, body, headers, *rest, **options)
+        target = _target(pool, url)
+        if target.host in ignored:
+            return urlopen(pool, method, url, body, headers, *rest, **options)
+        headers = _with_context(pool.headers if headers is None else headers)
+        event = Event(target.host, TYPE, method, ORIGIN)
+        event.metadata = _known(tracer, target, headers)
+        token = _asking.set(pool)
+        event.enter(tracer)
+        try:
+            response = urlopen(pool, method, url, body, headers, *rest, **options)
+        except BaseException as error:
+            event.leave(error)
+            raise
+        finally:
+            _asking.reset(token)
+        _take_note(event, tracer, response)
+        event.leave(None)
+        return response
+
+    return ask
+
+
+class _Target(NamedTuple):
+    host: str
+    port: int | None
+    path: str
+    query: str
+
+
+def _target(pool: Any, url: str) -> _Target:
+    host, port = str(pool.host), pool.port
+    if not url.startswith("/"):
+        from urllib3.exceptions import LocationParseError
+        from urllib3.util import parse_url
+
+        try:
+            # Through a proxy the whole URL is asked for, and the pool's host is the proxy.
+            parsed = parse_url(url)
+        except LocationParseError:  # urllib3 will say so
+            return _Target(host, port, "", "")
+        host, port, url = parsed.host or host, parsed.port, parsed.request_uri
+    path, _, query = url.partition("#")[0].partition("?")
+    return _Target(host.lower().strip("[]"), port, path, query)
+
+
+def _with_context(headers: Any) -> MutableMapping[str, str]:
+    """Return a copy of the headers that carries the context, unless the application put one in itself."""
+    own: MutableMapping[str, str] = headers.copy() if hasattr(headers, "copy") else dict(headers)
+    if not any(isinstance(name, str) and name.lower() == TRACEPARENT for name in own):
+        inject(own)
+    return own
+
+
+def _known(tracer: Tracer, target: _Target, headers: MutableMapping[str, str]) -> dict[str, str]:
+    metadata = {"path": target.path}
+    if target.port:
+        metadata["port"] = str(target.port)
+    if tracer.keeps_values:
+        metadata["query"] = payloads.query(target.query)
+        metadata["request_headers"] = _shown(tracer, headers)
+    return metadata
+
+
+def _take_note(event: Event, tracer: Tracer, response: Any) -> None:
+    event.metadata["status_code"] = str(response.status)
+    if response.status >= SERVER_ERROR:
+        event.error_code = int(ErrorCode.ERROR)
+    if tracer.keeps_values:
+        event.metadata["response_headers"] = _shown(tracer, response.headers)
+
+
+def _shown(tracer: Tracer, headers: Any) -> str:
+    pairs = ((_text(name), _text(value)) for name, value in headers.items())
+    return payloads.headers(pairs, tracer.config.ignored_keys)
+
+
+def _text(value: object) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else str(value)

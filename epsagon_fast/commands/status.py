@@ -57,9 +57,8 @@ def as_json(seen: Overview | None) -> dict[str, object]:
 def as_text(seen: Overview | None) -> str:
     """Return what a person reads."""
     if seen is None:
-        return "No collector runs, and no process has traced anything yet."
-    lines = [_collector_line(seen), f"folder     {seen.path}"]
-    lines.append(f"compiled   trimmer: {trimming.IMPLEMENTATION}, ring: {ring.IMPLEMENTATION}")
+        return f"No collector runs, and no process has traced anything yet.\n{_build_line()}"
+    lines = [_collector_line(seen), f"folder     {seen.path}", _build_line()]
     lines += _table("now", seen.gauges) + _table("counted", {k: v for k, v in seen.counters.items() if v})
     for view in seen.rings:
         refused = ", ".join(f"{reason} {count}" for reason, count in view.refused.items()) or "none"
@@ -77,6 +76,12 @@ def _collector_line(seen: Overview) -> str:
     stalled = f", STALLED for {age_s:.0f} s (`epsagon-fast stop --force` ends it)" if age_s > STALLED_S else ""
     leaving = ", leaving" if seen.is_leaving else ""
     return f"collector  pid {seen.pid}, up {seen.up_s or 0:.0f} s, number {seen.incarnation} here{leaving}{stalled}"
+
+
+def _build_line() -> str:
+    parts = {"trimmer": trimming.IMPLEMENTATION, "ring": ring.IMPLEMENTATION}
+    slower = " (plain Python: does the same, slower)" if "reference" in parts.values() else ""
+    return f"build      {', '.join(f'{name}: {which}' for name, which in parts.items())}{slower}"
 
 
 def _table(title: str, values: dict[str, int]) -> list[str]:

@@ -57,6 +57,8 @@ class Assembly:
 
     def __init__(self) -> None:
         self.counters: Counter[str] = Counter()
+        # By ring: what its process pushed and no trace took. For whoever empties it.
+        self.lost: dict[bytes, Counter[str]] = {}
         self._open: dict[bytes, Trace] = {}
         # Of open traces that have ignored keys.
         self._masks: dict[bytes, Mask] = {}
@@ -97,6 +99,10 @@ class Assembly:
     def ids(self) -> list[bytes]:
         """Return the traces that are open, or finished and not settled."""
         return [*self._open, *self._unsettled]
+
+    def oldest(self) -> Trace | None:
+        """Return the open trace that was opened first."""
+        return next(iter(self._open.values()), None)
 
     @property
     def unsettled_count(self) -> int:
@@ -175,9 +181,9 @@ class Assembly:
         ready, self._closed_before, self._closed = self._closed_before, self._closed, []
         orphans, self._held_before, self._held = self._held_before, self._held, {}
         for records in orphans.values():
-            for _, record in records:
+            for ring_id, record in records:
                 self._release(record)
-                self.counters["orphan"] += 1
+                self._lose(ring_id, "orphan")
         return [self._finish(trace) for trace in ready if trace.trace_id in self._open]
 
     def forget(self, trace_id: bytes) -> None:
@@ -206,14 +212,18 @@ class Assembly:
         if record.kind == _BYE:
             self.bye(ring_id, now)
         elif self._is_finished(record.trace_id):
-            self.counters["late"] += 1
+            self._lose(ring_id, "late")
         elif record.kind == _OPEN:
             self._begin(ring_id, record, now)
         elif self._held_records_bytes + _record_bytes(record) > MAX_HELD_BYTES:
-            self.counters["orphan"] += 1
+            self._lose(ring_id, "orphan")
         else:
             self._held_records_bytes += _record_bytes(record)
             self._held.setdefault(record.trace_id, []).append((ring_id, record))
+
+    def _lose(self, ring_id: bytes, reason: str) -> None:
+        self.counters[reason] += 1
+        self.lost.setdefault(ring_id, Counter())[reason] += 1
 
     def _begin(self, ring_id: bytes, record: Record, now: float) -> None:
         try:

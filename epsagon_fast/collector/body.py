@@ -2,6 +2,8 @@
 
 What trimming cannot make small enough is cut: tracebacks first, then events from the end on, never the runner, then
 exceptions from the end on. Whatever was taken away, the runner's metadata says so, within the limit.
+
+What the trace's process lost before is told last, if there is room for it: no event loses anything for it.
 """
 
 from typing import NamedTuple
@@ -25,6 +27,8 @@ class Body(NamedTuple):
     stripped_count: int
     dropped_events: int
     dropped_exceptions: int
+    # Whether the trace's `dropped_records` are in it.
+    told: bool = False
 
     @property
     def size_bytes(self) -> int:
@@ -103,8 +107,8 @@ def _trimmed(trace: Trace, runner: wire.Event | None, before: int) -> Body:
     stripped = done + result.stripped_count
     if stripped and runner is not None:
         events[place] = orjson.dumps(wire.with_metadata(orjson.loads(events[place]), wire.marks(0, 0)))
-    data = trace.envelope.around(events, stream.exceptions)
-    return Body(data, before, stripped > 0, stripped, 0, 0)
+    data, told = _whole(trace, events, stream.exceptions, place)
+    return Body(data, before, stripped > 0, stripped, 0, 0, told)
 
 
 def _cut(trace: Trace, runner: wire.Event | None, before: int) -> Body:
@@ -126,7 +130,20 @@ def _cut(trace: Trace, runner: wire.Event | None, before: int) -> Body:
             return Body(None, before, True, 0, stream.event_count, stream.exception_count)
         size -= len(last.pop())
     dropped = stream.event_count - len(events), stream.exception_count - len(exceptions)
+    place = _place(trace, events)
     if runner is not None:
-        events.insert(_place(trace, events), orjson.dumps(wire.with_metadata(runner, marks)))
+        events.insert(place, orjson.dumps(wire.with_metadata(runner, marks)))
+    data, told = _whole(trace, events, exceptions, place)
+    return Body(data, before, True, stream.event_count + runners, *dropped, told)
+
+
+def _whole(trace: Trace, events: list[bytes], exceptions: list[bytes], place: int) -> tuple[bytes, bool]:
+    """Return the body of what is left, the runner at `place`, and whether it tells what the process lost."""
     data = trace.envelope.around(events, exceptions)
-    return Body(data, before, True, stream.event_count + runners, *dropped)
+    if trace.dropped_records is None or trace.runner is None:
+        return data, False
+    news = {wire.DROPPED_RECORDS_KEY: trace.dropped_records}
+    runner = orjson.dumps(wire.with_metadata(orjson.loads(events[place]), news))
+    if len(data) - len(events[place]) + len(runner) > trace.limit_bytes:
+        return data, False
+    return trace.envelope.around([*events[:place], runner, *events[place + 1 :]], exceptions), True

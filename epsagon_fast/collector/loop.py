@@ -5,13 +5,13 @@ One pass:
 1. Look for new rings, and for processes that ended.
 2. Note every ring's head; read all rings up to there in rounds, a bounded part of each ring in each round, so that one
    storm does not keep the others waiting. Each round goes: mask, journal, assembly, and only then the rings' room is
-   given back. So a record is in its ring until it is in the journal.
+   given back. So a record is in its ring until it is in the journal. Less is read when too much is held (bounds.py).
 3. Close what is due. A CLOSE is acted on one whole pass after it was read: by then every record that any process had
    pushed before it has been read too.
-4. Hand finished traces to delivery, take its results, mark them as settled.
+4. Hand finished traces over to be sent or stored, and mark those that are settled.
 
-No HTTP happens in this thread. An exception ends the process: the next collector goes on from the journal, and
-`suspect` tells it what to be careful with.
+No HTTP and no SQLite happens in this thread. An exception ends the process: the next collector goes on from the
+journal, and the state page tells it what to be careful with (poison.py).
 """
 
 import logging
@@ -21,25 +21,25 @@ from collections import Counter
 
 from epsagon_fast.collector import body, snapshot
 from epsagon_fast.collector.assembly import Assembly, ClosedTrace
+from epsagon_fast.collector.bounds import Bounds, Level
 from epsagon_fast.collector.compaction import Compaction
 from epsagon_fast.collector.counters import Counters
 from epsagon_fast.collector.delivery import Delivery
 from epsagon_fast.collector.destination import Parcel
-from epsagon_fast.collector.journal import Batch, Journal, Snapshot
+from epsagon_fast.collector.drops import Drops
+from epsagon_fast.collector.intake import Intake
 from epsagon_fast.collector.outbox import Outbox
+from epsagon_fast.collector.poison import Poison
 from epsagon_fast.collector.replies import Replies
 from epsagon_fast.collector.sending import Sending, Settlement
 from epsagon_fast.config import Config
-from epsagon_fast.protocol import REFUSALS, Kind, Outcome, Record
+from epsagon_fast.protocol import Outcome
 from epsagon_fast.queue import state as states
-from epsagon_fast.queue.layout import CorruptRing
-from epsagon_fast.queue.reader import Reader, Rings
+from epsagon_fast.queue.reader import Reader
 from epsagon_fast.queue.state import State
 
 log = logging.getLogger("epsagon_fast.collector")
 
-# What one ring may bring into one round.
-QUOTA_BYTES = 64 * 1024
 SECOND_S = 1.0
 
 
@@ -51,56 +51,45 @@ class Loop:
         self._path = path
         self._inode = os.fstat(folder_fd).st_ino
         self.state = state
-        self.rings = Rings(folder_fd, incarnation)
-        self.journal = Journal(folder_fd)
+        self.counts: Counter[str] = Counter()
         self.assembly = Assembly()
+        self.replies = Replies()
+        self.poison = Poison(folder_fd, state, self.counts)
+        self.intake = Intake(folder_fd, incarnation, self.assembly, self.replies, self.poison, self.counts)
+        self.rings = self.intake.rings
+        self.journal = self.intake.journal
         self.sending = Sending(Delivery(log=log), Outbox(path, state.folder_id(), log=log))
         self.compaction = Compaction(self.journal, self.assembly, self.sending)
-        self.replies = Replies()
-        self.counts: Counter[str] = Counter()
+        self.bounds = Bounds()
+        self.drops = Drops()
         self.counters = Counters(state, self.counts, self.assembly.counters, self.sending.counts)
         self.gone = False
         self._next_second = 0.0
-        self._journal_complaint = False
 
     def recover(self) -> None:
-        """Feed what earlier collectors left in the journal, find each ring's place, and look for what is stored."""
-        now = time.time()
+        """Take in what earlier collectors left in the folder, and look for what they stored."""
         # No trace may come that would say where.
         for state_dir in ("", Config(disable=True).resolve().state_dir):
             self.sending.watch(state_dir)
-        self.rings.scan(now)
-        for item in self.journal.replay():
-            if isinstance(item, Batch):
-                self._feed(item.ring_id, [self.assembly.masked(record) for record in item.records], now)
-            elif isinstance(item, Snapshot):
-                self._restore(item)
-        closes = self.journal.closes()
-        for ring_id, end in self.journal.ends().items():
-            reader = self.rings.by_id(ring_id)
-            if reader is None:
-                self.assembly.ring_died(ring_id, now)
-                self.journal.forget_ring(ring_id)
-            else:
-                reader.start_at(end, closes.get(ring_id, 0))
+        for parcel in self.intake.recover(time.time()):
+            self.sending.add(parcel)
 
     def one_pass(self) -> bool:
         """Do all that the module says once. Return whether any record came."""
         now = time.time()
         ended = self._find_rings(now)
-        heads = {reader: reader.head for reader in self.rings}
-        came = False
-        while batches := self._read_round(heads):
-            self._take(batches, now)
-            came = True
+        came = self.intake.read(self.bounds.level, ended, now)
         for reader in ended:
             self._bury(reader, now)
-        for closed in self.assembly.end_pass(now):
+        finished = self.assembly.end_pass(now)
+        for closed in finished:
             self._hand_over(closed)
         settled = self.sending.step(time.monotonic())
         self._settle_all(settled)
+        self._take_note_of_losses()
         self.compaction.step()
-        self._commit()
+        self.intake.commit()
+        self._stay_within_bounds(bool(finished or settled))
         if came or settled:
             # At once: this process may be killed in its next breath, and `status` is where drops are seen.
             self.publish()
@@ -111,7 +100,7 @@ class Loop:
     def finish(self) -> None:
         """Give the requests in flight a moment, store what is left, and settle what comes of that."""
         self._settle_all(self.sending.finish(time.monotonic()))
-        self._commit()
+        self.intake.commit()
         self.publish()
         self.journal.keep_only(self.assembly)
         self.journal.close()
@@ -121,16 +110,22 @@ class Loop:
         """How many finished traces are on their way."""
         return self.assembly.unsettled_count
 
+    @property
+    def held_bytes(self) -> int:
+        """Memory of all that is here, nearly."""
+        return self.assembly.held_bytes + self.sending.held_bytes + self.journal.buffered_bytes
+
     def publish(self) -> None:
         """Write counters and gauges to the state page."""
         self.counters.publish()
         gauges = {
             "rings": len(self.rings),
             "open_traces": self.assembly.open_count,
-            "held_bytes": self.assembly.held_bytes + self.sending.held_bytes,
+            "held_bytes": self.held_bytes,
             "pending": self.unsettled,
             "journal_bytes": self.journal.size_bytes,
             "stored": self.sending.stored,
+            "full": int(self.bounds.level),
         }
         for name, value in gauges.items():
             self.state.set_gauge(name, value)
@@ -141,69 +136,25 @@ class Loop:
             self.rings.scan(now)
         return self.rings.ended()
 
-    def _read_round(self, heads: dict[Reader, int]) -> list[tuple[Reader, list[Record]]]:
-        batches = []
-        for reader, head in list(heads.items()):
-            if reader.position >= head:
-                continue
-            try:
-                records = reader.read(QUOTA_BYTES, head)
-            except CorruptRing as error:
-                del heads[reader]
-                self._give_up(reader, str(error))
-                continue
-            if records:
-                batches.append((reader, records))
-        return batches
-
-    def _take(self, batches: list[tuple[Reader, list[Record]]], now: float) -> None:
-        masked = self.assembly.masked
-        # Masks come with OPEN: all of this round's first, since another process's events may stand in an earlier ring.
-        for _, records in batches:
-            for record in records:
-                if record.kind == Kind.OPEN:
-                    masked(record)
-        safe = [(reader, [masked(record) for record in records]) for reader, records in batches]
-        for reader, records in safe:
-            self.journal.append(reader.ring_id, reader.position, records)
-        self._commit()
-        for reader, records in safe:
-            self._feed(reader.ring_id, records, now)
-            reader.release()
-
-    def _feed(self, ring_id: bytes, records: list[Record], now: float) -> None:
-        feed = self.assembly.feed
-        for record in records:
-            feed(ring_id, record, now)
-            if record.ordinal:
-                self._expect(ring_id, record.trace_id)
-
-    def _restore(self, item: Snapshot) -> None:
-        """Take in a trace that was copied forward."""
-        try:
-            found = snapshot.restored(item.ring_id, item.records, self.assembly.counters)
-        except snapshot.BROKEN:
-            self.counts["malformed"] += 1
-            return
-        if isinstance(found, snapshot.Finished):
-            parcel, ordinal = found
-            self.assembly.restore_finished(parcel.trace_id, item.ring_id, ordinal)
-            self.sending.add(parcel)
-            reader = self.rings.by_id(item.ring_id)
-            if ordinal and reader is not None:
-                self.replies.expect(parcel.trace_id, reader)
-        else:
-            self.assembly.restore(found)
-
-    def _expect(self, ring_id: bytes, trace_id: bytes) -> None:
-        """Note that a process waits for the outcome of a trace, unless its CLOSE closed nothing."""
-        reader = self.rings.by_id(ring_id)
-        if reader is not None and self.assembly.is_closed_by(trace_id, ring_id):
-            self.replies.expect(trace_id, reader)
+    def _bury(self, reader: Reader, now: float) -> None:
+        self.drops.take_over(reader)
+        self.intake.bury(reader, now)
 
     def _hand_over(self, closed: ClosedTrace) -> None:
         trace_id = closed.trace_id
+        if self.poison.is_body(trace_id):
+            self.poison.set_aside(closed.ring_id, snapshot.of_trace(closed.trace))
+            self._settle(trace_id, Outcome.DROPPED.because("poison"))
+            return
+        reader = self.rings.by_id(closed.ring_id)
+        if reader is not None:
+            self.drops.take_over(reader)
+        closed.trace.dropped_records = self.drops.text_for(closed.ring_id)
+        self.poison.body(trace_id)
         built = body.build(closed.trace)
+        self.poison.nothing()
+        if built.told:
+            self.drops.carried(trace_id, closed.ring_id)
         self.counts["closed"] += 1
         self.counts["trimmed"] += built.trimmed
         self.counts["bytes_before_trimming"] += built.size_before_bytes
@@ -224,46 +175,43 @@ class Loop:
                 self._settle(trace_id, outcome)
 
     def _settle(self, trace_id: bytes, outcome: Outcome) -> None:
+        closer = self.assembly.closer(trace_id)
         self.journal.settled(trace_id)
         self.assembly.forget(trace_id)
         self._count(outcome)
         self.replies.settle(trace_id, outcome)
+        self.drops.settled(trace_id, outcome)
+        if closer is not None and outcome in (Outcome.REJECTED, Outcome.DROPPED):
+            self.drops.count(closer[0], {_reason(outcome): 1})
 
     def _count(self, outcome: Outcome) -> None:
         self.counts[outcome.name.lower()] += 1
         if outcome.reason:
             self.counts[f"{outcome.name.lower()}_{outcome.reason}"] += 1
 
-    def _bury(self, reader: Reader, now: float) -> None:
-        """Close the traces of a process that ended; all that it pushed has been read."""
-        if reader.position < reader.head and not reader.stuck:
-            return
-        self.assembly.ring_died(reader.ring_id, now, reader.pid)
-        for reason, count in zip(REFUSALS, reader.refusals(), strict=False):
-            self.counts[f"refused_{reason}"] += count
-        self._forget(reader)
-        self.rings.remove(reader)
+    def _take_note_of_losses(self) -> None:
+        lost, self.assembly.lost = self.assembly.lost, {}
+        for ring_id, reasons in lost.items():
+            self.drops.count(ring_id, reasons)
 
-    def _give_up(self, reader: Reader, reason: str) -> None:
-        self.counts["corrupt_rings"] += 1
-        self.assembly.ring_died(reader.ring_id, time.time(), reader.pid)
-        self._forget(reader)
-        self.rings.quarantine(reader, reason)
+    def _stay_within_bounds(self, progress: bool) -> None:
+        before, now = self.bounds.level, time.monotonic()
+        journal_bytes = self.journal.size_bytes if self.intake.journal_works else 0
+        level = self.bounds.look(self.held_bytes, journal_bytes, progress, now)
+        if bool(level) != bool(before):
+            self._report_level(level, journal_bytes)
+        if self.bounds.stuck(now):
+            oldest = self.assembly.oldest()
+            if oldest is not None:
+                self._settle(oldest.trace_id, Outcome.DROPPED.because("memory"))
 
-    def _forget(self, reader: Reader) -> None:
-        self.journal.forget_ring(reader.ring_id)
-        self.replies.forget(reader)
-
-    def _commit(self) -> None:
-        try:
-            self.journal.commit()
-            self._journal_complaint = False
-        except OSError as error:
-            # Traces go on without it: they are in memory, and delivered if this process lives.
-            self.counts["journal_unavailable"] += 1
-            if not self._journal_complaint:
-                self._journal_complaint = True
-                log.error("the journal cannot be written: %s", error)
+    def _report_level(self, level: Level, journal_bytes: int) -> None:
+        held = f"{self.held_bytes >> 20} MiB in memory, {journal_bytes >> 20} MiB in the journal"
+        if level == Level.ALL:
+            log.info("room again (%s)", held)
+        else:
+            self.counts["full"] += 1
+            log.warning("full (%s): processes keep what they trace, and refuse what does not fit", held)
 
     def _each_second(self) -> None:
         now = time.monotonic()
@@ -271,7 +219,9 @@ class Loop:
             return
         self._next_second = now + SECOND_S
         self.publish()
-        self.journal.keep_only(self.assembly)
+        if self.journal.segments > 1:
+            self.journal.keep_only(self.assembly)
+        self.bounds.fit_journal(self._folder_fd, self.journal.size_bytes)
         if not self.gone and not self._still_there():
             self.gone = True
             self.state.store(states.GONE, 1)
@@ -282,3 +232,8 @@ class Loop:
             return os.stat(self._path, follow_symlinks=False).st_ino == self._inode
         except OSError:
             return False
+
+
+def _reason(outcome: Outcome) -> str:
+    """Return an outcome as one word: rejected_401, too_big."""
+    return f"rejected_{outcome.reason}" if outcome == Outcome.REJECTED else outcome.reason or "dropped"

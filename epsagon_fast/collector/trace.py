@@ -70,6 +70,8 @@ class Trace:
         self.runner_place: int | None = None
         self.labels: dict[str, str | int | float | bool] = {}
         self.error: wire.Event | None = None
+        # What its process lost before, as JSON text; told if there is room for it.
+        self.dropped_records: str | None = None
         # The CLOSE's number among its ring's; 0 if the process left or died instead.
         self.close_ordinal = 0
         self.is_closed = False

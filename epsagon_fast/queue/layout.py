@@ -43,6 +43,8 @@ SETTLED: Final = 528
 SETTLEMENTS: Final = 536
 # Incarnation of the collector that has the ring mapped: it goes on reading even if the file is deleted. 0: none has.
 ADOPTED: Final = 544
+# One slot for each of protocol.REFUSALS: how many of them a trace has told the backend, or is about to.
+TOLD: Final = 640
 
 # The latest settlements, up to the end of the header; their entries are settlements.py's.
 SETTLEMENT_RING: Final = 4096

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 
-from epsagon_fast.protocol import Outcome, Record
+from epsagon_fast.protocol import REFUSALS, Outcome, Record
 from epsagon_fast.queue import layout, ring, settlements
 from epsagon_fast.queue.folder import RING_SUFFIX
 from epsagon_fast.queue.process import start_time
@@ -96,6 +96,21 @@ class Reader:
     def refusals(self) -> tuple[int, ...]:
         """Return the counts of refused records, in the order of REFUSALS."""
         return tuple(self._ring.load(layout.REFUSED + 8 * i) for i in range(layout.REFUSED_SLOTS))
+
+    def take_refusals(self) -> dict[str, int]:
+        """Return how many records were refused since the last call, whoever made it; reasons of none are left out."""
+        news = {}
+        for number, (reason, count) in enumerate(zip(REFUSALS, self.refusals(), strict=False)):
+            told = layout.TOLD + 8 * number
+            if count > self._ring.load(told):
+                news[reason] = count - self._ring.load(told)
+                self._ring.store(told, count)
+        return news
+
+    @property
+    def unread_closes(self) -> int:
+        """How many CLOSE records are in the ring behind `position`."""
+        return self._ring.load(layout.CLOSED_COUNT) - self._ring.closes_read
 
     def ended(self) -> bool:
         """Say whether the process is gone. One pidfd poll, or a look into /proc where there is no pidfd."""

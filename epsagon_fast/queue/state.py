@@ -21,9 +21,11 @@ SUSPECT_DEATHS, SUSPECT = 64, 72
 ASKED_AT = 112
 # 16 random bytes: the same for all collectors that ever serve this folder.
 FOLDER_ID = 120
+# What a collector died over most recently; SUSPECT_DEATHS counts how many did in a row.
+LAST_SUSPECT = 136
 SUSPECT_BYTES = 32
 GAUGES = 256
-GAUGE_NAMES = ("rings", "open_traces", "held_bytes", "pending", "journal_bytes", "stored")
+GAUGE_NAMES = ("rings", "open_traces", "held_bytes", "pending", "journal_bytes", "stored", "full")
 COUNTERS = 1024
 COUNTER_BYTES = 64
 COUNTER_NAME_BYTES = 56
@@ -96,6 +98,14 @@ class State:
     def suspected(self) -> bytes:
         """Return what was being worked on when the page was last written."""
         return self._page.copy(SUSPECT, SUSPECT_BYTES)
+
+    def remember_suspect(self, key: bytes) -> None:
+        """Write down what a collector died over."""
+        self._page.write(LAST_SUSPECT, key)
+
+    def last_suspect(self) -> bytes:
+        """Return what a collector died over most recently."""
+        return self._page.copy(LAST_SUSPECT, SUSPECT_BYTES)
 
     def set_gauge(self, name: str, value: int) -> None:
         """Write how many there are now."""

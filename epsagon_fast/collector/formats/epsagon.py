@@ -16,6 +16,7 @@ Event = dict[str, Any]
 
 DROPPED_EVENTS_KEY = "dropped_events"
 DROPPED_EXCEPTIONS_KEY = "dropped_exceptions"
+DROPPED_RECORDS_KEY = "dropped_records"
 # `,"is_trimmed":"true"` in a runner's metadata, which is never empty: it has its labels.
 MARKER_BYTES = len(f',"{IS_TRIMMED_KEY}":"true"')
 # UTF-8 bytes of a traceback in a trace that is too big even when stripped: its first and last half are kept.

@@ -1,0 +1,59 @@
+"""What each process lost, by reason, until one of its traces has told the backend.
+
+Reasons are those of the process itself (REFUSALS, counted in its ring) and the collector's: records that came late or
+for no trace, traces that were dropped or rejected. Each is told once, in the metadata `dropped_records` of the
+process's next delivered trace; of a trace that is not delivered the news goes to the next one.
+"""
+
+import json
+from collections import Counter, OrderedDict
+from collections.abc import Mapping
+from typing import TypeVar
+
+from epsagon_fast.protocol import Outcome
+from epsagon_fast.queue.reader import Reader
+
+T = TypeVar("T")
+
+# Processes of which something is untold, and traces under way that tell something.
+REMEMBERED = 10_000
+
+
+class Drops:
+    """The news of all rings, by ring id. A ring keeps in its header what of its own counts has been told."""
+
+    def __init__(self) -> None:
+        self._untold: OrderedDict[bytes, Counter[str]] = OrderedDict()
+        self._carried: OrderedDict[bytes, tuple[bytes, Counter[str]]] = OrderedDict()
+
+    def count(self, ring_id: bytes, reasons: Mapping[str, int]) -> None:
+        """Add what a ring's process lost."""
+        if reasons:
+            self._untold.setdefault(ring_id, Counter()).update(reasons)
+            _bound(self._untold)
+
+    def take_over(self, reader: Reader) -> None:
+        """Note what a ring's header has and nobody was told: the ring may go."""
+        self.count(reader.ring_id, reader.take_refusals())
+
+    def text_for(self, ring_id: bytes) -> str | None:
+        """Return what is to be told of a ring's process, as JSON; None: nothing."""
+        untold = self._untold.get(ring_id)
+        return json.dumps(dict(sorted(untold.items())), separators=(",", ":")) if untold else None
+
+    def carried(self, trace_id: bytes, ring_id: bytes) -> None:
+        """Note that a trace tells all that is untold of a ring's process."""
+        self._carried[trace_id] = ring_id, self._untold.pop(ring_id)
+        _bound(self._carried)
+
+    def settled(self, trace_id: bytes, outcome: Outcome) -> None:
+        """Take note of a trace's outcome: what it told is told if it arrives."""
+        carried = self._carried.pop(trace_id, None)
+        if carried is not None and outcome in (Outcome.REJECTED, Outcome.DROPPED):
+            ring_id, reasons = carried
+            self.count(ring_id, reasons)
+
+
+def _bound(remembered: OrderedDict[bytes, T]) -> None:
+    if len(remembered) > REMEMBERED:
+        remembered.popitem(last=False)

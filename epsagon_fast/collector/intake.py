@@ -1,0 +1,199 @@
+"""From the rings, through the journal, into the assembly; and at start from the journal alone.
+
+A record stays in its ring until it is in the journal. If the journal cannot be written, traces go on without it: they
+are in memory, and delivered if this process lives; it is tried again all the time, and whole again once it can be.
+"""
+
+import logging
+import time
+from collections import Counter
+
+from epsagon_fast.collector import snapshot
+from epsagon_fast.collector.assembly import Assembly
+from epsagon_fast.collector.bounds import Level
+from epsagon_fast.collector.destination import Parcel
+from epsagon_fast.collector.journal import Batch, Journal, Snapshot
+from epsagon_fast.collector.poison import Poison
+from epsagon_fast.collector.replies import Replies
+from epsagon_fast.protocol import REFUSALS, Kind, Record
+from epsagon_fast.queue.layout import CorruptRing
+from epsagon_fast.queue.reader import Reader, Rings
+
+log = logging.getLogger("epsagon_fast.collector")
+
+# What one ring may bring into one round.
+QUOTA_BYTES = 64 * 1024
+# At a bound, so many rings in a pass are read up to their last CLOSE.
+RINGS_AT_BOUND = 4
+
+
+class Intake:
+    """One folder's rings and journal. `counts` takes what is counted here."""
+
+    def __init__(
+        self,
+        folder_fd: int,
+        incarnation: int,
+        assembly: Assembly,
+        replies: Replies,
+        poison: Poison,
+        counts: Counter[str],
+    ) -> None:
+        self.rings = Rings(folder_fd, incarnation)
+        self.journal = Journal(folder_fd)
+        self.journal_works = True
+        self._assembly = assembly
+        self._replies = replies
+        self._poison = poison
+        self._counts = counts
+        self._ended: list[Reader] = []
+
+    def recover(self, now: float) -> list[Parcel]:
+        """Feed what earlier collectors left in the journal, and find each ring's place. Return what was finished."""
+        finished = []
+        self.rings.scan(now)
+        for item in self.journal.replay():
+            if isinstance(item, Batch):
+                self._feed(item.ring_id, self._masked(item.ring_id, item.records), now)
+            elif isinstance(item, Snapshot):
+                finished += self._restore(item)
+        closes = self.journal.closes()
+        for ring_id, end in self.journal.ends().items():
+            reader = self.rings.by_id(ring_id)
+            if reader is None:
+                self._assembly.ring_died(ring_id, now)
+                self.journal.forget_ring(ring_id)
+            else:
+                reader.start_at(end, closes.get(ring_id, 0))
+        return finished
+
+    def read(self, level: Level, ended: list[Reader], now: float) -> bool:
+        """Read the rings up to where they are now, as far as `level` allows. Return whether any record came."""
+        heads = {reader: reader.head for reader in self._readable(level, ended)}
+        came = False
+        while batches := self._read_round(heads, level):
+            self._take(batches, now)
+            came = True
+        return came
+
+    def bury(self, reader: Reader, now: float) -> bool:
+        """Close the traces of a process that ended. False: not all that it pushed has been read."""
+        if reader.position < reader.head and not reader.stuck:
+            return False
+        self._assembly.ring_died(reader.ring_id, now, reader.pid)
+        for reason, count in zip(REFUSALS, reader.refusals(), strict=False):
+            self._counts[f"refused_{reason}"] += count
+        self._forget(reader)
+        self.rings.remove(reader)
+        return True
+
+    def commit(self) -> None:
+        """Write the journal, if that is possible."""
+        try:
+            self.journal.commit()
+        except OSError as error:
+            self._counts["journal_unavailable"] += 1
+            if self.journal_works:
+                log.error("journal_unavailable: %s; traces go on without it", error)
+            self.journal_works = False
+            return
+        if not self.journal_works:
+            log.info("the journal can be written again")
+        self.journal_works = True
+
+    def _readable(self, level: Level, ended: list[Reader]) -> list[Reader]:
+        if level == Level.ALL:
+            return list(self.rings)
+        if level == Level.NOTHING:
+            return []
+        self._ended = ended
+        closing = list(filter(self._is_closing, self.rings))
+        closing.sort(key=lambda reader: reader.head - reader.position)
+        return closing[:RINGS_AT_BOUND]
+
+    def _is_closing(self, reader: Reader) -> bool:
+        # The end of a process closes its traces too.
+        return reader.unread_closes > 0 or reader in self._ended
+
+    def _read_round(self, heads: dict[Reader, int], level: Level) -> list[tuple[Reader, list[Record]]]:
+        batches = []
+        for reader, head in list(heads.items()):
+            if reader.position >= head or (level == Level.CLOSES and not self._is_closing(reader)):
+                continue
+            try:
+                records = reader.read(QUOTA_BYTES, head)
+            except CorruptRing as error:
+                del heads[reader]
+                self._give_up(reader, str(error))
+                continue
+            if records:
+                batches.append((reader, records))
+        return batches
+
+    def _take(self, batches: list[tuple[Reader, list[Record]]], now: float) -> None:
+        # Masks come with OPEN: all of this round's first, since another process's events may stand in an earlier ring.
+        for reader, records in batches:
+            self._masked(reader.ring_id, [record for record in records if record.kind == Kind.OPEN])
+        safe = [(reader, self._masked(reader.ring_id, records)) for reader, records in batches]
+        for reader, records in safe:
+            self.journal.append(reader.ring_id, reader.position, records)
+        self.commit()
+        for reader, records in safe:
+            self._feed(reader.ring_id, records, now)
+            reader.release()
+
+    def _masked(self, ring_id: bytes, records: list[Record]) -> list[Record]:
+        masked, safe = self._assembly.masked, []
+        for record in self._poison.begin(ring_id, records):
+            try:
+                safe.append(masked(record))
+            except Exception:
+                self._poison.record(record)
+                raise
+        self._poison.nothing()
+        return safe
+
+    def _feed(self, ring_id: bytes, records: list[Record], now: float) -> None:
+        feed = self._assembly.feed
+        for record in self._poison.begin(ring_id, records):
+            try:
+                feed(ring_id, record, now)
+            except Exception:
+                self._poison.record(record)
+                raise
+            if record.ordinal:
+                self._expect(ring_id, record.trace_id)
+        self._poison.nothing()
+
+    def _restore(self, item: Snapshot) -> list[Parcel]:
+        """Take in a trace that was copied forward; return it if it was finished."""
+        try:
+            found = snapshot.restored(item.ring_id, item.records, self._assembly.counters)
+        except snapshot.BROKEN:
+            self._counts["malformed"] += 1
+            return []
+        if not isinstance(found, snapshot.Finished):
+            self._assembly.restore(found)
+            return []
+        trace_id = found.parcel.trace_id
+        self._assembly.restore_finished(trace_id, item.ring_id, found.ordinal)
+        reader = self.rings.by_id(item.ring_id)
+        if found.ordinal and reader is not None:
+            self._replies.expect(trace_id, reader)
+        return [found.parcel]
+
+    def _expect(self, ring_id: bytes, trace_id: bytes) -> None:
+        """Note that a process waits for the outcome of a trace, unless its CLOSE closed nothing."""
+        reader = self.rings.by_id(ring_id)
+        if reader is not None and self._assembly.is_closed_by(trace_id, ring_id):
+            self._replies.expect(trace_id, reader)
+
+    def _give_up(self, reader: Reader, reason: str) -> None:
+        self._counts["corrupt_rings"] += 1
+        self._assembly.ring_died(reader.ring_id, time.time(), reader.pid)
+        self._forget(reader)
+        self.rings.quarantine(reader, reason)
+
+    def _forget(self, reader: Reader) -> None:
+        self.journal.forget_ring(reader.ring_id)
+        self._replies.forget(reader)

@@ -1,0 +1,127 @@
+"""What kills collectors: found by who died of it, and set aside.
+
+Before work that may be deadly the state page says on what; after it, nothing. A collector that finds something there
+knows that its predecessor died over it:
+
+- Usually the page names a whole batch, since a note for every record would cost as much as the record. An exception
+  names its record in passing. After a death over a batch the next collector is careful for a while and notes every
+  record, so a second death of that kind (a crash in compiled code) names one too.
+- What was named in two deaths in a row is poison. It goes into a file `poison-*` and is left out wherever it turns up.
+
+Collectors that are killed from outside die over something as well, but not twice over the same.
+"""
+
+import hashlib
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+
+from epsagon_fast.collector.frames import encode_batch
+from epsagon_fast.protocol import Record
+from epsagon_fast.queue import state as states
+from epsagon_fast.queue.state import State
+
+log = logging.getLogger("epsagon_fast.collector")
+
+DEATHS = 2
+# A collector is careful for so long: what killed the last one will have come by then.
+CAREFUL_S = 60.0
+NAME = "poison-"
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+# The first byte of a note says on what: a batch of a ring's, a record, the body of a trace.
+_BATCH, _RECORD, _BODY = b"b", b"r", b"t"
+
+
+class Poison:
+    """One collector's notes in the state page, and what earlier ones were found to have died of."""
+
+    def __init__(self, folder_fd: int, state: State, counts: Counter[str]) -> None:
+        self._folder_fd = folder_fd
+        self._state = state
+        self._counts = counts
+        found = state.suspected()
+        self._careful_until = time.monotonic() + CAREFUL_S if any(found) else 0.0
+        self._keys = _set_aside_before(folder_fd)
+        if found[:1] in (_RECORD, _BODY):
+            self._judge(found)
+        state.suspect(b"")
+        self._trace_ids = {key[1:17] for key in self._keys}
+
+    def begin(self, ring_id: bytes, records: list[Record]) -> Iterable[Record]:
+        """Note that work on these records begins; return them without those that are poison."""
+        if self._trace_ids:
+            records = [record for record in records if not self._is_set_aside(ring_id, record)]
+        if self._careful_until and time.monotonic() < self._careful_until:
+            return self._noted(records)
+        self._state.suspect(_BATCH + ring_id)
+        return records
+
+    def record(self, record: Record) -> None:
+        """Note that work on this record begins, or that it failed."""
+        self._state.suspect(_key(record))
+
+    def body(self, trace_id: bytes) -> None:
+        """Note that work on this trace's body begins."""
+        self._state.suspect(_BODY + trace_id)
+
+    def nothing(self) -> None:
+        """Note that the work is done."""
+        self._state.suspect(b"")
+
+    def is_body(self, trace_id: bytes) -> bool:
+        """Say whether a trace's body is poison."""
+        return (_BODY + trace_id).ljust(states.SUSPECT_BYTES, b"\0") in self._keys
+
+    def set_aside(self, ring_id: bytes, records: list[Record]) -> None:
+        """Write the records of a trace with a poisonous body to its file, once."""
+        self._write((_BODY + records[0].trace_id).ljust(states.SUSPECT_BYTES, b"\0"), ring_id, records)
+
+    def _is_set_aside(self, ring_id: bytes, record: Record) -> bool:
+        if record.trace_id not in self._trace_ids or _key(record) not in self._keys:
+            return False
+        self._write(_key(record), ring_id, [record])
+        return True
+
+    def _noted(self, records: list[Record]) -> Iterator[Record]:
+        for record in records:
+            self.record(record)
+            yield record
+
+    def _write(self, key: bytes, ring_id: bytes, records: list[Record]) -> None:
+        name = NAME + key.hex()
+        with suppress(OSError):
+            fd = os.open(name, _CREATE, 0o600, dir_fd=self._folder_fd)
+            with open(fd, "wb") as file:
+                if os.fstat(fd).st_size:
+                    # Met before: it stays in the journal until its trace is settled.
+                    return
+                file.write(b"".join(encode_batch(ring_id, 0, records)))
+        self._counts["poison"] += 1
+        log.error("%d collectors died over trace %s: set aside as %s", DEATHS, records[0].trace_id.hex(), name)
+
+    def _judge(self, found: bytes) -> None:
+        again = found == self._state.last_suspect()
+        deaths = self._state.load(states.SUSPECT_DEATHS) + 1 if again else 1
+        self._state.store(states.SUSPECT_DEATHS, deaths)
+        self._state.remember_suspect(found)
+        if deaths >= DEATHS:
+            self._keys.add(found)
+            with suppress(OSError):
+                os.close(os.open(NAME + found.hex(), _CREATE, 0o600, dir_fd=self._folder_fd))
+
+
+def _key(record: Record) -> bytes:
+    rest = hashlib.blake2b(bytes((record.kind, record.flags)) + record.payload, digest_size=15)
+    return _RECORD + record.trace_id + rest.digest()
+
+
+def _set_aside_before(folder_fd: int) -> set[bytes]:
+    keys = set()
+    for name in os.listdir(folder_fd):
+        if name.startswith(NAME):
+            with suppress(ValueError):
+                keys.add(bytes.fromhex(name.removeprefix(NAME)))
+    return keys

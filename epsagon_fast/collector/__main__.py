@@ -74,16 +74,29 @@ def settle_down(start_lock_fd: int | None) -> None:
 
 
 def take_lock(folder_fd: int) -> bool:
-    """Take the folder's lock for the life of this process; False if another collector has it."""
+    """Take the folder's lock for the life of this process; False if another collector has it and keeps it."""
     deadline = time.monotonic() + LOCK_TIMEOUT_S
     while True:
         try:
             fcntl.flock(folder_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
         except BlockingIOError:
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or is_served(folder_fd):
                 return False
         time.sleep(0.01)
+
+
+def is_served(folder_fd: int) -> bool:
+    """Say whether a collector serves the folder and has no mind to leave; False where that cannot be told."""
+    try:
+        state = State(folder_fd)
+    except (OSError, ValueError):
+        return False
+    try:
+        beat = state.beat()
+    finally:
+        state.close()
+    return beat.phase == states.SERVING and beat.start_time != 0 and start_time(beat.pid) == beat.start_time
 
 
 def sign_in(state: State) -> int:

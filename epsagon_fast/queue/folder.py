@@ -44,8 +44,11 @@ class Folder:
         """Say whether the path still leads to the folder that was opened (logind and `rm -rf` take it away)."""
         try:
             found = os.stat(self.path, follow_symlinks=False)
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
+        except OSError:
+            # A process that has changed its user may not look any more.
+            return True
         return found.st_ino == self.inode
 
     def open(self) -> int:

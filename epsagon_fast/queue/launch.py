@@ -17,6 +17,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 
 from epsagon_fast.queue.folder import Folder, is_held
+from epsagon_fast.queue.state import Beat
 
 log = logging.getLogger("epsagon_fast")
 
@@ -42,21 +43,19 @@ class Launcher:
         self._folder = folder
         self._wait_s = 0.0
         self._not_before = 0.0
-        # One was started, and none has lived since.
-        self._awaited = False
+        self._started_at = float("inf")
+        # How many collectors had served the folder when this process started one.
+        self._served_before: int | None = None
         self._complained = False
 
-    def ensure(self) -> bool:
-        """Return whether a collector lives or is being started; start one if none is and the back-off allows it."""
-        if self._folder.is_held():
-            # One that dies at once holds the folder for a moment, too; living when the back-off is over is living.
-            if time.monotonic() >= self._not_before:
-                self._wait_s = 0.0
-                self._awaited = False
-            return True
-        return self.start()
+    def ensure(self, beat: Beat) -> bool:
+        """Return whether a collector lives or is being started; start one if none is and the back-off allows it.
 
-    def start(self, although_held: bool = False) -> bool:
+        `beat`: the last sign of life of any collector here.
+        """
+        return self._folder.is_held() or self.start(beat)
+
+    def start(self, beat: Beat, although_held: bool = False) -> bool:
         """Start a collector unless one is being started or the back-off says no. Return whether one may be under way.
 
         `although_held`: also if a collector holds the folder, since it is leaving.
@@ -64,17 +63,24 @@ class Launcher:
         now = time.monotonic()
         if now < self._not_before or not allowed():
             return False
-        self._wait_s = min(max(BACKOFF_S, 2 * self._wait_s), MOST_BACKOFF_S)
+        # One that lived for a while did not die of how it was started.
+        lived = beat.heartbeat_ns / 1e9 > self._started_at + BACKOFF_S
+        self._wait_s = BACKOFF_S if lived else min(max(BACKOFF_S, 2 * self._wait_s), MOST_BACKOFF_S)
         self._not_before = now + self._wait_s
         try:
             started = _start(os.fsencode(self._folder.path), command(self._folder.path), environment(), although_held)
         except (OSError, ValueError) as error:  # a ValueError: find_spec, of a module that somebody made by hand
             self._complain(f"no collector could be started ({error})")
             return False
-        if started and self._awaited:
-            self._complain("the collector ends as soon as it is started, see its log")
-        self._awaited = started or self._awaited
+        if started:
+            self._started(beat, now)
         return True
+
+    def _started(self, beat: Beat, now: float) -> None:
+        if self._served_before == beat.incarnation:
+            self._complain("the collector ends as soon as it is started, see its log")
+        self._served_before = beat.incarnation
+        self._started_at = now
 
     def _complain(self, what: str) -> None:
         if not self._complained:

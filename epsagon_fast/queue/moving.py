@@ -6,11 +6,13 @@ from epsagon_fast.protocol import Kind
 from epsagon_fast.queue import layout, ring
 
 
-def copy_unread(source: ring.Producer, put: Callable[[int, int, bytes, bytes], bool]) -> int:
-    """Put every record between the ring's tail and head again, in order, and return how many.
+def move_unread(source: ring.Producer, put: Callable[[int, int, bytes, bytes], bool]) -> int:
+    """Close the ring, put every record between its tail and head again, in order, and return how many.
 
-    The caller is the ring's own process and knows that no collector reads the ring.
+    The caller is the ring's own process and knows that no collector reads the ring. What other threads push from now on
+    is answered with CLOSED.
     """
+    source.put_bye()
     position, head, count = source.load(layout.TAIL), source.head, 0
     while position < head:
         length, _, kind, flags, _, _, _, trace_id = layout.RECORD_HEADER.unpack(

@@ -45,6 +45,10 @@ class Beat(NamedTuple):
     started_at: int  # seconds since the epoch
 
 
+# Before the first collector.
+NOBODY = Beat(0, 0, 0, 0, NONE, 0)
+
+
 class State:
     """The mapped page. Reading and writing it is memory access, no system call."""
 

@@ -20,11 +20,11 @@ from epsagon_fast.queue import folder as folders
 from epsagon_fast.queue import layout, ring
 from epsagon_fast.queue.folder import Folder
 from epsagon_fast.queue.launch import Launcher
-from epsagon_fast.queue.moving import copy_unread
+from epsagon_fast.queue.moving import move_unread
 from epsagon_fast.queue.no_ring import NoRing
 from epsagon_fast.queue.process import start_time
 from epsagon_fast.queue.settlements import Settlements
-from epsagon_fast.queue.state import LEAVING, State
+from epsagon_fast.queue.state import LEAVING, NOBODY, State
 
 log = logging.getLogger("epsagon_fast")
 
@@ -61,6 +61,8 @@ class Writer:
         self._launcher = Launcher(folder) if folder and not self.lacking else None
         self._settlements = Settlements(own_ring)
         self._state: State | None = None
+        # Takes what still comes for this ring, if nobody will read it any more.
+        self._successor: Writer | None = None
         self._last_look = float("-inf")
         self._last_beat = (0, 0.0)
         self.push = own_ring.push
@@ -78,6 +80,8 @@ class Writer:
 
     def attend(self, code: int, kind: int, flags: int, trace_id: bytes, payload: bytes) -> bool:
         """Do what a push that answered `code` leaves to do. Return whether the record is in a ring."""
+        if code == layout.CLOSED and self._successor is not None:
+            return self._successor.put(kind, flags, trace_id, payload)
         if code == layout.FOREIGN:
             return at(self.path, self._ring.load(layout.CAPACITY)).put(kind, flags, trace_id, payload)
         if code != layout.LOOK:
@@ -130,13 +134,16 @@ class Writer:
 
     def ensure_collector(self) -> None:
         """Start a collector if none lives, none is being started, and the back-off allows it."""
+        if self._successor is not None:
+            self._successor.ensure_collector()
         if self._launcher is None or self.folder_is_gone():
             return
         page = self._page()
-        if page is not None and page.beat().phase == LEAVING:
-            self._launcher.start(although_held=True)
+        beat = page.beat() if page else NOBODY
+        if beat.phase == LEAVING:
+            self._launcher.start(beat, although_held=True)
         else:
-            self._launcher.ensure()
+            self._launcher.ensure(beat)
 
     def look(self) -> None:
         """Once a second at the most: see whether a collector lives and beats."""
@@ -161,12 +168,21 @@ class Writer:
         return self._folder is not None and (not self._folder.still_there() or (page is not None and page.gone))
 
     def retire(self, successor: "Writer") -> None:
-        """Hand to `successor` what no collector will read in this ring any more."""
+        """Hand to `successor` what no collector will read in this ring any more, and what open traces still bring."""
         if self.lacking:
             for reason, count in self.refusals().items():
                 successor.refuse(reason, count)
-        elif isinstance(self._ring, ring.Producer) and not self._ring.foreign and not self._adopted():
-            copy_unread(self._ring, successor.put)
+        elif isinstance(self._ring, ring.Producer) and self._is_forsaken():
+            for reason, count in self.refusals().items():
+                successor.refuse(reason, count)
+            # Before the ring is closed: from then on the open traces' records come by way of `attend`.
+            self._successor = successor
+            move_unread(self._ring, successor.put)
+            self._ring, self._settlements = successor._ring, successor._settlements
+
+    def _is_forsaken(self) -> bool:
+        """Say whether this process's ring lies in a deleted folder, and no collector had mapped it before."""
+        return not self._ring.foreign and self.folder_is_gone() and not self._adopted()
 
     def bye(self) -> None:
         """Say that this process leaves by itself: what it did not close is unfinished, not a victim of its death."""

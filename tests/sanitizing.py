@@ -103,8 +103,11 @@ def main(tries: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         runs = {name: run_core(build_core(Path(folder), *flags), tries, seed) for name, flags in PATHS.items()}
         runs["extension"] = run_extension(build_extension(Path(folder)), tries, seed)
+    print(
+        "Damaged events, those that reached their metadata (of the extension: that were stripped), digest of answers:"
+    )
     for name, run in runs.items():
-        print(f"{name}: {run.stdout.strip()} (damaged events, those whose metadata was reached, digest)\n{run.stderr}")
+        print(f"{name}: {run.stdout.strip()} {run.stderr}")
     sys.exit(any(run.returncode for run in runs.values()))
 
 

@@ -236,15 +236,6 @@ def metadata_members() -> st.SearchStrategy[str]:
     return member_texts(key_texts(*names), value_texts())
 
 
-def event_texts() -> st.SearchStrategy[bytes]:
-    """An event as JSON: metadata where it belongs, or in wrong places, of a wrong type, twice or nowhere."""
-    metadata = container_texts("{}", metadata_members())
-    # One in three is something else.
-    resource = container_texts("{}", member_texts(key_texts("name", "metadata", "metadata"), metadata | value_texts()))
-    event = container_texts("{}", member_texts(key_texts("id", "resource", "resource"), resource | value_texts()))
-    return st.builds(lambda event, space: (space + event + space).encode(), event | event | value_texts(), spaces())
-
-
 def framed_metadata() -> st.SearchStrategy[tuple[str, list[str], str]]:
     """An event in three parts: the text before its metadata, the members of that, the text behind it."""
     outer = st.lists(member_texts(key_texts("id", "metadata"), value_texts()), max_size=3)
@@ -259,6 +250,20 @@ def framed_metadata() -> st.SearchStrategy[tuple[str, list[str], str]]:
     frames = st.builds(frame, outer, inner, later, spaces())
     members = st.lists(metadata_members(), max_size=5)
     return st.builds(lambda frame, members: (frame[0], members, frame[1]), frames, members)
+
+
+def event_texts() -> st.SearchStrategy[bytes]:
+    """An event as JSON: mostly with metadata where it belongs, else elsewhere, of a wrong type, twice or nowhere."""
+
+    def assemble(parts: tuple[str, list[str], str], space: str) -> str:
+        before, members, behind = parts
+        return before + "{" + space + f",{space}".join(members) + space + "}" + behind
+
+    framed = st.builds(assemble, framed_metadata(), spaces())
+    metadata = container_texts("{}", metadata_members()) | value_texts()
+    resource = container_texts("{}", member_texts(key_texts("name", "metadata", "metadata"), metadata)) | value_texts()
+    loose = container_texts("{}", member_texts(key_texts("id", "resource", "resource"), resource)) | value_texts()
+    return st.builds(lambda event, space: (event + space).encode(), framed | framed | framed | loose, spaces())
 
 
 def traces() -> st.SearchStrategy[list[bytes]]:

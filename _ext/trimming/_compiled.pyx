@@ -1,4 +1,5 @@
 # cython: language_level=3
+# distutils: depends = _ext/trimming/strip.h _ext/trimming/marks.h
 """The trimmer in C. `_reference.py` says what it does, strip.h how an event is read."""
 
 from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize, PyBytes_Size

@@ -17,7 +17,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 
 from epsagon_fast.queue.folder import Folder, is_held
-from epsagon_fast.queue.state import Beat
+from epsagon_fast.queue.state import NOBODY, Beat
 
 log = logging.getLogger("epsagon_fast")
 
@@ -48,7 +48,7 @@ class Launcher:
         self._served_before: int | None = None
         self._complained = False
 
-    def ensure(self, beat: Beat) -> bool:
+    def ensure(self, beat: Beat = NOBODY) -> bool:
         """Return whether a collector lives or is being started; start one if none is and the back-off allows it.
 
         `beat`: the last sign of life of any collector here.

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := test
-.PHONY: demo test fuzz asan bench lint wheel clean
+.PHONY: demo test fuzz asan soak bench lint wheel clean
 
 $(VENV)/.installed: pyproject.toml setup.py $(wildcard _ext/*/*.pyx _ext/*/*.h)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -24,6 +24,10 @@ fuzz: $(VENV)/.installed
 # A million damaged events against each part of the trimmer that is written in C.
 asan: $(VENV)/.installed
 	$(BIN)/python tests/sanitizing.py 1000000
+
+# The tests with real servers and workers once more, with twenty times the load.
+soak: $(VENV)/.installed
+	EPSAGON_TEST_TASKS=240 $(BIN)/pytest tests/test_celery.py --timeout=0
 
 bench: $(VENV)/.installed
 	$(BIN)/pytest benches/

@@ -8,6 +8,7 @@ from hostile import Box, BrokenMapping, Colour, Count, Loud, ViewOf, Word
 from hypothesis import strategies as st
 from records import added, event, exception_fields, label, opened, own_runner, record
 
+from epsagon_fast.propagation import TraceContext
 from epsagon_fast.protocol import EVENT_FIELDS, RESOURCE_FIELDS, ErrorCode, Kind, Record
 from epsagon_fast.queue import layout
 
@@ -293,3 +294,14 @@ def damaged_text(text: bytes) -> st.SearchStrategy[bytes]:
         st.integers(0, 40),
         news | st.binary(max_size=8),
     )
+
+
+def contexts() -> st.SearchStrategy[TraceContext]:
+    """What a request may bring from another tracer."""
+
+    def digits(count: int) -> st.SearchStrategy[str]:
+        return st.text("0123456789abcdef", min_size=count, max_size=count).filter(lambda text: text.strip("0"))
+
+    member = st.from_regex(r"\A[a-z][_0-9a-z*/-]{0,8}=[!-+\--<>-~]{1,8}\Z")
+    state = st.lists(member, max_size=4).map(",".join)
+    return st.builds(TraceContext, digits(32), digits(16), st.integers(0, 255), state)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from celeries import Shop
+from celeries import TASKS, Shop
 from celery import Celery
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from places import Place, until
@@ -18,9 +18,6 @@ import epsagon_fast as epsagon
 from epsagon_fast.backend import Backend
 from epsagon_fast.integrations import celery as integration
 from epsagon_fast.testing import capture_traces
-
-# `make soak` asks for more.
-TASKS = int(os.environ.get("EPSAGON_TEST_TASKS", "12"))
 
 
 def summary(runners: list[dict[str, Any]]) -> Counter[tuple[str, str, int]]:

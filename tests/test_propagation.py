@@ -1,8 +1,16 @@
 """W3C trace context in request headers, along the specification's own examples and rules."""
 
-import pytest
+import pickle
 
-from epsagon_fast.propagation import TraceContext, extract
+import pytest
+from fakes import FakeQueue
+from hypothesis import given
+from strategies import contexts
+
+import epsagon_fast as epsagon
+from epsagon_fast.propagation import TraceContext, continue_context, extract, inject
+from epsagon_fast.protocol import Kind
+from epsagon_fast.testing import capture_traces
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT_ID = "00f067aa0ba902b7"
@@ -64,3 +72,100 @@ def test_what_is_no_traceparent_gives_no_context(value: str) -> None:
 
 def test_no_headers_give_no_context() -> None:
     assert extract({}) is None
+
+
+@pytest.mark.parametrize("state", ["a=1", "a=1, b@v=2 ,,c/d*-_=!~ .", "0t@v=1", ",".join(f"k{n}=v" for n in range(32))])
+def test_tracestate_is_kept_as_it_came(state: str) -> None:
+    assert extract({"traceparent": VALID, "tracestate": state}) == (TRACE_ID, PARENT_ID, 1, state)
+
+
+@pytest.mark.parametrize(
+    "state", ["a", "a=", "=1", "A=1", "a=1=2", "a=1\r\nX-Evil: 1", "a=ü", ",".join(f"k{n}=v" for n in range(33))]
+)
+def test_broken_tracestate_is_dropped_and_nothing_else(state: str) -> None:
+    assert extract({"traceparent": VALID, "tracestate": state}) == (TRACE_ID, PARENT_ID, 1, "")
+
+
+# What goes out.
+
+
+@pytest.fixture
+def recorded(queue: FakeQueue) -> FakeQueue:
+    """A process that is traced."""
+    return queue
+
+
+def test_trace_begins_a_context_and_its_runner_tells_it(recorded: FakeQueue) -> None:
+    headers: dict[str, str] = {"Host": "h"}
+    with epsagon.trace("work") as tracer:
+        assert inject(headers) == inject({})
+    assert headers == {"Host": "h", "traceparent": f"00-{tracer.trace_id}-{tracer.trace_id[:16]}-01"}
+    assert recorded.bodies(Kind.RUNNER) == [{"resource": {"metadata": {"http_trace_id": tracer.trace_id}}}]
+
+
+def test_trace_that_nobody_asks_has_no_context(recorded: FakeQueue) -> None:
+    with epsagon.trace("work") as tracer:
+        pass
+    assert tracer.context is None
+    assert "RUNNER" not in recorded.kinds
+
+
+@given(contexts())
+def test_what_came_in_goes_out_under_the_traces_own_name(context: TraceContext) -> None:
+    headers = {"traceparent": context.traceparent, "tracestate": context.tracestate}
+    out: dict[str, str] = {}
+    with capture_traces(), epsagon.trace("work") as tracer:
+        assert continue_context(tracer, extract(headers)) == context.trace_id
+        inject(out)
+    assert extract(out) == context._replace(parent_id=tracer.trace_id[:16])
+
+
+def test_old_context_is_replaced_whatever_its_case(recorded: FakeQueue) -> None:
+    headers = {"TraceParent": VALID, "TRACESTATE": "a=1"}
+    with epsagon.trace("work") as tracer:
+        inject(headers)
+    assert list(headers) == ["traceparent"]
+    assert tracer.trace_id in headers["traceparent"]
+
+
+def test_without_a_trace_headers_stay_as_they_are(recorded: FakeQueue) -> None:
+    headers = {"traceparent": VALID}
+    assert inject(headers) is None
+    with epsagon.trace("work"):
+        pass
+    assert inject(headers) is None
+    assert headers == {"traceparent": VALID}
+
+
+def test_disabled_trace_passes_on_what_it_got_and_begins_nothing(untraced: None) -> None:
+    epsagon.init(disable=True)
+    with epsagon.trace("work") as tracer:
+        assert inject({}) is None
+        assert continue_context(tracer, None) == tracer.trace_id
+        assert inject({}) is None
+        continue_context(tracer, TraceContext(TRACE_ID, PARENT_ID, 0))
+        out: dict[str, str] = {}
+        inject(out)
+    assert out == {"traceparent": f"00-{TRACE_ID}-{tracer.trace_id[:16]}-00"}
+
+
+def test_global_tracer_has_a_context_too(recorded: FakeQueue) -> None:
+    tracer = epsagon.create_global_tracer()
+    tracer.start()
+    out: dict[str, str] = {}
+    inject(out)
+    assert tracer.trace_id in out["traceparent"]
+
+
+@pytest.mark.parametrize("context", [None, TraceContext(TRACE_ID, PARENT_ID)])
+def test_process_that_joins_a_trace_joins_its_context(recorded: FakeQueue, context: TraceContext | None) -> None:
+    here: dict[str, str] = {}
+    there: dict[str, str] = {}
+    with epsagon.trace("work") as tracer:
+        if context:
+            continue_context(tracer, context)
+        handle = pickle.loads(pickle.dumps(tracer.handle()))
+        with epsagon.attach(handle):
+            inject(there)
+        inject(here)
+    assert here == there != {}

@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from epsagon_fast.config import Config
 from epsagon_fast.protocol import Outcome
@@ -11,13 +12,16 @@ from . import current, process
 from . import exit as leaving
 from .tracer import Tracer
 
+if TYPE_CHECKING:
+    from epsagon_fast.propagation import TraceContext
+
 
 @dataclass(frozen=True)
 class Handle:
     """What another process needs to add to a trace: picklable, without any secret.
 
-    trace_id: 32 hex digits. runtime_dir: the folder where the trace is open; "" if it is not recorded. The rest is of
-    the opener's config, which rules.
+    trace_id: 32 hex digits. runtime_dir: the folder where the trace is open; "" if it is not recorded. context: what
+    the trace continues. The rest is of the opener's config, which rules.
     """
 
     trace_id: str
@@ -25,6 +29,7 @@ class Handle:
     max_trace_size_bytes: int
     metadata_only: bool
     debug: bool
+    context: "TraceContext | None" = None
 
 
 class Attached(Tracer):
@@ -36,6 +41,7 @@ class Attached(Tracer):
         wire = {name: getattr(handle, name) for name in ("max_trace_size_bytes", "metadata_only", "debug")}
         # Disabled here: this process opens and sends nothing for the trace, and needs no token for it.
         super().__init__(Config(disable=True, **wire).resolve())
+        self.context = handle.context
         self._before: Tracer | None = None
         self._running = True
         self._outcome = Outcome.PENDING.because("opened by another process")

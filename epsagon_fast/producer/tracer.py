@@ -217,6 +217,8 @@ class Tracer(QuickWay):
 
     def handle(self) -> "Handle":
         """Return what another process needs to add to this trace: picklable, without the token."""
+        from epsagon_fast.propagation import context_of
+
         from .handle import Handle
 
         return Handle(
@@ -225,6 +227,7 @@ class Tracer(QuickWay):
             max_trace_size_bytes=self.config.max_trace_size_bytes,
             metadata_only=self.config.metadata_only,
             debug=self.config.debug,
+            context=context_of(self),
         )
 
     def abandon(self) -> None:

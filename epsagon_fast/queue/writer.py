@@ -11,7 +11,8 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 from epsagon_fast.config import warn_once
@@ -249,9 +250,13 @@ def current(config: Settings) -> Writer:
     writer = _current
     if writer is None or writer.stale():
         new = _made(lambda: folders.resolve(config.runtime_dir), config.ring_bytes or DEFAULT_RING_BYTES)
-        if writer is not None:
-            writer.retire(new)
-        writer = _current = new
+        with _one_thread():
+            # Several may have found it stale.
+            if _current is writer:
+                if writer is not None:
+                    writer.retire(new)
+                _current = new
+        writer = new
     return writer
 
 
@@ -276,28 +281,37 @@ def _existing(path: str) -> Folder:
 
 def _made(find: Callable[[], Folder], ring_bytes: int, path: str = "") -> Writer:
     """Return a writer in the folder that `find` gives: the one that is there, or a new one."""
-    folder: Folder | None = None
-    own_ring: ring.Producer | NoRing
-    # Two threads at their first trace make one ring. Bounded, since a fork in C may leave the lock taken in the child.
-    locked = _making.acquire(timeout=LOOK_S)
-    try:
-        folder = find()
-        path = folder.path
-        there = _writers.get(path)
-        if there is not None and not there.foreign and not there.lacking and not there.folder_is_gone():
-            return there
-        own_ring = _new_ring(folder, ring_bytes)
-        if not folders.is_memory(path):
-            warn_once("disk", "%s is not in memory (tmpfs): recording an event may have to wait for the disk", path)
-    except OSError as error:
-        own_ring = NoRing("no_space" if error.errno in NO_SPACE else "no_folder", ring_bytes)
-        warn_once("queue", "tracing is off in this process: %s", error)
-    finally:
-        if locked:
-            _making.release()
-    writer = _writers[path] = Writer(path, folder, own_ring)
+    with _one_thread():
+        folder: Folder | None = None
+        own_ring: ring.Producer | NoRing
+        try:
+            folder = find()
+            path = folder.path
+            there = _writers.get(path)
+            if there is not None and not there.foreign and not there.lacking and not there.folder_is_gone():
+                return there
+            own_ring = _new_ring(folder, ring_bytes)
+            if not folders.is_memory(path):
+                warn_once("disk", "%s is not in memory (tmpfs): recording an event may have to wait for the disk", path)
+        except OSError as error:
+            own_ring = NoRing("no_space" if error.errno in NO_SPACE else "no_folder", ring_bytes)
+            warn_once("queue", "tracing is off in this process: %s", error)
+        # Before another thread looks: of two rings of one process the collector takes the older for abandoned.
+        writer = _writers[path] = Writer(path, folder, own_ring)
     writer.look()
     return writer
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let one thread at a time make a ring. Bounded, since a fork in C may leave the lock taken in the child."""
+    making = _making
+    locked = making.acquire(timeout=LOOK_S)
+    try:
+        yield
+    finally:
+        if locked:
+            making.release()
 
 
 def _new_ring(folder: Folder, ring_bytes: int) -> ring.Producer:

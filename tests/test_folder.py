@@ -1,0 +1,254 @@
+"""Which directory is used, and which never."""
+
+import errno
+import fcntl
+import os
+import socket
+import stat
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from epsagon_fast import __version__
+from epsagon_fast.queue import folder as folders
+from epsagon_fast.queue.folder import Folder, FolderUnusable
+
+
+@pytest.fixture
+def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stands for /dev/shm; the temporary directory lies in it, too."""
+    monkeypatch.setattr(folders, "SHARED_MEMORY", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    return tmp_path
+
+
+def mine(number: int = 0) -> str:
+    return f"epsagon-fast-{os.geteuid()}" + (f"-{number}" if number else "")
+
+
+def test_folder_is_made_for_its_owner_alone(base: Path) -> None:
+    before = os.umask(0)
+    try:
+        path = Path(folders.resolve(None).path)
+    finally:
+        os.umask(before)
+    assert path.parent == base / mine()
+    for directory in (path, path.parent):
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+
+
+def test_folder_is_the_same_every_time(base: Path) -> None:
+    assert folders.resolve(None).path == folders.resolve("").path == folders.existing(None)
+
+
+def test_asking_what_is_there_makes_nothing(base: Path) -> None:
+    assert folders.existing(None) is None
+    assert list(base.iterdir()) == []
+
+
+def test_name_tells_versions_and_namespaces_apart() -> None:
+    version, *namespaces = folders.instance_name().split("-")
+    assert version == __version__
+    assert namespaces == [
+        os.readlink(f"/proc/self/ns/{kind}").partition("[")[2][:-1] for kind in ("user", "pid", "mnt", "net")
+    ]
+
+
+def test_without_proc_the_name_is_the_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_proc(path: str) -> str:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(folders.os, "readlink", no_proc)
+    assert folders.instance_name() == __version__
+
+
+def test_relative_runtime_directory_is_made_with_its_parents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Path(folders.resolve("a/b/c").path).is_dir()
+
+
+def a_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(path))
+
+
+BAD: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a file": (Path.touch, "not a directory"),
+    "a socket": (a_socket, "not a directory"),
+    "a link to a directory": (lambda path: path.symlink_to("/"), "symbolic link"),
+    "a dangling link": (lambda path: path.symlink_to("nowhere"), "symbolic link"),
+    "readable": (lambda path: (path.mkdir(), path.chmod(0o750)), "open to others"),
+    "with others' execute": (lambda path: (path.mkdir(), path.chmod(0o701)), "open to others"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_directory_that_is_not_ours_alone_is_passed_by(base: Path, kind: str) -> None:
+    BAD[kind][0](base / mine())
+    assert Path(folders.resolve(None).path).parent == base / mine(1)
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_runtime_directory_that_is_not_ours_alone_is_refused(tmp_path: Path, kind: str) -> None:
+    make, said = BAD[kind]
+    make(tmp_path / "base")
+    with pytest.raises(FolderUnusable, match=said):
+        folders.resolve(str(tmp_path / "base"))
+
+
+def test_strangers_directory_is_passed_by(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.stat
+
+    def strangers(path: str, **options: bool) -> object:
+        found = real(path, **options)
+        if os.path.basename(path) != mine():
+            return found
+        return SimpleNamespace(st_mode=found.st_mode, st_uid=found.st_uid + 1, st_ino=found.st_ino)
+
+    monkeypatch.setattr(folders.os, "stat", strangers)
+    assert Path(folders.resolve(None).path).parent == base / mine(1)
+
+
+def test_with_every_name_squatted_the_temporary_directory_serves(base: Path) -> None:
+    for number in range(folders.SQUATTED_NAMES):
+        (base / mine(number)).touch()
+    assert Path(folders.resolve(None).path).parent == base / "tmp" / mine()
+
+
+def test_refusal_names_every_candidate_and_why(base: Path) -> None:
+    for number in range(folders.SQUATTED_NAMES):
+        (base / mine(number)).touch()
+    (base / "tmp").touch()
+    with pytest.raises(FolderUnusable) as refused:
+        folders.resolve(None)
+    assert refused.value.errno == errno.EACCES
+    assert refused.value.strerror.count("not a directory") == folders.SQUATTED_NAMES
+    assert str(base / "tmp") in refused.value.strerror
+
+
+def test_lock_says_who_lives(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path / "f"))
+    assert not folder.is_held()
+    holder = folder.open()
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    assert folder.is_held()
+    os.close(holder)
+    assert not folder.is_held()
+
+
+def test_asking_takes_no_descriptor(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path / "f"))
+    before = os.listdir("/proc/self/fd")
+    for _ in range(10):
+        folder.is_held()
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_folder_that_went_is_held_by_nobody_and_not_there(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path / "f"))
+    assert folder.still_there()
+    (tmp_path / "f").rmdir()
+    assert not folder.still_there()
+    assert not folder.is_held()
+
+
+def test_folder_that_was_made_anew_is_another(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path / "f"))
+    (tmp_path / "f").rename(tmp_path / "old")
+    Folder(str(tmp_path / "f"))
+    assert not folder.still_there()
+
+
+def test_folder_at_which_nobody_may_look_any_more_counts_as_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Folder(str(tmp_path / "f"))
+
+    def forbidden(path: str, **options: bool) -> object:
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    # As after a setuid: nothing may be moved, since its collector goes on.
+    monkeypatch.setattr(folders.os, "stat", forbidden)
+    assert folder.still_there()
+
+
+def test_where_it_cannot_be_told_a_collector_counts_as_living(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Folder(str(tmp_path / "f"))
+
+    def no_descriptor(path: bytes) -> bool:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(folders, "is_held", no_descriptor)
+    assert folder.is_held()
+
+
+def test_names_of_rings_are_random(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path / "f"))
+    names = {folder.new_ring_name() for _ in range(100)}
+    assert len(names) == 100
+    assert all(len(bytes.fromhex(name.removesuffix(".ring"))) == 16 for name in names)
+
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("free", "headroom", "wanted", "capacity"),
+    [
+        (1024 * MIB, 1 << 62, 512 * 1024, 512 * 1024),
+        (16 * MIB, 1 << 62, 512 * 1024, 256 * 1024),
+        (1024 * MIB, 16 * MIB, 512 * 1024, 256 * 1024),
+        (4 * MIB, 1 << 62, 512 * 1024, 64 * 1024),
+        (4 * MIB - 4096, 1 << 62, 512 * 1024, 0),
+        (1024 * MIB, 0, 512 * 1024, 0),
+        (1024 * MIB, 1 << 62, 100_000, 98_304),
+    ],
+)
+def test_ring_takes_a_small_part_of_what_is_free_or_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, headroom: int, wanted: int, capacity: int
+) -> None:
+    folder = Folder(str(tmp_path / "f"))
+    monkeypatch.setattr(folders.os, "statvfs", lambda path: SimpleNamespace(f_bavail=free // 4096, f_frsize=4096))
+    monkeypatch.setattr(folders, "memory_headroom_bytes", lambda: headroom)
+    assert folder.ring_capacity(wanted) == capacity
+
+
+def test_shared_memory_is_memory_and_a_disk_is_not(tmp_path: Path) -> None:
+    assert folders.is_memory("/dev/shm")
+    assert folders.is_memory("/nonexistent"), "where it cannot be told nobody is warned"
+
+
+def test_limit_of_memory_is_read_or_there_is_none() -> None:
+    assert folders.memory_headroom_bytes() >= 0
+
+
+def test_both_ways_to_ask_for_the_lock_agree(tmp_path: Path) -> None:
+    import importlib
+    import sys
+
+    compiled = folders.is_held
+    saved = sys.modules["epsagon_fast.queue._spawn"]
+    sys.modules["epsagon_fast.queue._spawn"] = None  # type: ignore[assignment]
+    try:
+        spec = importlib.util.find_spec("epsagon_fast.queue.folder")
+        assert spec is not None and spec.loader is not None
+        pure = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(pure)
+    finally:
+        sys.modules["epsagon_fast.queue._spawn"] = saved
+    assert pure.is_held is not compiled
+    path = os.fsencode(tmp_path)
+    for ask in (compiled, pure.is_held):
+        assert not ask(path)
+    holder = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    try:
+        for ask in (compiled, pure.is_held):
+            assert ask(path)
+            with pytest.raises(FileNotFoundError):
+                ask(path + b"/nowhere")
+    finally:
+        os.close(holder)

@@ -1,0 +1,137 @@
+"""The collector's page, written by one and read by anybody."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from epsagon_fast.collector.counters import Counters
+from epsagon_fast.queue import state as states
+from epsagon_fast.queue.state import State
+
+
+@pytest.fixture
+def folder_fd(tmp_path: Path) -> Iterator[int]:
+    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    yield fd
+    os.close(fd)
+
+
+@pytest.fixture
+def page(folder_fd: int) -> State:
+    return State(folder_fd, create=True)
+
+
+def test_page_that_is_not_there_is_not_made_by_a_reader(folder_fd: int, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        State(folder_fd)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_one_writes_another_reads(page: State, folder_fd: int) -> None:
+    for slot, value in ((states.PID, 7), (states.INCARNATION, 3), (states.PHASE, states.LEAVING)):
+        page.store(slot, value)
+    beat = State(folder_fd).beat()
+    assert (beat.pid, beat.incarnation, beat.phase) == (7, 3, states.LEAVING)
+
+
+def test_page_outlives_its_writer_and_is_never_zeroed(page: State, folder_fd: int) -> None:
+    page.store(states.INCARNATION, 5)
+    page.set_counter("delivered", 9)
+    page.close()
+    again = State(folder_fd, create=True)
+    assert again.load(states.INCARNATION) == 5
+    assert again.counters() == {"delivered": 9}
+
+
+def test_page_takes_its_room_at_once(page: State, tmp_path: Path) -> None:
+    # A hole in it would kill whoever writes there on a full filesystem.
+    found = os.stat(tmp_path / "state")
+    assert found.st_size == states.STATE_BYTES
+    assert found.st_blocks * 512 >= states.STATE_BYTES
+    assert found.st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 100])
+def test_page_that_is_not_whole_yet_is_no_page(folder_fd: int, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "state").write_bytes(content)
+    with pytest.raises(ValueError, match="not complete"):
+        State(folder_fd)
+
+
+def test_page_of_another_layout_is_refused(folder_fd: int, tmp_path: Path) -> None:
+    (tmp_path / "state").write_bytes(b"another!" + bytes(states.STATE_BYTES))
+    for create in (False, True):
+        with pytest.raises(ValueError, match="another layout"):
+            State(folder_fd, create=create)
+
+
+def test_page_behind_a_link_is_not_opened(folder_fd: int, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_bytes(bytes(states.STATE_BYTES))
+    (tmp_path / "state").symlink_to("elsewhere")
+    with pytest.raises(OSError, match="symbolic"):
+        State(folder_fd, create=True)
+
+
+def test_page_keeps_no_descriptor(folder_fd: int) -> None:
+    before = os.listdir("/proc/self/fd")
+    page = State(folder_fd, create=True)
+    assert os.listdir("/proc/self/fd") == before
+    page.close()
+
+
+def test_counters_keep_their_order_and_their_values(page: State, folder_fd: int) -> None:
+    for name, value in (("b", 1), ("a", 2), ("b", 3)):
+        assert page.set_counter(name, value)
+    assert list(State(folder_fd).counters().items()) == [("b", 3), ("a", 2)]
+
+
+def test_name_that_is_too_long_is_cut(page: State) -> None:
+    assert page.set_counter("n" * 100, 1)
+    assert page.counters() == {"n" * states.COUNTER_NAME_BYTES: 1}
+
+
+def test_page_without_room_for_a_counter_says_so_and_keeps_the_others(page: State) -> None:
+    room = (states.STATE_BYTES - states.COUNTERS) // states.COUNTER_BYTES
+    assert all(page.set_counter(f"c{n}", n) for n in range(room))
+    assert not page.set_counter("one more", 1)
+    assert page.set_counter("c0", 99)
+    assert page.counters() == {f"c{n}": n or 99 for n in range(room)}
+
+
+def test_gauges_are_those_that_have_names(page: State, folder_fd: int) -> None:
+    page.set_gauge("rings", 4)
+    gauges = State(folder_fd).gauges()
+    assert list(gauges) == list(states.GAUGE_NAMES)
+    assert gauges["rings"] == 4
+    with pytest.raises(ValueError):
+        page.set_gauge("no such", 1)
+
+
+def test_no_two_places_of_the_page_overlap() -> None:
+    slots = [value for name, value in vars(states).items() if name.isupper() and isinstance(value, int)]
+    assert states.GAUGES + 8 * len(states.GAUGE_NAMES) <= states.COUNTERS
+    assert states.SUSPECT + states.SUSPECT_BYTES <= states.ASKED_AT
+    assert len(slots) > 10
+
+
+def test_suspect_is_written_and_taken_back(page: State, folder_fd: int) -> None:
+    page.suspect(b"ring and position")
+    assert State(folder_fd).suspected().rstrip(b"\0") == b"ring and position"
+    page.suspect(b"")
+    assert State(folder_fd).suspected() == bytes(states.SUSPECT_BYTES)
+
+
+def test_counters_go_on_where_the_last_collector_left_them(page: State) -> None:
+    page.set_counter("delivered", 10)
+    own, other = Counter[str](), Counter[str]()
+    counters = Counters(page, own, other)
+    own["delivered"] += 2
+    other.update(delivered=3, late=1)
+    counters.publish()
+    assert page.counters() == {"delivered": 15, "late": 1}
+    own["delivered"] += 1
+    counters.publish()
+    assert page.counters() == {"delivered": 16, "late": 1}

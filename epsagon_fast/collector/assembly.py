@@ -268,8 +268,9 @@ class Assembly:
         self._open_bytes -= trace.held_bytes
         self._masks.pop(trace.trace_id, None)
         self._unsettled[trace.trace_id] = trace.ring_id, trace.close_ordinal
+        terms = trace.terms
         return ClosedTrace(
-            trace.trace_id, trace.ring_id, trace.close_ordinal, trace.destination, trace.debug, trace.config, trace
+            trace.trace_id, trace.ring_id, trace.close_ordinal, terms.destination, terms.debug, terms.config, trace
         )
 
     def _is_finished(self, trace_id: bytes) -> bool:

@@ -31,7 +31,7 @@ def of_trace(open_trace: Trace) -> list[Record]:
     trace_id, flow = open_trace.trace_id, open_trace.stream
     state = {
         "config": open_trace.config,
-        "platform": open_trace.platform,
+        "platform": open_trace.terms.platform,
         "trace": {name: getattr(open_trace, name) for name in trace.SAVED},
         "stream": {name: getattr(flow, name) for name in stream.SAVED},
     }

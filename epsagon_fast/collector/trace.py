@@ -4,7 +4,8 @@ import json
 import math
 import struct
 from collections import Counter
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -26,6 +27,8 @@ from epsagon_fast.protocol import (
 CLOSE = struct.Struct("<di")
 # A runner may shrink again, so it is not trimmed before the end; this bounds it. No larger one could be sent whole.
 MAX_RUNNER_BYTES = MAX_TRACE_BYTES
+# A trace's objects, without what they hold.
+TRACE_BYTES = 2048
 
 UNFINISHED_METADATA = {"unfinished": "true"}
 
@@ -41,8 +44,20 @@ SAVED = (
     "_runner_bytes",
     "_labels_bytes",
     "_error_bytes",
-)  # What a payload raises that no producer of ours made. Such a record changes nothing.
+)
+# What a payload raises that no producer of ours made. Such a record changes nothing.
 BROKEN = (ValueError, TypeError, KeyError, struct.error, RecursionError)
+
+
+class Terms(NamedTuple):
+    """What an opener's config says. Traces of one config share it."""
+
+    config: dict[str, Any]
+    platform: str
+    destination: Destination
+    envelope: wire.Envelope
+    limit_bytes: int
+    debug: bool
 
 
 class Trace:
@@ -53,17 +68,12 @@ class Trace:
 
     def __init__(self, trace_id: bytes, ring_id: bytes, opened: bytes, counters: Counter[str]) -> None:
         decoded = _object(opened)
-        config = self.config = _checked(_object_in(decoded, "config"))
+        self.terms = _terms(orjson.dumps(_object_in(decoded, "config")), decoded["platform"])
         self.trace_id = trace_id
         self.ring_id = ring_id
         self.counters = counters
-        self.destination: Destination = from_config(config)
-        self.debug = bool(config.get("debug"))
         self.opened_at = float(decoded["opened_at"])
-        self.platform: str = decoded["platform"]
-        self.envelope = wire.envelope(config["app_name"], config["token"], self.platform)
-        self.limit_bytes: int = config["max_trace_size_bytes"]
-        self.stream = Stream(self.envelope.size_bytes, self.limit_bytes, counters)
+        self.stream = Stream(self.terms.envelope.size_bytes, self.terms.limit_bytes, counters)
         # Its own runner stands last. Without one, an event may turn out to be the runner, and keeps its place.
         self.runner: wire.Event | None = None if decoded["runner"] is None else _object_in(decoded, "runner")
         self.has_own_runner = self.runner is not None
@@ -82,9 +92,24 @@ class Trace:
         self._error_bytes = 0
 
     @property
+    def config(self) -> dict[str, Any]:
+        """The opener's config, as its OPEN brought it."""
+        return self.terms.config
+
+    @property
+    def envelope(self) -> wire.Envelope:
+        """What stands around the trace's events and exceptions."""
+        return self.terms.envelope
+
+    @property
+    def limit_bytes(self) -> int:
+        """The most that the trace's body may have."""
+        return self.terms.limit_bytes
+
+    @property
     def held_bytes(self) -> int:
         """Memory that this trace holds, nearly."""
-        return self.stream.held_bytes + self._runner_bytes + self._labels_bytes + self._error_bytes
+        return TRACE_BYTES + self.stream.held_bytes + self._runner_bytes + self._labels_bytes + self._error_bytes
 
     def add_event(self, event: bytes, flags: int = 0) -> None:
         """Take in an event's JSON. The first one of the origin "runner" is the runner of a trace that has none."""
@@ -190,6 +215,14 @@ class Trace:
     def _add_metadata(self, metadata: dict[str, str]) -> None:
         if self.runner is not None:
             self.runner = wire.with_metadata(self.runner, metadata)
+
+
+@lru_cache(maxsize=256)
+def _terms(config_json: bytes, platform: str) -> Terms:
+    config = _checked(orjson.loads(config_json))
+    envelope = wire.envelope(config["app_name"], config["token"], platform)
+    debug = bool(config.get("debug"))
+    return Terms(config, platform, from_config(config), envelope, config["max_trace_size_bytes"], debug)
 
 
 def decoded_label(payload: bytes) -> tuple[str, str | int | float | bool]:

@@ -13,59 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from mortal import CRASHES, Crash, Kernel, instead_of_os
 
-from epsagon_fast.collector import journal as journal_module
 from epsagon_fast.collector.journal import Batch, Journal
 from epsagon_fast.protocol import NO_TRACE, Kind, Record
-
-
-class Crash(BaseException):
-    """The collector is dead; nothing in it may catch this."""
-
-
-class Kernel:
-    """Stands in for `os`: the process may die at any call, in the middle of a write too, and the disk may be full."""
-
-    def __init__(self) -> None:
-        self.calls_left: int | None = None
-        self.torn_bytes = 0
-        self.space_bytes: int | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(os, name)
-        if not callable(value):
-            return value
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            self.step()
-            return value(*args, **kwargs)
-
-        return call
-
-    def step(self) -> None:
-        if self.calls_left is not None:
-            if self.calls_left == 0:
-                raise Crash
-            self.calls_left -= 1
-
-    def writev(self, fd: int, buffers: Sequence[bytes]) -> int:
-        data = b"".join(buffers)
-        if self.calls_left == 0:
-            os.write(fd, data[: self.torn_bytes])
-            self.torn_bytes = 0
-        self.step()
-        if self.space_bytes is not None and self.space_bytes < len(data):
-            os.write(fd, data[: self.space_bytes])
-            raise OSError(errno.ENOSPC, "no space")
-        return os.writev(fd, buffers)
-
-    def close(self, fd: int) -> None:
-        # Also if it is dead: a dead process's files are closed for it.
-        os.close(fd)
 
 
 def difference(found: Sequence[Record], expected: Sequence[Record]) -> dict[str, list[bytes]]:
@@ -198,11 +152,6 @@ class Collector:
         return [t for t in sorted(self.world.closed) if t in self.held and set(pushed[t]) <= set(self.held[t])]
 
 
-# What befalls a collector and then its successors: how many calls it still makes, how much of a write in hand is done.
-# Often the one that comes next dies too, or before it has done anything.
-CRASHES = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 3) | st.integers(0, 800)), max_size=3)
-
-
 class JournalMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
@@ -315,7 +264,8 @@ class JournalMachine(RuleBasedStateMachine):
     def survive(self, step: Any) -> None:
         """Do something that the collector may die of, and start another one then."""
         try:
-            step()
+            with instead_of_os(self.kernel):
+                step()
         except OSError as error:
             assert error.errno == errno.ENOSPC
         except Crash:
@@ -325,7 +275,6 @@ class JournalMachine(RuleBasedStateMachine):
         self.bury()
         self.kernel = Kernel()
         self.meet_fate()
-        journal_module.os = self.kernel  # type: ignore[assignment]
         self.collector = Collector(self.world, self.kernel)
         self.survive(self.collector.start)
         self.check_rings_of_the_dead()
@@ -338,7 +287,6 @@ class JournalMachine(RuleBasedStateMachine):
                     assert opener.id in self.collector.missing_rings
 
     def bury(self) -> None:
-        journal_module.os = os
         if hasattr(self, "collector") and self.collector.journal._fd is not None:
             os.close(self.collector.journal._fd)
             self.collector.journal._fd = None
@@ -347,8 +295,6 @@ class JournalMachine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_missing_or_doubled(self) -> None:
-        if not hasattr(self, "collector"):
-            return
         unfed = Counter(self.collector.unfed)
         for trace_id in self.world.pushed.keys() - self.world.delivered:
             expected = [r for ring in self.world.every_ring for r in self.read_of(ring) if r.trace_id == trace_id]
@@ -359,18 +305,16 @@ class JournalMachine(RuleBasedStateMachine):
 
     @invariant()
     def a_marked_trace_stays_away(self) -> None:
-        if hasattr(self, "collector"):
-            assert not self.collector.held.keys() & (self.world.marked - self.world.late)
+        assert not self.collector.held.keys() & (self.world.marked - self.world.late)
 
     @invariant()
     def a_ring_s_records_stay_in_order(self) -> None:
-        if hasattr(self, "collector"):
-            for records in self.collector.held.values():
-                of_ring: dict[bytes, int] = {}
-                for record in records:
-                    number, _, ring_id = record.payload.split()[:3]
-                    assert int(number) > of_ring.get(ring_id, -1)
-                    of_ring[ring_id] = int(number)
+        for records in self.collector.held.values():
+            of_ring: dict[bytes, int] = {}
+            for record in records:
+                number, _, ring_id = record.payload.split()[:3]
+                assert int(number) > of_ring.get(ring_id, -1)
+                of_ring[ring_id] = int(number)
 
     @invariant()
     def tails_stand_where_a_successor_can_go_on(self) -> None:
@@ -380,7 +324,7 @@ class JournalMachine(RuleBasedStateMachine):
 
     @invariant()
     def no_crash_is_taken_for_damage(self) -> None:
-        assert not hasattr(self, "collector") or self.collector.journal.corrupt == 0
+        assert self.collector.journal.corrupt == 0
 
     def read_of(self, ring: Ring) -> list[Record]:
         if ring.id not in self.world.rings:
@@ -411,11 +355,9 @@ class JournalMachine(RuleBasedStateMachine):
 
 TestJournal = JournalMachine.TestCase
 TestJournal.settings = settings(
-    max_examples=200, stateful_step_count=80, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=150,
+    stateful_step_count=80,
+    deadline=None,
+    report_multiple_bugs=False,
+    suppress_health_check=list(HealthCheck),
 )
-
-
-@pytest.fixture(autouse=True)
-def real_os() -> Any:
-    yield
-    journal_module.os = os

@@ -1,0 +1,295 @@
+"""Journal and assembly together: rings of living and dead processes, passes, and collectors that die at any call.
+
+Every trace comes out, whole, at least once. It comes out twice only if a collector died between its delivery and the
+commit of its mark.
+"""
+
+import math
+import os
+import shutil
+import struct
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from mortal import CRASHES, Crash, Kernel, instead_of_os
+from records import CONFIG, OPENED_AT, event, own_runner
+
+from epsagon_fast.collector import body
+from epsagon_fast.collector.assembly import Assembly, ClosedTrace
+from epsagon_fast.collector.journal import Batch, Journal
+from epsagon_fast.protocol import NO_TRACE, Kind, Record
+
+NOW = OPENED_AT + 1
+OPEN = orjson.dumps({"config": CONFIG, "platform": "python", "runner": own_runner(), "opened_at": OPENED_AT})
+CLOSE = struct.pack("<di", math.nan, -1)
+
+
+@dataclass
+class Ring:
+    """A process and its ring; the position of a record is its index."""
+
+    id: bytes
+    records: list[Record] = field(default_factory=list)
+    tail: int = 0
+    lives: bool = True
+
+
+@dataclass
+class Expected:
+    """What a trace must bring."""
+
+    opener: Ring
+    events: set[str] = field(default_factory=set)
+    # How it was closed: nothing that is pushed later has to be in it.
+    closed: str = ""
+    deliveries: int = 0
+    # Collectors that died when it was delivered and its mark not committed.
+    excuses: int = 0
+
+
+class World:
+    """What outlives a collector."""
+
+    def __init__(self) -> None:
+        self.path = tempfile.mkdtemp(prefix="journal-recovery-")
+        self.dir_fd = os.open(self.path, os.O_RDONLY)
+        self.rings: dict[bytes, Ring] = {}
+        self.traces: dict[bytes, Expected] = {}
+
+    def deliver(self, closed: ClosedTrace) -> None:
+        trace = self.traces[closed.trace_id]
+        data = body.build(closed.trace).data
+        assert data is not None
+        *events, runner = orjson.loads(data)["events"]
+        names = Counter(each["id"] for each in events)
+        assert not trace.events - names.keys(), f"missing from a trace that ended by {trace.closed}"
+        assert not names or max(names.values()) == 1, "doubled"
+        assert trace.closed == how_it_ended(runner)
+        trace.deliveries += 1
+        assert trace.deliveries <= 1 + trace.excuses, "delivered again although nobody died in between"
+
+    def close(self) -> None:
+        os.close(self.dir_fd)
+        shutil.rmtree(self.path)
+
+
+def how_it_ended(runner: dict[str, Any]) -> str:
+    if runner["exception"]:
+        return str(runner["exception"]["type"])
+    return "BYE" if runner["resource"]["metadata"].get("unfinished") else "CLOSE"
+
+
+class Collector:
+    """The loop's passes, without its threads and its network: what is finished is delivered at once."""
+
+    def __init__(self, world: World, kernel: Kernel) -> None:
+        self.world = world
+        self.kernel = kernel
+        self.journal = Journal(world.dir_fd, segment_bytes=3000)
+        self.assembly = Assembly()
+        self.positions: dict[bytes, int] = {}
+        # Delivered, and the backend's answer not yet seen, or the mark not yet committed.
+        self.unanswered: list[bytes] = []
+        self.unmarked: list[bytes] = []
+
+    def start(self) -> None:
+        for found in self.journal.replay():
+            if isinstance(found, Batch):
+                self.feed(found.ring_id, found.records)
+            else:
+                self.assembly.forget(found.trace_id)
+        for ring_id, end in self.journal.ends().items():
+            if ring_id in self.world.rings:
+                self.positions[ring_id] = max(end, self.world.rings[ring_id].tail)
+                self.release(self.world.rings[ring_id])
+            else:
+                self.assembly.ring_died(ring_id, NOW)
+                self.journal.forget_ring(ring_id)
+
+    def feed(self, ring_id: bytes, records: list[Record]) -> None:
+        for record in records:
+            self.assembly.feed(ring_id, self.assembly.masked(record), NOW)
+
+    def release(self, ring: Ring) -> None:
+        self.kernel.step()
+        ring.tail = self.positions[ring.id]
+
+    def one_pass(self, quota: int) -> None:
+        ended = [ring for ring in self.world.rings.values() if not ring.lives]
+        heads = {ring.id: len(ring.records) for ring in self.world.rings.values()}
+        while self.one_round(heads, quota):
+            pass
+        for ring in ended:
+            self.bury(ring)
+        for closed in self.assembly.end_pass(NOW):
+            self.world.deliver(closed)
+            self.unanswered.append(closed.trace_id)
+        self.commit()
+        self.journal.keep_only(self.assembly)
+
+    def one_round(self, heads: dict[bytes, int], quota: int) -> bool:
+        batches = []
+        for ring in self.world.rings.values():
+            begin = self.positions.setdefault(ring.id, ring.tail)
+            records = ring.records[begin : min(begin + quota, heads[ring.id])]
+            if records:
+                self.positions[ring.id] = begin + len(records)
+                self.journal.append(ring.id, self.positions[ring.id], records)
+                batches.append((ring, records))
+        self.commit()
+        for ring, records in batches:
+            self.feed(ring.id, records)
+            self.release(ring)
+        return bool(batches)
+
+    def bury(self, ring: Ring) -> None:
+        self.assembly.ring_died(ring.id, NOW)
+        self.kernel.step()
+        del self.world.rings[ring.id]
+        self.journal.forget_ring(ring.id)
+
+    def see_answers(self, count: int) -> None:
+        answered, self.unanswered = self.unanswered[:count], self.unanswered[count:]
+        for trace_id in answered:
+            self.journal.settled(trace_id)
+            self.assembly.forget(trace_id)
+            self.unmarked.append(trace_id)
+
+    def commit(self) -> None:
+        marked = self.unmarked[:]
+        self.journal.commit()
+        del self.unmarked[: len(marked)]
+
+
+class RecoveryMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World()
+        self.crashes: list[tuple[int, int]] = []
+        self.events = 0
+        self.kernel = Kernel()
+        self.collector = Collector(self.world, self.kernel)
+
+    @initialize()
+    def start(self) -> None:
+        self.begin_process()
+        self.begin_process()
+        self.open_trace(0)
+
+    # Processes
+
+    def living(self) -> list[Ring]:
+        return [ring for ring in self.world.rings.values() if ring.lives]
+
+    def open_traces(self) -> list[bytes]:
+        return [trace_id for trace_id, trace in self.world.traces.items() if not trace.closed]
+
+    @rule()
+    def begin_process(self) -> None:
+        ring = Ring(os.urandom(16))
+        self.world.rings[ring.id] = ring
+
+    @precondition(living)
+    @rule(ring=st.integers(0, 99))
+    def open_trace(self, ring: int) -> None:
+        opener = self.living()[ring % len(self.living())]
+        trace_id = (len(self.world.traces) + 1).to_bytes(16, "big")
+        self.world.traces[trace_id] = Expected(opener)
+        opener.records.append(Record(Kind.OPEN, 0, 0, trace_id, OPEN))
+
+    @precondition(lambda self: self.living() and self.world.traces)
+    @rule(ring=st.integers(0, 99), trace=st.integers(0, 99))
+    def add(self, ring: int, trace: int) -> None:
+        """An event of any process for any trace, also one that has been closed: that may come too late."""
+        trace_id = list(self.world.traces)[-1 - trace % len(self.world.traces)]
+        self.events += 1
+        payload = event(self.events)
+        self.living()[ring % len(self.living())].records.append(Record(Kind.EVENT, 0, 0, trace_id, payload))
+        if not self.world.traces[trace_id].closed:
+            self.world.traces[trace_id].events.add(f"event-{self.events}")
+
+    @precondition(open_traces)
+    @rule(trace=st.integers(0, 99))
+    def close_trace(self, trace: int) -> None:
+        trace_id = self.open_traces()[trace % len(self.open_traces())]
+        expected = self.world.traces[trace_id]
+        expected.closed = "CLOSE"
+        records = expected.opener.records
+        ordinal = 1 + sum(record.kind == Kind.CLOSE for record in records)
+        records.append(Record(Kind.CLOSE, 0, ordinal, trace_id, CLOSE))
+
+    @precondition(living)
+    @rule(ring=st.integers(0, 99), says_goodbye=st.booleans())
+    def end_process(self, ring: int, says_goodbye: bool) -> None:
+        chosen = self.living()[ring % len(self.living())]
+        chosen.lives = False
+        if says_goodbye:
+            chosen.records.append(Record(Kind.BYE, 0, 0, NO_TRACE, b""))
+        for trace in self.world.traces.values():
+            if trace.opener is chosen and not trace.closed:
+                trace.closed = "BYE" if says_goodbye else "ProcessDied"
+
+    # The collector
+
+    @rule(quota=st.integers(1, 4), answers=st.integers(0, 3), crashes=CRASHES)
+    def one_pass(self, quota: int, answers: int, crashes: list[tuple[int, int]]) -> None:
+        self.collector.see_answers(answers)
+        self.crashes = crashes
+        self.meet_fate()
+        self.survive(lambda: self.collector.one_pass(quota))
+
+    def meet_fate(self) -> None:
+        if self.crashes:
+            self.kernel.calls_left, self.kernel.torn_bytes = self.crashes.pop(0)
+
+    def survive(self, step: Callable[[], None]) -> None:
+        try:
+            with instead_of_os(self.kernel):
+                step()
+        except Crash:
+            self.bury_collector()
+            self.kernel = Kernel()
+            self.meet_fate()
+            self.collector = Collector(self.world, self.kernel)
+            self.survive(self.collector.start)
+
+    def bury_collector(self) -> None:
+        for trace_id in {*self.collector.unanswered, *self.collector.unmarked}:
+            self.world.traces[trace_id].excuses += 1
+        if self.collector.journal._fd is not None:
+            os.close(self.collector.journal._fd)
+
+    def teardown(self) -> None:
+        """At the end every process is gone: then each trace has come out and no segment stays."""
+        try:
+            self.kernel.calls_left = None
+            for _ in self.living():
+                self.end_process(0, False)
+            for _ in range(4):
+                self.collector.one_pass(100)
+                self.collector.see_answers(10**6)
+            self.collector.commit()
+            assert all(trace.deliveries for trace in self.world.traces.values())
+            assert self.collector.journal.corrupt == 0
+            assert self.collector.assembly.open_count == 0
+            self.collector.journal.close()
+            assert os.listdir(self.world.path) == []
+        finally:
+            self.world.close()
+
+
+TestRecovery = RecoveryMachine.TestCase
+TestRecovery.settings = settings(
+    max_examples=150,
+    stateful_step_count=80,
+    deadline=None,
+    report_multiple_bugs=False,
+    suppress_health_check=list(HealthCheck),
+)

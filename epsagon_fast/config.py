@@ -11,9 +11,12 @@ import re
 import sys
 from collections.abc import Callable, Set
 from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .protocol import DEFAULT_MAX_TRACE_BYTES, MAX_TRACE_BYTES
+
+if TYPE_CHECKING:
+    import logging
 
 LOGGER_NAME = "epsagon_fast"
 SEED_URL = "https://{region}.tc.epsagon.com"
@@ -36,15 +39,20 @@ _URL = r"https?://(\[[0-9a-f:.]+\]|[^\s/?#@:\\\[\]]+)(:(?P<port>[0-9]{1,5}))?([/
 _warned: dict[str, object] = {}
 
 
+def logger() -> "logging.Logger":
+    """Return the package's logger. Its import waits until there is something to say: it is a third of all of ours."""
+    import logging
+
+    return logging.getLogger(LOGGER_NAME)
+
+
 def warn_once(name: str, message: str, *arguments: object) -> None:
     """Log `message` at WARNING on the package's logger, once per process and name."""
     mine = object()
     # setdefault is one step under the GIL: of twenty threads at their first trace only one warns, and no lock can be
     # left locked by a fork.
     if _warned.setdefault(name, mine) is mine:
-        import logging
-
-        logging.getLogger(LOGGER_NAME).warning(message, *arguments)
+        logger().warning(message, *arguments)
 
 
 def _is_plain(text: str) -> bool:

@@ -21,6 +21,7 @@ cdef extern from "Python.h":
 cdef extern from "call.h":
     object call_or_none(object, object)
     object call_of_four(object, object, object, object, object)
+    object call_method_of_two(object, object, object, object)
     ctypedef struct PyTypeObject
     int quicken_add_event(PyTypeObject *, const char *, object (*)(object, object)) except -1
 
@@ -35,7 +36,7 @@ cdef Field[7] event_fields
 cdef Field[4] resource_fields
 # They own what the tables above point to.
 cdef tuple event_names = EVENT_FIELDS, resource_names = RESOURCE_FIELDS
-cdef object runner_origin = RUNNER_ORIGIN, dumps = orjson.dumps
+cdef object runner_origin = RUNNER_ORIGIN, dumps = orjson.dumps, add_otherwise = "_add_otherwise"
 # Made once: CPython has one object for each small int, so an answer can be told by its identity.
 cdef object pushed = PUSHED, not_taken = -1, event_kind = int(Kind.EVENT), no_flags = 0
 
@@ -80,12 +81,12 @@ cdef object _add_event(object tracer, object event):
     # Another thread may close the way while orjson works.
     push = way.push
     if push is None or not _has_fields(<PyObject *>event, event_fields, 7):
-        return tracer._add_otherwise(event, not_taken)
+        return call_method_of_two(tracer, add_otherwise, event, not_taken)
     payload = call_or_none(dumps, event)
     if payload is None or PyBytes_Size(payload) > way.limit_bytes:
-        return tracer._add_otherwise(event, not_taken)
+        return call_method_of_two(tracer, add_otherwise, event, not_taken)
     code = call_of_four(push, event_kind, no_flags, way.trace_id, payload)
-    return None if code is pushed else tracer._add_otherwise(event, code)
+    return None if code is pushed else call_method_of_two(tracer, add_otherwise, event, code)
 
 
 cdef bytes _doc = QuickWay.add_event.__doc__.encode()

@@ -19,6 +19,11 @@ static inline PyObject *call_of_four(PyObject *function, PyObject *a, PyObject *
     return PyObject_CallFunctionObjArgs(function, a, b, c, d, NULL);
 }
 
+/* Return object.name(a, b). */
+static inline PyObject *call_method_of_two(PyObject *object, PyObject *name, PyObject *a, PyObject *b) {
+    return PyObject_CallMethodObjArgs(object, name, a, b, NULL);
+}
+
 static PyObject *(*add_event_body)(PyObject *self, PyObject *event);
 
 static PyObject *add_event_called(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names) {

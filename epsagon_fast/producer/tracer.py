@@ -4,7 +4,6 @@ A tracer is made, started, stopped; only the process that made it can close its 
 late are ignored and counted. The hot path, `add_event`, is QuickWay's.
 """
 
-import logging
 import os
 import platform
 import struct
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from epsagon_fast.config import ResolvedConfig, warn_once
+from epsagon_fast.config import ResolvedConfig, logger, warn_once
 from epsagon_fast.protocol import NO_TRACE, UNFINISHED, ErrorCode, Kind, Outcome
 from epsagon_fast.queue.layout import FOREIGN, PUSHED
 from epsagon_fast.queue.writer import REASONS
@@ -31,13 +30,9 @@ if TYPE_CHECKING:
 
     from .handle import Handle
 
-log = logging.getLogger("epsagon_fast")
-
 CLOSE: Final = struct.Struct("<di")
 # As plain integers: asking the enum for a member costs as much as a push.
 _OPEN, _EVENT, _EXCEPTION, _LABEL, _RUNNER, _ERROR, _CLOSE, _BYE = map(int, Kind)
-# What the quick way answers if the event is nowhere yet and may be taken.
-_TO_ADD: Final = (NOT_TAKEN, FOREIGN)
 # A CLOSE leaves the runner's error code and, with this duration, its duration as they are.
 UNCHANGED: Final = -1
 NOT_MEASURED: Final = float("nan")
@@ -74,7 +69,7 @@ class Tracer(QuickWay):
         self._runner_metadata: dict[str, str] = {}
         self._error_code = UNCHANGED
         if self._debug:
-            log.debug("tracer created: %s", self.trace_id)
+            logger().debug("tracer created: %s", self.trace_id)
 
     # Starting and stopping.
 
@@ -162,11 +157,11 @@ class Tracer(QuickWay):
         elif (label := encoding.encode_label(key, value)) is None:
             self._count("malformed")
             if self._debug:
-                log.debug("label ignored: a %s with a %s", type(key).__name__, type(value).__name__)
+                logger().debug("label ignored: a %s with a %s", type(key).__name__, type(value).__name__)
         else:
             self._put(_LABEL, label)
             if self._debug:
-                log.debug("label added to %s: %s", self.trace_id, key)
+                logger().debug("label added to %s: %s", self.trace_id, key)
 
     def add_error(self, error_type: str, value: str | BaseException) -> None:
         """Set the trace's error: the runner's exception, with error_code 1. The last call counts.
@@ -179,7 +174,7 @@ class Tracer(QuickWay):
         elif isinstance(value, str | BaseException):
             self._put(_ERROR, _encoded(error_type, value))
         elif self._debug:
-            log.debug("error ignored: its value must be a str or an exception, not a %s", type(value).__name__)
+            logger().debug("error ignored: its value must be a str or an exception, not a %s", type(value).__name__)
 
     # The runner.
 
@@ -304,7 +299,7 @@ class Tracer(QuickWay):
         """Do what the quick way, which answered `code`, left to do."""
         if not self._recording:
             self._refuse()
-        elif code in _TO_ADD:
+        elif code in (NOT_TAKEN, FOREIGN):
             self._add_with_care(event)
         else:
             self._writer.attend(code, _EVENT, 0, self._id, b"")
@@ -319,7 +314,7 @@ class Tracer(QuickWay):
             self._runner = payload
         self._put(_EVENT, payload, flags)
         if self._debug:
-            log.debug("event added to %s: %d bytes", self.trace_id, len(payload))
+            logger().debug("event added to %s: %d bytes", self.trace_id, len(payload))
 
     def _stripped(self, event: bytes) -> bytes:
         """Return the event with its strong keys only: whole it could not be sent anyway. Empty: refused, counted."""
@@ -353,7 +348,7 @@ class Tracer(QuickWay):
     def _answer(self) -> Outcome:
         outcome = self._known_outcome()
         if self._debug:
-            log.debug("outcome of %s: %s", self.trace_id, outcome)
+            logger().debug("outcome of %s: %s", self.trace_id, outcome)
         return outcome
 
     def _known_outcome(self) -> Outcome:

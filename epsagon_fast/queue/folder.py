@@ -7,15 +7,12 @@ never used. A collector holds an exclusive flock on the folder for its life: tha
 
 import errno
 import fcntl
-import logging
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
 
 from epsagon_fast.version import __version__
-
-log = logging.getLogger("epsagon_fast")
 
 SHARED_MEMORY = "/dev/shm"
 # A stranger may have taken our name in a directory that everybody can write to.

@@ -9,17 +9,15 @@ or dies. So there is one start at a time and no clock decides anything.
 """
 
 import fcntl
-import logging
 import os
 import sys
 import time
 from contextlib import suppress
 from importlib.util import find_spec
 
+from epsagon_fast.config import logger
 from epsagon_fast.queue.folder import Folder, is_held
 from epsagon_fast.queue.state import NOBODY, Beat
-
-log = logging.getLogger("epsagon_fast")
 
 START_LOCK_FD = 3
 # After a start that led to no living collector, this process waits so long before the next; doubled up to the most.
@@ -85,7 +83,7 @@ class Launcher:
     def _complain(self, what: str) -> None:
         if not self._complained:
             self._complained = True
-            log.warning("%s; traces wait in %s", what, self._folder.path)
+            logger().warning("%s; traces wait in %s", what, self._folder.path)
 
 
 def allowed() -> bool:

@@ -5,25 +5,36 @@ from collections import Counter
 
 from epsagon_fast.queue import layout
 
+# How often this process was forked off; asking the kernel for its pid would cost as much as all else that is done here.
+_generation = 0
+
+
+def _note_fork() -> None:
+    global _generation
+    _generation += 1
+
+
+os.register_at_fork(after_in_child=_note_fork)
+
 
 class NoRing:
-    """Answers as a full ring does."""
+    """Answers as a full ring does, or as a foreign one in a process that was forked off its own."""
 
     head = 0
 
     def __init__(self, lacking: str, wanted_bytes: int) -> None:
         self.lacking = lacking
-        self._owner_pid = os.getpid()
+        self._generation = _generation
         self._slots = Counter({layout.CAPACITY: wanted_bytes})
 
     @property
     def foreign(self) -> bool:
         """Whether this process is a fork of the one that made this object."""
-        return self._owner_pid != os.getpid()
+        return self._generation != _generation
 
     def push(self, kind: int, flags: int, trace_id: bytes, payload: bytes) -> int:
-        """Refuse."""
-        return layout.FULL
+        """Refuse, or say that this is another process's."""
+        return layout.FULL if self._generation == _generation else layout.FOREIGN
 
     def load(self, offset: int) -> int:
         """Return a counter."""

@@ -6,16 +6,14 @@ trace keeps its writer; where a new trace goes is decided when it opens (another
 """
 
 import errno
-import logging
 import os
-import queue
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import monotonic
 from typing import Protocol
 
-from epsagon_fast.config import warn_once
+from epsagon_fast.config import logger, warn_once
 from epsagon_fast.protocol import NO_TRACE, REFUSALS, Kind, Outcome
 from epsagon_fast.queue import folder as folders
 from epsagon_fast.queue import layout, ring
@@ -27,8 +25,6 @@ from epsagon_fast.queue.process import start_time
 from epsagon_fast.queue.settlements import Settlements
 from epsagon_fast.queue.state import LEAVING, NOBODY, State
 
-log = logging.getLogger("epsagon_fast")
-
 # How often, at the most, a process looks at the world outside its ring.
 LOOK_S = 1.0
 # A collector whose heartbeat does not move for so long, by the waiter's own clock, is reported.
@@ -37,6 +33,7 @@ DEFAULT_RING_BYTES = 512 * 1024
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM)
 REASONS = {layout.FULL: "queue_full", layout.TOO_LARGE: "too_large", layout.CLOSED: "closed"}
+_SLOTS = {reason: layout.REFUSED + 8 * i for i, reason in enumerate(REFUSALS)}
 
 
 class Settings(Protocol):
@@ -64,7 +61,10 @@ class Writer:
         self._state: State | None = None
         # Takes what still comes for this ring, if nobody will read it any more.
         self._successor: Writer | None = None
-        self._last_look = float("-inf")
+        # By a push's answer, where it counts as a refusal.
+        self._refused_at = {code: _SLOTS[self.lacking or reason] for code, reason in REASONS.items()}
+        self._add = own_ring.add
+        self._next_look = 0.0
         self._last_beat = (0, 0.0)
         self.push = own_ring.push
         self.record_limit_bytes = layout.largest_payload_bytes(own_ring.load(layout.CAPACITY))
@@ -77,29 +77,34 @@ class Writer:
     def put_nowait(self, payload: bytes, kind: int = Kind.EVENT, trace_id: bytes = NO_TRACE) -> None:
         """Push a record in the language of `multiprocessing.Queue`: queue.Full if it was refused."""
         if not self.put(kind, 0, trace_id, payload):
+            import queue  # costs every traced process a millisecond, and few speak this language
+
             raise queue.Full
 
     def attend(self, code: int, kind: int, flags: int, trace_id: bytes, payload: bytes) -> bool:
         """Do what a push that answered `code` leaves to do. Return whether the record is in a ring."""
         if code == layout.CLOSED and self._successor is not None:
             return self._successor.put(kind, flags, trace_id, payload)
-        if code == layout.FOREIGN:
+        slot = self._refused_at.get(code)
+        if slot is not None:
+            # With every event while the ring is full: the push has just said that the ring is ours.
+            self._add(slot, 1)
+        elif code == layout.FOREIGN:
             return at(self.path, self._ring.load(layout.CAPACITY)).put(kind, flags, trace_id, payload)
-        if code != layout.LOOK:
-            self.refuse(self.lacking or REASONS[code])
-        self.look()
-        return code == layout.LOOK
+        if monotonic() >= self._next_look:
+            self.look()
+        return slot is None
 
     def refuse(self, reason: str, count: int = 1) -> None:
         """Count records that were refused for `reason` (one of REFUSALS)."""
         if self.foreign:
             at(self.path, self._ring.load(layout.CAPACITY)).refuse(reason, count)
         else:
-            self._ring.add(layout.REFUSED + 8 * REFUSALS.index(reason), count)
+            self._add(_SLOTS[reason], count)
 
     def refusals(self) -> dict[str, int]:
         """Return how many records were refused, by reason; reasons that did not occur are left out."""
-        counts = ((reason, self._ring.load(layout.REFUSED + 8 * i)) for i, reason in enumerate(REFUSALS))
+        counts = ((reason, self._ring.load(slot)) for reason, slot in _SLOTS.items())
         return {reason: count for reason, count in counts if count}
 
     @property
@@ -148,9 +153,9 @@ class Writer:
 
     def look(self) -> None:
         """Once a second at the most: see whether a collector lives and beats."""
-        now = time.monotonic()
-        if now - self._last_look >= LOOK_S:
-            self._last_look = now
+        now = monotonic()
+        if now >= self._next_look:
+            self._next_look = now + LOOK_S
             self.ensure_collector()
             self._watch_heartbeat(now)
 
@@ -158,7 +163,7 @@ class Writer:
         """Say whether the next trace needs another writer: a fork, another user, no ring yet, a folder that is gone."""
         if self._ring.foreign:
             return True
-        if time.monotonic() - self._last_look < LOOK_S:
+        if monotonic() < self._next_look:
             return False
         self.look()
         return self.lacking is not None or self._user != os.geteuid() or self.folder_is_gone()
@@ -179,7 +184,7 @@ class Writer:
             # Before the ring is closed: from then on the open traces' records come by way of `attend`.
             self._successor = successor
             move_unread(self._ring, successor.put)
-            self._ring, self._settlements = successor._ring, successor._settlements
+            self._ring, self._add, self._settlements = successor._ring, successor._add, successor._settlements
 
     def _is_forsaken(self) -> bool:
         """Say whether this process's ring lies in a deleted folder, and no collector had mapped it before."""
@@ -223,7 +228,8 @@ class Writer:
             self._last_beat = (beat, now)
         elif beat and now - since > STALLED_S and self._folder is not None and self._folder.is_held():
             self._last_beat = (beat, now)
-            log.warning("the collector of %s has not moved for %d s; see `epsagon-fast status`", self.path, STALLED_S)
+            complaint = "the collector of %s has not moved for %d s; see `epsagon-fast status`"
+            logger().warning(complaint, self.path, STALLED_S)
 
 
 # This process's writers by folder; those that a fork left here are foreign and get replaced.

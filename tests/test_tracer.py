@@ -1,4 +1,5 @@
 import asyncio
+import json
 import logging
 import math
 import os
@@ -14,7 +15,7 @@ import epsagon_fast as epsagon
 from epsagon_fast import Config, Outcome
 from epsagon_fast.producer.tracer import get_lambda_timeout_threshold_ms
 from epsagon_fast.protocol import FROM_RUNNER, Kind
-from epsagon_fast.queue.layout import FOREIGN, FULL, LOOK, TOO_LARGE
+from epsagon_fast.queue.layout import CLOSED, FOREIGN, FULL, LOOK, TOO_LARGE
 
 RUNNER = {
     "id": "r",
@@ -270,6 +271,17 @@ def test_refused_event_is_counted_and_the_trace_goes_on(queue: FakeQueue, tracer
         tracer.add_event({"id": str(number)})
     assert queue.counts == {"queue_full": 1, "too_large": 1}
     assert [event["id"] for event in queue.bodies(Kind.EVENT)] == ["2"]
+
+
+def test_event_for_a_closed_ring_is_handed_on_whole(
+    queue: FakeQueue, tracer: epsagon.Tracer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed_on: list[Any] = []
+    monkeypatch.setattr(queue, "attend", lambda *record: handed_on.append(record) is None)
+    queue.codes.extend([CLOSED, CLOSED])
+    tracer.add_event({**RUNNER, "origin": "sdk"})
+    [(code, kind, _, _, payload)] = handed_on
+    assert (code, kind, json.loads(payload)) == (CLOSED, Kind.EVENT, {**RUNNER, "origin": "sdk"})
 
 
 def test_time_to_look_is_attended_to_and_nothing_is_pushed_twice(queue: FakeQueue, tracer: epsagon.Tracer) -> None:

@@ -17,12 +17,12 @@ import orjson
 
 from epsagon_fast.config import ResolvedConfig, logger, warn_once
 from epsagon_fast.protocol import NO_TRACE, UNFINISHED, ErrorCode, Kind, Outcome
-from epsagon_fast.queue.layout import FOREIGN, PUSHED
+from epsagon_fast.queue.layout import FOREIGN, FULL, LOOK, PUSHED, TOO_LARGE
 from epsagon_fast.queue.writer import REASONS
 
 from . import encoding, process
 from . import exit as leaving
-from .quick import NOT_TAKEN, QuickWay
+from .quick import QuickWay
 from .waiting import pauses
 
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 CLOSE: Final = struct.Struct("<di")
 # As plain integers: asking the enum for a member costs as much as a push.
 _OPEN, _EVENT, _EXCEPTION, _LABEL, _RUNNER, _ERROR, _CLOSE, _BYE = map(int, Kind)
+# What the quick way answers if the event is in the ring or will never be. Else it may yet be taken: by a ring of this
+# process's own (FOREIGN), or by the one that open traces go on in when a folder was deleted (CLOSED).
+_OVER: Final = (FULL, LOOK, TOO_LARGE)
 # A CLOSE leaves the runner's error code and, with this duration, its duration as they are.
 UNCHANGED: Final = -1
 NOT_MEASURED: Final = float("nan")
@@ -299,10 +302,10 @@ class Tracer(QuickWay):
         """Do what the quick way, which answered `code`, left to do."""
         if not self._recording:
             self._refuse()
-        elif code in (NOT_TAKEN, FOREIGN):
-            self._add_with_care(event)
-        else:
+        elif code in _OVER:
             self._writer.attend(code, _EVENT, 0, self._id, b"")
+        else:
+            self._add_with_care(event)
 
     def _add_with_care(self, event: Mapping[str, Any]) -> None:
         payload, flags, malformed = encoding.encode_event(event)

@@ -14,7 +14,9 @@ import sys
 import time
 
 from epsagon_fast.collector.leaving import Leaving
+from epsagon_fast.collector.log import BoundedLog
 from epsagon_fast.collector.loop import Loop
+from epsagon_fast.collector.orphans import Orphans
 from epsagon_fast.queue import state as states
 from epsagon_fast.queue.folder import own_directory
 from epsagon_fast.queue.process import start_time
@@ -51,8 +53,14 @@ def main(argv: list[str] | None = None) -> int:
     if args.start_lock_fd is not None:
         os.close(args.start_lock_fd)
     log.info("serving %s", args.runtime_dir)
-    serve(loop, leaving)
+    serve(loop, leaving, Orphans(args.runtime_dir, open_loop))
     return 0
+
+
+def open_loop(folder_fd: int, path: str) -> Loop:
+    """Return a loop for another folder that this process has locked."""
+    state = State(folder_fd, create=True)
+    return Loop(folder_fd, path, state, sign_in(state))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -70,7 +78,7 @@ def settle_down(start_lock_fd: int | None) -> None:
     if start_lock_fd is not None:
         os.closerange(start_lock_fd + 1, 65536)
         os.set_inheritable(start_lock_fd, False)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(handlers=[BoundedLog()], level=logging.INFO)
 
 
 def take_lock(folder_fd: int) -> bool:
@@ -116,7 +124,7 @@ def sign_in(state: State) -> int:
     return incarnation
 
 
-def serve(loop: Loop, leaving: Leaving) -> None:
+def serve(loop: Loop, leaving: Leaving, orphans: Orphans) -> None:
     """Pass over the rings until `leaving` says that nobody needs us."""
     loop.recover()
     last_record = time.monotonic()
@@ -125,9 +133,12 @@ def serve(loop: Loop, leaving: Leaving) -> None:
         now = time.monotonic()
         if came:
             last_record = now
-        if leaving.due(loop, now):
+        orphans.step(now)
+        loop.counts["adopted_folders"] = orphans.adopted
+        if (leaving.asked or not orphans.busy) and leaving.due(loop, now):
             break
-        loop.rings.wait(pause_s(now - last_record, loop.sending.busy > 0))
+        loop.rings.wait(pause_s(now - last_record, loop.sending.busy > 0 or orphans.busy))
+    orphans.close()
     loop.finish()
     loop.state.store(states.PHASE, states.NONE)
     log.info("leaving")

@@ -28,6 +28,11 @@ class Leaving:
         self._insisted = False
         self._alone_since: float | None = None
 
+    @property
+    def asked(self) -> bool:
+        """Whether there was a request to leave."""
+        return self._asked is not None
+
     def ask(self, now: float) -> None:
         """Note a request to leave; the second one is an order."""
         self._insisted = self._asked is not None

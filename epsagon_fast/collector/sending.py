@@ -97,6 +97,11 @@ class Sending:
         directories = {waiting.directory: sum(waiting.counts.values()) for waiting in self._waiting.values()}
         return sum(directories.values())
 
+    def stored_in(self, directory: str) -> int:
+        """Return how many traces are stored in one directory."""
+        counts = [sum(each.counts.values()) for each in self._waiting.values() if each.directory == directory]
+        return max(counts, default=0)
+
     def watch(self, state_dir: str) -> None:
         """Send what others left in a state directory. Those of the traces that come are watched anyway."""
         if state_dir not in self._watched:

@@ -1,0 +1,48 @@
+"""The collector's log: stderr, which is a file in the folder, never much larger than a bound."""
+
+import logging
+import os
+import stat
+import sys
+
+LIMIT_BYTES = 1024 * 1024
+# What is left of it when it is cut: the last lines.
+KEPT_BYTES = LIMIT_BYTES // 4
+
+
+class BoundedLog(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes to stderr, and cuts the file behind it when it is too long. A terminal or a pipe is never cut."""
+
+    def __init__(self, limit_bytes: int = LIMIT_BYTES, kept_bytes: int = KEPT_BYTES) -> None:
+        super().__init__(sys.stderr)
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        self._limit_bytes = limit_bytes
+        self._kept_bytes = kept_bytes
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        super().emit(record)
+        try:
+            fd = self.stream.fileno()
+            found = os.fstat(fd)
+            if stat.S_ISREG(found.st_mode) and found.st_size > self._limit_bytes:
+                self._cut(fd, found.st_size)
+        except (OSError, ValueError):
+            # What was written stands; a log that cannot be cut must not stop anything.
+            return
+
+    def _cut(self, fd: int, size: int) -> None:
+        last = _end_of(fd, size, self._kept_bytes)
+        os.ftruncate(fd, 0)
+        # It was opened for appending, so this goes to the start, and others' lines behind it.
+        os.write(fd, b"(earlier lines were cut)\n" + last)
+
+
+def _end_of(fd: int, size: int, kept_bytes: int) -> bytes:
+    # Our descriptor is for writing only.
+    try:
+        with open(f"/proc/self/fd/{fd}", "rb") as file:
+            file.seek(size - kept_bytes)
+            return file.read().partition(b"\n")[2]
+    except OSError:
+        return b""

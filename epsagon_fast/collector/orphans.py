@@ -1,0 +1,172 @@
+"""Folders that nobody serves any more, beside our own: of an older version, of a container or service that is gone.
+
+A folder is an orphan if its lock can be had, its heartbeat is over a minute old and no process lives that has a ring in
+it. Then this collector serves it as well, by the same loop, until all that was in it is delivered or stored, and
+removes it. One at a time, a pass after each of our own.
+"""
+
+import fcntl
+import logging
+import os
+import re
+import stat
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from epsagon_fast.collector.loop import Loop
+from epsagon_fast.queue import state as states
+from epsagon_fast.queue.folder import RING_SUFFIX, STATE
+from epsagon_fast.queue.overview import look
+from epsagon_fast.queue.state import State
+
+log = logging.getLogger("epsagon_fast.collector")
+
+LOOK_S = 60.0
+# Younger ones may have a collector that is just starting.
+SILENT_S = 60.0
+# What cannot be delivered or stored by then waits for the next collector.
+PATIENCE_S = 600.0
+# All that is ours is in memory too.
+MEMORY_BYTES = 32 * 1024 * 1024
+# What folder.instance_name makes; a user's runtime directory may hold other things.
+_NAME = re.compile(r"\d[0-9A-Za-z.+]*(-\d+)*")
+
+
+class Orphans:
+    """The sibling folders of `path`. `serve` makes a loop for a folder that is locked, by its descriptor and path."""
+
+    def __init__(self, path: str, serve: Callable[[int, str], Loop]) -> None:
+        self._base, self._own_name = os.path.split(path)
+        self._serve = serve
+        self._loop: Loop | None = None
+        self._path = ""
+        self._fd = -1
+        self._since = 0.0
+        self._next_look = 0.0
+        # What went wrong once is left to another process.
+        self._left_alone: set[str] = set()
+        self.adopted = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether an orphan is being served."""
+        return self._loop is not None
+
+    def step(self, now: float) -> None:
+        """Serve an orphan's next pass, or once a minute look for one. `now` is monotonic."""
+        if self._loop is None:
+            if now >= self._next_look:
+                self._next_look = now + LOOK_S
+                self._look(now)
+            return
+        try:
+            self._loop.one_pass()
+            if _is_done(self._loop, self._path):
+                self._release(remove=True)
+                # There may be more of them.
+                self._next_look = now
+            elif now - self._since > PATIENCE_S:
+                self._release(remove=False)
+        except Exception:
+            self._give_up()
+
+    def close(self) -> None:
+        """Leave an orphan that is not done to the next collector."""
+        if self._loop is not None:
+            self._release(remove=False)
+
+    def _look(self, now: float) -> None:
+        with suppress(OSError):
+            for name in sorted(os.listdir(self._base)):
+                path = os.path.join(self._base, name)
+                if name != self._own_name and _NAME.fullmatch(name) and path not in self._left_alone:
+                    self._try(path, now)
+                if self._loop is not None:
+                    return
+
+    def _try(self, path: str, now: float) -> None:
+        fd = _locked_orphan(path)
+        if fd is None:
+            return
+        self._path, self._fd, self._since = path, fd, now
+        log.info("serving %s too, which nobody else does", path)
+        try:
+            self._loop = self._serve(fd, path)
+            self._loop.bounds.memory_bytes = min(MEMORY_BYTES, self._loop.bounds.memory_bytes)
+            self._loop.recover()
+        except Exception:
+            self._give_up()
+
+    def _release(self, remove: bool) -> None:
+        assert self._loop is not None
+        self._loop.finish()
+        self._loop.state.store(states.PHASE, states.NONE)
+        if remove and _remove(self._fd, self._path):
+            self.adopted += 1
+            log.info("%s is done and removed", self._path)
+        self._loop = None
+        os.close(self._fd)
+
+    def _give_up(self) -> None:
+        # Our own folder must not suffer. Its state page says what it was, for whoever tries next.
+        log.exception("%s cannot be served", self._path)
+        self._left_alone.add(self._path)
+        self._loop = None
+        os.close(self._fd)
+
+
+def _is_done(loop: Loop, path: str) -> bool:
+    return not (len(loop.rings) or loop.assembly.open_count or loop.unsettled or loop.sending.stored_in(path))
+
+
+def _locked_orphan(path: str) -> int | None:
+    """Return a descriptor of a folder that is an orphan, locked; None if it is none."""
+    try:
+        found = os.stat(path, follow_symlinks=False)
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+            return None
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _is_silent(fd) and not any(view.lives for view in look(path).rings):
+            return fd
+    except OSError:
+        pass
+    os.close(fd)
+    return None
+
+
+def _is_silent(fd: int) -> bool:
+    names = os.listdir(fd)
+    try:
+        state = State(fd)
+    except (OSError, ValueError):
+        # No collector has ever been here, or one of another layout.
+        ours = STATE in names or any(name.endswith(RING_SUFFIX) for name in names)
+        return ours and _age_s(fd) > SILENT_S
+    age_s = (time.monotonic_ns() - state.beat().heartbeat_ns) / 1e9
+    state.close()
+    # A heartbeat of the future is one of before the last boot.
+    return not 0 <= age_s <= SILENT_S
+
+
+def _age_s(fd: int) -> float:
+    return time.time() - os.fstat(fd).st_mtime
+
+
+def _remove(fd: int, path: str) -> bool:
+    """Remove a folder, unless a process has just come to it."""
+    names = os.listdir(fd)
+    if any(name.endswith(RING_SUFFIX) for name in names):
+        return False
+    for name in names:
+        with suppress(OSError):
+            os.unlink(name, dir_fd=fd)
+    try:
+        os.rmdir(path)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,154 @@
+"""What kills collectors is found and set aside; what they were killed over from outside is not."""
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from places import Place, until
+from records import TRACE_ID, added, event
+
+from epsagon_fast.backend import Backend
+from epsagon_fast.collector.frames import MAGIC, Batch, parse
+from epsagon_fast.collector.poison import Poison
+from epsagon_fast.protocol import Record
+from epsagon_fast.queue.state import State
+
+RING = bytes(16)
+DEADLY, OTHER = added(event("deadly")), added(event("other"))
+
+
+@pytest.fixture
+def folder_fd(tmp_path: Path) -> Iterator[int]:
+    fd = os.open(tmp_path, os.O_RDONLY)
+    yield fd
+    os.close(fd)
+
+
+class Collector:
+    """The poison of one collector after the other, in one folder."""
+
+    def __init__(self, folder_fd: int) -> None:
+        self.counts: Counter[str] = Counter()
+        self.poison = Poison(folder_fd, State(folder_fd, create=True), self.counts)
+
+    def work(self, *records: Record, dies_of: Record | None = None) -> list[Record]:
+        """Work on records; die of one as compiled code does, without a word."""
+        done = []
+        for record in self.poison.begin(RING, list(records)):
+            if record == dies_of:
+                return done
+            done.append(record)
+        self.poison.nothing()
+        return done
+
+
+def test_a_record_that_an_exception_named_twice_is_set_aside(folder_fd: int, tmp_path: Path) -> None:
+    for _ in range(2):
+        collector = Collector(folder_fd)
+        assert collector.work(OTHER, DEADLY) == [OTHER, DEADLY]
+        collector.poison.record(DEADLY)
+    third = Collector(folder_fd)
+    assert third.work(OTHER, DEADLY) == [OTHER]
+    assert third.counts == {"poison": 1}
+    (path,) = tmp_path.glob("poison-*")
+    assert parse(MAGIC + path.read_bytes()).frames == [Batch(RING, 0, [DEADLY])]
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_record_that_crashes_collectors_is_set_aside(folder_fd: int) -> None:
+    # The first death says in which batch, the next two of which record.
+    for _ in range(3):
+        assert Collector(folder_fd).work(OTHER, DEADLY, OTHER, dies_of=DEADLY) == [OTHER]
+    assert Collector(folder_fd).work(OTHER, DEADLY, OTHER) == [OTHER, OTHER]
+
+
+def test_it_stays_aside_for_all_later_collectors_and_is_counted_once(folder_fd: int) -> None:
+    for _ in range(2):
+        Collector(folder_fd).poison.record(DEADLY)
+    for counted in (1, 0, 0):
+        later = Collector(folder_fd)
+        assert later.work(DEADLY, OTHER) == [OTHER]
+        assert later.counts["poison"] == counted
+
+
+def test_two_deaths_over_different_records_condemn_none(folder_fd: int) -> None:
+    for record in (DEADLY, OTHER, DEADLY, OTHER):
+        Collector(folder_fd).poison.record(record)
+    assert Collector(folder_fd).work(DEADLY, OTHER) == [DEADLY, OTHER]
+
+
+def test_collectors_killed_over_a_batch_condemn_nothing(folder_fd: int) -> None:
+    for _ in range(5):
+        Collector(folder_fd).work(OTHER, DEADLY)
+        Collector(folder_fd).poison.begin(RING, [DEADLY])
+    assert Collector(folder_fd).work(DEADLY) == [DEADLY]
+
+
+def test_a_trace_whose_body_kills_is_known(folder_fd: int, tmp_path: Path) -> None:
+    for _ in range(2):
+        collector = Collector(folder_fd)
+        assert not collector.poison.is_body(TRACE_ID)
+        collector.poison.body(TRACE_ID)
+    third = Collector(folder_fd)
+    assert third.poison.is_body(TRACE_ID)
+    assert third.work(DEADLY) == [DEADLY]
+    third.poison.set_aside(RING, [DEADLY, OTHER])
+    (path,) = tmp_path.glob("poison-*")
+    assert parse(MAGIC + path.read_bytes()).frames == [Batch(RING, 0, [DEADLY, OTHER])]
+
+
+# With real processes: a collector that is made to die of a certain text.
+
+SABOTAGE = """
+import os, sys
+sys.path[:0] = {path!r}
+from epsagon_fast.collector import {module}
+before = {module}.{function}
+def deadly(*arguments, **options):
+    if b"deadly" in repr(arguments).encode() or b"deadly" in repr(getattr(arguments[0], "runner", "")).encode():
+        {death}
+    return before(*arguments, **options)
+{module}.{function} = deadly
+from epsagon_fast.collector.__main__ import main
+sys.exit(main())
+"""
+TRACES = """
+import epsagon_fast as epsagon
+for name in ("before", "deadly", "after"):
+    with epsagon.trace(name):
+        epsagon.add_event({"id": f"event of {name}"})
+"""
+DEATHS = {"an exception": "raise RuntimeError('sabotage')", "a crash": "os.abort()"}
+
+
+@pytest.mark.parametrize("death", DEATHS)
+@pytest.mark.parametrize("work", ["feeding a record", "building a body"])
+def test_the_next_collectors_go_on_without_it(death: str, work: str, backend: Backend, place: Place) -> None:
+    place.env["EPSAGON_LAUNCH"] = "0"
+    place.run(TRACES)
+    target = ("assembly", "Assembly.feed") if work == "feeding a record" else ("body", "build")
+    script = sabotaged(*target, DEATHS[death])
+    codes = []
+    for _ in range(8):
+        process = place.start(script, "--runtime-dir", place.folder, env={"EPSAGON_LINGER_SEC": "0"})
+        process.communicate(timeout=30)
+        codes.append(process.returncode)
+        if process.returncode == 0:
+            break
+    died = codes.index(0)
+    # Each deadly record takes two lives, and a crash first one to know the batch.
+    assert died >= 2 and set(codes[:died]) == {1 if death == "an exception" else -signal.SIGABRT}
+    until(lambda: backend.store.counts()["traces"] >= 2, "the others arrive")
+    assert place.look().counters["poison"] >= 1
+    assert list(Path(place.folder).glob("poison-*"))
+    bodies = b"".join(body for _, body in backend.store.bodies())
+    assert b"event of before" in bodies and b"event of after" in bodies
+
+
+def sabotaged(module: str, function: str, death: str) -> str:
+    import sys
+
+    return SABOTAGE.format(path=[path for path in sys.path if path], module=module, function=function, death=death)

@@ -8,6 +8,7 @@ import stat
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,7 +41,8 @@ def test_a_new_ring_is_private_reserved_and_described(folder: int, tmp_path: Pat
     start = struct.unpack("=6Q", os.pread(fd, 48, 0))
     checksummed = ring.IMPLEMENTATION == "reference"
     assert start == (layout.MAGIC_VALUE, layout.LAYOUT_VERSION, 65536, 123, 456, checksummed)
-    assert not any(os.pread(fd, state.st_size, 48))
+    assert int.from_bytes(os.pread(fd, 8, layout.CREATED_NS), sys.byteorder) <= time.time_ns()
+    assert not any(os.pread(fd, state.st_size, 56))
     os.close(fd)
     assert os.listdir(tmp_path) == ["a.ring"]
 

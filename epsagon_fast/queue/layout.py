@@ -23,6 +23,8 @@ START_TIME: Final = 32
 # 1: pure Python fills this ring. It cannot order its stores, so each record carries a CRC-32 of its position, header
 # and payload. The position matters: without it a record of the last lap, still visible, would pass for the new one.
 CHECKSUMMED: Final = 40
+# Nanoseconds since the epoch. Not the file's time, which writing to the mapped pages may change.
+CREATED_NS: Final = 48
 
 # The producer's lines.
 HEAD: Final = 128

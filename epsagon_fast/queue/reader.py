@@ -19,6 +19,7 @@ from epsagon_fast.queue.process import start_time
 
 log = logging.getLogger("epsagon_fast.queue")
 
+RING_ID_BYTES = 16
 # A ring whose creator died over it, or that is no ring at all, is left alone for so long and then set aside.
 UNFINISHED_S = 60.0
 
@@ -30,17 +31,19 @@ class Reader:
         """Map the ring. OSError or CorruptRing if it cannot be read."""
         self.name = name
         self.ring_id = bytes.fromhex(name.removesuffix(RING_SUFFIX))
+        if len(self.ring_id) != RING_ID_BYTES or self.ring_id.hex() + RING_SUFFIX != name:
+            raise layout.CorruptRing("no process gives such a name")
         fd = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
         try:
             found = os.fstat(fd)
             if found.st_uid != os.geteuid():
                 raise layout.CorruptRing(f"belongs to user {found.st_uid}")
-            self.created_ns = found.st_mtime_ns
             self._ring = ring.Consumer(fd)
         finally:
             os.close(fd)
         self.pid = self._ring.load(layout.PID)
         self.start_time = self._ring.load(layout.START_TIME)
+        self.created_ns = self._ring.load(layout.CREATED_NS)
         # Closed traces of this ring that are not settled yet.
         self.unsettled = 0
         self.pidfd = self._open_pidfd()

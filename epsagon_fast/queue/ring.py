@@ -20,6 +20,7 @@ that it interrupted, and if the ring has no room by then, it is counted as queue
 import errno
 import os
 import struct
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -76,8 +77,8 @@ def create(
     fd = os.open(name, flags, 0o600, dir_fd=dir_fd)
     try:
         _reserve(fd, layout.HEADER_BYTES + capacity_bytes)
-        fields = (layout.LAYOUT_VERSION, capacity_bytes, pid, start_time, int(checksummed))
-        os.pwrite(fd, struct.pack("=5Q", *fields), layout.VERSION)
+        fields = (layout.LAYOUT_VERSION, capacity_bytes, pid, start_time, int(checksummed), time.time_ns())
+        os.pwrite(fd, struct.pack("=6Q", *fields), layout.VERSION)
         # Last: a reader that meets the file before this knows that it is unfinished.
         os.pwrite(fd, struct.pack("=Q", layout.MAGIC_VALUE), layout.MAGIC)
     except BaseException:

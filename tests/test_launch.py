@@ -1,0 +1,310 @@
+"""Starting collectors: with what command and environment, how often, and by how many."""
+
+import errno
+import fcntl
+import logging
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.machinery import ModuleSpec
+
+import pytest
+from places import until
+
+from epsagon_fast.queue import launch
+from epsagon_fast.queue.folder import Folder
+from epsagon_fast.queue.launch import MOST_BACKOFF_S, Launcher
+from epsagon_fast.queue.state import NOBODY
+
+
+class Starts:
+    """Counts starts instead of making them; `answer` is what the next ones come to. Time is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.times: list[float] = []
+        self.answer: bool | Exception = True
+
+    def start(self, folder: bytes, argv: list[bytes], env: list[bytes], although_held: bool) -> bool:
+        self.times.append(self.now)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+@pytest.fixture
+def starts(monkeypatch: pytest.MonkeyPatch) -> Starts:
+    made = Starts()
+    monkeypatch.setattr(launch, "_start", made.start)
+    monkeypatch.setattr(launch.time, "monotonic", lambda: made.now)
+    for name in ("EPSAGON_LAUNCH", "EPSAGON_IN_COLLECTOR"):
+        monkeypatch.delenv(name, raising=False)
+    return made
+
+
+@pytest.fixture
+def folder(tmp_path: pathlib.Path) -> Folder:
+    return Folder(str(tmp_path / "folder"))
+
+
+def test_held_folder_needs_no_start(folder: Folder, starts: Starts) -> None:
+    holder = folder.open()
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    try:
+        assert Launcher(folder).ensure(NOBODY)
+        assert starts.times == []
+        assert Launcher(folder).start(NOBODY, although_held=True)
+        assert len(starts.times) == 1
+    finally:
+        os.close(holder)
+
+
+def test_starts_that_lead_nowhere_become_rare(folder: Folder, starts: Starts) -> None:
+    launcher = Launcher(folder)
+    for _ in range(4000):
+        launcher.ensure(NOBODY)
+        starts.now += 0.1
+    gaps = [round(b - a) for a, b in zip(starts.times, starts.times[1:], strict=False)]
+    assert gaps[:7] == [1, 2, 4, 8, 16, 32, 60]
+    assert set(gaps[7:]) == {MOST_BACKOFF_S}
+
+
+def test_collector_that_lived_is_replaced_at_once(folder: Folder, starts: Starts) -> None:
+    launcher = Launcher(folder)
+    for incarnation in range(1, 5):
+        assert launcher.ensure(NOBODY._replace(incarnation=incarnation, heartbeat_ns=int((starts.now - 0.1) * 1e9)))
+        # It beats for ten seconds.
+        starts.now += 10
+    assert [round(at) for at in starts.times] == [100, 110, 120, 130]
+
+
+def test_two_starts_without_a_collector_are_one_warning(
+    folder: Folder, starts: Starts, caplog: pytest.LogCaptureFixture
+) -> None:
+    launcher = Launcher(folder)
+    launcher.ensure(NOBODY)
+    assert caplog.records == []
+    for _ in range(5):
+        starts.now += MOST_BACKOFF_S
+        launcher.ensure(NOBODY)
+    (record,) = caplog.records
+    assert (record.name, record.levelno) == ("epsagon_fast", logging.WARNING)
+    assert "ends as soon as it is started" in record.getMessage() and folder.path in record.getMessage()
+
+
+def test_collector_that_was_killed_is_no_warning(
+    folder: Folder, starts: Starts, caplog: pytest.LogCaptureFixture
+) -> None:
+    launcher = Launcher(folder)
+    for incarnation in range(5):
+        # It signed in, and may have died in the same second.
+        launcher.ensure(NOBODY._replace(incarnation=incarnation))
+        starts.now += MOST_BACKOFF_S
+    assert len(starts.times) == 5
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EAGAIN, "no process"), FileNotFoundError("sh"), ValueError("spec")])
+def test_start_that_fails_is_one_warning_and_no_exception(
+    folder: Folder, starts: Starts, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    starts.answer = error
+    launcher = Launcher(folder)
+    for _ in range(3):
+        assert not launcher.ensure(NOBODY)
+        starts.now += MOST_BACKOFF_S
+    (record,) = caplog.records
+    assert "no collector could be started" in record.getMessage()
+
+
+def test_start_of_another_process_is_waited_for(
+    folder: Folder, starts: Starts, caplog: pytest.LogCaptureFixture
+) -> None:
+    starts.answer = False
+    launcher = Launcher(folder)
+    for _ in range(5):
+        assert launcher.ensure(NOBODY)
+        starts.now += MOST_BACKOFF_S
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("variable", ["EPSAGON_LAUNCH=0", "EPSAGON_IN_COLLECTOR=1"])
+def test_process_that_may_not_start_one_does_not(
+    folder: Folder, starts: Starts, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(*variable.split("="))
+    assert not Launcher(folder).ensure(NOBODY)
+    assert starts.times == []
+
+
+# The command.
+
+
+def test_command_leaves_nothing_to_the_environment_and_tells_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EPSAGON_TOKEN", "secret-token")
+    words = [os.fsdecode(word) for word in launch.command("/the/folder")]
+    assert words[1:3] == ["-I", "-S"]
+    assert words[words.index("--runtime-dir") + 1] == "/the/folder"
+    assert "secret-token" not in " ".join(words)
+
+
+def test_command_runs_with_an_empty_environment_from_anywhere() -> None:
+    words = launch.command("/the/folder")
+    place = words.index(b"--runtime-dir")
+    done = subprocess.run([*words[:place], b"--help"], env={}, cwd="/", capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage: epsagon_fast.collector")
+
+
+def test_environment_passes_on_where_things_are_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        monkeypatch.delenv(name)
+    given = {
+        "HOME": "/home/me",
+        "XDG_STATE_HOME": "/state",
+        "EPSAGON_LINGER_SEC": "3",
+        "EPSAGON_TOKEN": "secret-token",
+        "PYTHONPATH": "/x",
+        "DATABASE_PASSWORD": "hunter2",
+        "LD_LIBRARY_PATH": "/lib",
+    }
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    passed = dict(item.decode().split("=", 1) for item in launch.environment())
+    kept = {"HOME", "XDG_STATE_HOME", "EPSAGON_LINGER_SEC", "LD_LIBRARY_PATH"}
+    assert passed == {name: given[name] for name in kept} | {"EPSAGON_IN_COLLECTOR": "1"}
+
+
+def test_environment_may_hold_any_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(os.environb, b"EPSAGON_APP_NAME", b"\xff=\xfe")
+    assert b"EPSAGON_APP_NAME=\xff=\xfe" in launch.environment()
+
+
+@pytest.mark.parametrize("executable", [None, "", "/usr/sbin/uwsgi", "/nonexistent/python3"])
+def test_interpreter_is_found_without_a_usable_executable(
+    monkeypatch: pytest.MonkeyPatch, executable: str | None
+) -> None:
+    monkeypatch.setattr(sys, "executable", executable)
+    found = launch.interpreter()
+    assert os.path.basename(found).startswith("python") and os.access(found, os.X_OK)
+
+
+def test_no_interpreter_anywhere_is_an_error_with_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("prefix", "base_prefix"):
+        monkeypatch.setattr(sys, name, "/nonexistent")
+    monkeypatch.setattr(sys, "executable", "/usr/sbin/uwsgi")
+    with pytest.raises(FileNotFoundError, match="uwsgi"):
+        launch.interpreter()
+
+
+def test_import_path_is_that_of_the_package_and_its_two_dependencies() -> None:
+    check = f"import sys; sys.path += {launch.import_path()!r}; import epsagon_fast.collector.__main__, orjson, urllib3"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", check], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_dependency_that_is_not_found_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "find_spec", lambda name: None if name == "orjson" else ModuleSpec(name, None))
+    assert launch.import_path() == []
+
+
+# The start itself, both ways.
+
+PROGRAM = """
+import os, sys, time
+print(os.getpid(), os.getppid(), os.getsid(0), os.getcwd(), sorted(map(int, os.listdir("/proc/self/fd"))), flush=True)
+print("error", file=sys.stderr, flush=True)
+time.sleep(60)
+"""
+
+
+def pure() -> Callable[..., bool]:
+    """The way that needs no compiled module."""
+    import importlib
+
+    saved = sys.modules["epsagon_fast.queue._spawn"]
+    sys.modules["epsagon_fast.queue._spawn"] = None  # type: ignore[assignment]
+    try:
+        spec = importlib.util.find_spec("epsagon_fast.queue.launch")
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    finally:
+        sys.modules["epsagon_fast.queue._spawn"] = saved
+    return module._start  # type: ignore[no-any-return]
+
+
+@pytest.fixture(params=["compiled", "pure"])
+def start(request: pytest.FixtureRequest) -> Callable[..., bool]:
+    return launch._start if request.param == "compiled" else pure()
+
+
+def program(text: str = PROGRAM) -> list[bytes]:
+    return [os.fsencode(sys.executable), b"-I", b"-S", b"-c", text.encode()]
+
+
+def said(folder: Folder, lines: int = 1) -> list[str]:
+    log = pathlib.Path(folder.path, "log")
+    return until(lambda: len(log.read_text().splitlines()) >= lines and log.read_text().splitlines(), "it says so")
+
+
+def test_started_program_is_nobodys_child_and_holds_the_start_lock(folder: Folder, start: Callable[..., bool]) -> None:
+    assert start(os.fsencode(folder.path), program(), [b"A=1"], False)
+    pid, parent, session, cwd, *_ = said(folder, 2)[0].split()
+    try:
+        assert int(parent) != os.getpid()
+        assert int(session) not in (os.getsid(0),)
+        assert cwd == "/"
+        assert said(folder, 2)[1] == "error"
+        with pytest.raises(ChildProcessError):
+            os.waitpid(-1, os.WNOHANG)
+        # As long as it lives and has not let go of it, nobody else starts one.
+        assert not start(os.fsencode(folder.path), program(), [], False)
+    finally:
+        os.kill(int(pid), 9)
+    path = os.path.join(folder.path, "start")
+    lock = os.open(path, os.O_RDWR)
+    try:
+        until(lambda: _takes(lock), "its death lets go of the lock")
+    finally:
+        os.close(lock)
+
+
+def _takes(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def test_held_folder_is_noticed_under_the_start_lock(folder: Folder, start: Callable[..., bool]) -> None:
+    # Between the look and the start another process's collector may have begun to serve.
+    holder = folder.open()
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    try:
+        assert not start(os.fsencode(folder.path), program("raise SystemExit"), [], False)
+        assert start(os.fsencode(folder.path), program("print('started')"), [], True)
+        assert said(folder) == ["started"]
+    finally:
+        os.close(holder)
+
+
+def test_starter_keeps_no_descriptor(folder: Folder, start: Callable[..., bool]) -> None:
+    before = os.listdir("/proc/self/fd")
+    for _ in range(3):
+        start(os.fsencode(folder.path), program("pass"), [], False)
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_program_that_cannot_be_run_is_an_error(folder: Folder) -> None:
+    with pytest.raises(FileNotFoundError):
+        launch._start(os.fsencode(folder.path), [b"/nonexistent"], [], False)
+
+
+def test_folder_that_is_gone_is_an_error(folder: Folder, start: Callable[..., bool]) -> None:
+    os.rmdir(folder.path)
+    with pytest.raises(FileNotFoundError):
+        start(os.fsencode(folder.path), program(), [], False)

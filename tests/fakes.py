@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter, deque
-from typing import Any, ClassVar
+from typing import Any
 
 from epsagon_fast.producer import tracer
 from epsagon_fast.protocol import Kind, Outcome, Record
@@ -11,8 +11,6 @@ from epsagon_fast.queue.layout import FOREIGN, FULL, LOOK, PUSHED, TOO_LARGE
 
 class FakeWriter:
     """Stands for queue.writer.Writer; `codes` are the answers to the next pushes, PUSHED when they run out."""
-
-    REASONS: ClassVar = {FULL: "queue_full", TOO_LARGE: "too_large"}
 
     def __init__(self, path: str = "/fake") -> None:
         self.path = path
@@ -33,13 +31,15 @@ class FakeWriter:
         if code in (PUSHED, LOOK):
             self.records.append(Record(kind, flags, 0, trace_id, payload))
             self.closed += kind == Kind.CLOSE
+        elif code == FULL:
+            self.refuse("queue_full")
         return code
 
     def attend(self, code: int, kind: int, flags: int, trace_id: bytes, payload: bytes) -> bool:
         assert code not in (PUSHED, FOREIGN), "there was nothing to attend to"
         self.attended.append(code)
-        if code != LOOK:
-            self.refuse(self.REASONS[code])
+        if code == TOO_LARGE:
+            self.refuse("too_large")
         return code == LOOK
 
     def refuse(self, reason: str, count: int = 1) -> None:

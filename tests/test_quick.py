@@ -12,9 +12,9 @@ from strategies import anything, complete_events, loose_events
 from epsagon_fast.producer import _quick, encoding
 from epsagon_fast.producer.quick import NOT_TAKEN, PureQuickWay
 from epsagon_fast.protocol import Kind
+from epsagon_fast.queue.layout import FULL, FULLS_PER_LOOK
 
 TRACE = bytes(range(16))
-FULL = 2
 
 
 class Way:
@@ -54,6 +54,13 @@ def test_complete_event_goes_straight_to_the_ring(kind: type) -> None:
     assert way.tracer.add_event(event) is None
     assert way.pushed == [(Kind.EVENT, 0, TRACE, orjson.dumps(event))]
     assert way.left == []
+
+
+def test_of_many_refusals_some_are_told(kind: type) -> None:
+    way = Way(kind, answer=FULL)
+    for _ in range(4 * FULLS_PER_LOOK):
+        way.tracer.add_event(complete())
+    assert way.left == [(complete(), FULL)] * 4
 
 
 @pytest.mark.parametrize(

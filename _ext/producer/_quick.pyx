@@ -7,7 +7,7 @@ from cpython.object cimport PyObject
 import orjson
 
 from epsagon_fast.protocol import EVENT_FIELDS, Kind, RESOURCE_FIELDS, RUNNER_ORIGIN
-from epsagon_fast.queue.layout import PUSHED
+from epsagon_fast.queue.layout import FULL, FULLS_PER_LOOK, PUSHED
 
 cdef extern from "Python.h":
     int PyDict_Next(PyObject *, Py_ssize_t *, PyObject **, PyObject **) noexcept
@@ -37,8 +37,9 @@ cdef Field[4] resource_fields
 # They own what the tables above point to.
 cdef tuple event_names = EVENT_FIELDS, resource_names = RESOURCE_FIELDS
 cdef object runner_origin = RUNNER_ORIGIN, dumps = orjson.dumps, add_otherwise = "_add_otherwise"
+cdef unsigned int fulls_per_look = FULLS_PER_LOOK
 # Made once: CPython has one object for each small int, so an answer can be told by its identity.
-cdef object pushed = PUSHED, not_taken = -1, event_kind = int(Kind.EVENT), no_flags = 0
+cdef object pushed = PUSHED, full = FULL, not_taken = -1, event_kind = int(Kind.EVENT), no_flags = 0
 
 if len(event_names) != 7 or len(resource_names) != 4:
     raise ImportError("protocol.py and _quick.pyx do not agree")
@@ -53,6 +54,7 @@ cdef class QuickWay:
 
     cdef object push, trace_id
     cdef Py_ssize_t limit_bytes
+    cdef unsigned int fulls
 
     def add_event(self, event):
         """Add an event as it is now; later changes of `event` have no effect.
@@ -86,7 +88,13 @@ cdef object _add_event(object tracer, object event):
     if payload is None or PyBytes_Size(payload) > way.limit_bytes:
         return call_method_of_two(tracer, add_otherwise, event, not_taken)
     code = call_of_four(push, event_kind, no_flags, way.trace_id, payload)
-    return None if code is pushed else call_method_of_two(tracer, add_otherwise, event, code)
+    if code is pushed:
+        return None
+    if code is full:
+        way.fulls += 1
+        if way.fulls % fulls_per_look != 1:
+            return None
+    return call_method_of_two(tracer, add_otherwise, event, code)
 
 
 cdef bytes _doc = QuickWay.add_event.__doc__.encode()

@@ -48,6 +48,7 @@ cdef extern from "fast_method.h":
 # layout.py's numbers as C values; what is not here is used only where speed does not matter.
 cdef size_t HEADER_BYTES = layout.HEADER_BYTES
 cdef size_t HEAD = layout.HEAD, TAIL = layout.TAIL, CLOSED_COUNT = layout.CLOSED_COUNT, LEFT = layout.LEFT
+cdef size_t QUEUE_FULL = layout.QUEUE_FULL
 cdef int PUSHED = layout.PUSHED, LOOK = layout.LOOK, FULL = layout.FULL, TOO_LARGE = layout.TOO_LARGE
 cdef int FOREIGN = layout.FOREIGN, CLOSED = layout.CLOSED, LOOK_SHIFT = layout.LOOK_SHIFT
 cdef int OPEN_KIND = Kind.OPEN, CLOSE_KIND = Kind.CLOSE, BYE_KIND = Kind.BYE, LAST_KIND = layout.LAST_KIND
@@ -225,6 +226,7 @@ cdef class Producer(_Ring):
             return TOO_LARGE
         size = sizeof(record) + ((length + 7) & ~<uint64_t>7)
         if not self._has_room(kind, size):
+            ring_add(self._base + QUEUE_FULL, 1)
             return FULL
         record.length, record.crc, record.zero, record.zeros = length, 0, 0, 0
         record.kind, record.flags, record.ordinal = kind, flags, 0

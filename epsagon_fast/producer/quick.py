@@ -10,7 +10,7 @@ import orjson
 
 from epsagon_fast.producer.encoding import is_complete
 from epsagon_fast.protocol import RUNNER_ORIGIN, Kind
-from epsagon_fast.queue.layout import PUSHED
+from epsagon_fast.queue.layout import FULL, FULLS_PER_LOOK, PUSHED
 from epsagon_fast.queue.ring import IMPLEMENTATION
 
 __all__ = ["NOT_TAKEN", "PureQuickWay", "QuickWay"]
@@ -21,6 +21,7 @@ NOT_TAKEN: Final = -1
 class PureQuickWay:
     """The part of a tracer that has to be fast. What it or the ring does not take goes to `_add_otherwise`."""
 
+    _fulls = 0
     _way: tuple[Callable[[int, int, bytes, bytes], int], bytes, int] | None = None
 
     def add_event(self, event: Mapping[str, Any]) -> None:
@@ -29,6 +30,10 @@ class PureQuickWay:
         Missing fields get the protobuf defaults; a field of a wrong type gets its default and is counted `malformed`.
         """
         code = self._pushed(event)
+        if code == FULL:
+            self._fulls += 1
+            if self._fulls % FULLS_PER_LOOK != 1:
+                return
         if code != PUSHED:
             self._add_otherwise(event, code)
 

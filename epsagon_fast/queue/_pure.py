@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from epsagon_fast.protocol import REFUSALS, TRACE_ID_BYTES, Kind
+from epsagon_fast.protocol import TRACE_ID_BYTES, Kind
 from epsagon_fast.queue import layout
 from epsagon_fast.queue.layout import (
     CLOSED,
@@ -216,6 +216,7 @@ class PureProducer(_Ring):
         if len(payload) > self._largest_for(kind):
             return TOO_LARGE
         if len(self._pushing) >= _MAX_WAITING:
+            self.add(layout.QUEUE_FULL, 1)
             return FULL
         code = self._pushing.take((kind, flags, trace_id, payload), self._work)
         return PUSHED if code is None else code
@@ -231,9 +232,9 @@ class PureProducer(_Ring):
 
     def _work(self, record: Push, own: bool) -> int:
         code = self._append(*record)
-        if code in (FULL, CLOSED) and not own:
-            # Its push has returned PUSHED already; nobody else can count it.
-            self.add(layout.REFUSED + 8 * REFUSALS.index("queue_full"), 1)
+        # Not its own: that push has returned PUSHED already, and nobody else can count what a BYE overtook.
+        if code == FULL or (code == CLOSED and not own):
+            self.add(layout.QUEUE_FULL, 1)
         return code
 
     def _append(self, kind: int, flags: int, trace_id: bytes, payload: bytes) -> int:

@@ -30,8 +30,9 @@ CREATED_NS: Final = 48
 HEAD: Final = 128
 # CLOSE records pushed.
 CLOSED_COUNT: Final = 136
-# One slot for each of protocol.REFUSALS.
+# One slot for each of protocol.REFUSALS, of which queue_full is the first: `push` itself counts those.
 REFUSED: Final = 256
+QUEUE_FULL: Final = REFUSED
 REFUSED_SLOTS: Final = 16
 # 1 after BYE.
 LEFT: Final = 384
@@ -55,7 +56,7 @@ SETTLEMENT_RING: Final = 4096
 RECORD_HEADER: Final = struct.Struct("<IIBBHIQ16s")
 
 # What `push` answers. PUSHED and LOOK: the record is in the ring, and with LOOK it is time to see whether a collector
-# lives. All others: nothing was written.
+# lives. All others: nothing was written. FULL: and it was counted, since it may come with every push.
 PUSHED: Final = 0
 LOOK: Final = 1
 FULL: Final = 2
@@ -65,6 +66,8 @@ CLOSED: Final = 5
 
 # LOOK comes whenever head passes a multiple of this.
 LOOK_SHIFT: Final = 16
+# Whoever puts many events need look for a collector with every so many FULLs only: LOOKs came before.
+FULLS_PER_LOOK: Final = 16
 
 # protocol.Kind: the numbers from 1 to this are kinds.
 LAST_KIND: Final = 8

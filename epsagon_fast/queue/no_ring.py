@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 
+from epsagon_fast.protocol import REFUSALS
 from epsagon_fast.queue import layout
 
 # How often this process was forked off; asking the kernel for its pid would cost as much as all else that is done here.
@@ -25,6 +26,7 @@ class NoRing:
     def __init__(self, lacking: str, wanted_bytes: int) -> None:
         self.lacking = lacking
         self._generation = _generation
+        self._refused = layout.REFUSED + 8 * REFUSALS.index(lacking)
         self._slots = Counter({layout.CAPACITY: wanted_bytes})
 
     @property
@@ -34,7 +36,10 @@ class NoRing:
 
     def push(self, kind: int, flags: int, trace_id: bytes, payload: bytes) -> int:
         """Refuse, or say that this is another process's."""
-        return layout.FULL if self._generation == _generation else layout.FOREIGN
+        if self._generation != _generation:
+            return layout.FOREIGN
+        self._slots[self._refused] += 1
+        return layout.FULL
 
     def load(self, offset: int) -> int:
         """Return a counter."""

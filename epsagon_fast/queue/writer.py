@@ -61,9 +61,6 @@ class Writer:
         self._state: State | None = None
         # Takes what still comes for this ring, if nobody will read it any more.
         self._successor: Writer | None = None
-        # By a push's answer, where it counts as a refusal.
-        self._refused_at = {code: _SLOTS[self.lacking or reason] for code, reason in REASONS.items()}
-        self._add = own_ring.add
         self._next_look = 0.0
         self._last_beat = (0, 0.0)
         self.push = own_ring.push
@@ -85,22 +82,20 @@ class Writer:
         """Do what a push that answered `code` leaves to do. Return whether the record is in a ring."""
         if code == layout.CLOSED and self._successor is not None:
             return self._successor.put(kind, flags, trace_id, payload)
-        slot = self._refused_at.get(code)
-        if slot is not None:
-            # With every event while the ring is full: the push has just said that the ring is ours.
-            self._add(slot, 1)
-        elif code == layout.FOREIGN:
+        if code == layout.FOREIGN:
             return at(self.path, self._ring.load(layout.CAPACITY)).put(kind, flags, trace_id, payload)
+        if code in (layout.TOO_LARGE, layout.CLOSED):
+            self.refuse(self.lacking or REASONS[code])
         if monotonic() >= self._next_look:
             self.look()
-        return slot is None
+        return code == layout.LOOK
 
     def refuse(self, reason: str, count: int = 1) -> None:
         """Count records that were refused for `reason` (one of REFUSALS)."""
         if self.foreign:
             at(self.path, self._ring.load(layout.CAPACITY)).refuse(reason, count)
         else:
-            self._add(_SLOTS[reason], count)
+            self._ring.add(_SLOTS[reason], count)
 
     def refusals(self) -> dict[str, int]:
         """Return how many records were refused, by reason; reasons that did not occur are left out."""
@@ -184,7 +179,7 @@ class Writer:
             # Before the ring is closed: from then on the open traces' records come by way of `attend`.
             self._successor = successor
             move_unread(self._ring, successor.put)
-            self._ring, self._add, self._settlements = successor._ring, successor._add, successor._settlements
+            self._ring, self._settlements = successor._ring, successor._settlements
 
     def _is_forsaken(self) -> bool:
         """Say whether this process's ring lies in a deleted folder, and no collector had mapped it before."""

@@ -21,9 +21,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from mortal import CRASHES, Crash, Kernel, instead_of_os
 from records import CONFIG, OPENED_AT, event, own_runner
 
-from epsagon_fast.collector import body
+from epsagon_fast.collector import body, snapshot
 from epsagon_fast.collector.assembly import Assembly, ClosedTrace
-from epsagon_fast.collector.journal import Batch, Journal
+from epsagon_fast.collector.journal import Batch, Journal, Snapshot
+from epsagon_fast.collector.trace import Trace
 from epsagon_fast.protocol import NO_TRACE, Kind, Record
 
 NOW = OPENED_AT + 1
@@ -103,6 +104,8 @@ class Collector:
         for found in self.journal.replay():
             if isinstance(found, Batch):
                 self.feed(found.ring_id, found.records)
+            elif isinstance(found, Snapshot):
+                self.restore(found)
             else:
                 self.assembly.forget(found.trace_id)
         for ring_id, end in self.journal.ends().items():
@@ -113,6 +116,17 @@ class Collector:
                 self.assembly.ring_died(ring_id, NOW)
                 self.journal.forget_ring(ring_id)
 
+    def restore(self, found: Snapshot) -> None:
+        trace = snapshot.restored(found.ring_id, found.records, self.assembly.counters)
+        assert isinstance(trace, Trace)
+        self.assembly.restore(trace)
+
+    def copy_forward(self, count: int) -> None:
+        for trace_id in list(self.assembly.ids())[:count]:
+            trace = self.assembly.unclosed(trace_id)
+            if trace is not None:
+                self.journal.snapshot(trace.ring_id, trace_id, snapshot.of_trace(trace))
+
     def feed(self, ring_id: bytes, records: list[Record]) -> None:
         for record in records:
             self.assembly.feed(ring_id, self.assembly.masked(record), NOW)
@@ -121,7 +135,7 @@ class Collector:
         self.kernel.step()
         ring.tail = self.positions[ring.id]
 
-    def one_pass(self, quota: int) -> None:
+    def one_pass(self, quota: int, copies: int) -> None:
         ended = [ring for ring in self.world.rings.values() if not ring.lives]
         heads = {ring.id: len(ring.records) for ring in self.world.rings.values()}
         while self.one_round(heads, quota):
@@ -131,6 +145,7 @@ class Collector:
         for closed in self.assembly.end_pass(NOW):
             self.world.deliver(closed)
             self.unanswered.append(closed.trace_id)
+        self.copy_forward(copies)
         self.commit()
         self.journal.keep_only(self.assembly)
 
@@ -238,12 +253,12 @@ class RecoveryMachine(RuleBasedStateMachine):
 
     # The collector
 
-    @rule(quota=st.integers(1, 4), answers=st.integers(0, 3), crashes=CRASHES)
-    def one_pass(self, quota: int, answers: int, crashes: list[tuple[int, int]]) -> None:
+    @rule(quota=st.integers(1, 4), answers=st.integers(0, 3), copies=st.integers(0, 3), crashes=CRASHES)
+    def one_pass(self, quota: int, answers: int, copies: int, crashes: list[tuple[int, int]]) -> None:
         self.collector.see_answers(answers)
         self.crashes = crashes
         self.meet_fate()
-        self.survive(lambda: self.collector.one_pass(quota))
+        self.survive(lambda: self.collector.one_pass(quota, copies))
 
     def meet_fate(self) -> None:
         if self.crashes:
@@ -273,7 +288,7 @@ class RecoveryMachine(RuleBasedStateMachine):
             for _ in self.living():
                 self.end_process(0, False)
             for _ in range(4):
-                self.collector.one_pass(100)
+                self.collector.one_pass(100, 0)
                 self.collector.see_answers(10**6)
             self.collector.commit()
             assert all(trace.deliveries for trace in self.world.traces.values())

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 from fakes import FakeQueue
 from places import Place
+from places import Place
 
 import epsagon_fast as epsagon
 from epsagon_fast.backend import Backend
@@ -273,3 +274,16 @@ def test_registering_again_costs_next_to_nothing(monkeypatch: pytest.MonkeyPatch
         exit.register(2.0)
     # A bound against hooks that pile up, not a measurement.
     assert time.perf_counter() - began < 5
+
+
+def test_greenlets_do_not_run_on_while_the_process_leaves(place: Place) -> None:
+    # A server's would take another request, whose trace nobody could take any more. The waiting is for the collector,
+    # which has only just been started.
+    code = """
+from gevent import monkey; monkey.patch_all()
+import gevent, epsagon_fast as epsagon
+with epsagon.trace("work"):
+    pass
+gevent.spawn_later(0, print, "ran on")
+"""
+    assert place.run(code) == ""

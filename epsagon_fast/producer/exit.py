@@ -81,7 +81,7 @@ def leave() -> None:
             break
         for writer in waiting:
             writer.ensure_collector()
-        time.sleep(pause)
+        _sleep(pause)
     process.report_all()
 
 
@@ -122,6 +122,12 @@ def _last_quiet_beat(path: str, now: float) -> float | None:
     if waits or seen.heartbeat_age_s is None:
         return None if waits else math.inf
     return now - seen.heartbeat_age_s
+
+
+def _sleep(seconds: float) -> None:
+    """Sleep without letting gevent's greenlets run: what they would begin now finds the ring closed."""
+    monkey = sys.modules.get("gevent.monkey")
+    (monkey.get_original("time", "sleep") if monkey else time.sleep)(seconds)
 
 
 def _journaled(writer: writers.Writer) -> bool:

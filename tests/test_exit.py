@@ -11,7 +11,6 @@ from types import SimpleNamespace
 import pytest
 from fakes import FakeQueue
 from places import Place
-from places import Place
 
 import epsagon_fast as epsagon
 from epsagon_fast.backend import Backend

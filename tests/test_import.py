@@ -9,7 +9,7 @@ import pytest
 # What a traced process should not have to pay for, and what would be monkey-patched or break after a fork.
 HEAVY = (
     "urllib3 sqlite3 starlette uvicorn ctypes multiprocessing asyncio socket ssl http subprocess concurrent.futures"
-    " urllib.request tempfile logging.handlers epsagon_fast.collector epsagon_fast.backend epsagon_fast.trimming"
+    " urllib.request tempfile logging traceback epsagon_fast.collector epsagon_fast.backend epsagon_fast.trimming"
 )
 
 

@@ -2,7 +2,6 @@
 
 import sys
 import time
-import traceback
 from types import FrameType
 from typing import Any
 
@@ -39,6 +38,9 @@ def _bounded(text: str, limit_bytes: int) -> str:
 
 
 def _stack_of(value: object) -> str:
+    # With what it imports, a tenth of the package's import, and most processes never need it.
+    import traceback
+
     try:
         if isinstance(value, BaseException) and value.__traceback__ is not None:
             return "".join(traceback.format_exception(value))

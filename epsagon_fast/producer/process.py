@@ -4,13 +4,12 @@ No lock anywhere: a signal handler may come in between any two lines, and a fork
 What must be decided once is decided by one operation of a dict or a list, which the GIL makes whole.
 """
 
-import logging
 import os
 from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from epsagon_fast.config import Config, ResolvedConfig, warn_once
+from epsagon_fast.config import Config, ResolvedConfig, logger, warn_once
 from epsagon_fast.protocol import Outcome
 from epsagon_fast.queue import ring
 from epsagon_fast.queue import writer as writers
@@ -19,8 +18,6 @@ from .memory import MemoryWriter
 
 if TYPE_CHECKING:
     from .tracer import Tracer
-
-log = logging.getLogger("epsagon_fast")
 
 
 class Writer(Protocol):
@@ -128,7 +125,7 @@ def writer_for(wanted: ResolvedConfig) -> Writer:
     if _first_use is None or _first_use[0] != pid:
         _first_use = (pid, wanted.runtime_dir, wanted.ring_bytes)
         if ring.IMPLEMENTATION == "reference":
-            log.debug("the ring is in plain Python: it does the same as the compiled one, slower")
+            logger().debug("the ring is in plain Python: it does the same as the compiled one, slower")
     return _counted(writers.current(wanted))
 
 

@@ -21,13 +21,15 @@ from epsagon_fast.backend import Backend
 
 SHOP = """
 import json, os, signal, time
+from types import SimpleNamespace
 from celery import Celery
+from celery.signals import worker_ready
+from celery.worker import control
 import epsagon_fast as epsagon
 from epsagon_fast.integrations.celery import instrument
 from epsagon_fast.producer.current import current_trace
 
-app = Celery("shop")
-app.conf.update(json.loads(os.environ["CELERY_CONF"]), include=["shop"])
+app = Celery("shop", include=["shop"])
 if "late" not in os.environ.get("INSTRUMENT", ""):
     instrument(app)
 
@@ -75,6 +77,13 @@ def deaf(self, seconds):
     ran(self)
     time.sleep(seconds)
 
+@worker_ready.connect
+def listen(sender, **_):
+    def revoke(*_):
+        task, terminate = json.load(open("revoke"))
+        control.revoke(SimpleNamespace(consumer=sender, tset=set), [task], terminate=terminate)
+    signal.signal(signal.SIGUSR2, revoke)
+
 if "late" in os.environ.get("INSTRUMENT", ""):
     instrument(app)
 """
@@ -108,6 +117,7 @@ def _files(directory: pathlib.Path) -> dict[str, Any]:
         "data_folder_in": str(directory / "messages"),
         "data_folder_out": str(directory / "messages"),
         "control_folder": str(directory / "control"),
+        "polling_interval": 0.1,
     }
     return {
         "broker_url": "filesystem://",
@@ -149,6 +159,8 @@ class Shop:
         self._runs = place.scratch / "runs"
         self._runs.touch()
         place.env.update(RUNS=str(self._runs), PYTHONPATH=str(place.scratch), BROKER_URL=conf["broker_url"])
+        # Where every application looks that was told nothing else.
+        place.env["CELERY_CONFIG_MODULE"] = "shopconfig"
         # Sends without being traced.
         self.app = Celery("outside", set_as_current=False)
         self._conf: dict[str, Any] = {}
@@ -158,7 +170,13 @@ class Shop:
         """Add to celery's configuration, before a worker starts."""
         self._conf.update(more)
         self.app.conf.update(more)
-        self.place.env["CELERY_CONF"] = json.dumps(self._conf)
+        text = "".join(f"{name} = {value!r}\n" for name, value in self._conf.items())
+        (self.place.scratch / "shopconfig.py").write_text(text)
+
+    @property
+    def is_on_files(self) -> bool:
+        """Whether there is no Redis, as on a laptop."""
+        return str(self._conf["broker_url"]).startswith("filesystem")
 
     def copy_example(self, name: str) -> None:
         """Put a program of examples/ where the worker finds it."""
@@ -167,6 +185,19 @@ class Shop:
     def send(self, task: str, *arguments: Any, **options: Any) -> str:
         """Send a task from outside any trace; returns its id."""
         return str(self.app.send_task(f"shop.{task}", arguments, **options).id)
+
+    def revoke(self, task: str, worker: "Worker", *, terminate: bool = False) -> None:
+        """Revoke a task that the worker has received, and wait until the worker knows."""
+        if self.is_on_files:
+            # This broker brings no commands, so the worker is told in a way of its own.
+            (self.place.scratch / "revoke").write_text(json.dumps([task, terminate]))
+            worker.process.send_signal(signal.SIGUSR2)
+        else:
+            self.app.control.revoke(task, terminate=terminate)
+        until(
+            lambda: f"{'Terminating' if terminate else 'Tasks flagged as revoked:'} {task}" in worker.output(),
+            worker.output,
+        )
 
     @contextmanager
     def worker(self, *words: str, app: str = "shop") -> Iterator["Worker"]:

@@ -22,8 +22,7 @@ from celery import Celery
 from epsagon_fast.integrations import urllib3
 from epsagon_fast.integrations.celery import instrument
 
-app = Celery("orders", broker=os.environ["BROKER_URL"])
-app.conf.task_default_queue = os.environ["QUEUE"]
+app = Celery("orders")
 instrument(app)
 urllib3.instrument()
 
@@ -92,7 +91,7 @@ def front_url(shop: Shop) -> Iterator[str]:
     place = shop.place
     for name, text in (("orders", TASKS), ("front", SHOP_FRONT), ("stock", STOCK)):
         (place.scratch / f"{name}.py").write_text(text)
-    place.env.update(QUEUE=shop.queue, ASKED=str(place.scratch / "asked"))
+    place.env["ASKED"] = str(place.scratch / "asked")
     with gunicorn(place, "stock") as stock_url:
         place.env["STOCK_URL"] = stock_url
         with shop.worker("-P", "prefork", "-c", "1", app="orders"), gunicorn(place, "front") as url:

@@ -21,10 +21,12 @@ class Senders:
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []
+        self.is_closed = False
         self._results: list[Result] = []
 
     def submit(self, trace_id: bytes, destination: Destination, body: bytes) -> None:
         assert body == BODY
+        assert not self.is_closed
         self.sent.append(trace_id)
 
     def results(self) -> list[Result]:
@@ -32,7 +34,7 @@ class Senders:
         return results
 
     def close(self, timeout_s: float) -> None:
-        pass
+        self.is_closed = True
 
     def answer(self, make: Callable[[bytes], Result]) -> None:
         self._results += map(make, self.sent)
@@ -322,3 +324,13 @@ def test_every_state_directory_is_watched_once(world: World) -> None:
     world.add(0, 1)
     world.add(2, to=HERE._replace(state_dir="/other"))
     assert world.shelf.watched == ["/default", "", "/other"]
+
+
+def test_stored_trace_that_comes_when_all_is_over_goes_back(world: World) -> None:
+    world.shelf.rows[numbered(1)] = Parcel(numbered(1), HERE, BODY)
+    world.shelf.say()
+    world.sending.step(world.now)  # asks for it
+    assert world.shelf.leased
+    world.sending.finish(world.now)
+    assert not world.shelf.leased
+    assert numbered(1) in world.shelf.rows

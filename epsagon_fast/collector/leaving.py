@@ -1,5 +1,6 @@
 """When a collector leaves: pure decisions, time is an argument."""
 
+import math
 import os
 import time
 
@@ -22,7 +23,8 @@ class Leaving:
 
     def __init__(self, state: State) -> None:
         self._state = state
-        going_down = time.time() - state.load(states.ASKED_AT) < GOING_DOWN_S
+        # A clock that was set back says nothing.
+        going_down = 0 <= time.time() - state.load(states.ASKED_AT) < GOING_DOWN_S
         self._linger_s = 0.0 if going_down else linger_s()
         self._asked: float | None = None
         self._insisted = False
@@ -68,6 +70,7 @@ class Leaving:
 def linger_s() -> float:
     """Return EPSAGON_LINGER_SEC, or the default if that is not a number of seconds."""
     try:
-        return max(0.0, float(os.environ["EPSAGON_LINGER_SEC"]))
+        seconds = float(os.environ["EPSAGON_LINGER_SEC"])
     except (KeyError, ValueError):
         return LINGER_S
+    return max(0.0, seconds) if math.isfinite(seconds) else LINGER_S

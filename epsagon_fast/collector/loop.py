@@ -137,6 +137,9 @@ class Loop:
         return self.rings.ended()
 
     def _bury(self, reader: Reader, now: float) -> None:
+        if self.rings.by_id(reader.ring_id) is not reader:
+            # It was found corrupt in this pass, and set aside.
+            return
         self.drops.take_over(reader)
         self.intake.bury(reader, now)
 

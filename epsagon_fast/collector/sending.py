@@ -80,6 +80,7 @@ class Sending:
         self._watched: set[str] = set()
         self._doubles: list[Settlement] = []
         self._held_bytes = 0
+        self._is_finishing = False
 
     @property
     def held_bytes(self) -> int:
@@ -134,6 +135,7 @@ class Sending:
 
     def finish(self, now: float) -> list[Settlement]:
         """Give what is in flight a moment, store what is left, and return what was settled by that."""
+        self._is_finishing = True
         self._delivery.close(LAST_ANSWERS_S)
         settled = self._hear_all(now)
         for trace_id, parcel in self._held.items():
@@ -175,8 +177,8 @@ class Sending:
         self._asked.discard(taken.destination)
         self._not_before[taken.destination] = now + NOTHING_THERE_S
         for parcel in taken.parcels:
-            if parcel.trace_id in self._held or not self._backoff.room(taken.destination, now):
-                # It came from the journal as well, or the destination fell ill meanwhile.
+            if self._is_finishing or parcel.trace_id in self._held or not self._backoff.room(taken.destination, now):
+                # Nothing is sent any more, it came from the journal as well, or the destination fell ill meanwhile.
                 self._outbox.give_back(parcel)
                 continue
             self._not_before.pop(taken.destination, None)

@@ -1,0 +1,167 @@
+"""When a collector leaves: time is an argument, and so is all that it looks at."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from epsagon_fast.collector import leaving
+from epsagon_fast.collector.leaving import BACKLOG_S, GRACE_S, LINGER_S, Leaving, linger_s
+from epsagon_fast.queue import state as states
+from epsagon_fast.queue.state import State
+
+
+class FakeLoop:
+    """What Leaving sees of a loop; `at_pass` happens in its next pass."""
+
+    def __init__(self) -> None:
+        self.rings: list[object] = []
+        self.assembly = SimpleNamespace(open_count=0)
+        self.sending = SimpleNamespace(busy=0, stored=0)
+        self.unsettled = 0
+        self.gone = False
+        self.passes = 0
+        self.at_pass: Callable[[], object] = lambda: None
+
+    def one_pass(self) -> bool:
+        self.passes += 1
+        self.at_pass()
+        return False
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator[State]:
+    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    yield State(fd, create=True)
+    os.close(fd)
+
+
+@pytest.fixture(autouse=True)
+def no_linger_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EPSAGON_LINGER_SEC", raising=False)
+
+
+@pytest.fixture
+def loop() -> Any:
+    return FakeLoop()
+
+
+def test_with_a_producer_it_stays_for_ever(page: State, loop: Any) -> None:
+    loop.rings.append("a ring")
+    mine = Leaving(page)
+    assert not any(mine.due(loop, now) for now in (0.0, 1e6, 1e9))
+    assert page.beat().phase == states.SERVING
+
+
+def test_without_one_it_lingers(page: State, loop: Any) -> None:
+    mine = Leaving(page)
+    assert not mine.due(loop, 100.0)
+    assert not mine.due(loop, 100.0 + LINGER_S - 1)
+    assert mine.due(loop, 100.0 + LINGER_S)
+    assert page.beat().phase == states.LEAVING
+
+
+def test_producer_that_comes_begins_the_linger_anew(page: State, loop: Any) -> None:
+    mine = Leaving(page)
+    mine.due(loop, 100.0)
+    loop.rings.append("a ring")
+    mine.due(loop, 120.0)
+    loop.rings.clear()
+    assert not mine.due(loop, 100.0 + LINGER_S)
+    assert mine.due(loop, 100.0 + 2 * LINGER_S)
+
+
+def test_producer_that_comes_while_it_leaves_keeps_it(page: State, loop: Any) -> None:
+    mine = Leaving(page)
+    mine.due(loop, 0.0)
+    # It says that it is leaving and looks once more: whoever came before it said so is seen.
+    loop.at_pass = lambda: page.beat().phase == states.LEAVING and loop.rings.append("a ring")
+    assert not mine.due(loop, LINGER_S)
+    assert loop.passes == 1
+    assert not mine.due(loop, LINGER_S + 1)
+    assert page.beat().phase == states.SERVING
+
+
+def test_open_traces_of_dead_processes_are_finished_first(page: State, loop: Any) -> None:
+    mine = Leaving(page)
+    loop.assembly.open_count = 1
+    assert not mine.due(loop, 0.0)
+    assert not mine.due(loop, LINGER_S)
+    loop.assembly.open_count = 0
+    assert not mine.due(loop, LINGER_S)
+    assert mine.due(loop, 2 * LINGER_S)
+
+
+@pytest.mark.parametrize("what", ["unsettled", "stored"])
+def test_with_a_backlog_it_stays_longer_but_not_for_ever(page: State, loop: Any, what: str) -> None:
+    setattr(loop if what == "unsettled" else loop.sending, what, 3)
+    mine = Leaving(page)
+    assert not mine.due(loop, 0.0)
+    assert not mine.due(loop, BACKLOG_S)
+    assert mine.due(loop, BACKLOG_S + 1)
+
+
+def test_in_a_deleted_folder_it_does_not_linger(page: State, loop: Any) -> None:
+    loop.gone = True
+    assert Leaving(page).due(loop, 0.0)
+
+
+def test_asked_to_leave_it_serves_its_producers_first(page: State, loop: Any) -> None:
+    mine = Leaving(page)
+    loop.rings.append("a ring")
+    mine.ask(100.0)
+    assert not mine.due(loop, 100.0)
+    loop.rings.clear()
+    loop.sending.busy = 1
+    assert not mine.due(loop, 101.0)
+    loop.sending.busy = 0
+    assert mine.due(loop, 102.0)
+
+
+def test_asked_to_leave_it_waits_no_longer_than_its_grace(page: State, loop: Any) -> None:
+    loop.rings.append("a ring")
+    mine = Leaving(page)
+    mine.ask(100.0)
+    assert not mine.due(loop, 100.0 + GRACE_S)
+    assert mine.due(loop, 101.0 + GRACE_S)
+
+
+def test_asked_twice_it_goes_now(page: State, loop: Any) -> None:
+    loop.rings.append("a ring")
+    loop.sending.busy = 5
+    mine = Leaving(page)
+    mine.ask(100.0)
+    mine.ask(100.1)
+    assert mine.due(loop, 100.2)
+
+
+def test_asking_is_remembered_for_the_next_one(page: State, loop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leaving.time, "time", lambda: 5000.0)
+    Leaving(page).ask(100.0)
+    monkeypatch.setattr(leaving.time, "time", lambda: 5000.0 + leaving.GOING_DOWN_S - 1)
+    assert Leaving(page).due(loop, 0.0)
+    monkeypatch.setattr(leaving.time, "time", lambda: 5000.0 + leaving.GOING_DOWN_S)
+    assert not Leaving(page).due(loop, 0.0)
+
+
+def test_clock_that_was_set_back_is_no_reason_to_hurry_for_ever(
+    page: State, loop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leaving.time, "time", lambda: 9000.0)
+    Leaving(page).ask(100.0)
+    monkeypatch.setattr(leaving.time, "time", lambda: 5000.0)
+    assert not Leaving(page).due(loop, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("", LINGER_S), ("0", 0.0), ("1.5", 1.5), ("-3", 0.0), ("soon", LINGER_S), ("nan", LINGER_S), ("inf", LINGER_S)],
+)
+def test_linger_is_a_number_of_seconds_or_the_default(
+    monkeypatch: pytest.MonkeyPatch, text: str, seconds: float
+) -> None:
+    monkeypatch.setenv("EPSAGON_LINGER_SEC", text)
+    assert linger_s() == seconds

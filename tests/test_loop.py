@@ -1,0 +1,421 @@
+"""One collector's passes, made by hand: rings that this test fills, a journal, and a real HTTP server."""
+
+import json
+import logging
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import servers
+from arrivals import death, ids, runner
+from places import BASE
+from records import CONFIG, OPENED_AT, event, own_runner
+from rings import child, exit_code, in_child
+from servers import Server
+
+from epsagon_fast.collector.loop import Loop
+from epsagon_fast.collector.trace import CLOSE
+from epsagon_fast.protocol import NO_TRACE, Kind
+from epsagon_fast.queue import layout, ring
+from epsagon_fast.queue import state as states
+from epsagon_fast.queue.process import start_time
+from epsagon_fast.queue.state import State
+
+
+class Process:
+    """The producer's end of a ring."""
+
+    def __init__(self, folder: "Folder", pid: int = 0) -> None:
+        pid = pid or os.getpid()
+        self.name = os.urandom(16).hex() + ".ring"
+        fd = ring.create(folder.fd, self.name, 65536, pid=pid, start_time=start_time(pid))
+        try:
+            self.ring = ring.Producer(fd)
+        finally:
+            os.close(fd)
+        self._url = folder.server.url
+        self._state_dir = os.environ["EPSAGON_STATE_DIR"]
+
+    def push(self, kind: Kind, trace_id: bytes, payload: bytes = b"", flags: int = 0) -> None:
+        assert self.ring.push(kind, flags, trace_id, payload) in (ring.PUSHED, ring.LOOK)
+
+    def open(self, name: str, **config: Any) -> bytes:
+        """Open a trace, with a runner of this name; return its id."""
+        trace_id = os.urandom(16)
+        resource = {"name": name, "type": "python-function", "operation": "invoke", "metadata": {}}
+        opened = {
+            "config": {**CONFIG, "collector_url": self._url, "state_dir": self._state_dir, **config},
+            "platform": "python 3.11.7",
+            "runner": {**own_runner(), "resource": resource},
+            "opened_at": OPENED_AT,
+        }
+        self.push(Kind.OPEN, trace_id, json.dumps(opened).encode())
+        return trace_id
+
+    def add(self, trace_id: bytes, number: int | str) -> None:
+        self.push(Kind.EVENT, trace_id, event(number))
+
+    def close(self, trace_id: bytes) -> None:
+        self.push(Kind.CLOSE, trace_id, CLOSE.pack(1.0, -1))
+
+    def counts(self) -> tuple[int, int]:
+        """How many traces it closed, and how many of them are settled."""
+        return self.ring.load(layout.CLOSED_COUNT), self.ring.load(layout.SETTLED)
+
+
+class Folder:
+    """One folder, its server, and its collectors, one after the other."""
+
+    def __init__(self, path: Path, server: Server) -> None:
+        self.path = path
+        self.server = server
+        self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        self.state = State(self.fd, create=True)
+        self.loops: list[Loop] = []
+
+    def collector(self) -> Loop:
+        """Start the next collector. The one before has died, without a word."""
+        loop = Loop(self.fd, str(self.path), self.state, len(self.loops) + 1)
+        self.loops.append(loop)
+        loop.recover()
+        return loop
+
+    def names(self, *endings: str) -> list[str]:
+        return sorted(name for name in os.listdir(self.path) if name.endswith(endings))
+
+    def arrived(self) -> dict[str, dict[str, Any]]:
+        """The bodies that came, by the names of their runners; none came twice."""
+        bodies = [json.loads(request.body) for request in list(self.server.requests)]
+        found = {runner(body)["resource"]["name"]: body for body in bodies}
+        assert len(found) == len(bodies), "a trace came twice"
+        return found
+
+    def close(self) -> None:
+        for loop in self.loops:
+            loop.finish()
+        os.close(self.fd)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
+    monkeypatch.setenv("EPSAGON_STATE_DIR", str(tmp_path / "state"))
+    path = Path(BASE or tmp_path) / f"epsagon-test-loop-{os.getpid()}"
+    path.mkdir(0o700)
+    try:
+        with Server() as server:
+            made = Folder(path, server)
+            yield made
+            made.close()
+    finally:
+        shutil.rmtree(path)
+
+
+@pytest.fixture
+def loop(folder: Folder) -> Loop:
+    return folder.collector()
+
+
+@pytest.fixture
+def other_pid() -> Iterator[int]:
+    """Another process that lives: of two rings of one process the older is taken for abandoned."""
+    with child(signal.pause) as pid:
+        yield pid
+
+
+def passes(loop: Loop, until: Callable[[], object], timeout_s: float = 10.0) -> None:
+    """Make passes until something is so."""
+    deadline = time.monotonic() + timeout_s
+    while not until():
+        assert time.monotonic() < deadline, f"not in {timeout_s} s; counted: {dict(loop.counts)}"
+        loop.one_pass()
+        time.sleep(0.001)
+
+
+def test_closed_trace_is_sent_settled_and_forgotten(folder: Folder, loop: Loop) -> None:
+    process = Process(folder)
+    trace_id = process.open("main")
+    process.add(trace_id, 1)
+    process.close(trace_id)
+    passes(loop, lambda: process.counts() == (1, 1))
+    assert ids(folder.arrived()["main"]) == ["event-1"]
+    assert process.ring.tail == process.ring.head
+    assert (loop.counts["closed"], loop.counts["delivered"]) == (1, 1)
+    assert (loop.unsettled, loop.assembly.open_count) == (0, 0)
+    assert folder.state.counters()["delivered"] == 1
+
+
+def test_what_others_pushed_before_a_close_is_in_the_trace(folder: Folder, loop: Loop, other_pid: int) -> None:
+    opener, other = Process(folder), Process(folder, other_pid)
+    trace_id = opener.open("shared")
+    for number in range(5):
+        other.add(trace_id, number)
+    opener.close(trace_id)
+    passes(loop, lambda: opener.counts() == (1, 1))
+    assert ids(folder.arrived()["shared"]) == [f"event-{number}" for number in range(5)]
+
+
+def test_ring_that_appears_during_a_pass_is_read_before_a_close_is_acted_on(
+    folder: Folder, loop: Loop, other_pid: int
+) -> None:
+    opener = Process(folder)
+    trace_id = opener.open("shared")
+    opener.close(trace_id)
+    loop.one_pass()
+    # Pushed before anybody could know of the CLOSE, in a ring that the pass did not see.
+    Process(folder, other_pid).add(trace_id, "late comer")
+    passes(loop, lambda: opener.counts() == (1, 1))
+    assert ids(folder.arrived()["shared"]) == ["event-late comer"]
+
+
+def test_late_and_orphaned_records_are_counted(folder: Folder, loop: Loop) -> None:
+    process = Process(folder)
+    trace_id = process.open("main")
+    process.close(trace_id)
+    passes(loop, lambda: process.counts() == (1, 1))
+    process.add(trace_id, "late")
+    process.add(os.urandom(16), "orphan")
+    passes(loop, lambda: loop.assembly.counters["orphan"])
+    assert loop.assembly.counters["late"] == 1
+
+
+def test_storm_in_one_ring_does_not_keep_the_others_waiting(folder: Folder, loop: Loop, other_pid: int) -> None:
+    storm, quiet = Process(folder), Process(folder, other_pid)
+    storming = storm.open("storm")
+    for number in range(500):
+        storm.push(Kind.LABEL, storming, json.dumps([str(number % 10), "x" * 50]).encode())
+    mine = quiet.open("quiet")
+    quiet.close(mine)
+    loop.one_pass()
+    assert quiet.ring.tail == quiet.ring.head
+    assert storm.ring.tail == storm.ring.head
+
+
+def test_dead_process_is_buried_with_its_open_traces(folder: Folder, loop: Loop) -> None:
+    def work() -> None:
+        process = Process(folder)
+        process.add(process.open("open"), 1)
+
+    assert exit_code(in_child(work)) == 0
+    passes(loop, lambda: "open" in folder.arrived())
+    assert death(folder.arrived()["open"]) == "ProcessDied"
+    assert folder.names(".ring") == []
+
+
+def test_process_that_said_goodbye_leaves_unfinished_traces_without_an_error(folder: Folder, loop: Loop) -> None:
+    def work() -> None:
+        process = Process(folder)
+        process.open("open")
+        process.push(Kind.BYE, NO_TRACE)
+
+    assert exit_code(in_child(work)) == 0
+    passes(loop, lambda: "open" in folder.arrived())
+    assert death(folder.arrived()["open"]) is None
+    assert runner(folder.arrived()["open"])["resource"]["metadata"]["unfinished"] == "true"
+
+
+def test_refusals_of_a_process_are_counted_when_it_has_ended(folder: Folder, loop: Loop) -> None:
+    def work() -> None:
+        Process(folder).ring.add(layout.REFUSED, 7)
+
+    assert exit_code(in_child(work)) == 0
+    passes(loop, lambda: loop.counts["refused_queue_full"])
+    assert loop.counts["refused_queue_full"] == 7
+
+
+def damage(folder: Folder, process: Process) -> None:
+    """Write nonsense where the next record is."""
+    with open(folder.path / process.name, "r+b") as file:
+        file.seek(layout.HEADER_BYTES + process.ring.tail)
+        file.write(b"\xff" * 8)
+
+
+def test_corrupt_ring_is_set_aside_and_the_others_go_on(folder: Folder, loop: Loop, other_pid: int) -> None:
+    sick, well = Process(folder), Process(folder, other_pid)
+    trace_id = sick.open("sick")
+    loop.one_pass()
+    sick.add(trace_id, 1)
+    damage(folder, sick)
+    mine = well.open("well")
+    well.close(mine)
+    passes(loop, lambda: well.counts() == (1, 1) and "sick" in folder.arrived())
+    assert loop.counts["corrupt_rings"] == 1
+    assert folder.names(".corrupt") == [sick.name + ".corrupt"]
+    assert death(folder.arrived()["sick"]) == "ProcessDied"
+
+
+def test_corrupt_ring_of_a_dead_process_is_no_reason_to_die(folder: Folder, loop: Loop) -> None:
+    # Whatever wrote over a process's memory may well have killed it, too.
+    def work() -> None:
+        process = Process(folder)
+        process.open("sick")
+        damage(folder, process)
+
+    assert exit_code(in_child(work)) == 0
+    passes(loop, lambda: loop.counts["corrupt_rings"])
+    assert folder.names(".ring") == []
+    well = Process(folder)
+    well.close(well.open("well"))
+    passes(loop, lambda: well.counts() == (1, 1))
+
+
+# Its successors.
+
+
+def test_successor_goes_on_from_the_journal(folder: Folder) -> None:
+    process = Process(folder)
+    first = folder.collector()
+    trace_id = process.open("main")
+    process.add(trace_id, 1)
+    first.one_pass()
+    assert process.ring.tail == process.ring.head
+    process.add(trace_id, 2)
+    second = folder.collector()
+    process.add(trace_id, 3)
+    process.close(trace_id)
+    passes(second, lambda: process.counts() == (1, 1))
+    assert ids(folder.arrived()["main"]) == ["event-1", "event-2", "event-3"]
+
+
+def test_successor_closes_what_a_dead_process_left_in_the_journal(folder: Folder) -> None:
+    # The ring's file went when its last record was in the journal, and then the collector died.
+    def work() -> None:
+        process = Process(folder)
+        process.add(process.open("open"), 1)
+
+    first = folder.collector()
+    assert exit_code(in_child(work)) == 0
+    while folder.names(".ring"):
+        first.one_pass()
+    assert first.assembly.open_count == 1
+    second = folder.collector()
+    passes(second, lambda: "open" in folder.arrived())
+    assert (ids(folder.arrived()["open"]), death(folder.arrived()["open"])) == (["event-1"], "ProcessDied")
+
+
+def test_successor_does_not_send_what_is_settled(folder: Folder) -> None:
+    process = Process(folder)
+    first = folder.collector()
+    long = process.open("long")
+    done = process.open("done")
+    process.close(done)
+    passes(first, lambda: process.counts() == (1, 1))
+    second = folder.collector()
+    process.close(long)
+    passes(second, lambda: process.counts() == (2, 2))
+    assert folder.arrived().keys() == {"long", "done"}
+
+
+def test_answers_stay_counted_over_a_collectors_death(folder: Folder) -> None:
+    process = Process(folder)
+    first = folder.collector()
+    folder.server.behave = servers.hang
+    for number in range(3):
+        process.close(process.open(str(number)))
+    passes(first, lambda: first.counts["closed"] == 3)
+    assert process.counts() == (3, 0)
+    folder.server.behave = servers.status(200)
+    folder.server.requests.clear()
+    second = folder.collector()
+    assert process.counts() == (3, 0)
+    passes(second, lambda: process.counts() == (3, 3))
+
+
+def test_collector_that_finishes_with_traces_on_their_way_leaves_them_to_the_next(folder: Folder) -> None:
+    folder.server.behave = servers.status(503)
+    process = Process(folder)
+    first = folder.collector()
+    for number in range(5):
+        process.close(process.open(str(number)))
+    passes(first, lambda: len(folder.server.requests) >= 1)
+    first.finish()
+    folder.loops.remove(first)
+    folder.server.behave = servers.status(200)
+    second = folder.collector()
+
+    def all_came() -> bool:
+        bodies = [json.loads(request.body) for request in list(folder.server.requests)]
+        return {runner(body)["resource"]["name"] for body in bodies} == set("01234")
+
+    passes(second, lambda: all_came() and not second.unsettled)
+
+
+def test_recovery_may_itself_be_cut_short(folder: Folder) -> None:
+    process = Process(folder)
+    first = folder.collector()
+    trace_id = process.open("main")
+    for number in range(3):
+        process.add(trace_id, number)
+        first.one_pass()
+    for _ in range(3):
+        folder.collector()
+    last = folder.collector()
+    process.close(trace_id)
+    passes(last, lambda: process.counts() == (1, 1))
+    assert ids(folder.arrived()["main"]) == ["event-0", "event-1", "event-2"]
+
+
+# When something is wrong.
+
+
+def test_without_a_journal_traces_go_on(
+    folder: Folder, loop: Loop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    def full() -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.journal, "commit", full)
+        process = Process(folder)
+        process.close(process.open("main"))
+        passes(loop, lambda: process.counts() == (1, 1))
+    assert loop.counts["journal_unavailable"] > 1
+    assert caplog.text.count("No space left on device") == 1, "it is logged once"
+    loop.one_pass()
+    assert "can be written again" in caplog.text
+
+
+def test_deleted_folder_is_served_to_its_end_and_new_rings_are_not_looked_for(folder: Folder, loop: Loop) -> None:
+    process = Process(folder)
+    trace_id = process.open("main")
+    loop.one_pass()
+    shutil.rmtree(folder.path)
+    folder.path.mkdir(0o700)
+    passes(loop, lambda: folder.state.gone)
+    process.close(trace_id)
+    passes(loop, lambda: process.counts() == (1, 1))
+    assert loop.gone and len(loop.rings) == 1
+
+
+def test_page_says_what_is_here(folder: Folder, loop: Loop) -> None:
+    process = Process(folder)
+    process.open("open")
+    loop.one_pass()
+    loop.publish()
+    gauges = folder.state.gauges()
+    assert (gauges["rings"], gauges["open_traces"], gauges["pending"]) == (1, 1, 0)
+    assert gauges["held_bytes"] > 0 and gauges["journal_bytes"] > 0
+    before = folder.state.load(states.HEARTBEAT_NS)
+    loop.one_pass()
+    assert folder.state.load(states.HEARTBEAT_NS) > before
+
+
+def test_masked_values_never_reach_the_disk(folder: Folder, loop: Loop, other_pid: int) -> None:
+    process = Process(folder)
+    other = Process(folder, other_pid)
+    trace_id = process.open("main", ignored_keys=["card"])
+    for each in (process, other):
+        each.push(Kind.EVENT, trace_id, event(1, card="4111-1111"))
+        each.push(Kind.LABEL, trace_id, b'["card", "4111-1111"]')
+    loop.one_pass()
+    journals = [path.read_bytes() for path in folder.path.iterdir() if path.name.startswith("journal-")]
+    assert journals and not any(b"4111-1111" in data for data in journals)
+    process.close(trace_id)
+    passes(loop, lambda: process.counts() == (1, 1))
+    assert b"4111-1111" not in folder.server.requests[0].body

@@ -1,5 +1,6 @@
 """The collector's log: stderr, which is a file in the folder, never much larger than a bound."""
 
+import fcntl
 import logging
 import os
 import stat
@@ -11,7 +12,7 @@ KEPT_BYTES = LIMIT_BYTES // 4
 
 
 class BoundedLog(logging.StreamHandler):  # type: ignore[type-arg]
-    """Writes to stderr, and cuts the file behind it when it is too long. A terminal or a pipe is never cut."""
+    """Writes to stderr, and cuts the file behind it when it is too long. What is not appended to is never cut."""
 
     def __init__(self, limit_bytes: int = LIMIT_BYTES, kept_bytes: int = KEPT_BYTES) -> None:
         super().__init__(sys.stderr)
@@ -25,7 +26,7 @@ class BoundedLog(logging.StreamHandler):  # type: ignore[type-arg]
         try:
             fd = self.stream.fileno()
             found = os.fstat(fd)
-            if stat.S_ISREG(found.st_mode) and found.st_size > self._limit_bytes:
+            if found.st_size > self._limit_bytes and stat.S_ISREG(found.st_mode) and _appends(fd):
                 self._cut(fd, found.st_size)
         except (OSError, ValueError):
             # What was written stands; a log that cannot be cut must not stop anything.
@@ -34,8 +35,12 @@ class BoundedLog(logging.StreamHandler):  # type: ignore[type-arg]
     def _cut(self, fd: int, size: int) -> None:
         last = _end_of(fd, size, self._kept_bytes)
         os.ftruncate(fd, 0)
-        # It was opened for appending, so this goes to the start, and others' lines behind it.
+        # This goes to the start, and others' lines behind it, since all append.
         os.write(fd, b"(earlier lines were cut)\n" + last)
+
+
+def _appends(fd: int) -> bool:
+    return bool(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND)
 
 
 def _end_of(fd: int, size: int, kept_bytes: int) -> bytes:

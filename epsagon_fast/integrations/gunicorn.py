@@ -1,0 +1,143 @@
+"""Tracing under gunicorn, without a change to the application:
+
+    gunicorn -c python:epsagon_fast.integrations.gunicorn app:app
+
+or, in a conf of your own, `from epsagon_fast.integrations.gunicorn import on_exit, post_worker_init, worker_abort`;
+where you have such a hook yourself, call this one in it. The application is wrapped in each worker after it was
+loaded, so it makes no difference whether that happened before or after the fork, or as which user.
+
+gunicorn takes every global of a conf whose name is one of its settings: this module may have no others than the hooks.
+"""
+
+import inspect
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any, Final
+
+from epsagon_fast.config import LOGGER_NAME, Config, warn_once
+from epsagon_fast.producer import exit as leaving
+from epsagon_fast.producer import process
+from epsagon_fast.queue import folder as folders
+from epsagon_fast.queue.launch import Launcher
+
+from . import asgi, wsgi
+from .http import Exchange
+
+# gunicorn's own workers that take WSGI applications; others inherit from them.
+WSGI_WORKERS: Final = ("gunicorn.workers.sync", "gunicorn.workers.gthread", "gunicorn.workers.base_async")
+NATIVE_ASGI_WORKER: Final = "gunicorn.workers.gasgi"
+# Frames of these are no part of where a worker was when its time was up.
+SERVER_MODULES: Final = ("gunicorn.", "epsagon_fast.")
+
+
+def post_worker_init(worker: Any) -> None:
+    """Hook: wrap the application of a worker that is about to serve."""
+    _show_warnings(worker)
+    _start_collector()
+    if _master_waits(worker):
+        leaving.parent_waits(worker.ppid)
+    if NATIVE_ASGI_WORKER in _modules(worker):
+        worker.asgi = _around(worker.asgi, asgi.TracingMiddleware)
+    elif any(module in _modules(worker) for module in WSGI_WORKERS):
+        worker.wsgi = _around(worker.wsgi, wsgi.TracingMiddleware)
+    elif _is_asgi(worker.wsgi):
+        worker.wsgi = _around(worker.wsgi, asgi.TracingMiddleware)
+    else:
+        warn_once("gunicorn", "Requests are not traced: %s is unknown, or %r no ASGI 3", type(worker), worker.wsgi)
+    _watch_abort(worker)
+
+
+def worker_abort(worker: Any) -> None:
+    """Hook: a worker has run into `timeout`. Its requests' traces say so, and where that was."""
+    stack = "".join(traceback.format_stack(_interrupted(sys._getframe())))
+    for tracer in process.own_traces():
+        if isinstance(tracer, Exchange):
+            tracer.time_out("Stack (most recent call last):\n" + stack)
+
+
+def on_exit(server: Any) -> None:
+    """Hook: the master ends. Wait, at most the shutdown timeout, for the traces of the workers that are gone."""
+    with _as_user(server.cfg.uid):
+        leaving.wait_for_backlog()
+
+
+def _around(app: Any, middleware: type) -> Any:
+    return app if isinstance(app, middleware) else middleware(app)
+
+
+def _modules(worker: object) -> set[str]:
+    return {kind.__module__ for kind in type(worker).__mro__}
+
+
+def _is_asgi(app: Any) -> bool:
+    """Say whether uvicorn would take `app` for an ASGI 3 application; wrapped, anything else would become one."""
+    call = app if inspect.isfunction(app) else getattr(app, "__call__", None)  # noqa: B004 - the method is wanted
+    return inspect.iscoroutinefunction(call)
+
+
+def _show_warnings(worker: Any) -> None:
+    """Send our warnings to gunicorn's error log, unless the application says where they go."""
+    ours = logging.getLogger(LOGGER_NAME)
+    if not ours.hasHandlers():
+        for handler in worker.log.error_log.handlers:
+            ours.addHandler(handler)
+
+
+def _start_collector() -> None:
+    """Start a collector if none lives, before the first request needs it: its start takes as long as hundreds of them.
+
+    So a worker also looks after what one before it left, if the collector has died with that one.
+    """
+    if process.setting("token") and not process.setting("disable"):
+        # What is wrong with the folder the first trace will say.
+        with suppress(OSError):
+            Launcher(folders.resolve(process.setting("runtime_dir"))).ensure()
+
+
+def _master_waits(worker: Any) -> bool:
+    """Say whether the master will wait for what is in the folder of this worker."""
+    has_hook = getattr(worker.cfg.on_exit, "__module__", "") != "gunicorn.config"
+    # What the application itself says to `init`, the master knows only if it has loaded it.
+    same_folder = worker.cfg.preload_app or process.setting("runtime_dir") == Config().value("runtime_dir")
+    return has_hook and same_folder
+
+
+def _watch_abort(worker: Any) -> None:
+    """Hear of SIGABRT also in workers that do not call the hook: uvicorn's, and any event loop that is blocked."""
+    before = signal.getsignal(signal.SIGABRT)
+    if before == worker.handle_abort:
+        return
+
+    def abort(number: int, frame: FrameType | None) -> None:
+        worker_abort(worker)
+        signal.signal(signal.SIGABRT, before)
+        os.kill(os.getpid(), signal.SIGABRT)
+
+    signal.signal(signal.SIGABRT, abort)
+
+
+def _interrupted(frame: FrameType | None) -> FrameType | None:
+    """Return the frame that a signal handler came into."""
+    while frame and str(frame.f_globals.get("__name__")).startswith(SERVER_MODULES):
+        frame = frame.f_back
+    return frame
+
+
+@contextmanager
+def _as_user(uid: int) -> Iterator[None]:
+    """Act as the workers' user: their folder belongs to it, and a master that is root may not be trusted with it."""
+    before = os.geteuid()
+    if uid == before or before != 0:
+        yield
+        return
+    os.seteuid(uid)
+    try:
+        yield
+    finally:
+        os.seteuid(before)

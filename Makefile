@@ -37,8 +37,10 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Into wheelhouse/, and tried in fresh environments of every CPython on this machine; see docs/releasing.md.
 wheel: $(VENV)/.installed
-	$(BIN)/python -m build --wheel
+	$(BIN)/python release/make_wheel.py
+	$(BIN)/python release/prove_wheel.py
 
 clean:
 	rm -rf $(VENV) build dist wheelhouse *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

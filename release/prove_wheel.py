@@ -55,8 +55,8 @@ def main() -> int:
     tries = [(python, wheel, "compiled") for python in found] + [(found[-1], pure, "reference")]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         results = [pool.submit(prove, *arguments) for arguments in tries]
-    for (python, tried, _), result in zip(tries, results, strict=True):
-        print(f"\n== {tried.name} on {python.path}\n{result.exception() or result.result()}", flush=True)
+        for (python, tried, _), result in zip(tries, results, strict=True):
+            print(f"\n== {tried.name} on {python.path}\n{result.exception() or result.result()}", flush=True)
     return 1 if any(result.exception() for result in results) else 0
 
 

@@ -22,7 +22,7 @@ TIMEOUT_S = 60.0
 # What is traced is larger, so it has to be trimmed.
 LIMIT_BYTES = 16384
 TRACED = """
-import logging, time
+import logging
 logging.basicConfig(level=logging.DEBUG)
 import epsagon_fast as epsagon
 
@@ -32,11 +32,9 @@ event = {"id": "e", "start_time": 1.0, "resource": {"name": "n", "type": "http",
          "origin": "sdk", "duration": 0.5, "error_code": 0, "exception": None}
 with epsagon.trace("smoke") as tracer:
     epsagon.label("user", 42)
-    start = time.perf_counter()
     for _ in range(50):
         tracer.add_event(event)
-    taken_us = (time.perf_counter() - start) / 50 * 1e6
-print(epsagon.flush(30), f"{taken_us:.2f} us per add_event of 1 KB")
+print(epsagon.flush(30))
 """
 SLOWER = "slower"
 
@@ -57,13 +55,11 @@ def check_modules(expected: str) -> None:
     """See that the modules are the expected ones, and those of the installation."""
     found = {trimming.IMPLEMENTATION, ring.IMPLEMENTATION}
     assert found == {expected}, found
-    place = Path(epsagon_fast.__file__).parent
-    assert place.is_relative_to(sys.prefix), f"{place} is not in {sys.prefix}"
+    place = Path(epsagon_fast.__file__).resolve().parent
+    assert place.is_relative_to(Path(sys.prefix).resolve()), f"{place} is not in {sys.prefix}"
     modules = sorted(str(path.relative_to(place)) for path in place.rglob("*.so"))
     assert bool(modules) == (expected == "compiled"), modules
-    print(
-        f"epsagon_fast {epsagon_fast.__version__} on Python {sys.version.split()[0]}: {', '.join(modules) or expected}"
-    )
+    print(f"installed  {epsagon_fast.__version__} on Python {sys.version.split()[0]}: {', '.join(modules) or expected}")
 
 
 def settings(backend: Backend, folder: str) -> dict[str, str]:
@@ -83,8 +79,7 @@ def settings(backend: Backend, folder: str) -> dict[str, str]:
 def check_delivery(backend: Backend, environment: dict[str, str], expected: str) -> None:
     """See that a traced process's events arrive, trimmed, and that a slow installation says so once."""
     done = run(environment, "-c", TRACED, EPSAGON_DEBUG="1")
-    flushed, _, speed = done.stdout.strip().partition(" ")
-    assert (done.returncode, flushed) == (0, "True"), done
+    assert (done.returncode, done.stdout) == (0, "True\n"), done
     assert done.stderr.count(SLOWER) == (expected == "reference"), done.stderr
     until(lambda: backend.store.counts()["traces"] == 1, "the trace arrives")
     [(_, body)] = backend.store.bodies()
@@ -92,7 +87,7 @@ def check_delivery(backend: Backend, environment: dict[str, str], expected: str)
     assert len(events) == 50 and len(body) <= LIMIT_BYTES, (len(events), len(body))
     assert not events[0]["resource"]["metadata"], events[0]
     assert json.loads(runner["resource"]["metadata"]["labels"]) == {"user": 42}, runner
-    print(f"delivered  {len(events)} events in {len(body)} bytes; {speed}")
+    print(f"delivered  {len(events)} events, trimmed to {len(body)} bytes")
 
 
 def check_commands(environment: dict[str, str], expected: str) -> None:
@@ -107,7 +102,7 @@ def check_commands(environment: dict[str, str], expected: str) -> None:
 
 def run(environment: dict[str, str], *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     """Run this Python."""
-    command = [sys.executable, *arguments]
+    command = [sys.executable, "-I", *arguments]
     return subprocess.run(command, env={**environment, **more}, capture_output=True, text=True, timeout=TIMEOUT_S)
 
 

@@ -64,7 +64,7 @@ class Request(Exchange):
         before = current.swap(self)
         try:
             body = app(self._environ, self.start_response)
-            self.route = _route(self._environ, body)
+            self.route = self.route or _django_route(body)
         except BaseException as error:
             self.end(error)
             raise
@@ -80,6 +80,10 @@ class Request(Exchange):
         code, _, self.reason = status.partition(" ")
         self.status = int(code) if code.isdecimal() else 0
         self._headers = headers
+        # Flask takes its request out of the environ when the answer has begun.
+        request = self._environ.get("werkzeug.request")
+        if request is not None:
+            self.route = str(getattr(getattr(request, "url_rule", None), "rule", ""))
         if self.status >= SERVER_ERROR:
             self.blame(exc_info[1] if exc_info else sys.exception())
         more = (exc_info,) if exc_info else ()
@@ -264,13 +268,9 @@ def _request_headers(environ: Environ) -> Iterator[tuple[str, str]]:
             yield key.replace("_", "-"), str(value)
 
 
-def _route(environ: Environ, body: object) -> str:
-    """Return the pattern that the path matched, where Flask (werkzeug) or Django leave it."""
-    request = environ.get("werkzeug.request")
-    if request is not None:
-        return str(getattr(getattr(request, "url_rule", None), "rule", ""))
-    # Django's request hangs on its response by what the response has to close.
-    for closer in getattr(body, "_resource_closers", ()):
+def _django_route(response: object) -> str:
+    """Return the pattern that the path matched: Django's request hangs on its response by what there is to close."""
+    for closer in getattr(response, "_resource_closers", ()):
         match = getattr(getattr(closer, "__self__", None), "resolver_match", None)
         if match is not None:
             return str(match.route)

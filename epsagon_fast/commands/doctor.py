@@ -13,7 +13,7 @@ from epsagon_fast import trimming
 from epsagon_fast.config import ResolvedConfig
 from epsagon_fast.protocol import Outcome
 from epsagon_fast.queue import folder as folders
-from epsagon_fast.queue import ring, writer
+from epsagon_fast.queue import launch, ring, writer
 
 TRACE_NAME = "epsagon-fast doctor"
 START_TIMEOUT_S = 5.0
@@ -75,6 +75,8 @@ def _queue(config: ResolvedConfig) -> Hop:
 
 def _collector(config: ResolvedConfig) -> Hop:
     mine = writer.current(config)
+    if not mine.collector_lives() and not launch.allowed():
+        return Hop("collector", False, "none runs, and EPSAGON_LAUNCH=0 keeps processes from starting one")
     deadline = time.monotonic() + START_TIMEOUT_S
     while not mine.collector_lives() and time.monotonic() < deadline:
         mine.ensure_collector()

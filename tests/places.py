@@ -102,7 +102,7 @@ class Place:
 
     def log(self) -> str:
         """What the collectors logged."""
-        with suppress(FileNotFoundError, NotADirectoryError):
+        with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return (pathlib.Path(self.folder) / "log").read_text()
         return ""
 

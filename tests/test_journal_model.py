@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from mortal import CRASHES, Crash, Kernel, instead_of_os
 
-from epsagon_fast.collector.journal import Batch, Journal
+from epsagon_fast.collector.journal import Batch, Journal, Snapshot
 from epsagon_fast.protocol import NO_TRACE, Kind, Record
 
 
@@ -84,6 +84,10 @@ class Collector:
                 assert found.end > ends.get(found.ring_id, 0), "a batch came twice"
                 ends[found.ring_id] = found.end
                 self.feed(found.records)
+            elif isinstance(found, Snapshot):
+                ends.setdefault(found.ring_id, 0)
+                assert not {record.trace_id for record in found.records} & self.held.keys(), "an earlier frame counts"
+                self.feed(found.records)
         assert ends == self.journal.ends()
         for ring in self.world.rings.values():
             self.positions[ring.id] = max(ring.tail, ends.get(ring.id, 0))
@@ -145,6 +149,14 @@ class Collector:
         self.world.delivered.add(trace_id)
         self.unmarked.add(trace_id)
         self.journal.settled(trace_id)
+
+    def copy_forward(self, count: int) -> None:
+        """Have the journal keep traces in a snapshot each, those first that were held first."""
+        needed = [trace_id for trace_id in self.held if trace_id not in self.world.delivered]
+        for trace_id in needed[:count] if not self.unfed else ():
+            first = self.world.pushed[trace_id][0]
+            opener = next(ring for ring in self.world.every_ring if first in ring.records)
+            self.journal.snapshot(opener.id, trace_id, self.held[trace_id])
 
     def whole_traces(self) -> list[bytes]:
         """Closed traces of which all is here; which these are is the assembly's business, not the journal's."""
@@ -252,6 +264,10 @@ class JournalMachine(RuleBasedStateMachine):
     def settle(self, count: int) -> None:
         for trace_id in self.collector.whole_traces()[:count]:
             self.collector.settle(trace_id)
+
+    @rule(count=st.integers(1, 3))
+    def copy_forward(self, count: int) -> None:
+        self.collector.copy_forward(count)
 
     @rule()
     def keep_only(self) -> None:

@@ -28,7 +28,7 @@ CLOSE = struct.Struct("<di")
 # A runner may shrink again, so it is not trimmed before the end; this bounds it. No larger one could be sent whole.
 MAX_RUNNER_BYTES = MAX_TRACE_BYTES
 # A trace's objects, without what they hold.
-TRACE_BYTES = 2048
+TRACE_BYTES = 1280
 
 UNFINISHED_METADATA = {"unfinished": "true"}
 

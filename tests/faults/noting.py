@@ -1,0 +1,103 @@
+"""What a worker of these tests writes down: every record whose call has returned, past all buffers.
+
+So its notes outlive its own SIGKILL, and what is missing at the backend is known to the record. A line a record:
+
+    e ID REASON NS SWITCHES     an event: why it was refused (- if it was not), how long the call took, and how often
+                                the thread gave up the processor by itself meanwhile
+    o TRACE                     a trace was opened            c TRACE    its closing begins
+    d                           the process left by itself: nothing it had is a victim
+
+Runs in workers; NOTES in the environment is a directory, a file there belongs to one process.
+"""
+
+import os
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import epsagon_fast as epsagon
+from epsagon_fast.producer import process
+
+_mine: dict[str, Any] = {"pid": 0}
+
+
+def note(*words: object) -> None:
+    """Write a line down."""
+    if _mine["pid"] != os.getpid():
+        name = os.urandom(4).hex()
+        path = os.path.join(os.environ["NOTES"], name)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        _mine.update(pid=os.getpid(), name=name, fd=fd, count=0)
+    os.write(_mine["fd"], (" ".join(map(str, words)) + "\n").encode())
+
+
+def event(size_bytes: int = 1000) -> dict[str, Any]:
+    """Return an event with an id of this process."""
+    if _mine["pid"] != os.getpid():
+        note("#", os.getpid())
+    _mine["count"] += 1
+    values = {str(i): "x" * (size_bytes // 10) for i in range(10)}
+    return {"id": f"{_mine['name']}-{_mine['count']}", "resource": {"name": "n", "metadata": values}}
+
+
+def add(tracer: Any = epsagon, size_bytes: int = 1000) -> bool:
+    """Add an event, and note it. Return whether it was taken."""
+    made = event(size_bytes)
+    refused = process.refusals()
+    switches = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+    began = time.perf_counter_ns()
+    tracer.add_event(made)
+    took_ns = time.perf_counter_ns() - began
+    switches = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - switches
+    reason = next(iter(process.refusals() - refused), "-")
+    note("e", made["id"], reason, took_ns, switches)
+    return reason == "-"
+
+
+@contextmanager
+def trace(name: str = "t") -> Iterator[Any]:
+    """A trace, noted unless it was refused."""
+    refused = process.refusals()
+    with epsagon.trace(name, new=True) as tracer:
+        is_open = process.refusals() == refused
+        if is_open:
+            note("o", tracer.trace_id)
+        yield tracer
+        if is_open:
+            note("c", tracer.trace_id)
+
+
+def fill(count: int = 10, size_bytes: int = 1000, pause_s: float = 0.0) -> None:
+    """One trace with so many events."""
+    with trace() as tracer:
+        for _ in range(count):
+            add(tracer, size_bytes)
+            if pause_s:
+                time.sleep(pause_s)
+
+
+def until_stopped(count: int = 10, size_bytes: int = 1000, pause_s: float = 0.001) -> None:
+    """Trace on and on until somebody makes the file `stop` beside the notes."""
+    stop = os.path.join(os.environ["NOTES"], "..", "stop")
+    while not os.path.exists(stop):
+        fill(count, size_bytes, pause_s)
+
+
+def spawn(work: Any, *arguments: Any) -> int:
+    """Fork a child that does `work` and ends as a process does that returns; return its pid."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        work(*arguments)
+        epsagon.shutdown(10)
+        code = 0
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        os._exit(code)

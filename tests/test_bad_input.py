@@ -315,7 +315,7 @@ input()
 
 PURE = """
 import sys
-for name in ("queue._ring", "queue._spawn", "trimming._compiled"):
+for name in ("queue._ring", "queue._spawn", "producer._quick", "trimming._compiled"):
     sys.modules["epsagon_fast." + name] = None
 """
 

@@ -1,6 +1,7 @@
 """The ASGI middleware: driven by hand for what it records, by uvicorn for real clients, with Starlette inside."""
 
 import asyncio
+import gc
 import http.client
 import json
 import socket
@@ -444,3 +445,23 @@ def test_client_that_hangs_up_on_a_real_server(traces: Traces, port: int) -> Non
     until(lambda: traces, "the trace ends")
     assert metadata(traces)["client_closed"] == "true"
     assert runner(traces)["error_code"] == 0
+
+
+def test_request_leaves_nothing_to_the_garbage_collector(traces: Traces) -> None:
+    app = TracingMiddleware(hello)
+
+    async def nothing(*_: Any) -> dict[str, Any]:
+        return REQUEST
+
+    async def main() -> int:
+        await app(scope_of(), nothing, nothing)
+        gc.collect()
+        for _ in range(10):
+            await app(scope_of(), nothing, nothing)
+        return gc.collect()
+
+    gc.disable()
+    try:
+        assert asyncio.run(main()) == 0
+    finally:
+        gc.enable()

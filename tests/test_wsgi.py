@@ -1,5 +1,6 @@
 """The WSGI middleware: in memory for what it records, wsgiref's checker for PEP 3333, real servers for their habits."""
 
+import gc
 import http.client
 import io
 import json
@@ -531,3 +532,16 @@ def test_client_that_hangs_up_on_a_real_server(traces: list[dict[str, Any]]) -> 
         until(lambda: traces, "the trace ends")
     assert metadata(traces)["client_closed"] == "true"
     assert runner(traces)["error_code"] == 0
+
+
+def test_request_leaves_nothing_to_the_garbage_collector(traces: list[dict[str, Any]]) -> None:
+    app = TracingMiddleware(hello)
+    ask(app)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(10):
+            ask(app)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()

@@ -9,6 +9,8 @@ import sys
 import time
 from typing import Any, Final
 
+import orjson
+
 from epsagon_fast.config import ResolvedConfig
 from epsagon_fast.producer import current, encoding
 from epsagon_fast.producer.scope import is_error
@@ -20,6 +22,8 @@ from epsagon_fast.protocol import RUNNER_ORIGIN, ErrorCode, Kind
 KEY: Final = "epsagon_fast.trace"
 TYPE: Final = "http"
 SERVER_ERROR: Final = 500
+# A plain int: asking an enum for its member costs as much as a push.
+RUNNER: Final = int(Kind.RUNNER)
 
 
 class Exchange(Tracer):
@@ -75,7 +79,7 @@ class Exchange(Tracer):
         message = "the server's timeout for its worker has passed"
         self._error_code = int(ErrorCode.TIMEOUT)
         exception = {**encoding.exception_of("WorkerTimeout", message), "traceback": traceback}
-        self._put(Kind.RUNNER, encoding.encode_partial({"error_code": self._error_code, "exception": exception}))
+        self._put(RUNNER, encoding.encode_partial({"error_code": self._error_code, "exception": exception}))
         self._close()
 
     def end(self, error: BaseException | None = None) -> None:
@@ -90,7 +94,7 @@ class Exchange(Tracer):
         fields: dict[str, Any] = {"resource": {"metadata": self._result()}}
         if self.status >= SERVER_ERROR and self._error_code == UNCHANGED:
             fields.update(self._status_as_error())
-        self._put(Kind.RUNNER, encoding.encode_partial(fields))
+        self._put(RUNNER, _encoded(fields))
         if self._answered_at:
             # The trace's clock stood still since then.
             self._opened_at += time.perf_counter() - self._answered_at
@@ -120,6 +124,13 @@ class Exchange(Tracer):
             "additional_data": {},
         }
         return {"error_code": self._error_code, "exception": exception}
+
+
+def _encoded(fields: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(fields)
+    except TypeError:  # a route or a reason with a lone surrogate
+        return encoding.encode_partial(fields)
 
 
 def ignored_endpoints() -> frozenset[str]:

@@ -51,12 +51,13 @@ class Request(Exchange):
         self._start_response = start
         self._headers: Headers = []
         self._request_body: payloads.Body | None = None
-        self._response_body = payloads.Body(True) if self.keeps_values else None
+        keep = self.keeps_values
+        self._response_body = payloads.Body(True) if keep else None
         length = environ.get("CONTENT_LENGTH") or ""
         if length.isdecimal():
             self.request_bytes = int(length)
-        if self.keeps_values or (not length and "HTTP_TRANSFER_ENCODING" in environ):
-            self._request_body = payloads.Body(self.keeps_values)
+        if keep or (not length and "HTTP_TRANSFER_ENCODING" in environ):
+            self._request_body = payloads.Body(keep)
             environ["wsgi.input"] = _Input(environ["wsgi.input"], self._request_body.add)
 
     def answer(self, app: Application) -> Iterable[bytes]:
@@ -107,8 +108,10 @@ class Request(Exchange):
         body = self._request_body
         if body is not None:
             self.request_bytes = self.request_bytes or body.size_bytes
-        if self.keeps_values:
+        if self._response_body is not None:
             self._keep_values()
+        # The environ holds us: a circle would leave both to the garbage collector.
+        self._environ = {}
         super().end(error)
 
     def _write(self, data: bytes) -> None:
@@ -164,10 +167,13 @@ class Answer:
             error = sys.exception()
             if error is None or isinstance(error, OSError):
                 request.client_closed, error = True, None
+        close = getattr(self._body, "close", None)
+        if close is None:
+            request.end(error)
+            return
         before = current.swap(request)
         try:
-            if (close := getattr(self._body, "close", None)) is not None:
-                close()
+            close()
         except BaseException as failure:
             error = failure
             raise

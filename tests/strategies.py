@@ -233,15 +233,15 @@ def value_texts() -> st.SearchStrategy[str]:
 
 def metadata_members() -> st.SearchStrategy[str]:
     """A member of some metadata as JSON text: strong, nearly strong, or neither."""
-    names = ("region", "labels", "aws_account", "request_trace_id", "metadata", "resource", "regio", "region2", "")
-    return member_texts(key_texts(*names), value_texts())
+    names = "region labels aws_account request_trace_id metadata resource regio region2 reason".split()
+    return member_texts(key_texts("", *names), value_texts())
 
 
 def framed_metadata() -> st.SearchStrategy[tuple[str, list[str], str]]:
     """An event in three parts: the text before its metadata, the members of that, the text behind it."""
-    outer = st.lists(member_texts(key_texts("id", "metadata"), value_texts()), max_size=3)
-    inner = st.lists(member_texts(key_texts("name", "resource"), value_texts()), max_size=3)
-    later = st.lists(member_texts(key_texts("metadata", "resource", "origin"), value_texts()), max_size=2)
+    outer = st.lists(member_texts(key_texts("id", "metadata"), value_texts()), max_size=1)
+    inner = st.lists(member_texts(key_texts("name", "resource"), value_texts()), max_size=1)
+    later = st.lists(member_texts(key_texts("metadata", "resource", "origin"), value_texts()), max_size=1)
 
     def frame(outer: list[str], inner: list[str], later: list[str], space: str) -> tuple[str, str]:
         path = [*outer, f'"resource"{space}:{space}{{' + ",".join([*inner, f'"metadata":{space}'])]
@@ -249,7 +249,7 @@ def framed_metadata() -> st.SearchStrategy[tuple[str, list[str], str]]:
         return space + "{" + ",".join(path), f"{space}{behind}}}{behind}{space}}}"
 
     frames = st.builds(frame, outer, inner, later, spaces())
-    members = st.lists(metadata_members(), max_size=5)
+    members = st.lists(metadata_members(), max_size=4)
     return st.builds(lambda frame, members: (frame[0], members, frame[1]), frames, members)
 
 
@@ -269,7 +269,7 @@ def event_texts() -> st.SearchStrategy[bytes]:
 
 def traces() -> st.SearchStrategy[list[bytes]]:
     """Events of one trace."""
-    return st.lists(event_texts(), max_size=3)
+    return st.lists(event_texts(), max_size=2)
 
 
 def mangled(events: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:

@@ -231,6 +231,12 @@ HARD_EVENTS = {
         r'"\u0061ws_account":1,"aws.servic\u0065":2',
     ),
     "escapes that only look like a strong key": (event(r'{"\\u0072egion":1,"region\n":2,"\region":3}'), ""),
+    "escapes beyond ASCII with a strong key's low bits": (event(r'{"\u00f2egion":1,"\u0172egion":2}'), ""),
+    "upper and lower case digits": (
+        event(r'{"r\u0065gi\u006fn":1,"regi\u006Fn":2}'),
+        r'"r\u0065gi\u006fn":1,"regi\u006Fn":2',
+    ),
+    "keys as long as a strong one, with its first byte": (event('{"reaion":1,"lacels":2,"aws-account":3}'), ""),
     "keys that are nearly strong": (event('{"region ":1,"Region":2,"regionregion":3,"regio":4}'), ""),
     "duplicate keys": (event('{"region":1,"x":2,"region":3,"x":4,"region":1}'), '"region":1,"region":3,"region":1'),
     "white space": (event('\n{ \t"region" : 1 \r\n, "x" : [ ] , "labels"\t:{ } } '), '"region" : 1,"labels"\t:{ }'),
@@ -284,7 +290,8 @@ NOTHING_TO_STRIP = [
     b'{"resource":{"metadata":[{"k":1}]}}',
     b'{"resource":{"metadata":"{}"}}',
     b'{"resource":{"metadata":-1}}',
-    b'{"resource":{"metadatas":{"k":1}}}',
+    b'{"resource":{"metadatas":{"k":1},"metatada":{"k":1}}}',
+    b'{"resounce":{"metadata":{"k":1}}}',
     # Only the first of a name counts, whatever the others are.
     b'{"resource":1,"resource":{"metadata":{"k":1}}}',
     b'{"resource":{"metadata":1,"metadata":{"k":1}}}',

@@ -233,7 +233,17 @@ def value_texts() -> st.SearchStrategy[str]:
 
 def metadata_members() -> st.SearchStrategy[str]:
     """A member of some metadata as JSON text: strong, nearly strong, or neither."""
-    names = "region labels aws_account request_trace_id metadata resource regio region2 reason".split()
+    names = [
+        "region",
+        "labels",
+        "aws_account",
+        "request_trace_id",
+        "metadata",
+        "resource",
+        "regio",
+        "region2",
+        "reason",
+    ]
     return member_texts(key_texts("", *names), value_texts())
 
 

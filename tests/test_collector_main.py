@@ -366,7 +366,7 @@ def test_order_to_leave_while_requests_hang_is_followed(place: Place) -> None:
 def test_producers_that_come_while_it_leaves_are_served(backend: Backend, place: Place) -> None:
     # Without any linger a collector leaves whenever it can, so half of these meet one that is about to.
     place.env["EPSAGON_LINGER_SEC"] = "0"
-    names = [f"trace{number}" for number in range(8)]
+    names = [f"trace{number}" for number in range(6)]
     place.run(
         """
 import os, sys

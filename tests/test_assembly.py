@@ -245,6 +245,14 @@ def test_an_error_set_before_its_process_died_is_kept_as_an_exception(assembly: 
     assert trace["events"][0]["exception"]["type"] == "ProcessDied"
 
 
+def test_an_error_set_before_an_exception_left_the_block_is_kept_as_an_exception(assembly: Assembly) -> None:
+    left = record(Kind.RUNNER, {"error_code": 2, "exception": exception_fields("left")})
+    feed(assembly, opened(own_runner()), record(Kind.ERROR, exception_fields("mine")), left, closed(1.5, 2))
+    trace = finished(assembly)
+    assert [each["message"] for each in trace["exceptions"]] == ["mine"]
+    assert (trace["events"][0]["error_code"], trace["events"][0]["exception"]["message"]) == (2, "left")
+
+
 def test_death_closes_nothing_that_is_closed(assembly: Assembly) -> None:
     feed(assembly, opened(own_runner()), closed(1.5, 0))
     assembly.ring_died(RING, NOW)
@@ -401,7 +409,7 @@ def test_nothing_that_comes_out_of_a_ring_raises(records: list[tuple[bytes, Reco
         assert body.build(trace.trace).size_bytes <= trace.config["max_trace_size_bytes"]
         assembly.forget(trace.trace_id)
     assert assembly.held_bytes == assembly.open_count == 0
-    assert not assembly._masks
+    assert not assembly.masks
 
 
 def test_both_sides_write_a_close_alike() -> None:

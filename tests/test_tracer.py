@@ -306,6 +306,7 @@ def test_event_over_the_trace_limit_is_stripped_in_the_worker(queue: FakeQueue) 
         tracer.add_event({"id": "2", "resource": {"name": "x" * 2000, "metadata": metadata}})
     [event] = queue.bodies(Kind.EVENT)
     assert event["resource"]["metadata"] == {"item_hash": "abc"}
+    assert queue.bodies(Kind.RUNNER) == [{"resource": {"metadata": {"is_trimmed": "true"}}}]
     assert queue.counts == {"too_large": 1}
 
 

@@ -166,6 +166,7 @@ class Trace:
         if not math.isnan(duration_s):
             self.runner["duration"] = duration_s
         if error_code != -1:
+            self._give_way()
             self.runner["error_code"] = error_code
         if flags & UNFINISHED:
             self._add_metadata(UNFINISHED_METADATA)
@@ -176,13 +177,11 @@ class Trace:
         self._add_metadata(UNFINISHED_METADATA)
 
     def close_died(self, now: float, pid: int | None) -> None:
-        """Close for a process that died with the trace open. An error that it had set moves to the exceptions."""
+        """Close for a process that died with the trace open."""
         self._end(now)
         if self.runner is None:
             return
-        if self.error is not None:
-            self.stream.add_exception(orjson.dumps(self.error))
-            self.error = None
+        self._give_way()
         self.runner["error_code"] = int(ErrorCode.TIMEOUT if self._is_past_its_limit(now) else ErrorCode.EXCEPTION)
         self.runner["exception"] = {
             "type": "ProcessDied",
@@ -191,6 +190,12 @@ class Trace:
             "time": now,
             "additional_data": {},
         }
+
+    def _give_way(self) -> None:
+        """Move an error that was set to the exceptions: how the block or its process ended says more."""
+        if self.error is not None:
+            self.stream.add_exception(orjson.dumps(self.error))
+            self.error = None
 
     def _is_past_its_limit(self, now: float) -> bool:
         try:

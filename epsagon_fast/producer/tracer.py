@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from epsagon_fast.config import ResolvedConfig, logger, warn_once
-from epsagon_fast.protocol import NO_TRACE, UNFINISHED, ErrorCode, Kind, Outcome
+from epsagon_fast.protocol import IS_TRIMMED_KEY, NO_TRACE, UNFINISHED, ErrorCode, Kind, Outcome
 from epsagon_fast.queue.layout import FOREIGN, FULL, LOOK, PUSHED, TOO_LARGE
 from epsagon_fast.queue.writer import REASONS
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 CLOSE: Final = struct.Struct("<di")
 # As plain integers: asking the enum for a member costs as much as a push.
 _OPEN, _EVENT, _EXCEPTION, _LABEL, _RUNNER, _ERROR, _CLOSE, _BYE = map(int, Kind)
+_TRIMMED = orjson.dumps({"resource": {"metadata": {IS_TRIMMED_KEY: "true"}}})
 # What the quick way answers if the event is in the ring or will never be. Else it may yet be taken: by a ring of this
 # process's own (FOREIGN), or by the one that open traces go on in when a folder was deleted (CLOSED).
 _OVER: Final = (FULL, LOOK, TOO_LARGE)
@@ -324,10 +325,13 @@ class Tracer(QuickWay):
         from epsagon_fast.trimming import TraceTooBig, trim
 
         try:
-            return trim([event], self._event_limit_bytes).events[0]
+            stripped = trim([event], self._event_limit_bytes).events[0]
         except TraceTooBig:
             self._count("too_large")
             return b""
+        # The collector sees an event that fits, and could not tell.
+        self._put(_RUNNER, _TRIMMED)
+        return stripped
 
     def _ignore_all(self, refusal: str | None, outcome: Outcome) -> None:
         self._refusal, self._outcome = refusal, outcome

@@ -202,14 +202,21 @@ def serving(old: Writer, phase: int = states.SERVING) -> State:
     return page
 
 
+def adopted(base: Path) -> ring.Consumer:
+    """The only ring, mapped by a collector that lives: this process."""
+    fd = os.open(rings(base)[0], os.O_RDWR)
+    consumer = ring.Consumer(fd)
+    os.close(fd)
+    consumer.store(layout.READER_PID, os.getpid())
+    consumer.store(layout.READER_START_TIME, writer.start_time(os.getpid()))
+    return consumer
+
+
 def test_ring_that_a_living_collector_reads_is_left_to_it(base: Path) -> None:
     old = current(base)
     serving(old)
     old.put(Kind.EVENT, 0, TRACE, b"read where it is")
-    fd = os.open(rings(base)[0], os.O_RDWR)
-    consumer = ring.Consumer(fd)
-    os.close(fd)
-    consumer.store(layout.ADOPTED, 1)
+    consumer = adopted(base)
     assert old.collector_lives()
     shutil.rmtree(old.path)
     current(base)
@@ -218,6 +225,17 @@ def test_ring_that_a_living_collector_reads_is_left_to_it(base: Path) -> None:
     assert read(path) == []
     assert [data for _, _, _, _, data in consumer.read(1 << 30)] == [b"read where it is", b"this too"]
     assert old.collector_lives()
+
+
+def test_ring_is_left_to_its_reader_in_a_folder_that_was_deleted_before_the_first_look(base: Path) -> None:
+    old = current(base)
+    consumer = adopted(base)
+    old.put(Kind.EVENT, 0, TRACE, b"read where it is")
+    shutil.rmtree(old.path)
+    new = current(base)
+    assert new is not old
+    assert read(rings(base)[0]) == []
+    assert [data for _, _, _, _, data in consumer.read(1 << 30)] == [b"read where it is"]
 
 
 def test_collector_that_says_that_the_folder_is_gone_is_believed(base: Path) -> None:

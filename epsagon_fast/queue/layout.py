@@ -44,8 +44,11 @@ CLOSES_READ: Final = 520
 SETTLED: Final = 528
 # How many settlements were ever published.
 SETTLEMENTS: Final = 536
-# Incarnation of the collector that has the ring mapped: it goes on reading even if the file is deleted. 0: none has.
+# Incarnation, pid and start time of the collector that has the ring mapped: while it lives it goes on reading, even if
+# the file is deleted, and its state page with it. 0: none has.
 ADOPTED: Final = 544
+READER_PID: Final = 552
+READER_START_TIME: Final = 560
 # One slot for each of protocol.REFUSALS: how many of them a trace has told the backend, or is about to.
 TOLD: Final = 640
 

@@ -80,6 +80,8 @@ class Reader:
 
     def adopt(self, incarnation: int) -> None:
         """Tell the producer that a living collector has the ring mapped."""
+        self._ring.store(layout.READER_PID, os.getpid())
+        self._ring.store(layout.READER_START_TIME, start_time(os.getpid()))
         self._ring.store(layout.ADOPTED, incarnation)
 
     def settle(self, trace_id: bytes, outcome: Outcome) -> None:

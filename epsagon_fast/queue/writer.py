@@ -209,11 +209,9 @@ class Writer:
 
     def _adopted(self) -> bool:
         """Say whether a living collector has mapped this ring, and so reads it wherever its file went."""
-        page = self._page()
-        if page is None or self._ring.load(layout.ADOPTED) == 0:
-            return False
-        beat = page.beat()
-        return beat.start_time != 0 and start_time(beat.pid) == beat.start_time
+        # The ring says who that is: the folder may have been deleted before this process ever saw the state page.
+        since = self._ring.load(layout.READER_START_TIME)
+        return since != 0 and start_time(self._ring.load(layout.READER_PID)) == since
 
     def _watch_heartbeat(self, now: float) -> None:
         page = self._page()

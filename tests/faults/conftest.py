@@ -1,7 +1,9 @@
 """The table of all faults, printed at the end of a run."""
 
+import sys
 from typing import Any
 
+import pytest
 from scenes import FULL, ROWS, table
 
 
@@ -10,3 +12,9 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     if ROWS:
         terminalreporter.section("faults, the full counts" if FULL else "faults, a few of each")
         terminalreporter.write_line(table())
+
+
+@pytest.fixture
+def namespaced() -> list[str]:
+    """The words before a script that make it process 1 of namespaces of its own, with its own /proc."""
+    return ["unshare", "-m", "-p", "-f", "--mount-proc", "--kill-child", sys.executable]

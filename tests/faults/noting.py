@@ -5,7 +5,7 @@ So its notes outlive its own SIGKILL, and what is missing at the backend is know
     e ID REASON NS SWITCHES     an event: why it was refused (- if it was not), how long the call took, and how often
                                 the thread gave up the processor by itself meanwhile
     o TRACE                     a trace was opened            c TRACE    its closing begins
-    d                           the process left by itself: nothing it had is a victim
+    r REASON                    a trace was refused
 
 Runs in workers; NOTES in the environment is a directory, a file there belongs to one process.
 """
@@ -61,9 +61,12 @@ def trace(name: str = "t") -> Iterator[Any]:
     """A trace, noted unless it was refused."""
     refused = process.refusals()
     with epsagon.trace(name, new=True) as tracer:
-        is_open = process.refusals() == refused
+        reasons = process.refusals() - refused
+        is_open = not reasons
         if is_open:
             note("o", tracer.trace_id)
+        else:
+            note("r", *reasons)
         yield tracer
         if is_open:
             note("c", tracer.trace_id)

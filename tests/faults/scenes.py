@@ -76,6 +76,7 @@ class Noted:
     def __init__(self, notes: Path) -> None:
         self.taken: set[str] = set()
         self.refused: Counter[str] = Counter()
+        self.refused_traces: Counter[str] = Counter()
         self.opened: set[str] = set()
         self.closing: set[str] = set()
         self.longest_us = 0.0
@@ -100,6 +101,8 @@ class Noted:
                 self.refused[reason] += 1
             self.longest_us = max(self.longest_us, int(took_ns) / 1000)
             self.switches += int(switches)
+        elif words[0] == "r":
+            self.refused_traces[words[1]] += 1
         elif words[0] == "o":
             self.opened.add(words[1])
         elif words[0] == "c":

@@ -65,5 +65,5 @@ def test_what_killed_workers_had_pushed_arrives() -> None:
         counters = here.look().counters
         assert counters["closed"] == counters["delivered"] == len(here.sink.traces)
         # One more each if it was killed between the refusal and the note of it.
-        for reason, count in noted.refused.items():
+        for reason, count in (noted.refused + noted.refused_traces).items():
             assert count <= counters[f"refused_{reason}"] <= count + TRIES

@@ -441,3 +441,10 @@ def test_one_field_is_read_as_resolve_would_without_a_warning(
     assert Config(runtime_dir="/run/y").value("runtime_dir") == "/run/y"
     assert Config().value("shutdown_timeout_s") == 2.0
     assert not caplog.records
+
+
+def test_the_documentation_names_every_field_with_its_variable() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "configuration.md").read_text()
+    rows = {words[1].strip("` "): words[2].strip("` ") for line in page.splitlines() if (words := line.split("|"))[1:]}
+    documented = {name: rows.get(name) for name in (each.name for each in dataclasses.fields(Config))}
+    assert documented == {name: rule.variable or "" for name, rule in config_module._RULES.items()}

@@ -88,7 +88,8 @@ class Collector:
                 ends.setdefault(found.ring_id, 0)
                 assert not {record.trace_id for record in found.records} & self.held.keys(), "an earlier frame counts"
                 self.feed(found.records)
-        assert ends == self.journal.ends()
+        # A snapshot whose trace is settled is left out, and still names its ring.
+        assert ends == {ring_id: end for ring_id, end in self.journal.ends().items() if end or ring_id in ends}
         for ring in self.world.rings.values():
             self.positions[ring.id] = max(ring.tail, ends.get(ring.id, 0))
             self.closes_read[ring.id] = max(ring.closes_read, self.journal.closes().get(ring.id, 0))

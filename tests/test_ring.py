@@ -5,14 +5,15 @@ import os
 import signal
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from rings import COMPILED, REFERENCE, TRACE, TWINS, Twin, fill, payloads
 from strategies import pushes
 
-from epsagon_fast.protocol import NO_TRACE, Kind
-from epsagon_fast.queue import _ring, layout, ring
+from epsagon_fast.protocol import NO_TRACE, Kind, Record
+from epsagon_fast.queue import _pure, _ring, layout, ring
 
 IN_PLACE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
@@ -325,6 +326,25 @@ def test_a_push_from_a_signal_handler_arrives(twin: Twin, tmp_path: Path) -> Non
     arrived.update(payloads(consumer))
     assert arrived == accepted
     assert producer.load(layout.REFUSED) == 0
+
+
+def test_both_pack_records_alike() -> None:
+    records = [
+        Record(kind, 255, ordinal, os.urandom(16), os.urandom(size))
+        for kind in (*Kind, 65)
+        for ordinal, size in ((0, 0), (1, 1), (2**64 - 1, 4097))
+    ]
+    assert _ring.pack(records) == _pure.pure_pack(records)
+    assert _ring.pack([]) == b""
+
+
+@pytest.mark.parametrize("field", [(0, 256), (1, -1), (2, -1), (2, 2**64), (3, b"short"), (3, "x" * 16), (4, None)])
+def test_what_is_no_record_is_not_packed(field: tuple[int, Any]) -> None:
+    record: list[Any] = [2, 0, 0, TRACE, b"payload"]
+    record[field[0]] = field[1]
+    for wrong in (tuple(record), record, None, (2, 0, 0, TRACE)):
+        with pytest.raises((TypeError, ValueError, OverflowError)):
+            _ring.pack([wrong])  # type: ignore[list-item]
 
 
 def test_the_stub_names_what_the_extension_has() -> None:

@@ -8,13 +8,14 @@ from cpython.bytes cimport PyBytes_AsString, PyBytes_CheckExact, PyBytes_FromStr
 from cpython.exc cimport PyErr_SetFromErrno
 from cpython.long cimport PyLong_AsLongAndOverflow, PyLong_Check
 from cpython.object cimport PyObject
+from cpython.tuple cimport PyTuple_Check, PyTuple_GetItem, PyTuple_Size
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 
 import os
 
-from epsagon_fast.protocol import Kind
+from epsagon_fast.protocol import Kind, Record
 from epsagon_fast.queue import layout
 from epsagon_fast.queue.layout import CorruptRing
 
@@ -44,6 +45,10 @@ cdef extern from "fast_method.h":
 
     int fast_method(PyTypeObject *, PyMethodDef *, object (*)(object, PyObject **, Py_ssize_t)) except -1
 
+cdef extern from "record.h":
+    enum: RECORD_FIELDS
+    object new_record(PyTypeObject *, int, int, unsigned long long, const char *, object)
+
 
 # layout.py's numbers as C values; what is not here is used only where speed does not matter.
 cdef size_t HEADER_BYTES = layout.HEADER_BYTES
@@ -56,7 +61,9 @@ cdef uint64_t CLOSE_ROOM = layout.CLOSE_ROOM_BYTES, BYE_ROOM = layout.BYE_ROOM_B
 cdef uint64_t LARGEST_CLOSE = layout.LARGEST_CLOSE_BYTES
 cdef int[16] free_shifts
 
-if sizeof(ring_record) != layout.RECORD_HEADER.size or LAST_KIND >= 16:
+cdef PyTypeObject *record_type = <PyTypeObject *>Record
+
+if sizeof(ring_record) != layout.RECORD_HEADER.size or LAST_KIND >= 16 or len(Record._fields) != RECORD_FIELDS:
     raise ImportError("layout.py and ring.h do not agree")
 for _kind in range(LAST_KIND + 1):
     free_shifts[_kind] = layout.FREE_SHIFTS[_kind]
@@ -325,7 +332,7 @@ cdef class Consumer(_Ring):
         return self._closes_read
 
     def read(self, limit_bytes, until=None):
-        """Return the next records as (kind, flags, ordinal, trace id, payload) and move `position` behind them.
+        """Return the next records and move `position` behind them.
 
         Starts no record at or after `until`, nor once `limit_bytes` of ring were read; so there is at least one record
         if there is any. Raises CorruptRing, with `position` on the bad record, if no good one stands before it.
@@ -363,7 +370,7 @@ cdef class Consumer(_Ring):
             raise CorruptRing(f"head is {head} at position {self._position}, capacity {self._capacity}")
         return head
 
-    cdef tuple _next(self, uint64_t head, bint checksummed):
+    cdef object _next(self, uint64_t head, bint checksummed):
         cdef ring_record record
         cdef uint64_t position = self._position, size
         cdef bytes payload
@@ -386,7 +393,42 @@ cdef class Consumer(_Ring):
         self._position = position + size
         if record.kind == CLOSE_KIND:
             self._closes_read = record.ordinal
-        return record.kind, record.flags, record.ordinal, PyBytes_FromStringAndSize(record.trace_id, 16), payload
+        return new_record(record_type, record.kind, record.flags, record.ordinal, record.trace_id, payload)
+
+
+def pack(records):
+    """Return records as in a ring, without checksums and padding. TypeError, ValueError: one of them is none."""
+    cdef Py_ssize_t size = 0
+    cdef list known = list(records)
+    cdef bytes packed
+    for each in known:
+        size += sizeof(ring_record) + PyBytes_Size(field(each, 4))
+    packed = PyBytes_FromStringAndSize(NULL, size)
+    cdef char *place = PyBytes_AsString(packed)
+    # Tuples and bytes do not change, so what was added up above is what is written here.
+    for each in known:
+        place = _pack(each, place)
+    return packed
+
+
+cdef char *_pack(object each, char *place) except NULL:
+    cdef ring_record record
+    cdef Py_ssize_t length = PyBytes_Size(field(each, 4))
+    if PyBytes_Size(field(each, 3)) != 16 or length > 0xFFFFFFFF:
+        raise ValueError("not a record")
+    record.length, record.crc, record.zero, record.zeros = <uint32_t>length, 0, 0, 0
+    record.kind, record.flags = small(field(each, 0), 0, 255, "kind"), small(field(each, 1), 0, 255, "flags")
+    record.ordinal = field(each, 2)
+    memcpy(record.trace_id, PyBytes_AsString(field(each, 3)), 16)
+    memcpy(place, &record, sizeof(record))
+    memcpy(place + sizeof(record), PyBytes_AsString(field(each, 4)), length)
+    return place + sizeof(record) + length
+
+
+cdef object field(object record, Py_ssize_t number):
+    if not PyTuple_Check(record) or PyTuple_Size(record) != RECORD_FIELDS:
+        raise TypeError("not a record")
+    return <object>PyTuple_GetItem(record, number)
 
 
 cdef object checksum(uint64_t position, ring_record record, bytes payload):

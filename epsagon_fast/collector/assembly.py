@@ -61,7 +61,7 @@ class Assembly:
         self.lost: dict[bytes, Counter[str]] = {}
         self._open: dict[bytes, Trace] = {}
         # Of open traces that have ignored keys.
-        self._masks: dict[bytes, Mask] = {}
+        self.masks: dict[bytes, Mask] = {}
         # In this pass, and in the one before.
         self._closed: list[Trace] = []
         self._closed_before: list[Trace] = []
@@ -76,7 +76,12 @@ class Assembly:
 
     def __contains__(self, trace_id: object) -> bool:
         """Return whether a trace's records are still needed."""
-        return any(trace_id in known for known in (self._open, self._unsettled, self._held, self._held_before))
+        return (
+            trace_id in self._open
+            or trace_id in self._unsettled
+            or trace_id in self._held
+            or trace_id in self._held_before
+        )
 
     def is_open(self, trace_id: bytes) -> bool:
         """Return whether a trace takes records. One that is closed does, until `end_pass` returns it."""
@@ -126,7 +131,7 @@ class Assembly:
         """
         if record.kind == _OPEN:
             return self._masked_open(record)
-        mask = self._masks.get(record.trace_id)
+        mask = self.masks.get(record.trace_id)
         return record if mask is None else _masked(mask, record)
 
     def feed(self, ring_id: bytes, record: Record, now: float) -> None:
@@ -138,10 +143,7 @@ class Assembly:
             return
         if kind == _EVENT and payload and not flags:
             # Nearly every record takes this way, so it asks nothing but the stream.
-            stream = trace.stream
-            before = stream.held_bytes
-            stream.add_event(payload)
-            self._open_bytes += stream.held_bytes - before
+            self._open_bytes += trace.stream.add_event(payload)
             return
         before = trace.held_bytes
         try:
@@ -154,7 +156,7 @@ class Assembly:
         """Take in an open trace as a snapshot kept it."""
         mask = _mask(tuple(trace.config["ignored_keys"]))
         if mask:
-            self._masks[trace.trace_id] = mask
+            self.masks[trace.trace_id] = mask
         self._open[trace.trace_id] = trace
         self._open_bytes += trace.held_bytes
 
@@ -191,7 +193,7 @@ class Assembly:
         trace = self._open.pop(trace_id, None)
         if trace is not None:
             self._open_bytes -= trace.held_bytes
-        self._masks.pop(trace_id, None)
+        self.masks.pop(trace_id, None)
         self._unsettled.pop(trace_id, None)
         for _, record in self._take_held(trace_id):
             self._release(record)
@@ -205,7 +207,7 @@ class Assembly:
         except BROKEN:
             return record._replace(payload=b"")
         if mask and not self.is_open(record.trace_id) and not self._is_finished(record.trace_id):
-            self._masks[record.trace_id] = mask
+            self.masks[record.trace_id] = mask
         return record._replace(payload=orjson.dumps(opened)) if changed else record
 
     def _feed_unopened(self, ring_id: bytes, record: Record, now: float) -> None:
@@ -230,7 +232,7 @@ class Assembly:
             trace = Trace(record.trace_id, ring_id, record.payload, self.counters)
         except BROKEN:
             self.counters["malformed"] += 1
-            self._masks.pop(record.trace_id, None)
+            self.masks.pop(record.trace_id, None)
             return
         self._open[record.trace_id] = trace
         self._open_bytes += trace.held_bytes
@@ -266,7 +268,7 @@ class Assembly:
     def _finish(self, trace: Trace) -> ClosedTrace:
         del self._open[trace.trace_id]
         self._open_bytes -= trace.held_bytes
-        self._masks.pop(trace.trace_id, None)
+        self.masks.pop(trace.trace_id, None)
         self._unsettled[trace.trace_id] = trace.ring_id, trace.close_ordinal
         terms = trace.terms
         return ClosedTrace(

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from epsagon_fast.protocol import NO_TRACE, TRACE_ID_BYTES, Record
+from epsagon_fast.queue import ring
 from epsagon_fast.queue.layout import RECORD_HEADER
 
 # The last byte is the version: a reader sets a segment of another version aside.
@@ -72,7 +73,7 @@ def encode_snapshot(ring_id: bytes, records: Sequence[Record]) -> tuple[bytes, b
 
 def encode_marks(trace_ids: Iterable[bytes]) -> tuple[bytes, bytes]:
     """Return the frame that says that traces are settled, in two pieces."""
-    return _encode([_BODY.pack(_MARKS, NO_TRACE, 0), *trace_ids])
+    return _framed(_BODY.pack(_MARKS, NO_TRACE, 0), b"".join(trace_ids))
 
 
 def parse(data: bytes) -> Parsed:
@@ -95,18 +96,14 @@ def parse(data: bytes) -> Parsed:
 
 
 def _encode_records(kind: int, ring_id: bytes, end: int, records: Sequence[Record]) -> tuple[bytes, bytes]:
-    pack = RECORD_HEADER.pack
-    body = [_BODY.pack(kind, ring_id, end)]
-    for record_kind, flags, ordinal, trace_id, payload in records:
-        # The frame has a CRC, so its records need none.
-        body += (pack(len(payload), 0, record_kind, flags, 0, 0, ordinal, trace_id), payload)
-    return _encode(body)
+    # The frame has a CRC, so its records need none.
+    return _framed(_BODY.pack(kind, ring_id, end), ring.pack(records))
 
 
-def _encode(parts: list[bytes]) -> tuple[bytes, bytes]:
-    # Two pieces, since putting the CRC before the body would copy the body once more.
-    body = b"".join(parts)
-    return _FRAME.pack(len(body), zlib.crc32(body, len(body))), body
+def _framed(start: bytes, rest: bytes) -> tuple[bytes, bytes]:
+    # Two pieces, since one would copy the rest once more.
+    length = len(start) + len(rest)
+    return _FRAME.pack(length, zlib.crc32(rest, zlib.crc32(start, length))) + start, rest
 
 
 def _check_frame(data: bytes, at: int) -> int:

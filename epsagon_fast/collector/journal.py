@@ -167,10 +167,13 @@ class Journal:
     def keep_only(self, alive: Container[bytes]) -> None:
         """Let go of the committed records of traces that `alive` lacks: late ones, orphans, dropped traces.
 
+        In the oldest segments only, up to the first that is needed: the others cannot go before it.
         To be called when all that was committed has been fed on, so that nothing is too new to be known.
         """
         for segment in self._segments:
             segment.pinned = {trace_id for trace_id in segment.pinned if trace_id in alive}
+            if segment.pinned:
+                return
 
     def commit(self) -> None:
         """Write what is buffered, then delete the oldest segments that no trace needs.

@@ -33,7 +33,6 @@ SAVED = (
     "dropped_exceptions",
     "arrived_bytes",
     "floor_bytes",
-    "held_bytes",
 )
 
 
@@ -56,8 +55,6 @@ class Stream:
         # Every event and every exception is counted with a comma, so two are too many.
         self._empty_bytes = envelope_bytes - 2
         self.floor_bytes = self._empty_bytes
-        # Memory that this holds, nearly.
-        self.held_bytes = self._empty_bytes
         self._counters = counters
 
     @property
@@ -70,17 +67,24 @@ class Stream:
         """All exceptions that came."""
         return len(self.exceptions) + self.dropped_exceptions
 
-    def add_event(self, event: bytes) -> None:
-        """Take in an event's JSON, masked."""
-        self.arrived_bytes += len(event)
-        if self.is_too_big:
-            if self.dropped_events or self.dropped_exceptions:
-                self.dropped_events += 1
-                return
-            event = wire.cut_event(self._strip(event))
-            self.stripped_count += 1
+    @property
+    def held_bytes(self) -> int:
+        """Memory that this holds, nearly."""
+        return self.floor_bytes + ENTRY_BYTES * (len(self.events) + len(self.exceptions))
+
+    def add_event(self, event: bytes) -> int:
+        """Take in an event's JSON, masked. Return by how much `held_bytes` has grown."""
+        size = len(event)
+        floor = self.floor_bytes + size + 1
+        if floor > self.limit_bytes or self.is_too_big:
+            before = self.held_bytes
+            self._add_with_care(event)
+            return self.held_bytes - before
+        # Nearly every event takes this way.
+        self.arrived_bytes += size
+        self.floor_bytes = floor
         self.events.append(event)
-        self._grow(len(event) + 1)
+        return size + 1 + ENTRY_BYTES
 
     def add_exception(self, exception: bytes) -> None:
         """Take in the JSON of an exception of the trace."""
@@ -104,7 +108,6 @@ class Stream:
         self.exceptions = [wire.cut_exception(exception) for exception in self.exceptions]
         kept = (*self.events, *self.exceptions)
         self.floor_bytes = self._empty_bytes + sum(map(len, kept)) + len(kept)
-        self.held_bytes = self.floor_bytes + ENTRY_BYTES * len(kept)
 
     def discard_broken(self) -> None:
         """Put an empty event in the place of each that is not JSON, counted."""
@@ -113,8 +116,18 @@ class Stream:
                 self._counters["malformed"] += 1
                 self.events[number] = NO_EVENT
 
+    def _add_with_care(self, event: bytes) -> None:
+        self.arrived_bytes += len(event)
+        if self.is_too_big:
+            if self.dropped_events or self.dropped_exceptions:
+                self.dropped_events += 1
+                return
+            event = wire.cut_event(self._strip(event))
+            self.stripped_count += 1
+        self.events.append(event)
+        self._grow(len(event) + 1)
+
     def _grow(self, size: int) -> None:
-        self.held_bytes += size + ENTRY_BYTES
         self.floor_bytes += size
         if self.floor_bytes > self.limit_bytes:
             self._shrink()
@@ -136,15 +149,12 @@ class Stream:
             self.dropped_exceptions += 1
 
     def _shorten(self, kept: list[bytes]) -> None:
-        size = len(kept.pop()) + 1
-        self.floor_bytes -= size
-        self.held_bytes -= size + ENTRY_BYTES
+        self.floor_bytes -= len(kept.pop()) + 1
 
     def _strip_next(self) -> None:
         event = self.events[self.stripped_count]
         stripped = self.events[self.stripped_count] = self._strip(event)
         self.floor_bytes -= len(event) - len(stripped)
-        self.held_bytes -= len(event) - len(stripped)
         self.stripped_count += 1
 
     def _strip(self, event: bytes) -> bytes:

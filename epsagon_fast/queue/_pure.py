@@ -8,10 +8,10 @@ import binascii
 import ctypes
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
-from epsagon_fast.protocol import TRACE_ID_BYTES, Kind
+from epsagon_fast.protocol import TRACE_ID_BYTES, Kind, Record
 from epsagon_fast.queue import layout
 from epsagon_fast.queue.layout import (
     CLOSED,
@@ -28,7 +28,6 @@ from epsagon_fast.queue.layout import (
 T = TypeVar("T")
 R = TypeVar("R")
 Push = tuple[int, int, bytes, bytes]
-Read = tuple[int, int, int, bytes, bytes]
 
 _PROT_READ_WRITE = 1 | 2
 _MAP_SHARED = 1
@@ -303,13 +302,13 @@ class PureConsumer(_Ring):
         """Whether the last read stopped before a record whose checksum did not fit: still on its way, or corrupt."""
         return self._stuck
 
-    def read(self, limit_bytes: int, until: int | None = None) -> list[Read]:
-        """Return the next records as (kind, flags, ordinal, trace id, payload) and move `position` behind them.
+    def read(self, limit_bytes: int, until: int | None = None) -> list[Record]:
+        """Return the next records and move `position` behind them.
 
         Starts no record at or after `until`, nor once `limit_bytes` of ring were read; so there is at least one record
         if there is any. Raises CorruptRing, with `position` on the bad record, if no good one stands before it.
         """
-        records: list[Read] = []
+        records: list[Record] = []
         head = self._checked_head()
         end = head if until is None else min(head, until)
         start = self._position
@@ -348,7 +347,7 @@ class PureConsumer(_Ring):
             raise CorruptRing(f"head is {head} at position {self._position}, capacity {self._capacity_bytes}")
         return head
 
-    def _record_at(self, position: int, head: int, checksummed: bool) -> tuple[Read, int]:
+    def _record_at(self, position: int, head: int, checksummed: bool) -> tuple[Record, int]:
         if head - position < RECORD_HEADER.size:
             raise CorruptRing(f"{head - position} bytes before head at position {position} are no record")
         header = self._copy_data(position, RECORD_HEADER.size)
@@ -361,7 +360,15 @@ class PureConsumer(_Ring):
         payload = self._copy_data(position + RECORD_HEADER.size, length)
         if checksummed and crc != _crc(position, header[:4] + bytes(4) + header[8:], payload):
             raise CorruptRing(f"wrong checksum at position {position}")
-        return (kind, flags, ordinal, trace_id, payload), size
+        return Record(kind, flags, ordinal, trace_id, payload), size
+
+
+def pure_pack(records: Iterable[Record]) -> bytes:
+    """Return records as in a ring, without checksums and padding."""
+    parts: list[bytes] = []
+    for kind, flags, ordinal, trace_id, payload in records:
+        parts += (RECORD_HEADER.pack(len(payload), 0, kind, flags, 0, 0, ordinal, trace_id), payload)
+    return b"".join(parts)
 
 
 def _crc(position: int, header: bytes, payload: bytes) -> int:

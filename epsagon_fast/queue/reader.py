@@ -65,7 +65,7 @@ class Reader:
 
     def read(self, limit_bytes: int, until: int) -> list[Record]:
         """Return the next records, about `limit_bytes` of them, none beyond `until`. CorruptRing if there is none."""
-        return [Record(*fields) for fields in self._ring.read(limit_bytes, until)]
+        return self._ring.read(limit_bytes, until)
 
     def release(self) -> None:
         """Give the room of everything that was read back to the producer."""

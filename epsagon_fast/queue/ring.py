@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Final
 from epsagon_fast.queue import layout
 from epsagon_fast.queue.layout import *  # noqa: F403
 
-__all__ = ["IMPLEMENTATION", "Consumer", "Mapping", "Producer", "create"]
+__all__ = ["IMPLEMENTATION", "Consumer", "Mapping", "Producer", "create", "pack"]
 
 # What posix_fallocate answers where a filesystem or a C library has none.
 _NOT_SUPPORTED = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
@@ -51,11 +51,12 @@ def _pick() -> str:
 IMPLEMENTATION: Final = _pick()
 
 if TYPE_CHECKING or IMPLEMENTATION == "compiled":
-    from epsagon_fast.queue._ring import Consumer, Mapping, Producer
+    from epsagon_fast.queue._ring import Consumer, Mapping, Producer, pack
 else:
     from epsagon_fast.queue._pure import PureConsumer as Consumer
     from epsagon_fast.queue._pure import PureMapping as Mapping
     from epsagon_fast.queue._pure import PureProducer as Producer
+    from epsagon_fast.queue._pure import pure_pack as pack
 
 
 def create(

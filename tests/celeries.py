@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import redis
 from celery import Celery
 from places import Place, until
 
@@ -69,6 +70,12 @@ def outer(self):
 def slow(self, seconds):
     ran(self)
     time.sleep(seconds)
+
+@app.task(bind=True, acks_late=True, reject_on_worker_lost=True)
+def dies_once(self):
+    ran(self)
+    if len(open(os.environ["RUNS"]).readlines()) == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 @app.task(bind=True)
 def deaf(self, seconds):
@@ -163,6 +170,9 @@ class Shop:
         place.env["CELERY_CONFIG_MODULE"] = "shopconfig"
         # Sends without being traced.
         self.app = Celery("outside", set_as_current=False)
+        if conf["broker_url"].startswith("redis"):
+            self._redis = redis.Redis.from_url(conf["broker_url"])
+            self._redis.flushall()
         self._conf: dict[str, Any] = {}
         self.configure({**conf, "task_default_queue": self.queue})
 
@@ -177,6 +187,11 @@ class Shop:
     def is_on_files(self) -> bool:
         """Whether there is no Redis, as on a laptop."""
         return str(self._conf["broker_url"]).startswith("filesystem")
+
+    def close(self) -> None:
+        """Let go of the broker."""
+        if not self.is_on_files:
+            self._redis.close()
 
     def copy_example(self, name: str) -> None:
         """Put a program of examples/ where the worker finds it."""
@@ -222,9 +237,15 @@ class Shop:
         return [runner for runner in last if runner["resource"]["name"].startswith("shop.")]
 
     def until_ran(self, count: int, worker: "Worker") -> None:
-        """Wait until tasks ran so often."""
+        """Wait until so many runs have begun, and the worker has acknowledged them.
+
+        When it is told to end it drops tasks of which it has not heard yet that a child took them, and that child waits
+        30 seconds for an answer.
+        """
         until(
-            lambda: len(self.runs()) >= count, lambda: f"{len(self.runs())}/{count} ran: {worker.output()}", TIMEOUT_S
+            lambda: len(self.runs()) >= count and (self.is_on_files or not self._redis.hlen("unacked")),
+            lambda: f"{len(self.runs())}/{count} ran: {worker.output()}",
+            TIMEOUT_S,
         )
 
     def until_arrived(self, count: int) -> list[dict[str, Any]]:
@@ -265,9 +286,12 @@ class Worker:
         """The pids of the worker and its children."""
         return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if self._is_ours(pid)]
 
-    def end(self, number: int = signal.SIGTERM) -> int:
-        """Send the worker a signal, wait until all its processes are gone, and return its exit code."""
-        self.process.send_signal(number)
+    def end(self, number: int = signal.SIGTERM, *, group: bool = False) -> int:
+        """Signal the worker, or all its processes; wait until they are gone; return its exit code."""
+        if group:
+            os.killpg(self.process.pid, number)
+        else:
+            self.process.send_signal(number)
         code = until(lambda: [self.process.poll()] if self.process.poll() is not None else [], self.output, TIMEOUT_S)
         until(lambda: not self.processes(), lambda: f"{self.processes()} are left: {self.output()}", TIMEOUT_S)
         return int(code[0] or 0)

@@ -83,8 +83,10 @@ def broker() -> Iterator[dict[str, Any]]:
 
 
 @pytest.fixture
-def shop(place: Place, backend: Backend, broker: dict[str, Any]) -> "Shop":
+def shop(place: Place, backend: Backend, broker: dict[str, Any]) -> "Iterator[Shop]":
     """A celery application in `place`."""
     import celeries
 
-    return celeries.Shop(place, backend, broker)
+    own = celeries.Shop(place, backend, broker)
+    yield own
+    own.close()

@@ -1,16 +1,20 @@
 """celery, for real: a broker, workers of every pool, and every way in which a run, a child or a worker ends."""
 
+import functools
 import json
 import os
+import pathlib
+import re
 import signal
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from celeries import TASKS, Shop
-from celery import Celery
+from celery import Celery, signals
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from places import Place, until
 
@@ -18,6 +22,9 @@ import epsagon_fast as epsagon
 from epsagon_fast.backend import Backend
 from epsagon_fast.integrations import celery as integration
 from epsagon_fast.testing import capture_traces
+
+
+ROOT = pathlib.Path(__file__).parents[1]
 
 
 def summary(runners: list[dict[str, Any]]) -> Counter[tuple[str, str, int]]:
@@ -101,13 +108,29 @@ def test_warm_shutdown_lets_tasks_end(shop: Shop) -> None:
     assert summary(shop.check()) == {("slow", "SUCCESS", 0): 2}
 
 
-def test_cold_shutdown_leaves_no_run_without_its_trace(shop: Shop) -> None:
+# systemd and Ctrl-C signal the children too.
+@pytest.mark.parametrize(("number", "group"), [(signal.SIGQUIT, False), (signal.SIGTERM, True)])
+def test_shutdown_that_cuts_tasks_off_leaves_none_without_its_trace(
+    shop: Shop, number: signal.Signals, group: bool
+) -> None:
     with shop.worker(*PREFORK) as worker:
         for _ in range(2):
             shop.send("slow", 60)
         shop.until_ran(2, worker)
-        worker.end(signal.SIGQUIT)
-    assert all(runner["error_code"] == 2 for runner in shop.check())
+        worker.end(number, group=group)
+    runners = shop.check()
+    assert all(runner["error_code"] == 2 for runner in runners)
+    assert {metadata(runner)["state"] for runner in runners} <= {"TERMINATED", "STARTED"}
+
+
+def test_task_that_killed_its_child_and_runs_again_is_two_traces(shop: Shop) -> None:
+    with shop.worker("-P", "prefork", "-c", "1") as worker:
+        task = shop.send("dies_once")
+        shop.until_ran(2, worker)
+        assert worker.end() == 0
+    runners = shop.check()
+    assert {metadata(runner)["task_id"] for runner in runners} == {task}
+    assert summary(runners) == {("dies_once", "STARTED", 2): 1, ("dies_once", "SUCCESS", 0): 1}
 
 
 def test_killed_worker_leaves_no_run_without_its_trace(shop: Shop) -> None:
@@ -229,7 +252,7 @@ def test_handlers_wait_for_nothing_even_if_the_collector_stands_still(place: Pla
     assert min(map(int, counts.split())) == 0, counts
 
 
-# What a run's trace says, without a broker.
+# What the ends of processes wait for.
 
 
 @pytest.fixture
@@ -238,6 +261,36 @@ def app(untraced: None) -> Iterator[Celery]:
     integration.instrument(application)
     yield application
     integration.uninstrument()
+
+
+@pytest.fixture
+def waits(app: Celery, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of what is waited for, as it happens; `at exit` for what is to be done then."""
+    calls: list[str] = []
+    for name in ("leave", "wait_for_backlog"):
+        monkeypatch.setattr(integration.leaving, name, functools.partial(calls.append, name))
+    monkeypatch.setattr(integration.atexit, "register", lambda hook: (calls.append("at exit"), hook()))
+    return calls
+
+
+def test_child_of_the_pool_leaves_as_any_process_does(waits: list[str]) -> None:
+    signals.worker_process_shutdown.send(sender="w", pid=1, exitcode=0)
+    assert waits == ["leave"]
+
+
+def test_worker_waits_for_what_its_children_left(waits: list[str]) -> None:
+    signals.worker_shutting_down.send(sender="w", sig="SIGTERM", how="Warm", exitcode=0)
+    assert waits == []
+    signals.worker_shutdown.send(sender=None)
+    assert waits == ["wait_for_backlog"]
+
+
+def test_worker_that_is_cut_off_waits_at_its_exit(waits: list[str]) -> None:
+    signals.worker_shutting_down.send(sender="w", sig="SIGQUIT", how="Cold", exitcode=0)
+    assert waits == ["at exit", "wait_for_backlog"]
+
+
+# What a run's trace says, without a broker.
 
 
 def idle() -> None:
@@ -324,6 +377,25 @@ def test_run_that_is_cut_off_at_its_limit_is_a_timeout(app: Celery) -> None:
     assert (metadata(runner)["state"], runner["error_code"]) == ("TERMINATED", 3)
     assert runner["exception"]["type"] == "TimeLimitExceeded"
     assert "raise SystemExit(-241)" in runner["exception"]["traceback"]
+
+
+def test_limit_that_the_worker_was_started_with_counts_too(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(integration, "_worker_limit_s", None)
+    signals.celeryd_after_setup.send(sender="w", instance=SimpleNamespace(time_limit=300), conf=app.conf)
+    task, limited = app.task(name="task")(idle), app.task(name="limited", time_limit=7)(idle)
+    with capture_traces() as traces:
+        task.apply()
+        limited.apply()
+    assert [metadata(trace["events"][-1])["time_limit_s"] for trace in traces] == ["300", "7"]
+
+
+def test_same_task_run_twice_is_two_traces(app: Celery) -> None:
+    task = app.task(name="task")(idle)
+    with capture_traces() as traces:
+        for _ in range(2):
+            task.apply(task_id="the-same")
+    assert len({trace["events"][-1]["id"] for trace in traces}) == 2
+    assert {metadata(trace["events"][-1])["task_id"] for trace in traces} == {"the-same"}
 
 
 def test_retry_is_no_error_and_tells_its_cause(app: Celery) -> None:
@@ -469,6 +541,11 @@ def test_run_that_began_before_instrumenting_is_left_alone(untraced: None) -> No
 
 
 # The example of docs/celery.md.
+
+
+def test_example_in_the_docs_is_the_one_that_runs() -> None:
+    (shown,) = re.findall(r"```python\n(app = .*?)```", (ROOT / "docs/celery.md").read_text(), re.S)
+    assert shown in (ROOT / "examples/celery_app.py").read_text()
 
 
 def test_example_packs_and_posts(shop: Shop, backend: Backend) -> None:

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import pathlib
 import signal
 import socket
 import subprocess
@@ -96,6 +97,11 @@ def front_url(shop: Shop) -> Iterator[str]:
         place.env["STOCK_URL"] = stock_url
         with shop.worker("-P", "prefork", "-c", "1", app="orders"), gunicorn(place, "front") as url:
             yield url
+
+
+def test_task_in_the_docs_is_the_one_that_runs() -> None:
+    text = (pathlib.Path(__file__).parents[1] / "docs/propagation.md").read_text()
+    assert "```python\n" + TASKS[TASKS.index("@app.task") :] + "```" in text
 
 
 def runners(shop: Shop, backend: Backend, count: int) -> dict[str, dict[str, Any]]:

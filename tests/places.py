@@ -34,6 +34,15 @@ def until(condition: Callable[[], T], what: str | Callable[[], str], timeout_s: 
         time.sleep(0.005)
 
 
+def descendants(pid: int) -> list[int]:
+    """Return the children of a process and theirs."""
+    found = []
+    for task in os.listdir(f"/proc/{pid}/task"):
+        for child in map(int, pathlib.Path(f"/proc/{pid}/task/{task}/children").read_text().split()):
+            found += [child, *descendants(child)]
+    return found
+
+
 class Place:
     """One test's runtime directory. `env` leads a process there; `close` ends the collectors that it has."""
 
@@ -69,9 +78,10 @@ class Place:
         try:
             out, errors = process.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired:
-            # faulthandler shows where it hangs.
-            process.send_signal(signal.SIGABRT)
-            out, errors = process.communicate()
+            # faulthandler shows where it hangs; a child that hangs would hold the pipes.
+            for pid in (*descendants(process.pid), process.pid):
+                os.kill(pid, signal.SIGABRT)
+            out, errors = process.communicate(timeout=timeout_s)
             raise AssertionError(f"the program hangs:\n{out}\n{errors}") from None
         assert process.returncode == 0, f"exit code {process.returncode}:\n{out}\n{errors}"
         return out

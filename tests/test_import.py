@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -72,3 +73,29 @@ def test_every_public_name_is_there() -> None:
     assert (
         run("import epsagon_fast; print([n for n in epsagon_fast.__all__ if not hasattr(epsagon_fast, n)])") == "[]\n"
     )
+
+
+def test_tracing_imports_nothing_more(tmp_path: Path) -> None:
+    # A child that another thread forks in the middle of an import waits for its end for ever, if it needs the module.
+    code = f"""
+import os, logging, epsagon_fast as epsagon
+os.environ |= {{"EPSAGON_TOKEN": "t", "EPSAGON_COLLECTOR_URL": "http://127.0.0.1:1", "EPSAGON_LAUNCH": "0"}}
+os.environ["EPSAGON_RUNTIME_DIR"] = {str(tmp_path / "run")!r}
+logging.disable()
+before = set(sys.modules)
+with epsagon.trace("main") as tracer:
+    with epsagon.event("inner") as e:
+        e.metadata["x"] = {{"a": [1, b"2", "\\ud800"]}}
+    epsagon.add_event({{"id": "1"}})
+    epsagon.label("k", 1)
+    tracer.set_runner_metadata("k", "v")
+epsagon.flush(0.01)
+pid = os.fork()
+if pid == 0:
+    with epsagon.trace("child"):
+        pass
+    print(sorted(set(sys.modules) - before), flush=True)
+    os._exit(0)
+os.waitpid(pid, 0)
+"""
+    assert run(code) == "[]\n"

@@ -188,6 +188,8 @@ with epsagon.trace("parent"):
 
 
 def test_forks_while_other_threads_push(backend: Backend, place: Place) -> None:
+    # Room for all of it, however late the collector comes.
+    place.env["EPSAGON_RING_BYTES"] = str(16 * 1024 * 1024)
     place.run("""
 from jobs import *
 stop = threading.Event()

@@ -5,6 +5,7 @@ ints, lone surrogates) or would follow for ever is walked in Python, within boun
 ways have more paths than there are atoms.
 """
 
+import codecs
 import json
 import math
 from collections import deque
@@ -31,7 +32,9 @@ def clean(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        # By the functions and not by the codec's name, which would import the codec: see queue/folder.py.
+        pairs, _ = codecs.utf_16_le_encode(text, "surrogatepass")
+        return codecs.utf_16_le_decode(pairs, "replace", True)[0]
     return text
 
 

@@ -153,13 +153,12 @@ def filesystems(path: str) -> list[str]:
 def memory_headroom_bytes() -> int:
     """Return how much memory this process's cgroup may still take; very much where nothing limits it (cgroup v2)."""
     try:
-        with open("/proc/self/cgroup", encoding="ascii") as lines:
-            group = next(line.rstrip("\n")[3:] for line in lines if line.startswith("0::"))
-        folder = "/sys/fs/cgroup" + group
-        with (
-            open(folder + "/memory.max", encoding="ascii") as most,
-            open(folder + "/memory.current", encoding="ascii") as now,
-        ):
+        # Bytes: the first text in a codec imports the codec, and a child that is forked meanwhile by another thread
+        # would wait for the end of that import for ever.
+        with open("/proc/self/cgroup", "rb") as lines:
+            group = next(line.rstrip(b"\n")[3:] for line in lines if line.startswith(b"0::"))
+        folder = b"/sys/fs/cgroup" + group
+        with open(folder + b"/memory.max", "rb") as most, open(folder + b"/memory.current", "rb") as now:
             return max(0, int(most.read()) - int(now.read()))
     except (OSError, ValueError, StopIteration):  # "max" is no number: not limited
         return 1 << 62

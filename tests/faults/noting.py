@@ -10,6 +10,7 @@ So its notes outlive its own SIGKILL, and what is missing at the backend is know
 Runs in workers; NOTES in the environment is a directory, a file there belongs to one process.
 """
 
+import itertools
 import os
 import resource
 import time
@@ -20,26 +21,38 @@ from typing import Any
 import epsagon_fast as epsagon
 from epsagon_fast.producer import process
 
-_mine: dict[str, Any] = {"pid": 0}
+
+class Book:
+    """One process's notes. Whole at any moment: threads, signal handlers and hooks write too."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.name = os.urandom(4).hex()
+        path = os.path.join(os.environ["NOTES"], self.name)
+        self.fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self.numbers = itertools.count(1)
+
+
+_books: list[Book] = []
+
+
+def book() -> Book:
+    """Return this process's notes."""
+    if not _books or _books[-1].pid != os.getpid():
+        _books.append(Book())
+    return _books[-1]
 
 
 def note(*words: object) -> None:
     """Write a line down."""
-    if _mine["pid"] != os.getpid():
-        name = os.urandom(4).hex()
-        path = os.path.join(os.environ["NOTES"], name)
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        _mine.update(pid=os.getpid(), name=name, fd=fd, count=0)
-    os.write(_mine["fd"], (" ".join(map(str, words)) + "\n").encode())
+    os.write(book().fd, (" ".join(map(str, words)) + "\n").encode())
 
 
 def event(size_bytes: int = 1000) -> dict[str, Any]:
     """Return an event with an id of this process."""
-    if _mine["pid"] != os.getpid():
-        note("#", os.getpid())
-    _mine["count"] += 1
+    mine = book()
     values = {str(i): "x" * (size_bytes // 10) for i in range(10)}
-    return {"id": f"{_mine['name']}-{_mine['count']}", "resource": {"name": "n", "metadata": values}}
+    return {"id": f"{mine.name}-{next(mine.numbers)}", "resource": {"name": "n", "metadata": values}}
 
 
 def add(tracer: Any = epsagon, size_bytes: int = 1000) -> bool:

@@ -112,21 +112,31 @@ class Noted:
 class Scene(Place):
     """A place whose workers can `import noting`, and the sink to which it leads."""
 
-    def __init__(self, fault: str, sink: Sink | None = None, url: str = "", **settings: str) -> None:
-        self.sink = sink or Sink()
+    def __init__(self, fault: str, url: str = "", *, on_disk: bool = False, **settings: str) -> None:
+        """`on_disk`: the notes are; for workers that see another /dev/shm."""
+        self.sink = Sink()
         super().__init__(url or self.sink.url, **settings)
         self.row = Row(fault)
         # In memory: a note must not wait for a disk, nor end before the process that makes it.
-        self.paper = Path(os.path.join(BASE or self.scratch, os.path.basename(self.runtime_dir) + "-notes"))
+        base = self.scratch if on_disk or not BASE else Path(BASE)
+        self.paper = base / f"{os.path.basename(self.runtime_dir)}-notes"
         self.notes = self.paper / "notes"
         self.notes.mkdir(parents=True)
         self.env |= {"NOTES": str(self.notes), "PYTHONPATH": f"{HERE}:{os.environ.get('PYTHONPATH', '')}", **settings}
 
     @property
-    def base(self) -> str:
-        """The folder's path outside of this process's namespaces: the only one in the runtime directory."""
-        (name,) = os.listdir(self.runtime_dir)
-        return os.path.join(self.runtime_dir, name)
+    def folder(self) -> str:
+        """The folder of rings: in other namespaces it has another name, but is the only one."""
+        names = os.listdir(self.runtime_dir)
+        return os.path.join(self.runtime_dir, names[0]) if len(names) == 1 else super().folder
+
+    def gauge(self, name: str) -> int:
+        """Return how many there are now; 0 also where nobody has counted yet."""
+        return self.look().gauges.get(name, 0) if os.path.isdir(self.folder) else 0
+
+    def counter(self, name: str) -> int:
+        """Return how many there were; 0 also where nobody has counted yet."""
+        return self.look().counters.get(name, 0) if os.path.isdir(self.folder) else 0
 
     def stop(self) -> None:
         """Let workers come to their end that trace until they are stopped."""

@@ -28,6 +28,7 @@ asan: $(VENV)/.installed
 # The tests with real servers and workers once more, with twenty times the load.
 soak: $(VENV)/.installed
 	EPSAGON_TEST_TASKS=240 $(BIN)/pytest tests/test_celery.py --timeout=0
+	EPSAGON_TEST_FULL=1 EPSAGON_TEST_REQUESTS=800 $(BIN)/pytest tests/test_gunicorn.py --timeout=0
 	EPSAGON_TEST_ROUNDS=100 $(BIN)/pytest tests/test_ways_in.py -k first_use --timeout=0
 
 bench: $(VENV)/.installed

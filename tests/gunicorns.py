@@ -97,6 +97,8 @@ class Gunicorn:
         os.chmod(self._reached, 0o666)
         (place.scratch / "webapp.py").write_text(APP)
         words = [*wrapper, sys.executable, "-m", "gunicorn", "-b", f"127.0.0.1:{self.port}", "-c", CONF, "-w", "2"]
+        # A worker that is being made when the master ends never hears of it, and is killed after this time.
+        words += ["--graceful-timeout", "10"]
         words += ["--no-control-socket", "--log-level", "debug", "--log-file", str(self._log), *WORKERS[kind], *options]
         words.append("webapp:aapp" if kind in ASGI else "webapp:app")
         env = {**place.env, "REACHED": str(self._reached), "EPSAGON_ENDPOINTS_TO_IGNORE": "/pid"}

@@ -51,6 +51,7 @@ def post_worker_init(worker: Any) -> None:
     else:
         warn_once("gunicorn", "Requests are not traced: %s is unknown, or %r no ASGI 3", type(worker), worker.wsgi)
     _watch_abort(worker)
+    _leave_before_dying()
 
 
 def worker_abort(worker: Any) -> None:
@@ -64,6 +65,7 @@ def worker_abort(worker: Any) -> None:
 def on_exit(server: Any) -> None:
     """Hook: the master ends. Wait, at most the shutdown timeout, for the traces of the workers that are gone."""
     with _as_user(server.cfg.uid):
+        _read_leftovers()
         leaving.wait_for_backlog()
 
 
@@ -100,6 +102,14 @@ def _start_collector() -> None:
             Launcher(folders.resolve(process.setting("runtime_dir"))).ensure()
 
 
+def _read_leftovers() -> None:
+    """Start a collector if the workers left something and none lives."""
+    path = folders.existing(process.setting("runtime_dir"))
+    # A program that a half-changed user starts would be root again as soon as it likes.
+    if path and os.getuid() == os.geteuid() and any(name.endswith(folders.RING_SUFFIX) for name in os.listdir(path)):
+        Launcher(folders.Folder(path)).ensure()
+
+
 def _master_waits(worker: Any) -> bool:
     """Say whether the master will wait for what is in the folder of this worker."""
     has_hook = getattr(worker.cfg.on_exit, "__module__", "") != "gunicorn.config"
@@ -120,6 +130,19 @@ def _watch_abort(worker: Any) -> None:
         os.kill(os.getpid(), signal.SIGABRT)
 
     signal.signal(signal.SIGABRT, abort)
+
+
+def _leave_before_dying() -> None:
+    """Leave as at any exit also in workers that end by a signal: uvicorn raises it again when it has finished."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        leaving.leave()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, leave)
 
 
 def _interrupted(frame: FrameType | None) -> FrameType | None:

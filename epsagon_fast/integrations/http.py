@@ -58,6 +58,8 @@ class Exchange(Tracer):
         # More metadata, for the end.
         self.notes: dict[str, str] = {}
         self._answered_at = 0.0
+        # Whether the application said itself what failed.
+        self._is_told = False
         self.start()
 
     @property
@@ -68,6 +70,11 @@ class Exchange(Tracer):
     def answer_ends(self) -> None:
         """Note that the answer's last byte was handed over: the duration ends here, whatever is done afterwards."""
         self._answered_at = time.perf_counter()
+
+    def add_error(self, error_type: str, value: str | BaseException) -> None:
+        """Set the trace's error, as in any trace; a status of the answer then says no more."""
+        self._is_told = True
+        super().add_error(error_type, value)
 
     def blame(self, error: BaseException | None) -> None:
         """Note an exception that made the application answer with an error; the first one counts."""
@@ -92,7 +99,7 @@ class Exchange(Tracer):
             # Servers answer so if the application did not.
             self.status = self.status or SERVER_ERROR
         fields: dict[str, Any] = {"resource": {"metadata": self._result()}}
-        if self.status >= SERVER_ERROR and self._error_code == UNCHANGED:
+        if self.status >= SERVER_ERROR and self._error_code == UNCHANGED and not self._is_told:
             fields.update(self._status_as_error())
         self._put(RUNNER, _encoded(fields))
         if self._answered_at:

@@ -1,6 +1,7 @@
 """A tracer for many processes: `import epsagon_fast as epsagon`. See README.md."""
 
 from epsagon_fast.config import Config
+from epsagon_fast.producer.attached import attach
 from epsagon_fast.producer.current import (
     add_error,
     add_event,
@@ -15,7 +16,7 @@ from epsagon_fast.producer.current import (
     label,
     stop_global_tracer,
 )
-from epsagon_fast.producer.handle import Handle, attach
+from epsagon_fast.producer.handle import Handle
 from epsagon_fast.producer.lifecycle import aflush, flush, init, shutdown
 from epsagon_fast.producer.scope import event, trace
 from epsagon_fast.producer.tracer import Tracer, get_lambda_timeout_threshold_ms

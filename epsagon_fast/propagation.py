@@ -7,10 +7,27 @@ something makes its trace, lets it `continue_context` and starts it; whoever sen
 
 import re
 from collections.abc import Mapping, MutableMapping
-from typing import Final, NamedTuple
+from typing import Final
 
-from epsagon_fast.producer import current, process
-from epsagon_fast.producer.tracer import Tracer
+from epsagon_fast.producer import current
+from epsagon_fast.producer.context import (
+    HTTP_TRACE_ID_KEY,
+    PARENT_ID_DIGITS,
+    TraceContext,
+    context_of,
+    continue_context,
+)
+
+__all__ = [
+    "HTTP_TRACE_ID_KEY",
+    "TRACEPARENT",
+    "TRACESTATE",
+    "TraceContext",
+    "context_of",
+    "continue_context",
+    "extract",
+    "inject",
+]
 
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
@@ -18,33 +35,11 @@ TRACESTATE: Final = "tracestate"
 _FIELDS: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _VERSION: Final = "00"
 _FORBIDDEN_VERSION: Final = "ff"
-# The strong key of each runner that takes part.
-HTTP_TRACE_ID_KEY: Final = "http_trace_id"
-SAMPLED: Final = 1
-PARENT_ID_DIGITS: Final = 16
 # Members of a tracestate: a list that is longer, or broken, is to be dropped as a whole.
 MAX_MEMBERS: Final = 32
 _KEY: Final = r"(?:[a-z][_0-9a-z*/-]{0,255}|[a-z0-9][_0-9a-z*/-]{0,240}@[a-z][_0-9a-z*/-]{0,13})"
 # Printable ASCII without comma and equals sign, not ending in a space. So no line break gets into other headers.
 _MEMBER: Final = re.compile(rf"[ \t]*(?:{_KEY}=[ -+\--<>-~]{{0,255}}[!-+\--<>-~])?[ \t]*")
-
-
-class TraceContext(NamedTuple):
-    """Whose work a request is part of.
-
-    trace_id: 32 lower-case hex digits. parent_id: 16, the caller's own step. flags: the eight bits, 1 is "sampled".
-    tracestate: the vendors' list as it came, "" if there was none or it was broken.
-    """
-
-    trace_id: str
-    parent_id: str
-    flags: int = SAMPLED
-    tracestate: str = ""
-
-    @property
-    def traceparent(self) -> str:
-        """The header's value."""
-        return f"{_VERSION}-{self.trace_id}-{self.parent_id}-{self.flags:02x}"
 
 
 def extract(headers: Mapping[str, str]) -> TraceContext | None:
@@ -77,32 +72,6 @@ def inject(headers: MutableMapping[str, str]) -> TraceContext | None:
     if context.tracestate:
         headers[TRACESTATE] = context.tracestate
     return context
-
-
-def continue_context(tracer: Tracer, context: TraceContext | None) -> str:
-    """Let a trace that is not started yet continue `context`; None: begin a context of its own.
-
-    Returns the shared trace id, which belongs into the runner's metadata as `http_trace_id`.
-    """
-    if context is None and process.records(tracer.config):
-        context = _begun_by(tracer)
-    tracer.context = context
-    return context.trace_id if context else tracer.trace_id
-
-
-def context_of(tracer: Tracer) -> TraceContext | None:
-    """Return the context that a trace is part of. A recorded one without any begins one, and its runner tells it.
-
-    None: the trace is not recorded, so nobody would find what continues it.
-    """
-    if tracer.context is None and process.records(tracer.config):
-        tracer.context = _begun_by(tracer)
-        tracer.set_runner_metadata(HTTP_TRACE_ID_KEY, tracer.context.trace_id)
-    return tracer.context
-
-
-def _begun_by(tracer: Tracer) -> TraceContext:
-    return TraceContext(tracer.trace_id, tracer.trace_id[:PARENT_ID_DIGITS])
 
 
 def _checked(state: str) -> str:

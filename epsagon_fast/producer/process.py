@@ -7,7 +7,7 @@ What must be decided once is decided by one operation of a dict or a list, which
 import os
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from epsagon_fast.config import Config, ResolvedConfig, logger, warn_once
 from epsagon_fast.protocol import Outcome
@@ -16,8 +16,13 @@ from epsagon_fast.queue import writer as writers
 
 from .memory import MemoryWriter
 
-if TYPE_CHECKING:
-    from .tracer import Tracer
+
+class OpenTrace(Protocol):
+    """A tracer, as far as a process that leaves is concerned."""
+
+    owner_pid: int
+
+    def abandon(self) -> None: ...
 
 
 class Writer(Protocol):
@@ -50,7 +55,7 @@ _is_shut_down = False
 _first_use: tuple[int, str, int] | None = None
 
 # Traces opened by this process or by an ancestor that forked it, by id. Taking one out is what decides who closes it.
-open_traces: dict[bytes, "Tracer"] = {}
+open_traces: dict[bytes, OpenTrace] = {}
 # Stand in for the queue while tests capture traces; the last one counts.
 captures: list[Writer] = []
 # Refusals from before there was a ring to count them in.
@@ -151,7 +156,7 @@ def refusals() -> Counter[str]:
     return sum((Counter(writer.refusals()) for writer in writers.known()), Counter(_early_refusals))
 
 
-def own_traces() -> list["Tracer"]:
+def own_traces() -> list[OpenTrace]:
     """Return the traces that this process opened and did not close yet."""
     pid = os.getpid()
     return [tracer for tracer in list(open_traces.values()) if tracer.owner_pid == pid]

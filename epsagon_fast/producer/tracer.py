@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import orjson
 
@@ -22,13 +22,10 @@ from epsagon_fast.queue.writer import REASONS
 
 from . import encoding, process
 from . import exit as leaving
+from .context import TraceContext, context_of
+from .handle import Handle
 from .quick import QuickWay
 from .waiting import pauses
-
-if TYPE_CHECKING:
-    from epsagon_fast.propagation import TraceContext
-
-    from .handle import Handle
 
 CLOSE: Final = struct.Struct("<di")
 # As plain integers: asking the enum for a member costs as much as a push.
@@ -52,8 +49,8 @@ class Tracer(QuickWay):
     `config`: what the trace was opened with. `trace_id`: 32 hex digits. Usable in `with`: start, then the stop signal.
     """
 
-    # What it continues, once somebody asked; see propagation.py.
-    context: "TraceContext | None" = None
+    # What it continues, once somebody asked; see context.py.
+    context: TraceContext | None = None
 
     def __init__(self, config: ResolvedConfig, runner: Mapping[str, Any] | None = None) -> None:
         """`runner`: the event that stands for the whole trace, last in its body; None: the first such event added."""
@@ -214,12 +211,8 @@ class Tracer(QuickWay):
             self._error_code = int(ErrorCode.EXCEPTION)
             self._put(_RUNNER, orjson.dumps({"error_code": self._error_code, "exception": exception}))
 
-    def handle(self) -> "Handle":
+    def handle(self) -> Handle:
         """Return what another process needs to add to this trace: picklable, without the token."""
-        from epsagon_fast.propagation import context_of
-
-        from .handle import Handle
-
         return Handle(
             trace_id=self.trace_id,
             runtime_dir=self._writer.path if self._recording else "",

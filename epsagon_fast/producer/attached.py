@@ -1,0 +1,58 @@
+"""Adding to a trace of another process: `tracer.handle()` there, `attach(handle)` here."""
+
+import os
+from types import TracebackType
+
+from epsagon_fast.config import Config
+from epsagon_fast.protocol import Outcome
+
+from . import current, process
+from . import exit as leaving
+from .handle import Handle
+from .tracer import Tracer
+
+
+class Attached(Tracer):
+    """A trace of another process. In `with` it is the current one; leaving restores the one before, no more."""
+
+    def __init__(self, handle: Handle) -> None:
+        """Join the trace. If its folder is not there, everything is ignored and counted."""
+        self._handle = handle
+        wire = {name: getattr(handle, name) for name in ("max_trace_size_bytes", "metadata_only", "debug")}
+        # Disabled here: this process opens and sends nothing for the trace, and needs no token for it.
+        super().__init__(Config(disable=True, **wire).resolve())
+        self.context = handle.context
+        self._before: Tracer | None = None
+        self._running = True
+        self._outcome = Outcome.PENDING.because("opened by another process")
+        if handle.runtime_dir:
+            leaving.register(self.config.shutdown_timeout_s)
+            self._use(process.writer_at(handle.runtime_dir, self.config.ring_bytes))
+            self._record()
+        else:
+            self._refusal = None
+
+    def _identify(self) -> None:
+        self.owner_pid = os.getpid()
+        self.trace_id = self._handle.trace_id
+        self._id = bytes.fromhex(self.trace_id)
+
+    def start(self, timeout_s: float = 1.0) -> None:
+        """Do nothing: the trace runs."""
+
+    def send_stop_signal(self) -> None:
+        """Do nothing: only the opener closes a trace."""
+
+    def __enter__(self) -> "Attached":
+        self._before = current.swap(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        current.leave(self, self._before)
+
+
+def attach(handle: Handle) -> Attached:
+    """Return the trace that `handle` names, to add to it from this process or, in `with`, to make it current."""
+    return Attached(handle)

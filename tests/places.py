@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from epsagon_fast.queue import folder as folders
+from epsagon_fast.queue.folder import is_held
 from epsagon_fast.queue.overview import Overview, look
 
 BASE = "/dev/shm" if os.path.isdir("/dev/shm") else None
@@ -128,7 +129,11 @@ class Place:
 
     def until_left(self) -> None:
         """Wait until no collector is left, as happens by itself when no producer is."""
-        until(lambda: not self.collectors(), f"the collector leaves; its log:\n{self.log()}")
+        until(lambda: not self.collectors() and not self._is_held(), lambda: f"the collector leaves; {self.log()}")
+
+    def _is_held(self) -> bool:
+        # A dying process loses its command line before its locks.
+        return os.path.isdir(self.folder) and is_held(os.fsencode(self.folder))
 
     def close(self) -> None:
         """End the collectors and remove the directories."""

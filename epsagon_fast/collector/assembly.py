@@ -83,6 +83,10 @@ class Assembly:
             or trace_id in self._held_before
         )
 
+    def knows(self, trace_id: bytes) -> bool:
+        """Return whether a trace was opened, as far as that is remembered."""
+        return trace_id in self._open or self._is_finished(trace_id)
+
     def is_open(self, trace_id: bytes) -> bool:
         """Return whether a trace takes records. One that is closed does, until `end_pass` returns it."""
         return trace_id in self._open
@@ -236,7 +240,7 @@ class Assembly:
             return
         self._open[record.trace_id] = trace
         self._open_bytes += trace.held_bytes
-        # The journal may have held them unmasked: nobody knew the keys.
+        # Nobody knew the keys.
         for other_ring, held in self._take_held(record.trace_id):
             self._release(held)
             self.feed(other_ring, self.masked(held), now)

@@ -7,6 +7,7 @@ are in memory, and delivered if this process lives; it is tried again all the ti
 import logging
 import time
 from collections import Counter
+from operator import itemgetter
 
 from epsagon_fast.collector import snapshot
 from epsagon_fast.collector.assembly import Assembly
@@ -15,7 +16,7 @@ from epsagon_fast.collector.destination import Parcel
 from epsagon_fast.collector.journal import Batch, Journal, Snapshot
 from epsagon_fast.collector.poison import Poison
 from epsagon_fast.collector.replies import Replies
-from epsagon_fast.protocol import REFUSALS, Kind, Record
+from epsagon_fast.protocol import NO_TRACE, REFUSALS, Kind, Record
 from epsagon_fast.queue.layout import CorruptRing
 from epsagon_fast.queue.reader import Reader, Rings
 
@@ -23,6 +24,9 @@ log = logging.getLogger("epsagon_fast.collector")
 
 # What one ring may bring into one round.
 QUOTA_BYTES = 64 * 1024
+# Of one ring.
+_Read = tuple[Reader, list[Record]]
+_trace_id = itemgetter(Record._fields.index("trace_id"))
 # As a plain integer: comparing with a member of Kind costs several times as much.
 _OPEN = int(Kind.OPEN)
 # At a bound, so many rings in a pass are read up to their last CLOSE.
@@ -49,6 +53,8 @@ class Intake:
         self._poison = poison
         self._counts = counts
         self._ended: list[Reader] = []
+        # In this pass: to be read again in the next one, after all others.
+        self._put_off: list[Reader] = []
 
     def recover(self, now: float) -> list[Parcel]:
         """Feed what earlier collectors left in the journal, and find each ring's place. Return what was finished."""
@@ -75,10 +81,13 @@ class Intake:
     def read(self, level: Level, ended: list[Reader], now: float) -> bool:
         """Read the rings up to where they are now, as far as `level` allows. Return whether any record came."""
         heads = {reader: reader.head for reader in self._readable(level, ended)}
+        last = {reader: heads.pop(reader) for reader in self._put_off if reader in heads}
+        self._put_off.clear()
         came = False
-        while batches := self._read_round(heads, level):
-            self._take(batches, now)
-            came = True
+        for part, opened_by_now in ((heads, False), (last, True)):
+            while batches := self._read_round(part, level):
+                self._take(self._fit_for_the_journal(batches, part, opened_by_now), now)
+                came = True
         return came
 
     def bury(self, reader: Reader, now: float) -> bool:
@@ -120,7 +129,7 @@ class Intake:
         # The end of a process closes its traces too.
         return reader.unread_closes > 0 or reader in self._ended
 
-    def _read_round(self, heads: dict[Reader, int], level: Level) -> list[tuple[Reader, list[Record]]]:
+    def _read_round(self, heads: dict[Reader, int], level: Level) -> list[_Read]:
         batches = []
         for reader, head in list(heads.items()):
             if reader.position >= head or (level == Level.CLOSES and not self._is_closing(reader)):
@@ -135,11 +144,31 @@ class Intake:
                 batches.append((reader, records))
         return batches
 
-    def _take(self, batches: list[tuple[Reader, list[Record]]], now: float) -> None:
-        # Masks come with OPEN: all of this round's first, since another process's events may stand in an earlier ring.
+    def _fit_for_the_journal(self, batches: list[_Read], heads: dict[Reader, int], opened_by_now: bool) -> list[_Read]:
+        """Return the batches without what nobody knows how to mask.
+
+        Masks come with OPEN, which may stand in a ring that is read later: so a ring with records of an unknown trace
+        is read again in the next pass, after all others. A trace that is unknown even then was never opened.
+        """
+        known = {NO_TRACE}
         for reader, records in batches:
             if opens := [record for record in records if record.kind == _OPEN]:
                 self._masked(reader.ring_id, opens)
+                known.update(map(_trace_id, opens))
+        fit = []
+        for reader, records in batches:
+            unknown = {each for each in set(map(_trace_id, records)) - known if not self._assembly.knows(each)}
+            if not unknown:
+                fit.append((reader, records))
+            elif opened_by_now:
+                fit.append((reader, [_without_payload(each) if each.trace_id in unknown else each for each in records]))
+            else:
+                reader.back()
+                del heads[reader]
+                self._put_off.append(reader)
+        return fit
+
+    def _take(self, batches: list[_Read], now: float) -> None:
         safe = [(reader, self._masked(reader.ring_id, records)) for reader, records in batches]
         for reader, records in safe:
             self.journal.append(reader.ring_id, reader.position, records)
@@ -207,3 +236,7 @@ class Intake:
     def _forget(self, reader: Reader) -> None:
         self.journal.forget_ring(reader.ring_id)
         self._replies.forget(reader)
+
+
+def _without_payload(record: Record) -> Record:
+    return record._replace(payload=b"")

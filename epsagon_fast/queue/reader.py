@@ -72,6 +72,10 @@ class Reader:
         self._ring.commit()
         self.publish_settled()
 
+    def back(self) -> None:
+        """Take back what was read and not released: it is read again."""
+        self._ring.seek(self._ring.load(layout.TAIL), self._ring.load(layout.CLOSES_READ))
+
     def start_at(self, position: int, closes_read: int) -> None:
         """Skip what an earlier collector has read; nothing happens if the ring's tail is already there."""
         if position > self._ring.position:

@@ -165,7 +165,8 @@ class Shop:
         (place.scratch / "shop.py").write_text(SHOP)
         self._runs = place.scratch / "runs"
         self._runs.touch()
-        place.env.update(RUNS=str(self._runs), PYTHONPATH=str(place.scratch), BROKER_URL=conf["broker_url"])
+        path = os.pathsep.join(filter(None, [str(place.scratch), place.env.get("PYTHONPATH")]))
+        place.env.update(RUNS=str(self._runs), PYTHONPATH=path, BROKER_URL=conf["broker_url"])
         # Where every application looks that was told nothing else.
         place.env["CELERY_CONFIG_MODULE"] = "shopconfig"
         # Sends without being traced.

@@ -23,7 +23,6 @@ from epsagon_fast.backend import Backend
 from epsagon_fast.integrations import celery as integration
 from epsagon_fast.testing import capture_traces
 
-
 ROOT = pathlib.Path(__file__).parents[1]
 
 

@@ -413,6 +413,26 @@ def test_a_subclass_of_bytes_is_bytes(trimmer: Trimmer) -> None:
     assert trimmer([Event(BALLAST)], 60).events == [event("{}")]
 
 
+def test_a_subclass_of_bytes_is_what_its_bytes_are_whatever_it_says(trimmer: Trimmer) -> None:
+    class Liar(bytes):
+        __hash__ = bytes.__hash__
+
+        def __len__(self) -> int:
+            return 0
+
+        def __eq__(self, other: object) -> bool:
+            return False
+
+        def decode(self, *_: str) -> str:
+            return "{}"
+
+    whole, bare = Liar(BALLAST), Liar(b"{}")
+    result = trimmer([bare, whole], FULL)
+    assert result.events[0] is bare
+    assert result[1:] == (2 + 1 + EMPTY, 2)
+    assert result.events[1] == event("{}")
+
+
 # ---- which one is used
 
 

@@ -159,6 +159,12 @@ def test_tracer_without_init_takes_the_environment(queue: FakeQueue, monkeypatch
     assert epsagon.create_tracer().config.application_name == "from-env"
 
 
+def test_a_larger_trace_limit_after_the_first_use_asks_for_no_other_ring(queue: FakeQueue) -> None:
+    with epsagon.trace("first"):
+        pass
+    assert epsagon.init(max_trace_size_bytes=512 * 1024).max_trace_size_bytes == 512 * 1024
+
+
 def test_runtime_dir_and_ring_size_are_fixed_by_the_first_use(queue: FakeQueue) -> None:
     epsagon.init(runtime_dir="/a")
     epsagon.init(runtime_dir="/b")

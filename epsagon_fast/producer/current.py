@@ -153,5 +153,5 @@ def _found() -> Tracer | None:
 
 def _resolved(config: Config | None) -> ResolvedConfig:
     resolved = process.config() if config is None else config.resolve()
-    process.check_first_use(resolved)
+    process.check_first_use(config or Config(), resolved)
     return resolved

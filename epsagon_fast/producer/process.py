@@ -68,7 +68,7 @@ def init(asked: Config) -> ResolvedConfig:
     in_force = _in_force
     if in_force is None or in_force.asked != asked:
         in_force = _InForce(asked, asked.resolve())
-        check_first_use(in_force.config)
+        check_first_use(asked, in_force.config)
         _in_force = in_force
     _is_shut_down = False
     return in_force.config
@@ -107,15 +107,18 @@ def is_shut_down() -> bool:
     return _is_shut_down
 
 
-def check_first_use(wanted: ResolvedConfig) -> None:
-    """Raise ValueError if this process already has a ring that `wanted` places or sizes otherwise."""
+def check_first_use(asked: Config, wanted: ResolvedConfig) -> None:
+    """Raise ValueError if this process already has a ring that `wanted` places or sizes otherwise.
+
+    A size that was not asked for follows the trace limit; the ring that is there serves a larger limit as well.
+    """
     if _first_use is None or _first_use[0] != os.getpid():
         return
     for name, value, fixed in (
         ("runtime_dir", wanted.runtime_dir, _first_use[1]),
         ("ring_bytes", wanted.ring_bytes, _first_use[2]),
     ):
-        if value != fixed:
+        if value != fixed and not (name == "ring_bytes" and asked.ring_bytes is None):
             raise ValueError(f"{name}={value!r} comes too late: this process already uses {fixed!r}")
 
 

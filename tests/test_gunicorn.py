@@ -98,7 +98,7 @@ def test_recycled_workers_lose_nothing(backend: Backend, place: Place, kind: str
         assert_nothing_is_left(place)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT, *([signal.SIGINT] if FULL else [])])
 @pytest.mark.parametrize("kind", of_all("sync", "gevent"))
 def test_end_in_the_middle_of_requests_loses_nothing(
     backend: Backend, place: Place, kind: str, number: signal.Signals

@@ -15,7 +15,7 @@ from epsagon_fast.collector.outbox_file import NAME
 from epsagon_fast.queue import state as states
 from epsagon_fast.queue.state import State
 
-TRIES = times(20, 2)
+TRIES = times(20, 1)
 # Traces, tells, and waits for a line before it leaves.
 WORKER = """
 import os, sys, time, noting, epsagon_fast as epsagon

@@ -68,6 +68,7 @@ class Intake:
             else:
                 # What still comes for it is late.
                 self._assembly.forget(item.trace_id)
+        self._counts["corrupt_segments"] = self.journal.corrupt
         closes = self.journal.closes()
         for ring_id, end in self.journal.ends().items():
             reader = self.rings.by_id(ring_id)
@@ -88,6 +89,7 @@ class Intake:
             while batches := self._read_round(part, level):
                 self._take(self._fit_for_the_journal(batches, part, opened_by_now), now)
                 came = True
+        self._counts["corrupt_rings"] = self.rings.set_aside
         return came
 
     def bury(self, reader: Reader, now: float) -> bool:
@@ -228,7 +230,6 @@ class Intake:
             self._replies.expect(trace_id, reader)
 
     def _give_up(self, reader: Reader, reason: str) -> None:
-        self._counts["corrupt_rings"] += 1
         self._assembly.ring_died(reader.ring_id, time.time(), reader.pid)
         self._forget(reader)
         self.rings.quarantine(reader, reason)

@@ -95,7 +95,7 @@ def test_files_that_are_no_rings_are_set_aside() -> None:
                 here.row.tried += 1
             worker.communicate()
         assert len(list(folder.glob("*.corrupt"))) == TRIES
-        assert here.log().count("is set aside") == TRIES
+        assert here.log().count("is set aside") == here.counter("corrupt_rings") == TRIES
         here.account({})
         holds(here.row)
 

@@ -18,6 +18,7 @@ from records import CONFIG, OPENED_AT, event, own_runner
 from rings import child, exit_code, in_child
 from servers import Server
 
+from epsagon_fast.collector import intake
 from epsagon_fast.collector.loop import Loop
 from epsagon_fast.collector.trace import CLOSE
 from epsagon_fast.protocol import NO_TRACE, Kind
@@ -170,6 +171,34 @@ def test_ring_that_appears_during_a_pass_is_read_before_a_close_is_acted_on(
     Process(folder, other_pid).add(trace_id, "late comer")
     passes(loop, lambda: opener.counts() == (1, 1))
     assert ids(folder.arrived()["shared"]) == ["event-late comer"]
+
+
+def test_what_nobody_can_mask_yet_is_read_again_when_all_others_were_read(
+    folder: Folder, loop: Loop, other_pid: int
+) -> None:
+    secret = b'{"id":"e","resource":{"metadata":{"password":"hush-hush"}},"origin":"sdk"}'
+    other, opener = Process(folder, other_pid), Process(folder)
+    filler = opener.open("filler")
+    # More than one round reads, so the OPEN comes after the other's event.
+    opener.push(Kind.EVENT, filler, b'{"id":"' + b"x" * 15_000 + b'"}')
+    trace_id = opener.open("shared", ignored_keys=["password"])
+    other.push(Kind.EVENT, trace_id, secret)
+    never_opened = bytes(range(16))
+    other.push(Kind.EVENT, never_opened, secret)
+    intake.QUOTA_BYTES, quota = 1000, intake.QUOTA_BYTES
+    try:
+        loop.one_pass()
+        assert other.ring.tail == 0 and opener.ring.tail == opener.ring.head
+        loop.one_pass()
+    finally:
+        intake.QUOTA_BYTES = quota
+    assert other.ring.tail == other.ring.head
+    journal = b"".join(path.read_bytes() for path in folder.path.glob("journal-*"))
+    assert b'"password":"****"' in journal and b"hush-hush" not in journal
+    opener.close(trace_id)
+    passes(loop, lambda: opener.counts() == (1, 1))
+    assert ids(folder.arrived()["shared"]) == ["e"]
+    assert loop.assembly.counters["orphan"] == 1
 
 
 def test_late_and_orphaned_records_are_counted(folder: Folder, loop: Loop) -> None:

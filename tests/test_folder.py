@@ -225,6 +225,29 @@ def test_limit_of_memory_is_read_or_there_is_none() -> None:
     assert folders.memory_headroom_bytes() >= 0
 
 
+@pytest.mark.parametrize("group", ["mine", "as/the/host/sees/it"])
+@pytest.mark.parametrize(
+    ("controllers", "most", "now", "headroom"),
+    [
+        ("", "5000", "2000", 3000),
+        ("memory", "5000", "2000", 3000),
+        ("memory", "5000", "7000", 0),
+        ("", "max", "2000", folders.UNLIMITED_BYTES),
+        ("cpu", "5000", "2000", folders.UNLIMITED_BYTES),
+    ],
+)
+def test_limit_of_memory_is_that_of_the_own_group_in_both_versions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: str, controllers: str, most: str, now: str, headroom: int
+) -> None:
+    where = tmp_path / "mine" if group == "mine" else tmp_path
+    where.mkdir(exist_ok=True)
+    (where / "most").write_text(most + "\n")
+    (where / "now").write_text(now + "\n")
+    limits = dict.fromkeys(folders.MEMORY_LIMITS, (f"{tmp_path}/", "most", "now"))
+    monkeypatch.setattr(folders, "MEMORY_LIMITS", limits)
+    assert folders._headroom_bytes(controllers, group) == headroom
+
+
 def test_both_ways_to_ask_for_the_lock_agree(tmp_path: Path) -> None:
     import importlib
     import sys

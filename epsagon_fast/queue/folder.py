@@ -23,6 +23,13 @@ STATE = "state"
 # application with SIGBUS, and a container has 64 MiB of it.
 SPACE_SHARE = 64
 MIN_RING_BYTES = 64 * 1024
+# By the controllers that a line of /proc/self/cgroup names (none: version 2): where the groups lie, and which files
+# hold the limit and the use of memory.
+MEMORY_LIMITS = {
+    "": ("/sys/fs/cgroup", "memory.max", "memory.current"),
+    "memory": ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+}
+UNLIMITED_BYTES = 1 << 62
 PAGE_BYTES = 4096
 
 
@@ -151,17 +158,30 @@ def filesystems(path: str) -> list[str]:
 
 
 def memory_headroom_bytes() -> int:
-    """Return how much memory this process's cgroup may still take; very much where nothing limits it (cgroup v2)."""
+    """Return how much memory this process's cgroup may still take; very much where nothing limits it."""
     try:
-        # Bytes: the first text in a codec imports the codec, and a child that is forked meanwhile by another thread
-        # would wait for the end of that import for ever.
-        with open("/proc/self/cgroup", "rb") as lines:
-            group = next(line.rstrip(b"\n")[3:] for line in lines if line.startswith(b"0::"))
-        folder = b"/sys/fs/cgroup" + group
-        with open(folder + b"/memory.max", "rb") as most, open(folder + b"/memory.current", "rb") as now:
-            return max(0, int(most.read()) - int(now.read()))
-    except (OSError, ValueError, StopIteration):  # "max" is no number: not limited
-        return 1 << 62
+        with open("/proc/self/cgroup", encoding="ascii") as lines:
+            groups = [line.rstrip("\n").split(":", 2)[1:] for line in lines]
+    except OSError:
+        return UNLIMITED_BYTES
+    return min((_headroom_bytes(*group) for group in groups), default=UNLIMITED_BYTES)
+
+
+def _headroom_bytes(controllers: str, group: str) -> int:
+    if controllers not in MEMORY_LIMITS:
+        return UNLIMITED_BYTES
+    root, most, now = MEMORY_LIMITS[controllers]
+    # A container may see the group's name as its host has it, and the group itself as the root.
+    folder = root + group if os.path.isdir(root + group) else root
+    try:
+        return max(0, _number(f"{folder}/{most}") - _number(f"{folder}/{now}"))
+    except (OSError, ValueError):  # "max" is no number: not limited
+        return UNLIMITED_BYTES
+
+
+def _number(path: str) -> int:
+    with open(path, encoding="ascii") as file:
+        return int(file.read())
 
 
 def _namespace(kind: str) -> str:

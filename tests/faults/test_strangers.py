@@ -224,6 +224,47 @@ def test_a_small_shared_memory_is_never_filled(megabytes: int) -> None:
         assert here.row.arrived and (here.row.refused["no_space"] or megabytes > 8)
 
 
+GROUPS = Path("/sys/fs/cgroup/memory")
+LIMIT_BYTES = 128 << 20
+
+# Takes nearly all that it may, traces, lets go of it, and traces again.
+LIMITED = """
+import os, sys, time, noting, epsagon_fast as epsagon
+from epsagon_fast.queue import folder
+with open(sys.argv[1] + "/cgroup.procs", "w") as group:
+    group.write(str(os.getpid()))
+ballast = []
+while folder.memory_headroom_bytes() > 3 << 20:
+    ballast.append(b"x" * (1 << 20))
+noting.fill(5)
+ballast.clear()
+time.sleep(1.1)
+noting.fill(5)
+assert epsagon.flush(10)
+"""
+
+if os.access(GROUPS, os.W_OK):  # elsewhere no group can be made
+
+    def test_a_memory_limited_cgroup_is_not_filled_by_rings() -> None:
+        with scene("a memory-limited cgroup") as here:
+            here.env["EPSAGON_LINGER_SEC"] = "60"
+            # The collector is started outside: it needs more than the group has.
+            here.run("import noting; noting.fill(1)")
+            group = GROUPS / f"epsagon-test-{os.getpid()}"
+            group.mkdir()
+            try:
+                (group / "memory.limit_in_bytes").write_text(str(LIMIT_BYTES))
+                for _ in range(times(100, 1)):
+                    here.run(LIMITED, str(group))
+                    here.row.tried += 1
+            finally:
+                until(lambda: not (group / "cgroup.procs").read_text(), "the group is empty")
+                group.rmdir()
+            here.account({})
+            holds(here.row)
+            assert here.row.refused == {"no_space": 5 * here.row.tried}
+
+
 def _in_own_shm(here: Scene, script: str, size: str, tries: int, *arguments: str) -> None:
     for _ in range(tries):
         # The notes lie elsewhere: its /dev/shm is not ours.

@@ -354,11 +354,16 @@ class ResolvedConfig(Config):
         return self
 
 
+def may_need_proxy() -> bool:
+    """Say whether a proxy may have to be looked up, which imports urllib.request: some 20 ms."""
+    # On macOS it also asks the system's settings.
+    named = any(name.lower() in ("http_proxy", "https_proxy") and value for name, value in os.environ.items())
+    return named or sys.platform == "darwin"
+
+
 def _proxy_for(url: str) -> str | None:
     """Return the URL of the proxy that the environment names for `url`, or None."""
-    named = any(name.lower() in ("http_proxy", "https_proxy") and value for name, value in os.environ.items())
-    # urllib.request costs some 20 ms to import. On macOS it also asks the system's settings.
-    if not named and sys.platform != "darwin":
+    if not may_need_proxy():
         return None
     from urllib.parse import urlsplit
     from urllib.request import getproxies, proxy_bypass

@@ -82,6 +82,10 @@ import os, logging, epsagon_fast as epsagon
 os.environ |= {{"EPSAGON_TOKEN": "t", "EPSAGON_COLLECTOR_URL": "http://127.0.0.1:1", "EPSAGON_LAUNCH": "0"}}
 os.environ["EPSAGON_RUNTIME_DIR"] = {str(tmp_path / "run")!r}
 logging.disable()
+# A fork imports what it must not find half imported.
+if os.fork() == 0:
+    os._exit(0)
+os.wait()
 before = set(sys.modules)
 with epsagon.trace("main") as tracer:
     with epsagon.event("inner") as e:
@@ -99,3 +103,29 @@ if pid == 0:
 os.waitpid(pid, 0)
 """
     assert run(code) == "[]\n"
+
+
+@pytest.mark.parametrize("module", ["traceback", "epsagon_fast.trimming", "urllib.request"])
+def test_a_fork_waits_for_an_import_that_another_thread_has_begun(module: str) -> None:
+    code = f"""
+import os, signal, threading, time, epsagon_fast
+os.environ["HTTPS_PROXY"] = "http://127.0.0.1:1"
+begun = threading.Event()
+class Slow:
+    def find_spec(self, name, path, target=None):
+        if name == {module!r}:
+            begun.set()
+            time.sleep(0.2)
+sys.meta_path.insert(0, Slow())
+thread = threading.Thread(target=__import__, args=({module!r},))
+thread.start()
+begun.wait()
+pid = os.fork()
+if pid == 0:
+    signal.alarm(10)
+    __import__({module!r})
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+thread.join()
+"""
+    assert run(code) == "0\n"

@@ -4,12 +4,15 @@ No lock anywhere: a signal handler may come in between any two lines, and a fork
 What must be decided once is decided by one operation of a dict or a list, which the GIL makes whole.
 """
 
+import importlib
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 
-from epsagon_fast.config import Config, ResolvedConfig, logger, warn_once
+from epsagon_fast.config import Config, ResolvedConfig, logger, may_need_proxy, warn_once
 from epsagon_fast.protocol import Outcome
 from epsagon_fast.queue import ring
 from epsagon_fast.queue import writer as writers
@@ -132,7 +135,7 @@ def writer_for(wanted: ResolvedConfig) -> Writer:
     pid = os.getpid()
     if _first_use is None or _first_use[0] != pid:
         _first_use = (pid, wanted.runtime_dir, wanted.ring_bytes)
-        if ring.IMPLEMENTATION == "reference":
+        if wanted.debug and ring.IMPLEMENTATION == "reference":
             logger().debug("the ring is in plain Python: it does the same as the compiled one, slower")
     return _counted(writers.current(wanted))
 
@@ -183,3 +186,24 @@ def _counted(writer: Writer) -> Writer:
         reason, count = _early_refusals.popitem()
         writer.refuse(reason, count)
     return writer
+
+
+def _import_what_comes_late() -> None:
+    """Import, before a fork, what this package else imports only where it is needed.
+
+    A child that is forked in the middle of another thread's import, and needs the module too, waits for ever for its
+    end.
+    """
+    late = ["traceback", "epsagon_fast.trimming"]
+    if may_need_proxy():
+        late.append("urllib.request")
+    # It registers hooks of its own, and complains if that happens during a fork: only an import under way is awaited.
+    if "logging" in sys.modules:
+        late.append("logging")
+    # Whoever forks is not to hear of a file that cannot be read or a descriptor that is lacking.
+    with suppress(Exception):
+        for name in late:
+            importlib.import_module(name)
+
+
+os.register_at_fork(before=_import_what_comes_late)

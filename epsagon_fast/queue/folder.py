@@ -160,7 +160,9 @@ def filesystems(path: str) -> list[str]:
 def memory_headroom_bytes() -> int:
     """Return how much memory this process's cgroup may still take; very much where nothing limits it."""
     try:
-        with open("/proc/self/cgroup", encoding="ascii") as lines:
+        # UTF-8, whatever the names hold: the first text in another codec imports the codec, and a child that is forked
+        # meanwhile by another thread would wait for the end of that import for ever.
+        with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as lines:
             groups = [line.rstrip("\n").split(":", 2)[1:] for line in lines]
     except OSError:
         return UNLIMITED_BYTES
@@ -180,7 +182,7 @@ def _headroom_bytes(controllers: str, group: str) -> int:
 
 
 def _number(path: str) -> int:
-    with open(path, encoding="ascii") as file:
+    with open(path, encoding="utf-8") as file:
         return int(file.read())
 
 

@@ -125,6 +125,8 @@ HOT unsigned char peek(const scanner *s, size_t *at) {
 COLD size_t container_end(scanner *s, size_t at) {
     size_t depth = 0;
     for (; at < s->length; at++) {
+        /* What numbers are made of, and what stands between them: in one step, it is half the time of an array of them. */
+        if (s->bytes[at] < '[' && s->bytes[at] != '"') continue;
         switch (s->bytes[at]) {
         case '"':
             at = string_end(s, at);

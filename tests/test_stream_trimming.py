@@ -41,6 +41,7 @@ def within_its_limit(assembly: Assembly) -> bool:
         kept = (*content.events, *content.exceptions)
         assert content.floor_bytes == trace.envelope.size_bytes - 2 + sum(map(len, kept)) + len(kept)
         assert content.held_bytes == content.floor_bytes + ENTRY_BYTES * len(kept)
+        assert content.stripped_count <= len(content.events)
         # The envelope alone may be over it.
         assert not kept or content.floor_bytes <= content.limit_bytes
     assert assembly.held_bytes == sum(trace.held_bytes for trace in assembly._open.values())

@@ -6,6 +6,7 @@ a counter that says why not.
 
 import os
 import shutil
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -197,6 +198,9 @@ def scene(fault: str, **options: Any) -> Iterator[Scene]:
     ROWS.append(made.row)
     try:
         yield made
+    except (subprocess.TimeoutExpired, AssertionError) as error:
+        made.row.hangs += isinstance(error, subprocess.TimeoutExpired) or "the program hangs" in str(error)
+        raise
     finally:
         made.close()
 

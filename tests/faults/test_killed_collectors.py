@@ -42,7 +42,7 @@ def serving(here: Scene, after: int) -> int:
 
 
 def test_producers_start_the_next_one_and_every_trace_arrives() -> None:
-    with scene("SIGKILL the collector under load", EPSAGON_RING_BYTES=str(4 << 20)) as here:
+    with scene("SIGKILL the collector under load", EPSAGON_RING_BYTES=str(16 << 20)) as here:
         chance = random.Random(2)
         with here.start(LOAD) as load:
             for _ in range(TRIES):

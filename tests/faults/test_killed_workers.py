@@ -1,8 +1,9 @@
 """Workers are killed at any moment: what a call had returned for is in a trace that arrives, closed as ProcessDied."""
 
+import pytest
 from scenes import holds, scene, times
 
-TRIES = times(600, 12)
+TRIES = {"compiled": times(600, 12), "reference": times(100, 8)}
 
 # Three go on tracing while a fourth is killed, again and again.
 MOTHER = """
@@ -51,10 +52,13 @@ assert codes == [0, 0, 0], codes
 """
 
 
-def test_what_killed_workers_had_pushed_arrives() -> None:
-    with scene("SIGKILL a worker", EPSAGON_RING_BYTES=str(1 << 20)) as here:
-        here.run(MOTHER, str(TRIES), timeout_s=60 + TRIES)
-        here.row.tried = TRIES
+@pytest.mark.parametrize("ring", TRIES)
+def test_what_killed_workers_had_pushed_arrives(ring: str) -> None:
+    fault = "SIGKILL a worker" + ", rings in plain Python" * (ring == "reference")
+    with scene(fault, EPSAGON_RING_BYTES=str(4 << 20), EPSAGON_FAST_IMPL=ring) as here:
+        tries = TRIES[ring]
+        here.run(MOTHER, str(tries), timeout_s=60 + tries)
+        here.row.tried = tries
         noted = here.account()
         holds(here.row)
         # Late is only what a victim's child still added to the victim's trace.
@@ -66,4 +70,4 @@ def test_what_killed_workers_had_pushed_arrives() -> None:
         assert counters["closed"] == counters["delivered"] == len(here.sink.traces)
         # One more each if it was killed between the refusal and the note of it.
         for reason, count in (noted.refused + noted.refused_traces).items():
-            assert count <= counters[f"refused_{reason}"] <= count + TRIES
+            assert count <= counters[f"refused_{reason}"] <= count + tries

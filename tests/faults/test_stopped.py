@@ -20,7 +20,7 @@ noting.until_stopped(10, 1000, float(sys.argv[1]))
 
 
 def test_add_event_does_not_wait_for_a_stopped_collector() -> None:
-    with scene("SIGSTOP the collector") as here, here.start(FAST, "0.0002") as worker:
+    with scene("SIGSTOP the collector") as here, here.start(FAST, "0.0005") as worker:
         assert worker.stdout is not None
         worker.stdout.readline()
         collector = here.the_collector()

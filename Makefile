@@ -33,8 +33,15 @@ soak: $(VENV)/.installed
 	EPSAGON_TEST_FULL=1 EPSAGON_TEST_REQUESTS=800 $(BIN)/pytest tests/test_gunicorn.py --timeout=0
 	EPSAGON_TEST_ROUNDS=100 $(BIN)/pytest tests/test_ways_in.py -k first_use --timeout=0
 
-bench: $(VENV)/.installed
-	$(BIN)/pytest benches/
+# Writes benches/RESULTS.md and the README's chart, in about ten minutes. The other tracers that it measures have an
+# environment of their own: one of them brings a .pth file that every Python would run. `pytest benches/` does without.
+bench: $(VENV)/.installed .venv-bench/.installed
+	$(BIN)/python benches/report.py
+
+.venv-bench/.installed: benches/peers.txt
+	test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/pip install --quiet --disable-pip-version-check --requirement benches/peers.txt
+	touch $@
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -47,6 +54,6 @@ wheel: $(VENV)/.installed
 	$(BIN)/python release/prove_wheel.py
 
 clean:
-	rm -rf $(VENV) build dist wheelhouse *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) .venv-bench build dist wheelhouse *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find epsagon_fast -name '*.so' -delete
 	rm -f _ext/*/*.c

@@ -10,31 +10,13 @@ from typing import Any
 
 import orjson
 import pytest
+from events import event
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from epsagon_fast.producer.encoding import encode_event
 
 EVENTS_PER_ROUND = 100
 ENCODERS: dict[str, Callable[[Any], Any]] = {"orjson.dumps": orjson.dumps, "encode_event": encode_event}
-
-
-def event(number: int, values: int, characters: int) -> dict[str, Any]:
-    """Return a complete event with so many metadata values of so many characters."""
-    text = f"{number:08d}/path?q=" + "x" * characters
-    return {
-        "id": f"{number:032x}",
-        "start_time": 1700000000.25 + number,
-        "resource": {
-            "name": f"shop-{number}",
-            "type": "http",
-            "operation": "GET",
-            "metadata": {f"key_{key}": text[key : key + characters] for key in range(values)},
-        },
-        "origin": "sdk",
-        "duration": 0.0125,
-        "error_code": 0,
-        "exception": None,
-    }
 
 
 def without_defaults(number: int) -> dict[str, Any]:

@@ -1,19 +1,23 @@
-"""What becomes of the others when a process that puts is killed, and of records put after a raw os.fork.
+"""The queue beside those of multiprocessing: what a put costs, and what becomes of the others when one is killed.
 
-`pytest -s benches/bench_kill.py` prints a line for each queue; docs/queue.md has the figures. A round: one process puts
-1 KB records as fast as it can and is killed with SIGKILL; then another puts one last record, and a reader that
-does not see it within HANG_S has hung, or the other has.
+A kill: one process puts 1 KB records as fast as it can and is killed with SIGKILL; then another puts one last record,
+and a reader that does not see it within HANG_S has hung, or the other has. `pytest -s benches/bench_kill.py` prints the
+table; bench_ring.py has single puts by size.
 """
 
 import multiprocessing
 import os
 import random
+import statistics
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pytest
+from bench_ring import NAMES, contender, put_and_wait, put_many, wait_until_empty
+from measure import memory_folder
+from report import Report
 
 from epsagon_fast.protocol import Kind
 from epsagon_fast.queue import _ring, ring
@@ -21,32 +25,50 @@ from epsagon_fast.queue import _ring, ring
 ROUNDS = 25
 HANG_S = 0.5
 FORKED_PUTS = 100
+RECORD = os.urandom(1000)
+PRODUCERS, RECORDS_EACH = 4, 5000
+PUTS, PUT_ROUNDS = 256, 60
+STOPPED_S = 1.0
+# While nobody reads a multiprocessing.Queue takes everything; this is enough to see it.
+MOST_OFFERED = 200_000
 fork = multiprocessing.get_context("fork")
 
 
 class Way(NamedTuple):
-    """`put(who, payload)` is called in process `who`, 0 or 1; `get()` returns what has come, perhaps nothing."""
+    """`put(who, payload)` is called in process `who`, 0 to 3; `get()` returns what has come, perhaps nothing.
+
+    `offer` puts, or says at once that it cannot: False.
+    """
 
     put: Callable[[int, bytes], Any]
     get: Callable[[], list[bytes]]
+    offer: Callable[[int, bytes], Any]
 
 
 def through(queue: Any) -> Way:
-    return Way(lambda who, payload: queue.put(payload), lambda: [queue.get()])
+    def put(who: int, payload: bytes) -> None:
+        queue.put(payload)
+
+    return Way(put, lambda: [queue.get()], put)
 
 
 def through_rings(folder: Path) -> Way:
     """A ring for each process, and its Producer made in that process: a forked child makes its own."""
     directory = os.open(folder, os.O_RDONLY)
-    made = [ring.create(directory, os.urandom(8).hex(), 1 << 19, pid=1, start_time=1, checksummed=False) for _ in "01"]
+    made = [
+        ring.create(directory, os.urandom(8).hex(), 1 << 19, pid=1, start_time=1, checksummed=False) for _ in "0123"
+    ]
     consumers = [_ring.Consumer(fd) for fd in made]
     producers: dict[tuple[int, int], Any] = {}
     os.close(directory)
 
-    def put(who: int, payload: bytes) -> None:
+    def offer(who: int, payload: bytes) -> bool:
         key = who, os.getpid()
         producer = producers.get(key) or producers.setdefault(key, _ring.Producer(made[who]))
-        while producer.push(Kind.EVENT, 0, bytes(16), payload) == ring.FULL:
+        return producer.push(Kind.EVENT, 0, bytes(16), payload) != ring.FULL
+
+    def put(who: int, payload: bytes) -> None:
+        while not offer(who, payload):
             time.sleep(0.0001)
 
     def get() -> list[bytes]:
@@ -55,14 +77,17 @@ def through_rings(folder: Path) -> Way:
             consumer.commit()
         return found
 
-    return Way(put, get)
+    return Way(put, get, offer)
 
 
-WAYS = {
-    "ring": through_rings,
-    "multiprocessing.Queue": lambda folder: through(fork.Queue()),
-    "multiprocessing.SimpleQueue": lambda folder: through(fork.SimpleQueue()),
+WAYS: dict[str, Callable[[Path, ExitStack], Way]] = {
+    "ring": lambda folder, stack: through_rings(folder),
+    "multiprocessing.Queue": lambda folder, stack: through(fork.Queue()),
+    "multiprocessing.SimpleQueue": lambda folder, stack: through(fork.SimpleQueue()),
+    "a manager's queue": lambda folder, stack: through(stack.enter_context(fork.Manager()).Queue()),
 }
+# As bench_ring.py calls them; it has no manager.
+PUTTING = dict(zip(WAYS, (NAMES[0], *NAMES[2:]), strict=False))
 
 
 def put_for_ever(way: Way) -> None:
@@ -123,10 +148,97 @@ def arrived_from_a_raw_fork(way: Way) -> int:
     return int(counted.value)
 
 
-@pytest.mark.parametrize("name", WAYS)
-def test_survivors(name: str, tmp_path: Path) -> None:
-    hangs = sum(a_kill_hangs_the_others(WAYS[name](tmp_path)) for _ in range(ROUNDS))
-    arrived = arrived_from_a_raw_fork(WAYS[name](tmp_path))
-    print(f"\n{name}: {ROUNDS} kills, {hangs} hangs; {arrived} of {FORKED_PUTS} records arrive from a raw fork")
-    if name == "ring":
-        assert (hangs, arrived) == (0, FORKED_PUTS)
+def put_costs(folder: Path) -> dict[str, list[float]]:
+    """Return, by queue, the median of a put in ns, and the processor time of all threads until the reader has it."""
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in PUTTING}
+    with ExitStack() as stack:
+        made = {name: stack.enter_context(contender(each, folder)) for name, each in PUTTING.items()}
+        for _ in range(PUT_ROUNDS):
+            for name, each in made.items():
+                wait_until_empty(each)
+                start = time.perf_counter_ns()
+                put_many(PUTS, each.put, *each.first, RECORD)
+                wall_ns = time.perf_counter_ns() - start
+                wait_until_empty(each)
+                start = time.process_time_ns()
+                put_and_wait(PUTS, each, RECORD)
+                taken[name].append((wall_ns / PUTS, (time.process_time_ns() - start) / PUTS))
+    return {name: [statistics.median(column) for column in zip(*each, strict=True)] for name, each in taken.items()}
+
+
+def plain_put_costs(way: Way) -> list[float]:
+    """The same for a queue whose put returns when all is done."""
+    taken = []
+    for _ in range(PUTS):
+        start, used = time.perf_counter_ns(), time.process_time_ns()
+        way.put(0, RECORD)
+        taken.append((time.perf_counter_ns() - start, time.process_time_ns() - used))
+    return [statistics.median(column) for column in zip(*taken, strict=True)]
+
+
+def records_per_second(way: Way) -> float:
+    """Return how many records a second come from several producers to one reader."""
+    going = fork.Barrier(PRODUCERS + 1)
+
+    def produce(who: int) -> None:
+        going.wait()
+        for _ in range(RECORDS_EACH):
+            way.put(who, RECORD)
+        # What a queue's thread has not sent yet would go with its process.
+        time.sleep(60)
+
+    producers = [fork.Process(target=produce, args=(who,), daemon=True) for who in range(PRODUCERS)]
+    for each in producers:
+        each.start()
+    going.wait()
+    start, came = time.monotonic(), 0
+    while came < PRODUCERS * RECORDS_EACH:
+        came += len(way.get())
+        assert time.monotonic() < start + 60, "not all records arrive"
+    rate = came / (time.monotonic() - start)
+    for each in producers:
+        each.kill()
+        each.join()
+    return rate
+
+
+def while_nobody_reads(way: Way) -> str:
+    """Offer records for a while that nobody reads; say what comes of it."""
+    told = fork.SimpleQueue()
+
+    def offer() -> None:
+        taken, longest_s, end = 0, 0.0, time.monotonic() + STOPPED_S
+        while taken < MOST_OFFERED and (start := time.monotonic()) < end:
+            taken += way.offer(0, RECORD) is not False
+            longest_s = max(longest_s, time.monotonic() - start)
+        told.put((taken, longest_s))
+
+    process = fork.Process(target=offer, daemon=True)
+    process.start()
+    process.join(3 * STOPPED_S)
+    blocked = told.empty()
+    process.kill()
+    process.join()
+    if blocked:
+        return "the put blocks"
+    taken, longest_s = told.get()
+    return f"takes {taken / 1000:.0f} MB, longest put {longest_s * 1000:.1f} ms"
+
+
+def test_the_queue(report: Report) -> None:
+    with memory_folder("bench_kill") as folder:
+        costs, table = put_costs(folder), []
+        for name, make in WAYS.items():
+            with ExitStack() as stack:
+                hangs = sum(a_kill_hangs_the_others(make(folder, stack)) for _ in range(ROUNDS))
+                arrived = arrived_from_a_raw_fork(make(folder, stack))
+                rate = records_per_second(make(folder, stack))
+                unread = while_nobody_reads(make(folder, stack))
+                cost = costs.get(name) or plain_put_costs(make(folder, stack))
+            table.append([name, *cost, rate, f"{hangs} of {ROUNDS}", unread, f"{arrived} of {FORKED_PUTS}"])
+            if name == "ring":
+                assert (hangs, arrived) == (0, FORKED_PUTS)
+    columns = ("records of 1 KB", "put ns", "CPU ns, all threads", f"records/s, {PRODUCERS} producers")
+    columns += ("kills that hang the others", f"nobody reads for {STOPPED_S:g} s", "arrive from a raw os.fork")
+    note = "A full ring refuses and counts. Its CPU is mostly the wait for the reader, which looks every 2 ms."
+    report.table("queue", "The queue beside those of multiprocessing", columns, table, note)

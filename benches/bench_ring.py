@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from measure import memory_folder
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from epsagon_fast.protocol import Kind
@@ -57,7 +58,7 @@ def poll(consumer: Any) -> None:
 @contextmanager
 def a_ring(folder: Path, module: Any, prefix: str) -> Iterator[Contender]:
     directory = os.open(folder, os.O_RDONLY)
-    fd = ring.create(directory, "a.ring", 512 * 1024, pid=1, start_time=1, checksummed=module is _pure)
+    fd = ring.create(directory, os.urandom(8).hex(), 512 * 1024, pid=1, start_time=1, checksummed=module is _pure)
     producer, consumer = getattr(module, prefix + "Producer")(fd), getattr(module, prefix + "Consumer")(fd)
     os.close(fd)
     os.close(directory)
@@ -95,13 +96,8 @@ def contender(name: str, folder: Path) -> Iterator[Contender]:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder in shared memory, as the real one; on a disk writing back dirty pages would be measured too."""
-    path = Path(f"/dev/shm/bench_ring-{os.getpid()}")
-    path.mkdir()
-    yield path
-    for file in path.iterdir():
-        file.unlink()
-    path.rmdir()
+    with memory_folder("bench_ring") as path:
+        yield path
 
 
 def put_many(count: int, put: Callable[..., Any], *arguments: Any) -> None:
@@ -154,7 +150,7 @@ def test_bare_push(benchmark: BenchmarkFixture, folder: Path, size_bytes: int, c
     """The compiled push alone: the consumer is in this process and runs between the rounds."""
     benchmark.group = f"{count} pushes of {size_bytes} bytes, no other process"
     directory = os.open(folder, os.O_RDONLY)
-    fd = ring.create(directory, "a.ring", 512 * 1024, pid=1, start_time=1, checksummed=False)
+    fd = ring.create(directory, os.urandom(8).hex(), 512 * 1024, pid=1, start_time=1, checksummed=False)
     producer, consumer = _ring.Producer(fd), _ring.Consumer(fd)
     os.close(fd)
     os.close(directory)

@@ -1,20 +1,21 @@
 """What add_event costs, beside orjson.dumps of the same events; and what it costs where tracing cannot work.
 
-`pytest benches/bench_tracer.py` prints both; the number in brackets is the ratio, budget 2. A round goes over many
-events made anew, as in bench_encoding.py; before each the ring is emptied by a reader in the same process.
+A round goes over many events made anew, as in bench_encoding.py; before each the ring is emptied by a reader in the
+same process. What a live collector and a process of its own change, bench_worker.py shows.
 """
 
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
-from bench_encoding import EVENTS_PER_ROUND, event
-from pytest_benchmark.fixture import BenchmarkFixture
+from bench_encoding import EVENTS_PER_ROUND
+from events import event
+from measure import Row, by_turns
+from report import Report
 
 from epsagon_fast import Config, Tracer, create_tracer
 from epsagon_fast.producer import process
@@ -23,28 +24,36 @@ from epsagon_fast.queue import writer as writers
 
 ROUNDS = 300
 MEMORY = Path("/dev/shm")
+# Beside a healthy add_event.
+REFUSED_MOST = 1.5
 
 
 @pytest.fixture
-def runtime_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def base(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A place of its own, in memory where there is such, that no collector reads."""
     monkeypatch.setenv("EPSAGON_LAUNCH", "0")
-    monkeypatch.setattr(process, "_first_use", None)
-    monkeypatch.setattr(writers, "_current", None)
-    monkeypatch.setattr(writers, "_writers", {})
-    path = tempfile.mkdtemp(prefix="epsagon-bench-", dir=MEMORY if MEMORY.is_dir() else None)
-    yield path
+    path = Path(tempfile.mkdtemp(prefix="epsagon-bench-", dir=MEMORY if MEMORY.is_dir() else None))
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name, value in (
+            (process, "_first_use", None),
+            (writers, "_current", None),
+            (writers, "_writers", {}),
+        ):
+            patch.setattr(module, name, value)
+        yield path
     shutil.rmtree(path)
 
 
-def started(runtime_dir: str) -> Tracer:
+def started(runtime_dir: Path) -> Tracer:
+    """Return a trace in a directory, as the first of this process."""
+    process._first_use = writers._current = None
     tracer = create_tracer(Config(token="t", collector_url="http://127.0.0.1:1", runtime_dir=runtime_dir))
     tracer.start()
     return tracer
 
 
-def reader(runtime_dir: str) -> ring.Consumer:
-    [path] = Path(runtime_dir).glob("*/*.ring")
+def reader(runtime_dir: Path) -> ring.Consumer:
+    [path] = runtime_dir.glob("*/*.ring")
     fd = os.open(path, os.O_RDWR)
     try:
         return ring.Consumer(fd)
@@ -52,41 +61,31 @@ def reader(runtime_dir: str) -> ring.Consumer:
         os.close(fd)
 
 
-def measure(benchmark: BenchmarkFixture, call: Callable[[Any], Any], prepare: Callable[[], None]) -> None:
-    benchmark.group = f"a complete event of 1 KB, {EVENTS_PER_ROUND} events"
+def test_adding_and_refusing(base: Path, report: Report) -> None:
     events = [event(number, 10, 80) for number in range(EVENTS_PER_ROUND)]
-
-    def round_of_events() -> None:
-        for one in events:
-            call(one)
-
-    benchmark.pedantic(round_of_events, setup=prepare, rounds=ROUNDS, warmup_rounds=10)
-
-
-def test_orjson_dumps(benchmark: BenchmarkFixture) -> None:
-    measure(benchmark, orjson.dumps, lambda: None)
-
-
-def test_add_event(benchmark: BenchmarkFixture, runtime_dir: str) -> None:
-    tracer = started(runtime_dir)
-    emptied = reader(runtime_dir)
+    healthy, full = started(base / "healthy"), started(base / "full")
+    while not process.refusals():
+        full.add_event(events[0])
+    (base / "file").touch()
+    nowhere = started(base / "file")
+    emptied = reader(base / "healthy")
 
     def empty() -> None:
         emptied.read(1 << 30)
         emptied.commit()
 
-    measure(benchmark, tracer.add_event, empty)
-
-
-def test_add_event_to_a_full_ring(benchmark: BenchmarkFixture, runtime_dir: str) -> None:
-    tracer = started(runtime_dir)
-    filler = event(0, 10, 80)
-    while not process.refusals():
-        tracer.add_event(filler)
-    measure(benchmark, tracer.add_event, lambda: None)
-
-
-def test_add_event_without_a_runtime_directory(benchmark: BenchmarkFixture, runtime_dir: str) -> None:
-    squatted = Path(runtime_dir) / "file"
-    squatted.touch()
-    measure(benchmark, started(str(squatted)).add_event, lambda: None)
+    rows = {
+        "orjson.dumps": Row(orjson.dumps, events),
+        "add_event": Row(healthy.add_event, events, empty),
+        "add_event, the ring is full": Row(full.add_event, events),
+        "add_event, no runtime directory": Row(nowhere.add_event, events),
+    }
+    took = by_turns(rows, ROUNDS)
+    own = took["add_event"]
+    table = [(name, ns, ns / took["orjson.dumps"], ns / own) for name, ns in took.items()]
+    note = "Without other processes and without a clock around each call."
+    columns = ("", "median ns", "/ dumps", "/ add_event")
+    report.table("worker", "One complete event of 1 KB, and where tracing cannot work", columns, table, note)
+    worst = max(ns for name, ns in took.items() if "," in name) / own
+    what = f"add_event with a full ring or without a folder at most {REFUSED_MOST}x a healthy one"
+    report.target(what, f"{worst:.2f}x", worst <= REFUSED_MOST)

@@ -1,7 +1,12 @@
 """Measuring side by side: the rows of a table take turns, so that a busy moment of the machine falls on all of them."""
 
+import os
+import shutil
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from time import perf_counter_ns
 from typing import NamedTuple
 
@@ -20,7 +25,7 @@ def summed(calls_ns: Sequence[float]) -> Times:
 
 
 class Row(NamedTuple):
-    """One of those that are compared: `call` gets each of `arguments` in a round, after `prepare` has run unmeasured."""
+    """One of those that are compared: in a round `call` gets each of `arguments`; `prepare` runs before, unmeasured."""
 
     call: Callable[[object], object]
     arguments: Sequence[object]
@@ -38,3 +43,13 @@ def by_turns(rows: Mapping[str, Row], rounds: int) -> dict[str, float]:
                 call(argument)
             taken[name].append((perf_counter_ns() - start) / len(arguments))
     return {name: statistics.median(each) for name, each in taken.items()}
+
+
+@contextmanager
+def memory_folder(name: str) -> Iterator[Path]:
+    """Make a folder in shared memory, as the real one; on a disk writing back dirty pages would be measured too."""
+    path = tempfile.mkdtemp(prefix=name, dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
+    try:
+        yield Path(path)
+    finally:
+        shutil.rmtree(path)

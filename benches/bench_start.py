@@ -1,0 +1,75 @@
+"""Imports beside those that cannot be avoided, and how long the first trace takes when nothing runs yet."""
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+
+from report import Report
+from yard import yard
+
+FLOOR, OURS = "import orjson, dataclasses", "import epsagon_fast"
+IMPORTS = 25
+STARTS = 5
+IMPORT_TARGET = 2.0
+
+
+def timed(statement: str) -> list[float]:
+    """Return wall and processor time of an import in a fresh Python without site."""
+    code = (
+        f"import sys, time; sys.path[:0] = {paths()!r}; wall, cpu = time.perf_counter(), time.process_time()\n"
+        f"{statement}\nprint([time.perf_counter() - wall, time.process_time() - cpu])"
+    )
+    return list(json.loads(run(code)))
+
+
+def run(code: str) -> str:
+    return subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def paths() -> list[str]:
+    return [path for path in sys.path if path.endswith("site-packages")] + [__file__.rpartition("/benches/")[0]]
+
+
+def test_imports(report: Report) -> None:
+    taken: dict[str, list[list[float]]] = {FLOOR: [], OURS: [], "import opentelemetry.sdk.trace": []}
+    for _ in range(IMPORTS):
+        for statement, each in taken.items():
+            each.append(timed(statement))
+    medians = {
+        name: [statistics.median(column) * 1000 for column in zip(*each, strict=True)] for name, each in taken.items()
+    }
+    rows = [[name, *found, found[1] / medians[FLOOR][1]] for name, found in medians.items()]
+    pulled = run(
+        f"import sys; sys.path[:0] = {paths()!r}\n{FLOOR}\nknown = set(sys.modules)\n{OURS}\n"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules.keys() - known} - {'epsagon_fast'}))"
+    ).strip()
+    note = f"Beyond orjson and dataclasses it pulls in: {pulled.replace(' ', ', ')}."
+    report.table("start", "Import", ("", "wall ms", "CPU ms", "/ first, CPU"), rows, note)
+    ratio = medians[OURS][1] / medians[FLOOR][1]
+    report.target("import at most 2x `import orjson, dataclasses`", f"{ratio:.2f}x", ratio <= IMPORT_TARGET)
+
+
+def test_from_nothing_to_delivered(report: Report) -> None:
+    first_call, served, arrived = [], [], []
+    for _ in range(STARTS):
+        with yard() as own:
+            producer = own.producer()
+            producer.do("refused")
+            start = time.monotonic()
+            [(key, closed)] = producer.do("close_one_by_one", 1, 0.0).items()
+            first_call.append(closed - start)
+            own.collector()
+            served.append(time.monotonic() - start)
+            while key not in (found := own.backend.arrivals()):
+                assert time.monotonic() < start + 20, "the trace does not arrive"
+                time.sleep(0.002)
+            arrived.append(found[key] - start)
+    rows = [
+        ("the first trace, opened, filled and closed in the caller", statistics.median(first_call) * 1000),
+        ("until a collector serves", statistics.median(served) * 1000),
+        ("until the backend has it", statistics.median(arrived) * 1000),
+    ]
+    note = "No folder, no ring, no collector before; the caller goes on after the first line."
+    report.table("start", "From nothing to the first trace delivered", ("", "median ms"), rows, note)

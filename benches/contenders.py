@@ -1,0 +1,326 @@
+"""One way to record an event, in a process of its own: `python contenders.py NAME`, then a command a line.
+
+A command is JSON: ["events", bytes, count] or ["traces", events each, count]. The answer: what each call took in the
+caller, and the processor time that the whole process used per call until everything was encoded and handed over, its
+background threads included. Peers are told to keep all they get; what they send goes nowhere, or to a sink.
+"""
+
+import json
+import multiprocessing
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from events import of_size
+
+PATIENCE_S = 30.0
+
+
+class Contender:
+    """Records events of one size. `one` is what is measured; `flush` returns when nothing is left to do."""
+
+    # Whether `flush` waits for threads of this process, whose work is part of the price.
+    has_threads = False
+
+    def prepare(self, size_bytes: int) -> None:
+        self.made = [of_size(number, size_bytes) for number in range(200)]
+
+    def one(self, number: int) -> None:
+        raise NotImplementedError
+
+    def trace(self, events_each: int) -> None:
+        """Record a whole trace; what is measured of those."""
+        raise NotImplementedError
+
+    def flush(self) -> None:
+        """Wait for background work."""
+
+
+class Nothing(Contender):
+    """What measuring costs."""
+
+    def one(self, number: int) -> None:
+        self.made[number % 200]
+
+
+class Building(Contender):
+    """The dict alone: its values are there already."""
+
+    def one(self, number: int) -> None:
+        made = self.made[number % 200]
+        resource = made["resource"]
+        {
+            "id": made["id"],
+            "start_time": made["start_time"],
+            "resource": {
+                "name": resource["name"],
+                "type": "http",
+                "operation": "GET",
+                "metadata": {key: value for key, value in resource["metadata"].items()},
+            },
+            "origin": "sdk",
+            "duration": 0.0125,
+            "error_code": 0,
+            "exception": None,
+        }
+
+
+class Orjson(Contender):
+    def __init__(self) -> None:
+        from orjson import dumps
+
+        self.dumps = dumps
+
+    def one(self, number: int) -> None:
+        self.dumps(self.made[number % 200])
+
+
+class Queue(Contender):
+    """multiprocessing.Queue.put of the same bytes, with a reader in another process."""
+
+    has_threads = True
+
+    def __init__(self) -> None:
+        fork = multiprocessing.get_context("fork")
+        self.queue = fork.Queue()
+        self.reader = fork.Process(target=self.drain, daemon=True)
+        self.reader.start()
+
+    def drain(self) -> None:
+        while True:
+            self.queue.get()
+
+    def prepare(self, size_bytes: int) -> None:
+        from orjson import dumps
+
+        super().prepare(size_bytes)
+        self.payloads = [dumps(each) for each in self.made]
+
+    def one(self, number: int) -> None:
+        self.queue.put(self.payloads[number % 200])
+
+    def flush(self) -> None:
+        wait(lambda: self.queue.qsize() == 0)
+
+
+class Ours(Contender):
+    """add_event of a complete event to an open trace."""
+
+    def __init__(self) -> None:
+        import epsagon_fast as epsagon
+        from epsagon_fast.queue import writer
+
+        self.epsagon, self.writers = epsagon, writer
+        self.tracer = epsagon.create_tracer()
+        self.tracer.start()
+        self.add = self.tracer.add_event
+
+    def one(self, number: int) -> None:
+        self.add(self.made[number % 200])
+
+    def trace(self, events_each: int) -> None:
+        with self.epsagon.create_tracer() as tracer:
+            for number in range(events_each):
+                tracer.add_event(self.made[number])
+
+    def flush(self) -> None:
+        wait(lambda: all(each.drained() and each.settled == each.closed for each in self.writers.known()))
+
+
+class OursIncomplete(Ours):
+    """The same with three fields left out and one metadata value that is no string."""
+
+    def prepare(self, size_bytes: int) -> None:
+        super().prepare(size_bytes)
+        for each in self.made:
+            del each["error_code"], each["exception"], each["duration"]
+            each["resource"]["metadata"]["status"] = 200
+
+
+class OpenTelemetry(Contender):
+    """A span with the metadata as attributes; the OTLP encoder's bytes go nowhere."""
+
+    has_threads = True
+
+    def __init__(self) -> None:
+        from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+        class Encoding(SpanExporter):
+            def export(self, spans: Any) -> SpanExportResult:
+                encode_spans(spans).SerializeToString()
+                return SpanExportResult.SUCCESS
+
+        self.provider = TracerProvider()
+        # A queue that drops nothing in a round: dropping would be cheap.
+        self.provider.add_span_processor(BatchSpanProcessor(Encoding(), max_queue_size=100_000))
+        self.start = self.provider.get_tracer("bench").start_as_current_span
+
+    def one(self, number: int) -> None:
+        with self.start("shop", attributes=self.made[number % 200]["resource"]["metadata"]):
+            pass
+
+    def trace(self, events_each: int) -> None:
+        with self.start("runner"):
+            for number in range(events_each):
+                self.one(number)
+
+    def flush(self) -> None:
+        self.provider.force_flush()
+
+
+class Ddtrace(Contender):
+    """A span with the metadata as tags, sent to an agent that takes all."""
+
+    has_threads = True
+
+    def __init__(self) -> None:
+        from ddtrace.trace import tracer
+
+        self.tracer = tracer
+
+    def one(self, number: int) -> None:
+        with self.tracer.trace("shop") as span:
+            span.set_tags(self.made[number % 200]["resource"]["metadata"])
+
+    def trace(self, events_each: int) -> None:
+        with self.tracer.trace("runner"):
+            for number in range(events_each):
+                self.one(number)
+
+    def flush(self) -> None:
+        self.tracer.flush()
+
+
+class Epsagon(Contender):
+    """An event of the PyPI package; its send path is whole up to the socket."""
+
+    def __init__(self) -> None:
+        import urllib3
+
+        urllib3.PoolManager.request = lambda *_, **__: None  # type: ignore[method-assign,assignment]
+        import epsagon
+        from epsagon.event import BaseEvent
+        from epsagon.trace import trace_factory
+
+        epsagon.init(token="t", app_name="bench", collector_url="http://127.0.0.1:1", use_ssl=False)
+        self.event, self.factory = BaseEvent, trace_factory
+
+    def prepare(self, size_bytes: int) -> None:
+        super().prepare(size_bytes)
+        self.open = self.factory.get_or_create_trace()
+
+    def one(self, number: int) -> None:
+        made = self.event(time.time())
+        made.resource["name"] = "shop"
+        made.resource["metadata"].update(self.made[number % 200]["resource"]["metadata"])
+        self.open.add_event(made)
+        # It sends in the caller's thread, at the end of a trace. More events would be over its limit.
+        if len(self.open.events) == 20:
+            self.flush()
+
+    def trace(self, events_each: int) -> None:
+        for number in range(events_each):
+            self.one(number)
+        self.flush()
+
+    def flush(self) -> None:
+        if self.open.events:
+            self.open.set_runner(self.event(time.time()))
+            self.open.send_traces()
+            assert self.open.trace_sent
+            self.factory.pop_trace()
+            self.open = self.factory.get_or_create_trace()
+
+
+CONTENDERS = {
+    "nothing": Nothing,
+    "building the dict": Building,
+    "orjson.dumps": Orjson,
+    "multiprocessing.Queue.put": Queue,
+    "add_event": Ours,
+    "add_event, incomplete": OursIncomplete,
+    "OpenTelemetry span": OpenTelemetry,
+    "ddtrace span": Ddtrace,
+    "epsagon event": Epsagon,
+}
+
+
+def wait(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "the background work does not end"
+        time.sleep(0.001)
+
+
+def timed(call: Callable[[Any], None], arguments: list[Any]) -> list[int]:
+    calls_ns = []
+    now = time.perf_counter_ns
+    for argument in arguments:
+        start = now()
+        call(argument)
+        calls_ns.append(now() - start)
+    return calls_ns
+
+
+def used_ns(contender: Contender, call: Callable[[Any], None], arguments: list[Any]) -> float:
+    """Return the processor time of a call, without clock readings in between."""
+    start = time.process_time_ns()
+    for argument in arguments:
+        call(argument)
+    if contender.has_threads:
+        contender.flush()
+    return (time.process_time_ns() - start) / len(arguments)
+
+
+def run(contender: Contender, call: Callable[[Any], None], arguments: list[Any]) -> dict[str, Any]:
+    contender.flush()
+    calls_ns = timed(call, arguments)
+    contender.flush()
+    cpu_ns = used_ns(contender, call, arguments)
+    contender.flush()
+    return {"calls_ns": calls_ns, "cpu_ns": cpu_ns}
+
+
+def events(contender: Contender, size_bytes: int, count: int) -> dict[str, Any]:
+    contender.prepare(size_bytes)
+    return run(contender, contender.one, list(range(count)))
+
+
+def traces(contender: Contender, events_each: int, count: int) -> dict[str, Any]:
+    contender.prepare(500)
+    return run(contender, contender.trace, [events_each] * count)
+
+
+def crowded(contender: Contender, size_bytes: int, count: int) -> dict[str, Any]:
+    """Measure events beside a thread that wants the processor all the time."""
+    contender.prepare(size_bytes)
+    contender.flush()
+    stop = threading.Event()
+
+    def burn() -> None:
+        while not stop.is_set():
+            sum(range(1000))
+
+    thread = threading.Thread(target=burn)
+    thread.start()
+    try:
+        return {"calls_ns": timed(contender.one, list(range(count))), "cpu_ns": 0}
+    finally:
+        stop.set()
+        thread.join()
+
+
+COMMANDS = {each.__name__: each for each in (events, traces, crowded)}
+
+if __name__ == "__main__":
+    chosen = CONTENDERS[sys.argv[1]]()
+    print("ready", flush=True)
+    with suppress(KeyboardInterrupt):
+        for line in sys.stdin:
+            name, *numbers = json.loads(line)
+            print(json.dumps(COMMANDS[name](chosen, *numbers)), flush=True)

@@ -1,0 +1,152 @@
+"""A process that traces as it is told, a command a line, and answers with a line of JSON when it has done so.
+
+It never has a record refused, so what the collector has to do is known: it goes on when its ring is empty again, and
+when not too many of its traces are under way.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from events import of_size
+
+import epsagon_fast as epsagon
+from epsagon_fast import Tracer
+from epsagon_fast.producer import process
+from epsagon_fast.queue import writer as writers
+from epsagon_fast.queue.writer import Writer
+
+PATIENCE_S = 60.0
+# Of the ring: OPEN and EVENT have their reserves, see docs/queue.md.
+FILL = 0.5
+UNSETTLED = 200
+
+tracers: list[Tracer] = []
+
+
+def writer() -> Writer:
+    [mine] = writers.known()
+    return mine
+
+
+def drained() -> bool:
+    return all(each.drained() for each in writers.known())
+
+
+def wait(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.0005)
+
+
+class Room:
+    """Keeps count of what was pushed since the ring was empty."""
+
+    def __init__(self) -> None:
+        self._left = 0.0
+
+    def take(self, size_bytes: int) -> None:
+        if self._left < size_bytes:
+            wait(drained, "the collector does not empty the ring")
+            self._left = process.config().ring_bytes * FILL
+        self._left -= size_bytes
+
+
+def events(size_bytes: int, count: int = 100) -> list[dict[str, Any]]:
+    return [of_size(number, size_bytes) for number in range(count)]
+
+
+def open_traces(count: int) -> None:
+    """Open so many traces, of which none is closed before `close_all`."""
+    first = epsagon.create_tracer()
+    first.start()
+    tracers.append(first)
+    room = Room()
+    for _ in range(count - 1):
+        room.take(1024)
+        tracer = epsagon.create_tracer()
+        tracer.start()
+        tracers.append(tracer)
+    wait(drained, "the collector does not empty the ring")
+
+
+def push(count: int, size_bytes: int) -> None:
+    """Add so many events, in turns to all open traces."""
+    room, made = Room(), events(size_bytes)
+    for number in range(count):
+        room.take(size_bytes + 300)
+        tracers[number % len(tracers)].add_event(made[number % len(made)])
+    wait(drained, "the collector does not empty the ring")
+
+
+def trace(count: int, events_each: int, size_bytes: int) -> None:
+    """Record so many whole traces and wait until they are settled."""
+    room, made = Room(), events(size_bytes)
+    for _ in range(count):
+        room.take(1024 + events_each * (size_bytes + 300))
+        with epsagon.create_tracer() as tracer:
+            for number in range(events_each):
+                tracer.add_event(made[number % len(made)])
+        mine = writer()
+        if mine.closed - mine.settled > UNSETTLED:
+            wait(lambda mine=mine: mine.closed - mine.settled <= UNSETTLED // 2, "traces are not settled")
+    wait(lambda: writer().closed == writer().settled, "traces are not settled")
+
+
+def keep_pushing(seconds: float, size_bytes: int) -> int:
+    """Add events to traces that are opened anew, so that none is trimmed, for so long; return how many."""
+    room, made = Room(), events(size_bytes)
+    tracer, count, end = tracers[0], 0, time.monotonic() + seconds
+    while time.monotonic() < end:
+        for one in made:
+            room.take(size_bytes + 300)
+            tracer.add_event(one)
+        count += len(made)
+    wait(drained, "the collector does not empty the ring")
+    return count
+
+
+def keep_tracing(seconds: float, events_each: int, size_bytes: int) -> int:
+    """Record whole traces for so long and wait until they are settled; return how many."""
+    count, end = 0, time.monotonic() + seconds
+    while time.monotonic() < end:
+        trace(20, events_each, size_bytes)
+        count += 20
+    return count
+
+
+def close_one_by_one(count: int, pause_s: float) -> dict[str, float]:
+    """Record so many traces, a pause between them; return when each was closed, by its id."""
+    closed = {}
+    for number in range(count):
+        with epsagon.create_tracer() as tracer:
+            tracer.add_event(events(1000, 1)[0])
+        closed[tracer.trace_id] = time.monotonic()
+        # Not in step with the collector's passes.
+        time.sleep(pause_s * (0.5 + number * 0.618 % 1))
+    return closed
+
+
+def close_all() -> None:
+    for tracer in tracers:
+        tracer.send_stop_signal()
+    tracers.clear()
+    wait(lambda: writer().closed == writer().settled, "traces are not settled")
+
+
+def refused() -> dict[str, int]:
+    return dict(process.refusals())
+
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    each.__name__: each
+    for each in (open_traces, push, trace, keep_pushing, keep_tracing, close_one_by_one, close_all, refused)
+}
+
+if __name__ == "__main__":
+    for line in sys.stdin:
+        name, *arguments = json.loads(line)
+        print(json.dumps(COMMANDS[name](*arguments)), flush=True)

@@ -1,0 +1,140 @@
+"""The report of a run: tables as they are measured, and at the end benches/RESULTS.md and the README's chart."""
+
+import datetime
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from typing import NamedTuple
+
+from chart import Bar, chart
+
+HERE = pathlib.Path(__file__).parent
+SECTIONS = {
+    "worker": "1. In the worker",
+    "collector": "2. In the collector",
+    "delivery": "3. Delivery",
+    "start": "4. Import and start",
+    "trimming": "5. Trimming",
+    "queue": "6. The queue",
+}
+Cell = str | float | int
+
+
+class Target(NamedTuple):
+    """Something that was to be reached, and whether it was. `why`: what stands between, if not."""
+
+    what: str
+    measured: str
+    met: bool
+    why: str
+
+
+class Report:
+    """What a run has found so far."""
+
+    def __init__(self) -> None:
+        self._tables: dict[str, list[str]] = {name: [] for name in SECTIONS}
+        self._targets: list[Target] = []
+        self._bars: list[Bar] = []
+
+    def table(
+        self, section: str, title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]], note: str = ""
+    ) -> None:
+        """Add a table; what is a number is right-aligned, with three digits that count. Print it as well."""
+        lines = [f"**{title}**", "", f"| {' | '.join(columns)} |", f"|---|{'---:|' * (len(columns) - 1)}"]
+        lines += [f"| {' | '.join(map(shown, row))} |" for row in rows]
+        text = "\n".join([*lines, "", note, ""] if note else [*lines, ""])
+        self._tables[section].append(text)
+        print(f"\n{text}")
+
+    def target(self, what: str, measured: str, met: bool, why: str = "") -> None:
+        """Note whether a target was reached."""
+        self._targets.append(Target(what, measured, met, why))
+
+    def bar(self, name: str, value_us: float, ours: bool) -> None:
+        """Put a bar into the chart."""
+        self._bars.append(Bar(name, value_us, ours))
+
+    def write(self, folder: pathlib.Path, command: str) -> None:
+        """Write RESULTS.md and chart.svg."""
+        if self._bars:
+            (folder / "chart.svg").write_text(chart(self._bars))
+        parts = [HEAD.format(machine=machine(), date=datetime.date.today(), versions=versions(), command=command)]
+        if self._targets:
+            parts += ["## Targets\n", "| target | measured | |\n|---|---|---|"]
+            parts += [
+                f"| {each.what} | {each.measured} | {'met' if each.met else 'missed'} |" for each in self._targets
+            ]
+            parts += [""] + [f"Missed: {each.what}. {each.why}\n" for each in self._targets if not each.met]
+        for name, heading in SECTIONS.items():
+            if self._tables[name]:
+                parts += [f"## {heading}\n", *self._tables[name]]
+        (folder / "RESULTS.md").write_text("\n".join(parts).rstrip() + "\n")
+
+
+HEAD = """# What it costs
+
+Written by `{command}` on {date}. Each table compares within one run, its rows by turns, so that a busy moment of the
+machine falls on all of them; medians unless it says otherwise. Ratios say more than figures.
+
+Machine: {machine}.
+
+Versions: {versions}.
+"""
+
+
+def shown(cell: Cell) -> str:
+    """Return a number with three digits that count."""
+    if isinstance(cell, str):
+        return cell
+    if abs(cell) >= 100 or cell == int(cell):
+        return f"{cell:,.0f}".replace(",", " ")
+    return f"{cell:.3g}"
+
+
+def machine() -> str:
+    """Return what this runs on, and how busy that is."""
+    cpu = platform.processor()
+    with open("/proc/cpuinfo", encoding="utf-8") as lines:
+        cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), cpu)
+    load = os.getloadavg()[0]
+    return f"{len(os.sched_getaffinity(0))} processors ({cpu}), Linux {platform.release()}, load {load:.1f} at the end"
+
+
+def versions() -> str:
+    """Return the versions of all that was measured."""
+    ours = [
+        f"CPython {platform.python_version()}",
+        *(f"{name} {version(name)}" for name in ("epsagon-fast", "orjson", "urllib3")),
+    ]
+    python = peers_python()
+    if python:
+        code = f"from importlib.metadata import version; print(*(f'{{n}} {{version(n)}}' for n in {PEERS}), sep=', ')"
+        ours.append(subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip())
+    return ", ".join(ours)
+
+
+PEERS = ("opentelemetry-sdk", "ddtrace", "epsagon")
+
+
+def peers_python() -> str | None:
+    """Return the Python that has the peers, which would not all go into the environment of development; or None."""
+    python = HERE.parent / ".venv-bench" / "bin" / "python"
+    return str(python) if python.exists() else None
+
+
+def main() -> int:
+    """Run all benches and write the report."""
+    import pytest
+
+    # pytest-benchmark's own cases are not timed by turns, so they are for looking closer; here each runs once.
+    options = ["-q", "--benchmark-disable", "--timeout=400", "-o", "faulthandler_timeout=390", "-p", "no:cacheprovider"]
+    return int(pytest.main([*options, f"--results={HERE}", str(HERE), *sys.argv[1:]]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -5,6 +5,7 @@ import queue
 import signal
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from rings import TWINS, Twin, child, in_child
 from epsagon_fast.protocol import REFUSALS, Kind, Outcome, Record
 from epsagon_fast.queue import layout, reader, ring
 from epsagon_fast.queue.process import start_time
-from epsagon_fast.queue.reader import Reader, Rings
+from epsagon_fast.queue.reader import LARGEST_COUNT, Reader, Rings
 from epsagon_fast.queue.settlements import Settlements
 
 TRACE = bytes(range(16))
@@ -326,3 +327,36 @@ def test_ring_of_another_user_is_not_read(folder: Folder, monkeypatch: pytest.Mo
     rings = Rings(folder.fd, 1)
     assert rings.scan(0) == []
     assert rings.set_aside == 1
+
+
+SLOTS = {
+    name: getattr(layout, name)
+    for name in (
+        *("MAGIC", "VERSION", "CAPACITY", "PID", "START_TIME", "CHECKSUMMED", "CREATED_NS", "HEAD", "CLOSED_COUNT"),
+        *("QUEUE_FULL", "LEFT", "TAIL", "CLOSES_READ", "SETTLED", "SETTLEMENTS", "ADOPTED", "TOLD"),
+    )
+}
+
+
+@pytest.mark.parametrize("value", [0, 1, 2**31, 2**63, 2**64 - 1])
+@pytest.mark.parametrize("slot", SLOTS)
+def test_whatever_a_header_says_only_that_ring_is_set_aside(folder: Folder, slot: str, value: int) -> None:
+    producer = folder.ring()
+    push(producer, b"one")
+    push(producer, bytes(12), kind=Kind.CLOSE)
+    early, late = Rings(folder.fd, 1), Rings(folder.fd, 1)
+    early.scan(0)
+    producer.store(SLOTS[slot], value)
+    late.scan(0)
+    for rings in (early, late):
+        rings.scan(0)
+        rings.ended()
+        for found in rings:
+            with suppress(layout.CorruptRing):
+                found.read(1 << 20, found.head)
+            found.unsettled += 1
+            found.settle(TRACE, Outcome.DELIVERED)
+            found.release()
+            assert all(0 <= count <= LARGEST_COUNT for count in (*found.refusals(), *found.take_refusals().values()))
+            assert isinstance(found.unread_closes, int) and isinstance(found.ended(), bool)
+            rings.quarantine(found, "done")

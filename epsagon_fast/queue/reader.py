@@ -22,6 +22,10 @@ log = logging.getLogger("epsagon_fast.queue")
 RING_ID_BYTES = 16
 # A ring whose creator died over it, or that is no ring at all, is left alone for so long and then set aside.
 UNFINISHED_S = 60.0
+# The headers are written by other processes. What no honest one writes must not go through our own counting.
+LARGEST_PID = 2**31 - 1
+LARGEST_COUNT = 2**48
+WORD = 2**64 - 1
 
 
 class Reader:
@@ -42,6 +46,8 @@ class Reader:
         finally:
             os.close(fd)
         self.pid = self._ring.load(layout.PID)
+        if not 0 < self.pid <= LARGEST_PID:
+            raise layout.CorruptRing(f"no process has the pid {self.pid}")
         self.start_time = self._ring.load(layout.START_TIME)
         self.created_ns = self._ring.load(layout.CREATED_NS)
         # Closed traces of this ring that are not settled yet.
@@ -100,11 +106,12 @@ class Reader:
 
     def publish_settled(self) -> None:
         """Tell the producer how many of its closed traces need nothing more."""
-        self._ring.store(layout.SETTLED, self._ring.closes_read - self.unsettled)
+        self._ring.store(layout.SETTLED, self._ring.closes_read - self.unsettled & WORD)
 
     def refusals(self) -> tuple[int, ...]:
-        """Return the counts of refused records, in the order of REFUSALS."""
-        return tuple(self._ring.load(layout.REFUSED + 8 * i) for i in range(layout.REFUSED_SLOTS))
+        """Return the counts of refused records, in the order of REFUSALS; 0 for what cannot be a count."""
+        counts = (self._ring.load(layout.REFUSED + 8 * i) for i in range(layout.REFUSED_SLOTS))
+        return tuple(count if count <= LARGEST_COUNT else 0 for count in counts)
 
     def take_refusals(self) -> dict[str, int]:
         """Return how many records were refused since the last call, whoever made it; reasons of none are left out."""

@@ -23,7 +23,8 @@ def publish(page: ring.Mapping, trace_id: bytes, outcome: Outcome) -> None:
     count = page.load(layout.SETTLEMENTS)
     reason = (outcome.reason or "").encode("ascii", "replace")[:REASON_BYTES]
     page.write(_offset(count), ENTRY.pack(trace_id, OUTCOMES.index(outcome), reason))
-    page.store(layout.SETTLEMENTS, count + 1)
+    # A stranger may have written the largest number there is.
+    page.store(layout.SETTLEMENTS, count + 1 & 0xFFFF_FFFF_FFFF_FFFF)
 
 
 def _offset(number: int) -> int:

@@ -80,12 +80,11 @@ def test_a_long_time_under_load_with_random_kills() -> None:
         collector = here.the_collector()
         here.account()
         holds(here.row)
-        print(
-            f"{len(here.sink.traces) / seconds:.0f} traces/s; MiB: {[(round(at), size // MIB) for at, size in memory]}"
-        )
+        some = [f"{size // MIB} MiB at {at:.0f} s" for at, size in memory[:: max(1, len(memory) // 15)]]
+        print(f"{len(here.sink.traces) / seconds:.0f} traces/s; collector: {', '.join(some)}")
         assert max(size for _, size in memory) < MOST_BYTES
         if FULL:
-            (middle, last) = (next(size for at, size in memory if at > SECONDS * part) for part in (0.7, 0.98))
+            (middle, last) = (next(size for at, size in memory if at > SECONDS * part) for part in (0.6, 0.97))
             assert last < middle + GROWTH_BYTES
         until(lambda: not list(Path(here.folder).glob("*.ring")), "no ring is left")
         until(lambda: here.gauge("stored") == here.gauge("pending") == 0, "nothing waits")

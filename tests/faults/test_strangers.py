@@ -43,7 +43,7 @@ def test_nonsense_in_a_ring_harms_no_other(where: str) -> None:
                     _scribble(ring, where, chance)
                     honest.stdin.write("\n")
                     honest.stdin.flush()
-                    assert honest.stdout.readline() == "True\n"
+                    assert honest.stdout.readline() == "True\n", f"{here.look()}\n{here.log()}"
                     victim.stdin.write("\n\n")
                     victim.stdin.close()
                     # It may lose what it has, nothing else: it does not crash and is not held up.

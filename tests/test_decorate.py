@@ -55,6 +55,23 @@ def test_bare_decorator_takes_the_qualified_name(queue: FakeQueue) -> None:
     assert Shop.checkout.__doc__ == "Check out."
 
 
+def test_decorators_of_methods_may_be_written_in_either_order(queue: FakeQueue) -> None:
+    class Shop:
+        @epsagon.trace("static")
+        @staticmethod
+        def static(amount: int) -> int:
+            return amount
+
+        @epsagon.trace
+        @classmethod
+        def named(cls) -> str:
+            return cls.__name__
+
+    assert (Shop.static(1), Shop().static(2), Shop.named(), Shop().named()) == (1, 2, "Shop", "Shop")
+    local = "test_decorators_of_methods_may_be_written_in_either_order.<locals>."
+    assert names(queue) == ["static", "static", f"{local}Shop.named", f"{local}Shop.named"]
+
+
 def test_every_call_is_a_trace_of_its_own(queue: FakeQueue) -> None:
     @epsagon.trace("count")
     def count(number: int) -> int:

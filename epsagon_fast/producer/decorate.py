@@ -30,6 +30,9 @@ class Scope(Protocol):
 
 def decorated(function: F, new_scope: Callable[[], Scope]) -> F:
     """Return a function of the same kind that runs each call in a scope of its own."""
+    if isinstance(function, (staticmethod, classmethod)):
+        # The order of two decorators is easily mistaken, and what a wrapped one is called with would be wrong.
+        return cast(F, type(function)(decorated(function.__func__, new_scope)))
     if not callable(function) or inspect.isclass(function):
         raise TypeError(f"trace decorates functions, not {function!r}")
     if inspect.isasyncgenfunction(function):

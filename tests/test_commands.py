@@ -75,3 +75,13 @@ def test_an_interrupted_command_has_failed(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(backend, "run", interrupted)
     assert main(["backend"]) == 1
+
+
+def test_reader_that_has_seen_enough_gets_no_traceback(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as pipe:
+        answer = subprocess.run(
+            [*MODULE, "status", "--watch"], cwd=tmp_path, stdout=pipe, stderr=subprocess.PIPE, timeout=PATIENCE_S
+        )
+    assert (answer.returncode, answer.stderr) == (1, b"")

@@ -5,6 +5,8 @@ Each module has `add_arguments(parser) -> None` and `run(arguments) -> int`. Exi
 
 import argparse
 import importlib
+import os
+import sys
 from collections.abc import Sequence
 
 from epsagon_fast.version import __version__
@@ -39,6 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(command.run(parser.parse_args(chosen.arguments)))
     except KeyboardInterrupt:
+        return 1
+    except BrokenPipeError:
+        # `epsagon-fast status --watch | head`: whoever read has seen enough. What is still buffered goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 

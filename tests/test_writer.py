@@ -135,6 +135,7 @@ def test_folder_that_is_not_there_takes_nothing_and_says_so_once(base: Path, cap
         assert not there.put(Kind.EVENT, 0, TRACE, b"{}")
     assert there.refusals() == {"no_folder": 3}
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert "another process's trace is lost" in caplog.text
     assert not (base / "nowhere").exists()
 
 

@@ -280,6 +280,8 @@ def _existing(path: str) -> Folder:
 
 def _made(find: Callable[[], Folder], ring_bytes: int, path: str = "") -> Writer:
     """Return a writer in the folder that `find` gives: the one that is there, or a new one."""
+    # That another process's folder went with it says nothing of this one's own traces.
+    lost = "what is added to another process's trace is lost" if path else "tracing is off in this process"
     with _one_thread():
         folder: Folder | None = None
         own_ring: ring.Producer | NoRing
@@ -294,7 +296,7 @@ def _made(find: Callable[[], Folder], ring_bytes: int, path: str = "") -> Writer
                 warn_once("disk", "%s is not in memory (tmpfs): recording an event may have to wait for the disk", path)
         except OSError as error:
             own_ring = NoRing("no_space" if error.errno in NO_SPACE else "no_folder", ring_bytes)
-            warn_once("queue", "tracing is off in this process: %s", error)
+            warn_once(lost, "%s: %s", lost, error)
         # Before another thread looks: of two rings of one process the collector takes the older for abandoned.
         writer = _writers[path] = Writer(path, folder, own_ring)
     writer.look()

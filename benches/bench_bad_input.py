@@ -48,7 +48,8 @@ os._exit(0)
 """
 PURE = """
 import sys
-for name in ("queue._ring", "queue._spawn", "producer._quick", "trimming._compiled"): sys.modules["epsagon_fast." + name] = None
+for name in ("queue._ring", "queue._spawn", "producer._quick", "trimming._compiled"):
+    sys.modules["epsagon_fast." + name] = None
 """
 NO_SPACE = """
 import os

@@ -1,12 +1,13 @@
 import os
 from collections import Counter
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from fakes import FakeQueue
 from hypothesis import settings
-from places import Place
+from places import Place, descendants, until
 from rings import TWINS, Twin
 
 from epsagon_fast import config
@@ -20,6 +21,18 @@ if TYPE_CHECKING:
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.register_profile("fuzz", deadline=None, max_examples=int(os.environ.get("EXAMPLES", "10000")))
 settings.load_profile("repeatable")
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """After each test no process is left, and no trace is current."""
+    # The first spawn starts it, and multiprocessing keeps it for good.
+    resource_tracker.ensure_running()
+    before = {*descendants(os.getpid())}
+    yield
+    left = current.swap(None)
+    assert left is None, f"{left} is still the current trace"
+    until(lambda: {*descendants(os.getpid())} <= before, lambda: f"all processes end: {descendants(os.getpid())}")
 
 
 @pytest.fixture(params=TWINS, ids=lambda twin: twin.name)

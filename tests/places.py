@@ -36,11 +36,12 @@ def until(condition: Callable[[], T], what: str | Callable[[], str], timeout_s: 
 
 
 def descendants(pid: int) -> list[int]:
-    """Return the children of a process and theirs."""
+    """Return the children of a process and theirs; those that end meanwhile may be missing."""
     found = []
-    for task in os.listdir(f"/proc/{pid}/task"):
-        for child in map(int, pathlib.Path(f"/proc/{pid}/task/{task}/children").read_text().split()):
-            found += [child, *descendants(child)]
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            for child in map(int, pathlib.Path(f"/proc/{pid}/task/{task}/children").read_text().split()):
+                found += [child, *descendants(child)]
     return found
 
 

@@ -14,6 +14,7 @@ whole is recorded before the behaviour is called. All waiting ends when the serv
 """
 
 import contextlib
+import select
 import socket
 import ssl
 import struct
@@ -114,22 +115,20 @@ def raw(answer: bytes) -> Behaviour:
 def tunnel(request: Request, connection: socket.socket) -> bool:
     """Be a proxy for CONNECT: pass bytes both ways until either end closes."""
     host, _, port = request.path.rpartition(":")
-    with socket.create_connection((host, int(port))) as target:
+    with socket.create_connection((host, int(port))) as target, contextlib.suppress(OSError):
         connection.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
-        forth = threading.Thread(target=_pass_on, args=(connection, target))
-        forth.start()
-        _pass_on(target, connection)
-        forth.join()
+        # One thread for both ways: a TLS socket must not be read in one while it is written in another.
+        while data := (source := _readable(connection, target)).recv(65536):
+            (target if source is connection else connection).sendall(data)
     return False
 
 
-def _pass_on(source: socket.socket, target: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while data := source.recv(65536):
-            target.sendall(data)
-    for end in (source, target):
-        with contextlib.suppress(OSError):
-            end.shutdown(socket.SHUT_RDWR)
+def _readable(connection: socket.socket, target: socket.socket) -> socket.socket:
+    # What TLS has decrypted already is not seen by select.
+    if isinstance(connection, ssl.SSLSocket) and connection.pending():
+        return connection
+    ready: list[socket.socket] = select.select([connection, target], [], [])[0]
+    return ready[0]
 
 
 class Identity(NamedTuple):

@@ -178,7 +178,7 @@ def test_without_compiled_modules_a_process_is_traced_and_told_that_it_is_slower
 ) -> None:
     with zipfile.ZipFile(pure_wheel) as archive:
         archive.extractall(place.scratch / "installed")
-    place.env["PYTHONPATH"] = str(place.scratch / "installed")
+    place.env |= {"PYTHONPATH": str(place.scratch / "installed"), "EPSAGON_DEBUG": "1"}
     said = place.run(
         """
 import logging
@@ -190,7 +190,7 @@ for number in range(2):
 """,
         stderr=subprocess.STDOUT,
     )
-    assert said.count("slower") == 1
+    assert said.count("DEBUG:epsagon_fast:the ring is in plain Python") == 1
     until(lambda: backend.store.counts()["traces"] == 2, lambda: f"the traces arrive; {place.log()}")
     assert "trimmer: reference, ring: reference (plain Python: does the same, slower)" in place.command("status").stdout
 

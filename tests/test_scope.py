@@ -8,6 +8,7 @@ from fakes import FakeQueue
 
 import epsagon_fast as epsagon
 from epsagon_fast import ErrorCode
+from epsagon_fast.producer import current
 from epsagon_fast.protocol import Kind, Record
 
 
@@ -288,4 +289,7 @@ def test_leaving_a_plain_generator_late_does_not_take_away_the_trace_of_its_cons
     with epsagon.trace("consumer", new=True) as tracer:
         assert list(generator) == []  # type: ignore[call-overload]
         epsagon.label("k", 1)
+    # What was current when the consumer's trace began is so again: the one that the generator had left open.
+    items_trace = current.swap(None)
+    assert items_trace is not None and items_trace.stopped
     assert [Kind(record.kind).name for record in of(queue, tracer)] == ["OPEN", "LABEL", "CLOSE"]

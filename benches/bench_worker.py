@@ -141,7 +141,7 @@ def judge(field: Field, report: Report) -> None:
     cpu = {name: statistics.median(each.cpu_ns) for name, each in field.items()}
     ratio = took["add_event"] / took["orjson.dumps"]
     report.target("add_event of a complete 1 KB event at most 2x orjson.dumps", f"{ratio:.2f}x", ratio <= 2)
-    why = "Beyond dumps there is the look at the event's fields, the push and a call (bench_encoding.py, bench_ring.py)."
+    why = "Beyond dumps: the look at the event's fields, the push, and a call (bench_encoding.py, bench_ring.py)."
     report.target("and on the way to 1.3x", f"{ratio:.2f}x", ratio <= 1.3, why)
     for name in PEERS:
         if name in field:

@@ -37,7 +37,8 @@ _VERSION: Final = "00"
 _FORBIDDEN_VERSION: Final = "ff"
 # Members of a tracestate: a list that is longer, or broken, is to be dropped as a whole.
 MAX_MEMBERS: Final = 32
-_KEY: Final = r"(?:[a-z][_0-9a-z*/-]{0,255}|[a-z0-9][_0-9a-z*/-]{0,240}@[a-z][_0-9a-z*/-]{0,13})"
+# Level 2's keys; those of level 1 are among them.
+_KEY: Final = "[a-z0-9][_0-9a-z*/@-]{0,255}"
 # Printable ASCII without comma and equals sign, not ending in a space. So no line break gets into other headers.
 _MEMBER: Final = re.compile(rf"[ \t]*(?:{_KEY}=[ -+\--<>-~]{{0,255}}[!-+\--<>-~])?[ \t]*")
 
@@ -82,5 +83,6 @@ def _checked(state: str) -> str:
 def _header(headers: Mapping[str, str], name: str) -> str:
     value = headers.get(name)
     if value is None:
-        value = next((value for key, value in headers.items() if key.lower() == name), "")
-    return value.strip(" \t")
+        value = next((value for key, value in headers.items() if isinstance(key, str) and key.lower() == name), "")
+    # A mapping of another kind of headers, or None for one that was not sent.
+    return value.strip(" \t") if isinstance(value, str) else ""

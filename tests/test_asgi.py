@@ -241,6 +241,23 @@ def test_exception_that_a_handler_turned_into_an_answer_is_recorded(traces: Trac
     assert metadata(traces)["status_code"] == "503"
 
 
+def test_application_that_returns_without_an_answer_is_an_error(traces: Traces) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None: ...
+
+    assert ask(TracingMiddleware(app), scope_of()) == []
+    assert metadata(traces)["status_code"] == "500"
+    assert runner(traces)["error_code"] == 1
+
+
+def test_answer_in_place_of_a_websocket_is_counted(traces: Traces) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.http.response.start", "status": 401, "headers": []})
+        await send({"type": "websocket.http.response.body", "body": b"who?"})
+
+    ask(TracingMiddleware(app), scope_of(type="websocket"))
+    assert (metadata(traces)["status_code"], metadata(traces)["response_bytes"]) == ("401", "4")
+
+
 def test_status_of_a_server_error_is_an_error(traces: Traces) -> None:
     async def endpoint(request: Request) -> Response:
         return PlainTextResponse("no", 502)

@@ -1,6 +1,7 @@
 """W3C trace context in request headers, along the specification's own examples and rules."""
 
 import pickle
+from typing import Any
 
 import pytest
 from fakes import FakeQueue
@@ -70,11 +71,20 @@ def test_what_is_no_traceparent_gives_no_context(value: str) -> None:
     assert extract({"traceparent": value, "tracestate": "a=b"}) is None
 
 
+@pytest.mark.parametrize("value", [None, b"x", ["x"], 5], ids=repr)
+def test_what_is_no_text_is_as_if_it_were_not_there(value: Any) -> None:
+    assert extract({1: "x", "traceparent": value}) is None
+    context = extract({1: "x", "Traceparent": VALID, "tracestate": value})
+    assert context is not None and context.tracestate == ""
+
+
 def test_no_headers_give_no_context() -> None:
     assert extract({}) is None
 
 
-@pytest.mark.parametrize("state", ["a=1", "a=1, b@v=2 ,,c/d*-_=!~ .", "0t@v=1", ",".join(f"k{n}=v" for n in range(32))])
+@pytest.mark.parametrize(
+    "state", ["a=1", "a=1, b@v=2 ,,c/d*-_=!~ .", "0t@v=1", "0v=1", "a@b@c=1", ",".join(f"k{n}=v" for n in range(32))]
+)
 def test_tracestate_is_kept_as_it_came(state: str) -> None:
     assert extract({"traceparent": VALID, "tracestate": state}) == (TRACE_ID, PARENT_ID, 1, state)
 

@@ -196,8 +196,9 @@ def test_context_that_the_application_sends_is_not_replaced(traces: Traces, serv
     own = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"
     with epsagon.trace("work"):
         ask(server.url, headers={"TraceParent": own})
-    assert server.wait_for(1)[0].headers["traceparent"] == own
-    assert len(events(traces)) == 1
+        ask(server.url, headers={b"traceparent": own.encode()})
+    assert [request.headers["traceparent"] for request in server.wait_for(2)] == [own, own]
+    assert len(events(traces)) == 2
 
 
 # Who goes through urllib3.

@@ -508,6 +508,72 @@ def test_files_keep_the_servers_wrapper(traces: list[dict[str, Any]]) -> None:
     assert metadata(traces)["response_bytes"] == "4"
 
 
+@pytest.mark.parametrize(
+    ("error", "code", "closed"), [(ValueError("disk"), 2, None), (ConnectionResetError("gone"), 0, "true")]
+)
+def test_file_that_is_not_sent_whole_says_so(
+    traces: list[dict[str, Any]], error: Exception, code: int, closed: str | None
+) -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> Any:
+        start_response("200 OK", [("Content-Length", "4")])
+        return environ["wsgi.file_wrapper"](io.BytesIO(b"file"), 3)
+
+    answer = TracingMiddleware(app)(
+        environ_of(**{"wsgi.file_wrapper": FileWrapper}), lambda status, headers: lambda data: None
+    )
+    assert isinstance(answer, FileWrapper)
+    with pytest.raises(type(error)):
+        # As servers do.
+        try:
+            next(answer)
+            raise error
+        finally:
+            answer.close()
+    assert metadata(traces)["response_bytes"] == "3"
+    assert metadata(traces).get("client_closed") == closed
+    assert runner(traces)["error_code"] == code
+
+
+def test_file_of_unknown_length_is_measured(traces: list[dict[str, Any]]) -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> Any:
+        start_response("200 OK", [])
+        return environ["wsgi.file_wrapper"](io.BytesIO(b"a file"))
+
+    assert ask(TracingMiddleware(app), **{"wsgi.file_wrapper": FileWrapper}) == b"a file"
+    assert metadata(traces)["response_bytes"] == "6"
+
+
+def test_client_that_leaves_while_the_application_writes_is_no_error(traces: list[dict[str, Any]]) -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        write = start_response("200 OK", [])
+        write(b"1234")
+        write(b"5678")
+        return []
+
+    pieces = []
+
+    def gone(data: bytes) -> None:
+        if pieces:
+            raise ConnectionResetError
+        pieces.append(data)
+
+    with pytest.raises(ConnectionResetError):
+        TracingMiddleware(app)(environ_of(), lambda *_: gone)
+    assert (metadata(traces)["client_closed"], metadata(traces)["response_bytes"]) == ("true", "4")
+    assert runner(traces)["error_code"] == 0
+
+
+def test_input_may_be_read_in_every_way_of_the_servers_object(traces: list[dict[str, Any]]) -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])
+        with environ["wsgi.input"] as stream:
+            return [next(stream), stream.read(1), *stream]
+
+    body = io.BytesIO(b"a\nbc\nd")
+    assert ask(TracingMiddleware(app), HTTP_TRANSFER_ENCODING="chunked", **{"wsgi.input": body}) == b"a\nbc\nd"
+    assert metadata(traces)["request_bytes"] == "6"
+
+
 def test_client_that_hangs_up_on_a_real_server(traces: list[dict[str, Any]]) -> None:
     asked, gone = threading.Event(), threading.Event()
 

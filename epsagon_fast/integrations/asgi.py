@@ -80,6 +80,9 @@ class Connection(Exchange):
         """Close the trace when the application has returned or raised."""
         if self.client_closed and _tells_of_the_client(error):
             error = None
+        if error is None and not (self.status or self.client_closed or self.answered):
+            # It returned without an answer: servers say so for it.
+            self.status = SERVER_ERROR
         path = getattr(scope.get("route"), "path", "")
         # A mounted application sees only the rest of the path.
         self.route = scope.get("root_path", "")[len(self._root_path) :] + path if path else ""
@@ -183,8 +186,10 @@ class WebSocket(Connection):
             self._closes(message.get("code", 1000))
         elif kind == "websocket.http.response.start":
             self._starts(message)
-        elif kind == "websocket.http.response.body" and not message.get("more_body"):
-            self.answer_ends()
+        elif kind == "websocket.http.response.body":
+            self._response_body.add(message.get("body", b""))
+            if not message.get("more_body"):
+                self.answer_ends()
 
     def _closes(self, code: int) -> None:
         if self._accepted:

@@ -4,7 +4,8 @@
     urllib3.instrument(ignored_hosts=["169.254.169.254"])
 
 requests, botocore and many clients of services go through urllib3. One event stands for one call of it, with all the
-attempts that its `retries` allow; each hop of a redirect is a call of its own. Without a trace nothing changes.
+attempts that its `retries` allow, and with the redirects that a connection pool follows by itself; those that a
+PoolManager follows are calls of their own. Without a trace nothing changes.
 
 A request's host, method, path and status are recorded; its query and the headers of both sides only with
 `metadata_only` off. The collector's own requests are never traced.
@@ -122,7 +123,7 @@ def _target(pool: Any, url: str) -> _Target:
 def _with_context(headers: Any) -> MutableMapping[str, str]:
     """Return a copy of the headers that carries the context, unless the application put one in itself."""
     own: MutableMapping[str, str] = headers.copy() if hasattr(headers, "copy") else dict(headers)
-    if not any(isinstance(name, str) and name.lower() == TRACEPARENT for name in own):
+    if not any(_text(name).lower() == TRACEPARENT for name in own):
         inject(own)
     return own
 

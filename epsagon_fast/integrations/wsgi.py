@@ -97,14 +97,17 @@ class Request(Exchange):
         if self._response_body is not None:
             self._response_body.add(data)
 
-    def sent_file(self) -> None:
-        """Take note that the server sent a file by itself, with the length that the application had said."""
-        self.answer_ends()
-        length = _header(self._headers, "content-length")
-        self.response_bytes += int(length) if length.isdecimal() else 0
+    def sent_file(self, size_bytes: int | None) -> None:
+        """Take note that the server sent a file by itself; None: all of it, as long as the application had said."""
+        if size_bytes is None:
+            length = _header(self._headers, "content-length")
+            size_bytes = int(length) if length.isdecimal() else 0
+        self.response_bytes += size_bytes
 
     def end(self, error: BaseException | None = None) -> None:
         """Close the trace."""
+        if self.client_closed and isinstance(error, OSError):
+            error = None
         body = self._request_body
         if body is not None:
             self.request_bytes = self.request_bytes or body.size_bytes
@@ -115,8 +118,12 @@ class Request(Exchange):
         super().end(error)
 
     def _write(self, data: bytes) -> None:
+        try:
+            self._server_write(data)
+        except OSError:
+            self.client_closed = True
+            raise
         self.sent(data)
-        self._server_write(data)
 
     def _keep_values(self) -> None:
         ignored = self.config.ignored_keys
@@ -224,6 +231,17 @@ class _Input:
     def __iter__(self) -> Iterator[bytes]:
         return map(self._noted, self._stream)
 
+    # Python looks these up in the class. Where the server's object lacks one, it says so itself.
+    def __next__(self) -> bytes:
+        return self._noted(next(self._stream))
+
+    def __enter__(self) -> "_Input":
+        self._stream.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> Any:
+        return self._stream.__exit__(*error)
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
@@ -235,20 +253,40 @@ class _Input:
 def _file_answer(request: Request, body: Any) -> Iterable[bytes]:
     """Return a file in the server's own wrapper as it is: in another one the server would not use sendfile."""
     close = getattr(body, "close", None)
+    start = _place_in(body)
 
     def close_and_end() -> None:
-        request.sent_file()
+        # What the server met while it sent the file, if anything.
+        error, end = sys.exception(), _place_in(body)
+        request.client_closed = isinstance(error, OSError)
+        if error is None:
+            request.answer_ends()
+        if start is not None and end is not None:
+            request.sent_file(end - start)
+        elif error is None:
+            request.sent_file(None)
         try:
             if close is not None:
                 close()
+        except BaseException as failure:
+            error = failure
+            raise
         finally:
-            request.end()
+            request.end(error)
 
     try:
         body.close = close_and_end
     except AttributeError:  # a wrapper written in C
         return Answer(request, body)
     return body  # type: ignore[no-any-return]
+
+
+def _place_in(body: Any) -> int | None:
+    """Return where the file in a wrapper is read next, if it can tell. Sending it with sendfile moves that too."""
+    try:
+        return int(body.filelike.tell())
+    except Exception:  # of the application's own object
+        return None
 
 
 def _path(environ: Environ) -> str:

@@ -16,6 +16,7 @@ from epsagon_fast.collector.bounds import (
     LEAST_JOURNAL_BYTES,
     MIB,
     PATIENCE_S,
+    PAUSE_S,
     SLACK_BYTES,
     Bounds,
     Level,
@@ -50,6 +51,8 @@ def test_reading_is_resumed_a_little_below_the_bound(bounds: Bounds) -> None:
 def test_the_journal_has_a_bound_of_its_own(bounds: Bounds) -> None:
     assert bounds.look(0, bounds.journal_bytes, False, 0.0) == Level.CLOSES
     assert bounds.look(0, bounds.journal_bytes + SLACK_BYTES, False, 0.0) == Level.NOTHING
+    bounds.journal_bytes = MIB
+    assert bounds.look(0, 2 * MIB, False, 0.0) == Level.NOTHING, "the slack is no larger than the bound"
 
 
 def test_the_journal_takes_a_part_of_the_free_space(
@@ -70,11 +73,16 @@ def test_it_is_stuck_after_a_while_without_a_trace_that_ended(bounds: Bounds) ->
     bounds.look(LIMIT, 0, True, 10.0)
     assert not bounds.stuck(10.0 + PATIENCE_S)
     assert bounds.stuck(10.1 + PATIENCE_S)
+    bounds.dropped(10.1 + PATIENCE_S)
+    assert not bounds.stuck(10.2 + PATIENCE_S)
+    assert bounds.stuck(10.2 + PATIENCE_S + PAUSE_S)
     bounds.look(0, 0, False, 11.0 + PATIENCE_S)
     assert not bounds.stuck(12.0 + PATIENCE_S)
 
 
-@pytest.mark.parametrize(("text", "megabytes"), [("64", 64), ("0.5", 0.5), ("", 256), ("much", 256), ("-1", 256)])
+@pytest.mark.parametrize(
+    ("text", "megabytes"), [("64", 64), ("0.5", 0.5), ("", 256), ("much", 256), ("-1", 256), ("inf", 256)]
+)
 def test_the_environment_names_the_bound(text: str, megabytes: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EPSAGON_COLLECTOR_MEMORY_MB", text)
     assert configured_bytes() == megabytes * MIB

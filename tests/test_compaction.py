@@ -40,7 +40,7 @@ class Collector:
         self.journal = Journal(dir_fd, segment_bytes=SEGMENT_BYTES)
         self.assembly = Assembly()
         self.sending = Sending(Senders(), Shelf())
-        self.compaction = Compaction(self.journal, self.assembly, self.sending, small_bytes=4 * SEGMENT_BYTES)
+        self.compaction = Compaction(self.journal, self.assembly, self.sending)
         self.position = 0
         for item in self.journal.replay():
             if isinstance(item, Batch):

@@ -19,6 +19,7 @@ from rings import child, exit_code, in_child
 from servers import Server
 
 from epsagon_fast.collector import intake
+from epsagon_fast.collector.bounds import Level
 from epsagon_fast.collector.loop import Loop
 from epsagon_fast.collector.trace import CLOSE
 from epsagon_fast.protocol import NO_TRACE, Kind
@@ -158,6 +159,58 @@ def test_what_others_pushed_before_a_close_is_in_the_trace(folder: Folder, loop:
     opener.close(trace_id)
     passes(loop, lambda: opener.counts() == (1, 1))
     assert ids(folder.arrived()["shared"]) == [f"event-{number}" for number in range(5)]
+
+
+def test_what_others_pushed_before_a_close_is_in_the_trace_also_at_a_bound(
+    folder: Folder, loop: Loop, other_pid: int
+) -> None:
+    opener, other = Process(folder), Process(folder, other_pid)
+    trace_id = opener.open("shared")
+    loop.one_pass()
+    for number in range(5):
+        other.add(trace_id, number)
+    opener.close(trace_id)
+    loop.bounds.memory_bytes = loop.held_bytes
+    loop.bounds.look(loop.held_bytes, 0, False, time.monotonic())
+    assert loop.bounds.level == Level.CLOSES
+    passes(loop, lambda: opener.counts() == (1, 1))
+    assert ids(folder.arrived()["shared"]) == [f"event-{number}" for number in range(5)]
+    assert not loop.assembly.counters["late"]
+
+
+def test_at_a_bound_nothing_is_taken_for_never_opened_before_all_was_read(
+    folder: Folder, loop: Loop, other_pid: int
+) -> None:
+    held, other, opener = Process(folder), Process(folder, other_pid), Process(folder)
+    held.open("held")
+    loop.one_pass()
+    trace_id = opener.open("shared")
+    # A ring that closes something is read at a bound, the opener's is not.
+    other.add(trace_id, "before its opening was read")
+    own = other.open("own")
+    other.close(own)
+    loop.bounds.memory_bytes = loop.held_bytes
+    for _ in range(3):
+        loop.bounds.look(loop.bounds.memory_bytes, 0, False, time.monotonic())
+        loop.one_pass()
+    loop.bounds.memory_bytes = 1 << 30
+    opener.close(trace_id)
+    passes(loop, lambda: "shared" in folder.arrived())
+    assert ids(folder.arrived()["shared"]) == ["event-before its opening was read"]
+
+
+def test_ring_with_something_unread_is_not_buried(folder: Folder, loop: Loop) -> None:
+    process = Process(folder)
+    trace_id = process.open("main")
+    loop.one_pass()
+    process.add(trace_id, 1)
+    [reader] = loop.rings
+    assert not loop.intake.bury(reader, time.time())
+    assert loop.assembly.unclosed(trace_id) is not None
+    loop.one_pass()
+    assert loop.intake.bury(reader, time.time())
+    passes(loop, lambda: "main" in folder.arrived())
+    assert ids(folder.arrived()["main"]) == ["event-1"]
 
 
 def test_ring_that_appears_during_a_pass_is_read_before_a_close_is_acted_on(

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -141,6 +142,20 @@ def test_one_whose_processes_live_is_left_to_them(place: Place) -> None:
         place.run(ONE_TRACE)
         place.until_left()
         assert list(path.glob("*.ring"))
+        process.communicate("")
+
+
+def test_one_whose_processes_live_in_another_container_is_left_to_them(place: Place) -> None:
+    # Their pids mean nothing here: the ring says process 1, which is another one.
+    script = ONE_TRACE + "import sys; sys.stdin.read()"
+    unshare = ["unshare", "-m", "-p", "-f", "--mount-proc", "--kill-child", sys.executable]
+    with place.start(script, stdin=-1, env={"EPSAGON_LAUNCH": "0"}, program=unshare) as process:
+        (ring,) = until(lambda: [*Path(place.runtime_dir).glob("*/*.ring")], "its ring is there")
+        path = ring.parent
+        forsaken(path)
+        place.run(ONE_TRACE)
+        place.until_left()
+        assert list(path.glob("*.ring")) and "too, which" not in place.log()
         process.communicate("")
 
 

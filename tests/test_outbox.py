@@ -167,6 +167,16 @@ def test_what_is_being_sent_does_not_make_room(tmp_path: Path) -> None:
     file.close()
 
 
+def test_what_takes_long_to_be_sent_does_not_make_room_either(tmp_path: Path) -> None:
+    slow = HERE._replace(send_timeout_s=60.0)
+    file = OutboxFile(str(tmp_path), b"us", limit_bytes=1024 * 1024)
+    file.put([parcel(0, slow, 10_000)], NOW)
+    file.take(slow, 1, NOW)
+    for number in range(1, 200):
+        assert parcel(0).trace_id not in file.put([parcel(number, slow, 10_000)], NOW)
+    file.close()
+
+
 def test_an_emptied_file_gives_its_space_back(file: OutboxFile) -> None:
     parcels = [parcel(number, HERE, 10_000) for number in range(500)]
     file.put(parcels, NOW)

@@ -49,6 +49,8 @@ def main(argv: list[str] | None = None) -> int:
     leaving = Leaving(state)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: leaving.ask(time.monotonic()))
+    # What the kernel sends if somebody opens a file during is_open's look at it.
+    signal.signal(signal.SIGIO, signal.SIG_IGN)
     loop = Loop(folder_fd, args.runtime_dir, state, sign_in(state))
     if args.start_lock_fd is not None:
         os.close(args.start_lock_fd)

@@ -114,6 +114,11 @@ class Assembly:
         return next(iter(self._open.values()), None)
 
     @property
+    def is_closing(self) -> bool:
+        """Whether the next `end_pass` returns traces."""
+        return bool(self._closed_before)
+
+    @property
     def unsettled_count(self) -> int:
         """The number of finished traces that are not settled."""
         return len(self._unsettled)

@@ -6,6 +6,7 @@ with an unread CLOSE are read on, a few in each pass, up to a second bound. If a
 closes, the oldest of them goes, so that others may be traced.
 """
 
+import math
 import os
 from enum import IntEnum
 
@@ -14,11 +15,13 @@ MIB = 1024 * 1024
 # Beyond the bound so much more is read for the sake of a CLOSE.
 SLACK_BYTES = 16 * MIB
 JOURNAL_BYTES = 64 * MIB
-# On a filesystem with little space it may have this part of that, and always two segments.
+# On a filesystem with little space it may have this part of that: the application may need the rest.
 JOURNAL_SHARE = 8
-LEAST_JOURNAL_BYTES = 8 * MIB
+LEAST_JOURNAL_BYTES = MIB // 16
 # At the bound so long without one trace that was closed or settled: nobody will close them.
 PATIENCE_S = 30.0
+# After the oldest one went, so long until the next: its room is not there at once.
+PAUSE_S = 2.0
 # Between the bound and this part of it nothing changes, lest every pass does.
 RESUME_SHARE = 0.9
 
@@ -49,7 +52,8 @@ class Bounds:
         if progress or self.level == Level.ALL:
             self._progress_at = now
         share = RESUME_SHARE if self.level else 1.0
-        if memory_bytes >= self.memory_bytes + SLACK_BYTES or journal_bytes >= self.journal_bytes + SLACK_BYTES:
+        journal_slack = min(SLACK_BYTES, self.journal_bytes)
+        if memory_bytes >= self.memory_bytes + SLACK_BYTES or journal_bytes >= self.journal_bytes + journal_slack:
             self.level = Level.NOTHING
         elif memory_bytes >= share * self.memory_bytes or journal_bytes >= share * self.journal_bytes:
             self.level = Level.CLOSES
@@ -60,6 +64,10 @@ class Bounds:
     def stuck(self, now: float) -> bool:
         """Say whether waiting has not helped."""
         return self.level != Level.ALL and now - self._progress_at > PATIENCE_S
+
+    def dropped(self, now: float) -> None:
+        """Take note that the oldest trace went."""
+        self._progress_at = now - PATIENCE_S + PAUSE_S
 
     def fit_journal(self, folder_fd: int, size_bytes: int) -> None:
         """Give the journal, which has size_bytes, its part of the filesystem's free space."""
@@ -74,4 +82,4 @@ def configured_bytes() -> int:
         megabytes = float(os.environ["EPSAGON_COLLECTOR_MEMORY_MB"])
     except (KeyError, ValueError):
         megabytes = 0.0
-    return int((megabytes if megabytes > 0 else DEFAULT_MEMORY_MB) * MIB)
+    return int((megabytes if 0 < megabytes < math.inf else DEFAULT_MEMORY_MB) * MIB)

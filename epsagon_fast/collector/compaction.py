@@ -11,11 +11,11 @@ from collections import deque
 
 from epsagon_fast.collector import snapshot
 from epsagon_fast.collector.assembly import Assembly
-from epsagon_fast.collector.journal import SEGMENT_BYTES, Journal
+from epsagon_fast.collector.journal import Journal
 from epsagon_fast.collector.sending import Sending
 
-# A journal that is smaller is left alone.
-SMALL_BYTES = 4 * SEGMENT_BYTES
+# A journal of fewer segments is left alone.
+FEW_SEGMENTS = 4
 # The loop must not stand still meanwhile.
 PART_BYTES = 1024 * 1024
 
@@ -23,11 +23,10 @@ PART_BYTES = 1024 * 1024
 class Compaction:
     """Decides when to copy, and does it in parts."""
 
-    def __init__(self, journal: Journal, assembly: Assembly, sending: Sending, small_bytes: int = SMALL_BYTES) -> None:
+    def __init__(self, journal: Journal, assembly: Assembly, sending: Sending) -> None:
         self._journal = journal
         self._assembly = assembly
         self._sending = sending
-        self._small_bytes = small_bytes
         self._to_copy: deque[bytes] = deque()
         self._batch_bytes_before = 0
 
@@ -50,7 +49,7 @@ class Compaction:
         size = self._journal.size_bytes
         needed = self._assembly.held_bytes + self._sending.held_bytes
         grown = self._journal.batch_bytes - self._batch_bytes_before
-        return size > self._small_bytes and 4 * (size - needed) >= size and 4 * grown >= size
+        return size > FEW_SEGMENTS * self._journal.segment_bytes and 4 * (size - needed) >= size and 4 * grown >= size
 
     def _copy(self, trace_id: bytes) -> bool:
         """Copy a trace; False: it is just being finished, so there will be a body in a moment."""

@@ -5,13 +5,14 @@ are in memory, and delivered if this process lives; it is tried again all the ti
 """
 
 import logging
+import math
 import time
 from collections import Counter
 from operator import itemgetter
 
 from epsagon_fast.collector import snapshot
 from epsagon_fast.collector.assembly import Assembly
-from epsagon_fast.collector.bounds import Level
+from epsagon_fast.collector.bounds import SLACK_BYTES, Level
 from epsagon_fast.collector.destination import Parcel
 from epsagon_fast.collector.journal import Batch, Journal, Snapshot
 from epsagon_fast.collector.poison import Poison
@@ -31,6 +32,8 @@ _trace_id = itemgetter(Record._fields.index("trace_id"))
 _OPEN = int(Kind.OPEN)
 # At a bound, so many rings in a pass are read up to their last CLOSE.
 RINGS_AT_BOUND = 4
+# And in the next pass so much of all rings, since what was pushed before the CLOSE may be in any of them.
+ALL_AT_BOUND_BYTES = SLACK_BYTES
 
 
 class Intake:
@@ -81,12 +84,19 @@ class Intake:
 
     def read(self, level: Level, ended: list[Reader], now: float) -> bool:
         """Read the rings up to where they are now, as far as `level` allows. Return whether any record came."""
+        left_bytes = math.inf if level == Level.ALL else ALL_AT_BOUND_BYTES
+        # A CLOSE that the last pass read is acted on at the end of this one.
+        if level == Level.CLOSES and self._assembly.is_closing:
+            level = Level.ALL
         heads = {reader: reader.head for reader in self._readable(level, ended)}
         last = {reader: heads.pop(reader) for reader in self._put_off if reader in heads}
         self._put_off.clear()
         came = False
-        for part, opened_by_now in ((heads, False), (last, True)):
-            while batches := self._read_round(part, level):
+        for part in (heads, last):
+            opened_by_now = part is last and level == Level.ALL and left_bytes > 0
+            while left_bytes > 0 and (batches := self._read_round(part, level)):
+                if left_bytes < math.inf:
+                    left_bytes -= sum(len(record.payload) for _, records in batches for record in records)
                 self._take(self._fit_for_the_journal(batches, part, opened_by_now), now)
                 came = True
         self._counts["corrupt_rings"] = self.rings.set_aside

@@ -81,13 +81,13 @@ class Journal:
     """The segments in one folder.
 
     `dir_fd` is the folder, and stays the caller's. No path is used: the folder may be moved or deleted under us.
-    `segment_bytes` is the size that a segment exceeds only if a single commit does. Nothing is created before the
-    first commit.
+    `segment_bytes` is the size that a segment exceeds only if a single commit does; it may change. Nothing is created
+    before the first commit.
     """
 
     def __init__(self, dir_fd: int, *, segment_bytes: int = SEGMENT_BYTES) -> None:
         self._dir_fd = dir_fd
-        self._segment_bytes = segment_bytes
+        self.segment_bytes = segment_bytes
         # Oldest first. The last one is being written if _fd is set; segments found by replay are never written to.
         self._segments: list[_Segment] = []
         self._fd: int | None = None
@@ -359,7 +359,7 @@ class Journal:
         """Return the descriptor of the segment that the next bytes belong to."""
         if self._fd is not None:
             filled = self._segments[-1].size_bytes
-            if not filled or filled + size_bytes <= self._segment_bytes:
+            if not filled or filled + size_bytes <= self.segment_bytes:
                 return self._fd
             self._stop_writing()
         # Counted first: a name that is taken is passed by at the next try.

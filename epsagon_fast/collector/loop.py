@@ -28,6 +28,7 @@ from epsagon_fast.collector.delivery import Delivery
 from epsagon_fast.collector.destination import Parcel
 from epsagon_fast.collector.drops import Drops
 from epsagon_fast.collector.intake import Intake
+from epsagon_fast.collector.journal import SEGMENT_BYTES
 from epsagon_fast.collector.outbox import Outbox
 from epsagon_fast.collector.poison import Poison
 from epsagon_fast.collector.replies import Replies
@@ -41,6 +42,8 @@ from epsagon_fast.queue.state import State
 log = logging.getLogger("epsagon_fast.collector")
 
 SECOND_S = 1.0
+# In a journal at its bound. The one that is written stays, whatever is in it.
+SEGMENTS = 16
 
 
 class Loop:
@@ -207,6 +210,7 @@ class Loop:
             oldest = self.assembly.oldest()
             if oldest is not None:
                 self._settle(oldest.trace_id, Outcome.DROPPED.because("memory"))
+                self.bounds.dropped(now)
 
     def _report_level(self, level: Level, journal_bytes: int) -> None:
         held = f"{self.held_bytes >> 20} MiB in memory, {journal_bytes >> 20} MiB in the journal"
@@ -225,6 +229,7 @@ class Loop:
         if self.journal.segments > 1:
             self.journal.keep_only(self.assembly)
         self.bounds.fit_journal(self._folder_fd, self.journal.size_bytes)
+        self.journal.segment_bytes = min(SEGMENT_BYTES, self.bounds.journal_bytes // SEGMENTS)
         if not self.gone and not self._still_there():
             self.gone = True
             self.state.store(states.GONE, 1)

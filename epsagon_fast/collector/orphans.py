@@ -1,8 +1,9 @@
 """Folders that nobody serves any more, beside our own: of an older version, of a container or service that is gone.
 
-A folder is an orphan if its lock can be had, its heartbeat is over a minute old and no process lives that has a ring in
-it. Then this collector serves it as well, by the same loop, until all that was in it is delivered or stored, and
-removes it. One at a time, a pass after each of our own.
+A folder is an orphan if its lock can be had, its heartbeat is over a minute old and no process has a ring in it, in
+whatever container: containers may share the directory, and see other pids. Then this collector serves it as well, by
+the same loop, until all that was in it is delivered or stored, and removes it. One at a time, a pass after each of our
+own.
 """
 
 import fcntl
@@ -18,6 +19,7 @@ from epsagon_fast.collector.loop import Loop
 from epsagon_fast.queue import state as states
 from epsagon_fast.queue.folder import RING_SUFFIX, STATE
 from epsagon_fast.queue.overview import look
+from epsagon_fast.queue.process import is_open
 from epsagon_fast.queue.state import State
 
 log = logging.getLogger("epsagon_fast.collector")
@@ -131,7 +133,7 @@ def _locked_orphan(path: str) -> int | None:
         return None
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if _is_silent(fd) and not any(view.lives for view in look(path).rings):
+        if _is_silent(fd) and not any(view.lives for view in look(path).rings) and not _is_used(fd):
             return fd
     except OSError:
         pass
@@ -151,6 +153,10 @@ def _is_silent(fd: int) -> bool:
     state.close()
     # A heartbeat of the future is one of before the last boot.
     return not 0 <= age_s <= SILENT_S
+
+
+def _is_used(fd: int) -> bool:
+    return any(is_open(fd, name) for name in os.listdir(fd) if name.endswith(RING_SUFFIX))
 
 
 def _age_s(fd: int) -> float:

@@ -96,7 +96,7 @@ class OutboxFile:
 
     def take(self, destination: Destination, limit: int, now: float) -> list[Parcel]:
         """Lease the oldest traces of a destination that nobody else sends, at most `limit`."""
-        lease_s = self._lease_s + 2 * destination.send_timeout_s
+        lease_s = self._lease_of(destination.send_timeout_s)
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
             rows = self._db.execute(
@@ -181,16 +181,21 @@ class OutboxFile:
     def _make_room(self, now: float) -> list[bytes]:
         gone: list[bytes] = []
         while self._used_bytes() > self.limit_bytes:
+            largest, send_timeout_s = self._db.execute(
+                "SELECT id, send_timeout_s FROM destinations ORDER BY bytes DESC LIMIT 1"
+            ).fetchone() or (None, 0.0)
             rows = self._db.execute(
-                "DELETE FROM traces WHERE number IN (SELECT number FROM traces WHERE destination = "
-                f"(SELECT id FROM destinations ORDER BY bytes DESC LIMIT 1) AND {_FREE} ORDER BY number LIMIT 16) "
-                "RETURNING trace_id",
-                {"now": now, "lease_s": self._lease_s},
+                "DELETE FROM traces WHERE number IN (SELECT number FROM traces WHERE destination = :largest "
+                f"AND {_FREE} ORDER BY number LIMIT 16) RETURNING trace_id",
+                {"largest": largest, "now": now, "lease_s": self._lease_of(send_timeout_s)},
             ).fetchall()
             if not rows:
                 break
             gone += [trace_id for (trace_id,) in rows]
         return gone
+
+    def _lease_of(self, send_timeout_s: float) -> float:
+        return self._lease_s + 2 * send_timeout_s
 
     def _used_bytes(self) -> int:
         pages, free, page_bytes = (

@@ -1,4 +1,8 @@
-"""Who a process is: a pid alone comes back, a pid with its start time does not."""
+"""Who a process is: a pid alone comes back, a pid with its start time does not. And whether any has a file."""
+
+import errno
+import fcntl
+import os
 
 
 def start_time(pid: int) -> int:
@@ -13,3 +17,25 @@ def start_time(pid: int) -> int:
         return 0
     # A zombie has ended; it only waits to be reaped.
     return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def is_open(dir_fd: int, name: str) -> bool:
+    """Say whether a process, of whatever namespace, has a file open or mapped. False where that cannot be told.
+
+    The kernel gives a write lease only on a file that nobody else has open. It sends SIGIO if somebody opens it before
+    the lease is given back.
+    """
+    try:
+        fd = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
+    except OSError:
+        return False
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:
+        return error.errno == errno.EAGAIN
+    except AttributeError:  # not Linux
+        return False
+    finally:
+        os.close(fd)
+    return False

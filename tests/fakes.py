@@ -48,6 +48,10 @@ class FakeWriter:
     def refusals(self) -> dict[str, int]:
         return dict(self.counts)
 
+    @property
+    def overflowed(self) -> bool:
+        return self.counts["queue_full"] > 0
+
     def settlement(self, trace_id: bytes) -> Outcome | None:
         return self.outcomes.get(trace_id)
 

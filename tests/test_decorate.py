@@ -1,6 +1,8 @@
 import asyncio
+import contextlib
 import inspect
 import threading
+import types
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from typing import Any
 
@@ -107,6 +109,46 @@ def test_kind_of_the_function_stays_what_it_was() -> None:
     assert inspect.isgeneratorfunction(epsagon.trace(generator))
     assert inspect.isasyncgenfunction(epsagon.trace(async_generator))
     assert inspect.isfunction(epsagon.trace(plain))
+
+
+def test_generator_that_is_a_coroutine_stays_one(queue: FakeQueue) -> None:
+    @epsagon.trace("old style")
+    @types.coroutine
+    def old(label: str) -> Generator[Any, Any, int]:
+        epsagon.label(label, 1)
+        yield from asyncio.sleep(0).__await__()
+        return 5
+
+    async def main() -> None:
+        assert await old("k") == 5
+
+    asyncio.run(main())
+    assert labels_by_trace(queue) == {"old style": ["k"]}
+
+
+def test_object_that_is_called_as_a_coroutine_is_traced_until_it_ends(queue: FakeQueue) -> None:
+    class Job:
+        async def __call__(self) -> int:
+            await asyncio.sleep(0)
+            epsagon.label("k", 1)
+            return 7
+
+    assert asyncio.run(epsagon.trace("job")(Job())()) == 7
+    assert queue.kinds == ["OPEN", "LABEL", "CLOSE"]
+
+
+def test_value_of_a_closed_generator_is_that_without_a_trace(queue: FakeQueue) -> None:
+    def items() -> Iterator[int]:
+        with contextlib.suppress(GeneratorExit):
+            yield 1
+        return "closed"  # type: ignore[return-value]
+
+    def value_of(generator: Any) -> Any:
+        next(generator)
+        return generator.close()
+
+    assert value_of(epsagon.trace("traced")(items)()) == value_of(items())
+    assert queue.kinds == ["OPEN", "CLOSE"]
 
 
 @pytest.mark.parametrize("target", [int, 5, [1]], ids=repr)

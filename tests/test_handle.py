@@ -86,3 +86,11 @@ def test_handle_goes_to_a_spawned_process(queue: FakeQueue) -> None:
     handle = handle_of_another_process()
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.apply(pickle.dumps, (handle,)) == pickle.dumps(handle)
+
+
+def test_what_is_added_by_the_handle_of_a_closed_trace_is_the_collectors_to_count_as_late(queue: FakeQueue) -> None:
+    with epsagon.trace("closed") as tracer:
+        pass
+    with epsagon.attach(tracer.handle()):
+        epsagon.label("late", 1)
+    assert queue.others[queue.path].kinds == ["LABEL"]

@@ -130,7 +130,7 @@ def test_start_of_another_process_is_waited_for(
     assert caplog.records == []
 
 
-@pytest.mark.parametrize("variable", ["EPSAGON_LAUNCH=0", "EPSAGON_IN_COLLECTOR=1"])
+@pytest.mark.parametrize("variable", ["EPSAGON_LAUNCH=0", "EPSAGON_LAUNCH=No", "EPSAGON_IN_COLLECTOR=1"])
 def test_process_that_may_not_start_one_does_not(
     folder: Folder, starts: Starts, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:

@@ -177,3 +177,18 @@ def test_shutdown_leaves_traces_of_the_parent_alone(queue: FakeQueue, monkeypatc
         monkeypatch.setattr(tracer, "owner_pid", 1)
         epsagon.shutdown(0)
         assert queue.kinds == ["OPEN"]
+
+
+def test_shutdown_takes_nothing_more_for_traces_that_others_opened(
+    queue: FakeQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with epsagon.trace("a") as inherited:
+        monkeypatch.setattr(inherited, "owner_pid", 1)
+        joined = epsagon.attach(inherited.handle())
+        queue.records.clear()
+        epsagon.shutdown(0)
+        for tracer in (inherited, joined, epsagon.attach(inherited.handle())):
+            tracer.add_event({})
+            tracer.add_label("k", 1)
+    assert queue.kinds == []
+    assert process.refusals() == {"closed": 6}

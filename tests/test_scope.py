@@ -1,7 +1,10 @@
 import asyncio
+import contextlib
+import gc
 import os
 import signal
 import threading
+import weakref
 
 import pytest
 from fakes import FakeQueue
@@ -262,6 +265,56 @@ def test_one_trace_object_serves_nested_blocks_and_threads(queue: FakeQueue) -> 
     barrier.wait(30)
     thread.join(30)
     assert queue.kinds == ["OPEN", "OPEN", "CLOSE", "CLOSE"]
+
+
+def test_one_trace_object_serves_overlapping_tasks(queue: FakeQueue) -> None:
+    step = epsagon.trace("step")
+    apart = epsagon.trace("apart", new=True)
+
+    async def first(entered: asyncio.Event, left: asyncio.Event) -> None:
+        with pytest.raises(KeyError), step:
+            await entered.wait()
+            raise KeyError("first")
+        left.set()
+
+    async def second(entered: asyncio.Event, left: asyncio.Event) -> None:
+        with step, apart:
+            entered.set()
+            await left.wait()
+            epsagon.label("second", 1)
+
+    async def both() -> None:
+        entered, left = asyncio.Event(), asyncio.Event()
+        with epsagon.trace("request"), step:
+            await asyncio.gather(first(entered, left), second(entered, left))
+
+    asyncio.run(both())
+    ended = [(event["duration"], event["exception"] is not None) for event in queue.bodies(Kind.EVENT)]
+    # The first task's, the second's, the one around both.
+    assert [failed for _, failed in ended] == [True, False, False]
+    assert ended[0][0] < ended[1][0] < ended[2][0]
+    assert queue.kinds.count("CLOSE") == 2
+
+
+def test_exception_that_leaves_an_event_keeps_nothing_alive(queue: FakeQueue) -> None:
+    class Local: ...
+
+    def fail(left: list[weakref.ref[Local]]) -> None:
+        local = Local()
+        left.append(weakref.ref(local))
+        with epsagon.event("query"):
+            raise KeyError("no row")
+
+    gc.collect()
+    gc.disable()
+    try:
+        for call in (fail, epsagon.trace(fail)):
+            left: list[weakref.ref[Local]] = []
+            with epsagon.trace("request"), contextlib.suppress(KeyError):
+                call(left)
+            assert left[0]() is None
+    finally:
+        gc.enable()
 
 
 def test_signal_handler_may_trace(queue: FakeQueue) -> None:

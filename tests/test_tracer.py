@@ -492,7 +492,8 @@ def test_handle_is_picklable_and_holds_no_token(queue: FakeQueue, tracer: epsago
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [(None, 200), ("350", 350), ("-1", -1), ("+7", 7), ("1.5", 200), ("", 200), ("1_0", 200)]
+    ("text", "expected"),
+    [(None, 200), ("350", 350), ("-1", -1), ("+7", 7), ("1.5", 200), ("", 200), ("1_0", 200), ("9" * 5000, 200)],
 )
 def test_lambda_threshold_is_an_integer_of_the_environment_or_200(
     monkeypatch: pytest.MonkeyPatch, text: str | None, expected: int

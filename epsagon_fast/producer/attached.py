@@ -25,7 +25,10 @@ class Attached(Tracer):
         self._before: Tracer | None = None
         self._running = True
         self._outcome = Outcome.PENDING.because("opened by another process")
-        if handle.runtime_dir:
+        process.attached[id(self)] = self
+        if process.is_shut_down():
+            self._refusal = "closed"
+        elif handle.runtime_dir:
             leaving.register(self.config.shutdown_timeout_s)
             self._use(process.writer_at(handle.runtime_dir, self.config.ring_bytes))
             self._record()

@@ -137,7 +137,7 @@ def add_error(error_type: str, value: str | BaseException) -> None:
 
 def error(value: str | BaseException) -> None:
     """Set the error of the current trace: an exception has its own type, a text the type "Exception"."""
-    add_error("Exception" if isinstance(value, str) else type(value).__name__, value)
+    add_error("Exception" if issubclass(type(value), str) else type(value).__name__, value)
 
 
 label = add_label

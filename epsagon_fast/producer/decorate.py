@@ -6,6 +6,7 @@ whoever consumes it. What the body itself made current (a `with trace(new=True)`
 
 import functools
 import inspect
+import types
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from types import TracebackType
 from typing import Any, Protocol, TypeVar, cast
@@ -35,16 +36,30 @@ def decorated(function: F, new_scope: Callable[[], Scope]) -> F:
         return cast(F, type(function)(decorated(function.__func__, new_scope)))
     if not callable(function) or inspect.isclass(function):
         raise TypeError(f"trace decorates functions, not {function!r}")
-    if inspect.isasyncgenfunction(function):
-        wrap: Callable[..., Any] = _async_generator
-    elif inspect.isgeneratorfunction(function):
-        wrap = _generator
-    elif inspect.iscoroutinefunction(function):
-        wrap = _coroutine
-    else:
-        wrap = _plain
-    wrapper = wrap(function, new_scope, arguments.Noted(function))
+    wrapper = _wrap_of(function)(function, new_scope, arguments.Noted(function))
     return cast(F, functools.wraps(function)(wrapper))
+
+
+def _wrap_of(function: Callable[..., Any]) -> Callable[..., Callable[..., Any]]:
+    # What is no function is called by its class's __call__, which may be a coroutine.
+    for called in (function, type(function).__call__):
+        if inspect.isasyncgenfunction(called):
+            return _async_generator
+        if inspect.isgeneratorfunction(called):
+            return _awaitable_generator if _is_awaitable(called) else _generator
+        if inspect.iscoroutinefunction(called):
+            return _coroutine
+    return _plain
+
+
+def _is_awaitable(function: Any) -> bool:
+    """Say whether a generator function was made a coroutine by `types.coroutine`."""
+    code = getattr(function, "__code__", None)
+    return code is not None and bool(code.co_flags & inspect.CO_ITERABLE_COROUTINE)
+
+
+def _awaitable_generator(*arguments: Any) -> Callable[..., Any]:
+    return types.coroutine(_generator(*arguments))
 
 
 def _plain(function: Callable[..., Any], new_scope: Callable[[], Scope], noted: arguments.Noted) -> Callable[..., Any]:
@@ -131,8 +146,11 @@ def _generator(
                     step = body.send
                 except GeneratorExit:
                     with opened.inside:
-                        body.close()
-                    raise
+                        # Since Python 3.13 it has a value: what the body returns when it is closed.
+                        last: Any = body.close()  # type: ignore[func-returns-value]
+                    if last is None:
+                        raise
+                    return last
                 except BaseException as error:
                     step, sent = body.throw, error
 

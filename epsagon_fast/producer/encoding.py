@@ -95,7 +95,7 @@ def encode_label(key: str, value: Any) -> bytes | None:
         value = clean(str.__str__(value))
     elif issubclass(kind, float) and math.isfinite(value):
         value = float.__float__(value)
-    elif issubclass(kind, int) and value.bit_length() <= 63:
+    elif issubclass(kind, int) and _is_64_bits(value):
         value = bool(value) if kind is bool else int.__index__(value)
     else:
         return None
@@ -213,9 +213,13 @@ def _text(value: object) -> str:
 
 
 def _integer(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value.bit_length() > 63:
+    if not isinstance(value, int) or isinstance(value, bool) or not _is_64_bits(value):
         raise TypeError(type(value))
     return int.__index__(value)
+
+
+def _is_64_bits(value: int) -> bool:
+    return -(2**63) <= int.__index__(value) < 2**63
 
 
 def _number(value: object) -> float:
@@ -224,7 +228,7 @@ def _number(value: object) -> float:
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(type(value))
     # The wire's field is a double; what 64 bits hold stays an int, as the seed's 0 and 100 are written.
-    return int.__index__(value) if value.bit_length() <= 63 else float(value)
+    return int.__index__(value) if _is_64_bits(value) else float(value)
 
 
 def _strings(value: object) -> dict[str, str]:

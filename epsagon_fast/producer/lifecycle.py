@@ -39,10 +39,12 @@ async def aflush(timeout_s: float = 2.0) -> bool:
 def shutdown(timeout_s: float | None = None) -> None:
     """Close this process's open traces as unfinished, flush, and refuse records until `init` is called again.
 
+    Traces that another process opened, inherited or attached, stay open there.
+
     `timeout_s`: by default the config's shutdown_timeout_s, 2 seconds if it says nothing.
     """
     process.shut_down()
-    for tracer in process.own_traces():
+    for tracer in process.all_traces():
         tracer.abandon()
     flush(process.config().shutdown_timeout_s if timeout_s is None else timeout_s)
 

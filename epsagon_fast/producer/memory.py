@@ -11,6 +11,7 @@ class MemoryWriter:
     """Takes every record and keeps those of open traces, by trace id."""
 
     lacking: str | None = None
+    overflowed = False
     record_limit_bytes = MAX_TRACE_BYTES
 
     # What becomes of every closed trace.

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
+from weakref import WeakValueDictionary
 
 from epsagon_fast.config import Config, ResolvedConfig, logger, may_need_proxy, warn_once
 from epsagon_fast.protocol import Outcome
@@ -43,6 +44,8 @@ class Writer(Protocol):
     def refusals(self) -> dict[str, int]: ...
     def settlement(self, trace_id: bytes) -> Outcome | None: ...
     def recent_settlements(self) -> list[tuple[bytes, Outcome]]: ...
+    @property
+    def overflowed(self) -> bool: ...
     def ensure_collector(self) -> None: ...
 
 
@@ -59,6 +62,8 @@ _first_use: tuple[int, str, int] | None = None
 
 # Traces opened by this process or by an ancestor that forked it, by id. Taking one out is what decides who closes it.
 open_traces: dict[bytes, OpenTrace] = {}
+# Traces of other processes that this one may add to, by the identity of who does.
+attached: WeakValueDictionary[int, OpenTrace] = WeakValueDictionary()
 # Stand in for the queue while tests capture traces; the last one counts.
 captures: list[Writer] = []
 # Refusals from before there was a ring to count them in.
@@ -168,8 +173,17 @@ def own_traces() -> list[OpenTrace]:
     return [tracer for tracer in list(open_traces.values()) if tracer.owner_pid == pid]
 
 
+def all_traces() -> list[OpenTrace]:
+    """Return every trace that takes records from this process, also those that others opened."""
+    # References first, since that is one step: another thread may attach meanwhile.
+    joined = [reference() for reference in attached.valuerefs()]
+    return [*open_traces.values(), *(tracer for tracer in joined if tracer is not None)]
+
+
 def report(writer: Writer) -> None:
-    """Log each new reason for which a trace was not simply delivered. Reads memory only."""
+    """Log each new reason for which a trace was not simply delivered, or a record refused. Reads memory only."""
+    if writer.overflowed:
+        warn_once("queue_full", "Records are refused, and counted: %s is full; see `epsagon-fast status`", writer.path)
     for _trace_id, outcome in writer.recent_settlements():
         if outcome.reason and outcome != Outcome.DELIVERED:
             warn_once(f"settled:{outcome.reason}", "A trace was %s: %s", outcome.name.lower(), outcome.reason)

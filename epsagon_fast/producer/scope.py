@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Final, TypeVar, overload
 
@@ -42,7 +43,6 @@ class Event:
         self.error_code = int(ErrorCode.OK)
         self.start_time = 0.0
         self.duration = 0.0
-        self._exception: BaseException | None = None
         self._tracer: Tracer | None = None
         self._owner_pid = 0
         self._entered_at = 0.0
@@ -61,13 +61,15 @@ class Event:
         self.duration = time.perf_counter() - self._entered_at
         if error is not None and is_error(error):
             self.error_code = int(ErrorCode.EXCEPTION)
-            self._exception = error
+        else:
+            error = None
         if self._tracer is None:
             current.no_trace()
         else:
-            self._tracer.add_event(self._as_dict())
+            # Kept here, the exception would make a circle: its traceback holds the frame that holds this event.
+            self._tracer.add_event(self._as_dict(error))
 
-    def _as_dict(self) -> dict[str, Any]:
+    def _as_dict(self, error: BaseException | None) -> dict[str, Any]:
         resource = {"name": self.name, "type": self.type, "operation": self.operation, "metadata": self.metadata}
         return {
             "id": self.id,
@@ -76,7 +78,7 @@ class Event:
             "origin": self.origin,
             "duration": self.duration,
             "error_code": self.error_code,
-            "exception": self._exception,
+            "exception": error,
         }
 
     def __enter__(self) -> "Event":
@@ -97,6 +99,7 @@ class Block:
         self._new = new
         self._event: Event | None = None
         self._before: Tracer | None = None
+        self.is_open = True
 
     def open(self) -> Tracer:
         """Start; returns the trace that the block is part of, without making it current."""
@@ -142,6 +145,15 @@ class Block:
         self.close(error)
 
 
+# What this thread or task, and those that it is a child of, entered with `with trace(...)`.
+_entered: ContextVar[tuple[Block, ...]] = ContextVar("epsagon_fast_blocks", default=())
+
+
+def _still_entered() -> tuple[Block, ...]:
+    # A block may have ended in another context than the one in which it began.
+    return tuple(block for block in _entered.get() if block.is_open)
+
+
 class Trace:
     """What `trace` returns: a context manager and a decorator, for any number of blocks and calls."""
 
@@ -154,15 +166,19 @@ class Trace:
         block = Block(self._name or "", self._new)
         tracer = block.__enter__()
         self._blocks.append(block)
+        _entered.set((*_still_entered(), block))
         return tracer
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Threads and tasks may share this object: the block that ends is the last one of the trace that is current.
-        blocks = reversed(self._blocks.copy())
-        block = next((block for block in blocks if block.tracer is current.current_trace()), self._blocks[-1])
+        # Threads and tasks may share this object: the block that ends is the last one that was entered in this one. If
+        # none was, the block was entered in another context (a generator's step), and is most likely the last of all.
+        mine = _entered.get()
+        block = next((each for each in reversed(mine) if each in self._blocks), self._blocks[-1])
         self._blocks.remove(block)
+        block.is_open = False
+        _entered.set(_still_entered())
         block.__exit__(kind, error, trace)
 
     def __call__(self, function: F) -> F:

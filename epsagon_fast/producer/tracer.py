@@ -39,6 +39,8 @@ UNCHANGED: Final = -1
 NOT_MEASURED: Final = float("nan")
 PLATFORM: Final = f"python {platform.python_version()}"
 DEFAULT_LAMBDA_TIMEOUT_THRESHOLD_MS: Final = 200
+# Of an integer of 64 bits. Python refuses to read one of thousands.
+MOST_DIGITS: Final = 18
 # How much longer than a request may take `stop` waits for the answer.
 STOP_MARGIN_S: Final = 1.0
 
@@ -172,7 +174,8 @@ class Tracer(QuickWay):
         """
         if not self._recording:
             self._refuse()
-        elif isinstance(value, str | BaseException):
+        # Asking the value itself for its class may fail: a lazy object would be evaluated.
+        elif issubclass(type(value), (str, BaseException)):
             self._put(_ERROR, _encoded(error_type, value))
         elif self._debug:
             logger().debug("error ignored: its value must be a str or an exception, not a %s", type(value).__name__)
@@ -215,7 +218,7 @@ class Tracer(QuickWay):
         """Return what another process needs to add to this trace: picklable, without the token."""
         return Handle(
             trace_id=self.trace_id,
-            runtime_dir=self._writer.path if self._recording else "",
+            runtime_dir=self._writer.path if self._recording or self._was_recorded else "",
             max_trace_size_bytes=self.config.max_trace_size_bytes,
             metadata_only=self.config.metadata_only,
             debug=self.config.debug,
@@ -223,11 +226,21 @@ class Tracer(QuickWay):
         )
 
     def abandon(self) -> None:
-        """Close the trace as unfinished: its process ends or gives up tracing before the work was done."""
+        """Close the trace as unfinished: its process ends or gives up tracing before the work was done.
+
+        A trace that another process opened stays open there, and takes nothing more from here.
+        """
         self._close(flags=UNFINISHED)
+        self._recording = False
+        self._close_way()
         self._refusal = self._refusal and "closed"
 
     # Inside.
+
+    @property
+    def _was_recorded(self) -> bool:
+        """Whether the trace is closed and its outcome the collector's to say: what still comes for it is late."""
+        return self._stopped and self._outcome is None
 
     def _identify(self) -> None:
         """Take a trace id. Also in a child that starts what was made before the fork: its parent may start it too."""
@@ -367,7 +380,8 @@ def get_lambda_timeout_threshold_ms() -> int:
     """
     text = os.environ.get("EPSAGON_LAMBDA_TIMEOUT_THRESHOLD_MS", "")
     digits = text[1:] if text[:1] in ("+", "-") else text
-    return int(text) if digits.isascii() and digits.isdigit() else DEFAULT_LAMBDA_TIMEOUT_THRESHOLD_MS
+    is_integer = digits.isascii() and digits.isdigit() and len(digits) <= MOST_DIGITS
+    return int(text) if is_integer else DEFAULT_LAMBDA_TIMEOUT_THRESHOLD_MS
 
 
 @lru_cache(maxsize=16)

@@ -32,6 +32,8 @@ BOOT = (
 PASSED_ON = ("HOME", "PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD", "DYLD_LIBRARY_PATH")
 PASSED_ON_PREFIXES = ("EPSAGON_", "XDG_")
 NOT_PASSED_ON = ("EPSAGON_TOKEN",)
+# What EPSAGON_LAUNCH may say, in any case, if no collector is to be started.
+NOT = ("0", "FALSE", "NO", "OFF")
 
 
 class Launcher:
@@ -88,7 +90,7 @@ class Launcher:
 
 def allowed() -> bool:
     """Say whether this process may start a collector at all."""
-    return os.environ.get("EPSAGON_LAUNCH", "1") != "0" and "EPSAGON_IN_COLLECTOR" not in os.environ
+    return os.environ.get("EPSAGON_LAUNCH", "1").upper() not in NOT and "EPSAGON_IN_COLLECTOR" not in os.environ
 
 
 def command(path: str) -> list[bytes]:

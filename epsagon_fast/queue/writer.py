@@ -103,6 +103,11 @@ class Writer:
         return {reason: count for reason, count in counts if count}
 
     @property
+    def overflowed(self) -> bool:
+        """Whether a record was ever refused since the ring was full."""
+        return self._ring.load(_SLOTS["queue_full"]) != 0
+
+    @property
     def closed(self) -> int:
         """How many traces this process closed in this ring."""
         return self._ring.load(layout.CLOSED_COUNT)

@@ -60,6 +60,9 @@ def _demo(scratch: str, runtime: str) -> int:
     database = os.path.join(scratch, "backend.sqlite")
     notes_of = {way: os.path.join(scratch, way.replace(" ", "-")) for way in WAYS}
     with _backend(database) as url:
+        # Whether the user's own programs are traced, and by what proxy they reach others, is not the demo's affair.
+        for name in ("DISABLE_EPSAGON", "EPSAGON_LAUNCH"):
+            os.environ.pop(name, None)
         os.environ.update(_settings(url, runtime, scratch))
         folder = resolve(runtime).path
         try:
@@ -86,6 +89,8 @@ def _settings(url: str, runtime: str, scratch: str) -> dict[str, str]:
         "EPSAGON_STATE_DIR": scratch,
         "EPSAGON_RING_BYTES": str(RING_BYTES),
         "EPSAGON_SEND_TIMEOUT_SEC": "5",
+        "NO_PROXY": "127.0.0.1",
+        "no_proxy": "127.0.0.1",
     }
 
 

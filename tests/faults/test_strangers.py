@@ -224,6 +224,32 @@ def test_a_small_shared_memory_is_never_filled(megabytes: int) -> None:
         assert here.row.arrived and (here.row.refused["no_space"] or megabytes > 8)
 
 
+LONG = """
+import os, time, epsagon_fast as epsagon, noting
+from epsagon_fast.queue import writer
+least = 1.0
+with noting.trace() as tracer:
+    for _ in range(1500):
+        assert noting.add(tracer, 10_000)
+        while not writer.known()[0].drained():
+            time.sleep(0.0005)
+        room = os.statvfs("/dev/shm")
+        least = min(least, room.f_bavail / room.f_blocks)
+assert epsagon.flush(20)
+# The rest is the application's, which a full /dev/shm would kill.
+assert least > 0.5, least
+"""
+
+
+@pytest.mark.parametrize("megabytes", [8, 64])
+def test_a_long_trace_neither_fills_a_small_shared_memory_nor_is_it_dropped(megabytes: int) -> None:
+    with scene(f"a trace of 15 MB in a /dev/shm of {megabytes} MiB", on_disk=True) as here:
+        here.env["EPSAGON_MAX_TRACE_SIZE"] = "524288"
+        _in_own_shm(here, LONG, f"{megabytes}m", times(5, 1))
+        holds(here.row)
+        assert here.row.arrived == here.row.pushed
+
+
 GROUPS = Path("/sys/fs/cgroup/memory")
 LIMIT_BYTES = 128 << 20
 

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test fuzz asan soak bench lint wheel clean
 
 $(VENV)/.installed: pyproject.toml setup.py $(wildcard _ext/*/*.pyx _ext/*/*.h)
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
@@ -39,7 +39,7 @@ bench: $(VENV)/.installed .venv-bench/.installed
 	$(BIN)/python benches/report.py
 
 .venv-bench/.installed: benches/peers.txt
-	test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
+	test -x .venv-bench/bin/pip || $(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/pip install --quiet --disable-pip-version-check --requirement benches/peers.txt
 	touch $@
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-from report import Report
+from report import Report, peers_python
 from yard import yard
 
 FLOOR, OURS = "import orjson, dataclasses", "import epsagon_fast"
@@ -15,10 +15,10 @@ STARTS = 5
 IMPORT_TARGET = 2.0
 
 
-def timed(statement: str) -> list[float]:
+def timed(statement: str, where: list[str]) -> list[float]:
     """Return wall and processor time of an import in a fresh Python without site."""
     code = (
-        f"import sys, time; sys.path[:0] = {paths()!r}; wall, cpu = time.perf_counter(), time.process_time()\n"
+        f"import sys, time; sys.path[:0] = {where!r}; wall, cpu = time.perf_counter(), time.process_time()\n"
         f"{statement}\nprint([time.perf_counter() - wall, time.process_time() - cpu])"
     )
     return list(json.loads(run(code)))
@@ -32,11 +32,20 @@ def paths() -> list[str]:
     return [path for path in sys.path if path.endswith("site-packages")] + [__file__.rpartition("/benches/")[0]]
 
 
+def peers_paths() -> list[str]:
+    python = peers_python()
+    code = "import sys; print(*(path for path in sys.path if path.endswith('site-packages')), sep='\\n')"
+    return subprocess.check_output([python, "-c", code], text=True).splitlines() if python else []
+
+
 def test_imports(report: Report) -> None:
-    taken: dict[str, list[list[float]]] = {FLOOR: [], OURS: [], "import opentelemetry.sdk.trace": []}
+    where = {FLOOR: paths(), OURS: paths()}
+    if peers_paths():
+        where["import opentelemetry.sdk.trace"] = peers_paths()
+    taken: dict[str, list[list[float]]] = {statement: [] for statement in where}
     for _ in range(IMPORTS):
         for statement, each in taken.items():
-            each.append(timed(statement))
+            each.append(timed(statement, where[statement]))
     medians = {
         name: [statistics.median(column) * 1000 for column in zip(*each, strict=True)] for name, each in taken.items()
     }

@@ -1,6 +1,6 @@
 """What recording costs the traced process, beside what it could do instead. Each way runs in a process of its own.
 
-Needs the peers for their rows: `make .venv-bench`. Without them the others are measured.
+Needs the peers for their rows: `make .venv-bench/.installed`. Without them the others are measured.
 """
 
 import json

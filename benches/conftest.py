@@ -20,5 +20,5 @@ def report(request: pytest.FixtureRequest) -> Iterator[Report]:
     made = Report()
     yield made
     folder = request.config.getoption("--results")
-    if folder:
+    if folder and not request.session.testsfailed:
         made.write(pathlib.Path(folder), "make bench")

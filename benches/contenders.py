@@ -22,8 +22,8 @@ PATIENCE_S = 30.0
 class Contender:
     """Records events of one size. `one` is what is measured; `flush` returns when nothing is left to do."""
 
-    # Whether `flush` waits for threads of this process, whose work is part of the price.
-    has_threads = False
+    # Whether `flush` does work of this process, or waits for its threads to do it, that is part of the price.
+    works_later = False
 
     def prepare(self, size_bytes: int) -> None:
         self.made = [of_size(number, size_bytes) for number in range(200)]
@@ -81,7 +81,7 @@ class Orjson(Contender):
 class Queue(Contender):
     """multiprocessing.Queue.put of the same bytes, with a reader in another process."""
 
-    has_threads = True
+    works_later = True
 
     def __init__(self) -> None:
         fork = multiprocessing.get_context("fork")
@@ -143,7 +143,7 @@ class OursIncomplete(Ours):
 class OpenTelemetry(Contender):
     """A span with the metadata as attributes; the OTLP encoder's bytes go nowhere."""
 
-    has_threads = True
+    works_later = True
 
     def __init__(self) -> None:
         from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
@@ -176,7 +176,7 @@ class OpenTelemetry(Contender):
 class Ddtrace(Contender):
     """A span with the metadata as tags, sent to an agent that takes all."""
 
-    has_threads = True
+    works_later = True
 
     def __init__(self) -> None:
         from ddtrace.trace import tracer
@@ -198,6 +198,8 @@ class Ddtrace(Contender):
 
 class Epsagon(Contender):
     """An event of the PyPI package; its send path is whole up to the socket."""
+
+    works_later = True
 
     def __init__(self) -> None:
         import urllib3
@@ -272,7 +274,7 @@ def used_ns(contender: Contender, call: Callable[[Any], None], arguments: list[A
     start = time.process_time_ns()
     for argument in arguments:
         call(argument)
-    if contender.has_threads:
+    if contender.works_later:
         contender.flush()
     return (time.process_time_ns() - start) / len(arguments)
 

@@ -4,6 +4,7 @@ It never has a record refused, so what the collector has to do is known: it goes
 when not too many of its traces are under way.
 """
 
+import itertools
 import json
 import sys
 import time
@@ -22,8 +23,12 @@ PATIENCE_S = 60.0
 # Of the ring: OPEN and EVENT have their reserves, see docs/queue.md.
 FILL = 0.5
 UNSETTLED = 200
+# From one open trace to the next that gets an event: those that were opened one after the other lie side by side in the
+# collector's memory, those of many processes would not. Prime, so that each trace has its turn.
+STRIDE = 7919
 
 tracers: list[Tracer] = []
+pushed = itertools.count()
 
 
 def writer() -> Writer:
@@ -76,9 +81,9 @@ def open_traces(count: int) -> None:
 def push(count: int, size_bytes: int) -> None:
     """Add so many events, in turns to all open traces."""
     room, made = Room(), events(size_bytes)
-    for number in range(count):
+    for number in itertools.islice(pushed, count):
         room.take(size_bytes + 300)
-        tracers[number % len(tracers)].add_event(made[number % len(made)])
+        tracers[number * STRIDE % len(tracers)].add_event(made[number % len(made)])
     wait(drained, "the collector does not empty the ring")
 
 
@@ -97,15 +102,16 @@ def trace(count: int, events_each: int, size_bytes: int) -> None:
 
 
 def keep_pushing(seconds: float, size_bytes: int) -> int:
-    """Add events to traces that are opened anew, so that none is trimmed, for so long; return how many."""
+    """Add events, a hundred to a trace, for so long; return how many once all are delivered."""
     room, made = Room(), events(size_bytes)
-    tracer, count, end = tracers[0], 0, time.monotonic() + seconds
+    count, end = 0, time.monotonic() + seconds
     while time.monotonic() < end:
-        for one in made:
-            room.take(size_bytes + 300)
-            tracer.add_event(one)
+        with epsagon.create_tracer() as tracer:
+            for one in made:
+                room.take(size_bytes + 300)
+                tracer.add_event(one)
         count += len(made)
-    wait(drained, "the collector does not empty the ring")
+    wait(lambda: writer().closed == writer().settled, "traces are not settled")
     return count
 
 

@@ -14,6 +14,8 @@ SHUTDOWN_S = 2.0
 BEGIN = """
 import os, signal, sys, threading, time
 import epsagon_fast as epsagon, noting
+# What a shell starts in the background ignores it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 """
 ENDINGS = {
     "return": ("noting.fill()", 0),

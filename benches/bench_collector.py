@@ -15,6 +15,8 @@ from yard import Yard, yard
 ROOM = {"EPSAGON_RING_BYTES": str(32 << 20), "EPSAGON_COLLECTOR_MEMORY_MB": "4096"}
 # Open traces, and records of 1 KB: no trace comes to its limit, nor the journal to its bound of 64 MiB.
 OPEN_TRACES = {10: 4000, 100: 8000, 1000: 8000, 10_000: 8000, 100_000: 8000}
+# Of those, what the targets are about.
+USUAL = 1000
 PRODUCERS = (1, 4, 16, 64)
 # Events of 500 B, and traces.
 SHAPES = {1: 1500, 10: 1000, 100: 100}
@@ -38,20 +40,23 @@ def per_record_ns(yard: Yard, records: int, size_bytes: int, open_traces: int, r
 
 
 def test_records_by_open_traces(report: Report) -> None:
-    table, loops = [], {}
+    table: list[list[float | str]] = []
+    loops = {}
     for count, records in OPEN_TRACES.items():
         with yard(EPSAGON_MAX_TRACE_SIZE="524288", **ROOM) as own:
             loop_ns = per_record_ns(own, records, 1000, count)
         loops[count] = loop_ns / 1000
-        table.append([f"{count:,}".replace(",", " "), loop_ns / 1000, loops[count] / loops[10]])
+        table.append([f"{count:,}".replace(",", " "), loop_ns / 1000])
+    for row, loop_us in zip(table, loops.values(), strict=True):
+        row.append(loop_us / loops[USUAL])
     note = "Read, masked, journalled, assembled. Nothing is closed, so nothing is sent."
     title = "CPU for a record of 1 KB by the number of open traces"
-    report.table("collector", title, ("open traces", "loop µs", "/ with 10"), table, note)
+    report.table("collector", title, ("open traces", "loop µs", f"/ with {USUAL}"), table, note)
     why = "Half of it is the kernel's: the journal's pages, and those that the growing traces need."
-    best = min(loops.values())
-    report.target("at most 3 µs CPU for a 1 KB record", f"{best:.2f} µs", best <= 3, why)
-    ratio = loops[100_000] / loops[1000]
-    why = "Each record meets a trace that is in no cache any more."
+    usual = loops[USUAL]
+    report.target("at most 3 µs CPU for a 1 KB record", f"{usual:.2f} µs", usual <= 3, why)
+    ratio = loops[100_000] / usual
+    why = "Each record is the first event of its trace, and what is known of that trace is in no cache any more."
     report.target("at most 1.2x that with 100 000 open traces", f"{ratio:.2f}x", ratio <= 1.2, why)
 
 
@@ -97,9 +102,13 @@ def test_sustained(report: Report, producers: int) -> None:
             done = sum(each.answer() for each in ours)
             rates.append(done / (time.monotonic() - start))
         assert all(each.do("refused") == {} for each in ours)
+        assert not own.place.look().counters.get("too_big")
     title = f"Sustained without a refusal, {producers} producer{'s' * (producers > 1)} on the same machine"
     columns = ("", "per second")
-    rows = [("records of 200 B", rates[0]), ("whole traces of 5 events, delivered", rates[1])]
+    rows = [
+        ("records of 200 B, a hundred to a trace, delivered", rates[0]),
+        ("whole traces of 5 events, delivered", rates[1]),
+    ]
     report.table("collector", title, columns, rows)
 
 

@@ -20,6 +20,7 @@ SECTIONS = {
     "start": "4. Import and start",
     "trimming": "5. Trimming",
     "queue": "6. The queue",
+    "web": "7. A web request",
 }
 Cell = str | float | int
 

@@ -74,7 +74,10 @@ def interpreters() -> Iterator[Interpreter]:
 
 def ask(path: Path) -> Iterator[Interpreter]:
     """Yield what a program says of itself, if it is a CPython that takes the wheel."""
-    done = subprocess.run([path, "-c", ASK], capture_output=True, text=True)
+    try:
+        done = subprocess.run([path, "-c", ASK], capture_output=True, text=True)
+    except OSError:  # a link that leads nowhere
+        return
     # pyenv's stand-ins fail for versions that are not chosen.
     if done.returncode == 0:
         name, version, is_free_threaded, base, executable = json.loads(done.stdout)

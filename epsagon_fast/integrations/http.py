@@ -7,6 +7,7 @@ it also keeps the query, the headers and the first bytes of the bodies; see payl
 import os
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
@@ -109,6 +110,13 @@ class Exchange(Tracer):
             self._close()
         else:
             self.abandon()
+
+    def _encode_runner(self, runner: Mapping[str, Any]) -> bytes:
+        # Made above, complete and of texts: nothing needs to be looked at but lone surrogates, which orjson refuses.
+        try:
+            return orjson.dumps({"id": self.trace_id, **runner})
+        except TypeError:
+            return super()._encode_runner(runner)
 
     def _result(self) -> dict[str, str]:
         metadata = {"request_bytes": str(self.request_bytes), "response_bytes": str(self.response_bytes), **self.notes}

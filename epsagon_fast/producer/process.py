@@ -181,12 +181,16 @@ def all_traces() -> list[OpenTrace]:
 
 
 def report(writer: Writer) -> None:
-    """Log each new reason for which a trace was not simply delivered, or a record refused. Reads memory only."""
-    if writer.overflowed:
-        warn_once("queue_full", "Records are refused, and counted: %s is full; see `epsagon-fast status`", writer.path)
+    """Log each new reason for which a trace was not simply delivered. Reads memory only."""
     for _trace_id, outcome in writer.recent_settlements():
         if outcome.reason and outcome != Outcome.DELIVERED:
             warn_once(f"settled:{outcome.reason}", "A trace was %s: %s", outcome.name.lower(), outcome.reason)
+
+
+def report_refusals(writer: Writer) -> None:
+    """Log, once, that the ring was full. Reads memory only."""
+    if writer.overflowed:
+        warn_once("queue_full", "Records are refused, and counted: %s is full; see `epsagon-fast status`", writer.path)
 
 
 def report_all() -> None:

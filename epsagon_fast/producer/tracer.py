@@ -254,7 +254,7 @@ class Tracer(QuickWay):
         process.report(writer)
         self._use(writer)
         if self._own_runner:
-            self._runner = encoding.encode_event({"id": self.trace_id, **self._own_runner})[0]
+            self._runner = self._encode_runner(self._own_runner)
         self._opened_at = time.perf_counter()
         opening = _opening(self.config, self._runner)
         code = self._push(_OPEN, 0, self._id, opening)
@@ -264,6 +264,9 @@ class Tracer(QuickWay):
         else:
             reason = writer.lacking or REASONS.get(code, "queue_full")
             self._ignore_all(reason, Outcome.DROPPED.because(reason))
+
+    def _encode_runner(self, runner: Mapping[str, Any]) -> bytes:
+        return encoding.encode_event({"id": self.trace_id, **runner})[0]
 
     def _use(self, writer: process.Writer) -> None:
         self._writer = writer
@@ -290,6 +293,7 @@ class Tracer(QuickWay):
             duration_s = time.perf_counter() - self._opened_at if self._own_runner else NOT_MEASURED
             self._put(_CLOSE, CLOSE.pack(duration_s, self._error_code), flags)
             process.report(self._writer)
+            process.report_refusals(self._writer)
 
     def _put(self, kind: int, payload: bytes, flags: int = 0) -> bool:
         code = self._push(kind, flags, self._id, payload)

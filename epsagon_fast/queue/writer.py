@@ -34,6 +34,7 @@ DEFAULT_RING_BYTES = 512 * 1024
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM)
 REASONS = {layout.FULL: "queue_full", layout.TOO_LARGE: "too_large", layout.CLOSED: "closed"}
 _SLOTS = {reason: layout.REFUSED + 8 * i for i, reason in enumerate(REFUSALS)}
+_QUEUE_FULL = _SLOTS["queue_full"]
 
 
 class Settings(Protocol):
@@ -105,7 +106,7 @@ class Writer:
     @property
     def overflowed(self) -> bool:
         """Whether a record was ever refused since the ring was full."""
-        return self._ring.load(_SLOTS["queue_full"]) != 0
+        return self._ring.load(_QUEUE_FULL) != 0
 
     @property
     def closed(self) -> int:

@@ -158,22 +158,14 @@ def test_over_the_limit_the_oldest_go_of_the_destination_that_holds_the_most(tmp
     file.close()
 
 
-def test_what_is_being_sent_does_not_make_room(tmp_path: Path) -> None:
+@pytest.mark.parametrize("send_timeout_s", [1.0, 60.0])
+def test_what_is_being_sent_does_not_make_room(tmp_path: Path, send_timeout_s: float) -> None:
+    here = HERE._replace(send_timeout_s=send_timeout_s)
     file = OutboxFile(str(tmp_path), b"us", limit_bytes=1024 * 1024)
-    file.put([parcel(0, HERE, 10_000)], NOW)
-    file.take(HERE, 1, NOW)
+    file.put([parcel(0, here, 10_000)], NOW)
+    file.take(here, 1, NOW)
     for number in range(1, 200):
-        assert parcel(0).trace_id not in file.put([parcel(number, HERE, 10_000)], NOW)
-    file.close()
-
-
-def test_what_takes_long_to_be_sent_does_not_make_room_either(tmp_path: Path) -> None:
-    slow = HERE._replace(send_timeout_s=60.0)
-    file = OutboxFile(str(tmp_path), b"us", limit_bytes=1024 * 1024)
-    file.put([parcel(0, slow, 10_000)], NOW)
-    file.take(slow, 1, NOW)
-    for number in range(1, 200):
-        assert parcel(0).trace_id not in file.put([parcel(number, slow, 10_000)], NOW)
+        assert parcel(0).trace_id not in file.put([parcel(number, here, 10_000)], NOW)
     file.close()
 
 

@@ -5,11 +5,9 @@ late are ignored and counted. The hot path, `add_event`, is QuickWay's.
 """
 
 import os
-import platform
 import struct
 import time
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 from types import TracebackType
 from typing import Any, Final
 
@@ -24,6 +22,7 @@ from . import encoding, process
 from . import exit as leaving
 from .context import TraceContext, context_of
 from .handle import Handle
+from .opening import opening
 from .quick import QuickWay
 from .waiting import pauses
 
@@ -37,7 +36,6 @@ _OVER: Final = (FULL, LOOK, TOO_LARGE)
 # A CLOSE leaves the runner's error code and, with this duration, its duration as they are.
 UNCHANGED: Final = -1
 NOT_MEASURED: Final = float("nan")
-PLATFORM: Final = f"python {platform.python_version()}"
 DEFAULT_LAMBDA_TIMEOUT_THRESHOLD_MS: Final = 200
 # Of an integer of 64 bits. Python refuses to read one of thousands.
 MOST_DIGITS: Final = 18
@@ -256,9 +254,9 @@ class Tracer(QuickWay):
         if self._own_runner:
             self._runner = self._encode_runner(self._own_runner)
         self._opened_at = time.perf_counter()
-        opening = _opening(self.config, self._runner)
-        code = self._push(_OPEN, 0, self._id, opening)
-        if code == PUSHED or writer.attend(code, _OPEN, 0, self._id, opening):
+        opened = opening(self.config, self._runner)
+        code = self._push(_OPEN, 0, self._id, opened)
+        if code == PUSHED or writer.attend(code, _OPEN, 0, self._id, opened):
             process.open_traces[self._id] = self
             self._record()
         else:
@@ -386,22 +384,6 @@ def get_lambda_timeout_threshold_ms() -> int:
     digits = text[1:] if text[:1] in ("+", "-") else text
     is_integer = digits.isascii() and digits.isdigit() and len(digits) <= MOST_DIGITS
     return int(text) if is_integer else DEFAULT_LAMBDA_TIMEOUT_THRESHOLD_MS
-
-
-@lru_cache(maxsize=16)
-def _wire(config: ResolvedConfig) -> orjson.Fragment:
-    return orjson.Fragment(orjson.dumps(config.to_wire()))
-
-
-def _opening(config: ResolvedConfig, runner: bytes | None) -> bytes:
-    return orjson.dumps(
-        {
-            "config": _wire(config),
-            "platform": PLATFORM,
-            "runner": None if runner is None else orjson.Fragment(runner),
-            "opened_at": time.time(),
-        }
-    )
 
 
 def _encoded(error_type: str, value: str | BaseException) -> bytes:

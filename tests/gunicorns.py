@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from places import Place, until
+from places import Place, need_root, until
 
 from epsagon_fast.backend import Backend
 
@@ -96,6 +96,8 @@ class Gunicorn:
         os.chmod(place.scratch, 0o777)
         os.chmod(self._reached, 0o666)
         (place.scratch / "webapp.py").write_text(APP)
+        if wrapper:
+            need_root()
         words = [*wrapper, sys.executable, "-m", "gunicorn", "-b", f"127.0.0.1:{self.port}", "-c", CONF, "-w", "2"]
         # A worker that is being made when the master ends never hears of it, and is killed after this time.
         words += ["--graceful-timeout", "10"]

@@ -13,12 +13,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
+import pytest
+
 from epsagon_fast.queue import folder as folders
 from epsagon_fast.queue.folder import is_held
 from epsagon_fast.queue.overview import Overview, look
 
 BASE = "/dev/shm" if os.path.isdir("/dev/shm") else None
 TIMEOUT_S = 20.0
+NOBODY = 65534
 
 T = TypeVar("T")
 
@@ -33,6 +36,19 @@ def until(condition: Callable[[], T], what: str | Callable[[], str], timeout_s: 
         if time.monotonic() > deadline:
             raise AssertionError(f"not in {timeout_s:g} s: {what if isinstance(what, str) else what()}")
         time.sleep(0.005)
+
+
+def need_root() -> None:
+    """Leave out a test that mounts filesystems or changes users, if we may not. Where CI is set that is an error."""
+    if os.geteuid() != 0:
+        assert not os.environ.get("CI"), "this test needs root"
+        pytest.skip("needs root")
+
+
+def give_away(path: str | pathlib.Path) -> None:
+    """Make a file another user's."""
+    need_root()
+    os.chown(path, NOBODY, NOBODY)
 
 
 def descendants(pid: int) -> list[int]:
@@ -71,6 +87,8 @@ class Place:
         """
         env = {**self.env, **options.pop("env", {})}
         program = options.pop("program", [sys.executable])
+        if program[0] == "unshare":
+            need_root()
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": self.scratch, **options}
         return subprocess.Popen([*program, "-c", script, *arguments], env=env, **options)
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from arrivals import await_traces, ids
-from places import Place, until
+from places import Place, give_away, until
 
 from epsagon_fast.backend import Backend
 from epsagon_fast.queue import folder as folders
@@ -96,7 +96,7 @@ def open_to_others(path: pathlib.Path) -> None:
 
 def a_strangers(path: pathlib.Path) -> None:
     path.mkdir(0o700)
-    os.chown(path, 65534, 65534)
+    give_away(path)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from gunicorns import (
     runners,
     send_only,
 )
-from places import Place, until
+from places import NOBODY, Place, give_away, until
 
 from epsagon_fast.backend import Backend
 from epsagon_fast.integrations import gunicorn as hooks
@@ -31,7 +31,6 @@ from epsagon_fast.integrations import gunicorn as hooks
 FULL = os.environ.get("EPSAGON_TEST_FULL") == "1"
 REQUESTS = int(os.environ.get("EPSAGON_TEST_REQUESTS", "40"))
 HOOKS = {"post_worker_init", "worker_abort", "on_exit"}
-NOBODY = 65534
 
 
 def of_all(*usual: str) -> list[str]:
@@ -185,8 +184,7 @@ def test_worker_and_collector_that_die_together_lose_nothing(backend: Backend, p
 
 
 def test_workers_may_be_another_user_than_the_master(backend: Backend, place: Place) -> None:
-    assert os.geteuid() == 0, "this test starts a master as root"
-    os.chown(place.runtime_dir, NOBODY, -1)
+    give_away(place.runtime_dir)
     with Gunicorn(place, "sync", "--user", str(NOBODY), wrapper=readable_by_all()) as server:
         with Load(server.port, count=REQUESTS) as load:
             load.join()

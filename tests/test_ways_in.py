@@ -11,14 +11,13 @@ from collections.abc import Iterator
 
 import pytest
 from arrivals import arrived, await_traces, death, ids, labels, runner
-from places import BASE, Place, until
+from places import BASE, NOBODY, Place, need_root, until
 
 from epsagon_fast.backend import Backend
 from epsagon_fast.queue import folder as folders
 
 # `make soak` asks for 100.
 ROUNDS = int(os.environ.get("EPSAGON_TEST_ROUNDS", "10"))
-NOBODY = 65534
 ROOT = str(pathlib.Path(__file__).parents[1])
 
 # What most programs here trace with; a module, so that a spawned process finds it by name.
@@ -407,6 +406,7 @@ def _watch(watched: Place, seen: set[int], over: threading.Event) -> None:
 
 
 def test_another_user_can_neither_read_nor_connect(backend: Backend, place: Place) -> None:
+    need_root()
     os.chmod(place.runtime_dir, 0o755)  # as /dev/shm is open to all; what we make in it is not
     base = os.path.join(place.runtime_dir, "base")
     place.env["EPSAGON_RUNTIME_DIR"] = base

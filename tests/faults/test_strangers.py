@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 from namespaces import with_tmpfs
-from places import until
+from places import give_away, until
 from scenes import Scene, holds, scene, times
 
 from epsagon_fast.queue import layout
 
 TRIES = times(100, 4)
 WORKERS = times(200, 60)
-NOBODY = 65534
 
 WORKER = """
 import os, sys, noting, epsagon_fast as epsagon
@@ -103,7 +102,7 @@ def test_files_that_are_no_rings_are_set_aside() -> None:
 DIRECTORIES = {
     "a symlinked directory": lambda path: path.symlink_to("/dev/shm"),
     "a directory that others can enter": lambda path: (path.mkdir(), path.chmod(0o755)),
-    "a directory of another user": lambda path: (path.mkdir(0o700), os.chown(path, NOBODY, NOBODY)),
+    "a directory of another user": lambda path: (path.mkdir(0o700), give_away(path)),
     "a file in the place of a directory": lambda path: path.write_text(""),
 }
 

@@ -138,7 +138,7 @@ def best_s(events: list[bytes], limit_bytes: int, turns: int = 300) -> dict[str,
 COLUMNS = ("workload", "compiled us", "GB/s", "ns per event", "orjson / compiled")
 COLUMNS += tuple(f"compiled / {floor}" for floor in FLOORS)
 # epsagon-go's Go code on a machine with two processors of x86-64, for 100 x 2 KB.
-SEED = "The seed's Go code trims 100 x 2 KB at 0.018 to 0.025 GB/s."
+SEED = "The best of a hundred turns each. The seed's Go code trims 100 x 2 KB at 0.018 to 0.025 GB/s."
 
 
 def ratios(turns: int) -> Iterator[tuple[str, list[float]]]:
@@ -156,8 +156,10 @@ def test_ratios(report: Report) -> None:
     slowest, by_orjson = min(((name, row[3]) for name, row in rows.items() if "fits" not in name), key=itemgetter(1))
     why = f"{slowest} is the exception: hardly a string in it that could be passed over at once."
     report.target("trimming at least 6 times as fast as orjson", f"{by_orjson:.1f}x", by_orjson >= 6, why)
-    to_copy = rows["100 x 2 KB"][4]
-    report.target("trimming plain payloads at most 2x a copy of them", f"{to_copy:.2f}x", to_copy <= 2)
+    to_copy = max(rows[name][4] for name in ("100 x 2 KB", "1 MB value among 50 x 1 KB", "100 x 2 KB of non-ASCII"))
+    report.target("trimming plain and non-ASCII payloads at most 2x a copy of them", f"{to_copy:.2f}x", to_copy <= 2)
+    fits_ns = rows["20 x 1 KB that fits"][2]
+    report.target("a trace that fits under 30 ns an event", f"{fits_ns:.0f} ns", fits_ns < 30)
     escaped = rows["100 x 2.5 KB of escaped JSON"][4]
     report.target("trimming escaped JSON at most 3x a copy of it", f"{escaped:.2f}x", escaped <= 3)
 

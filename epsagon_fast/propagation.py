@@ -40,7 +40,7 @@ MAX_MEMBERS: Final = 32
 # Level 2's keys; those of level 1 are among them.
 _KEY: Final = "[a-z0-9][_0-9a-z*/@-]{0,255}"
 # Printable ASCII without comma and equals sign, not ending in a space. So no line break gets into other headers.
-_MEMBER: Final = re.compile(rf"[ \t]*(?:{_KEY}=[ -+\--<>-~]{{0,255}}[!-+\--<>-~])?[ \t]*")
+_MEMBER: Final = re.compile(rf"(?:{_KEY}=[ -+\--<>-~]{{0,255}}[!-+\--<>-~])?")
 
 
 def extract(headers: Mapping[str, str]) -> TraceContext | None:
@@ -77,7 +77,8 @@ def inject(headers: MutableMapping[str, str]) -> TraceContext | None:
 
 def _checked(state: str) -> str:
     members = state.split(",")
-    return state if len(members) <= MAX_MEMBERS and all(map(_MEMBER.fullmatch, members)) else ""
+    valid = len(members) <= MAX_MEMBERS and all(_MEMBER.fullmatch(member.strip(" \t")) for member in members)
+    return state if valid else ""
 
 
 def _header(headers: Mapping[str, str], name: str) -> str:

@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import functools
 import inspect
 import threading
 import types
@@ -126,14 +127,15 @@ def test_generator_that_is_a_coroutine_stays_one(queue: FakeQueue) -> None:
     assert labels_by_trace(queue) == {"old style": ["k"]}
 
 
-def test_object_that_is_called_as_a_coroutine_is_traced_until_it_ends(queue: FakeQueue) -> None:
+@pytest.mark.parametrize("wrap", [lambda job: job, functools.partial], ids=["itself", "partial"])
+def test_object_that_is_called_as_a_coroutine_is_traced_until_it_ends(queue: FakeQueue, wrap: Any) -> None:
     class Job:
         async def __call__(self) -> int:
             await asyncio.sleep(0)
             epsagon.label("k", 1)
             return 7
 
-    assert asyncio.run(epsagon.trace("job")(Job())()) == 7
+    assert asyncio.run(epsagon.trace("job")(wrap(Job()))()) == 7
     assert queue.kinds == ["OPEN", "LABEL", "CLOSE"]
 
 

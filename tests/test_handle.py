@@ -88,6 +88,12 @@ def test_handle_goes_to_a_spawned_process(queue: FakeQueue) -> None:
         assert pool.apply(pickle.dumps, (handle,)) == pickle.dumps(handle)
 
 
+def test_stopping_an_attached_trace_waits_for_nothing(queue: FakeQueue) -> None:
+    assert epsagon.attach(handle_of_another_process()).stop(60) == Outcome.PENDING
+    epsagon.shutdown(0)
+    assert epsagon.attach(handle_of_another_process()).stop(60) == Outcome.PENDING
+
+
 def test_what_is_added_by_the_handle_of_a_closed_trace_is_the_collectors_to_count_as_late(queue: FakeQueue) -> None:
     with epsagon.trace("closed") as tracer:
         pass

@@ -1,5 +1,6 @@
 """One collector's passes, made by hand: rings that this test fills, a journal, and a real HTTP server."""
 
+import contextlib
 import json
 import logging
 import os
@@ -19,7 +20,7 @@ from rings import child, exit_code, in_child
 from servers import Server
 
 from epsagon_fast.collector import intake
-from epsagon_fast.collector.bounds import Level
+from epsagon_fast.collector.bounds import LEAST_JOURNAL_BYTES, Level
 from epsagon_fast.collector.loop import Loop
 from epsagon_fast.collector.trace import CLOSE
 from epsagon_fast.protocol import NO_TRACE, Kind
@@ -129,6 +130,13 @@ def other_pid() -> Iterator[int]:
         yield pid
 
 
+@pytest.fixture
+def other_pids() -> Iterator[list[int]]:
+    """More of those than may be read at a bound."""
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(child(signal.pause)) for _ in range(intake.RINGS_AT_BOUND + 1)]
+
+
 def passes(loop: Loop, until: Callable[[], object], timeout_s: float = 10.0) -> None:
     """Make passes until something is so."""
     deadline = time.monotonic() + timeout_s
@@ -197,6 +205,72 @@ def test_at_a_bound_nothing_is_taken_for_never_opened_before_all_was_read(
     opener.close(trace_id)
     passes(loop, lambda: "shared" in folder.arrived())
     assert ids(folder.arrived()["shared"]) == ["event-before its opening was read"]
+
+
+def test_rings_that_wait_for_an_opening_do_not_take_all_places_at_a_bound(
+    folder: Folder, loop: Loop, other_pids: list[int]
+) -> None:
+    opener = Process(folder)
+    held = opener.open("held")
+    loop.one_pass()
+    shared = opener.open("shared")
+    for number in range(40):
+        opener.add(shared, number)
+    opener.close(shared)
+    opener.close(held)
+    others = [Process(folder, pid) for pid in other_pids]
+    for number, process in enumerate(others):
+        process.add(shared, f"of {number}")
+        process.close(process.open(f"own {number}"))
+    loop.bounds.memory_bytes = loop.held_bytes
+    loop.bounds.look(loop.held_bytes, 0, False, time.monotonic())
+    assert loop.bounds.level == Level.CLOSES
+    passes(loop, lambda: len(folder.arrived()) == 2 + len(others))
+    assert len(ids(folder.arrived()["shared"])) == 40 + len(others)
+
+
+def test_late_records_alone_do_not_hold_a_journal_at_its_bound(
+    folder: Folder, loop: Loop, other_pids: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = Process(folder)
+    closed = process.open("closed")
+    process.close(closed)
+    passes(loop, lambda: process.counts() == (1, 1))
+    monkeypatch.setattr(loop.bounds, "fit_journal", lambda *_: None)
+    loop.bounds.journal_bytes = LEAST_JOURNAL_BYTES
+    monkeypatch.setattr(loop, "_next_second", 0.0)
+    loop.one_pass()
+    for pid in other_pids:
+        other = Process(folder, pid)
+        for _ in range(15):
+            other.push(Kind.EVENT, closed, event("x" * 3000))
+    process.close(process.open("another"))
+
+    def each_second() -> bool:
+        loop._next_second = 0.0
+        return "another" in folder.arrived() and loop.assembly.counters["late"] == 15 * len(other_pids)
+
+    passes(loop, each_second)
+    assert not loop.counts["dropped"]
+
+
+def test_small_journal_is_not_filled_in_one_pass(
+    folder: Folder, loop: Loop, other_pids: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop.bounds, "fit_journal", lambda *_: None)
+    loop.bounds.journal_bytes = 2 * LEAST_JOURNAL_BYTES
+    loop.one_pass()
+    processes = [Process(folder, pid) for pid in other_pids]
+    traces = [process.open(f"trace {number}") for number, process in enumerate(processes)]
+    loop.one_pass()
+    for process, trace_id in zip(processes, traces, strict=True):
+        for _ in range(14):
+            process.push(Kind.EVENT, trace_id, event("x" * 3000))
+    loop.one_pass()
+    for process, trace_id in zip(processes, traces, strict=True):
+        process.close(trace_id)
+    passes(loop, lambda: len(folder.arrived()) == len(traces))
+    assert not loop.counts["dropped"]
 
 
 def test_ring_with_something_unread_is_not_buried(folder: Folder, loop: Loop) -> None:

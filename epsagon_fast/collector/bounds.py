@@ -52,14 +52,18 @@ class Bounds:
         if progress or self.level == Level.ALL:
             self._progress_at = now
         share = RESUME_SHARE if self.level else 1.0
-        journal_slack = min(SLACK_BYTES, self.journal_bytes)
-        if memory_bytes >= self.memory_bytes + SLACK_BYTES or journal_bytes >= self.journal_bytes + journal_slack:
+        if self.room_bytes(memory_bytes, journal_bytes) <= 0:
             self.level = Level.NOTHING
         elif memory_bytes >= share * self.memory_bytes or journal_bytes >= share * self.journal_bytes:
             self.level = Level.CLOSES
         else:
             self.level = Level.ALL
         return self.level
+
+    def room_bytes(self, memory_bytes: int, journal_bytes: int) -> int:
+        """Return how much may still be read until nothing may. A pass that brings more would not see the bound."""
+        journal_slack = min(SLACK_BYTES, self.journal_bytes)
+        return min(self.memory_bytes + SLACK_BYTES - memory_bytes, self.journal_bytes + journal_slack - journal_bytes)
 
     def stuck(self, now: float) -> bool:
         """Say whether waiting has not helped."""

@@ -5,14 +5,13 @@ are in memory, and delivered if this process lives; it is tried again all the ti
 """
 
 import logging
-import math
 import time
 from collections import Counter
 from operator import itemgetter
 
 from epsagon_fast.collector import snapshot
 from epsagon_fast.collector.assembly import Assembly
-from epsagon_fast.collector.bounds import SLACK_BYTES, Level
+from epsagon_fast.collector.bounds import Level
 from epsagon_fast.collector.destination import Parcel
 from epsagon_fast.collector.journal import Batch, Journal, Snapshot
 from epsagon_fast.collector.poison import Poison
@@ -32,8 +31,6 @@ _trace_id = itemgetter(Record._fields.index("trace_id"))
 _OPEN = int(Kind.OPEN)
 # At a bound, so many rings in a pass are read up to their last CLOSE.
 RINGS_AT_BOUND = 4
-# And in the next pass so much of all rings, since what was pushed before the CLOSE may be in any of them.
-ALL_AT_BOUND_BYTES = SLACK_BYTES
 
 
 class Intake:
@@ -82,21 +79,22 @@ class Intake:
                 reader.start_at(end, closes.get(ring_id, 0))
         return finished
 
-    def read(self, level: Level, ended: list[Reader], now: float) -> bool:
-        """Read the rings up to where they are now, as far as `level` allows. Return whether any record came."""
-        left_bytes = math.inf if level == Level.ALL else ALL_AT_BOUND_BYTES
-        # A CLOSE that the last pass read is acted on at the end of this one.
-        if level == Level.CLOSES and self._assembly.is_closing:
+    def read(self, level: Level, room_bytes: int, ended: list[Reader], now: float) -> bool:
+        """Read the rings up to where they are now, as far as `level` and room allow. Return whether any record came.
+
+        Also at a bound all rings are read if the last pass read a CLOSE, since that is acted on at the end of this one,
+        or if it put a ring off, since what it waits for may be in any other.
+        """
+        if level == Level.CLOSES and (self._assembly.is_closing or self._put_off):
             level = Level.ALL
         heads = {reader: reader.head for reader in self._readable(level, ended)}
         last = {reader: heads.pop(reader) for reader in self._put_off if reader in heads}
         self._put_off.clear()
         came = False
         for part in (heads, last):
-            opened_by_now = part is last and level == Level.ALL and left_bytes > 0
-            while left_bytes > 0 and (batches := self._read_round(part, level)):
-                if left_bytes < math.inf:
-                    left_bytes -= sum(len(record.payload) for _, records in batches for record in records)
+            opened_by_now = part is last and level == Level.ALL and room_bytes > 0
+            while room_bytes > 0 and (batches := self._read_round(part, level, room_bytes)):
+                room_bytes -= sum(reader.position - reader.tail for reader, _ in batches)
                 self._take(self._fit_for_the_journal(batches, part, opened_by_now), now)
                 came = True
         self._counts["corrupt_rings"] = self.rings.set_aside
@@ -141,13 +139,14 @@ class Intake:
         # The end of a process closes its traces too.
         return reader.unread_closes > 0 or reader in self._ended
 
-    def _read_round(self, heads: dict[Reader, int], level: Level) -> list[_Read]:
+    def _read_round(self, heads: dict[Reader, int], level: Level, room_bytes: int) -> list[_Read]:
         batches = []
+        quota_bytes = min(QUOTA_BYTES, room_bytes // max(1, len(heads)) + 1)
         for reader, head in list(heads.items()):
             if reader.position >= head or (level == Level.CLOSES and not self._is_closing(reader)):
                 continue
             try:
-                records = reader.read(QUOTA_BYTES, head)
+                records = reader.read(quota_bytes, head)
             except CorruptRing as error:
                 del heads[reader]
                 self._give_up(reader, str(error))

@@ -336,6 +336,9 @@ class Journal:
             each.pinned -= self._buffered_snapshots
         segment.pinned |= self._buffered_pins - {NO_TRACE}
         self._clear_buffers()
+        if segment.size_bytes > self.segment_bytes:
+            # The one that is written cannot go, however little of it is needed.
+            self._stop_writing()
 
     def _buffer(self, frame: tuple[bytes, bytes]) -> int:
         size = len(frame[0]) + len(frame[1])

@@ -81,7 +81,8 @@ class Loop:
         """Do all that the module says once. Return whether any record came."""
         now = time.time()
         ended = self._find_rings(now)
-        came = self.intake.read(self.bounds.level, ended, now)
+        room_bytes = self.bounds.room_bytes(self.held_bytes, self._journal_bytes)
+        came = self.intake.read(self.bounds.level, room_bytes, ended, now)
         for reader in ended:
             self._bury(reader, now)
         finished = self.assembly.end_pass(now)
@@ -117,6 +118,11 @@ class Loop:
     def held_bytes(self) -> int:
         """Memory of all that is here, nearly."""
         return self.assembly.held_bytes + self.sending.held_bytes + self.journal.buffered_bytes
+
+    @property
+    def _journal_bytes(self) -> int:
+        # Waiting would not make one smaller that cannot be written.
+        return self.journal.size_bytes if self.intake.journal_works else 0
 
     def publish(self) -> None:
         """Write counters and gauges to the state page."""
@@ -202,18 +208,17 @@ class Loop:
 
     def _stay_within_bounds(self, progress: bool) -> None:
         before, now = self.bounds.level, time.monotonic()
-        journal_bytes = self.journal.size_bytes if self.intake.journal_works else 0
-        level = self.bounds.look(self.held_bytes, journal_bytes, progress, now)
+        level = self.bounds.look(self.held_bytes, self._journal_bytes, progress, now)
         if bool(level) != bool(before):
-            self._report_level(level, journal_bytes)
+            self._report_level(level)
         if self.bounds.stuck(now):
             oldest = self.assembly.oldest()
             if oldest is not None:
                 self._settle(oldest.trace_id, Outcome.DROPPED.because("memory"))
                 self.bounds.dropped(now)
 
-    def _report_level(self, level: Level, journal_bytes: int) -> None:
-        held = f"{self.held_bytes >> 20} MiB in memory, {journal_bytes >> 20} MiB in the journal"
+    def _report_level(self, level: Level) -> None:
+        held = f"{self.held_bytes >> 20} MiB in memory, {self._journal_bytes >> 20} MiB in the journal"
         if level == Level.ALL:
             log.info("room again (%s)", held)
         else:
@@ -226,7 +231,7 @@ class Loop:
             return
         self._next_second = now + SECOND_S
         self.publish()
-        if self.journal.segments > 1:
+        if self.journal.segments > 1 or self.bounds.level:
             self.journal.keep_only(self.assembly)
         self.bounds.fit_journal(self._folder_fd, self.journal.size_bytes)
         self.journal.segment_bytes = min(SEGMENT_BYTES, self.bounds.journal_bytes // SEGMENTS)

@@ -4,6 +4,7 @@ A request's trace is the current one while the application's code runs: in the c
 answer's `close`. In between the server runs. The trace ends with `close`, its duration with the body's last piece.
 """
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
@@ -97,12 +98,12 @@ class Request(Exchange):
         if self._response_body is not None:
             self._response_body.add(data)
 
-    def sent_file(self, size_bytes: int | None) -> None:
-        """Take note that the server sent a file by itself; None: all of it, as long as the application had said."""
-        if size_bytes is None:
-            length = _header(self._headers, "content-length")
-            size_bytes = int(length) if length.isdecimal() else 0
-        self.response_bytes += size_bytes
+    def sent_file(self, size_bytes: int) -> None:
+        """Take note that the server sent a whole file by itself, of this size unless the application said another."""
+        self.answer_ends()
+        length = _header(self._headers, "content-length")
+        if self._environ.get("REQUEST_METHOD") != "HEAD":
+            self.response_bytes += int(length) if length.isdecimal() else size_bytes
 
     def end(self, error: BaseException | None = None) -> None:
         """Close the trace."""
@@ -253,18 +254,14 @@ class _Input:
 def _file_answer(request: Request, body: Any) -> Iterable[bytes]:
     """Return a file in the server's own wrapper as it is: in another one the server would not use sendfile."""
     close = getattr(body, "close", None)
-    start = _place_in(body)
+    size_bytes = _size_of(body)
 
     def close_and_end() -> None:
         # What the server met while it sent the file, if anything.
-        error, end = sys.exception(), _place_in(body)
+        error = sys.exception()
         request.client_closed = isinstance(error, OSError)
         if error is None:
-            request.answer_ends()
-        if start is not None and end is not None:
-            request.sent_file(end - start)
-        elif error is None:
-            request.sent_file(None)
+            request.sent_file(size_bytes)
         try:
             if close is not None:
                 close()
@@ -281,12 +278,16 @@ def _file_answer(request: Request, body: Any) -> Iterable[bytes]:
     return body  # type: ignore[no-any-return]
 
 
-def _place_in(body: Any) -> int | None:
-    """Return where the file in a wrapper is read next, if it can tell. Sending it with sendfile moves that too."""
+def _size_of(body: Any) -> int:
+    """Return how much is left of the file in a wrapper; 0 if that cannot be told. Nothing says how much is sent."""
     try:
-        return int(body.filelike.tell())
+        file = body.filelike
+        place = file.tell()
+        end: int = file.seek(0, os.SEEK_END)
+        file.seek(place)
+        return end - int(place)
     except Exception:  # of the application's own object
-        return None
+        return 0
 
 
 def _path(environ: Environ) -> str:

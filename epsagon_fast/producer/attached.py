@@ -1,6 +1,7 @@
 """Adding to a trace of another process: `tracer.handle()` there, `attach(handle)` here."""
 
 import os
+from collections.abc import Iterator
 from types import TracebackType
 
 from epsagon_fast.config import Config
@@ -45,6 +46,14 @@ class Attached(Tracer):
 
     def send_stop_signal(self) -> None:
         """Do nothing: only the opener closes a trace."""
+
+    def abandon(self) -> None:
+        """Take nothing more. The trace goes on."""
+        self._give_up()
+
+    def _until_settled(self, timeout_s: float | None) -> Iterator[float]:
+        # Nobody here will hear of it.
+        return iter(())
 
     def __enter__(self) -> "Attached":
         self._before = current.swap(self)

@@ -41,8 +41,10 @@ def decorated(function: F, new_scope: Callable[[], Scope]) -> F:
 
 
 def _wrap_of(function: Callable[..., Any]) -> Callable[..., Callable[..., Any]]:
+    while isinstance(function, functools.partial):
+        function = function.func
     # What is no function is called by its class's __call__, which may be a coroutine.
-    for called in (function, type(function).__call__):
+    for called in (function, inspect.getattr_static(type(function), "__call__")):
         if inspect.isasyncgenfunction(called):
             return _async_generator
         if inspect.isgeneratorfunction(called):

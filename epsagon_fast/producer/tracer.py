@@ -229,11 +229,15 @@ class Tracer(QuickWay):
         A trace that another process opened stays open there, and takes nothing more from here.
         """
         self._close(flags=UNFINISHED)
+        self._give_up()
+
+    # Inside.
+
+    def _give_up(self) -> None:
+        """Take no more records."""
         self._recording = False
         self._close_way()
         self._refusal = self._refusal and "closed"
-
-    # Inside.
 
     @property
     def _was_recorded(self) -> bool:

@@ -66,6 +66,11 @@ class Reader:
         return self._ring.position
 
     @property
+    def tail(self) -> int:
+        """The position up to which the producer has its room back."""
+        return self._ring.load(layout.TAIL)
+
+    @property
     def stuck(self) -> bool:
         """Whether the next record of a checksummed ring does not fit its checksum (yet)."""
         return self._ring.stuck
@@ -81,7 +86,7 @@ class Reader:
 
     def back(self) -> None:
         """Take back what was read and not released: it is read again."""
-        self._ring.seek(self._ring.load(layout.TAIL), self._ring.load(layout.CLOSES_READ))
+        self._ring.seek(self.tail, self._ring.load(layout.CLOSES_READ))
 
     def start_at(self, position: int, closes_read: int) -> None:
         """Skip what an earlier collector has read; nothing happens if the ring's tail is already there."""

@@ -39,6 +39,9 @@ SAVED = (
 class Stream:
     """What has arrived of one trace, the runner apart."""
 
+    # Of many open traces each record meets one that is in no cache: every detour costs.
+    __slots__ = ("_counters", "_empty_bytes", "events", "exceptions", "limit_bytes", *SAVED)
+
     def __init__(self, envelope_bytes: int, limit_bytes: int, counters: Counter[str]) -> None:
         self.limit_bytes = limit_bytes
         self.events: list[bytes] = []

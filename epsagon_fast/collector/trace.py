@@ -66,6 +66,18 @@ class Trace:
     trace_id, ring_id: of the OPEN; only that ring's process closes the trace. `counters` takes what is dropped and why.
     """
 
+    __slots__ = (
+        "close_ordinal",
+        "counters",
+        "dropped_records",
+        "is_closed",
+        "ring_id",
+        "stream",
+        "terms",
+        "trace_id",
+        *SAVED,
+    )
+
     def __init__(self, trace_id: bytes, ring_id: bytes, opened: bytes, counters: Counter[str]) -> None:
         decoded = _object(opened)
         self.terms = _terms(orjson.dumps(_object_in(decoded, "config")), decoded["platform"])

@@ -177,7 +177,7 @@ sys.stdin.readline()
 
 def test_a_disk_that_does_not_answer_holds_up_nobody() -> None:
     """Somebody locks the outbox's file, as a disk would that takes seconds for a write."""
-    with scene("the outbox's disk takes seconds") as here:
+    with scene("the outbox's disk takes seconds", EPSAGON_LINGER_SEC="30") as here:
         here.sink.close()
         here.run("import noting; noting.fill()")
         until(lambda: here.gauge("stored") == 1, "one is stored")

@@ -26,14 +26,13 @@ asan: $(VENV)/.installed
 	$(BIN)/python tests/sanitizing.py 1000000
 
 # Every fault with its full count, one table at the end (docs/reliability.md); then the tests with real servers and
-# workers once more, with twenty times the load. An hour.
+# workers once more, with twenty times the load. Forty minutes.
 soak: $(VENV)/.installed
 	EPSAGON_SOAK=1 $(BIN)/pytest tests/faults --timeout=0 -o faulthandler_timeout=0
 	EPSAGON_TEST_TASKS=240 $(BIN)/pytest tests/test_celery.py --timeout=0
 	EPSAGON_TEST_FULL=1 EPSAGON_TEST_REQUESTS=800 $(BIN)/pytest tests/test_gunicorn.py --timeout=0
-	EPSAGON_TEST_ROUNDS=100 $(BIN)/pytest tests/test_ways_in.py -k first_use --timeout=0
 
-# Writes benches/RESULTS.md and the README's chart, in about ten minutes. The other tracers that it measures have an
+# Writes benches/RESULTS.md and the README's chart, in a few minutes. The other tracers that it measures have an
 # environment of their own: one of them brings a .pth file that every Python would run. `pytest benches/` does without.
 bench: $(VENV)/.installed .venv-bench/.installed
 	$(BIN)/python benches/report.py

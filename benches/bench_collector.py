@@ -15,8 +15,8 @@ from yard import Yard, yard
 ROOM = {"EPSAGON_RING_BYTES": str(32 << 20), "EPSAGON_COLLECTOR_MEMORY_MB": "4096"}
 # Open traces, and records of 1 KB: no trace comes to its limit, nor the journal to its bound of 64 MiB.
 OPEN_TRACES = {10: 4000, 100: 8000, 1000: 8000, 10_000: 8000, 100_000: 8000}
-# Of those, what the targets are about.
-USUAL = 1000
+# Of those, what is usual: the median of these rows is what the targets are about.
+USUAL = (10, 100, 1000)
 PRODUCERS = (1, 4, 16, 64)
 # Events of 500 B, and traces.
 SHAPES = {1: 1500, 10: 1000, 100: 100}
@@ -25,7 +25,7 @@ SUSTAINED_S = 3.0
 IDLE_S = 5.0
 
 
-def per_record_ns(yard: Yard, records: int, size_bytes: int, open_traces: int, rounds: int = 4) -> float:
+def per_record_ns(yard: Yard, records: int, size_bytes: int, open_traces: int, rounds: int = 8) -> float:
     """Return what the loop uses for a record, the median of a few rounds."""
     producer = yard.producer()
     producer.do("open_traces", open_traces)
@@ -47,17 +47,18 @@ def test_records_by_open_traces(report: Report) -> None:
             loop_ns = per_record_ns(own, records, 1000, count)
         loops[count] = loop_ns / 1000
         table.append([f"{count:,}".replace(",", " "), loop_ns / 1000])
+    usual = statistics.median(loops[count] for count in USUAL)
     for row, loop_us in zip(table, loops.values(), strict=True):
-        row.append(loop_us / loops[USUAL])
-    note = "Read, masked, journalled, assembled. Nothing is closed, so nothing is sent."
+        row.append(loop_us / usual)
+    note = "Read, masked, journalled, assembled; nothing is closed. Usual: the median of the rows up to 1000."
     title = "CPU for a record of 1 KB by the number of open traces"
-    report.table("collector", title, ("open traces", "loop µs", f"/ with {USUAL}"), table, note)
+    report.table("collector", title, ("open traces", "loop µs", "/ usual"), table, note)
     why = "Half of it is the kernel's: the journal's pages, and those that the growing traces need."
-    usual = loops[USUAL]
     report.target("at most 3 µs CPU for a 1 KB record", f"{usual:.2f} µs", usual <= 3, why)
     ratio = loops[100_000] / usual
     why = "Each record is the first event of its trace, and what is known of that trace is in no cache any more."
-    report.target("at most 1.2x that with 100 000 open traces", f"{ratio:.2f}x", ratio <= 1.2, why)
+    measured = f"{ratio:.2f}x, {loops[100_000]:.2f} µs"
+    report.target("at most 1.2x that with 100 000 open traces", measured, ratio <= 1.2, why)
 
 
 def test_records_by_size(report: Report) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
-WIDTH, LEFT, RIGHT = 720, 190, 90
+WIDTH, LEFT, RIGHT = 720, 210, 90
 ROW, BAR = 34, 20
 TOP, BOTTOM = 54, 40
 OURS, OTHERS, TEXT, GRID = "#0f766e", "#94a3b8", "#334155", "#cbd5e1"

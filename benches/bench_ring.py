@@ -7,7 +7,6 @@ all threads of the putting process: multiprocessing.Queue leaves its work to one
 
 import multiprocessing
 import os
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -161,20 +160,3 @@ def test_bare_push(benchmark: BenchmarkFixture, folder: Path, size_bytes: int, c
         return (count, producer.push, 2, 0, TRACE, bytes(size_bytes)), {}
 
     benchmark.pedantic(put_many, setup=drain, rounds=1000, warmup_rounds=100)
-
-
-def test_a_push_is_cheaper_than_the_puts_of_multiprocessing(folder: Path) -> None:
-    """Medians of alternating rounds in one run, so that a busy machine weighs on all alike."""
-    size_bytes, count = SIZES["1 KB"]
-    payload = os.urandom(size_bytes)
-    ours, queue, simple = (contender(name, folder) for name in (NAMES[0], *NAMES[2:]))
-    with ours as a, queue as b, simple as c:
-        times: list[list[int]] = [[], [], []]
-        for _ in range(100):
-            for made, taken in zip((a, b, c), times, strict=True):
-                wait_until_empty(made)
-                start = time.perf_counter_ns()
-                put_many(count, made.put, *made.first, payload)
-                taken.append(time.perf_counter_ns() - start)
-    own, *others = (statistics.median(taken) / count for taken in times)
-    assert own * 3 < min(others), f"ns per put: {own:.0f} beside {others}"

@@ -40,8 +40,8 @@ def peers_paths() -> list[str]:
 
 def test_imports(report: Report) -> None:
     where = {FLOOR: paths(), OURS: paths()}
-    if peers_paths():
-        where["import opentelemetry.sdk.trace"] = peers_paths()
+    if peers := peers_paths():
+        where["import opentelemetry.sdk.trace"] = peers
     taken: dict[str, list[list[float]]] = {statement: [] for statement in where}
     for _ in range(IMPORTS):
         for statement, each in taken.items():

@@ -114,7 +114,7 @@ class Exchange(Tracer):
     def _encode_runner(self, runner: Mapping[str, Any]) -> bytes:
         # Made above, complete and of texts: nothing needs to be looked at but lone surrogates, which orjson refuses.
         try:
-            return orjson.dumps({"id": self.trace_id, **runner})
+            return orjson.dumps(runner)
         except TypeError:
             return super()._encode_runner(runner)
 

@@ -256,7 +256,7 @@ class Tracer(QuickWay):
         process.report(writer)
         self._use(writer)
         if self._own_runner:
-            self._runner = self._encode_runner(self._own_runner)
+            self._runner = self._encode_runner({"id": self.trace_id, **self._own_runner})
         self._opened_at = time.perf_counter()
         opened = opening(self.config, self._runner)
         code = self._push(_OPEN, 0, self._id, opened)
@@ -268,7 +268,7 @@ class Tracer(QuickWay):
             self._ignore_all(reason, Outcome.DROPPED.because(reason))
 
     def _encode_runner(self, runner: Mapping[str, Any]) -> bytes:
-        return encoding.encode_event({"id": self.trace_id, **runner})[0]
+        return encoding.encode_event(runner)[0]
 
     def _use(self, writer: process.Writer) -> None:
         self._writer = writer

@@ -261,27 +261,6 @@ def namespace_pid(pid: int) -> int:
     return 0
 
 
-def readable_by_all() -> list[str]:
-    """Return a command that runs another one where any user may start this interpreter.
-
-    Where it lies in a home that others may not enter (pyenv of root), a mount of that process's own shows it.
-    """
-    path = pathlib.Path(os.path.realpath(sys.executable))
-    closed = next((folder for folder in reversed(path.parents) if not folder.stat().st_mode & 1), None)
-    if closed is None:
-        return []
-    inner = path.parents[len(path.parents) - len(closed.parents) - 2]
-    script = f"""set -e
-        keep=$(mktemp -d)
-        mount --bind {inner} $keep
-        mount -t tmpfs -o mode=755 tmpfs {closed}
-        mkdir {inner}
-        mount --move $keep {inner} || mount --bind $keep {inner}
-        rmdir $keep || true
-        exec "$@" """
-    return ["unshare", "--mount", "sh", "-c", script, "sh"]
-
-
 def free_port() -> int:
     """Return a port that nobody listens on."""
     with socket.socket() as probe:

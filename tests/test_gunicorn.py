@@ -19,10 +19,10 @@ from gunicorns import (
     fetch,
     namespace_pid,
     path_of,
-    readable_by_all,
     runners,
     send_only,
 )
+from namespaces import readable_by_all
 from places import NOBODY, Place, give_away, until
 
 from epsagon_fast.backend import Backend

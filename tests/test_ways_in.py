@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 from arrivals import arrived, await_traces, death, ids, labels, runner
+from namespaces import readable_by_all, with_tmpfs
 from places import BASE, NOBODY, Place, need_root, until
 
 from epsagon_fast.backend import Backend
@@ -18,7 +19,6 @@ from epsagon_fast.queue import folder as folders
 
 # Of first use by eight processes at once.
 ROUNDS = 100
-ROOT = str(pathlib.Path(__file__).parents[1])
 
 # What most programs here trace with; a module, so that a spawned process finds it by name.
 JOBS = """
@@ -455,24 +455,9 @@ def test_change_of_user_after_the_fork_moves_to_a_folder_of_that_user(backend: B
     shared = [os.path.join(folders.SHARED_MEMORY, f"epsagon-fast-{user}") for user in (0, NOBODY)]
     os.chmod(place.scratch, 0o755)
     # Its own view of the files: nobody else's traces, and an interpreter that every user can read.
-    process = place.start(
+    out = place.run(
         f"""
-import os, subprocess, sys
-def mount(*words): subprocess.run(["mount", *words], check=True)
-def closed(path):
-    return next((p for p in [*list(path.parents)[::-1], path] if not p.stat().st_mode & 1), None)
-import pathlib
-mount("-t", "tmpfs", "-o", "mode=1777,size=64m", "tmpfs", {folders.SHARED_MEMORY!r})
-needed = {{pathlib.Path(p) for p in (sys.prefix, sys.base_prefix, {ROOT!r})}}
-needed = [p for p in needed if closed(p)]
-for number, path in enumerate(needed):
-    os.mkdir(f"seen{{number}}")
-    mount("--rbind", str(path), f"seen{{number}}")
-for path in {{closed(path) for path in needed}}:
-    mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", str(path))
-for number, path in enumerate(needed):
-    path.mkdir(parents=True)
-    mount("--rbind", f"seen{{number}}", str(path))
+import os
 del os.environ["EPSAGON_RUNTIME_DIR"], os.environ["EPSAGON_STATE_DIR"]
 os.environ["EPSAGON_LINGER_SEC"] = "0"
 from jobs import *
@@ -487,11 +472,9 @@ assert epsagon.flush(10)
 for path in {shared!r}:
     print(os.stat(path).st_uid, oct(os.stat(path).st_mode & 0o777))
 """,
-        program=["unshare", "-m", sys.executable],
+        program=with_tmpfs(("mode=1777,size=64m", folders.SHARED_MEMORY), then=readable_by_all()),
     )
-    out, errors = process.communicate(timeout=30)
-    assert process.returncode == 0, errors
-    assert out == f"0 0o700\n{NOBODY} 0o700\n", errors
+    assert out == f"0 0o700\n{NOBODY} 0o700\n"
     await_traces(backend, place, "master", "worker", "master again")
 
 

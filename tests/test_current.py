@@ -6,7 +6,7 @@ from fakes import FakeQueue
 
 import epsagon_fast as epsagon
 from epsagon_fast import Config, Outcome
-from epsagon_fast.producer import process
+from epsagon_fast.producer import current, process
 from epsagon_fast.protocol import Kind
 
 ACTIONS: list[Callable[[], None]] = [
@@ -91,6 +91,26 @@ def test_thread_has_no_trace_of_the_thread_that_started_it(queue: FakeQueue) -> 
         thread.join(10)
     assert queue.kinds == ["OPEN", "CLOSE"]
     assert queue.counts == {"no_trace": 1}
+
+
+def test_what_is_not_traced_goes_nowhere_and_is_not_counted(queue: FakeQueue) -> None:
+    with epsagon.create_global_tracer(), epsagon.trace("a"), current.within(current.NOT_TRACED):
+        act()
+        with epsagon.event("e"):
+            pass
+    assert [record.kind for record in queue.records] == [Kind.OPEN, Kind.OPEN, Kind.CLOSE, Kind.CLOSE]
+    assert process.refusals() == {}
+
+
+def test_trace_where_nothing_is_traced_is_one_of_its_own(queue: FakeQueue) -> None:
+    with epsagon.trace("a") as outer, current.within(current.NOT_TRACED):
+        with epsagon.trace("b") as inner:
+            epsagon.label("k", 1)
+        assert current.current_trace() is None
+        epsagon.label("k", 2)
+    assert inner is not outer
+    assert [record.trace_id.hex() for record in queue.records if record.kind == Kind.LABEL] == [inner.trace_id]
+    assert queue.counts == {}
 
 
 # The global tracer.

@@ -23,7 +23,7 @@ class Attached(Tracer):
         # Disabled here: this process opens and sends nothing for the trace, and needs no token for it.
         super().__init__(Config(disable=True, **wire).resolve())
         self.context = handle.context
-        self._before: Tracer | None = None
+        self._before: current.Current = None
         self._running = True
         self._outcome = Outcome.PENDING.because("opened by another process")
         process.attached[id(self)] = self

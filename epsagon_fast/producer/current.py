@@ -7,7 +7,9 @@ parent's. It is never reset by token, since a generator's steps may run in diffe
 import os
 from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import Any
+from enum import Enum
+from types import TracebackType
+from typing import Any, Final
 
 from epsagon_fast.config import Config, ResolvedConfig, warn_once
 from epsagon_fast.protocol import Outcome
@@ -15,7 +17,19 @@ from epsagon_fast.protocol import Outcome
 from . import process
 from .tracer import Tracer
 
-_current: ContextVar[Tracer | None] = ContextVar("epsagon_fast_trace", default=None)
+
+class NotTraced(Enum):
+    """The state of work that is deliberately not traced, such as an ignored endpoint."""
+
+    NOT_TRACED = "not traced"
+
+
+# In place of a trace: what is added there goes nowhere, not even to the global tracer, and is not counted. Without it
+# such work would be in whichever trace was current before. `trace` opens a trace of its own there.
+NOT_TRACED: Final = NotTraced.NOT_TRACED
+Current = Tracer | NotTraced | None
+
+_current: ContextVar[Current] = ContextVar("epsagon_fast_trace", default=None)
 
 # The global tracer, under one key: a dict's setdefault and pop decide between two threads, or a thread and a signal
 # handler, without a lock.
@@ -25,20 +39,37 @@ _KEY = "tracer"
 
 def current_trace() -> Tracer | None:
     """Return the current trace of this context, also when it is closed."""
-    return _current.get()
+    there = _current.get()
+    return None if there is NOT_TRACED else there
 
 
-def swap(tracer: Tracer | None) -> Tracer | None:
-    """Make `tracer` the current trace of this context; return the one before."""
+def swap(trace: Current) -> Current:
+    """Make `trace` the current one of this context; return what was current before."""
     before = _current.get()
-    _current.set(tracer)
+    _current.set(trace)
     return before
 
 
-def leave(tracer: Tracer, before: Tracer | None) -> None:
+def leave(trace: Current, before: Current) -> None:
     """Make `before` current again, unless something else became current meanwhile (a `with` in a plain generator)."""
-    if _current.get() is tracer:
+    if _current.get() is trace:
         _current.set(before)
+
+
+class within:
+    """Have `trace`, or NOT_TRACED, be the current one of this context inside a `with` block."""
+
+    def __init__(self, trace: Current) -> None:
+        self._trace = trace
+        self._before: Current = None
+
+    def __enter__(self) -> None:
+        self._before = swap(self._trace)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        leave(self._trace, self._before)
 
 
 def enclosing_trace() -> Tracer | None:
@@ -46,14 +77,16 @@ def enclosing_trace() -> Tracer | None:
 
     In a forked child the inherited trace is not its own: work that is traced there gets a trace of its own.
     """
-    tracer = _current.get()
+    tracer = current_trace()
     inside = tracer is not None and not tracer.stopped and tracer.owner_pid == os.getpid()
     return tracer if inside else None
 
 
 def acting_trace() -> Tracer | None:
-    """Return the current trace, else the running global tracer, else None."""
+    """Return the current trace, else the running global tracer, else None. None where work is not traced."""
     tracer = _current.get()
+    if tracer is NOT_TRACED:
+        return None
     if tracer is None or tracer.stopped:
         tracer = _global.get(_KEY)
         if tracer is not None and not tracer.running:
@@ -62,7 +95,9 @@ def acting_trace() -> Tracer | None:
 
 
 def no_trace() -> None:
-    """Count something that had no trace to go to."""
+    """Count something that had no trace to go to, unless it is not to be traced."""
+    if _current.get() is NOT_TRACED:
+        return
     process.refuse("no_trace")
     warn_once("no_trace", "Ignored, and counted: something was added where no trace is open")
 

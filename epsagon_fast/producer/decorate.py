@@ -115,8 +115,8 @@ class _Inside:
     """What is current in a generator's body: put in place for a step, taken away after it."""
 
     def __init__(self, tracer: Tracer) -> None:
-        self._mine: Tracer | None = tracer
-        self._theirs: Tracer | None = None
+        self._mine: current.Current = tracer
+        self._theirs: current.Current = None
 
     def __enter__(self) -> None:
         self._theirs = current.swap(self._mine)

@@ -98,7 +98,7 @@ class Block:
         self._name = name
         self._new = new
         self._event: Event | None = None
-        self._before: Tracer | None = None
+        self._before: current.Current = None
         self.is_open = True
 
     def open(self) -> Tracer:

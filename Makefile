@@ -14,8 +14,9 @@ $(VENV)/.installed: pyproject.toml setup.py $(wildcard _ext/*/*.pyx _ext/*/*.h)
 demo: $(VENV)/.installed
 	$(BIN)/epsagon-fast demo
 
+# PYTEST_ARGS='-m "not root"' leaves out what needs root, also where CI is set.
 test: $(VENV)/.installed
-	$(BIN)/pytest
+	$(BIN)/pytest $(PYTEST_ARGS)
 
 # EXAMPLES=100000 looks longer for an input on which the two trimmers differ.
 fuzz: $(VENV)/.installed

@@ -8,7 +8,7 @@ from weakref import WeakValueDictionary
 import pytest
 from fakes import FakeQueue
 from hypothesis import settings
-from places import Place, descendants, until
+from places import Place, Privileges, descendants, until
 from rings import TWINS, Twin
 
 from epsagon_fast import config
@@ -22,6 +22,17 @@ if TYPE_CHECKING:
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.register_profile("fuzz", deadline=None, max_examples=int(os.environ.get("EXAMPLES", "10000")))
 settings.load_profile("repeatable")
+
+
+@pytest.fixture(autouse=True)
+def privileges(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Leave out a test that needs root, if we are not. Where CI is set that is an error: `-m "not root"` says so."""
+    Privileges.claimed = request.node.get_closest_marker("root") is not None
+    if Privileges.claimed and os.geteuid() != 0:
+        assert not os.environ.get("CI"), "this test needs root"
+        pytest.skip("needs root")
+    yield
+    Privileges.claimed = False
 
 
 @pytest.fixture(autouse=True)

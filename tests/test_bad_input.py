@@ -105,7 +105,7 @@ def a_strangers(path: pathlib.Path) -> None:
         (a_file, "not a directory"),
         (a_symbolic_link, "symbolic link"),
         (open_to_others, "open to others"),
-        (a_strangers, "belongs to user 65534"),
+        pytest.param(a_strangers, "belongs to user 65534", marks=pytest.mark.root),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -163,6 +163,7 @@ def test_every_name_squatted_leaves_the_temporary_directory(backend: Backend, pl
 # No space.
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("size", ["16k", "1m", "3m"])
 def test_full_shared_memory_gives_no_ring_and_harms_nobody(place: Place, size: str) -> None:
     # A small tmpfs, in a view of the files that is this program's own.

@@ -183,6 +183,7 @@ def test_worker_and_collector_that_die_together_lose_nothing(backend: Backend, p
 # Where and as whom it runs.
 
 
+@pytest.mark.root
 def test_workers_may_be_another_user_than_the_master(backend: Backend, place: Place) -> None:
     give_away(place.runtime_dir)
     with Gunicorn(place, "sync", "--user", str(NOBODY), wrapper=readable_by_all()) as server:
@@ -200,6 +201,7 @@ def test_workers_may_be_another_user_than_the_master(backend: Backend, place: Pl
         assert path.stat().st_uid == NOBODY, path
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("kind", of_all("sync", "uvicorn"))
 def test_process_1_of_a_container_waits_until_all_is_delivered(backend: Backend, place: Place, kind: str) -> None:
     unshare = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")

@@ -145,6 +145,7 @@ def test_one_whose_processes_live_is_left_to_them(place: Place) -> None:
         process.communicate("")
 
 
+@pytest.mark.root
 def test_one_whose_processes_live_in_another_container_is_left_to_them(place: Place) -> None:
     # Their pids mean nothing here: the ring says process 1, which is another one.
     script = ONE_TRACE + "import sys; sys.stdin.read()"

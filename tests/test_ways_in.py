@@ -405,6 +405,7 @@ def _watch(watched: Place, seen: set[int], over: threading.Event) -> None:
 # Strangers.
 
 
+@pytest.mark.root
 def test_another_user_can_neither_read_nor_connect(backend: Backend, place: Place) -> None:
     need_root()
     os.chmod(place.runtime_dir, 0o755)  # as /dev/shm is open to all; what we make in it is not
@@ -450,6 +451,7 @@ print(at({folder!r}).refusals())
     assert list(arrived(backend)) == ["mine"]
 
 
+@pytest.mark.root
 def test_change_of_user_after_the_fork_moves_to_a_folder_of_that_user(backend: Backend, place: Place) -> None:
     """As gunicorn's workers do with `user=`: the master has traced as root, the fork drops its privileges."""
     shared = [os.path.join(folders.SHARED_MEMORY, f"epsagon-fast-{user}") for user in (0, NOBODY)]

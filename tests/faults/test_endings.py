@@ -98,6 +98,7 @@ def test_what_was_closed_arrives_when_the_whole_group_is_ended() -> None:
         assert not noted.closing - set(here.sink.traces)
 
 
+@pytest.mark.root
 def test_what_was_closed_arrives_from_a_container(namespaced: list[str]) -> None:
     """As process 1 of a pid namespace: the kernel kills the collector with it."""
     with scene("process 1 of a pid namespace returns") as here:

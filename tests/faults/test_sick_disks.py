@@ -40,6 +40,7 @@ OUTBOX = {
 }
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("how", OUTBOX)
 def test_without_an_outbox_traces_wait_in_memory_and_arrive(how: str) -> None:
     with scene(f"outbox: {how}") as here:
@@ -114,6 +115,7 @@ def test_two_collectors_share_an_outbox() -> None:
         assert here.row.duplicates == 0
 
 
+@pytest.mark.root
 def test_without_space_for_the_journal_traces_arrive() -> None:
     with scene("journal: no space") as here:
         script = WORKER.format(before="noting.fill(1)", after="").replace(

@@ -108,7 +108,12 @@ DIRECTORIES = {
 }
 
 
-@pytest.mark.parametrize("kind", DIRECTORIES)
+NEED_ROOT = ("a directory of another user",)
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.root] * (kind in NEED_ROOT)) for kind in DIRECTORIES]
+)
 def test_a_directory_that_is_not_ours_alone_is_refused(kind: str) -> None:
     script = "import logging; logging.basicConfig()\nimport noting\nfor _ in range(3): noting.fill(3)"
     with scene(f"runtime directory: {kind}") as here:
@@ -133,6 +138,7 @@ IN_SHM = {"EPSAGON_RUNTIME_DIR": ""}
 SHARED = "mode=1777,size="
 
 
+@pytest.mark.root
 def test_squatted_names_are_passed_by() -> None:
     script = """
 import os, noting, epsagon_fast as epsagon
@@ -150,6 +156,7 @@ assert not os.listdir("/dev/shm/epsagon-fast-0") and not os.listdir("/dev/shm/ep
         assert here.row.arrived == here.row.pushed
 
 
+@pytest.mark.root
 def test_a_process_that_changes_its_user_gets_a_folder_of_its_own() -> None:
     """As gunicorn's workers do; and the other user's processes cannot look into ours."""
     script = """
@@ -197,6 +204,7 @@ assert epsagon.flush(20)
 """
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("megabytes", [8, 64])
 def test_a_small_shared_memory_is_never_filled(megabytes: int) -> None:
     with scene(f"{WORKERS} workers in a /dev/shm of {megabytes} MiB", on_disk=True) as here:
@@ -223,6 +231,7 @@ assert least > 0.5, least
 """
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("megabytes", [8, 64])
 def test_a_long_trace_neither_fills_a_small_shared_memory_nor_is_it_dropped(megabytes: int) -> None:
     with scene(f"a trace of 15 MB in a /dev/shm of {megabytes} MiB", on_disk=True) as here:
@@ -253,6 +262,7 @@ assert epsagon.flush(10)
 
 if os.access(GROUPS, os.W_OK):  # elsewhere no group can be made
 
+    @pytest.mark.root
     def test_a_memory_limited_cgroup_is_not_filled_by_rings() -> None:
         with scene("a memory-limited cgroup") as here:
             here.env["EPSAGON_LINGER_SEC"] = "60"

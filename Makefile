@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := test
-.PHONY: demo test fuzz asan soak bench lint wheel clean
+.PHONY: demo test fuzz asan soak bench lint wheel lock clean
 
 $(VENV)/.installed: pyproject.toml setup.py $(wildcard _ext/*/*.pyx _ext/*/*.h)
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
@@ -51,7 +51,13 @@ lint: $(VENV)/.installed
 # Into wheelhouse/, and tried in fresh environments of every CPython on this machine; see docs/releasing.md.
 wheel: $(VENV)/.installed
 	$(BIN)/python release/make_wheel.py
+	$(BIN)/python release/make_sbom.py
 	$(BIN)/python release/prove_wheel.py
+
+# What builds and uploads a release, pinned by hash.
+lock: $(VENV)/.installed
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock' \
+		$(UPGRADE) --extra release --output-file .ci/release.txt pyproject.toml
 
 clean:
 	rm -rf $(VENV) .venv-bench build dist wheelhouse *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

@@ -19,6 +19,8 @@ from epsagon_fast.producer.tracer import UNCHANGED, Tracer
 from epsagon_fast.propagation import HTTP_TRACE_ID_KEY, TRACEPARENT, TRACESTATE, TraceContext, extract
 from epsagon_fast.protocol import RUNNER_ORIGIN, ErrorCode, Kind
 
+from .departures import is_departure
+
 # Where a request's trace stands in a WSGI environ or an ASGI scope. A second middleware around the same app sees it.
 KEY: Final = "epsagon_fast.trace"
 TYPE: Final = "http"
@@ -79,8 +81,16 @@ class Exchange(Tracer):
 
     def blame(self, error: BaseException | None) -> None:
         """Note an exception that made the application answer with an error; the first one counts."""
-        if error is not None and self._error_code == UNCHANGED and is_error(error):
+        if is_departure(error, told=self.client_closed):
+            self.client_leaves()
+        elif error is not None and self._error_code == UNCHANGED and is_error(error):
             self.fail(error)
+
+    def client_leaves(self) -> None:
+        """Note that the client is gone. Frameworks still answer, with an error: it says nothing of the application."""
+        self._is_told = True
+        # After a complete answer this is how every connection ends.
+        self.client_closed = self.client_closed or not self.answered
 
     def time_out(self, traceback: str) -> None:
         """Close the trace: the server ends its process for taking too long. `traceback`: where that was."""
@@ -95,6 +105,9 @@ class Exchange(Tracer):
         if not self._recording or self.owner_pid != os.getpid():
             self._close()
             return
+        if is_departure(error, told=self.client_closed):
+            self.client_leaves()
+            error = None
         if error is not None and is_error(error):
             self.blame(error)
             # Servers answer so if the application did not.

@@ -107,8 +107,6 @@ class Request(Exchange):
 
     def end(self, error: BaseException | None = None) -> None:
         """Close the trace."""
-        if self.client_closed and isinstance(error, OSError):
-            error = None
         body = self._request_body
         if body is not None:
             self.request_bytes = self.request_bytes or body.size_bytes

@@ -206,13 +206,36 @@ def event(name: str, *, type: str = FUNCTION_TYPE, operation: str = INVOKE, orig
     return Event(name, type, operation, origin)
 
 
+# What ends work from outside, and the module that has it: if nobody imported that, it raised none.
+_CANCELLATIONS: Final = (("asyncio", "CancelledError"), ("trio", "Cancelled"), ("greenlet", "GreenletExit"))
+_EXCEPTIONS: Final = BaseExceptionGroup.__dict__["exceptions"]
+
+
 def is_error(error: BaseException) -> bool:
     """Say whether an exception that leaves a block means that its work failed.
 
-    A closed generator, a cancelled task and SystemExit 0 do not. KeyboardInterrupt does: the work was not done.
+    A closed generator, a cancelled task, a killed greenlet and SystemExit 0 do not, nor does a group of only these.
+    KeyboardInterrupt does: the work was not done.
     """
-    if isinstance(error, SystemExit):
-        return error.code not in (None, 0)
-    # If nobody imported asyncio, this is none of its exceptions.
-    cancelled = getattr(sys.modules.get("asyncio"), "CancelledError", GeneratorExit)
-    return not isinstance(error, (GeneratorExit, cancelled))
+    return any(map(_is_failure, parts_of(error)))
+
+
+def parts_of(error: BaseException) -> list[BaseException]:
+    """Return the exceptions of a group, and of the groups in it; of anything else itself."""
+    parts, pending = [], [error]
+    while pending:
+        error = pending.pop()
+        # isinstance would ask the exception for its __class__, which may fail.
+        if issubclass(type(error), BaseExceptionGroup):
+            pending.extend(_EXCEPTIONS.__get__(error))
+        else:
+            parts.append(error)
+    return parts
+
+
+def _is_failure(error: BaseException) -> bool:
+    kind = type(error)
+    if issubclass(kind, SystemExit):
+        return error.code not in (None, 0)  # type: ignore[attr-defined]
+    cancelled = (getattr(sys.modules.get(module), name, GeneratorExit) for module, name in _CANCELLATIONS)
+    return not issubclass(kind, (GeneratorExit, *cancelled))

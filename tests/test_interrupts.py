@@ -1,0 +1,110 @@
+import ctypes
+import functools
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from epsagon_fast.interrupts import is_interruption, let_pass
+
+
+class Limit(Exception):
+    pass
+
+
+def raise_in_place(signum: int, frame: FrameType | None) -> None:
+    raise Limit
+
+
+class Alarm:
+    def __call__(self, *arguments: Any) -> None:
+        self.ring()
+
+    def ring(self) -> None:
+        raise TimeoutError("the limit has passed")
+
+    def method(self, number: int, frame: FrameType | None) -> None:
+        raise Limit("with a message")
+
+
+HANDLERS: list[Callable[..., Any]] = [
+    raise_in_place,
+    Alarm(),
+    Alarm().method,
+    functools.partial(raise_in_place),
+    lambda number, frame: Alarm().ring(),
+]
+
+
+@pytest.fixture
+def alarm() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGALRM)
+    yield
+    signal.signal(signal.SIGALRM, before)
+
+
+def ring() -> str:
+    signal.raise_signal(signal.SIGALRM)
+    return "not interrupted"
+
+
+class Interrupted:
+    def __str__(self) -> str:
+        return ring()
+
+
+class Broken:
+    def __str__(self) -> str:
+        raise Limit
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def caught(call: Callable[[], Any]) -> Exception:
+    try:
+        call()
+    except Exception as error:
+        return error
+    raise AssertionError("nothing was raised")
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+@pytest.mark.parametrize("place", [ring, lambda: str(Interrupted()), lambda: [*map(str, [Interrupted()])]])
+def test_exception_of_a_signal_handler_is_an_interruption(
+    alarm: None, handler: Callable[..., Any], place: Callable[[], str]
+) -> None:
+    signal.signal(signal.SIGALRM, handler)
+    error = caught(place)
+    assert is_interruption(error)
+    with pytest.raises(type(error)) as raised:
+        let_pass(error)
+    assert raised.value is error
+
+
+@pytest.mark.parametrize(
+    "failure", [lambda: str(Broken()), lambda: repr(Broken()), lambda: {}["key"], lambda: next(iter(()))]
+)
+def test_failure_of_a_value_is_none(failure: Callable[[], Any]) -> None:
+    error = caught(failure)
+    assert not is_interruption(error)
+    let_pass(error)
+
+
+def test_exception_that_was_never_raised_is_none() -> None:
+    assert not is_interruption(Limit())
+
+
+def test_exception_of_another_thread_is_an_interruption_in_our_code() -> None:
+    # As if it were a function of this package: what counts is where the exception appears.
+    names: dict[str, Any] = {"__name__": "epsagon_fast.somewhere"}
+    exec("def spin():\n    while True:\n        pass", names)
+    found: list[Exception] = []
+    thread = threading.Thread(target=lambda: found.append(caught(names["spin"])))
+    thread.start()
+    assert ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(Limit)) == 1
+    thread.join(30)
+    assert is_interruption(found[0])

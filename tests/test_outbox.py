@@ -5,13 +5,15 @@ import os
 import signal
 import sqlite3
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import orjson
 import pytest
-from places import Place, until
+from places import Place, need_root, until
 from servers import Server, status
 
 from epsagon_fast.collector import outbox as outbox_module
@@ -82,6 +84,67 @@ def test_secrets_go_with_their_last_trace(file: OutboxFile, tmp_path: Path) -> N
     file.remove([parcel(3).trace_id])
     for secret in (b"secret-token", b"other-token", b"user:pass"):
         assert secret not in everything(tmp_path)
+
+
+def test_a_destination_that_goes_leaves_nothing_in_any_file_while_others_stay(file: OutboxFile, tmp_path: Path) -> None:
+    here, there = [parcel(number) for number in range(20)], [parcel(number, THERE) for number in range(20, 40)]
+    for each in zip(here, there, strict=True):
+        file.put(each, NOW)
+    file.remove([each.trace_id for each in there])
+    for trace in ("other-token", "user:pass", "http://there/"):
+        assert trace.encode() not in everything(tmp_path)
+    assert file.take(HERE, 50, NOW) == here
+
+
+def test_what_was_delivered_is_wiped_though_its_destination_stays(file: OutboxFile, tmp_path: Path) -> None:
+    # Bodies of less than a page, and of pages of their own, which are free afterwards.
+    file.put([parcel(0), marked(1, 100), marked(2, 100_000)], NOW)
+    file.wipe()
+    assert everything(tmp_path).count(b"a customer") == 2
+    file.remove([bytes(15) + b"\1", bytes(15) + b"\2"])
+    file.wipe()
+    assert b"a customer" not in everything(tmp_path)
+
+
+def test_what_another_process_reads_meanwhile_is_wiped_later(file: OutboxFile, tmp_path: Path) -> None:
+    file.put([parcel(1), parcel(2, THERE)], NOW)
+    reader = sqlite3.connect(file.path, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM traces").fetchall()
+    file.remove([parcel(2).trace_id])
+    assert b"other-token" in everything(tmp_path)
+    reader.close()
+    file.wipe()
+    assert b"other-token" not in everything(tmp_path)
+
+
+def marked(number: int, size_bytes: int) -> Parcel:
+    return Parcel(number.to_bytes(16, "big"), HERE, b"a customer" + b"x" * size_bytes)
+
+
+@pytest.mark.root
+def test_it_needs_no_temporary_directory(tmp_path: Path) -> None:
+    need_root()
+    # All that exists is read-only, but for the outbox's own directory.
+    mounts = "mount -t tmpfs tmpfs /mnt && mount --bind / / && mount -o remount,ro,bind / && cd /"
+    subprocess.run(
+        ["unshare", "-m", "sh", "-c", f'{mounts} && exec "$@"', "sh", sys.executable, "-c", USED], check=True
+    )
+
+
+USED = f"""
+from epsagon_fast.collector.destination import Destination, Parcel
+from epsagon_fast.collector.outbox_file import OutboxFile
+
+here = Destination("http://here/", "t", 1.0)
+parcels = [Parcel(number.to_bytes(16, "big"), here, b"x" * 20_000) for number in range(20)]
+file = OutboxFile("/mnt", b"us")
+file.put(parcels, {NOW})
+assert file.take(here, 20, {NOW}) == parcels
+file.give_back([parcel.trace_id for parcel in parcels])
+file.remove([parcel.trace_id for parcel in parcels])
+assert file.stored() == {{}}
+"""
 
 
 def test_bodies_are_kept_without_their_token(file: OutboxFile) -> None:

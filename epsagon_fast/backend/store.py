@@ -73,6 +73,8 @@ class Store:
         (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if version != _LAYOUT_VERSION and (version or tables):
             raise ValueError(f"{self.database} is not a database of this version of the backend")
+        # Else SQLite wants a directory for temporary files, which a process with a read-only root does not have.
+        self._connection.execute("PRAGMA temp_store = MEMORY")
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = NORMAL")
         self._connection.executescript(_LAYOUT)

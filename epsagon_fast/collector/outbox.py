@@ -224,6 +224,9 @@ class _Place:
         if self._owed.give_back:
             file.give_back(self._owed.give_back)
             self._owed.give_back = []
+        if batch == _Batch():
+            # Nothing is asked, so there is time: what was delivered since the last look goes from the log too.
+            file.wipe()
         if batch.puts:
             gone = file.put(batch.puts, now)
             answers.append(Stored([parcel.trace_id for parcel in batch.puts]))

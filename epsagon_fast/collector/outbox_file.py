@@ -4,12 +4,15 @@ Several collectors may have it open. Who sends a trace leases it for a while, so
 given back runs out. Everything here waits for the disk, so outbox.py calls it in a thread of its own.
 
 Secrets (tokens, proxies' passwords) stand in `destinations` only, and go with the destination's last trace: a body is
-kept without its token. Errors of SQLite pass through; `is_corrupt` tells the kind that does not go away by waiting.
+kept without its token. What is deleted is overwritten in the file. Its copies in SQLite's log are cut off at once when
+a destination has gone, else with the next `wipe`. Errors of SQLite pass through; `is_corrupt` tells the kind that does
+not go away by waiting.
 """
 
 import os
 import sqlite3
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 import orjson
 
@@ -23,6 +26,8 @@ MAX_TAKEN_BYTES = 4 * 1024 * 1024
 # Longer than a request takes. A collector that was killed leaves its leases behind.
 LEASE_S = 30.0
 LOCK_TIMEOUT_S = 5.0
+# The log cannot be cut while another reads in it. Then the next wipe will do.
+WIPE_TIMEOUT_S = 0.2
 # Large enough for several traces: SQLite gives a row that does not fit pages of its own.
 PAGE_BYTES = 16 * 1024
 
@@ -64,6 +69,8 @@ class OutboxFile:
         self._owner = owner
         self._state_dir = state_dir
         self._lease_s = LEASE_S
+        # A collector that was killed may have left deleted traces in the log.
+        self._must_wipe = True
         # Made by us, since SQLite would make it readable by others. Its companions take over its mode.
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
         self._inode = os.stat(self.path).st_ino
@@ -92,7 +99,8 @@ class OutboxFile:
             self._db.execute("BEGIN IMMEDIATE")
             for parcel in parcels:
                 self._insert(parcel)
-            return self._make_room(now)
+            gone = self._make_room(now)
+        return self._deleted(gone)
 
     def take(self, destination: Destination, limit: int, now: float) -> list[Parcel]:
         """Lease the oldest traces of a destination that nobody else sends, at most `limit`."""
@@ -133,12 +141,24 @@ class OutboxFile:
         """Delete traces that need nothing more."""
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany("DELETE FROM traces WHERE trace_id = ?", [(trace_id,) for trace_id in trace_ids])
-            emptied = not self._db.execute("SELECT EXISTS (SELECT 1 FROM traces)").fetchone()[0]
-        if emptied:
+            delete = "DELETE FROM traces WHERE trace_id = ? RETURNING trace_id, destination"
+            gone = [row for trace_id in trace_ids for row in self._db.execute(delete, (trace_id,)).fetchall()]
+        self._deleted(gone)
+
+    def wipe(self) -> None:
+        """Give the space of deleted traces back, and cut off the log, where their bytes still stand.
+
+        Where another process reads at this moment, it is left to the next call.
+        """
+        if not self._must_wipe:
+            return
+        if not self.stored():
             # executescript steps to the end; execute would free a single page.
             self._db.executescript("PRAGMA incremental_vacuum")
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        self._db.execute(f"PRAGMA busy_timeout = {WIPE_TIMEOUT_S * 1000:.0f}").fetchall()
+        (was_busy, _, _) = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        self._db.execute(f"PRAGMA busy_timeout = {LOCK_TIMEOUT_S * 1000:.0f}").fetchall()
+        self._must_wipe = bool(was_busy)
 
     def stored(self) -> dict[Destination, int]:
         """Return how many traces each destination has here, whoever leased them."""
@@ -154,15 +174,29 @@ class OutboxFile:
         self._db.close()
         return set_aside(self.path) if self.still_there else self.path
 
+    def _deleted(self, gone: Sequence[tuple[bytes, int]]) -> list[bytes]:
+        """Note that traces (id, destination) were deleted, wipe if a destination went with them; return the ids."""
+        trace_ids, destinations = [trace_id for trace_id, _ in gone], {destination for _, destination in gone}
+        self._must_wipe |= bool(trace_ids)
+        find = "SELECT EXISTS (SELECT 1 FROM destinations WHERE id = ?)"
+        if not all(self._db.execute(find, (destination,)).fetchone()[0] for destination in destinations):
+            # What was asked for is done. A disk that fails is told of by the next call.
+            with suppress(sqlite3.Error):
+                self.wipe()
+        return trace_ids
+
     def _prepare(self) -> None:
+        # SQLite would put what it needs to undo a statement into /var/tmp, /tmp or the current directory: a process
+        # with a read-only root has none of them, and could then insert, but neither lease nor delete.
+        self._db.execute("PRAGMA temp_store = MEMORY")
         # These two only take effect in a file that is still empty.
         self._db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")
         self._db.execute("PRAGMA journal_mode = WAL").fetchall()
         # A stored trace survives the machine's death, so each commit waits for the disk; commits hold many traces.
         self._db.execute("PRAGMA synchronous = FULL")
-        # Tokens are overwritten when they go.
-        self._db.execute("PRAGMA secure_delete = FAST").fetchall()
+        # What is deleted is overwritten, also in pages that are free by that: FAST would leave bodies in those.
+        self._db.execute("PRAGMA secure_delete = ON").fetchall()
         self._db.execute("PRAGMA wal_autocheckpoint = 256").fetchall()
         self._db.execute(f"PRAGMA journal_size_limit = {LIMIT_BYTES // 16}").fetchall()
         if not self._db.execute("SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'one_less')").fetchone()[0]:
@@ -178,20 +212,20 @@ class OutboxFile:
             (parcel.trace_id, self._id(parcel.destination), len(body), token_at, body),
         )
 
-    def _make_room(self, now: float) -> list[bytes]:
-        gone: list[bytes] = []
+    def _make_room(self, now: float) -> list[tuple[bytes, int]]:
+        gone: list[tuple[bytes, int]] = []
         while self._used_bytes() > self.limit_bytes:
             largest, send_timeout_s = self._db.execute(
                 "SELECT id, send_timeout_s FROM destinations ORDER BY bytes DESC LIMIT 1"
             ).fetchone() or (None, 0.0)
             rows = self._db.execute(
                 "DELETE FROM traces WHERE number IN (SELECT number FROM traces WHERE destination = :largest "
-                f"AND {_FREE} ORDER BY number LIMIT 16) RETURNING trace_id",
+                f"AND {_FREE} ORDER BY number LIMIT 16) RETURNING trace_id, destination",
                 {"largest": largest, "now": now, "lease_s": self._lease_of(send_timeout_s)},
             ).fetchall()
             if not rows:
                 break
-            gone += [trace_id for (trace_id,) in rows]
+            gone += rows
         return gone
 
     def _lease_of(self, send_timeout_s: float) -> float:

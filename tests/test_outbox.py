@@ -317,7 +317,9 @@ def test_closing_ends_our_leases(box: Box, tmp_path: Path) -> None:
     other.close()
 
 
-@pytest.mark.parametrize("spoil", ["is a file", "is open to others", "is on NFS", "is not named"])
+@pytest.mark.parametrize(
+    "spoil", ["is a file", "is a link", "is open to others", "can be replaced", "is on NFS", "is not named"]
+)
 def test_without_a_state_directory_the_folder_serves_with_one_warning(
     spoil: str,
     box: Box,
@@ -329,9 +331,13 @@ def test_without_a_state_directory_the_folder_serves_with_one_warning(
     state_dir = tmp_path / "state"
     if spoil == "is a file":
         state_dir.touch()
+    elif spoil == "is a link":
+        state_dir.symlink_to(folder)
     elif spoil == "is open to others":
         state_dir.mkdir()
         state_dir.chmod(0o777)
+    elif spoil == "can be replaced":
+        tmp_path.chmod(0o777)
     elif spoil == "is on NFS":
         monkeypatch.setattr(outbox_module, "filesystems", lambda path: ["nfs4"])
     for number in range(2):
@@ -346,6 +352,7 @@ def test_without_a_state_directory_the_folder_serves_with_one_warning(
 def test_a_corrupt_file_is_set_aside_and_a_new_one_made(
     box: Box, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    (tmp_path / NAME).touch(0o600)
     (tmp_path / NAME).write_bytes(b"not a database " * 1000)
     box.outbox.put(at(tmp_path))
     assert box.hear(Refused) == Refused([at(tmp_path).trace_id])
@@ -353,6 +360,21 @@ def test_a_corrupt_file_is_set_aside_and_a_new_one_made(
     assert box.hear(Stored)
     assert (tmp_path / f"{NAME}.corrupt").read_bytes().startswith(b"not a database")
     assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+@pytest.mark.parametrize("name", [NAME, f"{NAME}-wal"])
+def test_a_file_that_others_can_read_along_gets_no_trace(box: Box, tmp_path: Path, name: str) -> None:
+    box.outbox.put(at(tmp_path))
+    box.hear(Stored)
+    box.outbox.close(5.0)
+    before = (tmp_path / NAME).read_bytes()
+    (tmp_path / name).touch()
+    (tmp_path / name).chmod(0o644)
+    again = Box(tmp_path / "folder")
+    again.outbox.put(at(tmp_path))
+    assert again.hear(Refused)
+    again.outbox.close(5.0)
+    assert (tmp_path / NAME).read_bytes() == before
 
 
 def test_damage_inside_a_file_is_noticed_too(box: Box, tmp_path: Path) -> None:

@@ -15,13 +15,13 @@ system, which SQLite's log cannot use, is replaced by the collector's own folder
 import logging
 import os
 import sqlite3
-import stat
 import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from epsagon_fast import private
 from epsagon_fast.collector.destination import Destination, Parcel
 from epsagon_fast.collector.outbox_file import LIMIT_BYTES, NAME, OutboxFile, is_corrupt, set_aside
 from epsagon_fast.queue.folder import filesystems
@@ -286,20 +286,18 @@ class _Place:
 
 
 def own_state_directory(path: str) -> None:
-    """Make a directory, mode 0700, or see that it is ours, that nobody else can write to it, and that it is local.
+    """Make a directory, mode 0700, or see that it is ours, that others can neither write to nor replace it, and local.
 
     OSError if not.
     """
     if not path:
         raise FileNotFoundError(2, "none is configured and there is no home directory")
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with suppress(FileExistsError):
-        os.mkdir(path, 0o700)
-    found = os.stat(path)
-    if not stat.S_ISDIR(found.st_mode):
-        raise NotADirectoryError(20, "not a directory", path)
-    if found.st_uid != os.geteuid() or found.st_mode & 0o022:
-        raise PermissionError(13, "others can write to it", path)
+    # Others may look in: the files are closed to them.
+    os.close(private.make_directory(path, closed_to=0o022))
+    # SQLite opens its files by their path, however that leads there.
+    loose = private.exposed(path)
+    if loose:
+        raise PermissionError(13, f"others can rename what is in {loose}", path)
     network = NETWORK.intersection(filesystems(path))
     if network:
         raise OSError(95, f"it is on a network file system ({', '.join(network)})", path)

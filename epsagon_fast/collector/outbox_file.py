@@ -16,6 +16,7 @@ from contextlib import suppress
 
 import orjson
 
+from epsagon_fast import private
 from epsagon_fast.collector.destination import Destination, Parcel
 
 # The number is the schema's: another version of this package may use another file beside this one.
@@ -60,7 +61,7 @@ class OutboxFile:
     """The file in one directory. For one thread.
 
     `owner`: whose leases are ours, the same for a successor. `state_dir`: what the destinations call this directory.
-    Raises sqlite3.Error if it cannot be opened, made or written.
+    Raises sqlite3.Error if it cannot be opened, made or written, OSError if it is not ours alone.
     """
 
     def __init__(self, directory: str, owner: bytes, state_dir: str = "", limit_bytes: int = LIMIT_BYTES) -> None:
@@ -72,11 +73,12 @@ class OutboxFile:
         # A collector that was killed may have left deleted traces in the log.
         self._must_wipe = True
         # Made by us, since SQLite would make it readable by others. Its companions take over its mode.
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        private.own_database(self.path)
         self._inode = os.stat(self.path).st_ino
         self._db = sqlite3.connect(self.path, timeout=LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False)
         try:
             self._prepare()
+            private.own_database(self.path)
         except BaseException:
             self._db.close()
             raise

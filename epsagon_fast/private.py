@@ -1,0 +1,124 @@
+"""Files and directories that belong to this process's user alone: made so, or refused.
+
+What exists under a name of ours may have been put there by another user: a link to a file of ours, a FIFO that holds
+up its reader, a file that he reads along. So it is opened without following or waiting, and what was opened is judged,
+not its name. Everything here raises OSError, with a text that says what is wrong, for what is not ours alone.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+
+OTHERS = 0o077
+# What SQLite keeps beside a database. It takes those that are there for its own.
+COMPANIONS = ("-wal", "-shm", "-journal")
+# As the kernel's own: more links on one way are a circle.
+MOST_LINKS = 40
+_SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+def open_directory(path: str | bytes, *, dir_fd: int | None = None, closed_to: int = OTHERS) -> int:
+    """Return a descriptor of a directory of ours, not a link to one. `closed_to`: bits that its mode must not have."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _SAFELY, dir_fd=dir_fd)
+    except OSError as error:
+        if error.errno in (errno.ENOTDIR, errno.ELOOP):
+            raise NotADirectoryError(errno.ENOTDIR, "not a directory (or a symbolic link)", path) from None
+        raise
+    return _judged(fd, path, closed_to)
+
+
+def make_directory(path: str, *, dir_fd: int | None = None, closed_to: int = OTHERS) -> int:
+    """Make a directory, mode 0700, with its parents, unless it is there; return what `open_directory` does."""
+    if dir_fd is None:
+        _make_parents(os.path.dirname(os.path.abspath(path)))
+    with suppress(FileExistsError):
+        os.mkdir(path, 0o700, dir_fd=dir_fd)
+    return open_directory(path, dir_fd=dir_fd, closed_to=closed_to)
+
+
+def open_file(name: str, flags: int, *, dir_fd: int | None = None) -> int:
+    """Return a descriptor of a regular file of ours alone. `flags`: as of os.open; what O_CREAT makes has mode 0600."""
+    return _judged(os.open(name, flags | _SAFELY, 0o600, dir_fd=dir_fd), name, OTHERS)
+
+
+def own_database(path: str) -> None:
+    """Make an empty file for SQLite, or see that the one that is there, and what is beside it, are ours alone.
+
+    To be asked before it is connected to, and once more when SQLite has made what belongs to it.
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _SAFELY, 0o600))
+    # By its name: to open and close a database takes away the locks that this process has on it.
+    judge(os.lstat(path), path)
+    for companion in COMPANIONS:
+        with suppress(FileNotFoundError):
+            judge(os.lstat(path + companion), path + companion)
+
+
+def judge(found: os.stat_result, path: str | bytes, closed_to: int = OTHERS) -> None:
+    """Raise OSError unless this is a regular file or a directory of ours. `closed_to`: bits its mode must not have."""
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        raise OSError(errno.EINVAL, "neither a regular file nor a directory", path)
+    if found.st_uid != os.geteuid():
+        raise PermissionError(errno.EACCES, f"belongs to user {found.st_uid}, not to {os.geteuid()}", path)
+    if found.st_mode & closed_to:
+        allowed = 0o700 if stat.S_ISDIR(found.st_mode) else 0o600
+        raise PermissionError(errno.EACCES, f"is open to others (its mode must be {allowed:04o})", path)
+    if stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
+        raise OSError(errno.EMLINK, "has a second name (a hard link)", path)
+
+
+def exposed(path: str) -> str | None:
+    """Return the first directory on the way to `path` in which other users may rename things; None: there is none.
+
+    Who may do that can put something else in the place of all below, between a look at it and its use.
+    """
+    trusted = (0, os.geteuid(), os.stat("/").st_uid)
+    for place in _way(os.path.abspath(path)):
+        found = os.lstat(place)
+        if found.st_uid not in trusted or (stat.S_ISDIR(found.st_mode) and _lets_others_rename(found)):
+            return place
+    return None
+
+
+def _lets_others_rename(found: os.stat_result) -> bool:
+    # Many systems give each user a group of its own with the same number, and directories that it may write to.
+    by_group = found.st_mode & stat.S_IWGRP and found.st_gid not in (0, os.geteuid())
+    # In a sticky directory each may rename what is its own.
+    return bool(by_group or found.st_mode & stat.S_IWOTH) and not found.st_mode & stat.S_ISVTX
+
+
+def _way(path: str) -> Iterator[str]:
+    """Yield every directory and link that leads to a path, from the root on, itself left out."""
+    links = 0
+    here, names = "/", path.split("/")[:0:-1]
+    while names:
+        yield here
+        here = os.path.normpath(os.path.join(here, names.pop()))
+        if names and os.path.islink(here):
+            yield here
+            links += 1
+            if links > MOST_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+            target = os.path.join(os.path.dirname(here), os.readlink(here))
+            here, names = "/", names + target.split("/")[:0:-1]
+
+
+def _make_parents(path: str) -> None:
+    if not os.path.isdir(path):
+        _make_parents(os.path.dirname(path))
+        with suppress(FileExistsError):
+            # Not what the umask leaves: some daemons have none.
+            os.mkdir(path, 0o755)
+
+
+def _judged(fd: int, path: str | bytes, closed_to: int) -> int:
+    try:
+        judge(os.fstat(fd), path, closed_to)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd

@@ -134,7 +134,11 @@ folder.SHARED_MEMORY = sys.argv[1]
 """
 
 
-@pytest.mark.parametrize("made", [a_file, a_symbolic_link, open_to_others, a_strangers], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "made",
+    [a_file, a_symbolic_link, open_to_others, pytest.param(a_strangers, marks=pytest.mark.root)],
+    ids=lambda made: made.__name__,
+)
 def test_squatted_name_in_shared_memory_is_passed_by(
     backend: Backend, place: Place, made: Callable[[pathlib.Path], None]
 ) -> None:

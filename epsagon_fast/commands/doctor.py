@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import epsagon_fast as epsagon
-from epsagon_fast import trimming
+from epsagon_fast import compiled
 from epsagon_fast.config import ResolvedConfig
 from epsagon_fast.protocol import Outcome
 from epsagon_fast.queue import folder as folders
-from epsagon_fast.queue import launch, ring, writer
+from epsagon_fast.queue import launch, writer
 
 TRACE_NAME = "epsagon-fast doctor"
 START_TIMEOUT_S = 5.0
@@ -54,7 +54,8 @@ def _config(config: ResolvedConfig) -> Hop:
 
 def _build(config: ResolvedConfig) -> Hop:
     # Slower is not ill.
-    return Hop("build", True, f"{epsagon.__version__}; trimmer {trimming.IMPLEMENTATION}, ring {ring.IMPLEMENTATION}")
+    parts = ", ".join(f"{part} {which}" for part, which in compiled.overview().items())
+    return Hop("build", True, f"{epsagon.__version__}; {parts}")
 
 
 def _folder(config: ResolvedConfig) -> Hop:

@@ -9,10 +9,9 @@ import sys
 import time
 from dataclasses import asdict
 
-from epsagon_fast import trimming
+from epsagon_fast import compiled
 from epsagon_fast.config import Config
 from epsagon_fast.queue import folder as folders
-from epsagon_fast.queue import ring
 from epsagon_fast.queue.overview import Overview, look
 
 # A collector that is well beats at least four times a second.
@@ -50,8 +49,7 @@ def overview() -> Overview | None:
 
 def as_json(seen: Overview | None) -> dict[str, object]:
     """Return what `--json` prints."""
-    implementations = {"trimmer": trimming.IMPLEMENTATION, "ring": ring.IMPLEMENTATION}
-    return {"running": bool(seen and seen.pid), **implementations, **(asdict(seen) if seen else {})}
+    return {"running": bool(seen and seen.pid), **compiled.overview(), **(asdict(seen) if seen else {})}
 
 
 def as_text(seen: Overview | None) -> str:
@@ -79,8 +77,8 @@ def _collector_line(seen: Overview) -> str:
 
 
 def _build_line() -> str:
-    parts = {"trimmer": trimming.IMPLEMENTATION, "ring": ring.IMPLEMENTATION}
-    slower = " (plain Python: does the same, slower)" if "reference" in parts.values() else ""
+    parts = compiled.overview()
+    slower = "" if {*parts.values()} == {compiled.COMPILED} else "; plain Python does the same, slower"
     return f"build      {', '.join(f'{name}: {which}' for name, which in parts.items())}{slower}"
 
 

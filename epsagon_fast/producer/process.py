@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakValueDictionary
 
+from epsagon_fast import compiled
 from epsagon_fast.config import Config, ResolvedConfig, logger, may_need_proxy, warn_once
 from epsagon_fast.protocol import Outcome
 from epsagon_fast.queue import ring
@@ -140,7 +141,7 @@ def writer_for(wanted: ResolvedConfig) -> Writer:
     pid = os.getpid()
     if _first_use is None or _first_use[0] != pid:
         _first_use = (pid, wanted.runtime_dir, wanted.ring_bytes)
-        if wanted.debug and ring.IMPLEMENTATION == "reference":
+        if wanted.debug and ring.IMPLEMENTATION == compiled.REFERENCE:
             logger().debug("the ring is in plain Python: it does the same as the compiled one, slower")
     return _counted(writers.current(wanted))
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from epsagon_fast import compiled
 from epsagon_fast.producer.encoding import is_complete
 from epsagon_fast.protocol import RUNNER_ORIGIN, Kind
 from epsagon_fast.queue.layout import FULL, FULLS_PER_LOOK, PUSHED
-from epsagon_fast.queue.ring import IMPLEMENTATION
 
 __all__ = ["NOT_TAKEN", "PureQuickWay", "QuickWay"]
 
@@ -63,7 +63,7 @@ class PureQuickWay:
         return push(int(Kind.EVENT), 0, trace_id, payload) if len(payload) <= limit_bytes else NOT_TAKEN
 
 
-if TYPE_CHECKING or IMPLEMENTATION == "compiled":
+if TYPE_CHECKING or compiled.implementation("add_event") == compiled.COMPILED:
     from epsagon_fast.producer._quick import QuickWay
 else:
     QuickWay = PureQuickWay

@@ -10,8 +10,8 @@ import fcntl
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import suppress
 
+from epsagon_fast import compiled
 from epsagon_fast.version import __version__
 
 SHARED_MEMORY = "/dev/shm"
@@ -205,5 +205,5 @@ def is_held(folder: bytes) -> bool:
     return False
 
 
-with suppress(ImportError):
+if compiled.implementation("start") == compiled.COMPILED:
     from epsagon_fast.queue._spawn import folder_is_held as is_held

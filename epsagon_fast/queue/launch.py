@@ -15,6 +15,7 @@ import time
 from contextlib import suppress
 from importlib.util import find_spec
 
+from epsagon_fast import compiled
 from epsagon_fast.config import logger
 from epsagon_fast.queue.folder import Folder, is_held
 from epsagon_fast.queue.state import NOBODY, Beat
@@ -171,5 +172,5 @@ def _open_start_lock(folder: str) -> int:
         os.close(low)
 
 
-with suppress(ImportError):
+if compiled.implementation("start") == compiled.COMPILED:
     from epsagon_fast.queue._spawn import start as _start

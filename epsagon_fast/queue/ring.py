@@ -24,6 +24,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from epsagon_fast import compiled
 from epsagon_fast.queue import layout
 from epsagon_fast.queue.layout import *  # noqa: F403
 
@@ -33,24 +34,9 @@ __all__ = ["IMPLEMENTATION", "Consumer", "Mapping", "Producer", "create", "pack"
 _NOT_SUPPORTED = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
 
-def _pick() -> str:
-    forced = os.environ.get("EPSAGON_FAST_IMPL", "")
-    if forced not in ("", "compiled", "reference"):
-        raise ValueError(f"EPSAGON_FAST_IMPL is {forced!r}, must be compiled or reference")
-    if forced == "reference":
-        return forced
-    try:
-        import epsagon_fast.queue._ring  # noqa: F401
-    except ImportError:
-        if forced:
-            raise
-        return "reference"
-    return "compiled"
+IMPLEMENTATION: Final = compiled.implementation("ring")
 
-
-IMPLEMENTATION: Final = _pick()
-
-if TYPE_CHECKING or IMPLEMENTATION == "compiled":
+if TYPE_CHECKING or IMPLEMENTATION == compiled.COMPILED:
     from epsagon_fast.queue._ring import Consumer, Mapping, Producer, pack
 else:
     from epsagon_fast.queue._pure import PureConsumer as Consumer
@@ -66,7 +52,7 @@ def create(
     *,
     pid: int,
     start_time: int,
-    checksummed: bool = IMPLEMENTATION == "reference",
+    checksummed: bool = IMPLEMENTATION == compiled.REFERENCE,
 ) -> int:
     """Create an empty ring in a folder and return a descriptor of its file, which the caller closes.
 

@@ -1,24 +1,18 @@
 """Fit a trace's events to a byte limit: compiled where it was built, else in plain Python.
 
-EPSAGON_FAST_IMPL=compiled or reference forces one of the two; they give the same bytes.
+Both give the same bytes; epsagon_fast/compiled.py says which of them is taken.
 """
 
-import os
+from typing import TYPE_CHECKING, Final
 
+from epsagon_fast import compiled
 from epsagon_fast.trimming._types import TraceTooBig, Trimmed
 
-IMPLEMENTATION = os.environ.get("EPSAGON_FAST_IMPL") or "compiled"
-if IMPLEMENTATION not in ("compiled", "reference"):
-    raise ValueError(f"EPSAGON_FAST_IMPL is {IMPLEMENTATION!r}, must be compiled or reference")
+IMPLEMENTATION: Final = compiled.implementation("trimmer")
 
-if IMPLEMENTATION == "compiled":
-    try:
-        from epsagon_fast.trimming._compiled import trim
-    except ModuleNotFoundError:
-        if os.environ.get("EPSAGON_FAST_IMPL"):
-            raise
-        IMPLEMENTATION = "reference"
-if IMPLEMENTATION == "reference":
+if TYPE_CHECKING or IMPLEMENTATION == compiled.COMPILED:
+    from epsagon_fast.trimming._compiled import trim
+else:
     from epsagon_fast.trimming._reference import trim
 
 __all__ = ["IMPLEMENTATION", "TraceTooBig", "Trimmed", "trim"]

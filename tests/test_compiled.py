@@ -1,0 +1,40 @@
+"""A compiled module that is absent, or there and not loadable, costs speed and nothing else."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from places import Place, until
+
+import epsagon_fast
+from epsagon_fast import compiled
+from epsagon_fast.backend import Backend
+
+SCRIPT = """
+import epsagon_fast as epsagon
+with epsagon.trace("small and large"):
+    epsagon.add_event({"id": "small"})
+    epsagon.add_event({"id": "large", "resource": {"metadata": {"k": "v" * 100_000}}})
+print(epsagon.flush(10))
+"""
+
+
+@pytest.mark.parametrize("broken", [{part} for part in compiled.MODULES] + [{*compiled.MODULES}], ids="+".join)
+def test_module_that_does_not_load_is_replaced_by_its_twin_for_that_part_alone(
+    place: Place, backend: Backend, broken: set[str]
+) -> None:
+    shutil.copytree(Path(epsagon_fast.__file__).parent, place.scratch / "epsagon_fast")
+    for part in broken:
+        folder, _, name = compiled.MODULES[part].replace(".", "/").rpartition("/")
+        (module,) = (place.scratch / folder).glob(f"{name}.*.so")
+        # What the loader takes for a library, and finds to be none.
+        module.write_bytes(b"\x7fELF" + bytes(60))
+    place.env["PYTHONPATH"] = str(place.scratch)
+    assert place.run(SCRIPT) == "True\n"
+    until(lambda: backend.store.counts()["traces"] == 1, lambda: f"the trace arrives; {place.log()}")
+    assert "Traceback" not in place.log()
+    status = place.status()
+    assert {part for part in compiled.MODULES if status[part] != "compiled"} == broken
+    assert all(status[part].startswith("reference (") and ".so: " in status[part] for part in broken)
+    said = place.command("doctor").stdout
+    assert all(status[part] in said for part in broken)

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := test
-.PHONY: demo test fuzz asan soak bench lint wheel lock clean
+.PHONY: demo test servers fuzz asan soak bench lint wheel lock clean
 
 $(VENV)/.installed: pyproject.toml setup.py $(wildcard _ext/*/*.pyx _ext/*/*.h)
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
@@ -17,6 +17,16 @@ demo: $(VENV)/.installed
 # PYTEST_ARGS='-m "not root"' leaves out what needs root, also where CI is set.
 test: $(VENV)/.installed
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+# The answers of every server that installs, with the middleware and without. An environment of its own: one of them is
+# compiled, and takes a minute.
+servers: .venv-servers/.installed
+	EPSAGON_TEST_SERVERS=all .venv-servers/bin/pytest tests/answers
+
+.venv-servers/.installed: $(VENV)/.installed
+	test -x .venv-servers/bin/pip || $(PYTHON) -m venv .venv-servers
+	.venv-servers/bin/pip install --quiet --disable-pip-version-check --editable '.[servers]'
+	touch $@
 
 # EXAMPLES=100000 looks longer for an input on which the two trimmers differ.
 fuzz: $(VENV)/.installed
@@ -60,6 +70,6 @@ lock: $(VENV)/.installed
 		$(UPGRADE) --extra release --output-file .ci/release.txt pyproject.toml
 
 clean:
-	rm -rf $(VENV) .venv-bench build dist wheelhouse *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) .venv-bench .venv-servers build dist wheelhouse *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find epsagon_fast -name '*.so' -delete
 	rm -f _ext/*/*.c

@@ -1,0 +1,142 @@
+"""The servers whose answers are compared, and how each is started: `Serving` runs one on a port of its own.
+
+They serve `wsgi` or `asgi` of served.py, with the middleware if `traced`. In `make test` run those that install fast;
+`make servers` runs all, in an environment of its own.
+"""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NamedTuple
+
+from gunicorns import connects, free_port
+from places import Place, descendants, until
+
+HERE = pathlib.Path(__file__).parent
+BINARIES = pathlib.Path(sys.executable).parent
+# Set by `make servers`.
+ALL = os.environ.get("EPSAGON_TEST_SERVERS") == "all"
+TIMEOUT_S = 20.0
+Words = Callable[[int], list[object]]
+
+
+class Server(NamedTuple):
+    """One server: its name, what it takes ("wsgi" or "asgi"), the command for a port, whether `make test` runs it."""
+
+    name: str
+    interface: str
+    words: Words
+    is_fast: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name}-{self.interface}"
+
+
+def python(*words: object) -> list[object]:
+    """Return the command of a program of this interpreter."""
+    return [sys.executable, *words]
+
+
+def gunicorn(kind: str, app: str = "wsgi") -> Words:
+    """Return the command of gunicorn with one of its workers."""
+    options = ("-w", "1", "-k", kind, "--no-control-socket", "--log-level", "error")
+    return lambda port: python("-m", "gunicorn", "-b", f"127.0.0.1:{port}", *options, f"served:{app}")
+
+
+def granian(interface: str) -> Words:
+    """Return Granian's command for an interface."""
+    options = ("--workers", "1", "--no-log")
+    return lambda port: [
+        BINARIES / "granian",
+        "--interface",
+        interface,
+        "--port",
+        port,
+        *options,
+        f"served:{interface}",
+    ]
+
+
+UWSGI = ("--master", "--need-app", "--disable-logging", "--die-on-term", "--virtualenv", sys.prefix, "--enable-threads")
+
+SERVERS = [
+    Server("wsgiref", "wsgi", lambda port: python("served.py", "wsgiref", port), True),
+    Server("gevent.pywsgi", "wsgi", lambda port: python("served.py", "gevent", port), True),
+    Server(
+        "waitress", "wsgi", lambda port: python("-m", "waitress", f"--listen=127.0.0.1:{port}", "served:wsgi"), True
+    ),
+    Server("cheroot", "wsgi", lambda port: python("-m", "cheroot", "--bind", f"127.0.0.1:{port}", "served:wsgi"), True),
+    Server("gunicorn-sync", "wsgi", gunicorn("sync"), True),
+    Server("gunicorn-gthread", "wsgi", gunicorn("gthread")),
+    Server("gunicorn-gevent", "wsgi", gunicorn("gevent"), True),
+    Server("granian", "wsgi", granian("wsgi")),
+    Server("hypercorn", "wsgi", lambda port: python("-m", "hypercorn", "-b", f"127.0.0.1:{port}", "wsgi:served:wsgi")),
+    Server(
+        "uwsgi",
+        "wsgi",
+        lambda port: [BINARIES / "uwsgi", "--http-socket", f"127.0.0.1:{port}", "--module", "served:wsgi", *UWSGI],
+    ),
+    Server("uvicorn", "asgi", lambda port: python("-m", "uvicorn", "--port", port, "served:asgi"), True),
+    Server("gunicorn-asgi", "asgi", gunicorn("asgi", "asgi"), True),
+    Server("granian", "asgi", granian("asgi")),
+    Server("hypercorn", "asgi", lambda port: python("-m", "hypercorn", "-b", f"127.0.0.1:{port}", "asgi:served:asgi")),
+    Server("daphne", "asgi", lambda port: python("-m", "daphne", "-v", "0", "-p", port, "served:asgi")),
+]
+
+
+def chosen(interface: str) -> list[Server]:
+    """Return the servers of an interface that this run is about."""
+    return [server for server in SERVERS if server.interface == interface and (ALL or server.is_fast)]
+
+
+class Serving:
+    """A server that runs, with the middleware or without, until the `with` ends."""
+
+    def __init__(self, server: Server, place: Place, traced: bool) -> None:
+        self.port = free_port()
+        self._log = place.scratch / f"{server}-{traced}.log"
+        self._out = open(self._log, "w")  # noqa: SIM115 - closed at the end of the `with`
+        words = [*map(str, server.words(self.port))]
+        env = {**place.env, "ANSWERS_TRACED": str(int(traced))}
+        self._process = subprocess.Popen(
+            words, env=env, cwd=HERE, stdout=self._out, stderr=self._out, start_new_session=True
+        )
+
+    def __enter__(self) -> "Serving":
+        def serves() -> bool:
+            assert self._process.poll() is None, self.log()
+            return connects(self.port)
+
+        until(serves, lambda: f"the server listens\n{self.log()}", TIMEOUT_S)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait(TIMEOUT_S)
+        self._out.close()
+
+    def log(self) -> str:
+        """What the server printed."""
+        return self._log.read_text()
+
+    def peak_bytes(self) -> int:
+        """How much memory the server's processes ever had at once, each for itself, added up."""
+        return sum(map(peak_bytes, (self._process.pid, *descendants(self._process.pid))))
+
+
+def peak_bytes(pid: int) -> int:
+    """Return the most memory that a process ever had."""
+    with suppress(OSError):
+        for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return 0

@@ -1,0 +1,108 @@
+"""The answer with the middleware is the answer without it: byte for byte, and in the server's memory.
+
+Each server of lineup.py runs twice, side by side, and is asked the same.
+"""
+
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import asgi_apps
+import pytest
+import wsgi_apps
+from lineup import Server, Serving, chosen
+from places import Place, until
+
+from epsagon_fast.backend import Backend
+
+BIG_BYTES = 64 << 20
+# Allocators differ from run to run by this much; a file in memory is far more.
+SLACK_BYTES = 16 << 20
+TIMEOUT_S = 20.0
+DATE = re.compile(rb"\r\ndate: [^\r]*", re.IGNORECASE)
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def request(path: str, method: str = "GET", body: bytes = b"", *headers: str) -> bytes:
+    """Return a request that ends its connection."""
+    lines = [f"{method} {path} HTTP/1.1", "Host: h", "Connection: close", *headers]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def ask(port: int, sent: bytes) -> bytes:
+    """Return the whole answer, without its date."""
+    with socket.create_connection(("127.0.0.1", port), TIMEOUT_S) as client:
+        client.sendall(sent)
+        received = b"".join(iter(lambda: client.recv(1 << 20), b""))
+    head, gap, body = received.partition(b"\r\n\r\n")
+    return DATE.sub(b"", head) + gap + body
+
+
+def count_bytes(port: int, sent: bytes) -> int:
+    """Return the size of an answer that is too big to be kept."""
+    with socket.create_connection(("127.0.0.1", port), TIMEOUT_S) as client:
+        client.sendall(sent)
+        return sum(iter(lambda: len(client.recv(1 << 20)), 0))
+
+
+@pytest.fixture
+def big_file(place: Place) -> Iterator[Path]:
+    path = place.scratch / "big"
+    with open(path, "wb") as file:
+        file.truncate(BIG_BYTES)
+    place.env["ANSWERS_BIG_FILE"] = str(path)
+    yield path
+    path.unlink()
+
+
+def wsgi_requests() -> Iterator[bytes]:
+    for path in wsgi_apps.APPS:
+        if path != "/file/big":
+            yield request(path)
+            yield request(path, "HEAD")
+
+
+def asgi_requests() -> Iterator[bytes]:
+    for path in asgi_apps.APPS:
+        yield request(path)
+        yield request(path, "HEAD")
+
+
+def compare(bare: Serving, traced: Serving, requests: Iterator[bytes]) -> int:
+    """Hold that both answer each request alike; return how many there were."""
+    different, count = [], 0
+    for count, sent in enumerate(requests, 1):  # noqa: B007 - returned
+        expected, got = ask(bare.port, sent), ask(traced.port, sent)
+        if got != expected:
+            different.append((sent.split(b"\r\n")[0], expected, got))
+    assert not different
+    return count
+
+
+def each_is_one_trace(backend: Backend, count: int) -> None:
+    """Hold that so many traces arrive."""
+    until(lambda: backend.store.counts()["traces"] >= count, lambda: f"{count} traces: {backend.store.counts()}")
+    assert backend.store.counts()["traces"] == count
+
+
+@pytest.mark.parametrize("server", chosen("wsgi"), ids=str)
+def test_wsgi_answers_are_those_of_the_application(
+    server: Server, place: Place, backend: Backend, big_file: Path
+) -> None:
+    with Serving(server, place, False) as bare, Serving(server, place, True) as traced:
+        count = compare(bare, traced, wsgi_requests())
+        before = bare.peak_bytes(), traced.peak_bytes()
+        big = request("/file/big")
+        assert count_bytes(bare.port, big) == count_bytes(traced.port, big) > BIG_BYTES
+        used = [serving.peak_bytes() - peak for serving, peak in zip((bare, traced), before, strict=True)]
+    assert used[1] <= used[0] + SLACK_BYTES
+    each_is_one_trace(backend, count + 1)
+
+
+@pytest.mark.parametrize("server", chosen("asgi"), ids=str)
+def test_asgi_answers_are_those_of_the_application(server: Server, place: Place, backend: Backend) -> None:
+    with Serving(server, place, False) as bare, Serving(server, place, True) as traced:
+        count = compare(bare, traced, asgi_requests())
+    each_is_one_trace(backend, count)

@@ -58,6 +58,14 @@ def test_openers_config_rules(queue: FakeQueue) -> None:
     assert queue.others["/their/folder"].bodies(Kind.EVENT)[0]["resource"]["metadata"] == {}
 
 
+def test_process_that_attaches_keeps_its_own_ring_and_its_own_patience(queue: FakeQueue) -> None:
+    epsagon.init(ring_bytes=4 << 20, shutdown_timeout_s=0.3)
+    with epsagon.trace("theirs") as tracer:
+        handle = tracer.handle()
+    with epsagon.attach(handle) as attached:
+        assert (attached.config.ring_bytes, attached.config.shutdown_timeout_s) == (4 << 20, 0.3)
+
+
 def test_attaching_to_a_trace_that_is_not_recorded_does_nothing(queue: FakeQueue) -> None:
     opener = epsagon.create_tracer(Config(disable=True))
     opener.start()

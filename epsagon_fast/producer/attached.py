@@ -20,8 +20,10 @@ class Attached(Tracer):
         """Join the trace. If its folder is not there, everything is ignored and counted."""
         self._handle = handle
         wire = {name: getattr(handle, name) for name in ("max_trace_size_bytes", "metadata_only", "debug")}
+        # The opener's word rules for the trace, this process's own for its ring and its end.
+        mine = {name: process.setting(name) for name in ("ring_bytes", "shutdown_timeout_s")}
         # Disabled here: this process opens and sends nothing for the trace, and needs no token for it.
-        super().__init__(Config(disable=True, **wire).resolve())
+        super().__init__(Config(disable=True, **wire, **mine).resolve())
         self.context = handle.context
         self._before: current.Current = None
         self._running = True

@@ -1,5 +1,6 @@
 """The collector's end of the queue: the rings of a folder, their processes, and what is no ring."""
 
+import fcntl
 import os
 import queue
 import signal
@@ -12,8 +13,8 @@ import pytest
 from rings import TWINS, Twin, child, in_child
 
 from epsagon_fast.protocol import REFUSALS, Kind, Outcome, Record
-from epsagon_fast.queue import layout, reader, ring
-from epsagon_fast.queue.process import start_time
+from epsagon_fast.queue import layout, process, reader, ring
+from epsagon_fast.queue.process import own_start_time, start_time
 from epsagon_fast.queue.reader import LARGEST_COUNT, Reader, Rings
 from epsagon_fast.queue.settlements import Settlements
 
@@ -33,7 +34,7 @@ class Folder:
         pid = pid or os.getpid()
         self.made += 1
         name = f"{self.made:032x}.ring"
-        ticks = start_time(pid) if started is None else started
+        ticks = start_time(pid) or 0 if started is None else started
         fd = ring.create(self.fd, name, 65536, pid=pid, start_time=ticks, checksummed=twin.checksummed)
         try:
             return twin.producer(fd)  # type: ignore[no-any-return]
@@ -197,7 +198,7 @@ def test_process_that_ended_before_its_ring_was_found_has_ended(folder: Folder) 
 
 
 def test_pid_that_came_back_is_another_process(folder: Folder) -> None:
-    folder.ring(started=start_time(os.getpid()) - 1)
+    folder.ring(started=own_start_time() - 1)
     rings = Rings(folder.fd, 1)
     rings.scan(0)
     assert len(rings.ended()) == 1
@@ -221,14 +222,66 @@ def test_where_there_is_no_pidfd_the_process_is_looked_for(folder: Folder, monke
     monkeypatch.delattr(reader.os, "pidfd_open")
     rings = Rings(folder.fd, 1)
     with child(signal.pause) as pid:
-        folder.ring(pid=pid)
-        folder.ring(pid=pid, started=0)
-        folder.ring()
-        assert [found.pidfd for found in rings.scan(0)] == [None] * 3
+        mapped = [folder.ring(pid=pid), folder.ring(pid=pid, started=0), folder.ring()]
+        assert [found.pidfd for found in rings.scan(0)] == [None] * len(mapped)
         assert rings.ended() == []
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         assert [found.pid for found in rings.ended()] == [pid, pid]
+
+
+@pytest.fixture
+def hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where /proc shows no process of another: hidepid, ProtectProc=invisible, a worker that is not dumpable."""
+    for module in (reader, process):
+        monkeypatch.setattr(module, "start_time", lambda pid: None if process._is_taken(pid) else 0)
+
+
+@pytest.mark.usefixtures("hidden")
+@pytest.mark.parametrize("has_pidfd", [True, False])
+def test_process_that_cannot_be_looked_at_lives_until_it_ends(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, has_pidfd: bool
+) -> None:
+    if not has_pidfd:
+        monkeypatch.delattr(reader.os, "pidfd_open")
+    rings = Rings(folder.fd, 1)
+    with child(signal.pause) as pid:
+        # This process has it mapped in the child's place.
+        mapped = folder.ring(pid=pid, started=12345)
+        (found,) = rings.scan(0)
+        assert (found.pidfd is not None) is has_pidfd
+        assert rings.ended() == []
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        assert rings.ended() == [found]
+        mapped.close()
+
+
+@pytest.mark.usefixtures("hidden")
+def test_ring_that_no_process_has_mapped_is_a_dead_ones_whatever_has_its_pid(folder: Folder) -> None:
+    folder.ring(started=12345).close()
+    rings = Rings(folder.fd, 1)
+    rings.scan(0)
+    assert len(rings.ended()) == 1
+
+
+def test_look_at_a_file_does_not_end_the_process_that_looks(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel signals it if another process opens the file meanwhile, by default with one that is deadly."""
+    folder.ring().close()
+    path = folder.path / f"{1:032x}.ring"
+    ask = fcntl.fcntl
+
+    def meanwhile(fd: int, what: int, how: int) -> int:
+        if how == fcntl.F_UNLCK:
+            with pytest.raises(BlockingIOError):
+                os.open(path, os.O_RDWR | os.O_NONBLOCK)
+            assert Rings(folder.fd, 1).scan(0) == [] and path.exists(), "it is left alone for this moment"
+        return ask(fd, what, how)
+
+    fd = os.open(path, os.O_RDWR)
+    monkeypatch.setattr(process.fcntl, "fcntl", meanwhile)
+    assert process.is_unused(fd)
+    os.close(fd)
 
 
 # What is no ring.

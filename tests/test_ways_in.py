@@ -480,6 +480,41 @@ for path in {shared!r}:
     await_traces(backend, place, "master", "worker", "master again")
 
 
+@pytest.mark.root
+def test_worker_that_the_collector_cannot_look_at_is_not_dead(backend: Backend, place: Place) -> None:
+    """A hardened /proc shows a process that changed its user after the fork to nobody but root."""
+    os.chmod(place.scratch, 0o777)
+    place.run(
+        f"""
+import os, subprocess
+subprocess.run(["mount", "-t", "proc", "-o", "hidepid=2", "proc", "/proc"], check=True)
+del os.environ["EPSAGON_RUNTIME_DIR"]
+from jobs import *
+from epsagon_fast.queue import writer
+def until(condition):
+    for _ in range(2000):
+        if condition():
+            return
+        time.sleep(0.005)
+    raise AssertionError
+def worker():
+    os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
+    with epsagon.trace("worker"):
+        mine = writer.known()[-1]
+        until(mine.drained)
+        # It has been looked at whether this process lives.
+        since = mine._page().beat().heartbeat_ns
+        until(lambda: mine._page().beat().heartbeat_ns > since)
+        epsagon.add_event({{"id": "later"}})
+    assert epsagon.flush(10)
+ended_well(in_child(worker))
+""",
+        program=with_tmpfs(("mode=1777,size=64m", folders.SHARED_MEMORY), pid=True, then=readable_by_all()),
+    )
+    trace = await_traces(backend, place, "worker")["worker"]
+    assert (ids(trace), death(trace)) == (["later"], None)
+
+
 # Side effects.
 
 

@@ -198,7 +198,7 @@ def serving(old: Writer, phase: int = states.SERVING) -> State:
     finally:
         os.close(fd)
     page.store(states.PID, os.getpid())
-    page.store(states.START_TIME, writer.start_time(os.getpid()))
+    page.store(states.START_TIME, writer.own_start_time())
     page.store(states.PHASE, phase)
     return page
 
@@ -209,7 +209,7 @@ def adopted(base: Path) -> ring.Consumer:
     consumer = ring.Consumer(fd)
     os.close(fd)
     consumer.store(layout.READER_PID, os.getpid())
-    consumer.store(layout.READER_START_TIME, writer.start_time(os.getpid()))
+    consumer.store(layout.READER_START_TIME, writer.own_start_time())
     return consumer
 
 

@@ -19,7 +19,7 @@ from epsagon_fast.collector.loop import Loop
 from epsagon_fast.collector.orphans import Orphans
 from epsagon_fast.queue import state as states
 from epsagon_fast.queue.folder import own_directory
-from epsagon_fast.queue.process import start_time
+from epsagon_fast.queue.process import lives, own_start_time
 from epsagon_fast.queue.state import State
 
 log = logging.getLogger("epsagon_fast.collector")
@@ -49,8 +49,6 @@ def main(argv: list[str] | None = None) -> int:
     leaving = Leaving(state)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: leaving.ask(time.monotonic()))
-    # What the kernel sends if somebody opens a file during is_open's look at it.
-    signal.signal(signal.SIGIO, signal.SIG_IGN)
     loop = Loop(folder_fd, args.runtime_dir, state, sign_in(state))
     if args.start_lock_fd is not None:
         os.close(args.start_lock_fd)
@@ -106,7 +104,7 @@ def is_served(folder_fd: int) -> bool:
         beat = state.beat()
     finally:
         state.close()
-    return beat.phase == states.SERVING and beat.start_time != 0 and start_time(beat.pid) == beat.start_time
+    return beat.phase == states.SERVING and beat.start_time != 0 and lives(beat.pid, beat.start_time)
 
 
 def sign_in(state: State) -> int:
@@ -115,7 +113,7 @@ def sign_in(state: State) -> int:
     slots = {
         states.PHASE: states.SERVING,
         states.PID: os.getpid(),
-        states.START_TIME: start_time(os.getpid()),
+        states.START_TIME: own_start_time(),
         states.HEARTBEAT_NS: time.monotonic_ns(),
         states.STARTED_AT: int(time.time()),
         states.GONE: 0,

@@ -16,7 +16,7 @@ from typing import Any, Final
 from epsagon_fast.queue import folder as folders
 from epsagon_fast.queue import launch, overview
 from epsagon_fast.queue import writer as writers
-from epsagon_fast.queue.process import start_time
+from epsagon_fast.queue.process import lives
 
 from . import process
 from .waiting import pauses
@@ -151,7 +151,7 @@ def _dies_with_us() -> bool:
     except OSError:  # no /proc, so no namespaces
         return False
     parents = [_waiting_parent_pid, *(_parent_in(name) for name in FORKERS)]
-    return not any(pid and start_time(pid) for pid in parents)
+    return not any(pid and lives(pid, 0) for pid in parents)
 
 
 def _parent_in(forker: str) -> int:

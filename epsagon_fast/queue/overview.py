@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from epsagon_fast.protocol import REFUSALS
 from epsagon_fast.queue import layout
 from epsagon_fast.queue.folder import RING_SUFFIX, Folder
-from epsagon_fast.queue.process import start_time
+from epsagon_fast.queue.process import lives
 from epsagon_fast.queue.state import LEAVING, Beat, State
 
 
@@ -93,7 +93,7 @@ def _ring(folder_fd: int, name: str) -> RingView | None:
     refused = slots[layout.REFUSED // 8 :][: len(REFUSALS)]
     return RingView(
         pid=pid,
-        lives=start_time(pid) == slots[layout.START_TIME // 8],
+        lives=lives(pid, slots[layout.START_TIME // 8]),
         capacity_bytes=capacity,
         unread_bytes=slots[layout.HEAD // 8] - slots[layout.TAIL // 8],
         closed=slots[layout.CLOSED_COUNT // 8],

@@ -1,12 +1,20 @@
-"""Who a process is: a pid alone comes back, a pid with its start time does not. And whether any has a file."""
+"""Who a process is and whether it lives: a pid alone comes back, a pid with its start time does not.
+
+Not to know is not to be dead. /proc/<pid> cannot be read where it is mounted with hidepid, under systemd's
+ProtectProc=invisible, or where there is none; then it is enough that the pid is taken. Nor does a file that a process
+has open or mapped belong to a dead one.
+"""
 
 import errno
 import fcntl
 import os
+import signal
+
+LARGEST_PID = 2**31 - 1
 
 
-def start_time(pid: int) -> int:
-    """Return when a process started, in clock ticks since boot; 0 if it is not there or there is no /proc.
+def start_time(pid: int) -> int | None:
+    """Return when a process started, in clock ticks since boot; 0 if it has ended, None if that cannot be told.
 
     Field 22 of /proc/<pid>/stat (proc_pid_stat(5)), counted behind the last ")", since the name before it may hold any.
     """
@@ -14,28 +22,61 @@ def start_time(pid: int) -> int:
         with open(f"/proc/{pid}/stat", "rb") as stat:
             fields = stat.read().rpartition(b")")[2].split()
     except OSError:
-        return 0
+        return None if _is_taken(pid) else 0
     # A zombie has ended; it only waits to be reaped.
     return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
-def is_open(dir_fd: int, name: str) -> bool:
-    """Say whether a process, of whatever namespace, has a file open or mapped. False where that cannot be told.
+def own_start_time() -> int:
+    """Return when this process started; 0 if that cannot be told."""
+    return start_time(os.getpid()) or 0
 
-    The kernel gives a write lease only on a file that nobody else has open. It sends SIGIO if somebody opens it before
-    the lease is given back.
+
+def lives(pid: int, since: int) -> bool:
+    """Say whether the process that started at `since` (0: unknown) is there. True where that cannot be told."""
+    found = start_time(pid)
+    if found and since:
+        return found == since
+    return found != 0
+
+
+def _is_taken(pid: int) -> bool:
+    """Say whether any process has this pid, whoever may look at it."""
+    if not 0 < pid <= LARGEST_PID:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def is_unused(fd: int) -> bool | None:
+    """Say whether no other process, of whatever namespace, has an open file open or mapped. None: cannot be told.
+
+    The kernel gives a write lease only on a file that nobody else has open. It sends a signal if somebody opens the
+    file before the lease is given back: by default SIGIO, which ends a process, so here one that is ignored.
     """
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:
+        return False if error.errno == errno.EAGAIN else None
+    except AttributeError:  # not Linux
+        return None
+    return True
+
+
+def is_open(dir_fd: int, name: str) -> bool:
+    """Say whether a process, of whatever namespace, has a file open or mapped. False where that cannot be told."""
     try:
         fd = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
     except OSError:
         return False
     try:
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    except OSError as error:
-        return error.errno == errno.EAGAIN
-    except AttributeError:  # not Linux
-        return False
+        return is_unused(fd) is False
     finally:
         os.close(fd)
-    return False

@@ -15,7 +15,7 @@ from contextlib import suppress
 from epsagon_fast.protocol import REFUSALS, Outcome, Record
 from epsagon_fast.queue import layout, ring, settlements
 from epsagon_fast.queue.folder import RING_SUFFIX
-from epsagon_fast.queue.process import start_time
+from epsagon_fast.queue.process import LARGEST_PID, is_unused, lives, own_start_time, start_time
 
 log = logging.getLogger("epsagon_fast.queue")
 
@@ -24,7 +24,6 @@ RING_ID_BYTES = 16
 UNFINISHED_S = 60.0
 REFUSED_BYTES = 8 * len(REFUSALS)
 # The headers are written by other processes. What no honest one writes must not go through our own counting.
-LARGEST_PID = 2**31 - 1
 LARGEST_COUNT = 2**48
 WORD = 2**64 - 1
 
@@ -44,16 +43,16 @@ class Reader:
             if found.st_uid != os.geteuid():
                 raise layout.CorruptRing(f"belongs to user {found.st_uid}")
             self._ring = ring.Consumer(fd)
+            self.pid = self._ring.load(layout.PID)
+            if not 0 < self.pid <= LARGEST_PID:
+                raise layout.CorruptRing(f"no process has the pid {self.pid}")
+            self.start_time = self._ring.load(layout.START_TIME)
+            self.pidfd, self._is_gone = self._find_process(fd)
         finally:
             os.close(fd)
-        self.pid = self._ring.load(layout.PID)
-        if not 0 < self.pid <= LARGEST_PID:
-            raise layout.CorruptRing(f"no process has the pid {self.pid}")
-        self.start_time = self._ring.load(layout.START_TIME)
         self.created_ns = self._ring.load(layout.CREATED_NS)
         # Closed traces of this ring that are not settled yet.
         self.unsettled = 0
-        self.pidfd = self._open_pidfd()
 
     @property
     def head(self) -> int:
@@ -97,7 +96,7 @@ class Reader:
     def adopt(self, incarnation: int) -> None:
         """Tell the producer that a living collector has the ring mapped."""
         self._ring.store(layout.READER_PID, os.getpid())
-        self._ring.store(layout.READER_START_TIME, start_time(os.getpid()))
+        self._ring.store(layout.READER_START_TIME, own_start_time())
         self._ring.store(layout.ADOPTED, incarnation)
 
     def settle(self, trace_id: bytes, outcome: Outcome) -> None:
@@ -138,10 +137,8 @@ class Reader:
         return self._ring.load(layout.CLOSED_COUNT) - self._ring.closes_read
 
     def ended(self) -> bool:
-        """Say whether the process is gone. One pidfd poll, or a look into /proc where there is no pidfd."""
-        if self.pidfd is not None:
-            return bool(select.select([self.pidfd], [], [], 0)[0]) if self.pidfd < 1024 else not self._lives()
-        return not self._lives()
+        """Say whether the process is gone, as far as that can be told. Of its pidfd, if it has one, others say it."""
+        return self._is_gone or not lives(self.pid, self.start_time)
 
     def close(self) -> None:
         """Unmap the ring and let go of the process."""
@@ -150,27 +147,27 @@ class Reader:
             os.close(self.pidfd)
             self.pidfd = None
 
-    def _lives(self) -> bool:
-        if self.start_time:
-            return start_time(self.pid) == self.start_time
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            return True
-        return True
-
-    def _open_pidfd(self) -> int | None:
-        """Return a pidfd of the process, or None if it is gone; the start time tells a pid that came back."""
+    def _find_process(self, fd: int) -> tuple[int | None, bool]:
+        """Return a pidfd of the process, if one can be had, and whether the process is gone already."""
         try:
             pidfd = os.pidfd_open(self.pid)
         except (OSError, AttributeError):
-            return None
-        if self.start_time and start_time(self.pid) != self.start_time:
+            return None, self._is_forsaken(fd)
+        # Asked after the pidfd is had: now no other process can take the pid unnoticed.
+        if self._is_forsaken(fd):
             os.close(pidfd)
-            return None
-        return pidfd
+            return None, True
+        return pidfd, False
+
+    def _is_forsaken(self, fd: int) -> bool:
+        """Say whether the ring's process is gone. The start time tells a pid that came back; else the file's use does.
+
+        `fd`: this object's own open file of the ring, which does not count.
+        """
+        found = start_time(self.pid)
+        if found is not None and self.start_time:
+            return found != self.start_time
+        return found == 0 or is_unused(fd) is True
 
     # The queue's usual language, for tools and tests; the collector itself uses read and release.
 
@@ -257,7 +254,8 @@ class Rings:
     def _open(self, name: str, now: float) -> Reader | None:
         try:
             return Reader(self._dir_fd, name)
-        except FileNotFoundError:
+        except (FileNotFoundError, BlockingIOError):
+            # Gone; or another process asks whether anybody uses it (process.is_unused), for a moment.
             return None
         except layout.UnfinishedRing as error:
             if now - self._unreadable.setdefault(name, now) > UNFINISHED_S:

@@ -21,7 +21,7 @@ from epsagon_fast.queue.folder import Folder
 from epsagon_fast.queue.launch import Launcher
 from epsagon_fast.queue.moving import move_unread
 from epsagon_fast.queue.no_ring import NoRing
-from epsagon_fast.queue.process import start_time
+from epsagon_fast.queue.process import lives, own_start_time
 from epsagon_fast.queue.settlements import Settlements
 from epsagon_fast.queue.state import LEAVING, NOBODY, State
 
@@ -217,7 +217,7 @@ class Writer:
         """Say whether a living collector has mapped this ring, and so reads it wherever its file went."""
         # The ring says who that is: the folder may have been deleted before this process ever saw the state page.
         since = self._ring.load(layout.READER_START_TIME)
-        return since != 0 and start_time(self._ring.load(layout.READER_PID)) == since
+        return since != 0 and lives(self._ring.load(layout.READER_PID), since)
 
     def _watch_heartbeat(self, now: float) -> None:
         page = self._page()
@@ -327,8 +327,7 @@ def _new_ring(folder: Folder, ring_bytes: int) -> ring.Producer:
         raise OSError(errno.ENOSPC, f"no room for a queue of {folders.MIN_RING_BYTES} bytes", folder.path)
     dir_fd = folder.open()
     try:
-        pid = os.getpid()
-        fd = ring.create(dir_fd, folder.new_ring_name(), capacity, pid=pid, start_time=start_time(pid))
+        fd = ring.create(dir_fd, folder.new_ring_name(), capacity, pid=os.getpid(), start_time=own_start_time())
     finally:
         os.close(dir_fd)
     try:

@@ -25,6 +25,8 @@ SOURCES = Path(__file__).parents[1]
 PROJECT = tomllib.loads((SOURCES / "pyproject.toml").read_text())
 PACKED = (".ci", ".github", "_ext", "benches", "docs", "epsagon_fast", "examples", "release", "tests")
 SINGLE = (
+    ".editorconfig",
+    ".pre-commit-config.yaml",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "LICENSE",

@@ -75,8 +75,9 @@ UNFINISHED = 1
 TRACE_ID_BYTES = 16
 NO_TRACE = bytes(TRACE_ID_BYTES)
 
-# Why a worker refused a record. The position in this tuple is the counter's slot in a ring's header: append only.
-REFUSALS = ("queue_full", "too_large", "malformed", "no_trace", "misuse", "closed", "no_folder", "no_space")
+# Why a worker refused a record, a field of one (malformed) or a value in one (cut). The position in this tuple is the
+# counter's slot in a ring's header: append only.
+REFUSALS = ("queue_full", "too_large", "malformed", "no_trace", "misuse", "closed", "no_folder", "no_space", "cut")
 
 
 class Record(NamedTuple):

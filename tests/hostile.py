@@ -86,3 +86,32 @@ class Colour(enum.Enum):
 @dataclass
 class Box:
     content: Any
+
+
+class _HostileClass(type):
+    @property
+    def __name__(cls) -> str:  # type: ignore[override]
+        raise RuntimeError("no name")
+
+    def __hash__(cls) -> int:
+        raise RuntimeError("no hash")
+
+    def __eq__(cls, other: object) -> bool:
+        raise RuntimeError("no comparison")
+
+
+def _fails(self: object, *arguments: object) -> Any:
+    raise RuntimeError("nothing works")
+
+
+class HostileError(Exception, metaclass=_HostileClass):
+    """An exception of which every question fails."""
+
+    __str__ = __repr__ = __eq__ = __hash__ = __reduce__ = _fails  # type: ignore[assignment]
+    __class__ = __traceback__ = __cause__ = __context__ = __notes__ = args = property(_fails)  # type: ignore[assignment]
+
+
+class HostileExit(SystemExit, HostileError):
+    """The same, of an exception that may be none."""
+
+    code = property(_fails)  # type: ignore[assignment]

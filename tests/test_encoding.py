@@ -10,19 +10,23 @@ from typing import Any
 
 import orjson
 import pytest
-from hostile import BrokenMapping, Count, Faceless, Loud, ViewOf, Word
+from hostile import BrokenMapping, Count, Faceless, HostileError, HostileExit, Loud, ViewOf, Word
 from hypothesis import example, given
 from strategies import anything, complete_events, loose_events, loose_exceptions, wild_text
 
+from epsagon_fast.backend.shape import Summary, summarize
+from epsagon_fast.collector.formats.epsagon import envelope
 from epsagon_fast.producer.encoding import (
+    complete_copy,
     encode_event,
     encode_exception,
     encode_label,
     encode_partial,
     exception_of,
-    is_complete,
+    metadata_text,
 )
 from epsagon_fast.producer.exceptions import MAX_MESSAGE_BYTES, MAX_TRACEBACK_BYTES
+from epsagon_fast.producer.plain import type_name
 from epsagon_fast.protocol import (
     EVENT_FIELDS,
     EXCEPTION_FIELDS,
@@ -139,7 +143,7 @@ def comparable(metadata: dict[str, str], case: dict[str, Any], of_runner: bool) 
 @pytest.mark.parametrize("vector", SENT, ids=lambda vector: vector["case"]["name"])
 def test_exceptions_are_what_the_seed_sent(vector: dict[str, Any]) -> None:
     body = orjson.loads(vector["expected"]["body"])
-    ours = [parsed(encode_exception(exception)) for exception in vector["case"]["exceptions"]]
+    ours = [parsed(encode_exception(exception).data) for exception in vector["case"]["exceptions"]]
     assert ours == body["exceptions"]
     for exception in ours:
         assert_is_exception(exception)
@@ -166,8 +170,8 @@ def test_the_marker_of_trimming_is_the_users_until_a_trace_is_trimmed() -> None:
 @given(complete_events())
 def test_a_complete_event_is_what_orjson_makes_of_it(event: dict[str, Any]) -> None:
     before = copy.deepcopy(event)
-    assert is_complete(event)
-    assert encode_event(event) == (orjson.dumps(event), FROM_RUNNER if event["origin"] == "runner" else 0, 0)
+    assert complete_copy(event) == event
+    assert encode_event(event) == (orjson.dumps(event), FROM_RUNNER if event["origin"] == "runner" else 0, 0, 0)
     assert repr(event) == repr(before)
     assert_is_event(encoded(event))
 
@@ -207,7 +211,7 @@ def test_later_changes_of_the_event_have_no_effect() -> None:
 @example(complete(start_time=2**64, error_code=2**70))
 @example({"exception": ValueError("\ud800"), "resource": ViewOf({"metadata": BrokenMapping()})})
 def test_any_event_becomes_one_of_the_wire(event: Any) -> None:
-    data, flags, count = encode_event(event)
+    data, flags, count, _ = encode_event(event)
     assert_is_event(parsed(data))
     assert flags == (FROM_RUNNER if parsed(data)["origin"] == "runner" else 0)
     assert 0 <= count <= 20
@@ -215,7 +219,7 @@ def test_any_event_becomes_one_of_the_wire(event: Any) -> None:
 
 @given(loose_exceptions() | anything())
 def test_any_exception_becomes_one_of_the_wire(exception: Any) -> None:
-    assert_is_exception(parsed(encode_exception(exception)))
+    assert_is_exception(parsed(encode_exception(exception).data))
 
 
 @pytest.mark.parametrize("name", EVENT_FIELDS)
@@ -241,7 +245,7 @@ def test_a_missing_or_null_field_of_the_resource_gets_its_default(name: str) -> 
         ("resource", ["x", 1, [("name", "n")]]),
         ("origin", [1, {"x": 1}]),
         ("duration", ["1", False]),
-        ("error_code", ["1", 1.0, True, 2**64]),
+        ("error_code", ["1", 1.0, True]),
         ("exception", ["x", 1, []]),
     ],
 )
@@ -254,10 +258,10 @@ def test_a_field_of_a_wrong_type_gets_its_default_and_is_counted(name: str, valu
 def test_every_wrong_field_is_counted() -> None:
     resource = {"name": 1, "type": 2, "operation": 3, "metadata": 4}
     assert malformed(complete(id=1, resource=resource, exception={"type": 1, "time": "now"})) == 7
-    assert encode_event(7) == (orjson.dumps(BLANK), 0, 1)  # type: ignore[arg-type]
-    assert encode_event(Faceless()) == (orjson.dumps(BLANK), 0, 1)  # type: ignore[arg-type]
+    assert encode_event(7) == (orjson.dumps(BLANK), 0, 1, 0)  # type: ignore[arg-type]
+    assert encode_event(Faceless()) == (orjson.dumps(BLANK), 0, 1, 0)  # type: ignore[arg-type]
     assert encode_event(complete(id=Faceless(), resource=Faceless()))[2] == 2
-    assert_is_exception(parsed(encode_exception(Faceless())))  # type: ignore[arg-type]
+    assert_is_exception(parsed(encode_exception(Faceless()).data))  # type: ignore[arg-type]
     assert encode_event(BrokenMapping())[2] == len(EVENT_FIELDS)
 
 
@@ -306,7 +310,7 @@ def test_an_event_of_nothing_but_bad_text_keeps_its_shape() -> None:
 
 @given(wild_text())
 def test_the_flag_follows_the_origin_that_is_written(origin: str) -> None:
-    data, flags, _ = encode_event({"origin": origin})
+    data, flags, _, _ = encode_event({"origin": origin})
     assert (flags == FROM_RUNNER) == (parsed(data)["origin"] == "runner")
 
 
@@ -320,7 +324,7 @@ def test_an_event_is_encoded_up_to_the_recursion_limit() -> None:
             return
         try:
             results.append(encode_event({"id": "\ud800", "resource": {"metadata": {"n": [2**70]}}})[0])
-            results.append(encode_exception(ValueError("x")))
+            results.append(encode_exception(ValueError("x")).data)
         except RecursionError:
             # Not even the call itself had room.
             pass
@@ -347,7 +351,7 @@ def raised(error: BaseException) -> BaseException:
 
 
 def test_an_exception_brings_its_own_traceback() -> None:
-    exception = parsed(encode_exception(raised(KeyError("x"))))
+    exception = parsed(encode_exception(raised(KeyError("x"))).data)
     assert_is_exception(exception)
     assert (exception["type"], exception["message"], exception["additional_data"]) == ("KeyError", "'x'", {})
     assert exception["traceback"].startswith("Traceback (most recent call last):\n")
@@ -389,7 +393,7 @@ def test_an_exception_that_cannot_be_printed_is_reported() -> None:
 
         __repr__ = __str__
 
-    exception = parsed(encode_exception(raised(Mute())))
+    exception = parsed(encode_exception(raised(Mute())).data)
     assert exception["type"] == "Mute"
     assert "Mute object at" in exception["message"]
     assert "in raised" in exception["traceback"]
@@ -417,7 +421,7 @@ def test_a_long_message_and_traceback_keep_both_ends() -> None:
 
 
 def test_what_is_no_exception_becomes_a_message() -> None:
-    assert parsed(encode_exception("boom")) == {  # type: ignore[arg-type]
+    assert parsed(encode_exception("boom").data) == {  # type: ignore[arg-type]
         "type": "",
         "message": "boom",
         "traceback": "",
@@ -472,9 +476,66 @@ def test_any_label_is_encoded_or_refused(value: Any) -> None:
 
 
 def test_a_part_of_an_event_is_written_as_it_is() -> None:
-    part = {"error_code": 2, "exception": orjson.Fragment(encode_exception({"type": "E"}))}
+    part = {"error_code": 2, "exception": {"type": "E"}}
     assert parsed(encode_partial(part))["exception"]["type"] == "E"
     assert (
         encode_partial({"resource": {"metadata": {"k": "\ud800"}}})
         == '{"resource":{"metadata":{"k":"\ufffd"}}}'.encode()
     )
+
+
+# What the encoder gives, the backend takes.
+
+
+def summarized(events: list[bytes], exceptions: list[bytes]) -> Summary:
+    return summarize(envelope("app", "token", "python").around(events, exceptions))
+
+
+@given(loose_events() | anything())
+@example(complete(error_code=2**31))
+@example({"error_code": -(2**31) - 1, "start_time": 10**400, "exception": {"time": 2**70}})
+def test_any_event_is_one_for_the_backend(event: Any) -> None:
+    assert summarized([encode_event(event).data], []).event_count == 1
+
+
+@given(loose_exceptions() | anything())
+def test_any_exception_is_one_for_the_backend(exception: Any) -> None:
+    assert summarized([], [encode_exception(exception).data]).exception_count == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "sent", "counted"),
+    [
+        (2**31 - 1, 2**31 - 1, 0),
+        (-(2**31), -(2**31), 0),
+        (0x80070005, 0x80070005 - 2**32, 0),
+        (2**32 - 1, -1, 0),
+        (2**32, ErrorCode.ERROR, 1),
+        (-(2**31) - 1, ErrorCode.ERROR, 1),
+        (2**64, ErrorCode.ERROR, 1),
+    ],
+)
+def test_an_error_code_has_32_bits_and_an_error_stays_one(code: int, sent: int, counted: int) -> None:
+    assert encoded(complete(error_code=code))["error_code"] == sent
+    assert malformed(complete(error_code=code)) == counted
+
+
+# Nothing that an exception does takes its place.
+
+
+@pytest.mark.parametrize("kind", [HostileError, HostileExit], ids=["error", "exit"])
+def test_an_exception_that_answers_no_question_is_reported(kind: type[BaseException]) -> None:
+    exception = parsed(encode_exception(raised(kind())).data)
+    assert_is_exception(exception)
+    assert exception["type"] == type_name(kind()) in ("HostileError", "HostileExit")
+    assert " object at 0x" in exception["message"]
+    assert "in raised" in exception["traceback"]
+    assert metadata_text([kind(), 1]).startswith('["<hostile.Hostile')
+
+
+def test_lost_fields_of_an_exception_are_counted() -> None:
+    lost = {"type": ValueError, "message": ValueError("x"), "time": "now", "additional_data": ["a"]}
+    assert encode_exception(lost).malformed == 4
+    assert encode_exception({"additional_data": {"list": [0] * 10_002}}).left_out == 2
+    assert encode_event({"resource": {"metadata": {"list": [0] * 10_002}}}).left_out == 2
+    assert encode_event({"id": 1, "resource": {"metadata": {"list": [0] * 10_002}}})[1:] == (0, 1, 2)

@@ -32,13 +32,14 @@ def records(case: Case, limit_bytes: int) -> list[Record]:
     config = {"app_name": case.application_name, "token": case.token, "ignored_keys": list(case.ignored_keys)}
     pushed = [opened(None, max_trace_size_bytes=limit_bytes, **config)]
     for event in case.events:
-        encoded, flags, _ = encode_event(event)
+        encoded, flags, _, _ = encode_event(event)
         pushed.append(Record(Kind.EVENT, flags, 0, TRACE_ID, encoded))
-    pushed += [Record(Kind.EXCEPTION, 0, 0, TRACE_ID, encode_exception(exception)) for exception in case.exceptions]
+    thrown = [encode_exception(exception).data for exception in case.exceptions]
+    pushed += [Record(Kind.EXCEPTION, 0, 0, TRACE_ID, exception) for exception in thrown]
     labels = [encode_label(key, value) for key, value in case.labels]
     pushed += [Record(Kind.LABEL, 0, 0, TRACE_ID, label) for label in labels if label is not None]
     if case.error:
-        pushed.append(Record(Kind.ERROR, 0, 0, TRACE_ID, encode_exception(exception_of(*case.error))))
+        pushed.append(Record(Kind.ERROR, 0, 0, TRACE_ID, encode_exception(exception_of(*case.error)).data))
     return [*pushed, closed()]
 
 

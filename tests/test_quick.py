@@ -81,6 +81,8 @@ def test_of_many_refusals_some_are_told(kind: type) -> None:
         complete(resource={"name": "n", "type": "t", "operation": "o"}),
         complete(id="\ud800"),
         complete(error_code=1 << 70),
+        complete(error_code=1 << 31),
+        complete(error_code=-(1 << 31) - 1),
         dict(reversed(complete().items())),
         {**dict(list(complete().items())[1:]), "id": "last"},
     ],
@@ -163,7 +165,7 @@ def test_both_implementations_take_the_same_events(event: Any) -> None:
     assert compiled.pushed == reference.pushed
     assert [code for _, code in compiled.left] == [code for _, code in reference.left]
     for *_, payload in compiled.pushed:
-        assert encoding.encode_event(event) == (payload, 0, 0)
+        assert encoding.encode_event(event) == (payload, 0, 0, 0)
 
 
 def test_stub_names_the_methods() -> None:

@@ -8,6 +8,7 @@ import weakref
 
 import pytest
 from fakes import FakeQueue
+from hostile import HostileError, HostileExit
 
 import epsagon_fast as epsagon
 from epsagon_fast import ErrorCode
@@ -346,3 +347,18 @@ def test_leaving_a_plain_generator_late_does_not_take_away_the_trace_of_its_cons
     items_trace = current.swap(None)
     assert items_trace is not None and items_trace.stopped
     assert [Kind(record.kind).name for record in of(queue, tracer)] == ["OPEN", "LABEL", "CLOSE"]
+
+
+@pytest.mark.parametrize(("kind", "code"), [(HostileError, 2), (HostileExit, 0)], ids=["error", "exit"])
+def test_exception_that_answers_no_question_goes_on_its_way(
+    queue: FakeQueue, kind: type[BaseException], code: int
+) -> None:
+    error = kind()
+    try:
+        with epsagon.trace("outer"), epsagon.event("inner"):
+            raise error
+    except BaseException as caught:
+        assert caught is error
+    epsagon.error(kind())
+    [inner] = queue.bodies(Kind.EVENT)
+    assert inner["error_code"] == code

@@ -1,5 +1,9 @@
 # cython: language_level=3, binding=False
-"""The quick way from a complete event to its JSON, compiled. Same answers as quick.py's in Python."""
+"""The quick way from a complete event, or any exact value, to its JSON, compiled. quick.py and plain.py do the same.
+
+What is looked at and what is written must be the same: no Python code may run in between, and none while orjson writes.
+So only exact types pass here; looking at them and orjson's call are one step, in which no other thread gets the GIL.
+"""
 
 from cpython.bytes cimport PyBytes_Size
 from cpython.object cimport PyObject
@@ -17,6 +21,11 @@ cdef extern from "Python.h":
     int PyUnicode_Compare(PyObject *, PyObject *) noexcept
     int PyFloat_CheckExact(PyObject *) noexcept
     int PyLong_CheckExact(PyObject *) noexcept
+    int PyBool_Check(PyObject *) noexcept
+    int PyList_CheckExact(PyObject *) noexcept
+    Py_ssize_t PyList_Size(PyObject *) noexcept
+    PyObject *PyList_GetItem(PyObject *, Py_ssize_t) noexcept
+    long long PyLong_AsLongLongAndOverflow(PyObject *, int *) noexcept
 
 cdef extern from "call.h":
     object call_or_none(object, object)
@@ -63,6 +72,10 @@ cdef class QuickWay:
         """
         return _add_event(self, event)
 
+    def __reduce__(self):
+        """See quick.PureQuickWay."""
+        raise TypeError("this cannot be copied: it leads into the ring of one process")
+
     def _open_way(self, push, bytes trace_id, Py_ssize_t limit_bytes):
         """See quick.PureQuickWay."""
         self.trace_id = trace_id
@@ -97,6 +110,11 @@ cdef object _add_event(object tracer, object event):
     return call_method_of_two(tracer, add_otherwise, event, code)
 
 
+def exact_json(value, Py_ssize_t most_values, int most_levels):
+    """Return the JSON of exact dicts, lists and scalars; None if `value` is anything else, more, deeper, or no UTF-8."""
+    return None if _room_after(<PyObject *>value, most_values, most_levels) < 0 else call_or_none(dumps, value)
+
+
 cdef bytes _doc = QuickWay.add_event.__doc__.encode()
 quicken_add_event(<PyTypeObject *>QuickWay, _doc, _add_event)
 
@@ -126,7 +144,7 @@ cdef bint _has_form(PyObject *value, Form form) noexcept:
     if form == NUMBER:
         return PyFloat_CheckExact(value) or PyLong_CheckExact(value)
     if form == INTEGER:
-        return PyLong_CheckExact(value)
+        return PyLong_CheckExact(value) and _is_32_bits(value)
     if form == NOTHING:
         return value == <PyObject *>None
     if form == ORIGIN:
@@ -134,6 +152,12 @@ cdef bint _has_form(PyObject *value, Form form) noexcept:
     if form == METADATA:
         return _holds_texts(value)
     return _has_fields(value, resource_fields, 4)
+
+
+cdef bint _is_32_bits(PyObject *value) noexcept:
+    cdef int overflow
+    cdef long long number = PyLong_AsLongLongAndOverflow(value, &overflow)
+    return not overflow and -0x80000000 <= number <= 0x7fffffff
 
 
 cdef bint _holds_texts(PyObject *source) noexcept:
@@ -150,3 +174,28 @@ cdef bint _holds_texts(PyObject *source) noexcept:
 cdef bint _equal(PyObject *one, PyObject *other) noexcept:
     # Both exact, so comparing cannot fail.
     return PyUnicode_CheckExact(one) and PyUnicode_Compare(one, other) == 0
+
+
+# How many more values there may be; negative: these were too many, too deep, or not exact.
+cdef Py_ssize_t _room_after(PyObject *value, Py_ssize_t room, int levels) noexcept:
+    cdef Py_ssize_t place = 0
+    cdef PyObject *key
+    cdef PyObject *inner
+    if PyUnicode_CheckExact(value) or PyLong_CheckExact(value) or PyFloat_CheckExact(value) or PyBool_Check(value):
+        return room
+    if value == <PyObject *>None:
+        return room
+    if levels == 0:
+        return -1
+    if PyDict_CheckExact(value):
+        room -= PyDict_Size(value)
+        while room >= 0 and PyDict_Next(value, &place, &key, &inner):
+            room = _room_after(inner, room, levels - 1) if PyUnicode_CheckExact(key) else -1
+        return room
+    if PyList_CheckExact(value):
+        room -= PyList_Size(value)
+        while room >= 0 and place < PyList_Size(value):
+            room = _room_after(PyList_GetItem(value, place), room, levels - 1)
+            place += 1
+        return room
+    return -1

@@ -88,6 +88,10 @@ cdef class Mapping:
     def __dealloc__(self):
         self._unmap()
 
+    def __reduce__(self):
+        # Cython would copy addresses.
+        raise TypeError(f"a {type(self).__name__} of a ring cannot be copied: it belongs to one process")
+
     def load(self, Py_ssize_t offset):
         """Return the u64 at an offset."""
         return ring_load(self._slot(offset))

@@ -19,6 +19,7 @@ import orjson
 
 from epsagon_fast.producer import arguments, current, encoding, process
 from epsagon_fast.producer import exit as leaving
+from epsagon_fast.producer.plain import type_name
 from epsagon_fast.producer.scope import Event, is_error
 from epsagon_fast.producer.tracer import Tracer
 from epsagon_fast.propagation import (
@@ -120,7 +121,7 @@ class Run(Tracer):
         if state is None:
             self._is_cut_off(sys.exception())
         elif state == "FAILURE" and isinstance(result, BaseException):
-            is_limit = type(result).__name__ == "SoftTimeLimitExceeded"
+            is_limit = type_name(result) == "SoftTimeLimitExceeded"
             self.conclude(state, result, ErrorCode.TIMEOUT if is_limit else ErrorCode.EXCEPTION)
         else:
             if state == "RETRY" and isinstance(cause := getattr(result, "exc", None), BaseException):
@@ -132,7 +133,7 @@ class Run(Tracer):
         fields: dict[str, Any] = {"resource": {"metadata": {STATE_KEY: state}}}
         if error is not None and self._recording:
             self._error_code = fields["error_code"] = int(code)
-            fields["exception"] = orjson.Fragment(encoding.encode_exception(error))
+            fields["exception"] = orjson.Fragment(encoding.encode_exception(error).data)
         if self._recording:
             self._put(Kind.RUNNER, orjson.dumps(fields))
         self.send_stop_signal()

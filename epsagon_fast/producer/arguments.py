@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 from . import encoding
+from .plain import type_name
 
 ARGUMENTS_KEY: Final = "arguments"
 RETURN_VALUE_KEY: Final = "return_value"
@@ -52,4 +53,4 @@ class Noted:
 
 def _bounded(value: Any) -> Any:
     size_bytes = len(encoding.metadata_text(value).encode())
-    return value if size_bytes <= MAX_VALUE_BYTES else f"<{type(value).__qualname__} of {size_bytes} bytes>"
+    return value if size_bytes <= MAX_VALUE_BYTES else f"<{type_name(value)} of {size_bytes} bytes>"

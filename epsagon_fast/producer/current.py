@@ -15,6 +15,7 @@ from epsagon_fast.config import Config, ResolvedConfig, warn_once
 from epsagon_fast.protocol import Outcome
 
 from . import process
+from .plain import type_name
 from .tracer import Tracer
 
 
@@ -172,7 +173,7 @@ def add_error(error_type: str, value: str | BaseException) -> None:
 
 def error(value: str | BaseException) -> None:
     """Set the error of the current trace: an exception has its own type, a text the type "Exception"."""
-    add_error("Exception" if issubclass(type(value), str) else type(value).__name__, value)
+    add_error("Exception" if issubclass(type(value), str) else type_name(value), value)
 
 
 label = add_label

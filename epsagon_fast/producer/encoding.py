@@ -1,19 +1,20 @@
 """What the application hands over, as the JSON of the wire. Nothing here raises into the application.
 
-An event that is complete goes to orjson as it is. Any other is given the protobuf defaults for what is missing or of a
-wrong type, in wire order; fields the wire does not know are left out.
+An event gets the protobuf defaults for what is missing or of a wrong type, in wire order; fields that the wire does not
+know are left out. orjson is given a copy only, of exact types: see plain.py.
 """
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import orjson
 
+from epsagon_fast.interrupts import let_pass
 from epsagon_fast.producer.exceptions import exception_of as exception_of
-from epsagon_fast.producer.plain import clean, json_bytes
+from epsagon_fast.producer.plain import Copy, clean, dumps, json_bytes, type_name
 from epsagon_fast.producer.plain import metadata_text as metadata_text
-from epsagon_fast.protocol import EVENT_FIELDS, FROM_RUNNER, RESOURCE_FIELDS, RUNNER_ORIGIN
+from epsagon_fast.protocol import EVENT_FIELDS, FROM_RUNNER, RESOURCE_FIELDS, RUNNER_ORIGIN, ErrorCode
 
 _EVENT_KEYS = [*EVENT_FIELDS]
 _RESOURCE_KEYS = [*RESOURCE_FIELDS]
@@ -30,27 +31,52 @@ _BLANK_EVENT: dict[str, Any] = {
 _BLANK_EXCEPTION: dict[str, Any] = {"type": "", "message": "", "traceback": "", "time": 0, "additional_data": {}}
 
 
-def encode_event(event: Mapping[str, Any]) -> tuple[bytes, int, int]:
-    """Return the event's JSON, its record's flags, and how many fields were of a wrong type.
+class Encoded(NamedTuple):
+    """The JSON of an event or an exception, complete and in wire order, and what it lacks of what was handed over."""
 
-    The JSON is complete and in wire order. Flags: FROM_RUNNER or 0. Later changes of `event` have no effect.
-    """
+    data: bytes
+    # FROM_RUNNER or 0.
+    flags: int = 0
+    # Fields that were of a wrong type.
+    malformed: int = 0
+    # Values that were too many or too deep.
+    left_out: int = 0
+
+
+def encode_event(event: Mapping[str, Any]) -> Encoded:
+    """Return the event's JSON. Later changes of `event` have no effect."""
     try:
-        if is_complete(event):
-            return orjson.dumps(event), FROM_RUNNER if event["origin"] == RUNNER_ORIGIN else 0, 0
-    except Exception:
+        copy = complete_copy(event)
+        if copy is not None:
+            return Encoded(orjson.dumps(copy), _flags(copy))
+    except Exception as error:
+        let_pass(error)
         # A lone surrogate, an int over 64 bits, a metadata key that is no string: the careful way handles them.
         return _encode_carefully(event)
     return _encode_incomplete(event)
 
 
-def is_complete(event: object) -> bool:
-    """Say whether orjson alone writes this event as the wire wants it: all fields, their order, their types."""
-    if type(event) is not dict or [*event] != _EVENT_KEYS:
-        return False
+def complete_copy(event: object) -> dict[str, Any] | None:
+    """Return a copy of an event that is as the wire wants it: all fields, their order, their types. None: it is not.
+
+    orjson may be given the copy: no one else has it, and orjson itself refuses keys that are no exact strings.
+    """
+    if type(event) is not dict:
+        return None
+    # Looked at is only what no other thread can change.
+    copy = event.copy()
+    if [*copy] != _EVENT_KEYS or type(copy["resource"]) is not dict:
+        return None
+    resource = copy["resource"] = copy["resource"].copy()
+    if [*resource] != _RESOURCE_KEYS or type(resource["metadata"]) is not dict:
+        return None
+    resource["metadata"] = resource["metadata"].copy()
+    return copy if _is_complete(copy) else None
+
+
+def _is_complete(event: dict[str, Any]) -> bool:
+    """Say whether the fields of an event and its resource are of exactly the wire's types."""
     event_id, start_time, resource, origin, duration, error_code, exception = event.values()
-    if type(resource) is not dict or [*resource] != _RESOURCE_KEYS:
-        return False
     name, kind, operation, metadata = resource.values()
     if (
         type(event_id) is str
@@ -58,6 +84,7 @@ def is_complete(event: object) -> bool:
         and type(origin) is str
         and (type(duration) is float or type(duration) is int)
         and type(error_code) is int
+        and _is_32_bits(error_code)
         and exception is None
         and type(name) is str
         and type(kind) is str
@@ -72,14 +99,14 @@ def is_complete(event: object) -> bool:
     return False
 
 
-def encode_exception(exception: BaseException | Mapping[str, Any]) -> bytes:
-    """Return an exception's JSON, complete and in wire order. What is neither becomes the message of one."""
+def encode_exception(exception: BaseException | Mapping[str, Any]) -> Encoded:
+    """Return an exception's JSON. What is neither an exception nor a mapping becomes the message of one."""
+    shape = _Shape()
     try:
-        if not isinstance(exception, (BaseException, Mapping)):
-            exception = {"message": metadata_text(exception)}
-        return _dumps(_Shape().exception(exception))
-    except Exception:
-        return orjson.dumps(_BLANK_EXCEPTION)
+        return Encoded(dumps(shape.any_exception(exception)), 0, shape.malformed, shape.copy.left_out)
+    except Exception as error:
+        let_pass(error)
+        return Encoded(orjson.dumps(_BLANK_EXCEPTION), malformed=1)
 
 
 def encode_label(key: str, value: Any) -> bytes | None:
@@ -107,46 +134,35 @@ def encode_partial(fields: Mapping[str, Any]) -> bytes:
     return json_bytes(fields)
 
 
-def _encode_incomplete(event: Any) -> tuple[bytes, int, int]:
+def _encode_incomplete(event: Any) -> Encoded:
     """Encode the common cases: fields left out or in another order, metadata values that are no strings."""
     try:
         filled = {**_BLANK_EVENT, **event}
         resource = filled["resource"] = {**_BLANK_RESOURCE, **filled["resource"]}
-        if not is_complete(filled):
-            resource["metadata"] = _strings(resource["metadata"])
-        if is_complete(filled):
-            return _dumps(filled), _flags(filled), 0
-    except Exception:
+        copy = Copy()
+        resource["metadata"] = copy.texts(resource["metadata"])
+        if len(filled) == len(_EVENT_KEYS) and len(resource) == len(_RESOURCE_KEYS) and _is_complete(filled):
+            return Encoded(dumps(filled), _flags(filled), left_out=copy.left_out)
+    except Exception as error:
+        let_pass(error)
         # No mapping where there should be one, or one that cannot be read: the careful way loses that field only.
         return _encode_carefully(event)
     return _encode_carefully(event)
 
 
-def _encode_carefully(event: object) -> tuple[bytes, int, int]:
+def _encode_carefully(event: object) -> Encoded:
     try:
         shape = _Shape()
         wire = shape.event(event)
-        return _dumps(wire), _flags(wire), shape.malformed
-    except Exception:
+        return Encoded(dumps(wire), _flags(wire), shape.malformed, shape.copy.left_out)
+    except Exception as error:
+        let_pass(error)
         # Only near the interpreter's recursion limit, or out of memory.
-        return orjson.dumps(_BLANK_EVENT), 0, 1
+        return Encoded(orjson.dumps(_BLANK_EVENT), malformed=1)
 
 
 def _flags(wire: dict[str, Any]) -> int:
     return FROM_RUNNER if wire["origin"] == RUNNER_ORIGIN else 0
-
-
-def _dumps(shape: dict[str, Any]) -> bytes:
-    try:
-        return orjson.dumps(shape)
-    except Exception:
-        return orjson.dumps(_cleaned(shape))
-
-
-def _cleaned(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {clean(key): _cleaned(member) for key, member in value.items()}
-    return clean(value) if isinstance(value, str) else value
 
 
 class _Shape:
@@ -154,6 +170,7 @@ class _Shape:
 
     def __init__(self) -> None:
         self.malformed = 0
+        self.copy = Copy()
 
     def event(self, source: object) -> dict[str, Any]:
         if not isinstance(source, Mapping):
@@ -165,20 +182,26 @@ class _Shape:
             "resource": self._field(source, "resource", self._resource, _BLANK_RESOURCE),
             "origin": self._field(source, "origin", _text, ""),
             "duration": self._field(source, "duration", _number, 0),
-            "error_code": self._field(source, "error_code", _integer, 0),
+            "error_code": self._field(source, "error_code", self._code, 0),
             "exception": self._field(source, "exception", self.exception, None),
         }
 
+    def any_exception(self, source: object) -> dict[str, Any]:
+        """Return what was handed over as an exception of the trace; what cannot be one is told as a message."""
+        if not isinstance(source, (BaseException, Mapping)):
+            source = {"message": self.copy.text(source)}
+        return self.exception(source)
+
     def exception(self, source: object) -> dict[str, Any]:
-        if isinstance(source, BaseException):
-            return exception_of(type(source).__name__, source)
+        if issubclass(type(source), BaseException):
+            return exception_of(type_name(source), cast(BaseException, source))
         source = _mapping(source)
         return {
             "type": self._field(source, "type", _text, ""),
             "message": self._field(source, "message", _text, ""),
             "traceback": self._field(source, "traceback", _text, ""),
             "time": self._field(source, "time", _number, 0),
-            "additional_data": self._field(source, "additional_data", _strings, {}),
+            "additional_data": self._field(source, "additional_data", self.copy.texts, {}),
         }
 
     def _resource(self, source: object) -> dict[str, Any]:
@@ -187,15 +210,29 @@ class _Shape:
             "name": self._field(source, "name", _text, ""),
             "type": self._field(source, "type", _text, ""),
             "operation": self._field(source, "operation", _text, ""),
-            "metadata": self._field(source, "metadata", _strings, {}),
+            "metadata": self._field(source, "metadata", self.copy.texts, {}),
         }
+
+    def _code(self, value: object) -> int:
+        """Return an error code in the 32 bits of the wire; over them it says that there was an error, counted."""
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(type(value))
+        code = int.__index__(value)
+        if 2**31 <= code < 2**32:
+            # An HRESULT or an errno, read as unsigned.
+            code -= 2**32
+        if not _is_32_bits(code):
+            self.malformed += 1
+            code = int(ErrorCode.ERROR)
+        return code
 
     def _field(self, source: Mapping[str, Any], name: str, convert: Callable[[Any], Any], default: Any) -> Any:
         """Return the field as it goes on the wire; absent or null: its default; of a wrong type: that, counted."""
         try:
             value = source.get(name)
             return default if value is None else convert(value)
-        except Exception:
+        except Exception as error:
+            let_pass(error)
             self.malformed += 1
             return default
 
@@ -209,13 +246,7 @@ def _mapping(value: object) -> Mapping[str, Any]:
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(type(value))
-    return str.__str__(value)
-
-
-def _integer(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not _is_64_bits(value):
-        raise TypeError(type(value))
-    return int.__index__(value)
+    return clean(value)
 
 
 def _is_64_bits(value: int) -> bool:
@@ -231,9 +262,5 @@ def _number(value: object) -> float:
     return int.__index__(value) if _is_64_bits(value) else float(value)
 
 
-def _strings(value: object) -> dict[str, str]:
-    # A copy first: another thread may add to the application's dict meanwhile. Most are strings: no call for those.
-    return {
-        key if type(key) is str else metadata_text(key): member if type(member) is str else metadata_text(member)
-        for key, member in dict(_mapping(value)).items()
-    }
+def _is_32_bits(value: int) -> bool:
+    return -(2**31) <= value < 2**31

@@ -3,14 +3,16 @@
 import sys
 import time
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
+from epsagon_fast.interrupts import let_pass
 from epsagon_fast.producer.plain import clean, printed
 
 # UTF-8 bytes; of what is longer the first and the last half stay. A recursion's traceback says one thing a thousand
 # times, and what caused it stands at the ends. Trimming cuts tracebacks but no messages, so those are kept shorter.
 MAX_TRACEBACK_BYTES = 64 * 1024
 MAX_MESSAGE_BYTES = 16 * 1024
+_TRACEBACK = BaseException.__dict__["__traceback__"]
 # Frames of these modules are no part of the caller's stack.
 _OWN_MODULES = __name__.rpartition(".")[0] + "."
 
@@ -42,11 +44,19 @@ def _stack_of(value: object) -> str:
     import traceback
 
     try:
-        if isinstance(value, BaseException) and value.__traceback__ is not None:
-            return "".join(traceback.format_exception(value))
-        return "Stack (most recent call last):\n" + "".join(traceback.format_stack(_callers_frame()))
-    except Exception:
-        # A traceback calls the application's __str__ and reads its source files.
+        # The slots themselves: a subclass may hide them.
+        raised = _TRACEBACK.__get__(value) if issubclass(type(value), BaseException) else None
+        if raised is None:
+            return "Stack (most recent call last):\n" + "".join(traceback.format_stack(_callers_frame()))
+        try:
+            return "".join(traceback.format_exception(cast(BaseException, value)))
+        except Exception as error:
+            let_pass(error)
+            # It calls the application's __str__, and asks the class and the exception for their names and notes.
+            return "Traceback (most recent call last):\n" + "".join(traceback.format_tb(raised))
+    except Exception as error:
+        let_pass(error)
+        # It reads the application's source files.
         return ""
 
 

@@ -1,28 +1,49 @@
 """Any Python value as valid JSON in valid UTF-8, without ever raising into the application.
 
-orjson does the work where it can: on dicts, lists and scalars, not too many. What it refuses (cycles, deep nesting, big
-ints, lone surrogates) or would follow for ever is walked in Python, within bounds: objects that name each other in many
-ways have more paths than there are atoms.
+orjson reads the memory of dicts and lists without asking them. If Python code runs meanwhile (a date's tzinfo, an
+enum's value, a `default`), the application or another thread of it may change what orjson is reading: the process dies.
+So orjson gets a Copy, of exact dicts, lists and scalars, that no one else knows. Or it gets the application's own value
+after `exact_json` has seen, in the same step, that it consists of such alone: for them orjson runs no Python code.
+
+A copy is bounded, since objects that name each other in many ways have more paths than there are atoms. What it leaves
+out is marked where it stood, and counted.
 """
 
 import codecs
 import json
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import fields, is_dataclass
+from datetime import datetime
+from enum import Enum
+from itertools import islice
 from typing import Any
 
 import orjson
 
-# Stands for what was cut: too deep, too much, or a value inside itself.
+from epsagon_fast import compiled
+from epsagon_fast.interrupts import let_pass
+
+# Stands for what was left out: too deep, or a value inside itself. With a number: that many more.
 CUT = "..."
 MAX_DEPTH = 100
-# More does not fit into a trace, and walking it would hold up the application for tens of milliseconds.
+# More does not fit into a trace, and copying it would hold up the application for tens of milliseconds.
 MAX_VALUES = 10_000
-_SCALARS = frozenset({str, int, float, bool, type(None)})
 # No iterators and generators: the application wants to consume those itself.
 _ROWS = (list, tuple, set, frozenset, deque)
+# What classes have that are mappings and do not say so, as werkzeug's Headers. A database's client may have `keys`.
+_METHODS_OF_MAPPINGS = ("keys", "values", "items", "__getitem__")
+# A metaclass may override `__name__`.
+_NAME = type.__dict__["__name__"]
+
+if compiled.implementation("add_event") == compiled.COMPILED:
+    from epsagon_fast.producer._quick import exact_json
+else:
+
+    def exact_json(value: object, most_values: int, most_levels: int) -> bytes | None:
+        """Return None: between a look and orjson's call another thread may come in, so all is copied."""
+        return None
 
 
 def clean(text: str) -> str:
@@ -40,23 +61,24 @@ def clean(text: str) -> str:
 
 def printed(value: object) -> str:
     """Return what `value` says of itself by str, repr, or at least its type and address."""
-    for show in (str, repr, object.__repr__):
+    for show in (str, repr):
         try:
             return clean(show(value))
-        except Exception:
+        except Exception as error:
+            let_pass(error)
             # The application's own __str__ failed. It is not for a tracer to say so by raising.
             continue
-    return "<unprintable>"
+    return _address(value)
+
+
+def type_name(value: object) -> str:
+    """Return the name of a value's class, whatever its metaclass says."""
+    return clean(_NAME.__get__(type(value)))
 
 
 def json_bytes(value: object) -> bytes:
     """Return `value` as JSON; what JSON lacks becomes a string, NaN and infinities null."""
-    try:
-        if _is_for_orjson(value):
-            return orjson.dumps(value, _in_words_of_json, orjson.OPT_NON_STR_KEYS)
-    except Exception:
-        return _walked(value)
-    return _walked(value)
+    return Copy().json(value)
 
 
 def metadata_text(value: Any) -> str:
@@ -64,121 +86,218 @@ def metadata_text(value: Any) -> str:
 
     What is a string in JSON (a UUID, a date, bytes) comes without the quotes.
     """
-    # isinstance would ask the object for its __class__, which may fail.
-    if issubclass(type(value), str):
-        return clean(value)
-    text = json_bytes(value)
-    if text.startswith(b'"'):
-        return str(json.loads(text))
-    return text.decode()
+    return Copy().text(value)
 
 
-def _is_for_orjson(value: Any) -> bool:
-    """Say whether `value` is made of dicts, lists and what is no container, and of no more than MAX_VALUES of them."""
-    left = MAX_VALUES
-    pending = [value]
-    while pending:
-        value = pending.pop()
-        if type(value) in _SCALARS:
-            continue
-        if isinstance(value, dict):
-            content: Any = value.values()
-        elif isinstance(value, (list, tuple)):
-            content = value
-        elif isinstance(value, (Mapping, *_ROWS)) or is_dataclass(value):
-            return False
-        else:
-            continue
-        left -= len(content)
-        if left < 0:
-            return False
-        pending.extend(content)
-    return True
-
-
-def _in_words_of_json(value: Any) -> Any:
-    """Return a scalar of JSON for one that orjson does not know."""
-    if isinstance(value, float):
-        return float.__float__(value)
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return bytes(value).decode("utf-8", "replace")
-    return printed(value)
-
-
-def _walked(value: object) -> bytes:
+def dumps(tree: Any) -> bytes:
+    """Return the JSON of a tree of exact dicts, lists and scalars that belongs to the caller alone."""
     try:
-        text = json.dumps(_Walk().plain(value), ensure_ascii=False, separators=(",", ":"))
-        return text.encode()
-    except Exception:
-        # Only near the interpreter's recursion limit, or out of memory.
-        return orjson.dumps(CUT)
+        return orjson.dumps(tree)
+    except TypeError:
+        # A lone surrogate, or an int over 64 bits.
+        return json.dumps(_writable(tree), ensure_ascii=False, separators=(",", ":")).encode()
 
 
-class _Walk:
-    """One walk over a value: how much it may still visit, and the containers it is in."""
+def merged(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the pairs as a dict; the values of a key that comes twice are a list.
+
+    Another name for the second one would be none that masking knows.
+    """
+    lists: dict[str, list[Any]] = {}
+    for key, value in pairs:
+        lists.setdefault(key, []).append(value)
+    return {key: values[0] if len(values) == 1 else values for key, values in lists.items()}
+
+
+class Copy:
+    """Copies values of the application. `left_out` counts the values that its copies lack."""
 
     def __init__(self) -> None:
-        self._left = MAX_VALUES
+        self.left_out = 0
+        self._room = MAX_VALUES
+        # The containers that the copying is in.
         self._inside: list[int] = []
 
-    def plain(self, value: Any) -> Any:
-        """Return `value` in dicts, lists and scalars that the standard library's encoder takes."""
-        self._left -= 1
-        if self._left < 0:
-            return CUT
+    def text(self, value: Any) -> str:
+        """Return `metadata_text(value)`."""
+        # isinstance would ask the object for its __class__, which may fail.
+        if issubclass(type(value), str):
+            return clean(value)
+        data = self.json(value)
+        return str(json.loads(data)) if data.startswith(b'"') else data.decode()
+
+    def json(self, value: Any) -> bytes:
+        """Return `json_bytes(value)`."""
+        data = exact_json(value, MAX_VALUES, MAX_DEPTH)
+        if data is not None:
+            return data
+        self._room = MAX_VALUES
         try:
-            return self._scalar_or_container(value)
-        except Exception:
+            return dumps(self.of(value))
+        except RecursionError:
+            return orjson.dumps(self._cut())
+
+    def texts(self, mapping: Any) -> dict[str, str]:
+        """Return a mapping as metadata, however long. Raises TypeError if it is none, and what reading it raises."""
+        # A copy first: another thread may add to the application's dict meanwhile.
+        pairs: Collection[tuple[Any, Any]]
+        pairs = mapping.copy().items() if type(mapping) is dict else list(_pairs_or_error(mapping))
+        # Most are strings: no call for those.
+        texts = {
+            key if type(key) is str else self.text(key): value if type(value) is str else self.text(value)
+            for key, value in pairs
+        }
+        if len(texts) == len(pairs):
+            return texts
+        return {key: self.text(value) for key, value in merged((self.text(key), value) for key, value in pairs).items()}
+
+    def of(self, value: Any) -> Any:
+        """Return `value` in exact dicts, lists and scalars."""
+        kind = type(value)
+        # Not looked up in a set: a metaclass may have a hash of its own.
+        if kind is str or kind is int or kind is float or kind is bool or value is None:
+            return value
+        if (kind is dict or kind is list) and len(value) <= self._room:
+            return self._of_exact(value)
+        try:
+            return self._of_other(value)
+        except RecursionError:
+            return self._cut()
+        except Exception as error:
+            let_pass(error)
             return printed(value)
 
-    def _scalar_or_container(self, value: Any) -> Any:
-        if value is None or isinstance(value, bool):
-            return value
+    def _of_exact(self, value: Any) -> Any:
+        """Copy a plain dict or list for which there is room: what applications hand over most."""
+        inside = self._inside
+        if len(inside) >= MAX_DEPTH or id(value) in inside:
+            return self._cut()
+        # In one step, so no other thread comes in between.
+        content = value.copy()
+        self._room -= len(content)
+        inside.append(id(value))
+        try:
+            if type(content) is list:
+                return [each if (kind := type(each)) is str or kind is int else self.of(each) for each in content]
+            members = {
+                key if type(key) is str else metadata_text(key): each
+                if (kind := type(each)) is str or kind is int
+                else self.of(each)
+                for key, each in content.items()
+            }
+            return members if len(members) == len(content) else self._named(content.items())
+        finally:
+            inside.pop()
+
+    def _named(self, pairs: Iterable[tuple[Any, Any]]) -> dict[str, Any]:
+        return merged((metadata_text(key), self.of(value)) for key, value in pairs)
+
+    def _of_other(self, value: Any) -> Any:
+        """Copy what is no plain dict, list or scalar. isinstance knows a proxy by what it stands for."""
+        if isinstance(value, Enum):
+            return self._within(value, self.of, value.value)
         if isinstance(value, str):
             return clean(value)
         if isinstance(value, int):
-            return _exact(value)
+            return int.__index__(value)
         if isinstance(value, float):
-            return float.__float__(value) if math.isfinite(value) else None
-        if isinstance(value, Mapping):
-            return self._within(value, self._members, value.items())
+            return float.__float__(value)
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            return bytes(value).decode("utf-8", "replace")
+        if isinstance(value, datetime):
+            return clean(value.isoformat())
         if isinstance(value, _ROWS):
             return self._within(value, self._elements, value)
-        if is_dataclass(value) and not isinstance(value, type):
-            names = [field.name for field in fields(value) if not field.name.startswith("_")]
-            return self._within(value, self._members, ((name, getattr(value, name)) for name in names))
-        # orjson knows dates, UUIDs and enums.
-        return orjson.loads(orjson.dumps(value, _in_words_of_json))
+        pairs = _pairs_of(value)
+        return printed(value) if pairs is None else self._within(value, self._members, pairs)
 
-    def _within(self, container: Any, copy: Any, content: Any) -> Any:
+    def _within(self, container: Any, copy: Callable[[Any], Any], content: Any) -> Any:
         if len(self._inside) >= MAX_DEPTH or id(container) in self._inside:
-            return CUT
+            return self._cut()
         self._inside.append(id(container))
         try:
             return copy(content)
+        except RecursionError:
+            return self._cut()
+        except Exception as error:
+            let_pass(error)
+            # Not printed: masking could not look into that.
+            return _address(container)
         finally:
             self._inside.pop()
 
-    def _members(self, items: Any) -> dict[str, Any]:
-        members = {}
-        for key, value in items:
-            if self._left <= 0:
-                members[CUT] = CUT
-                break
-            members[metadata_text(key)] = self.plain(value)
-        return members
+    def _members(self, pairs: Iterable[tuple[Any, Any]]) -> dict[str, Any]:
+        found, missing = self._taken(pairs)
+        members = self._named(found)
+        return {**members, CUT: missing} if missing else members
 
-    def _elements(self, values: Any) -> list[Any]:
-        elements = []
-        for value in values:
-            elements.append(self.plain(value))
-            if self._left <= 0:
-                break
-        return elements
+    def _elements(self, values: Iterable[Any]) -> list[Any]:
+        found, missing = self._taken(values)
+        elements = [self.of(value) for value in found]
+        return [*elements, missing] if missing else elements
+
+    def _taken(self, content: Iterable[Any]) -> tuple[list[Any], str | None]:
+        """Return as much of a container as there is room for, and a mark if that is not all."""
+        found = list(islice(content, self._room + 1))
+        self._room -= len(found)
+        if self._room >= 0:
+            return found, None
+        self._room = 0
+        found.pop()
+        if not isinstance(content, Collection):
+            self.left_out += 1
+            return found, f"{CUT} more"
+        missing = len(content) - len(found)
+        self.left_out += missing
+        return found, f"{CUT} {missing} more"
+
+    def _cut(self) -> str:
+        self.left_out += 1
+        return CUT
+
+
+def _pairs_of(value: Any) -> Iterable[tuple[Any, Any]] | None:
+    """Return the members of what is a mapping, behaves like one or is a dataclass; None: it is none of these."""
+    if issubclass(type(value), dict):
+        # Its own memory: a subclass may override every method.
+        return dict.items(value)
+    # A proxy names the class of what it stands for.
+    kind = value.__class__
+    if isinstance(value, Mapping) or all(callable(getattr(kind, name, None)) for name in _METHODS_OF_MAPPINGS):
+        items: Iterable[tuple[Any, Any]] = value.items()
+        return items
+    if is_dataclass(kind) and not isinstance(value, type):
+        names = [field.name for field in fields(kind) if not field.name.startswith("_")]
+        return [(name, getattr(value, name)) for name in names]
+    return None
+
+
+def _pairs_or_error(value: Any) -> Iterable[tuple[Any, Any]]:
+    pairs = _pairs_of(value)
+    if pairs is None:
+        raise TypeError(type(value))
+    return pairs
+
+
+def _address(value: object) -> str:
+    """Return the type and address of a value, in object's own words, without asking it anything."""
+    return clean(object.__repr__(value))
+
+
+def _writable(tree: Any) -> Any:
+    """Return a tree of exact values in those that the standard library's encoder writes as UTF-8 and as JSON."""
+    if type(tree) is dict:
+        return merged((clean(key), _writable(value)) for key, value in tree.items())
+    if type(tree) is list:
+        return [_writable(value) for value in tree]
+    if type(tree) is str:
+        return clean(tree)
+    if type(tree) is float:
+        return tree if math.isfinite(tree) else None
+    return _exact(tree) if type(tree) is int else tree
 
 
 def _exact(value: int) -> int | str:
-    value = int.__index__(value)
     try:
         str(value)
     except ValueError:

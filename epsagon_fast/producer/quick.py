@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from epsagon_fast import compiled
-from epsagon_fast.producer.encoding import is_complete
+from epsagon_fast.producer.encoding import complete_copy
 from epsagon_fast.protocol import RUNNER_ORIGIN, Kind
 from epsagon_fast.queue.layout import FULL, FULLS_PER_LOOK, PUSHED
 
@@ -37,6 +37,10 @@ class PureQuickWay:
         if code != PUSHED:
             self._add_otherwise(event, code)
 
+    def __reduce__(self) -> str:
+        """Raise TypeError: a copy would lead into the ring of one process."""
+        raise TypeError("this cannot be copied: it leads into the ring of one process")
+
     def _open_way(self, push: Callable[[int, int, bytes, bytes], int], trace_id: bytes, limit_bytes: int) -> None:
         """Let events of at most `limit_bytes` pass to `push`."""
         self._way = (push, trace_id, limit_bytes)
@@ -54,9 +58,10 @@ class PureQuickWay:
             return NOT_TAKEN
         push, trace_id, limit_bytes = self._way
         try:
-            if not is_complete(event) or event["origin"] == RUNNER_ORIGIN:
+            copy = complete_copy(event)
+            if copy is None or copy["origin"] == RUNNER_ORIGIN:
                 return NOT_TAKEN
-            payload = orjson.dumps(event)
+            payload = orjson.dumps(copy)
         except Exception:
             # What orjson refuses can be made encodable.
             return NOT_TAKEN

@@ -24,6 +24,7 @@ INVOKE: Final = "invoke"
 # The origin of the events that `event` and inner `trace` blocks record.
 ORIGIN: Final = "python"
 EVENT_ID_BYTES: Final = 16
+_EXIT_CODE: Final = SystemExit.__dict__["code"]
 
 
 class Event:
@@ -234,8 +235,10 @@ def parts_of(error: BaseException) -> list[BaseException]:
 
 
 def _is_failure(error: BaseException) -> bool:
+    # By its class and slots: its own attributes and comparisons may fail, in the place of the exception.
     kind = type(error)
     if issubclass(kind, SystemExit):
-        return error.code not in (None, 0)  # type: ignore[attr-defined]
+        code = _EXIT_CODE.__get__(error)
+        return not (code is None or (issubclass(type(code), int) and int.__index__(code) == 0))
     cancelled = (getattr(sys.modules.get(module), name, GeneratorExit) for module, name in _CANCELLATIONS)
     return not issubclass(kind, (GeneratorExit, *cancelled))

@@ -23,6 +23,7 @@ from . import exit as leaving
 from .context import TraceContext, context_of
 from .handle import Handle
 from .opening import opening
+from .plain import type_name
 from .quick import QuickWay
 from .waiting import pauses
 
@@ -135,19 +136,30 @@ class Tracer(QuickWay):
     ) -> None:
         self.send_stop_signal()
 
+    # A tracer stands for one trace, so whatever holds it may be copied, and holds the same one then.
+
+    def __copy__(self) -> "Tracer":
+        return self
+
+    def __deepcopy__(self, memo: object) -> "Tracer":
+        return self
+
+    def __reduce__(self) -> str:
+        raise TypeError("a tracer cannot be pickled: give the other process its handle(), and attach() to it there")
+
     # Adding. Nothing here raises for what the application traces.
 
     def add_exception(self, exception: BaseException | Mapping[str, Any]) -> None:
         """Add an exception to the trace's own list: a Python exception, or the fields as the wire has them."""
         if self._recording:
-            self._put(_EXCEPTION, encoding.encode_exception(exception))
+            self._put_encoded(_EXCEPTION, encoding.encode_exception(exception))
         else:
             self._refuse()
 
     def add_exception_type_and_message(self, exception_type: str, message: str) -> None:
         """Add an exception with the caller's stack and the time of the call."""
         if self._recording:
-            self._put(_EXCEPTION, _encoded(exception_type, message))
+            self._put_encoded(_EXCEPTION, _encoded(exception_type, message))
         else:
             self._refuse()
 
@@ -158,7 +170,7 @@ class Tracer(QuickWay):
         elif (label := encoding.encode_label(key, value)) is None:
             self._count("malformed")
             if self._debug:
-                logger().debug("label ignored: a %s with a %s", type(key).__name__, type(value).__name__)
+                logger().debug("label ignored: a %s with a %s", type_name(key), type_name(value))
         else:
             self._put(_LABEL, label)
             if self._debug:
@@ -174,9 +186,9 @@ class Tracer(QuickWay):
             self._refuse()
         # Asking the value itself for its class may fail: a lazy object would be evaluated.
         elif issubclass(type(value), (str, BaseException)):
-            self._put(_ERROR, _encoded(error_type, value))
+            self._put_encoded(_ERROR, _encoded(error_type, value))
         elif self._debug:
-            logger().debug("error ignored: its value must be a str or an exception, not a %s", type(value).__name__)
+            logger().debug("error ignored: its value must be a str or an exception, not a %s", type_name(value))
 
     # The runner.
 
@@ -208,7 +220,7 @@ class Tracer(QuickWay):
         A forked child that leaves the block this way says nothing about the work of the trace's own process.
         """
         if self._recording and self.owner_pid == os.getpid():
-            exception = orjson.Fragment(encoding.encode_exception(error))
+            exception = orjson.Fragment(encoding.encode_exception(error).data)
             self._error_code = int(ErrorCode.EXCEPTION)
             self._put(_RUNNER, orjson.dumps({"error_code": self._error_code, "exception": exception}))
 
@@ -268,7 +280,7 @@ class Tracer(QuickWay):
             self._ignore_all(reason, Outcome.DROPPED.because(reason))
 
     def _encode_runner(self, runner: Mapping[str, Any]) -> bytes:
-        return encoding.encode_event(runner)[0]
+        return encoding.encode_event(runner).data
 
     def _use(self, writer: process.Writer) -> None:
         self._writer = writer
@@ -321,9 +333,9 @@ class Tracer(QuickWay):
             self._add_with_care(event)
 
     def _add_with_care(self, event: Mapping[str, Any]) -> None:
-        payload, flags, malformed = encoding.encode_event(event)
-        if malformed:
-            self._count("malformed", malformed)
+        encoded = encoding.encode_event(event)
+        payload, flags, _, _ = encoded
+        self._count_losses(encoded)
         if len(payload) > self._event_limit_bytes and not (payload := self._stripped(payload)):
             return
         if flags and self._runner is None:
@@ -331,6 +343,16 @@ class Tracer(QuickWay):
         self._put(_EVENT, payload, flags)
         if self._debug:
             logger().debug("event added to %s: %d bytes", self.trace_id, len(payload))
+
+    def _put_encoded(self, kind: int, encoded: encoding.Encoded) -> None:
+        self._count_losses(encoded)
+        self._put(kind, encoded.data)
+
+    def _count_losses(self, encoded: encoding.Encoded) -> None:
+        if encoded.malformed:
+            self._count("malformed", encoded.malformed)
+        if encoded.left_out:
+            self._count("cut", encoded.left_out)
 
     def _stripped(self, event: bytes) -> bytes:
         """Return the event with its strong keys only: whole it could not be sent anyway. Empty: refused, counted."""
@@ -390,5 +412,5 @@ def get_lambda_timeout_threshold_ms() -> int:
     return int(text) if is_integer else DEFAULT_LAMBDA_TIMEOUT_THRESHOLD_MS
 
 
-def _encoded(error_type: str, value: str | BaseException) -> bytes:
+def _encoded(error_type: str, value: str | BaseException) -> encoding.Encoded:
     return encoding.encode_exception(encoding.exception_of(error_type, value))

@@ -64,6 +64,9 @@ class PureMapping:
         self._address = address
         self._closed = False
 
+    def __reduce__(self) -> str:
+        raise TypeError(f"a {type(self).__name__} of a ring cannot be copied: it belongs to one process")
+
     def load(self, offset: int) -> int:
         """Return the u64 at an offset."""
         return self._u64(offset).value

@@ -13,6 +13,7 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .foreign import escaped, origin, shown
 from .protocol import DEFAULT_MAX_TRACE_BYTES, MAX_TRACE_BYTES
 
 if TYPE_CHECKING:
@@ -52,7 +53,9 @@ def warn_once(name: str, message: str, *arguments: object) -> None:
     # setdefault is one step under the GIL: of twenty threads at their first trace only one warns, and no lock can be
     # left locked by a fork.
     if _warned.setdefault(name, mine) is mine:
-        logger().warning(message, *arguments)
+        # Names and errors of the system are texts of others.
+        plain = [escaped(str(each)) if isinstance(each, (str, OSError)) else each for each in arguments]
+        logger().warning(message, *plain)
 
 
 def _is_plain(text: str) -> bool:
@@ -194,9 +197,10 @@ _DEFAULTS: dict[str, Any] = {
 
 
 def _shown(name: str, value: object) -> str:
-    # A URL with an @ may hold a password.
-    secret = name == "token" or (name == "collector_url" and "@" in str(value))
-    return "****" if secret else repr(value)
+    if name == "token":
+        return "****"
+    # A URL's user, path and query may hold secrets.
+    return origin(value) if name == "collector_url" and isinstance(value, str) else shown(value)
 
 
 def _accepted(name: str, value: Any) -> Any:
@@ -222,8 +226,8 @@ def _from_environment(name: str) -> Any:
     try:
         return _accepted(name, rule.parse(text))
     except (ValueError, TypeError, KeyError):
-        shown = _shown(name, text)
-        warn_once(f"{rule.variable}", "%s=%s is ignored: it must be %s", rule.variable, shown, rule.allowed)
+        message = "%s=%s is ignored: it must be %s"
+        warn_once(f"{rule.variable}", message, rule.variable, _shown(name, text), rule.allowed)
         return None
 
 
@@ -239,7 +243,7 @@ def _default_state_dir() -> str:
 def _default_url(warn: bool) -> str:
     region = os.environ.get("AWS_REGION") or SEED_REGION
     if not re.fullmatch(r"[A-Za-z0-9-]+", region):
-        warn_once("AWS_REGION", "AWS_REGION=%r is ignored: it must be letters, digits and hyphens", region)
+        warn_once("AWS_REGION", "AWS_REGION=%s is ignored: it must be letters, digits and hyphens", shown(region))
         region = SEED_REGION
     url = SEED_URL.format(region=region)
     if warn:

@@ -5,14 +5,16 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 from places import Place, until
 
 from epsagon_fast import compiled
 from epsagon_fast.backend import Backend
 from epsagon_fast.commands import status
-from epsagon_fast.queue.overview import Overview, RingView
+from epsagon_fast.queue.overview import Overview, RingView, SetAside
 
 WORKER = """
 import sys, epsagon_fast as epsagon
@@ -22,6 +24,7 @@ assert epsagon.flush(10)
 print(flush=True)
 sys.stdin.read()
 """
+ESCAPE = "\x1b[2J"
 SEEN = Overview(
     path="/dev/shm/folder",
     pid=42,
@@ -42,7 +45,7 @@ def test_with_nothing_there_it_fails_and_makes_nothing(place: Place) -> None:
     assert os.listdir(place.runtime_dir) == []
     done = place.command("status", "--json")
     assert done.returncode == 1
-    assert json.loads(done.stdout) == {"running": False, **dict.fromkeys(compiled.MODULES, "compiled")}
+    assert json.loads(done.stdout) == {"running": False, "set_aside": [], **dict.fromkeys(compiled.MODULES, "compiled")}
 
 
 def test_running_collector_is_shown_with_its_processes(backend: Backend, place: Place) -> None:
@@ -120,3 +123,27 @@ def test_text_names_what_counts_and_leaves_out_zeros() -> None:
 def test_text_says_when_something_is_not_as_usual() -> None:
     assert ", leaving" in status.as_text(replace(SEEN, is_leaving=True))
     assert "STALLED for 31 s" in status.as_text(replace(SEEN, heartbeat_age_s=31.0))
+
+
+def test_what_was_set_aside_is_listed_with_its_size_and_age(place: Place) -> None:
+    state_dir = Path(place.env["EPSAGON_STATE_DIR"])
+    state_dir.mkdir(mode=0o700, exist_ok=True)
+    for name in ("outbox-1.db.corrupt", "outbox-1.db.corrupt-wal", "outbox-1.db"):
+        (state_dir / name).write_bytes(b"12345")
+    os.utime(state_dir / "outbox-1.db.corrupt", (0, time.time() - 3 * 86400))
+    os.mkdir(place.folder, 0o700)
+    (Path(place.folder) / f"poison-{ESCAPE}").touch()
+    text = place.command("status").stdout
+    assert [line for line in text.splitlines() if line.startswith("set aside")] == [
+        f"set aside  {place.folder}/poison-\\x1b[2J: 0 bytes, 0 minutes old",
+        f"set aside  {state_dir}/outbox-1.db.corrupt: 5 bytes, 3 days old",
+        f"set aside  {state_dir}/outbox-1.db.corrupt-wal: 5 bytes, 0 minutes old",
+    ]
+    sizes = [each["size_bytes"] for each in json.loads(place.command("status", "--json").stdout)["set_aside"]]
+    assert sizes == [0, 5, 5]
+
+
+def test_text_obeys_no_escape_in_a_name() -> None:
+    text = status.as_text(replace(SEEN, path=f"/tmp/{ESCAPE}"), [SetAside(ESCAPE, 1, 7200.0)])
+    assert ESCAPE not in text
+    assert "set aside  \\x1b[2J: 1 bytes, 2 hours old" in text

@@ -432,6 +432,20 @@ def test_nothing_secret_is_logged_whatever_happens(
     assert "traces wait" in caplog.text
 
 
+def test_a_terminal_obeys_nothing_that_a_proxy_or_server_said(
+    delivery: Delivery, identity: Identity, caplog: pytest.LogCaptureFixture
+) -> None:
+    escape = b"\x1b]0;owned\x07\xc2\x9b31m"
+    with Server(raw(b"HTTP/1.1 407 " + escape + b"x" * 9000 + b"\r\n\r\n")) as proxy:
+        send(delivery, to("https://backend.invalid/", proxy_url=proxy.url))
+    with Server(status(418, body=escape * 1000)) as server:
+        send(delivery, to(server.url))
+    refused, rejected = caplog.messages
+    assert "traces wait: proxy: 'Tunnel connection failed: 407 \\x1b]0;owned\\x07" in refused
+    assert "rejected a trace: 418 '\\x1b]0;owned\\x07\\x9b31m" in rejected
+    assert all(message.isprintable() and len(message) < 1000 for message in caplog.messages)
+
+
 def test_a_complaint_comes_again_after_the_destination_was_well(
     delivery: Delivery, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -165,6 +165,24 @@ def test_it_is_told_after_a_rejected_trace(place: Place) -> None:
 # The log
 
 
+def test_nothing_in_the_log_begins_a_line_or_moves_a_cursor_but_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, logger, forged = tmp_path / "log", logging.Logger("test"), "\x1b[2J\n2026-11-28 INFO all is well\r"
+    with open(path, "a") as file:
+        monkeypatch.setattr(sys, "stderr", file)
+        logger.addHandler(BoundedLog())
+        logger.warning("%s is set aside", forged)
+        try:
+            raise ValueError(forged)
+        except ValueError:
+            logger.exception("not served")
+    text = path.read_text()
+    assert "\n    Traceback" in text and "\\x1b[2J" in text
+    assert all(line.isprintable() for line in text.split("\n"))
+    assert not any(line.startswith("2026-11-28 INFO") for line in text.split("\n"))
+
+
 def test_the_log_is_cut_at_its_bound_and_its_last_lines_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, logger = tmp_path / "log", logging.Logger("test")
     with open(path, "a") as file:

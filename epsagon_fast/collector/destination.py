@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from urllib3.exceptions import LocationParseError
-from urllib3.util import parse_url
+from epsagon_fast import foreign
 
 
 class Destination(NamedTuple):
@@ -22,11 +21,7 @@ class Destination(NamedTuple):
     @property
     def origin(self) -> str:
         """Return scheme, host and port: the part of the URL that cannot hold a secret."""
-        try:
-            scheme, _auth, host, port, *_ = parse_url(self.url)
-        except LocationParseError:
-            return "an unreadable URL"
-        return f"{scheme}://{host}" + (f":{port}" if port else "")
+        return foreign.origin(self.url)
 
     # A user may hide credentials in the URL's user, path or query, and in the proxy's user.
     def __repr__(self) -> str:

@@ -14,6 +14,7 @@ from urllib3.response import BaseHTTPResponse
 from urllib3.util import Url, make_headers, parse_url
 
 from epsagon_fast.collector.deadline import Pool, TLSPool, TLSSocket, request
+from epsagon_fast.foreign import shown
 
 # An answer is drained up to here, so that its connection can be used again; beyond it a new connection is cheaper.
 MAX_ANSWER_BYTES = 64 * 1024
@@ -30,7 +31,10 @@ class Answer(NamedTuple):
 
 
 class Failure(Exception):
-    """No answer came. `reason` is one word; `detail` is safe to log: no URL's path, token or credentials."""
+    """No answer came. `reason` is one word; `detail` says more, without a URL's path, a token or credentials in it.
+
+    The text is safe to log, whatever a proxy or a certificate said.
+    """
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason, detail)
@@ -38,7 +42,7 @@ class Failure(Exception):
         self.detail = detail
 
     def __str__(self) -> str:
-        return f"{self.reason}: {self.detail}" if self.detail else self.reason
+        return f"{self.reason}: {shown(self.detail)}" if self.detail else self.reason
 
 
 class Pools:
@@ -202,5 +206,5 @@ def _explain(error: BaseException) -> Failure:
             return Failure("proxy" if through_proxy else "dns", each.strerror or "")
     innermost = causes[-1]
     # Other exceptions quote what the server sent.
-    detail = str(innermost)[:100] if isinstance(innermost, OSError) else type(innermost).__name__
+    detail = str(innermost) if isinstance(innermost, OSError) else type(innermost).__name__
     return Failure("proxy" if through_proxy else "connection", detail)

@@ -5,10 +5,25 @@ import logging
 import os
 import stat
 import sys
+from typing import Any
+
+from epsagon_fast.foreign import escaped
 
 LIMIT_BYTES = 1024 * 1024
 # What is left of it when it is cut: the last lines.
 KEPT_BYTES = LIMIT_BYTES // 4
+
+
+class _Plain(logging.Formatter):
+    """Texts of others get into names and tracebacks too. None of them begins a line or moves a terminal's cursor."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = escaped(record.message)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:
+        # Further in, so that no line of an exception's text passes for one of the log.
+        return "\n".join("    " + escaped(line) for line in super().formatException(ei).split("\n"))
 
 
 class BoundedLog(logging.StreamHandler):  # type: ignore[type-arg]
@@ -16,7 +31,7 @@ class BoundedLog(logging.StreamHandler):  # type: ignore[type-arg]
 
     def __init__(self, limit_bytes: int = LIMIT_BYTES, kept_bytes: int = KEPT_BYTES) -> None:
         super().__init__(sys.stderr)
-        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        self.setFormatter(_Plain("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         self._limit_bytes = limit_bytes
         self._kept_bytes = kept_bytes
 

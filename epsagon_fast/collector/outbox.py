@@ -24,6 +24,7 @@ from typing import NamedTuple
 from epsagon_fast import private
 from epsagon_fast.collector.destination import Destination, Parcel
 from epsagon_fast.collector.outbox_file import LIMIT_BYTES, NAME, OutboxFile, is_corrupt, set_aside
+from epsagon_fast.foreign import escaped, shown
 from epsagon_fast.queue.folder import filesystems
 
 # What other collectors did is seen after so long, and a file that could not be used is tried again.
@@ -257,7 +258,7 @@ class _Place:
         except OSError as error:
             if not self._directory:
                 message = "no state directory (%s): undelivered traces wait in %s, which does not survive a reboot"
-                self._log.warning(message, error.strerror or error, self._folder)
+                self._log.warning(message, escaped(error.strerror or str(error)), escaped(self._folder))
             return self._folder
 
     def _limit(self, directory: str) -> int:
@@ -275,14 +276,16 @@ class _Place:
             self._file = None
         if is_corrupt(error) and not replaced:
             try:
-                self._log.error("the outbox is corrupt (%s); set aside as %s", error, set_aside(path))
+                aside = escaped(set_aside(path))
+                self._log.error("the outbox is corrupt (%s); set aside as %s", shown(error), aside)
                 return
             except OSError as failure:
                 error = failure
         self._retry_at = time.monotonic() + LOOK_S
         if not self._complained:
             self._complained = True
-            self._log.error("outbox_unavailable: %s: %s; traces wait in memory and in the journal", path, error)
+            message = "outbox_unavailable: %s: %s; traces wait in memory and in the journal"
+            self._log.error(message, escaped(path), shown(error))
 
 
 def own_state_directory(path: str) -> None:

@@ -18,6 +18,7 @@ import orjson
 
 from epsagon_fast import private
 from epsagon_fast.collector.destination import Destination, Parcel
+from epsagon_fast.queue.folder import CORRUPT
 
 # The number is the schema's: another version of this package may use another file beside this one.
 NAME = "outbox-1.db"
@@ -264,7 +265,7 @@ def is_corrupt(error: Exception) -> bool:
 
 def set_aside(path: str) -> str:
     """Move a file and its companions out of the way, over what was set aside before; return the new name."""
-    aside = f"{path}.corrupt"
+    aside = path + CORRUPT
     os.replace(path, aside)
     for companion in ("-wal", "-shm"):
         try:

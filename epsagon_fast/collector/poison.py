@@ -22,6 +22,7 @@ from contextlib import suppress
 from epsagon_fast.collector.frames import encode_batch
 from epsagon_fast.protocol import Record
 from epsagon_fast.queue import state as states
+from epsagon_fast.queue.folder import POISON
 from epsagon_fast.queue.state import State
 
 log = logging.getLogger("epsagon_fast.collector")
@@ -29,7 +30,7 @@ log = logging.getLogger("epsagon_fast.collector")
 DEATHS = 2
 # A collector is careful for so long: what killed the last one will have come by then.
 CAREFUL_S = 60.0
-NAME = "poison-"
+NAME = POISON
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 # The first byte of a note says on what: a batch of a ring's, a record, the body of a trace.
 _BATCH, _RECORD, _BODY = b"b", b"r", b"t"

@@ -17,6 +17,7 @@ from urllib3.util import parse_url
 
 from epsagon_fast.collector.destination import Destination, Parcel
 from epsagon_fast.collector.exchange import Answer, Failure
+from epsagon_fast.foreign import shown
 from epsagon_fast.protocol import MASK, Outcome
 
 # The same request may be answered otherwise later; every other status is final.
@@ -65,8 +66,8 @@ class Judge:
             self._complain(destination, reason, "answered %s; traces wait", reason)
             patience_s = retry_after_s(answer.headers, time.time())
             return Result(parcel.trace_id, Outcome.STORED.because(reason), True, patience_s)
-        said = _without_token(answer.body, destination.token)
-        self._complain(destination, reason, "rejected a trace: %s %r", reason, said)
+        said = shown(_without_token(answer.body, destination.token), LOGGED_BODY_BYTES)
+        self._complain(destination, reason, "rejected a trace: %s %s", reason, said)
         return Result(parcel.trace_id, Outcome.REJECTED.because(reason))
 
     def failed(self, parcel: Parcel, failure: Failure) -> Result:
@@ -105,7 +106,7 @@ def _without_token(body: bytes, token: str) -> str:
     text = body.decode("utf-8", "replace")
     for form in (token, json.dumps(token)[1:-1], quote(token, safe=""), quote(token)):
         text = text.replace(form, MASK) if form else text
-    return text[:LOGGED_BODY_BYTES]
+    return text
 
 
 def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:

@@ -11,6 +11,7 @@ import sqlite3
 import sys
 
 from epsagon_fast.config import Config
+from epsagon_fast.foreign import escaped
 
 _INSTALL = "pip install 'epsagon-fast[backend]'"
 
@@ -63,7 +64,7 @@ def _serve(listener: socket.socket, database: str | None) -> int:
 
 
 def _announce(url: str, path: str) -> None:
-    print(f"# Keeping traces in {path}. To send some here, paste this where your program starts:")
+    print(f"# Keeping traces in {escaped(path)}. To send some here, paste this where your program starts:")
     print(f"export EPSAGON_COLLECTOR_URL={url}")
     # Any token is taken, but without one the tracer is off.
     print("export EPSAGON_TOKEN=local", flush=True)
@@ -85,5 +86,5 @@ def _port(text: str) -> int:
 
 
 def _fail(reason: str) -> int:
-    print(f"epsagon-fast backend: {reason}", file=sys.stderr)
+    print(f"epsagon-fast backend: {escaped(reason)}", file=sys.stderr)
     return 1

@@ -9,6 +9,7 @@ import sys
 
 from epsagon_fast.collector import __main__ as collector
 from epsagon_fast.config import Config
+from epsagon_fast.foreign import escaped
 from epsagon_fast.queue import folder as folders
 
 
@@ -23,6 +24,6 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         path = folders.resolve(base).path
     except OSError as error:
-        print(f"epsagon-fast collector: {error.strerror}", file=sys.stderr)
+        print(f"epsagon-fast collector: {escaped(str(error.strerror))}", file=sys.stderr)
         return 1
     return collector.main(["--runtime-dir", path])

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import epsagon_fast as epsagon
 from epsagon_fast import compiled
 from epsagon_fast.config import ResolvedConfig
+from epsagon_fast.foreign import escaped, origin
 from epsagon_fast.protocol import Outcome
 from epsagon_fast.queue import folder as folders
 from epsagon_fast.queue import launch, writer
@@ -35,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print each hop, stop at the first that is ill; return 0 if all are well, else 1."""
     config = epsagon.Config().resolve()
     for hop in _hops(config):
-        print(f"{'ok ' if hop.is_well else 'BAD'}  {hop.name:<10} {hop.text}", flush=True)
+        print(f"{'ok ' if hop.is_well else 'BAD'}  {hop.name:<10} {escaped(hop.text)}", flush=True)
         if not hop.is_well:
             return 1
     return 0
@@ -49,7 +50,7 @@ def _hops(config: ResolvedConfig) -> Iterator[Hop]:
 def _config(config: ResolvedConfig) -> Hop:
     if not config.enabled:
         return Hop("config", False, "DISABLE_EPSAGON is set" if config.disable else "EPSAGON_TOKEN is not set")
-    return Hop("config", True, f"a token is set, traces go to {config.collector_url}")
+    return Hop("config", True, f"a token is set, traces go to {origin(config.collector_url)}")
 
 
 def _build(config: ResolvedConfig) -> Hop:
@@ -93,7 +94,8 @@ def _backend(config: ResolvedConfig) -> Hop:
         tracer.add_event({"resource": {"name": TRACE_NAME, "type": "doctor"}, "origin": "runner"})
     outcome = tracer.stop()
     if outcome != Outcome.PENDING:
-        return Hop("backend", outcome == Outcome.DELIVERED, f"{config.collector_url}: {outcome}")
+        return Hop("backend", outcome == Outcome.DELIVERED, f"{origin(config.collector_url)}: {outcome}")
     if not writer.current(config).drained():
         return Hop("backend", False, "the collector does not read the queue; see `epsagon-fast status`")
-    return Hop("backend", False, f"{config.collector_url} does not take the trace yet; it is kept and tried again")
+    where = origin(config.collector_url)
+    return Hop("backend", False, f"{where} does not take the trace yet; it is kept and tried again")

@@ -7,12 +7,14 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from epsagon_fast import compiled
 from epsagon_fast.config import Config
+from epsagon_fast.foreign import escaped
 from epsagon_fast.queue import folder as folders
-from epsagon_fast.queue.overview import Overview, look
+from epsagon_fast.queue.overview import Overview, SetAside, look, set_aside
 
 # A collector that is well beats at least four times a second.
 STALLED_S = 30.0
@@ -28,10 +30,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Print what is there; return 0 if a collector runs, else 1."""
     while True:
         seen = overview()
+        aside = [each for place in _places(seen) for each in set_aside(place)]
         if arguments.json:
-            print(json.dumps(as_json(seen)), flush=True)
+            print(json.dumps(as_json(seen, aside)), flush=True)
         else:
-            print(as_text(seen), flush=True)
+            print(as_text(seen, aside), flush=True)
         if not arguments.watch:
             return 0 if seen is not None and seen.pid is not None else 1
         time.sleep(1.0)
@@ -43,19 +46,36 @@ def overview() -> Overview | None:
     try:
         return look(path) if path else None
     except OSError as error:
-        print(f"epsagon-fast status: {error}", file=sys.stderr)
+        print(f"epsagon-fast status: {escaped(str(error))}", file=sys.stderr)
         return None
 
 
-def as_json(seen: Overview | None) -> dict[str, object]:
+def _places(seen: Overview | None) -> list[str]:
+    """Return the directories in which something may have been set aside."""
+    return [place for place in (seen.path if seen else "", Config(disable=True).resolve().state_dir) if place]
+
+
+def as_json(seen: Overview | None, aside: Sequence[SetAside] = ()) -> dict[str, object]:
     """Return what `--json` prints."""
-    return {"running": bool(seen and seen.pid), **compiled.overview(), **(asdict(seen) if seen else {})}
+    return {
+        "running": bool(seen and seen.pid),
+        **compiled.overview(),
+        **(asdict(seen) if seen else {}),
+        "set_aside": [asdict(each) for each in aside],
+    }
 
 
-def as_text(seen: Overview | None) -> str:
+def as_text(seen: Overview | None, aside: Sequence[SetAside] = ()) -> str:
     """Return what a person reads."""
     if seen is None:
-        return f"No collector runs, and no process has traced anything yet.\n{_build_line()}"
+        lines = ["No collector runs, and no process has traced anything yet.", _build_line()]
+    else:
+        lines = _lines(seen)
+    lines += [f"set aside  {each.path}: {each.size_bytes} bytes, {_age(each.age_s)} old" for each in aside]
+    return "\n".join(map(escaped, lines))
+
+
+def _lines(seen: Overview) -> list[str]:
     lines = [_collector_line(seen), f"folder     {seen.path}", _build_line()]
     lines += _table("now", seen.gauges) + _table("counted", {k: v for k, v in seen.counters.items() if v})
     for view in seen.rings:
@@ -64,7 +84,7 @@ def as_text(seen: Overview | None) -> str:
             f"process    {view.pid} {'lives' if view.lives else 'has ended'}; unread {view.unread_bytes} of "
             f"{view.capacity_bytes} bytes; closed {view.closed}, settled {view.settled}; refused: {refused}"
         )
-    return "\n".join(lines)
+    return lines
 
 
 def _collector_line(seen: Overview) -> str:
@@ -80,6 +100,11 @@ def _build_line() -> str:
     parts = compiled.overview()
     slower = "" if {*parts.values()} == {compiled.COMPILED} else "; plain Python does the same, slower"
     return f"build      {', '.join(f'{name}: {which}' for name, which in parts.items())}{slower}"
+
+
+def _age(age_s: float) -> str:
+    hours = int(age_s // 3600)
+    return f"{hours // 24} days" if hours >= 48 else f"{hours} hours" if hours else f"{age_s // 60:.0f} minutes"
 
 
 def _table(title: str, values: dict[str, int]) -> list[str]:

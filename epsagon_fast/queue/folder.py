@@ -19,6 +19,9 @@ SHARED_MEMORY = "/dev/shm"
 SQUATTED_NAMES = 10
 RING_SUFFIX = ".ring"
 STATE = "state"
+# Names of what is set aside: a ring, a journal's segment or an outbox ends so, records that killed collectors begin so.
+CORRUPT = ".corrupt"
+POISON = "poison-"
 # A ring may take this part of what its filesystem and the memory limit still allow: filling /dev/shm kills the
 # application with SIGBUS, and a container has 64 MiB of it.
 SPACE_SHARE = 64

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from epsagon_fast.protocol import REFUSALS
 from epsagon_fast.queue import layout
-from epsagon_fast.queue.folder import RING_SUFFIX, Folder
+from epsagon_fast.queue.folder import CORRUPT, POISON, RING_SUFFIX, Folder
 from epsagon_fast.queue.process import lives
 from epsagon_fast.queue.state import LEAVING, Beat, State
 
@@ -38,6 +38,30 @@ class Overview:
     gauges: dict[str, int]
     counters: dict[str, int]
     rings: list[RingView]
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """A file that nothing reads any more, kept for a person to look at. It may hold bodies, an outbox also tokens."""
+
+    path: str
+    size_bytes: int
+    age_s: float
+
+
+def set_aside(directory: str) -> list[SetAside]:
+    """Return what collectors set aside in a folder of rings or in a state directory, by name; [] if it is not there."""
+    try:
+        with os.scandir(directory) as entries:
+            found = [(entry.path, entry.stat(follow_symlinks=False)) for entry in entries if _is_set_aside(entry.name)]
+    except OSError:
+        return []
+    now = time.time()
+    return [SetAside(path, each.st_size, max(0.0, now - each.st_mtime)) for path, each in sorted(found)]
+
+
+def _is_set_aside(name: str) -> bool:
+    return name.startswith(POISON) or CORRUPT in name
 
 
 def look(path: str) -> Overview:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from records import event, event_fields
 from vectors import comparable, traces
 
-from epsagon_fast.collector.masking import Mask
+from epsagon_fast.masking import Mask
 
 # Keys that JSON can write in more than one way, and keys that hide in others.
 KEYS = ["pan", "ä", "карта", "a/b", 'q"', "back\\slash", "tab\t", "", "\x7f", "pa", "😀"]
@@ -61,12 +61,23 @@ def test_fields_outside_metadata_are_no_metadata() -> None:
     assert Mask(["pan", "id", "name", "metadata", "resource"]).event(encoded) is encoded
 
 
-def test_a_json_text_is_decoded_once() -> None:
+def test_json_in_json_is_masked_at_any_depth() -> None:
+    """Row masked-deep: a form's field, a queue's message. A string literal stays, as the seed's vectors have it."""
     inside = json.dumps({"pan": "4111"})
-    result = masked(["pan"], once=inside, twice=json.dumps(inside), nested=json.dumps({"body": inside}))
+    deep = json.dumps([json.dumps({"body": json.dumps([inside, 1])})])
+    result = masked(["pan"], once=inside, literal=json.dumps(inside), nested=json.dumps({"body": inside}), deep=deep)
     assert result["once"] == '{"pan":"****"}'
-    assert result["twice"] == json.dumps(inside)
-    assert json.loads(result["nested"]) == {"body": inside}
+    assert result["literal"] == json.dumps(inside)
+    assert json.loads(result["nested"]) == {"body": '{"pan":"****"}'}
+    assert "4111" not in result["deep"]
+    other = json.dumps({"body": json.dumps({"pin": "pan 4111"})})
+    assert masked(["pan"], deep=other)["deep"] == other
+
+
+def test_each_value_of_a_name_that_comes_twice_is_masked() -> None:
+    """A parser would show the last one only, and the text that is kept shows both."""
+    result = masked(["pan"], first='{"a":{"pan":4111},"a":1}', both='{"pan":4111,"pan":4112}')
+    assert result == {"first": '{"a":[{"pan":"****"},1]}', "both": '{"pan":"****"}'}
 
 
 def test_a_changed_text_is_compact_with_sorted_keys_and_an_unchanged_one_stays() -> None:

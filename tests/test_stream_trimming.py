@@ -16,8 +16,8 @@ from strategies import trace_records
 from epsagon_fast import __version__
 from epsagon_fast.collector import body, stream
 from epsagon_fast.collector.assembly import Assembly, ClosedTrace
-from epsagon_fast.collector.masking import Mask
 from epsagon_fast.collector.stream import ENTRY_BYTES
+from epsagon_fast.masking import Mask
 from epsagon_fast.protocol import FROM_RUNNER, MAX_LABELS_BYTES, STRONG_KEYS, Kind, Record
 from epsagon_fast.trimming import TraceTooBig, Trimmed, _reference, trim
 

@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 import orjson
 
 from epsagon_fast.collector.destination import Destination
-from epsagon_fast.collector.masking import Mask
 from epsagon_fast.collector.trace import BROKEN, Trace, decoded_label
+from epsagon_fast.masking import Mask
 from epsagon_fast.protocol import Kind, Record
 
 # Settled traces that are remembered, so that what comes for them is known to be late.

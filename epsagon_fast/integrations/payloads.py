@@ -5,6 +5,7 @@ and keys are to be ignored, it is left out: a part of a body, or text of another
 """
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Final
 from urllib.parse import parse_qsl
@@ -17,6 +18,10 @@ MAX_BODY_BYTES: Final = 1024
 # Headers that are secrets by themselves, however a trace is configured.
 SECRET_HEADERS: Final = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie"})
 FORM: Final = "application/x-www-form-urlencoded"
+# Names and values as forms are encoded, and as people write them by hand. What else calls itself a form (XML, YAML)
+# could hold a key that no name shows.
+_FIELD: Final = r"[\w.~*+%\[\]-]+=[\w.~*+%\[\]!'(),/:@$?=-]*"
+_FORM_TEXT: Final = re.compile(f"{_FIELD}(?:&{_FIELD})*", re.ASCII)
 
 
 class Body:
@@ -40,11 +45,13 @@ class Body:
         whole = self.size_bytes == len(data)
         # The last character may have been cut in two.
         text = data.decode("utf-8", "replace" if whole else "ignore")
-        if content_type.partition(";")[0].strip().lower() == FORM and whole:
+        # What it is decides, and what it is said to be comes second: `curl -d` calls everything a form.
+        if whole and _is_json(text):
+            return text
+        is_form = content_type.partition(";")[0].strip().lower() == FORM
+        if whole and is_form and (not ignored_keys or _FORM_TEXT.fullmatch(text)):
             return query(text)
-        if ignored_keys and text and not (whole and _is_json(text)):
-            return f"<{self.size_bytes} bytes>"
-        return text
+        return f"<{self.size_bytes} bytes>" if ignored_keys and text else text
 
 
 def headers(pairs: Iterable[tuple[str, str]], ignored_keys: Iterable[str]) -> str:

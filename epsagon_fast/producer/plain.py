@@ -24,6 +24,7 @@ import orjson
 
 from epsagon_fast import compiled
 from epsagon_fast.interrupts import let_pass
+from epsagon_fast.masking import merged
 
 # Stands for what was left out: too deep, or a value inside itself. With a number: that many more.
 CUT = "..."
@@ -98,17 +99,6 @@ def dumps(tree: Any) -> bytes:
         return json.dumps(_writable(tree), ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def merged(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """Return the pairs as a dict; the values of a key that comes twice are a list.
-
-    Another name for the second one would be none that masking knows.
-    """
-    lists: dict[str, list[Any]] = {}
-    for key, value in pairs:
-        lists.setdefault(key, []).append(value)
-    return {key: values[0] if len(values) == 1 else values for key, values in lists.items()}
-
-
 class Copy:
     """Copies values of the application. `left_out` counts the values that its copies lack."""
 
@@ -149,7 +139,9 @@ class Copy:
         }
         if len(texts) == len(pairs):
             return texts
-        return {key: self.text(value) for key, value in merged((self.text(key), value) for key, value in pairs).items()}
+        return {
+            key: self.text(value) for key, value in merged([(self.text(key), value) for key, value in pairs]).items()
+        }
 
     def of(self, value: Any) -> Any:
         """Return `value` in exact dicts, lists and scalars."""
@@ -190,7 +182,7 @@ class Copy:
             inside.pop()
 
     def _named(self, pairs: Iterable[tuple[Any, Any]]) -> dict[str, Any]:
-        return merged((metadata_text(key), self.of(value)) for key, value in pairs)
+        return merged([(metadata_text(key), self.of(value)) for key, value in pairs])
 
     def _of_other(self, value: Any) -> Any:
         """Copy what is no plain dict, list or scalar. isinstance knows a proxy by what it stands for."""
@@ -287,7 +279,7 @@ def _address(value: object) -> str:
 def _writable(tree: Any) -> Any:
     """Return a tree of exact values in those that the standard library's encoder writes as UTF-8 and as JSON."""
     if type(tree) is dict:
-        return merged((clean(key), _writable(value)) for key, value in tree.items())
+        return merged([(clean(key), _writable(value)) for key, value in tree.items()])
     if type(tree) is list:
         return [_writable(value) for value in tree]
     if type(tree) is str:

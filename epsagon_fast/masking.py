@@ -1,7 +1,11 @@
 """Hides what a user never wants to leave the machine: the values of ignored keys in metadata and labels.
 
-As in the seed: key names match exactly, the value becomes `****`, and a metadata string that holds a JSON object or
-array is decoded once, masked at any depth, and written again (compact, keys sorted) only if something in it was masked.
+Key names match exactly and the value becomes `****`, as in the seed. A string that holds a JSON object or array is
+decoded, masked at any depth, and written again (compact, keys sorted) only if something in it was masked. So is one
+inside that: a form's field, a queue's message or an argument may be JSON in JSON.
+
+Both sides of the queue use it: a worker that has to cut an event hides its secrets first, since the collector could not
+find them in what is left.
 """
 
 import json
@@ -69,9 +73,7 @@ class Mask:
         """Return what may be shown of a metadata value or a label; the same object if that is all of it."""
         if key in self._keys:
             return MASK
-        if isinstance(value, str) and value.lstrip(_JSON_SPACE).startswith(("{", "[")):
-            return self._text(value)
-        return value
+        return self._text(value) if isinstance(value, str) else value
 
     def _may_hold_key(self, event: bytes) -> bool:
         for needle in self._needles:
@@ -81,9 +83,12 @@ class Mask:
         return b"\\" in event and self._hidden.search(event) is not None
 
     def _text(self, text: str) -> str:
+        if not text.lstrip(_JSON_SPACE).startswith(("{", "[")):
+            return text
         try:
-            # The standard library's decoder keeps integers of any size.
-            decoded = json.loads(text)
+            # The standard library's decoder keeps integers of any size. Of a name that comes twice it would show one
+            # value, while the text that is kept shows both.
+            decoded = json.loads(text, object_pairs_hook=merged)
             return _encode(decoded) if self._nested(decoded) else text
         except json.JSONDecodeError:
             return text
@@ -93,17 +98,34 @@ class Mask:
 
     def _nested(self, value: Any) -> bool:
         changed = False
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                if key in self._keys:
-                    changed |= inner != MASK
-                    value[key] = MASK
-                else:
-                    changed |= self._nested(inner)
-        elif isinstance(value, list):
-            for inner in value:
+        for key, inner in _members(value):
+            if isinstance(value, dict) and key in self._keys:
+                shown: Any = MASK
+            else:
+                shown = self._text(inner) if isinstance(inner, str) else inner
+            if shown != inner:
+                value[key] = shown
+                changed = True
+            else:
                 changed |= self._nested(inner)
         return changed
+
+
+def merged(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the pairs as a dict; the values of a key that comes twice are a list, so that masking sees them all."""
+    members = dict(pairs)
+    if len(members) == len(pairs):
+        return members
+    lists: dict[str, list[Any]] = {}
+    for key, value in pairs:
+        lists.setdefault(key, []).append(value)
+    return {key: values[0] if len(values) == 1 else values for key, values in lists.items()}
+
+
+def _members(value: Any) -> Iterable[tuple[Any, Any]]:
+    if isinstance(value, dict):
+        return value.items()
+    return enumerate(value) if isinstance(value, list) else ()
 
 
 def _encode(value: Any) -> str:

@@ -71,6 +71,9 @@ class FakeWriter:
     def collector_lives(self) -> bool:
         return True
 
+    def collector_may_come(self) -> bool:
+        return True
+
     # What tests read.
 
     @property

@@ -72,6 +72,15 @@ def test_leaving_does_not_wait_for_a_collector_that_nobody_may_start(
     assert leaving.starts == 0
 
 
+def test_leaving_does_not_wait_for_a_collector_that_cannot_be_started(
+    leaving: FakeQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leaving.is_drained = False
+    monkeypatch.setattr(leaving, "collector_may_come", lambda: not leaving.starts)
+    exit.leave()
+    assert leaving.starts == 1
+
+
 def test_leaving_says_why_a_trace_was_not_delivered(leaving: FakeQueue, caplog: pytest.LogCaptureFixture) -> None:
     leaving.news = [(bytes(16), epsagon.Outcome.REJECTED.because("HTTP 401"))]
     exit.leave()

@@ -71,13 +71,34 @@ def test_starts_that_lead_nowhere_become_rare(folder: Folder, starts: Starts) ->
     assert set(gaps[7:]) == {MOST_BACKOFF_S}
 
 
-def test_collector_that_lived_is_replaced_at_once(folder: Folder, starts: Starts) -> None:
+def test_collector_that_served_is_replaced_however_soon_it_died(folder: Folder, starts: Starts) -> None:
     launcher = Launcher(folder)
-    for incarnation in range(1, 5):
-        assert launcher.ensure(NOBODY._replace(incarnation=incarnation, heartbeat_ns=int((starts.now - 0.1) * 1e9)))
-        # It beats for ten seconds.
-        starts.now += 10
-    assert [round(at) for at in starts.times] == [100, 110, 120, 130]
+    for number in range(600):
+        # Each of them ends a pass, and is killed within the second.
+        launcher.ensure(NOBODY._replace(incarnation=number, served=number, heartbeat_ns=int((starts.now - 0.7) * 1e9)))
+        starts.now += 0.1
+    gaps = {round(b - a, 1) for a, b in zip(starts.times, starts.times[1:], strict=False)}
+    assert gaps <= {1.0, 1.1}, "as often as a process looks"
+
+
+def test_collector_that_never_served_counts_as_failed_however_often_it_signed_in(
+    folder: Folder, starts: Starts
+) -> None:
+    launcher = Launcher(folder)
+    for incarnation in range(4000):
+        launcher.ensure(NOBODY._replace(incarnation=incarnation, served=7))
+        starts.now += 0.1
+    gaps = [round(b - a) for a, b in zip(starts.times, starts.times[1:], strict=False)]
+    assert gaps[:7] == [1, 2, 4, 8, 16, 32, 60]
+
+
+def test_collectors_that_others_start_do_not_make_our_starts_rare(folder: Folder, starts: Starts) -> None:
+    launcher = Launcher(folder)
+    starts.answer = False
+    for number in range(50):
+        launcher.ensure(NOBODY._replace(served=number))
+        starts.now += 1.0
+    assert len(starts.times) >= 49
 
 
 def test_two_starts_without_a_collector_are_one_warning(
@@ -99,8 +120,8 @@ def test_collector_that_was_killed_is_no_warning(
 ) -> None:
     launcher = Launcher(folder)
     for incarnation in range(5):
-        # It signed in, and may have died in the same second.
-        launcher.ensure(NOBODY._replace(incarnation=incarnation))
+        # It served, and may have died in the same second.
+        launcher.ensure(NOBODY._replace(incarnation=incarnation, served=incarnation))
         starts.now += MOST_BACKOFF_S
     assert len(starts.times) == 5
     assert caplog.records == []
@@ -180,6 +201,70 @@ def test_environment_passes_on_where_things_are_and_no_more(monkeypatch: pytest.
 def test_environment_may_hold_any_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(os.environb, b"EPSAGON_APP_NAME", b"\xff=\xfe")
     assert b"EPSAGON_APP_NAME=\xff=\xfe" in launch.environment()
+
+
+@pytest.fixture
+def frozen(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> pathlib.Path:
+    """A program that brings its Python with it, and whose name is an interpreter's."""
+    own = tmp_path / "python3"
+    own.write_text("#!/bin/sh\necho started again\n")
+    own.chmod(0o755)
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    monkeypatch.setattr(sys, "executable", str(own))
+    for name in ("prefix", "base_prefix"):
+        monkeypatch.setattr(sys, name, str(tmp_path))
+    return own
+
+
+@pytest.mark.parametrize("mark", ["frozen", "_MEIPASS", "__compiled__"])
+def test_frozen_program_is_never_started_again(
+    frozen: pathlib.Path, monkeypatch: pytest.MonkeyPatch, mark: str
+) -> None:
+    monkeypatch.delattr(sys, "frozen")
+    monkeypatch.setattr(sys.modules["__main__"] if mark == "__compiled__" else sys, mark, "x", raising=False)
+    with pytest.raises(launch.NoInterpreter):
+        launch.interpreter()
+    assert not launch.able()
+
+
+@pytest.mark.parametrize("name", ["python-worker", "pythonista", "python3.11-app", "uwsgi"])
+def test_only_the_name_of_an_interpreter_is_one(
+    frozen: pathlib.Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.delattr(sys, "frozen")
+    monkeypatch.setattr(sys, "executable", str(frozen.rename(frozen.with_name(name))))
+    with pytest.raises(launch.NoInterpreter, match=name):
+        launch.interpreter()
+
+
+def test_frozen_program_says_once_that_it_has_no_collector_and_waits_for_none(
+    frozen: pathlib.Path, folder: Folder, starts: Starts, caplog: pytest.LogCaptureFixture
+) -> None:
+    launcher = Launcher(folder)
+    for _ in range(3):
+        assert not launcher.ensure(NOBODY) and not launcher.is_able
+        starts.now += MOST_BACKOFF_S
+    (record,) = caplog.records
+    assert "no Python interpreter" in record.getMessage() and "`epsagon-fast collector`" in record.getMessage()
+    assert starts.times == []
+
+
+def test_package_inside_the_program_cannot_be_imported_by_another(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    inside = ModuleSpec("epsagon_fast", None, origin=str(tmp_path / "epsagon_fast" / "__init__.pyc"), is_package=True)
+    monkeypatch.setattr(launch, "find_spec", lambda name: inside)
+    with pytest.raises(launch.NoInterpreter, match="epsagon_fast is in no file"):
+        launch.import_path()
+
+
+def test_archive_is_a_place_to_import_from(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+    archive = tmp_path / "app.pyz"
+    archive.touch()
+    inside = ModuleSpec("epsagon_fast", None, origin=str(archive / "epsagon_fast" / "__init__.py"), is_package=True)
+    inside.submodule_search_locations = [str(archive / "epsagon_fast")]
+    monkeypatch.setattr(launch, "find_spec", lambda name: inside)
+    assert launch.import_path() == [str(archive)]
 
 
 @pytest.mark.parametrize("executable", [None, "", "/usr/sbin/uwsgi", "/nonexistent/python3"])

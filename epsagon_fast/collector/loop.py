@@ -53,6 +53,7 @@ class Loop:
         self._folder_fd = folder_fd
         self._path = path
         self._inode = os.fstat(folder_fd).st_ino
+        self._incarnation = incarnation
         self.state = state
         self.counts: Counter[str] = Counter()
         self.assembly = Assembly()
@@ -99,6 +100,7 @@ class Loop:
             self.publish()
         self._each_second()
         self.state.store(states.HEARTBEAT_NS, time.monotonic_ns())
+        self.state.store(states.SERVED, self._incarnation)
         return came
 
     def finish(self) -> None:

@@ -80,7 +80,7 @@ def _collector(config: ResolvedConfig) -> Hop:
     if not mine.collector_lives() and not launch.allowed():
         return Hop("collector", False, "none runs, and EPSAGON_LAUNCH=0 keeps processes from starting one")
     deadline = time.monotonic() + START_TIMEOUT_S
-    while not mine.collector_lives() and time.monotonic() < deadline:
+    while mine.collector_may_come() and not mine.collector_lives() and time.monotonic() < deadline:
         mine.ensure_collector()
         time.sleep(0.01)
     if not mine.collector_lives():

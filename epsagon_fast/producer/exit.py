@@ -81,7 +81,8 @@ def leave() -> None:
             break
         for writer in waiting:
             writer.ensure_collector()
-        _sleep(pause)
+        if any(map(_may_come, waiting)):
+            _sleep(pause)
     process.report_all()
 
 
@@ -95,6 +96,8 @@ def wait_for_backlog(timeout_s: float | None = None) -> bool:
     path = mine[-1].path if mine else folders.existing(process.setting("runtime_dir"))
     if path is None:
         return True
+    if not launch.able() and not folders.is_held(os.fsencode(path)):
+        return False
     quiet_at = time.monotonic()
     passes = 0
     for pause in pauses(process.setting("shutdown_timeout_s") if timeout_s is None else timeout_s):
@@ -140,7 +143,7 @@ def _settled(writer: writers.Writer) -> bool:
 
 def _may_come(writer: writers.Writer) -> bool:
     """Say whether there is, or could be, a collector to wait for. The rings' files wait without us."""
-    return launch.allowed() or writer.collector_lives()
+    return writer.collector_may_come() and (launch.allowed() or writer.collector_lives())
 
 
 def _dies_with_us() -> bool:

@@ -65,4 +65,6 @@ def _until_settled(timeout_s: float) -> Iterator[float]:
             return
         for writer in unsettled:
             writer.ensure_collector()
+        if not any(writer.collector_may_come() for writer in unsettled):
+            return
         yield pause

@@ -384,6 +384,8 @@ class Tracer(QuickWay):
             if self.owner_pid != os.getpid() or self._known_outcome() != Outcome.PENDING:
                 return
             self._writer.ensure_collector()
+            if not self._writer.collector_may_come():
+                return
             yield pause
 
     def _answer(self) -> Outcome:

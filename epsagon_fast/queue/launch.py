@@ -10,6 +10,7 @@ or dies. So there is one start at a time and no clock decides anything.
 
 import fcntl
 import os
+import re
 import sys
 import time
 from contextlib import suppress
@@ -33,8 +34,15 @@ BOOT = (
 PASSED_ON = ("HOME", "PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD", "DYLD_LIBRARY_PATH")
 PASSED_ON_PREFIXES = ("EPSAGON_", "XDG_")
 NOT_PASSED_ON = ("EPSAGON_TOKEN",)
+# The names of an interpreter, and of nothing else: "python3.12", "pypy3", "python3.13t"; not "python-worker".
+INTERPRETER = re.compile(r"(python|pypy)\d*(\.\d+)?(-dbg|[dtm]+)?")
+HINT = "; `epsagon-fast collector`, installed beside it, would serve this program"
 # What EPSAGON_LAUNCH may say, in any case, if no collector is to be started.
 NOT = ("0", "FALSE", "NO", "OFF")
+
+
+class NoInterpreter(FileNotFoundError):
+    """No Python can be started that could import this package: a frozen program, or one that embeds Python."""
 
 
 class Launcher:
@@ -44,9 +52,11 @@ class Launcher:
         self._folder = folder
         self._wait_s = 0.0
         self._not_before = 0.0
-        self._started_at = float("inf")
-        # How many collectors had served the folder when this process started one.
-        self._served_before: int | None = None
+        # The last collector that had served the folder when this process last tried to start one.
+        self._served = 0
+        self._has_started = False
+        # Whether this program has what it takes to start one.
+        self.is_able = True
         self._complained = False
 
     def ensure(self, beat: Beat = NOBODY) -> bool:
@@ -64,24 +74,23 @@ class Launcher:
         now = time.monotonic()
         if now < self._not_before or not allowed():
             return False
-        # One that lived for a while did not die of how it was started.
-        lived = beat.heartbeat_ns / 1e9 > self._started_at + BACKOFF_S
-        self._wait_s = BACKOFF_S if lived else min(max(BACKOFF_S, 2 * self._wait_s), MOST_BACKOFF_S)
+        # A collector that served did not die of how it was started, whoever started it and however soon it died.
+        served = beat.served != self._served
+        self._served = beat.served
+        self._wait_s = BACKOFF_S if served else min(max(BACKOFF_S, 2 * self._wait_s), MOST_BACKOFF_S)
         self._not_before = now + self._wait_s
         try:
-            started = _start(os.fsencode(self._folder.path), command(self._folder.path), environment(), although_held)
+            argv = command(self._folder.path)
+            self.is_able = True
+            started = _start(os.fsencode(self._folder.path), argv, environment(), although_held)
         except (OSError, ValueError) as error:  # a ValueError: find_spec, of a module that somebody made by hand
+            self.is_able = not isinstance(error, NoInterpreter)
             self._complain(f"no collector could be started ({error})")
             return False
-        if started:
-            self._started(beat, now)
-        return True
-
-    def _started(self, beat: Beat, now: float) -> None:
-        if self._served_before == beat.incarnation:
+        if started and self._has_started and not served:
             self._complain("the collector ends as soon as it is started, see its log")
-        self._served_before = beat.incarnation
-        self._started_at = now
+        self._has_started = self._has_started or started
+        return True
 
     def _complain(self, what: str) -> None:
         if not self._complained:
@@ -92,6 +101,16 @@ class Launcher:
 def allowed() -> bool:
     """Say whether this process may start a collector at all."""
     return os.environ.get("EPSAGON_LAUNCH", "1").upper() not in NOT and "EPSAGON_IN_COLLECTOR" not in os.environ
+
+
+def able() -> bool:
+    """Say whether this program has what it takes to start one: an interpreter that can import us."""
+    try:
+        return bool(command(""))
+    except NoInterpreter:
+        return False
+    except (OSError, ValueError):
+        return True
 
 
 def command(path: str) -> list[bytes]:
@@ -111,28 +130,47 @@ def environment() -> list[bytes]:
 
 
 def import_path() -> list[str]:
-    """Return the directories in which the collector finds this package and its two dependencies, and no others."""
+    """Return the directories and archives in which the collector finds this package and its two dependencies.
+
+    NoInterpreter if one of them is neither in a file nor in a zip archive: it is in the program, as a frozen one's are.
+    """
     found = []
     for name in ("epsagon_fast", "orjson", "urllib3"):
         spec = find_spec(name)
-        if spec is not None and spec.origin:
-            folder = os.path.dirname(os.path.abspath(spec.origin))
-            found.append(os.path.dirname(folder) if spec.submodule_search_locations else folder)
+        if spec is None or not spec.origin:
+            continue
+        folder = os.path.dirname(os.path.abspath(spec.origin))
+        entry = os.path.dirname(folder) if spec.submodule_search_locations else folder
+        if not os.path.isfile(spec.origin) and not os.path.isfile(entry):
+            raise NoInterpreter(f"{name} is in no file that another program could import{HINT}")
+        found.append(entry)
     return list(dict.fromkeys(found))
 
 
+def is_frozen() -> bool:
+    """Say whether this program brings its Python with it (PyInstaller, cx_Freeze, Nuitka, ...).
+
+    Then `sys.executable` is the program, whatever its name: to start it would do its work a second time.
+    """
+    marks = any(hasattr(sys, name) for name in ("frozen", "_MEIPASS", "oxidized"))
+    return marks or hasattr(sys.modules.get("__main__"), "__compiled__")
+
+
 def interpreter() -> str:
-    """Return a Python interpreter; `sys.executable` may be the server that embeds us (uWSGI), or empty."""
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    places = [
-        os.path.join(prefix, "bin", name) for prefix in (sys.prefix, sys.base_prefix) for name in (version, "python3")
-    ]
-    if os.path.basename(sys.executable or "").startswith(("python", "pypy")):
+    """Return a Python interpreter of this version. NoInterpreter if there is none.
+
+    `sys.executable` may be a frozen program, the server that embeds us (uWSGI), or empty.
+    """
+    kind = "pypy" if sys.implementation.name == "pypy" else "python"
+    version = f"{kind}{sys.version_info.major}.{sys.version_info.minor}"
+    names = (version + getattr(sys, "abiflags", ""), version)
+    places = [os.path.join(prefix, "bin", name) for prefix in (sys.prefix, sys.base_prefix) for name in names]
+    if not is_frozen() and INTERPRETER.fullmatch(os.path.basename(sys.executable or "")):
         places.insert(0, sys.executable)
     for place in places:
         if os.access(place, os.X_OK):
             return place
-    raise FileNotFoundError(f"no Python interpreter beside {sys.executable!r}")
+    raise NoInterpreter(f"no Python interpreter beside {sys.executable!r}{HINT}")
 
 
 def _start(folder: bytes, argv: list[bytes], env: list[bytes], although_held: bool) -> bool:

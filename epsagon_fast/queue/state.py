@@ -24,6 +24,8 @@ FOLDER_ID = 120
 # What a collector died over most recently; SUSPECT_DEATHS counts how many did in a row.
 LAST_SUSPECT = 136
 SUSPECT_BYTES = 32
+# The incarnation of the last collector that served: it came to the end of a pass, and did not die of its start.
+SERVED = 168
 GAUGES = 256
 GAUGE_NAMES = ("rings", "open_traces", "held_bytes", "pending", "journal_bytes", "stored", "full")
 COUNTERS = 1024
@@ -43,10 +45,11 @@ class Beat(NamedTuple):
     heartbeat_ns: int  # CLOCK_MONOTONIC
     phase: int
     started_at: int  # seconds since the epoch
+    served: int  # the incarnation of the last one that came to the end of a pass
 
 
 # Before the first collector.
-NOBODY = Beat(0, 0, 0, 0, NONE, 0)
+NOBODY = Beat(0, 0, 0, 0, NONE, 0, 0)
 
 
 class State:
@@ -72,9 +75,8 @@ class State:
 
     def beat(self) -> Beat:
         """Return who serves, as last written."""
-        return Beat(
-            *(self._page.load(slot) for slot in (PID, START_TIME, INCARNATION, HEARTBEAT_NS, PHASE, STARTED_AT))
-        )
+        slots = (PID, START_TIME, INCARNATION, HEARTBEAT_NS, PHASE, STARTED_AT, SERVED)
+        return Beat(*map(self._page.load, slots))
 
     @property
     def gone(self) -> bool:

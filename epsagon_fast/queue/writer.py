@@ -139,6 +139,10 @@ class Writer:
         """Say whether somebody reads this ring: the folder's lock is held, or its holder was left a deleted folder."""
         return self._launcher is None or self._folder is None or self._folder.is_held() or self._adopted()
 
+    def collector_may_come(self) -> bool:
+        """Say whether there is any use in waiting for a collector: it lives, or this program is able to start one."""
+        return self._launcher is None or self._launcher.is_able or self.collector_lives()
+
     def ensure_collector(self) -> None:
         """Start a collector if none lives, none is being started, and the back-off allows it."""
         if self._successor is not None:

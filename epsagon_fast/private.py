@@ -2,7 +2,7 @@
 
 What exists under a name of ours may have been put there by another user: a link to a file of ours, a FIFO that holds
 up its reader, a file that he reads along. So it is opened without following or waiting, and what was opened is judged,
-not its name. Everything here raises OSError, with a text that says what is wrong, for what is not ours alone.
+not its name. What is not ours alone raises NotOurs, with a text that says what is wrong.
 """
 
 import errno
@@ -11,23 +11,24 @@ import stat
 from collections.abc import Iterator
 from contextlib import suppress
 
+
+class NotOurs(PermissionError):
+    """What was found is another user's, open to others, or of another kind. `strerror` says which."""
+
+
 OTHERS = 0o077
 # What SQLite keeps beside a database. It takes those that are there for its own.
 COMPANIONS = ("-wal", "-shm", "-journal")
 # As the kernel's own: more links on one way are a circle.
 MOST_LINKS = 40
+# What open(2) answers to a link, a directory, a FIFO without a reader, a socket.
+_OTHER_KINDS = (errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENOTDIR, errno.ENXIO)
 _SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def open_directory(path: str | bytes, *, dir_fd: int | None = None, closed_to: int = OTHERS) -> int:
     """Return a descriptor of a directory of ours, not a link to one. `closed_to`: bits that its mode must not have."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _SAFELY, dir_fd=dir_fd)
-    except OSError as error:
-        if error.errno in (errno.ENOTDIR, errno.ELOOP):
-            raise NotADirectoryError(errno.ENOTDIR, "not a directory (or a symbolic link)", path) from None
-        raise
-    return _judged(fd, path, closed_to)
+    return _opened(path, os.O_RDONLY | os.O_DIRECTORY, dir_fd, closed_to)
 
 
 def make_directory(path: str, *, dir_fd: int | None = None, closed_to: int = OTHERS) -> int:
@@ -41,7 +42,7 @@ def make_directory(path: str, *, dir_fd: int | None = None, closed_to: int = OTH
 
 def open_file(name: str, flags: int, *, dir_fd: int | None = None) -> int:
     """Return a descriptor of a regular file of ours alone. `flags`: as of os.open; what O_CREAT makes has mode 0600."""
-    return _judged(os.open(name, flags | _SAFELY, 0o600, dir_fd=dir_fd), name, OTHERS)
+    return _opened(name, flags, dir_fd, OTHERS)
 
 
 def own_database(path: str) -> None:
@@ -58,17 +59,17 @@ def own_database(path: str) -> None:
             judge(os.lstat(path + companion), path + companion)
 
 
-def judge(found: os.stat_result, path: str | bytes, closed_to: int = OTHERS) -> None:
-    """Raise OSError unless this is a regular file or a directory of ours. `closed_to`: bits its mode must not have."""
-    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
-        raise OSError(errno.EINVAL, "neither a regular file nor a directory", path)
+def judge(found: os.stat_result, path: str | bytes, closed_to: int = OTHERS, *, is_directory: bool = False) -> None:
+    """Raise NotOurs unless this is a regular file (or directory) of ours. `closed_to`: bits its mode must not have."""
+    if not (stat.S_ISDIR if is_directory else stat.S_ISREG)(found.st_mode):
+        raise NotOurs(errno.EACCES, "not a directory" if is_directory else "not a regular file", path)
     if found.st_uid != os.geteuid():
-        raise PermissionError(errno.EACCES, f"belongs to user {found.st_uid}, not to {os.geteuid()}", path)
+        raise NotOurs(errno.EACCES, f"belongs to user {found.st_uid}, not to {os.geteuid()}", path)
     if found.st_mode & closed_to:
-        allowed = 0o700 if stat.S_ISDIR(found.st_mode) else 0o600
-        raise PermissionError(errno.EACCES, f"is open to others (its mode must be {allowed:04o})", path)
-    if stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
-        raise OSError(errno.EMLINK, "has a second name (a hard link)", path)
+        allowed = 0o700 if is_directory else 0o600
+        raise NotOurs(errno.EACCES, f"is open to others (its mode must be {allowed:04o})", path)
+    if not is_directory and found.st_nlink > 1:
+        raise NotOurs(errno.EACCES, "has a second name (a hard link)", path)
 
 
 def exposed(path: str) -> str | None:
@@ -115,9 +116,17 @@ def _make_parents(path: str) -> None:
             os.mkdir(path, 0o755)
 
 
-def _judged(fd: int, path: str | bytes, closed_to: int) -> int:
+def _opened(path: str | bytes, flags: int, dir_fd: int | None, closed_to: int) -> int:
+    is_directory = bool(flags & os.O_DIRECTORY)
     try:
-        judge(os.fstat(fd), path, closed_to)
+        fd = os.open(path, flags | _SAFELY, 0o600, dir_fd=dir_fd)
+    except OSError as error:
+        if error.errno not in _OTHER_KINDS:
+            raise
+        kind = "not a directory" if is_directory else "not a regular file"
+        raise NotOurs(errno.EACCES, f"{kind} (or a symbolic link)", path) from None
+    try:
+        judge(os.fstat(fd), path, closed_to, is_directory=is_directory)
     except BaseException:
         os.close(fd)
         raise

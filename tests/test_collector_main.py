@@ -226,11 +226,12 @@ def test_wrong_usage_is_2(words: list[str]) -> None:
 
 @pytest.mark.parametrize("name", ["state", "file"])
 def test_folder_that_cannot_be_served_is_exit_code_1(place: Place, name: str) -> None:
-    os.mkdir(place.folder, 0o700)
     if name == "state":
+        os.mkdir(place.folder, 0o700)
+        # It could not be set aside either.
         os.mkdir(os.path.join(place.folder, "state"))
+        pathlib.Path(place.folder, "state.corrupt").touch()
     else:
-        os.rmdir(place.folder)
         pathlib.Path(place.folder).write_text("")
     with in_foreground(place) as collector:
         collector.communicate(timeout=20)

@@ -7,6 +7,7 @@ import random
 import resource
 import shutil
 import stat
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from epsagon_fast.collector import journal as journal_module
+from epsagon_fast.collector.frames import MAGIC
 from epsagon_fast.collector.journal import Batch, Journal, Settled
 from epsagon_fast.protocol import NO_TRACE, Kind, Record
 
@@ -396,10 +398,27 @@ def test_a_torn_end_is_cut_off_at_every_byte(journal: Journal, dir_fd: int, tmp_
 
 def test_a_segment_that_was_never_written_to_is_no_damage(dir_fd: int, tmp_path: Path) -> None:
     for number in (1, 2):
-        (tmp_path / f"journal-{number:016}").touch()
+        (tmp_path / f"journal-{number:016}").touch(0o600)
     journal = Journal(dir_fd)
     assert list(journal.replay()) == []
     assert journal.corrupt == 0
+
+
+def test_a_segment_larger_than_any_is_set_aside_and_not_read_into_memory(dir_fd: int, tmp_path: Path) -> None:
+    path = tmp_path / f"journal-{1:016}"
+    path.touch(0o600)
+    path.write_bytes(MAGIC)
+    os.truncate(path, 1 << 30)
+    tracemalloc.start()
+    try:
+        journal = Journal(dir_fd)
+        assert list(journal.replay()) == []
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    assert journal.corrupt == 1
+    assert [each.name for each in tmp_path.iterdir()] == [f"{path.name}.corrupt"]
+    assert (tmp_path / f"{path.name}.corrupt").stat().st_size == 1 << 30
 
 
 def test_an_end_of_zeros_is_not_taken_for_frames(journal: Journal, dir_fd: int, tmp_path: Path) -> None:
@@ -445,6 +464,7 @@ def test_a_corrupt_length_in_an_older_segment_is_not_a_torn_end(journal: Journal
 
 
 def test_a_segment_of_another_version_is_set_aside(dir_fd: int, tmp_path: Path) -> None:
+    (tmp_path / f"journal-{7:016}").touch(0o600)
     (tmp_path / f"journal-{7:016}").write_bytes(b"EPSFJRN9" + bytes(100))
     journal = Journal(dir_fd)
     assert list(journal.replay()) == []

@@ -111,6 +111,54 @@ def test_what_it_had_in_its_own_outbox_is_sent_before_it_goes(place: Place, back
         assert away.requests[-1].body
 
 
+SHAPED = OLDER.replace("0.0.1", "2024.1.7")
+# By what is in them they might be ours.
+FOREIGN = {
+    "2024": {"bell.ring": b"RIFF a sound", "ledger.csv": b"important\n"},
+    SHAPED: {"bell.ring": b"RIFF a sound", "state": b"my program's own state\n", "ledger.csv": b"important\n"},
+    SHAPED + "5": {"state": b"", "log": b"important\n", "journal-0000000000000001": b"dear diary"},
+    SHAPED + "6": {"0" * 32 + ".ring": b"RIFF a sound" * 100, "start": b"important\n"},
+    "7": {"state": b"", "outbox-1.db": b"important\n"},
+}
+
+
+def test_folders_of_others_are_left_as_they_are(place: Place) -> None:
+    for name, files in FOREIGN.items():
+        plant(Path(place.runtime_dir, name), files)
+    place.run(ONE_TRACE)
+    place.until_left()
+    for name, files in FOREIGN.items():
+        found = {path.name: path.read_bytes() for path in Path(place.runtime_dir, name).iterdir()}
+        assert found == files
+    assert "too, which" not in place.log()
+
+
+def plant(folder: Path, files: dict[str, bytes]) -> None:
+    folder.mkdir(0o700, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).touch(0o600)
+        (folder / name).write_bytes(content)
+    # Long ago, by the clock.
+    os.utime(folder, (1, 1))
+
+
+def test_what_is_not_ours_in_a_folder_of_ours_stays_there(backend: Backend, place: Place, orphan: Path) -> None:
+    kept = {
+        "ledger.csv": b"important\n",
+        "bell.ring": b"RIFF a sound",
+        "journal-1": b"dear diary",
+        "journal-0000000000000009.corrupt": b"what was set aside",
+        "outbox-1.db.corrupt": b"what was set aside",
+    }
+    forsaken(orphan)
+    plant(orphan, {**kept, "log": b"why it was set aside\n"})
+    place.run(ONE_TRACE)
+    until(lambda: backend.store.counts()["traces"] == 3, f"all arrive; {place.log()}")
+    place.until_left()
+    assert {path.name: path.read_bytes() for path in orphan.iterdir()} == {**kept, "log": b"why it was set aside\n"}
+    assert "is done and removed" not in place.log()
+
+
 @pytest.mark.parametrize("reason", ["it was alive a moment ago", "it is new", "it is open to others", "it has no name"])
 def test_others_are_left_alone(reason: str, place: Place, orphan: Path) -> None:
     if reason == "it was alive a moment ago":

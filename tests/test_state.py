@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from epsagon_fast.collector.__main__ import own_page
 from epsagon_fast.collector.counters import Counters
 from epsagon_fast.queue import state as states
 from epsagon_fast.queue.state import State
@@ -54,24 +55,76 @@ def test_page_takes_its_room_at_once(page: State, tmp_path: Path) -> None:
     assert found.st_mode & 0o777 == 0o600
 
 
+def place(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "state").touch(0o600)
+    (tmp_path / "state").write_bytes(content)
+
+
 @pytest.mark.parametrize("content", [b"", b"x" * 100])
 def test_page_that_is_not_whole_yet_is_no_page(folder_fd: int, tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "state").write_bytes(content)
-    with pytest.raises(ValueError, match="not complete"):
-        State(folder_fd)
+    place(tmp_path, content)
+    for look in (State, states.read):
+        with pytest.raises(ValueError, match="not complete"):
+            look(folder_fd)
 
 
 def test_page_of_another_layout_is_refused(folder_fd: int, tmp_path: Path) -> None:
-    (tmp_path / "state").write_bytes(b"another!" + bytes(states.STATE_BYTES))
+    place(tmp_path, b"another!" + bytes(states.STATE_BYTES))
     for create in (False, True):
         with pytest.raises(ValueError, match="another layout"):
             State(folder_fd, create=create)
 
 
+FOREIGN = [b"my program's own state\n", bytes(states.STATE_BYTES + 1), b"EPSSTAT2", bytes(100) + b"x"]
+
+
+@pytest.mark.parametrize("content", FOREIGN)
+def test_foreign_file_in_the_page_s_place_is_not_written_to(folder_fd: int, tmp_path: Path, content: bytes) -> None:
+    place(tmp_path, content)
+    with pytest.raises(ValueError, match="another layout"):
+        State(folder_fd, create=True)
+    assert not states.is_to_be_made(folder_fd)
+    assert (tmp_path / "state").read_bytes() == content
+
+
+@pytest.mark.parametrize("size_bytes", [0, 8, 100, states.STATE_BYTES])
+def test_page_that_was_never_finished_is_finished(folder_fd: int, tmp_path: Path, size_bytes: int) -> None:
+    place(tmp_path, bytes(size_bytes))
+    assert states.is_to_be_made(folder_fd)
+    State(folder_fd, create=True).store(states.PID, 7)
+    assert states.read(folder_fd).beat().pid == 7
+
+
+@pytest.mark.parametrize("kind", ["a FIFO", "a directory", "foreign"])
+def test_what_is_in_the_place_of_the_collector_s_own_page_is_set_aside(
+    folder_fd: int, tmp_path: Path, kind: str
+) -> None:
+    if kind == "a FIFO":
+        os.mkfifo(tmp_path / "state", 0o600)
+    elif kind == "a directory":
+        (tmp_path / "state").mkdir()
+    else:
+        place(tmp_path, FOREIGN[0])
+    own_page(folder_fd).store(states.PID, 7)
+    assert states.read(folder_fd).beat().pid == 7
+    assert os.path.lexists(tmp_path / "state.corrupt")
+
+
+def test_copy_of_a_page_that_is_cut_off_meanwhile_stays_whole(page: State, folder_fd: int, tmp_path: Path) -> None:
+    page.set_counter("delivered", 9)
+    copy = states.read(folder_fd)
+    os.truncate(tmp_path / "state", 0)
+    # To touch the mapped page now would end this process with SIGBUS.
+    assert copy.counters() == {"delivered": 9}
+    assert copy.beat().pid == 0
+    with pytest.raises(ValueError, match="not complete"):
+        states.read(folder_fd)
+
+
 def test_page_behind_a_link_is_not_opened(folder_fd: int, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_bytes(bytes(states.STATE_BYTES))
     (tmp_path / "state").symlink_to("elsewhere")
-    with pytest.raises(OSError, match="symbolic"):
+    with pytest.raises(OSError, match="not a regular file"):
         State(folder_fd, create=True)
 
 

@@ -13,12 +13,13 @@ import signal
 import sys
 import time
 
+from epsagon_fast import private
 from epsagon_fast.collector.leaving import Leaving
 from epsagon_fast.collector.log import BoundedLog
 from epsagon_fast.collector.loop import Loop
 from epsagon_fast.collector.orphans import Orphans
 from epsagon_fast.queue import state as states
-from epsagon_fast.queue.folder import own_directory
+from epsagon_fast.queue.folder import CORRUPT, STATE, own_directory
 from epsagon_fast.queue.process import lives, own_start_time
 from epsagon_fast.queue.state import State
 
@@ -45,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     if not take_lock(folder_fd):
         log.info("another collector serves %s", args.runtime_dir)
         return 0
-    state = State(folder_fd, create=True)
+    state = own_page(folder_fd)
     leaving = Leaving(state)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: leaving.ask(time.monotonic()))
@@ -81,6 +82,16 @@ def settle_down(start_lock_fd: int | None) -> None:
     logging.basicConfig(handlers=[BoundedLog()], level=logging.INFO)
 
 
+def own_page(folder_fd: int) -> State:
+    """Map the state page of the folder that we serve; what else is in its place is set aside."""
+    try:
+        return State(folder_fd, create=True)
+    except (private.NotOurs, ValueError) as error:
+        log.warning("%s is set aside: %s", STATE, error)
+        os.rename(STATE, STATE + CORRUPT, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
+        return State(folder_fd, create=True)
+
+
 def take_lock(folder_fd: int) -> bool:
     """Take the folder's lock for the life of this process; False if another collector has it and keeps it."""
     deadline = time.monotonic() + LOCK_TIMEOUT_S
@@ -97,13 +108,9 @@ def take_lock(folder_fd: int) -> bool:
 def is_served(folder_fd: int) -> bool:
     """Say whether a collector serves the folder and has no mind to leave; False where that cannot be told."""
     try:
-        state = State(folder_fd)
+        beat = states.read(folder_fd).beat()
     except (OSError, ValueError):
         return False
-    try:
-        beat = state.beat()
-    finally:
-        state.close()
     return beat.phase == states.SERVING and beat.start_time != 0 and lives(beat.pid, beat.start_time)
 
 

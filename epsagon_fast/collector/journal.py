@@ -16,10 +16,10 @@ oldest on, never out of turn and never the one being written: the mark of a sett
 it outlives them.
 """
 
+import errno
 import logging
 import os
 import re
-import stat
 from collections.abc import Container, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -27,6 +27,8 @@ from itertools import chain
 from operator import itemgetter
 from typing import NamedTuple
 
+from epsagon_fast import private
+from epsagon_fast.collector.bounds import JOURNAL_BYTES, SLACK_BYTES
 from epsagon_fast.collector.frames import (
     MAGIC,
     TORN,
@@ -50,10 +52,11 @@ MAX_BUFFERED_BYTES = 4 * 1024 * 1024
 
 _NAME = re.compile(r"journal-(\d{16})")
 _IOV_MAX = os.sysconf("SC_IOV_MAX") if "SC_IOV_MAX" in os.sysconf_names else 1024
-# O_NONBLOCK: a FIFO of that name must not hold us.
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # O_APPEND: after a partial write was cut off, the next one goes to the new end.
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
+# One commit can hold what a pass takes beyond both bounds. A file that is larger was not written by us, and is not read
+# into memory: its length may be a hole's.
+_LARGEST_BYTES = JOURNAL_BYTES + SLACK_BYTES
 
 _trace_id = itemgetter(Record._fields.index("trace_id"))
 _logger = logging.getLogger(__name__)
@@ -251,7 +254,7 @@ class Journal:
         try:
             data = self._read(segment)
         except OSError as error:
-            self._count_corrupt(segment, str(error))
+            self._count_corrupt(segment, error.strerror or str(error))
             with suppress(OSError):
                 os.rename(segment.name, f"{segment.name}.corrupt", src_dir_fd=self._dir_fd, dst_dir_fd=self._dir_fd)
             return []
@@ -284,20 +287,17 @@ class Journal:
         self._ends.setdefault(snapshot.ring_id, 0)
 
     def _read(self, segment: _Segment) -> bytes:
-        fd = os.open(segment.name, _READ, dir_fd=self._dir_fd)
-        try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise OSError("not a regular file")
-            with open(fd, "rb", closefd=False) as file:
-                return file.read()
-        finally:
-            os.close(fd)
+        with open(private.open_file(segment.name, os.O_RDONLY, dir_fd=self._dir_fd), "rb") as file:
+            size_bytes = os.fstat(file.fileno()).st_size
+            if size_bytes > _LARGEST_BYTES:
+                raise OSError(errno.EFBIG, f"a segment of {size_bytes} bytes")
+            return file.read(_LARGEST_BYTES)
 
     def _set_aside(self, segment: _Segment, data: bytes, parsed: Parsed) -> None:
         """Copy what is wrong with a segment to a file of its own. With no space for that it is lost."""
         self._count_corrupt(segment, f"{parsed.fault} at byte {parsed.good_bytes}")
         with suppress(OSError):
-            fd = os.open(f"{segment.name}.corrupt", _CREATE, 0o600, dir_fd=self._dir_fd)
+            fd = private.open_file(f"{segment.name}.corrupt", _CREATE, dir_fd=self._dir_fd)
             with open(fd, "wb") as file:
                 file.write(data[parsed.good_bytes :])
 
@@ -308,7 +308,7 @@ class Journal:
     def _truncate(self, segment: _Segment) -> None:
         # If this fails, the next collector finds the same fault and stops at the same place.
         with suppress(OSError):
-            fd = os.open(segment.name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._dir_fd)
+            fd = private.open_file(segment.name, os.O_WRONLY, dir_fd=self._dir_fd)
             try:
                 os.ftruncate(fd, segment.size_bytes)
             finally:
@@ -368,7 +368,7 @@ class Journal:
         # Counted first: a name that is taken is passed by at the next try.
         self._number += 1
         segment = _Segment(self._number)
-        self._fd = os.open(segment.name, _CREATE, 0o600, dir_fd=self._dir_fd)
+        self._fd = private.open_file(segment.name, _CREATE, dir_fd=self._dir_fd)
         self._segments.append(segment)
         return self._fd
 

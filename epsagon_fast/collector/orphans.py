@@ -10,17 +10,19 @@ import fcntl
 import logging
 import os
 import re
-import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
+from epsagon_fast import private
 from epsagon_fast.collector.loop import Loop
+from epsagon_fast.collector.outbox_file import NAME as OUTBOX
+from epsagon_fast.queue import layout
 from epsagon_fast.queue import state as states
-from epsagon_fast.queue.folder import RING_SUFFIX, STATE
+from epsagon_fast.queue.folder import LOG, RING_NAME, STATE
 from epsagon_fast.queue.overview import look
 from epsagon_fast.queue.process import is_open
-from epsagon_fast.queue.state import State
 
 log = logging.getLogger("epsagon_fast.collector")
 
@@ -31,8 +33,10 @@ SILENT_S = 60.0
 PATIENCE_S = 600.0
 # All that is ours is in memory too.
 MEMORY_BYTES = 32 * 1024 * 1024
-# What folder.instance_name makes; a user's runtime directory may hold other things.
-_NAME = re.compile(r"\d[0-9A-Za-z.+]*(-\d+)*")
+# A user's runtime directory may hold other things. So a name like those that folder.instance_name makes proves nothing
+# before a file of ours is in the folder, and only these are ever removed. What was set aside is for people to look at.
+_VERSION = r"\d+\.\d+\.\d+[0-9a-z.+]*"
+_REMOVED = re.compile(rf"{STATE}|start|journal-\d{{16}}|{re.escape(OUTBOX)}(-wal|-shm|-journal)?|[0-9a-f]{{32}}")
 
 
 class Orphans:
@@ -40,6 +44,8 @@ class Orphans:
 
     def __init__(self, path: str, serve: Callable[[int, str], Loop]) -> None:
         self._base, self._own_name = os.path.split(path)
+        # As many namespaces as here, since the kernel is the same.
+        self._name = re.compile(_VERSION + r"-\d+" * self._own_name.count("-"))
         self._serve = serve
         self._loop: Loop | None = None
         self._path = ""
@@ -82,7 +88,7 @@ class Orphans:
         with suppress(OSError):
             for name in sorted(os.listdir(self._base)):
                 path = os.path.join(self._base, name)
-                if name != self._own_name and _NAME.fullmatch(name) and path not in self._left_alone:
+                if name != self._own_name and self._name.fullmatch(name) and path not in self._left_alone:
                     self._try(path, now)
                 if self._loop is not None:
                     return
@@ -125,10 +131,7 @@ def _is_done(loop: Loop, path: str) -> bool:
 def _locked_orphan(path: str) -> int | None:
     """Return a descriptor of a folder that is an orphan, locked; None if it is none."""
     try:
-        found = os.stat(path, follow_symlinks=False)
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-            return None
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = private.open_directory(path)
     except OSError:
         return None
     try:
@@ -142,21 +145,32 @@ def _locked_orphan(path: str) -> int | None:
 
 
 def _is_silent(fd: int) -> bool:
-    names = os.listdir(fd)
     try:
-        state = State(fd)
+        heartbeat_ns = states.read(fd).beat().heartbeat_ns
     except (OSError, ValueError):
-        # No collector has ever been here, or one of another layout.
-        ours = STATE in names or any(name.endswith(RING_SUFFIX) for name in names)
-        return ours and _age_s(fd) > SILENT_S
-    age_s = (time.monotonic_ns() - state.beat().heartbeat_ns) / 1e9
-    state.close()
+        # No collector has ever been here, so a ring must say that the folder is ours.
+        return states.is_to_be_made(fd) and any(map(partial(_is_ring, fd), os.listdir(fd))) and _age_s(fd) > SILENT_S
     # A heartbeat of the future is one of before the last boot.
-    return not 0 <= age_s <= SILENT_S
+    return not 0 <= (time.monotonic_ns() - heartbeat_ns) / 1e9 <= SILENT_S
+
+
+def _is_ring(fd: int, name: str) -> bool:
+    if not RING_NAME.fullmatch(name):
+        return False
+    try:
+        ring_fd = private.open_file(name, os.O_RDONLY, dir_fd=fd)
+    except OSError:
+        return False
+    try:
+        return bool(layout.read_capacity(ring_fd))
+    except layout.CorruptRing:
+        return False
+    finally:
+        os.close(ring_fd)
 
 
 def _is_used(fd: int) -> bool:
-    rings = [name for name in os.listdir(fd) if name.endswith(RING_SUFFIX)]
+    rings = [name for name in os.listdir(fd) if RING_NAME.fullmatch(name)]
     return any(is_open(fd, name) for name in rings) and _can_tell(fd)
 
 
@@ -175,11 +189,13 @@ def _age_s(fd: int) -> float:
 
 
 def _remove(fd: int, path: str) -> bool:
-    """Remove a folder, unless a process has just come to it."""
-    names = os.listdir(fd)
-    if any(name.endswith(RING_SUFFIX) for name in names):
+    """Remove what we made in a folder, and the folder if it had nothing else, unless a process has just come to it."""
+    names = set(os.listdir(fd))
+    if any(RING_NAME.fullmatch(name) for name in names):
         return False
-    for name in names:
+    ours = {name for name in names if _REMOVED.fullmatch(name)}
+    # The log says why something was set aside.
+    for name in ours | {LOG} if names <= ours | {LOG} else ours:
         with suppress(OSError):
             os.unlink(name, dir_fd=fd)
     try:

@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
+from epsagon_fast import private
 from epsagon_fast.collector.frames import encode_batch
 from epsagon_fast.protocol import Record
 from epsagon_fast.queue import state as states
@@ -31,7 +32,7 @@ DEATHS = 2
 # A collector is careful for so long: what killed the last one will have come by then.
 CAREFUL_S = 60.0
 NAME = POISON
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+_CREATE = os.O_WRONLY | os.O_CREAT
 # The first byte of a note says on what: a batch of a ring's, a record, the body of a trace.
 _BATCH, _RECORD, _BODY = b"b", b"r", b"t"
 
@@ -94,7 +95,7 @@ class Poison:
     def _write(self, key: bytes, ring_id: bytes, records: list[Record]) -> None:
         name = NAME + key.hex()
         with suppress(OSError):
-            fd = os.open(name, _CREATE, 0o600, dir_fd=self._folder_fd)
+            fd = private.open_file(name, _CREATE, dir_fd=self._folder_fd)
             with open(fd, "wb") as file:
                 if os.fstat(fd).st_size:
                     # Met before: it stays in the journal until its trace is settled.
@@ -111,7 +112,7 @@ class Poison:
         if deaths >= DEATHS:
             self._keys.add(found)
             with suppress(OSError):
-                os.close(os.open(NAME + found.hex(), _CREATE, 0o600, dir_fd=self._folder_fd))
+                os.close(private.open_file(NAME + found.hex(), _CREATE, dir_fd=self._folder_fd))
 
 
 def _key(record: Record) -> bytes:

@@ -8,6 +8,7 @@ never used. A collector holds an exclusive flock on the folder for its life: tha
 import errno
 import fcntl
 import os
+import re
 import stat
 from collections.abc import Iterator
 
@@ -18,7 +19,9 @@ SHARED_MEMORY = "/dev/shm"
 # A stranger may have taken our name in a directory that everybody can write to.
 SQUATTED_NAMES = 10
 RING_SUFFIX = ".ring"
+RING_NAME = re.compile(rf"[0-9a-f]{{32}}{re.escape(RING_SUFFIX)}")
 STATE = "state"
+LOG = "log"
 # Names of what is set aside: a ring, a journal's segment or an outbox ends so, records that killed collectors begin so.
 CORRUPT = ".corrupt"
 POISON = "poison-"

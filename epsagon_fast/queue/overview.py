@@ -5,11 +5,13 @@ import struct
 import time
 from dataclasses import dataclass
 
+from epsagon_fast import private
 from epsagon_fast.protocol import REFUSALS
 from epsagon_fast.queue import layout
-from epsagon_fast.queue.folder import CORRUPT, POISON, RING_SUFFIX, Folder
+from epsagon_fast.queue import state as states
+from epsagon_fast.queue.folder import CORRUPT, POISON, RING_NAME, Folder
 from epsagon_fast.queue.process import lives
-from epsagon_fast.queue.state import LEAVING, Beat, State
+from epsagon_fast.queue.state import LEAVING, Beat
 
 
 @dataclass(frozen=True)
@@ -90,20 +92,17 @@ def look(path: str) -> Overview:
 
 def _page(folder_fd: int) -> tuple[Beat | None, dict[str, int], dict[str, int]]:
     try:
-        state = State(folder_fd)
+        state = states.read(folder_fd)
     except (OSError, ValueError):
         return None, {}, {}
-    try:
-        return state.beat(), state.gauges(), state.counters()
-    finally:
-        state.close()
+    return state.beat(), state.gauges(), state.counters()
 
 
 def _ring(folder_fd: int, name: str) -> RingView | None:
-    if not name.endswith(RING_SUFFIX):
+    if not RING_NAME.fullmatch(name):
         return None
     try:
-        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder_fd)
+        fd = private.open_file(name, os.O_RDONLY, dir_fd=folder_fd)
     except OSError:
         return None
     try:

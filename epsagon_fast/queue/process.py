@@ -10,6 +10,8 @@ import fcntl
 import os
 import signal
 
+from epsagon_fast import private
+
 LARGEST_PID = 2**31 - 1
 
 
@@ -73,7 +75,7 @@ def is_unused(fd: int) -> bool | None:
 def is_open(dir_fd: int, name: str) -> bool:
     """Say whether a process, of whatever namespace, has a file open or mapped. False where that cannot be told."""
     try:
-        fd = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
+        fd = private.open_file(name, os.O_RDWR, dir_fd=dir_fd)
     except OSError:
         return False
     try:

@@ -12,14 +12,14 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 
+from epsagon_fast import private
 from epsagon_fast.protocol import REFUSALS, Outcome, Record
 from epsagon_fast.queue import layout, ring, settlements
-from epsagon_fast.queue.folder import RING_SUFFIX
+from epsagon_fast.queue.folder import RING_NAME, RING_SUFFIX
 from epsagon_fast.queue.process import LARGEST_PID, is_unused, lives, own_start_time, start_time
 
 log = logging.getLogger("epsagon_fast.queue")
 
-RING_ID_BYTES = 16
 # A ring whose creator died over it, or that is no ring at all, is left alone for so long and then set aside.
 UNFINISHED_S = 60.0
 REFUSED_BYTES = 8 * len(REFUSALS)
@@ -35,13 +35,8 @@ class Reader:
         """Map the ring. OSError or CorruptRing if it cannot be read."""
         self.name = name
         self.ring_id = bytes.fromhex(name.removesuffix(RING_SUFFIX))
-        if len(self.ring_id) != RING_ID_BYTES or self.ring_id.hex() + RING_SUFFIX != name:
-            raise layout.CorruptRing("no process gives such a name")
-        fd = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
+        fd = private.open_file(name, os.O_RDWR, dir_fd=dir_fd)
         try:
-            found = os.fstat(fd)
-            if found.st_uid != os.geteuid():
-                raise layout.CorruptRing(f"belongs to user {found.st_uid}")
             self._ring = ring.Consumer(fd)
             self.pid = self._ring.load(layout.PID)
             if not 0 < self.pid <= LARGEST_PID:
@@ -207,7 +202,7 @@ class Rings:
 
     def scan(self, now: float) -> list[Reader]:
         """Map the rings that are new in the folder and return them, oldest first."""
-        names = [n for n in os.listdir(self._dir_fd) if n.endswith(RING_SUFFIX) and n not in self._by_name]
+        names = [n for n in os.listdir(self._dir_fd) if RING_NAME.fullmatch(n) and n not in self._by_name]
         new = [reader for reader in (self._open(name, now) for name in names) if reader is not None]
         new.sort(key=lambda reader: reader.created_ns)
         for reader in new:

@@ -1,17 +1,25 @@
 """The collector's page in the folder: who it is, whether it beats, what it counted.
 
-One mapped file that the collector writes and anybody of the same user reads without asking it. It outlives collectors
-and is never zeroed again, so counters go on where the last one left them. Layout (machine's byte order): 64-bit slots
-named below, then from COUNTERS on entries of 64 bytes: a counter's name (56 bytes, NUL-padded ASCII) and its value.
+One mapped file that the collector writes and any process of the same user reads without asking it. It outlives
+collectors and is never zeroed again, so counters go on where the last one left them. Layout (machine's byte order):
+64-bit slots named below, then from COUNTERS on entries of 64 bytes: a counter's name (56 bytes, NUL-padded ASCII) and
+its value.
+
+A process that may belong to another user, or looks at another's folder, takes a copy instead (`read`): the owner can
+cut the file off, and to touch a mapped page behind its end kills.
 """
 
 import os
-from typing import NamedTuple
+import struct
+import sys
+from typing import NamedTuple, cast
 
+from epsagon_fast import private
 from epsagon_fast.queue import ring
 from epsagon_fast.queue.folder import STATE
 
 MAGIC_VALUE = int.from_bytes(b"EPSSTAT1", "little")
+MAGIC_BYTES = struct.pack("=Q", MAGIC_VALUE)
 STATE_BYTES = 8192
 
 MAGIC, PID, START_TIME, INCARNATION, HEARTBEAT_NS, PHASE, GONE, STARTED_AT = range(0, 64, 8)
@@ -52,25 +60,37 @@ class Beat(NamedTuple):
 NOBODY = Beat(0, 0, 0, 0, NONE, 0, 0)
 
 
+class _Copy:
+    """What ring.Mapping is to a reader, of bytes."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def load(self, offset: int) -> int:
+        return int.from_bytes(self.copy(offset, 8), sys.byteorder)
+
+    def copy(self, offset: int, length: int) -> bytes:
+        return self._content[offset : offset + length]
+
+    def close(self) -> None:
+        self._content = b""
+
+
 class State:
     """The mapped page. Reading and writing it is memory access, no system call."""
 
     def __init__(self, folder_fd: int, *, create: bool = False) -> None:
-        """Map the folder's page. FileNotFoundError if there is none and `create` is not set; ValueError: foreign."""
-        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_CREAT if create else 0)
-        fd = os.open(STATE, flags, 0o600, dir_fd=folder_fd)
+        """Map the folder's page. FileNotFoundError: there is none, and none is made; ValueError, NotOurs: foreign."""
+        fd = private.open_file(STATE, os.O_RDWR | (os.O_CREAT if create else 0), dir_fd=folder_fd)
         try:
-            if os.fstat(fd).st_size < STATE_BYTES:
-                if not create:
-                    raise ValueError("the state page is not complete")
-                _reserve(fd)
-            self._page = ring.Mapping(fd, STATE_BYTES)
+            content = _checked(fd, create)
+            if len(content) < STATE_BYTES:
+                _complete(fd, len(content))
+            self._page: ring.Mapping = ring.Mapping(fd, STATE_BYTES)
         finally:
             os.close(fd)
-        if create and self._page.load(MAGIC) == 0:
+        if create:
             self._page.store(MAGIC, MAGIC_VALUE)
-        if self._page.load(MAGIC) != MAGIC_VALUE:
-            raise ValueError("the state page has another layout")
         self._slots: dict[str, int] = {}
 
     def beat(self) -> Beat:
@@ -152,8 +172,45 @@ class State:
         self._page.close()
 
 
-def _reserve(fd: int) -> None:
+def read(folder_fd: int) -> State:
+    """Return a copy of the folder's page, for reading only. Errors as of State."""
+    fd = private.open_file(STATE, os.O_RDONLY, dir_fd=folder_fd)
+    try:
+        content = _checked(fd, create=False)
+    finally:
+        os.close(fd)
+    copy = State.__new__(State)
+    copy._page, copy._slots = cast(ring.Mapping, _Copy(content)), {}
+    return copy
+
+
+def is_to_be_made(folder_fd: int) -> bool:
+    """Say whether a collector may make the folder's page: there is none, or one that was never finished."""
+    try:
+        fd = private.open_file(STATE, os.O_RDONLY, dir_fd=folder_fd)
+    except OSError as error:
+        return isinstance(error, FileNotFoundError)
+    try:
+        _checked(fd, create=True)
+        return True
+    except ValueError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def _checked(fd: int, create: bool) -> bytes:
+    """Return a page's content, which may be short only if it is still to be made. ValueError if it is none."""
+    content = os.pread(fd, STATE_BYTES, 0)
+    is_ours = content.startswith(MAGIC_BYTES)
+    if len(content) < STATE_BYTES and not create:
+        raise ValueError("the state page is not complete")
+    # A collector that was killed while it made one left zeros.
+    if not is_ours and (not create or any(content) or os.fstat(fd).st_size > STATE_BYTES):
+        raise ValueError("the state page has another layout")
+    return content
+
+
+def _complete(fd: int, size_bytes: int) -> None:
     """Give the file its room now: a write into a mapped hole of a full filesystem kills the process."""
-    missing = STATE_BYTES - os.fstat(fd).st_size
-    os.lseek(fd, 0, os.SEEK_END)
-    os.write(fd, bytes(missing))
+    os.pwrite(fd, bytes(STATE_BYTES - size_bytes), size_bytes)

@@ -7,6 +7,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from places import until
 
 from epsagon_fast.interrupts import is_interruption, let_pass
 
@@ -101,10 +102,12 @@ def test_exception_that_was_never_raised_is_none() -> None:
 def test_exception_of_another_thread_is_an_interruption_in_our_code() -> None:
     # As if it were a function of this package: what counts is where the exception appears.
     names: dict[str, Any] = {"__name__": "epsagon_fast.somewhere"}
-    exec("def spin():\n    while True:\n        pass", names)
+    exec("def spin(started):\n    started.append(1)\n    while True:\n        pass", names)
+    started: list[int] = []
     found: list[Exception] = []
-    thread = threading.Thread(target=lambda: found.append(caught(names["spin"])))
+    thread = threading.Thread(target=lambda: found.append(caught(lambda: names["spin"](started))))
     thread.start()
+    until(lambda: bool(started), "the thread spins")
     assert ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(Limit)) == 1
     thread.join(30)
     assert is_interruption(found[0])

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := test
 .PHONY: demo test servers fuzz asan soak bench lint wheel lock clean
 
-$(VENV)/.installed: pyproject.toml setup.py $(wildcard _ext/*/*.pyx _ext/*/*.h)
+$(VENV)/.installed: pyproject.toml setup.py epsagon_fast/producer/entering.py $(wildcard _ext/*/*.pyx _ext/*/*.h)
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
@@ -72,4 +72,4 @@ lock: $(VENV)/.installed
 clean:
 	rm -rf $(VENV) .venv-bench .venv-servers build dist wheelhouse *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find epsagon_fast -name '*.so' -delete
-	rm -f _ext/*/*.c
+	rm -f _ext/*/*.c epsagon_fast/*/*.c

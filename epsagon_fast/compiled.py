@@ -14,6 +14,7 @@ MODULES: Final = {
     "trimmer": "epsagon_fast.trimming._compiled",
     "ring": "epsagon_fast.queue._ring",
     "add_event": "epsagon_fast.producer._quick",
+    "blocks": "epsagon_fast.producer._entering",
     "start": "epsagon_fast.queue._spawn",
 }
 COMPILED: Final = "compiled"

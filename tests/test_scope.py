@@ -1,10 +1,13 @@
 import asyncio
 import contextlib
+import contextvars
 import gc
+import json
 import os
 import signal
 import threading
 import weakref
+from collections.abc import Iterator
 
 import pytest
 from fakes import FakeQueue
@@ -344,8 +347,8 @@ def test_leaving_a_plain_generator_late_does_not_take_away_the_trace_of_its_cons
         assert list(generator) == []  # type: ignore[call-overload]
         epsagon.label("k", 1)
     # What was current when the consumer's trace began is so again: the one that the generator had left open.
-    items_trace = current.swap(None)
-    assert items_trace is not None and items_trace.stopped
+    assert current.current_trace() is None
+    assert current.swap(None) is not None
     assert [Kind(record.kind).name for record in of(queue, tracer)] == ["OPEN", "LABEL", "CLOSE"]
 
 
@@ -362,3 +365,82 @@ def test_exception_that_answers_no_question_goes_on_its_way(
     epsagon.error(kind())
     [inner] = queue.bodies(Kind.EVENT)
     assert inner["error_code"] == code
+
+
+# Work that outlives the trace that it is part of.
+
+
+def test_traced_coroutine_that_outlives_its_trace_becomes_a_trace_of_its_own_with_the_same_id(queue: FakeQueue) -> None:
+    ended = asyncio.Event()
+
+    @epsagon.trace("background")
+    async def background() -> None:
+        epsagon.label("k", "before")
+        await ended.wait()
+        with epsagon.event("query"):
+            pass
+        epsagon.label("k", "after")
+
+    async def main() -> epsagon.Tracer:
+        with epsagon.trace("request") as tracer:
+            task = asyncio.create_task(background())
+            await asyncio.sleep(0)
+        ended.set()
+        await task
+        return tracer
+
+    request = asyncio.run(main())
+    own = [record for record in queue.records if record.trace_id.hex() != request.trace_id]
+    assert [Kind(record.kind).name for record in of(queue, request)] == ["OPEN", "LABEL", "CLOSE"]
+    assert [Kind(record.kind).name for record in own] == ["OPEN", "EVENT", "LABEL", "CLOSE"]
+    runner = json.loads(own[0].payload)["runner"]
+    assert runner["resource"]["name"] == "background"
+    assert runner["resource"]["metadata"]["http_trace_id"] == request.trace_id
+    assert queue.counts == {}
+
+
+@pytest.mark.parametrize("outer_ends_first", [False, True])
+def test_block_that_ends_after_its_trace_is_in_time_and_error_a_trace(queue: FakeQueue, outer_ends_first: bool) -> None:
+    tracer = epsagon.create_tracer()
+    with tracer, current.within(tracer):
+        block = epsagon.trace("block")
+        block.__enter__()
+        if outer_ends_first:
+            tracer.send_stop_signal()
+        block.__exit__(ValueError, ValueError("x"), None)
+    kinds = ["OPEN", "CLOSE", "OPEN", "RUNNER", "CLOSE"] if outer_ends_first else ["OPEN", "EVENT", "CLOSE"]
+    assert queue.kinds == kinds
+    assert queue.counts == {}
+
+
+def test_context_that_outlives_a_trace_does_not_hold_it(queue: FakeQueue) -> None:
+    with epsagon.trace("request") as tracer, epsagon.trace("inner"):
+        kept = contextvars.copy_context()
+    gone = weakref.ref(tracer)
+    del tracer
+    assert gone() is None
+    assert kept.run(current.current_trace) is None
+
+
+def test_failed_generator_leaves_nothing_to_the_garbage_collector(queue: FakeQueue) -> None:
+    class Failure(Exception):
+        pass
+
+    @epsagon.trace
+    def items() -> Iterator[int]:
+        yield 1
+
+    def fail() -> None:
+        generator = items()
+        next(generator)
+        with pytest.raises(Failure):
+            generator.throw(Failure())  # type: ignore[attr-defined]
+
+    fail()
+    gc.collect()
+    gc.disable()
+    try:
+        fail()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()

@@ -2,18 +2,18 @@
 
 import os
 from collections.abc import Iterator
-from types import TracebackType
 
 from epsagon_fast.config import Config
 from epsagon_fast.protocol import Outcome
 
-from . import current, process
 from . import exit as leaving
+from . import process
+from .entering import Entered
 from .handle import Handle
 from .tracer import Tracer
 
 
-class Attached(Tracer):
+class Attached(Entered, Tracer):
     """A trace of another process. In `with` it is the current one; leaving restores the one before, no more."""
 
     def __init__(self, handle: Handle) -> None:
@@ -25,7 +25,6 @@ class Attached(Tracer):
         # Disabled here: this process opens and sends nothing for the trace, and needs no token for it.
         super().__init__(Config(disable=True, **wire, **mine).resolve())
         self.context = handle.context
-        self._before: current.Current = None
         self._running = True
         self._outcome = Outcome.PENDING.because("opened by another process")
         process.attached[id(self)] = self
@@ -57,14 +56,15 @@ class Attached(Tracer):
         # Nobody here will hear of it.
         return iter(())
 
-    def __enter__(self) -> "Attached":
-        self._before = current.swap(self)
+    def open(self) -> "Attached":
+        """Do nothing: the trace runs."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        current.leave(self, self._before)
+    def close(self, error: BaseException | None) -> None:
+        """Do nothing: the trace goes on."""
+
+    def cut_off(self) -> None:
+        """Do nothing, as at the end."""
 
 
 def attach(handle: Handle) -> Attached:

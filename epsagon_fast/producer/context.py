@@ -47,7 +47,7 @@ def continue_context(tracer: Continuing, context: TraceContext | None) -> str:
     Returns the shared trace id, which belongs into the runner's metadata as `http_trace_id`.
     """
     if context is None and process.records(tracer.config):
-        context = _begun_by(tracer)
+        context = begun_by(tracer)
     tracer.context = context
     return context.trace_id if context else tracer.trace_id
 
@@ -58,10 +58,11 @@ def context_of(tracer: Continuing) -> TraceContext | None:
     None: the trace is not recorded, so nobody would find what continues it.
     """
     if tracer.context is None and process.records(tracer.config):
-        tracer.context = _begun_by(tracer)
+        tracer.context = begun_by(tracer)
         tracer.set_runner_metadata(HTTP_TRACE_ID_KEY, tracer.context.trace_id)
     return tracer.context
 
 
-def _begun_by(tracer: Continuing) -> TraceContext:
+def begun_by(tracer: Continuing) -> TraceContext:
+    """Return the context that a trace begins if it continues none."""
     return TraceContext(tracer.trace_id, tracer.trace_id[:PARENT_ID_DIGITS])

@@ -1,20 +1,20 @@
 """The current trace of a thread, task or generator; the process's global tracer; and what acts on either.
 
-The current trace is a context variable: each thread and each asyncio task has its own, and a task starts with its
-parent's. It is never reset by token, since a generator's steps may run in different contexts.
+Where the current trace is, its place, is a context variable: each thread and each asyncio task has its own, and a task
+starts with its parent's. It is never reset by token, since a generator's steps may run in different contexts.
 """
 
 import os
 from collections.abc import Mapping
-from contextvars import ContextVar
 from enum import Enum
-from types import TracebackType
 from typing import Any, Final
 
 from epsagon_fast.config import Config, ResolvedConfig, warn_once
 from epsagon_fast.protocol import Outcome
 
-from . import process
+from . import entering, process
+from .entering import Within
+from .place import Place
 from .plain import type_name
 from .tracer import Tracer
 
@@ -28,9 +28,7 @@ class NotTraced(Enum):
 # In place of a trace: what is added there goes nowhere, not even to the global tracer, and is not counted. Without it
 # such work would be in whichever trace was current before. `trace` opens a trace of its own there.
 NOT_TRACED: Final = NotTraced.NOT_TRACED
-Current = Tracer | NotTraced | None
-
-_current: ContextVar[Current] = ContextVar("epsagon_fast_trace", default=None)
+Current = Tracer | Place | NotTraced | None
 
 # The global tracer, under one key: a dict's setdefault and pop decide between two threads, or a thread and a signal
 # handler, without a lock.
@@ -39,56 +37,65 @@ _KEY = "tracer"
 
 
 def current_trace() -> Tracer | None:
-    """Return the current trace of this context, also when it is closed."""
-    there = _current.get()
-    return None if there is NOT_TRACED else there
+    """Return the open trace that is the current one of this context, whichever process opened it."""
+    place = current_place()
+    return None if place is None else place.open_trace()
+
+
+def current_place() -> Place | None:
+    """Return where this context is, also when the trace there has ended; None where nothing is traced."""
+    place: Place | NotTraced | None = entering.current.get()
+    return None if place is NOT_TRACED else place
 
 
 def swap(trace: Current) -> Current:
-    """Make `trace` the current one of this context; return what was current before."""
-    before = _current.get()
-    _current.set(trace)
+    """Make `trace` the current one of this context; return what was current before, to be given back to `leave`.
+
+    For steps that no `with current.within(trace)` can enclose.
+    """
+    before: Current = entering.current.get()
+    entering.current.set(_placed(trace))
     return before
 
 
 def leave(trace: Current, before: Current) -> None:
     """Make `before` current again, unless something else became current meanwhile (a `with` in a plain generator)."""
-    if _current.get() is trace:
-        _current.set(before)
+    if entering.is_at(_placed(trace)):
+        entering.current.set(_placed(before))
 
 
-class within:
+def within(trace: Current) -> Within:
     """Have `trace`, or NOT_TRACED, be the current one of this context inside a `with` block."""
-
-    def __init__(self, trace: Current) -> None:
-        self._trace = trace
-        self._before: Current = None
-
-    def __enter__(self) -> None:
-        self._before = swap(self._trace)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        leave(self._trace, self._before)
+    return Within(_placed(trace))
 
 
-def enclosing_trace() -> Tracer | None:
-    """Return the open trace that this context is in, if this process opened or attached it.
+def _placed(trace: Current) -> Place | NotTraced | None:
+    return trace.place if isinstance(trace, Tracer) else trace
+
+
+def enclosing_place() -> Place | None:
+    """Return where this context is if that is an open trace which this process opened or attached.
 
     In a forked child the inherited trace is not its own: work that is traced there gets a trace of its own.
     """
-    tracer = current_trace()
-    inside = tracer is not None and not tracer.stopped and tracer.owner_pid == os.getpid()
-    return tracer if inside else None
+    place = current_place()
+    tracer = None if place is None else place.open_trace()
+    return place if tracer is not None and tracer.owner_pid == os.getpid() else None
+
+
+def enclosing_trace() -> Tracer | None:
+    """Return the open trace that this context is in, if this process opened or attached it."""
+    place = enclosing_place()
+    return None if place is None else place.open_trace()
 
 
 def acting_trace() -> Tracer | None:
     """Return the current trace, else the running global tracer, else None. None where work is not traced."""
-    tracer = _current.get()
-    if tracer is NOT_TRACED:
+    place: Place | NotTraced | None = entering.current.get()
+    if place is NOT_TRACED:
         return None
-    if tracer is None or tracer.stopped:
+    tracer = None if place is None else place.open_trace()
+    if tracer is None:
         tracer = _global.get(_KEY)
         if tracer is not None and not tracer.running:
             return None
@@ -97,7 +104,7 @@ def acting_trace() -> Tracer | None:
 
 def no_trace() -> None:
     """Count something that had no trace to go to, unless it is not to be traced."""
-    if _current.get() is NOT_TRACED:
+    if entering.current.get() is NOT_TRACED:
         return
     process.refuse("no_trace")
     warn_once("no_trace", "Ignored, and counted: something was added where no trace is open")

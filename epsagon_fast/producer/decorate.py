@@ -8,24 +8,25 @@ import functools
 import inspect
 import types
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from types import TracebackType
 from typing import Any, Protocol, TypeVar, cast
 
-from . import arguments, current
+from . import arguments
+from .entering import Opened
 from .tracer import Tracer
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Scope(Protocol):
-    """What one call records: see scope.Trace."""
+    """What one call records: see scope.Block."""
 
     def open(self) -> Tracer: ...
     def close(self, error: BaseException | None) -> None: ...
+    def cut_off(self) -> None: ...
     def note(self, key: str, value: Any) -> None: ...
     def __enter__(self) -> Tracer: ...
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
     ) -> None: ...
 
 
@@ -94,45 +95,12 @@ def _coroutine(
     return call
 
 
-class _Opened:
-    """A generator's scope, open over its whole life; `inside` it only while the body runs."""
-
-    def __init__(self, scope: Scope) -> None:
-        self.scope = scope
-
-    def __enter__(self) -> "_Opened":
-        self.tracer = self.scope.open()
-        self.inside = _Inside(self.tracer)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.scope.close(error)
-
-
-class _Inside:
-    """What is current in a generator's body: put in place for a step, taken away after it."""
-
-    def __init__(self, tracer: Tracer) -> None:
-        self._mine: current.Current = tracer
-        self._theirs: current.Current = None
-
-    def __enter__(self) -> None:
-        self._theirs = current.swap(self._mine)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._mine = current.swap(self._theirs)
-
-
 def _generator(
     function: Callable[..., Generator[Any, Any, Any]], new_scope: Callable[[], Scope], noted: arguments.Noted
 ) -> Callable[..., Any]:
     def steps(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         body = function(*args, **kwargs)
-        with _Opened(new_scope()) as opened:
+        with Opened(new_scope()) as opened:
             if opened.tracer.keeps_values:
                 noted.arguments(opened.scope, args, kwargs)
             step: Callable[[Any], Any] = body.send
@@ -143,6 +111,9 @@ def _generator(
                         item = step(sent)
                     except StopIteration as end:
                         return end.value
+                    finally:
+                        # An exception: its traceback holds this frame, which would hold it.
+                        sent = None
                 try:
                     sent = yield item
                     step = body.send
@@ -164,7 +135,7 @@ def _async_generator(
 ) -> Callable[..., Any]:
     async def steps(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         body = function(*args, **kwargs)
-        with _Opened(new_scope()) as opened:
+        with Opened(new_scope()) as opened:
             if opened.tracer.keeps_values:
                 noted.arguments(opened.scope, args, kwargs)
             step: Callable[[Any], Awaitable[Any]] = body.asend
@@ -175,6 +146,9 @@ def _async_generator(
                         item = await step(sent)
                     except StopAsyncIteration:
                         return
+                    finally:
+                        # An exception: its traceback holds this frame, which would hold it.
+                        sent = None
                 try:
                     sent = yield item
                     step = body.asend

@@ -7,14 +7,16 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Final, TypeVar, overload
 
 from epsagon_fast.protocol import RUNNER_ORIGIN, ErrorCode
 
 from . import current, process
+from .context import HTTP_TRACE_ID_KEY, TraceContext, continue_context
 from .decorate import decorated
+from .entering import Blocks, Entered
+from .place import Branch, Place
 from .tracer import Tracer
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -44,31 +46,40 @@ class Event:
         self.error_code = int(ErrorCode.OK)
         self.start_time = 0.0
         self.duration = 0.0
-        self._tracer: Tracer | None = None
+        self.entered_at = 0.0
+        self._place: Place | None = None
         self._owner_pid = 0
-        self._entered_at = 0.0
 
     def enter(self, tracer: Tracer | None) -> None:
         """Start the clock. The event belongs to `tracer` from now on, whatever becomes current."""
-        self._tracer = tracer
+        self._place = None if tracer is None else tracer.place
         self._owner_pid = os.getpid()
         self.start_time = time.time()
-        self._entered_at = time.perf_counter()
+        self.entered_at = time.perf_counter()
 
     def leave(self, error: BaseException | None) -> None:
-        """Stop the clock and add the event."""
-        if self._owner_pid != os.getpid():
-            return
-        self.duration = time.perf_counter() - self._entered_at
+        """Stop the clock and add the event: to its trace, or, if that has ended, to the current one."""
+        if self.is_here:
+            tracer = None if self._place is None else self._place.open_trace()
+            self.leave_to(tracer or current.acting_trace(), error)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this process entered the event, and not one that forked it."""
+        return self._owner_pid == os.getpid()
+
+    def leave_to(self, tracer: Tracer | None, error: BaseException | None) -> None:
+        """Stop the clock and add the event to `tracer`."""
+        self.duration = time.perf_counter() - self.entered_at
         if error is not None and is_error(error):
             self.error_code = int(ErrorCode.EXCEPTION)
         else:
             error = None
-        if self._tracer is None:
+        if tracer is None:
             current.no_trace()
         else:
             # Kept here, the exception would make a circle: its traceback holds the frame that holds this event.
-            self._tracer.add_event(self._as_dict(error))
+            tracer.add_event(self._as_dict(error))
 
     def _as_dict(self, error: BaseException | None) -> dict[str, Any]:
         resource = {"name": self.name, "type": self.type, "operation": self.operation, "metadata": self.metadata}
@@ -92,95 +103,90 @@ class Event:
         self.leave(error)
 
 
-class Block:
+class Block(Entered):
     """One run of a traced block or function: inside a trace a timed event of it, else a trace of its own."""
 
     def __init__(self, name: str, new: bool) -> None:
         self._name = name
         self._new = new
+        # The trace that is this block's own. What may outlive the block must not hold it: see place.py.
+        self._own: Tracer | None = None
         self._event: Event | None = None
-        self._before: current.Current = None
+        self._branch: Branch | None = None
         self.is_open = True
 
     def open(self) -> Tracer:
         """Start; returns the trace that the block is part of, without making it current."""
-        enclosing = None if self._new else current.enclosing_trace()
-        if enclosing is None:
-            self.tracer = Tracer(process.config(), self._runner())
-            self.tracer.start()
+        outer = None if self._new else current.enclosing_place()
+        tracer = None if outer is None else outer.open_trace()
+        if outer is None or tracer is None:
+            self._own = tracer = Tracer(process.config(), self._runner(time.time(), {}))
+            self.place = tracer.place
+            tracer.start()
         else:
-            self.tracer = enclosing
             self._event = Event(self._name, FUNCTION_TYPE, INVOKE, ORIGIN)
-            self._event.enter(enclosing)
-        return self.tracer
+            self._event.enter(tracer)
+            self.place = self._branch = Branch(outer, self)
+        return tracer
 
     def close(self, error: BaseException | None) -> None:
         """End, with the exception that leaves the block."""
-        if self._event is not None:
-            self._event.leave(error)
-            return
-        if error is not None and is_error(error):
-            self.tracer.fail(error)
-        self.tracer.send_stop_signal()
+        event = self._event
+        if event is not None:
+            tracer = self._branch.open_trace() if self._branch is not None and event.is_here else None
+            if event.is_here and tracer is not self._own:
+                event.leave_to(tracer, error)
+        if self._own is not None:
+            if error is not None and is_error(error):
+                self._own.fail(error)
+            self._own.send_stop_signal()
+        self._end()
+
+    def cut_off(self) -> None:
+        """End at once: an exception came in between, and is on its way to the application."""
+        if self._own is not None:
+            self._own.abandon()
+        self._end()
+
+    def succeed(self, context: TraceContext | None) -> Tracer | None:
+        """Become a trace of its own, under the same trace id: the one that this block was part of has ended."""
+        event = self._event
+        if event is None or not event.is_here:
+            return None
+        self._own = tracer = Tracer(process.config(), self._runner(event.start_time, event.metadata))
+        event.metadata[HTTP_TRACE_ID_KEY] = continue_context(tracer, context)
+        tracer.start()
+        tracer.predate(event.entered_at)
+        return tracer
 
     def note(self, key: str, value: str) -> None:
         """Keep something in the metadata of what this block records."""
-        if self._event is not None:
+        if self._own is not None:
+            self._own.set_runner_metadata(key, value)
+        elif self._event is not None:
             self._event.metadata[key] = value
-        else:
-            self.tracer.set_runner_metadata(key, value)
 
-    def _runner(self) -> dict[str, Any]:
-        resource = {"name": self._name, "type": FUNCTION_TYPE, "operation": INVOKE, "metadata": {}}
-        return {"start_time": time.time(), "resource": resource, "origin": RUNNER_ORIGIN}
+    def _end(self) -> None:
+        if self._branch is not None:
+            self._branch.end()
+        self._own = self._event = self._branch = None
 
-    def __enter__(self) -> Tracer:
-        tracer = self.open()
-        self._before = current.swap(tracer)
-        return tracer
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        current.leave(self.tracer, self._before)
-        self.close(error)
+    def _runner(self, start_time: float, metadata: dict[Any, Any]) -> dict[str, Any]:
+        resource = {"name": self._name, "type": FUNCTION_TYPE, "operation": INVOKE, "metadata": metadata}
+        return {"start_time": start_time, "resource": resource, "origin": RUNNER_ORIGIN}
 
 
-# What this thread or task, and those that it is a child of, entered with `with trace(...)`.
-_entered: ContextVar[tuple[Block, ...]] = ContextVar("epsagon_fast_blocks", default=())
-
-
-def _still_entered() -> tuple[Block, ...]:
-    # A block may have ended in another context than the one in which it began.
-    return tuple(block for block in _entered.get() if block.is_open)
-
-
-class Trace:
+class Trace(Blocks):
     """What `trace` returns: a context manager and a decorator, for any number of blocks and calls."""
 
     def __init__(self, name: str | None, new: bool) -> None:
+        super().__init__()
         self._name = name
         self._new = new
-        self._blocks: list[Block] = []
 
-    def __enter__(self) -> Tracer:
-        block = Block(self._name or "", self._new)
-        tracer = block.__enter__()
-        self._blocks.append(block)
-        _entered.set((*_still_entered(), block))
-        return tracer
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        # Threads and tasks may share this object: the block that ends is the last one that was entered in this one. If
-        # none was, the block was entered in another context (a generator's step), and is most likely the last of all.
-        mine = _entered.get()
-        block = next((each for each in reversed(mine) if each in self._blocks), self._blocks[-1])
-        self._blocks.remove(block)
-        block.is_open = False
-        _entered.set(_still_entered())
-        block.__exit__(kind, error, trace)
+    def new_block(self) -> Block:
+        """Return what one run enters."""
+        return Block(self._name or "", self._new)
 
     def __call__(self, function: F) -> F:
         name = self._name if self._name is not None else getattr(function, "__qualname__", "")

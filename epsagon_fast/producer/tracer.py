@@ -8,7 +8,6 @@ import os
 import struct
 import time
 from collections.abc import Iterator, Mapping
-from types import TracebackType
 from typing import Any, Final
 
 import orjson
@@ -21,8 +20,10 @@ from epsagon_fast.queue.writer import REASONS
 from . import encoding, process
 from . import exit as leaving
 from .context import TraceContext, context_of
+from .entering import Started, close_once
 from .handle import Handle
 from .opening import opening
+from .place import Place
 from .plain import type_name
 from .quick import QuickWay
 from .waiting import pauses
@@ -44,7 +45,7 @@ MOST_DIGITS: Final = 18
 STOP_MARGIN_S: Final = 1.0
 
 
-class Tracer(QuickWay):
+class Tracer(Started, QuickWay):
     """A trace as one process sees it. Made by `create_tracer`, `trace` and `attach`.
 
     `config`: what the trace was opened with. `trace_id`: 32 hex digits. Usable in `with`: start, then the stop signal.
@@ -52,6 +53,7 @@ class Tracer(QuickWay):
 
     # What it continues, once somebody asked; see context.py.
     context: TraceContext | None = None
+    _place: Place | None = None
 
     def __init__(self, config: ResolvedConfig, runner: Mapping[str, Any] | None = None) -> None:
         """`runner`: the event that stands for the whole trace, last in its body; None: the first such event added."""
@@ -127,14 +129,16 @@ class Tracer(QuickWay):
         """Whether the tracer was stopped."""
         return self._stopped
 
-    def __enter__(self) -> "Tracer":
-        self.start()
-        return self
+    @property
+    def place(self) -> Place:
+        """What a context holds for this trace, and no longer than it is open."""
+        if self._place is None:
+            self._place = Place(None if self._stopped else self)
+        return self._place
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.send_stop_signal()
+    def predate(self, started_at: float) -> None:
+        """Let the trace's clock have started at `started_at`, a time of time.perf_counter."""
+        self._opened_at = started_at
 
     # A tracer stands for one trace, so whatever holds it may be copied, and holds the same one then.
 
@@ -271,11 +275,14 @@ class Tracer(QuickWay):
             self._runner = self._encode_runner({"id": self.trace_id, **self._own_runner})
         self._opened_at = time.perf_counter()
         opened = opening(self.config, self._runner)
-        code = self._push(_OPEN, 0, self._id, opened)
-        if code == PUSHED or writer.attend(code, _OPEN, 0, self._id, opened):
-            process.open_traces[self._id] = self
+        push, traces, trace_id = self._push, process.open_traces, self._id
+        # In this order, with no call in between: an exception that comes from outside meets both or neither.
+        traces[trace_id] = self
+        code = push(_OPEN, 0, trace_id, opened)
+        if code == PUSHED or writer.attend(code, _OPEN, 0, trace_id, opened):
             self._record()
         else:
+            traces.pop(trace_id, None)
             reason = writer.lacking or REASONS.get(code, "queue_full")
             self._ignore_all(reason, Outcome.DROPPED.because(reason))
 
@@ -296,16 +303,25 @@ class Tracer(QuickWay):
             self._open_way(self._push, self._id, self._event_limit_bytes)
 
     def _close(self, flags: int = 0) -> None:
-        if self._stopped or self.owner_pid != os.getpid():
+        """Close the trace, if that was not done. Whatever interrupts this, calling it again does what is left."""
+        if self.owner_pid != os.getpid():
             return
-        if not self._running:
+        if not self._running and not self._stopped:
             self._outcome = Outcome.DROPPED.because("never started")
         self._recording, self._running, self._stopped = False, False, True
         self._close_way()
-        # Of two threads that stop it, or a signal handler in between, one gets it here.
-        if process.open_traces.pop(self._id, None) is not None:
-            duration_s = time.perf_counter() - self._opened_at if self._own_runner else NOT_MEASURED
-            self._put(_CLOSE, CLOSE.pack(duration_s, self._error_code), flags)
+        if self._id in process.open_traces:
+            self._push_close(flags)
+        if self._place is not None:
+            self._place.vacate()
+
+    def _push_close(self, flags: int) -> None:
+        duration_s = time.perf_counter() - self._opened_at if self._own_runner else NOT_MEASURED
+        payload = CLOSE.pack(duration_s, self._error_code)
+        code = close_once(process.open_traces, self._id, self._push, _CLOSE, flags, payload)
+        if code is not None:
+            if code != PUSHED:
+                self._attend(code, _CLOSE, flags, payload)
             process.report(self._writer)
             process.report_refusals(self._writer)
 

@@ -1,0 +1,251 @@
+"""Entering and leaving traces, in steps that nothing can come between.
+
+A signal's handler may raise between any two steps of Python code. If that were between opening a trace and entering its
+block, or in the first step of leaving it, the trace would stay open and current for good. So setup.py compiles this
+file as it stands: compiled lines are not interrupted, only the Python code that they call is, and what that had begun
+is undone here. Where this file runs as plain Python, one step is left unguarded: the first one of an `__exit__`.
+"""
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Any
+
+from epsagon_fast import compiled
+
+__all__ = ["Blocks", "Entered", "Inside", "Opened", "Started", "Within", "close_once", "current", "entered", "is_at"]
+
+Error = BaseException | None
+Kind = type[BaseException] | None
+
+# The current place of a thread, task or generator; see place.py and current.py.
+current: ContextVar[Any] = ContextVar("epsagon_fast_trace", default=None)
+# What this thread or task, and those that it is a child of, entered with `with trace(...)`.
+entered: ContextVar[tuple[Any, ...]] = ContextVar("epsagon_fast_blocks", default=())
+
+
+def is_at(place: Any) -> bool:
+    """Say whether `place`, or that of a block inside it, is the current one.
+
+    If it is not, something else became current meanwhile: a `with` in a plain generator.
+    """
+    there = current.get()
+    while there is not None and there is not place:
+        there = getattr(there, "outer", None)
+    return there is place
+
+
+class Within:
+    """A `with` block in which one place is the current one."""
+
+    def __init__(self, place: Any) -> None:
+        self._place = place
+        self._before: Any = None
+
+    def __enter__(self) -> None:
+        self._before = current.get()
+        current.set(self._place)
+
+    def __exit__(self, kind: Kind, error: Error, trace: TracebackType | None) -> None:
+        if is_at(self._place):
+            current.set(self._before)
+
+
+class Inside:
+    """What is current in a generator's body: put in place for a step, taken away after it."""
+
+    def __init__(self, place: Any) -> None:
+        self._mine = place
+        self._theirs: Any = None
+
+    def __enter__(self) -> None:
+        self._theirs = current.get()
+        current.set(self._mine)
+
+    def __exit__(self, kind: Kind, error: Error, trace: TracebackType | None) -> None:
+        self._mine = current.get()
+        current.set(self._theirs)
+
+
+class Entered:
+    """What is opened and closed in Python code: by `open`, `close(error)` and, if either is interrupted, `cut_off`.
+
+    `place`: what `open` leaves there, the current one inside the block.
+    """
+
+    # Not set here: an attached trace has a property of this name.
+    place: Any
+    _entered: Any = None
+    _before: Any = None
+
+    def open(self) -> Any:
+        """Begin, and return what the block is to have."""
+        raise NotImplementedError
+
+    def close(self, error: Error) -> None:
+        """End, with the exception that leaves the block."""
+        raise NotImplementedError
+
+    def cut_off(self) -> None:
+        """End at once whatever was begun and not ended."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Any:
+        try:
+            tracer = self.open()
+            self._before = current.get()
+            self._entered = self.place
+            current.set(self._entered)
+            return tracer
+        except BaseException:
+            self.undo()
+            raise
+
+    def __exit__(self, kind: Kind, error: Error, trace: TracebackType | None) -> None:
+        try:
+            self._step_back()
+            self.close(error)
+        except BaseException:
+            self.undo()
+            raise
+        finally:
+            self._entered = self._before = None
+
+    def undo(self) -> None:
+        """Leave nothing open or current, whatever was interrupted."""
+        self._step_back()
+        self.cut_off()
+
+    def _step_back(self) -> None:
+        if self._entered is not None and is_at(self._entered):
+            current.set(self._before)
+
+
+class Opened:
+    """A generator's scope, open over its whole life; `inside` it only while the body runs."""
+
+    def __init__(self, scope: Any) -> None:
+        self.scope = scope
+
+    def __enter__(self) -> Any:
+        try:
+            self.tracer = self.scope.open()
+            self.inside = Inside(self.scope.place)
+            return self
+        except BaseException:
+            self.scope.cut_off()
+            raise
+
+    def __exit__(self, kind: Kind, error: Error, trace: TracebackType | None) -> None:
+        try:
+            self.scope.close(error)
+        except BaseException:
+            self.scope.cut_off()
+            raise
+        finally:
+            # Contexts that tasks and timers copied in the body live on.
+            self.tracer = None
+
+
+class Started:
+    """A tracer in `with`: start, then the stop signal."""
+
+    def start(self) -> None:
+        """See Tracer."""
+        raise NotImplementedError
+
+    def send_stop_signal(self) -> None:
+        """See Tracer."""
+        raise NotImplementedError
+
+    def abandon(self) -> None:
+        """See Tracer."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Any:
+        try:
+            self.start()
+            return self
+        except BaseException:
+            self.abandon()
+            raise
+
+    def __exit__(self, kind: Kind, error: Error, trace: TracebackType | None) -> None:
+        try:
+            self.send_stop_signal()
+        except BaseException:
+            self.abandon()
+            raise
+
+
+class Blocks:
+    """The blocks that were entered by one object, which threads and tasks may share; `new_block` makes one."""
+
+    def __init__(self) -> None:
+        self._blocks: list[Any] = []
+
+    def new_block(self) -> Any:
+        """Return what one run enters."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Any:
+        block = self.new_block()
+        tracer = block.__enter__()
+        try:
+            self._blocks.append(block)
+            entered.set((*_still_entered(), block))
+            return tracer
+        except BaseException:
+            block.undo()
+            raise
+
+    def __exit__(self, kind: Kind, error: Error, trace: TracebackType | None) -> None:
+        block = None
+        try:
+            block = self._last()
+            self._blocks.remove(block)
+            block.is_open = False
+            entered.set(_still_entered())
+            block.__exit__(kind, error, trace)
+        except BaseException:
+            (block or self._blocks[-1]).undo()
+            raise
+
+    def _last(self) -> Any:
+        # The block that ends is the last one that was entered in this context. If none was, it was entered in another
+        # one (a generator's step), and is most likely the last of all.
+        for block in reversed(entered.get()):
+            if block in self._blocks:
+                return block
+        return self._blocks[-1]
+
+
+def _still_entered() -> tuple[Any, ...]:
+    # A block may have ended in another context than the one in which it began.
+    return tuple([block for block in entered.get() if block.is_open])
+
+
+def close_once(
+    open_traces: dict[bytes, Any],
+    trace_id: bytes,
+    push: Callable[[int, int, bytes, bytes], int],
+    kind: int,
+    flags: int,
+    payload: bytes,
+) -> int | None:
+    """Take a trace out of the open ones and push its CLOSE, as one step. Return the answer; None: it was closed.
+
+    Of two threads that close it, or a signal handler in between, one gets it here.
+    """
+    taken = None
+    try:
+        taken = open_traces.pop(trace_id, None)
+    except BaseException:
+        push(kind, flags, trace_id, payload)
+        raise
+    return None if taken is None else push(kind, flags, trace_id, payload)
+
+
+# The compiled copy of this very file, which has another name, in the place of all that was defined above.
+if __name__ == "epsagon_fast.producer.entering" and compiled.implementation("blocks") == compiled.COMPILED:
+    from epsagon_fast.producer._entering import *  # type: ignore[import-not-found]  # noqa: F403

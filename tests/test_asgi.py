@@ -1,27 +1,37 @@
 """The ASGI middleware: driven by hand for what it records, by uvicorn for real clients, with Starlette inside."""
 
 import asyncio
+import contextvars
 import gc
 import http.client
 import json
 import socket
 import threading
+import types
+import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+from wsgiref.util import setup_testing_defaults
 
+import fastapi
 import pytest
 import uvicorn
+from fastapi import APIRouter, FastAPI
 from places import until
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
-from starlette.routing import Mount, Route, WebSocketRoute
-from starlette.websockets import WebSocket
+from starlette.routing import Host, Mount, Route, Router, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
 from websockets.sync.client import connect
 
 import epsagon_fast as epsagon
+from epsagon_fast.integrations import wsgi
 from epsagon_fast.integrations.asgi import TracingMiddleware
 from epsagon_fast.producer.current import current_trace
 from epsagon_fast.testing import capture_traces
@@ -205,6 +215,82 @@ def test_route_is_the_pattern_also_in_a_mounted_application(traces: Traces) -> N
     assert (found["path"], found["route"], found["status_code"]) == ("/shop/items/7", "/shop/items/{number}", "200")
 
 
+async def item(request: Request) -> Response:
+    return PlainTextResponse("item")
+
+
+INNER = Starlette(routes=[Mount("/", routes=[Mount("/{deep}", app=hello), Route("/z/{key}", item)])])
+MOUNTS = [
+    Mount("/static", app=hello),
+    Mount("/{tenant}/t", routes=[Route("/z/{key}", item)]),
+    Mount("/{number:int}", app=GZipMiddleware(INNER)),
+    Host("{name}.example", app=Router([Mount("/{page}", app=hello)])),
+]
+
+
+@pytest.mark.parametrize(
+    ("path", "route"),
+    [
+        ("/static/a.css", "/static"),
+        ("/acme/t/z/5", "/{tenant}/t/z/{key}"),
+        ("/t/t/z/5", "/{tenant}/t/z/{key}"),
+        ("/7/abc/d", "/{number:int}/{deep}"),
+        ("/7/nowhere", "/{number:int}"),
+        ("/about/us", "/{page}"),
+    ],
+)
+def test_route_of_a_mount_is_its_pattern(traces: Traces, path: str, route: str) -> None:
+    ask(TracingMiddleware(Starlette(routes=MOUNTS)), scope_of(path))
+    assert metadata(traces)["route"] == route
+
+
+def fastapi_site() -> FastAPI:
+    with warnings.catch_warnings(action="ignore"):
+        # It wants the server to set it.
+        site = FastAPI(root_path="/proxy")
+    inner, outer, shop = APIRouter(prefix="/v1"), APIRouter(prefix="/api/{tenant}"), FastAPI()
+    inner.get("/items/{number}")(lambda number: number)
+    inner.mount("/files", hello)
+    outer.include_router(inner)
+    site.include_router(outer)
+    site.get("/plain/{key}")(lambda key: key)
+    shop.include_router(inner)
+    site.mount("/{shop}/in", shop)
+    return site
+
+
+@pytest.mark.parametrize(
+    ("path", "route"),
+    [
+        ("/plain/3", "/plain/{key}"),
+        ("/api/acme/v1/items/3", "/api/{tenant}/v1/items/{number}"),
+        ("/proxy/acme/in/v1/items/3", "/{shop}/in/v1/items/{number}"),
+        ("/proxy/api/acme/files/a", "/api/{tenant}/files"),
+    ],
+)
+def test_route_of_fastapi_is_the_whole_pattern(traces: Traces, path: str, route: str) -> None:
+    ask(TracingMiddleware(fastapi_site()), scope_of(path, http_version="1.1", scheme="http"))
+    assert metadata(traces)["route"] == route
+
+
+def test_route_that_a_framework_says_outright_is_taken(traces: Traces) -> None:
+    async def litestar(scope: Any, receive: Any, send: Any) -> None:
+        scope["path_template"] = "/{tenant}/items"
+        await hello(scope, receive, send)
+
+    ask(TracingMiddleware(litestar), scope_of("/acme/items"))
+    assert metadata(traces)["route"] == "/{tenant}/items"
+
+
+def test_framework_whose_routes_break_costs_the_route_alone(traces: Traces) -> None:
+    async def broken(scope: Any, receive: Any, send: Any) -> None:
+        scope.update(app_root_path=None, root_path=0)
+        await hello(scope, receive, send)
+
+    ask(TracingMiddleware(broken), scope_of())
+    assert metadata(traces)["status_code"] == "200" and "route" not in metadata(traces)
+
+
 def test_path_that_no_route_matches_has_none(traces: Traces) -> None:
     ask(TracingMiddleware(Starlette()), scope_of("/nowhere"))
     found = metadata(traces)
@@ -307,6 +393,133 @@ def test_cancelled_request_is_unfinished(traces: Traces) -> None:
     assert runner(traces)["error_code"] == 0
 
 
+def test_client_that_leaves_a_group_of_tasks_is_no_error(traces: Traces) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(send({"type": "http.response.body", "body": b"x", "more_body": True}))
+
+    with pytest.raises(ExceptionGroup):
+        ask(TracingMiddleware(app), scope_of(), fail_after=1)
+    assert metadata(traces)["client_closed"] == "true"
+    assert (runner(traces)["error_code"], metadata(traces)["status_code"]) == (0, "200")
+
+
+def test_connection_that_ends_with_the_answer_is_no_client_that_left(traces: Traces) -> None:
+    async def main() -> None:
+        ended = asyncio.Event()
+
+        async def receive() -> dict[str, Any]:
+            await ended.wait()
+            return DISCONNECT
+
+        async def send(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.body":
+                # As hypercorn: the application hears it before `send` returns.
+                ended.set()
+                await listening
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            nonlocal listening
+            listening = asyncio.create_task(receive())
+            await hello(scope, receive, send)
+
+        listening: Any = None
+        await TracingMiddleware(app)(scope_of(), receive, send)
+
+    asyncio.run(main())
+    assert "client_closed" not in metadata(traces)
+
+
+def test_last_piece_that_the_server_refuses_completes_no_answer(traces: Traces) -> None:
+    with pytest.raises(OSError, match="left"):
+        ask(TracingMiddleware(hello), scope_of(), fail_after=1)
+    assert metadata(traces)["client_closed"] == "true"
+
+
+@pytest.mark.parametrize(("is_lost", "mark"), [(True, "client_closed"), (False, "unfinished")])
+def test_cancelled_request_asks_the_server_whether_its_client_left(traces: Traces, is_lost: bool, mark: str) -> None:
+    class BodyReceiver:  # gunicorn's
+        _closed = is_lost
+
+        async def receive(self) -> dict[str, Any]:
+            raise asyncio.CancelledError
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(TracingMiddleware(app)(scope_of(), BodyReceiver().receive, hello))  # type: ignore[arg-type]
+    assert metadata(traces)[mark] == "true"
+    assert runner(traces)["error_code"] == 0
+
+
+def test_second_start_that_the_server_refuses_changes_no_status(traces: Traces) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        try:
+            raise ValueError("in the middle")
+        except ValueError:
+            await send({"type": "http.response.start", "status": 500, "headers": []})
+
+    with pytest.raises(OSError, match="left"):
+        ask(TracingMiddleware(app), scope_of(), fail_after=1)
+    assert metadata(traces)["status_code"] == "200"
+
+
+def test_unfinished_task_that_is_collected_ends_its_trace(traces: Traces) -> None:
+    @types.coroutine
+    def forever() -> Iterator[None]:
+        while True:
+            yield
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await hello(scope, receive, send)
+        await forever()
+
+    async def nothing(*_: Any) -> dict[str, Any]:
+        return REQUEST
+
+    call = TracingMiddleware(app)(scope_of(), nothing, nothing)
+    call.send(None)
+    assert not traces
+    del call
+    assert metadata(traces)["status_code"] == "200"
+
+
+# Bytes of the answer.
+
+
+@pytest.mark.parametrize(("headers", "size"), [([], 6), ([(b"Content-Length", b"4")], 4)])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_file_that_the_server_sends_by_itself_is_measured(
+    traces: Traces, tmp_path: Path, headers: Any, size: int, method: str
+) -> None:
+    (tmp_path / "file").write_bytes(b"abcdef")
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.pathsend", "path": str(tmp_path / "file")})
+
+    ask(TracingMiddleware(app), scope_of(method=method))
+    assert metadata(traces)["response_bytes"] == str(size if method == "GET" else 0)
+
+
+def test_answer_with_trailers_ends_with_them(traces: Traces, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [], "trailers": True})
+        await send({"type": "http.response.body", "body": b"x"})
+        clock[0] += 2
+        await send({"type": "http.response.trailers", "headers": [(b"x", b"1")]})
+        clock[0] += 50
+
+    ask(TracingMiddleware(app), scope_of())
+    assert runner(traces)["duration"] == 2.0
+
+
 # What people send.
 
 
@@ -358,10 +571,107 @@ def test_second_middleware_lets_the_first_one_trace(traces: Traces) -> None:
     assert len(traces) == 1
 
 
-def test_servers_scope_stays_as_it_is(traces: Traces) -> None:
+def test_scope_is_the_servers_own_and_nothing_of_ours_stays_in_it(traces: Traces) -> None:
+    seen = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope)
+        scope["user"] = "ann"
+        await hello(scope, receive, send)
+
     scope = scope_of()
-    ask(TracingMiddleware(Starlette()), scope)
-    assert scope == scope_of()
+    ask(TracingMiddleware(app), scope)
+    assert seen[0] is scope
+    assert scope == {**scope_of(), "user": "ann"}
+
+
+@pytest.mark.parametrize("metadata_only", [True, False])
+def test_iterators_of_headers_are_read_by_application_and_server_too(traces: Traces, metadata_only: bool) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        headers = iter([(b"x", dict(scope["headers"])[b"x"])])
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body"})
+
+    epsagon.init(metadata_only=metadata_only)
+    sent = ask(TracingMiddleware(app), scope_of(headers=iter([(b"x", b"1"), (b"host", b"shop.example")])))
+    assert list(sent[0]["headers"]) == [(b"x", b"1")]
+    assert runner(traces)["resource"]["name"] == "shop.example"
+
+
+def test_ignored_endpoint_is_in_no_trace_though_the_connection_had_one(
+    traces: Traces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EPSAGON_ENDPOINTS_TO_IGNORE", "/health")
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        epsagon.label("path", scope["path"])
+        if scope["path"] == "/":
+            # As uvicorn: the next request begins in the context of the one before.
+            await asyncio.create_task(traced(scope_of("/health"), receive, send))
+        else:
+            await asyncio.create_task(later())
+        await hello(scope, receive, send)
+
+    async def later() -> None:
+        epsagon.label("background", True)
+
+    traced = TracingMiddleware(app)
+    ask(traced, scope_of())
+    assert metadata(traces)["labels"] == '{"path":"/"}'
+
+
+# One request through two middlewares.
+
+
+def wsgi_hello(environ: Any, start_response: Any) -> list[bytes]:
+    epsagon.label("served", "by WSGI")
+    start_response("200 OK", [])
+    return [b"hello"]
+
+
+def test_wsgi_application_in_an_asgi_one_belongs_to_its_request(traces: Traces) -> None:
+    from asgiref.wsgi import WsgiToAsgi
+
+    scope = scope_of("/größe", http_version="1.1")
+    ask(TracingMiddleware(WsgiToAsgi(wsgi.TracingMiddleware(wsgi_hello))), scope)
+    assert metadata(traces)["labels"] == '{"served":"by WSGI"}'
+
+
+def test_asgi_application_in_a_wsgi_one_belongs_to_its_request(traces: Traces) -> None:
+    def adapter(environ: Any, start_response: Any) -> list[bytes]:
+        sent = ask(TracingMiddleware(hello), scope_of(environ["SCRIPT_NAME"] + environ["PATH_INFO"]))
+        start_response("200 OK", [])
+        return [sent[1]["body"]]
+
+    environ: dict[str, Any] = {"SCRIPT_NAME": "/shop", "PATH_INFO": "/items"}
+    setup_testing_defaults(environ)
+    answer = wsgi.TracingMiddleware(adapter)(environ, lambda *_: None)
+    assert list(answer) == [b"hello"]
+    answer.close()  # type: ignore[attr-defined]
+    assert metadata(traces)["path"] == "/shop/items"
+
+
+def test_other_request_that_an_application_makes_in_process_is_one_of_its_own(traces: Traces) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/":
+            await traced(scope_of("/inner"), receive, send)
+        else:
+            await hello(scope, receive, send)
+
+    traced = TracingMiddleware(app)
+    ask(traced, scope_of())
+    assert [trace["events"][-1]["resource"]["metadata"]["path"] for trace in traces] == ["/inner", "/"]
+
+
+def test_connections_next_request_is_one_of_its_own(traces: Traces) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await hello(scope, receive, send)
+        if len(traces) == 0 and scope.pop("next", None):
+            await asyncio.create_task(traced(scope_of(), receive, send))
+
+    traced = TracingMiddleware(app)
+    ask(traced, scope_of(next=True))
+    assert len(traces) == 2
 
 
 # A real server.
@@ -454,6 +764,28 @@ def test_websocket_whose_connection_broke_says_so(traces: Traces, code: int, clo
     assert runner(traces)["error_code"] == 0
 
 
+async def recite(websocket: fastapi.WebSocket) -> None:
+    await websocket.accept()
+    while True:
+        await websocket.receive_text()
+
+
+def test_websocket_that_its_client_closes_while_the_application_reads_is_no_error(traces: Traces) -> None:
+    site = FastAPI()
+    site.websocket("/ws/{room}")(recite)
+    scope = {"type": "websocket", "path": "/ws/7", "headers": [], "query_string": b"", "root_path": ""}
+    with pytest.raises(WebSocketDisconnect):
+        ask(
+            TracingMiddleware(site),
+            scope,
+            {"type": "websocket.connect"},
+            {"type": "websocket.disconnect", "code": 1000},
+        )
+    found = metadata(traces)
+    assert (found["close_code"], found["route"], found.get("client_closed")) == ("1000", "/ws/{room}", None)
+    assert runner(traces)["error_code"] == 0
+
+
 def test_client_that_hangs_up_on_a_real_server(traces: Traces, port: int) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     connection.request("GET", "/endless")
@@ -462,6 +794,31 @@ def test_client_that_hangs_up_on_a_real_server(traces: Traces, port: int) -> Non
     until(lambda: traces, "the trace ends")
     assert metadata(traces)["client_closed"] == "true"
     assert runner(traces)["error_code"] == 0
+
+
+def test_context_that_outlives_its_request_keeps_nothing_of_the_server(traces: Traces) -> None:
+    class Server:
+        async def receive(self) -> dict[str, Any]:
+            return REQUEST
+
+        async def send(self, message: dict[str, Any]) -> None: ...
+
+    kept = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        # What timers, tasks and callbacks take with them.
+        kept.append(contextvars.copy_context())
+        await hello(scope, receive, send)
+
+    server, scope = Server(), Scope(scope_of())
+    gone = [weakref.ref(server), weakref.ref(scope)]
+    asyncio.run(TracingMiddleware(app)(scope, server.receive, server.send))
+    del server, scope
+    assert [reference() for reference in gone] == [None, None]
+
+
+class Scope(dict[str, Any]):
+    """One that can be watched as it goes."""
 
 
 def test_request_leaves_nothing_to_the_garbage_collector(traces: Traces) -> None:

@@ -4,15 +4,19 @@ The trace is the current one in the application's task. It ends when the applica
 last piece of the answer, so work in the background after it belongs to the trace and does not make it longer.
 """
 
+import os
 import sys
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, Final
 
 from epsagon_fast.config import ResolvedConfig
+from epsagon_fast.interrupts import let_pass
 from epsagon_fast.producer import current, process
 
 from . import payloads
-from .http import KEY, SERVER_ERROR, Exchange, caller, ignored_endpoints, watch_frameworks
+from .departures import is_broken, is_departure
+from .http import KEY, SERVER_ERROR, Exchange, caller, ignored_endpoints, is_under_way, watch_frameworks
+from .routes import django_route, route_of
 
 Scope = dict[str, Any]
 Message = dict[str, Any]
@@ -25,6 +29,8 @@ WEBSOCKET: Final = "WEBSOCKET"
 SWITCHING_PROTOCOLS: Final = 101
 # What a server answers when a websocket is closed before it was accepted.
 FORBIDDEN: Final = 403
+# What carries the body; `zerocopysend` is an open file that the server sends by itself.
+PIECES: Final = ("http.response.body", "http.response.zerocopysend")
 # The close code that stands for a connection that broke (RFC 6455).
 BROKEN: Final = 1006
 
@@ -41,122 +47,187 @@ class TracingMiddleware:
         """Serve one connection; a lifespan is none of our business."""
         kind = KINDS.get(scope["type"])
         config = process.config()
-        if kind is None or KEY in scope or scope["path"] in self._ignored or not process.records(config):
+        if kind is None or KEY in scope or not process.records(config):
             await self.app(scope, receive, send)
-            return
-        # A copy: what the application's routers write into it is read at the end, and the server's own stays as it is.
-        scope = dict(scope)
-        connection = scope[KEY] = kind(config, scope, receive, send)
-        before = current.swap(connection)
-        try:
-            await self.app(scope, connection.receive, connection.send)
-        except BaseException as error:
-            connection.finish(scope, error)
-            raise
+        elif scope["path"] in self._ignored:
+            # Servers begin a connection's next request in the context of the one before.
+            with current.within(current.NOT_TRACED):
+                await self.app(scope, receive, send)
+        elif is_under_way(scope.get("method", WEBSOCKET), scope["path"]):
+            await self.app(scope, receive, send)
         else:
-            connection.finish(scope, None)
+            await self._trace(kind(config, scope), scope, receive, send)
+
+    async def _trace(self, connection: "Connection", scope: Scope, receive: Receive, send: Send) -> None:
+        # The server's own scope, as without us: what the application writes into it is there for those around us too.
+        scope[KEY] = True
+        line = Line(connection, receive, send)
+        before = current.swap(connection)
+        failure: BaseException | None = None
+        try:
+            await self.app(scope, line.receive, line.send)
+        except BaseException as error:
+            failure = error
+            raise
         finally:
             current.leave(connection, before)
+            del scope[KEY]
+            if not connection.answered and is_broken(receive):
+                connection.client_leaves()
+            connection.finish(scope, failure)
+            # A circle: its traceback holds this frame.
+            failure = None
+
+
+class Line:
+    """The server's two functions as the application gets them.
+
+    The trace does not know them: a task or a timer that outlives the request holds its trace, but not what the server
+    has for it.
+    """
+
+    __slots__ = ("_connection", "_receive", "_send")
+
+    def __init__(self, connection: "Connection", receive: Receive, send: Send) -> None:
+        self._connection = connection
+        self._receive = receive
+        self._send = send
+
+    async def receive(self) -> Message:
+        """Hand the server's message to the application."""
+        message = await self._receive()
+        self._connection.received(message)
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Hand the application's message to the server, then take note of it."""
+        connection = self._connection
+        if connection.client_closed or connection.stopped or not isinstance(message, dict):
+            # Frameworks still answer a client that has left, with an error: nobody gets it.
+            await self._send(message)
+            return
+        message = _lasting(message)
+        is_last = connection.is_last(message)
+        if is_last:
+            # Now, too: servers tell while they send it that the connection ends.
+            connection.answer_ends()
+        try:
+            await self._send(message)
+        except BaseException as error:
+            if is_last:
+                connection.answer_fails()
+            if is_departure(error, told=True):
+                connection.client_leaves()
+            raise
+        connection.sent(message)
+        if is_last:
+            connection.answer_ends()
 
 
 class Connection(Exchange):
     """What HTTP and websockets share."""
 
-    def __init__(self, config: ResolvedConfig, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = dict(scope["headers"])
+    def __init__(self, config: ResolvedConfig, scope: Scope) -> None:
+        listed = _listed(scope)
+        headers = dict(listed)
         host = headers[b"host"].decode("latin-1") if b"host" in headers else _server(scope)
-        context = caller(_all(scope, b"traceparent"), _all(scope, b"tracestate")) if b"traceparent" in headers else None
-        super().__init__(config, host, scope.get("method", WEBSOCKET), _known(config, scope), context)
-        self._receive = receive
-        self._send = send
-        self._root_path: str = scope.get("root_path", "")
+        context = (
+            caller(_all(listed, b"traceparent"), _all(listed, b"tracestate")) if b"traceparent" in headers else None
+        )
+        super().__init__(config, host, scope.get("method", WEBSOCKET), _known(config, scope, listed), context)
+        self._host = host
         self._length = headers.get(b"content-length", b"")
         self._request_type = headers.get(b"content-type", b"").decode("latin-1")
-        self._response_type = ""
+        self._response_headers: RawHeaders = ()
         self._request_body = payloads.Body(self.keeps_values)
         self._response_body = payloads.Body(self.keeps_values)
 
     def finish(self, scope: Scope, error: BaseException | None) -> None:
         """Close the trace when the application has returned or raised."""
-        if self.client_closed and _tells_of_the_client(error):
-            error = None
         if error is None and not (self.status or self.client_closed or self.answered):
             # It returned without an answer: servers say so for it.
             self.status = SERVER_ERROR
-        path = getattr(scope.get("route"), "path", "")
-        # A mounted application sees only the rest of the path.
-        self.route = scope.get("root_path", "")[len(self._root_path) :] + path if path else ""
+        self.route = self.route or self._route(scope)
         # What the application left unread counts too.
         self.request_bytes = int(self._length) if self._length.isdigit() else self._request_body.size_bytes
-        self.response_bytes = self._response_body.size_bytes
+        # Servers send no body in answer to HEAD, whatever the application gives them.
+        self.response_bytes = 0 if self.request[0] == "HEAD" else self._response_body.size_bytes
         if self.keeps_values:
-            self._keep_bodies()
+            self._keep_values()
         self.end(error)
 
-    async def send(self, message: Message) -> None:
-        """Hand the application's message to the server, then take note of it."""
-        if self.client_closed:
-            # Frameworks still answer, with an error: nobody gets it.
-            await self._send(message)
-            return
-        self._before(message)
-        try:
-            await self._send(message)
-        except OSError:
-            # The ASGI specification's way to say that nobody listens any more.
-            self.client_closed = not self.answered
-            raise
-        self._sent(message)
+    def received(self, message: Message) -> None:
+        """Take note of what came."""
+        raise NotImplementedError
 
-    def _keep_bodies(self) -> None:
-        for name, body, kind in (
+    def is_last(self, message: Message) -> bool:
+        """Say whether a message completes the answer."""
+        raise NotImplementedError
+
+    def sent(self, message: Message) -> None:
+        """Take note of what was sent."""
+        raise NotImplementedError
+
+    def _keep_values(self) -> None:
+        ignored = self.config.ignored_keys
+        headers = [(_text(name), _text(value)) for name, value in self._response_headers]
+        if self.status:
+            self.notes["response_headers"] = payloads.headers(headers, ignored)
+        kind = next((value for name, value in headers if name.lower() == "content-type"), "")
+        for name, body, body_type in (
             ("request_body", self._request_body, self._request_type),
-            ("response_body", self._response_body, self._response_type),
+            ("response_body", self._response_body, kind),
         ):
             if body.size_bytes:
-                self.notes[name] = body.text(kind, self.config.ignored_keys)
+                self.notes[name] = body.text(body_type, ignored)
 
-    def _before(self, message: Message) -> None:
-        """Take note of what is to be sent."""
-
-    def _sent(self, message: Message) -> None:
-        """Take note of what was sent."""
+    def _route(self, scope: Scope) -> str:
+        try:
+            return route_of(scope, self._host)
+        except Exception as error:  # of objects that are the framework's own
+            let_pass(error)
+            return ""
 
     def _starts(self, message: Message) -> None:
         self.status = message["status"]
+        self._response_headers = message.get("headers", ())
         if self.status >= SERVER_ERROR:
             self.blame(sys.exception())
-        if self.keeps_values:
-            headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in message.get("headers", ())]
-            self.notes["response_headers"] = payloads.headers(headers, self.config.ignored_keys)
-            self._response_type = next((value for name, value in headers if name.lower() == "content-type"), "")
+        self.route = self.route or django_route()
 
 
 class Http(Connection):
     """An HTTP request."""
 
-    async def receive(self) -> Message:
-        """Hand the server's message to the application."""
-        message = await self._receive()
+    _has_trailers = False
+
+    def received(self, message: Message) -> None:
+        """Take note of a piece of the body, or of the connection's end."""
         if message["type"] == "http.request":
             self._request_body.add(message.get("body", b""))
         elif message["type"] == "http.disconnect":
-            # After a complete answer this is how every request ends.
-            self.client_closed = not self.answered
-        return message
+            self.client_leaves()
 
-    def _before(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self._starts(message)
+    def is_last(self, message: Message) -> bool:
+        """Say whether a message completes the answer."""
+        kind = message.get("type")
+        if kind == "http.response.trailers":
+            return not message.get("more_trailers")
+        whole = kind == "http.response.pathsend" or (kind in PIECES and not message.get("more_body"))
+        return whole and not self._has_trailers
 
-    def _sent(self, message: Message) -> None:
+    def sent(self, message: Message) -> None:
+        """Take note of the status and of pieces of the answer, also of files that the server sends by itself."""
         kind = message["type"]
         if kind == "http.response.body":
-            self._response_body.add(message.get("body", b""))
-            if not message.get("more_body"):
-                self.answer_ends()
+            self._response_body.add(message.get("body") or b"")
+        elif kind == "http.response.start":
+            self._has_trailers = bool(message.get("trailers"))
+            self._starts(message)
         elif kind == "http.response.pathsend":
-            self.answer_ends()
+            self._response_body.size_bytes = _length(self._response_headers) or _size_of(message["path"])
+        elif kind == "http.response.zerocopysend":
+            self._response_body.size_bytes += message.get("count") or _length(self._response_headers)
 
 
 class WebSocket(Connection):
@@ -164,18 +235,24 @@ class WebSocket(Connection):
 
     _accepted = False
 
-    async def receive(self) -> Message:
-        """Hand the server's message to the application."""
-        message = await self._receive()
+    def received(self, message: Message) -> None:
+        """Take note of a message's data, or of the connection's end."""
         if message["type"] == "websocket.receive":
             self._request_body.add(_data(message))
         elif message["type"] == "websocket.disconnect" and not self.answered:
             code = message.get("code", BROKEN)
             self.client_closed = code == BROKEN
             self._closes(code)
-        return message
+            self.answer_ends()
 
-    def _sent(self, message: Message) -> None:
+    def is_last(self, message: Message) -> bool:
+        """Say whether a message ends the connection."""
+        kind = message.get("type")
+        refuses = kind == "websocket.http.response.body" and not message.get("more_body")
+        return refuses or kind == "websocket.close"
+
+    def sent(self, message: Message) -> None:
+        """Take note of a message's data, and of what became of the connection."""
         kind = message["type"]
         if kind == "websocket.send":
             self._response_body.add(_data(message))
@@ -187,32 +264,47 @@ class WebSocket(Connection):
         elif kind == "websocket.http.response.start":
             self._starts(message)
         elif kind == "websocket.http.response.body":
-            self._response_body.add(message.get("body", b""))
-            if not message.get("more_body"):
-                self.answer_ends()
+            self._response_body.add(message.get("body") or b"")
 
     def _closes(self, code: int) -> None:
         if self._accepted:
             self.notes["close_code"] = str(code)
-        self.answer_ends()
 
 
 KINDS: Final[dict[str, type[Http] | type[WebSocket]]] = {"http": Http, "websocket": WebSocket}
 
 
-def _known(config: ResolvedConfig, scope: Scope) -> dict[str, str]:
+def _listed(scope: Scope) -> RawHeaders:
+    """Return a request's headers. An iterator is replaced by a list: the application wants to read it too."""
+    headers = scope.get("headers", ())
+    if _is_used_up(headers):
+        headers = scope["headers"] = list(headers)
+    return headers  # type: ignore[no-any-return]
+
+
+def _lasting(message: Message) -> Message:
+    """Return a message whose headers can be read twice: the same one, unless they are an iterator."""
+    headers = message.get("headers", ())
+    return {**message, "headers": list(headers)} if _is_used_up(headers) else message
+
+
+def _is_used_up(headers: Any) -> bool:
+    return type(headers) is not list and isinstance(headers, Iterator)
+
+
+def _known(config: ResolvedConfig, scope: Scope, headers: RawHeaders) -> dict[str, str]:
     """Return the metadata that a request has before the application sees it."""
     metadata = {"path": scope["path"]}
     if not config.metadata_only:
-        pairs = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
+        pairs = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
         metadata["query"] = payloads.query(scope.get("query_string", b"").decode("latin-1"))
         metadata["request_headers"] = payloads.headers(pairs, config.ignored_keys)
     return metadata
 
 
-def _all(scope: Scope, wanted: bytes) -> str:
+def _all(headers: RawHeaders, wanted: bytes) -> str:
     """Return a header's values as one: two `traceparent` are none."""
-    return ",".join(value.decode("latin-1") for name, value in scope["headers"] if name == wanted)
+    return ",".join(value.decode("latin-1") for name, value in headers if name == wanted)
 
 
 def _server(scope: Scope) -> str:
@@ -225,6 +317,18 @@ def _data(message: Message) -> bytes:
     return data if data is not None else (message.get("text") or "").encode("utf-8", "replace")
 
 
-def _tells_of_the_client(error: BaseException | None) -> bool:
-    """Say whether an exception only says that the client has left: the server's, or what Starlette makes of it."""
-    return isinstance(error, OSError) or type(error).__name__ == "ClientDisconnect"
+def _length(headers: RawHeaders) -> int:
+    """Return what the answer's headers say of its body's size; 0 if nothing."""
+    found = next((value for name, value in headers if name.lower() == b"content-length"), b"")
+    return int(found) if found.isdigit() else 0
+
+
+def _size_of(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return 0
+
+
+def _text(word: bytes | str) -> str:
+    return word.decode("latin-1") if isinstance(word, bytes) else str(word)

@@ -4,7 +4,8 @@ Servers and frameworks have classes of their own for it. An OSError alone says n
 database that is gone. It counts where the server raised it, and after the server has said that the client is gone.
 """
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 from epsagon_fast.producer.scope import is_error, parts_of
 
@@ -20,6 +21,12 @@ NAMES: Final = frozenset(
 )
 # Of AnyIO and Trio. An application's own streams raise them too.
 NAMES_IF_TOLD: Final = frozenset({"BrokenResourceError", "ClosedResourceError"})
+# Of servers that cancel or ignore an application that does not listen: the class whose `receive` they hand out, and the
+# attribute that says that the connection is lost.
+SERVERS_WORDS: Final = {
+    "RequestResponseCycle": "disconnected",  # uvicorn
+    "BodyReceiver": "_closed",  # gunicorn's own worker
+}
 _MRO: Final = type.__dict__["__mro__"]
 _NAME: Final = type.__dict__["__name__"]
 
@@ -34,6 +41,13 @@ def is_departure(error: BaseException | None, *, told: bool) -> bool:
         return False
     failures = [part for part in parts_of(error) if is_error(part)]
     return bool(failures) and all(_tells(type(part), told) for part in failures)
+
+
+def is_broken(receive: Callable[..., Any]) -> bool:
+    """Say whether the server behind an ASGI application's `receive` knows that the client is gone."""
+    server = getattr(receive, "__self__", None)
+    word = SERVERS_WORDS.get(type(server).__name__)
+    return word is not None and getattr(server, word, False) is True
 
 
 def _tells(kind: type[BaseException], told: bool) -> bool:

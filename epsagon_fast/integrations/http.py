@@ -52,6 +52,7 @@ class Exchange(Tracer):
         }
         super().__init__(config, runner)
         self.context = context
+        self.request = (operation, metadata["path"])
         self.status = 0
         self.reason = ""
         self.request_bytes = 0
@@ -73,6 +74,10 @@ class Exchange(Tracer):
     def answer_ends(self) -> None:
         """Note that the answer's last byte was handed over: the duration ends here, whatever is done afterwards."""
         self._answered_at = time.perf_counter()
+
+    def answer_fails(self) -> None:
+        """Note that the answer's last byte was not taken after all."""
+        self._answered_at = 0.0
 
     def add_error(self, error_type: str, value: str | BaseException) -> None:
         """Set the trace's error, as in any trace; a status of the answer then says no more."""
@@ -165,6 +170,18 @@ def ignored_endpoints() -> frozenset[str]:
     """Return the paths that are not traced: EPSAGON_ENDPOINTS_TO_IGNORE, separated by commas, matched exactly."""
     paths = os.environ.get("EPSAGON_ENDPOINTS_TO_IGNORE", "").split(",")
     return frozenset(filter(None, map(str.strip, paths)))
+
+
+def is_under_way(method: str, *paths: str) -> bool:
+    """Say whether a request is the current one, which an adapter between WSGI and ASGI hands on to its application.
+
+    Adapters keep nothing of ours but the context. A connection's next request may begin in the context of the one
+    before, but not before that one is answered. `paths`: the ways in which an adapter may split the path.
+    """
+    exchange = current.current_trace()
+    if not isinstance(exchange, Exchange) or exchange.stopped or exchange.answered:
+        return False
+    return exchange.request[0] == method and exchange.request[1] in paths
 
 
 def caller(traceparent: str, tracestate: str = "") -> TraceContext | None:

@@ -13,7 +13,7 @@ from epsagon_fast.config import ResolvedConfig
 from epsagon_fast.producer import current, process
 
 from . import payloads
-from .http import KEY, SERVER_ERROR, Exchange, caller, ignored_endpoints, watch_frameworks
+from .http import KEY, SERVER_ERROR, Exchange, caller, ignored_endpoints, is_under_way, watch_frameworks
 
 Environ = dict[str, Any]
 Headers = list[tuple[str, str]]
@@ -36,6 +36,8 @@ class TracingMiddleware:
         config = process.config()
         path = _path(environ)
         if KEY in environ or path in self._ignored or not process.records(config):
+            return self.app(environ, start_response)
+        if is_under_way(environ.get("REQUEST_METHOD", ""), path, _decoded(environ.get("PATH_INFO", ""))):
             return self.app(environ, start_response)
         return Request(config, path, environ, start_response).answer(self.app)
 
@@ -289,7 +291,10 @@ def _size_of(body: Any) -> int:
 
 
 def _path(environ: Environ) -> str:
-    path: str = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+    return _decoded(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""))
+
+
+def _decoded(path: str) -> str:
     # The server decoded the bytes as ISO 8859-1, whatever they are.
     return path if path.isascii() else path.encode("latin-1", "replace").decode("utf-8", "replace")
 

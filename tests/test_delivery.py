@@ -1,9 +1,11 @@
 """Delivery, with real sockets on loopback."""
 
 import contextlib
+import errno
 import gc
 import json
 import logging
+import os
 import socket
 import sys
 import threading
@@ -11,12 +13,14 @@ import time
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from pathlib import Path
+from typing import Any
 
 import pytest
 from servers import HOST, Identity, Server, certificate, closing, drip, hang, raw, reply, reset, status, tunnel
 
 from epsagon_fast import __version__
 from epsagon_fast.collector import delivery as module
+from epsagon_fast.collector import trust
 from epsagon_fast.collector.backoff import MAX_IN_FLIGHT
 from epsagon_fast.collector.delivery import Delivery
 from epsagon_fast.collector.destination import Destination, Parcel
@@ -345,6 +349,96 @@ def test_a_mended_ca_file_is_read_again(delivery: Delivery, identity: Identity, 
         assert send(delivery, to(server.url, ca_file=str(ca_file))).retry
         ca_file.write_bytes(Path(identity.ca_file).read_bytes())
         assert send(delivery, to(server.url, ca_file=str(ca_file))).outcome == Outcome.DELIVERED
+
+
+def test_a_directory_of_certificates_is_trusted_too(delivery: Delivery, identity: Identity, tmp_path: Path) -> None:
+    named = tmp_path / "0a1b2c3d.0"
+    named.write_bytes("# Főtanúsítvány\n".encode() + Path(identity.ca_file).read_bytes())
+    # OpenSSL would not look at these.
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "00000000.0").symlink_to("removed.pem")
+    (tmp_path / "11111111.0").write_text("no certificate")
+    with Server(tls=identity) as server:
+        assert send(delivery, to(server.url, ca_file=str(tmp_path))).outcome == Outcome.DELIVERED
+
+
+@pytest.mark.parametrize("content", [b"", b"no certificate", b"\xff\x00", b"-----BEGIN CERTIFICATE-----\nAAAA"])
+def test_a_ca_file_without_a_certificate_keeps_the_trace(
+    delivery: Delivery, identity: Identity, tmp_path: Path, content: bytes
+) -> None:
+    # It may just be being written.
+    (tmp_path / "ca.pem").write_bytes(content)
+    with Server(tls=identity) as server:
+        result = send(delivery, to(server.url, ca_file=str(tmp_path / "ca.pem")))
+        assert str(result.outcome) == "STORED (tls)"
+
+
+def test_a_ca_file_that_is_no_file_fails_at_once_and_holds_up_no_other(
+    delivery: Delivery, server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fifo, linked, endless = tmp_path / "fifo.pem", tmp_path / "linked.pem", tmp_path / "endless.pem"
+    os.mkfifo(fifo)
+    linked.symlink_to(fifo)
+    endless.touch()
+    os.truncate(endless, trust.MAX_CA_BYTES + 1)
+    paths = [*map(str, (fifo, linked, endless)), "/dev/zero", "/dev/null"]
+    for number in range(80):
+        delivery.submit(numbered(number), to(f"https://{HOST}:{number + 1}/", 60.0, ca_file=paths[number % 5]), b"{}")
+    delivery.submit(numbered(80), to(server.url), b"{}")
+    results = {result.trace_id: result for result in take(delivery, 81)}
+    assert results.pop(numbered(80)).outcome == Outcome.DELIVERED
+    assert {str(result.outcome) for result in results.values()} == {"STORED (tls)"}
+    assert "the CA file cannot be read: not a regular file" in caplog.text
+
+
+# What cannot be cut short
+
+
+@pytest.fixture
+def dead(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """A mount whose server is away, and a resolver that does not know `dead.example`: neither answers."""
+    mount, back, find, opened = tmp_path / "mount", threading.Event(), socket.getaddrinfo, os.open
+
+    def resolve(host: str, *rest: Any, **options: Any) -> Any:
+        is_asked = host == "dead.example" and not options.get("flags", 0) & socket.AI_NUMERICHOST
+        return hang_until_back() if is_asked else find(host, *rest, **options)
+
+    def reach(path: Any, *rest: Any, **options: Any) -> int:
+        return opened(path, *rest, **options) if not str(path).startswith(str(mount)) else hang_until_back()
+
+    def hang_until_back() -> Any:
+        back.wait(30.0)
+        raise OSError(errno.EIO, "away")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(os, "open", reach)
+    yield mount
+    back.set()
+    assert wait_until(lambda: not lookup_threads())
+
+
+def lookup_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "epsagon-lookup"]
+
+
+def test_a_name_without_an_answer_ends_with_the_timeout(delivery: Delivery, server: Server, dead: Path) -> None:
+    for number in range(20):
+        delivery.submit(numbered(number), to(f"http://dead.example:1/{number}", SHORT_S), b"{}")
+    assert {str(result.outcome) for result in take(delivery, 20)} == {"STORED (timeout)"}
+    assert len(lookup_threads()) == 1
+    assert send(delivery, to(server.url)).outcome == Outcome.DELIVERED
+
+
+def test_a_ca_file_on_a_dead_mount_ends_with_the_timeout(
+    delivery: Delivery, identity: Identity, dead: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Server(tls=identity) as server:
+        for number in range(20):
+            delivery.submit(numbered(number), to(f"{server.url}{number}", SHORT_S, ca_file=str(dead / "ca.pem")), b"{}")
+        assert {str(result.outcome) for result in take(delivery, 20)} == {"STORED (timeout)"}
+        assert len(lookup_threads()) == 1
+        assert "the CA file" in caplog.text
+        assert send(delivery, to(server.url, ca_file=identity.ca_file)).outcome == Outcome.DELIVERED
 
 
 def test_tls_is_bound_by_the_timeout_too(delivery: Delivery, identity: Identity) -> None:

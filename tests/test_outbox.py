@@ -7,6 +7,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -347,6 +348,25 @@ def test_without_a_state_directory_the_folder_serves_with_one_warning(
     assert (folder / NAME).exists()
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "does not survive a reboot" in caplog.text
+
+
+def test_a_state_directory_on_a_dead_mount_holds_up_no_other(
+    box: Box, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    back, own = threading.Event(), outbox_module.own_state_directory
+
+    def own_state_directory(path: str) -> None:
+        assert "dead" not in path or back.wait(30.0)
+        own(path)
+
+    monkeypatch.setattr(outbox_module, "own_state_directory", own_state_directory)
+    monkeypatch.setattr(outbox_module, "LOOK_TIMEOUT_S", 0.05)
+    box.outbox.put(at(tmp_path / "dead", 1))
+    box.outbox.put(at(tmp_path / "state", 2))
+    stored = {(answer.directory) for answer in (box.hear(Waiting), box.hear(Waiting)) if isinstance(answer, Waiting)}
+    back.set()
+    # What has no place of its own is kept in the collector's folder.
+    assert stored == {str(folder), str(tmp_path / "state")}
 
 
 def test_a_corrupt_file_is_set_aside_and_a_new_one_made(

@@ -2,18 +2,22 @@
 
 urllib3's timeouts bound each single read or write, so a server that sends a byte a second would hold a thread for ever.
 Here every operation on a socket gets only what is left of the whole request's time: connecting to each address, TLS, a
-proxy's CONNECT, sending, headers and body. Looking a name up alone is bounded by the system's resolver.
+proxy's CONNECT, sending, headers and body. The system's resolver knows no such time, so lookups.py asks it.
 """
 
 import socket
 import ssl
 import threading
 import time
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import NewConnectionError
+
+from epsagon_fast.collector.lookups import lookups
 
 
 class Request(threading.local):
@@ -88,7 +92,7 @@ class _TLSConnection(_Connection, HTTPSConnection):
 
 
 def _connect(host: str, port: int, options: Any) -> socket.socket:
-    addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    addresses = _addresses(host, port)
     for tried, (family, kind, protocol, _, address) in enumerate(addresses, 1):
         connection = _Socket(family, kind, protocol)
         try:
@@ -102,6 +106,14 @@ def _connect(host: str, port: int, options: Any) -> socket.socket:
             if tried == len(addresses):
                 raise
     raise OSError("the name has no address")
+
+
+def _addresses(host: str, port: int) -> list[Any]:
+    find = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    # What is an address already needs neither the resolver nor a thread.
+    with suppress(socket.gaierror):
+        return find(flags=socket.AI_NUMERICHOST)
+    return lookups.ask(("addresses", host, port), find, request.left_s())
 
 
 class Pool(HTTPConnectionPool):

@@ -1,6 +1,5 @@
 """One POST and its answer, under one deadline, over connections that are kept."""
 
-import os
 import socket
 import ssl
 import traceback
@@ -13,7 +12,8 @@ from urllib3.exceptions import HTTPError, ProxyError
 from urllib3.response import BaseHTTPResponse
 from urllib3.util import Url, make_headers, parse_url
 
-from epsagon_fast.collector.deadline import Pool, TLSPool, TLSSocket, request
+from epsagon_fast.collector import trust
+from epsagon_fast.collector.deadline import Pool, TLSPool, request
 from epsagon_fast.foreign import shown
 
 # An answer is drained up to here, so that its connection can be used again; beyond it a new connection is cheaper.
@@ -88,13 +88,13 @@ class Pools:
         except ValueError as error:
             raise Failure("bad_url", "not a URL that can be asked") from error
         except (HTTPError, OSError) as error:
-            raise self._failure(error) from error
+            raise self._failure(error, proxy_url, ca_file) from error
 
-    def _failure(self, error: BaseException) -> Failure:
+    def _failure(self, error: BaseException, proxy_url: str | None, ca_file: str | None) -> Failure:
         failure = _explain(error)
         if failure.reason == "tls":
-            # Whoever mends a CA file mends it in place; the next attempt reads it again.
-            self.clear()
+            # A CA file is mended in place; the next attempt reads it again.
+            self._managers.pop((proxy_url, ca_file, True), None)
         _untie(error)
         return failure
 
@@ -160,19 +160,12 @@ def _parse(url: str, complaint: str) -> Url:
 
 
 def _tls_context(ca_file: str | None) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.sslsocket_class = TLSSocket
-    # Not load_default_certs: it obeys SSL_CERT_FILE of whoever happened to start this process.
-    paths = ssl.get_default_verify_paths()
     try:
-        for path in (ca_file,) if ca_file else (paths.openssl_cafile, paths.openssl_capath):
-            if os.path.isdir(path):
-                context.load_verify_locations(capath=path)
-            elif ca_file or os.path.exists(path):
-                context.load_verify_locations(cafile=path)
+        return trust.context(ca_file, request.left_s())
+    except TimeoutError as error:
+        raise Failure("timeout", f"the CA file: {error}") from error
     except OSError as error:
         raise Failure("tls", f"the CA file cannot be read: {error.strerror or error}") from error
-    return context
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -17,21 +17,28 @@ import os
 import sqlite3
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 from epsagon_fast import private
 from epsagon_fast.collector.destination import Destination, Parcel
+from epsagon_fast.collector.lookups import lookups
 from epsagon_fast.collector.outbox_file import LIMIT_BYTES, NAME, OutboxFile, is_corrupt, set_aside
 from epsagon_fast.foreign import escaped, shown
 from epsagon_fast.queue.folder import filesystems
 
 # What other collectors did is seen after so long, and a file that could not be used is tried again.
 LOOK_S = 10.0
+# A local directory answers in this time; a mount whose server is away, maybe never.
+LOOK_TIMEOUT_S = 2.0
 # The collector's folder is memory: the outbox may take as much of what is free there as the journal may.
 SPACE_SHARE = 8
 NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "9p", "fuse.sshfs", "fuse.glusterfs"})
+
+T = TypeVar("T")
 
 
 class Stored(NamedTuple):
@@ -244,7 +251,7 @@ class _Place:
             self._file.close()
             self._file = None
         if self._file is None:
-            if not create and not os.path.exists(os.path.join(self._state_dir or self._folder, NAME)):
+            if not create and not _in_time(os.path.exists, os.path.join(self._state_dir or self._folder, NAME)):
                 return None
             self._directory = self._find_directory()
             self._file = OutboxFile(self._directory, self._owner, self._state_dir, self._limit(self._directory))
@@ -253,7 +260,7 @@ class _Place:
 
     def _find_directory(self) -> str:
         try:
-            own_state_directory(self._state_dir)
+            _in_time(own_state_directory, self._state_dir)
             return self._state_dir
         except OSError as error:
             if not self._directory:
@@ -268,7 +275,7 @@ class _Place:
         return min(self._limit_bytes, free.f_bavail * free.f_frsize // SPACE_SHARE)
 
     def _fail(self, error: Exception) -> None:
-        path = os.path.join(self._directory, NAME)
+        path = os.path.join(self._directory or self._state_dir, NAME)
         # Another collector that met the same damage may have been faster.
         replaced = self._file is not None and not self._file.still_there
         if self._file is not None:
@@ -286,6 +293,11 @@ class _Place:
             self._complained = True
             message = "outbox_unavailable: %s: %s; traces wait in memory and in the journal"
             self._log.error(message, escaped(path), shown(error))
+
+
+def _in_time(look: Callable[[str], T], path: str) -> T:
+    """Return look(path); OSError if that takes long: one directory's dead mount must not hold up all others."""
+    return lookups.ask((look.__name__, path), partial(look, path), LOOK_TIMEOUT_S)
 
 
 def own_state_directory(path: str) -> None:

@@ -1,8 +1,8 @@
 """Which compiled modules are in use. This alone decides; each has a twin in plain Python that does the same, slower.
 
 A module may be absent (no compiler, another interpreter) or there and not loadable (built for another C library or
-machine, left over from another version). Either way its twin steps in, for that module alone: a tracer that does not
-load must not take the application with it. EPSAGON_FAST_IMPL=reference takes the twins; =compiled raises instead.
+machine). Either way its twin steps in, for that module alone: a tracer that does not load must not take the application
+with it. EPSAGON_FAST_IMPL=reference takes the twins; =compiled raises instead.
 """
 
 import os

@@ -34,6 +34,7 @@ SEEN = Overview(
     incarnation=3,
     gauges={"rings": 1},
     counters={"delivered": 7, "rejected": 0},
+    inherited=["nice: 19"],
     rings=[RingView(43, True, 65536, 100, 9, 8, {"queue_full": 5}), RingView(44, False, 65536, 0, 1, 1, {})],
 )
 
@@ -118,6 +119,7 @@ def test_text_names_what_counts_and_leaves_out_zeros() -> None:
     assert "process    43 lives; unread 100 of 65536 bytes; closed 9, settled 8; refused: queue_full 5" in text
     assert "process    44 has ended" in text
     assert "STALLED" not in text and "leaving" not in text
+    assert "inherited  nice: 19" in text
 
 
 def test_text_says_when_something_is_not_as_usual() -> None:

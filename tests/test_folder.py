@@ -216,6 +216,14 @@ def test_ring_takes_a_small_part_of_what_is_free_or_nothing(
     assert folder.ring_capacity(wanted) == capacity
 
 
+@pytest.mark.parametrize(("limit", "capacity"), [(-1, MIB), (300_000, 282_624), (80_000, 0), (0, 0)])
+def test_ring_is_no_larger_than_a_file_of_this_process_may_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, capacity: int
+) -> None:
+    monkeypatch.setattr(folders.resource, "getrlimit", lambda number: (limit, -1))
+    assert Folder(str(tmp_path / "f")).ring_capacity(MIB) == capacity
+
+
 def test_shared_memory_is_memory_and_a_disk_is_not(tmp_path: Path) -> None:
     assert folders.is_memory("/dev/shm")
     assert folders.is_memory("/nonexistent"), "where it cannot be told nobody is warned"

@@ -1,10 +1,12 @@
 """Starting collectors: with what command and environment, how often, and by how many."""
 
+import ast
 import errno
 import fcntl
 import logging
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -375,6 +377,19 @@ def test_held_folder_is_noticed_under_the_start_lock(folder: Folder, start: Call
         assert said(folder) == ["started"]
     finally:
         os.close(holder)
+
+
+def test_program_begins_with_the_usual_signals(folder: Folder, start: Callable[..., bool]) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    try:
+        show = "print([line for line in open('/proc/self/status') if line[:6] in ('SigBlk', 'SigIgn')])"
+        assert start(os.fsencode(folder.path), program(show), [], False)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    blocked, ignored = (int(line.split()[1], 16) for line in ast.literal_eval(said(folder)[0]))
+    assert blocked == 0 and not ignored & 1 << signal.SIGHUP - 1
 
 
 def test_starter_keeps_no_descriptor(folder: Folder, start: Callable[..., bool]) -> None:

@@ -11,9 +11,11 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 
 from epsagon_fast import private
+from epsagon_fast.collector import inherited
 from epsagon_fast.collector.leaving import Leaving
 from epsagon_fast.collector.log import BoundedLog
 from epsagon_fast.collector.loop import Loop
@@ -35,18 +37,20 @@ ASLEEP_PASS_S = 0.25
 ASLEEP_AFTER_S = 600.0
 # Passes go on at full speed for so long after the last record: the next one rarely comes alone.
 AWAKE_S = 0.02
+THREAD_STACK_BYTES = 1024 * 1024
 
 
 def main(argv: list[str] | None = None) -> int:
     """Serve one folder until nobody needs it. Return the exit code."""
     args = parser().parse_args(argv)
-    settle_down(args.start_lock_fd)
+    stays = settle_down(args.start_lock_fd)
     own_directory(args.runtime_dir)
     folder_fd = os.open(args.runtime_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     if not take_lock(folder_fd):
         log.info("another collector serves %s", args.runtime_dir)
         return 0
     state = own_page(folder_fd)
+    state.set_inherited(stays)
     leaving = Leaving(state)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: leaving.ask(time.monotonic()))
@@ -72,14 +76,19 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def settle_down(start_lock_fd: int | None) -> None:
-    """Let go of whatever the starter left with us, and log to stderr."""
+def settle_down(start_lock_fd: int | None) -> list[str]:
+    """Let go of whatever the starter left with us, and log to stderr. Return texts about what stays."""
     os.umask(0o077)
     os.chdir("/")
+    # Not what the limit of the stack says, which was the starter's when this program began.
+    threading.stack_size(THREAD_STACK_BYTES)
+    stays = []
     if start_lock_fd is not None:
         os.closerange(start_lock_fd + 1, 65536)
         os.set_inheritable(start_lock_fd, False)
+        stays = inherited.shed()
     logging.basicConfig(handlers=[BoundedLog()], level=logging.INFO)
+    return stays
 
 
 def own_page(folder_fd: int) -> State:

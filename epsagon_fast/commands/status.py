@@ -77,6 +77,7 @@ def as_text(seen: Overview | None, aside: Sequence[SetAside] = ()) -> str:
 
 def _lines(seen: Overview) -> list[str]:
     lines = [_collector_line(seen), f"folder     {seen.path}", _build_line()]
+    lines += [f"inherited  {text} (of its starter; it may not change that)" for text in seen.inherited]
     lines += _table("now", seen.gauges) + _table("counted", {k: v for k, v in seen.counters.items() if v})
     for view in seen.rings:
         refused = ", ".join(f"{reason} {count}" for reason, count in view.refused.items()) or "none"

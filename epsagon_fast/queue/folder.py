@@ -9,10 +9,12 @@ import errno
 import fcntl
 import os
 import re
+import resource
 import stat
 from collections.abc import Iterator
 
 from epsagon_fast import compiled
+from epsagon_fast.queue.layout import HEADER_BYTES
 from epsagon_fast.version import __version__
 
 SHARED_MEMORY = "/dev/shm"
@@ -81,7 +83,7 @@ class Folder:
         """Return how many bytes a new ring may have here, at most `wanted_bytes`; 0: no room for the least one."""
         free = os.statvfs(self.path)
         allowed = min(free.f_bavail * free.f_frsize, memory_headroom_bytes()) // SPACE_SHARE
-        capacity = min(wanted_bytes, allowed) // PAGE_BYTES * PAGE_BYTES
+        capacity = min(wanted_bytes, allowed, _largest_file_bytes()) // PAGE_BYTES * PAGE_BYTES
         return capacity if capacity >= MIN_RING_BYTES else 0
 
 
@@ -161,6 +163,12 @@ def filesystems(path: str) -> list[str]:
             return [line.split(" - ", 1)[1].split()[0] for line in mounts if line.split()[2] == number]
     except (OSError, IndexError):
         return []
+
+
+def _largest_file_bytes() -> int:
+    """Return how large a ring may be by this process's own limit, whose excess is a deadly signal (SIGXFSZ)."""
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    return UNLIMITED_BYTES if most == resource.RLIM_INFINITY else max(0, most - HEADER_BYTES)
 
 
 def memory_headroom_bytes() -> int:

@@ -11,6 +11,7 @@ or dies. So there is one start at a time and no clock decides anything.
 import fcntl
 import os
 import re
+import signal
 import sys
 import time
 from contextlib import suppress
@@ -22,6 +23,8 @@ from epsagon_fast.queue.folder import Folder, is_held
 from epsagon_fast.queue.state import NOBODY, Beat
 
 START_LOCK_FD = 3
+# Ignored ones would stay ignored in the new program.
+SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 # After a start that led to no living collector, this process waits so long before the next; doubled up to the most.
 BACKOFF_S = 1.0
 MOST_BACKOFF_S = 60.0
@@ -190,7 +193,9 @@ def _start(folder: bytes, argv: list[bytes], env: list[bytes], although_held: bo
         ]
         shell = [b"/bin/sh", b"-c", b'cd /; umask 077; "$@" &', b"sh", *argv]
         variables = dict(item.split(b"=", 1) for item in env)
-        pid = os.posix_spawn("/bin/sh", shell, variables, file_actions=actions, setsid=True, setsigmask=[])
+        pid = os.posix_spawn(
+            "/bin/sh", shell, variables, file_actions=actions, setsid=True, setsigmask=[], setsigdef=SIGNALS
+        )
         # The application's own os.wait() may have been faster.
         with suppress(ChildProcessError):
             os.waitpid(pid, 0)

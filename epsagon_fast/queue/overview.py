@@ -3,7 +3,7 @@
 import os
 import struct
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from epsagon_fast import private
 from epsagon_fast.protocol import REFUSALS
@@ -40,6 +40,8 @@ class Overview:
     gauges: dict[str, int]
     counters: dict[str, int]
     rings: list[RingView]
+    # What the collector could not shed of what the process that started it left it.
+    inherited: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def look(path: str) -> Overview:
     fd = folder.open()
     try:
         rings = [view for name in sorted(os.listdir(fd)) if (view := _ring(fd, name)) is not None]
-        beat, gauges, counters = _page(fd)
+        beat, gauges, counters, inherited = _page(fd)
     finally:
         os.close(fd)
     serves = held and beat is not None
@@ -87,15 +89,16 @@ def look(path: str) -> Overview:
         gauges=gauges,
         counters=counters,
         rings=rings,
+        inherited=inherited if serves else [],
     )
 
 
-def _page(folder_fd: int) -> tuple[Beat | None, dict[str, int], dict[str, int]]:
+def _page(folder_fd: int) -> tuple[Beat | None, dict[str, int], dict[str, int], list[str]]:
     try:
         state = states.read(folder_fd)
     except (OSError, ValueError):
-        return None, {}, {}
-    return state.beat(), state.gauges(), state.counters()
+        return None, {}, {}, []
+    return state.beat(), state.gauges(), state.counters(), state.inherited()
 
 
 def _ring(folder_fd: int, name: str) -> RingView | None:

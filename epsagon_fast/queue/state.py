@@ -34,6 +34,8 @@ LAST_SUSPECT = 136
 SUSPECT_BYTES = 32
 # The incarnation of the last collector that served: it came to the end of a pass, and did not die of its start.
 SERVED = 168
+# What a collector could not shed of what its starter left it: lines of UTF-8, NUL-padded.
+INHERITED, INHERITED_BYTES = 512, 512
 GAUGES = 256
 GAUGE_NAMES = ("rings", "open_traces", "held_bytes", "pending", "journal_bytes", "stored", "full")
 COUNTERS = 1024
@@ -132,6 +134,15 @@ class State:
     def last_suspect(self) -> bytes:
         """Return what a collector died over most recently."""
         return self._page.copy(LAST_SUSPECT, SUSPECT_BYTES)
+
+    def set_inherited(self, texts: list[str]) -> None:
+        """Write what the collector could not shed; what finds no room is left out."""
+        data = "\n".join(texts).encode("utf-8", "replace")[:INHERITED_BYTES]
+        self._page.write(INHERITED, data.ljust(INHERITED_BYTES, b"\0"))
+
+    def inherited(self) -> list[str]:
+        """Return what the collector could not shed."""
+        return self._page.copy(INHERITED, INHERITED_BYTES).rstrip(b"\0").decode("utf-8", "replace").splitlines()
 
     def set_gauge(self, name: str, value: int) -> None:
         """Write how many there are now."""

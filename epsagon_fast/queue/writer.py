@@ -31,7 +31,7 @@ LOOK_S = 1.0
 STALLED_S = 30.0
 DEFAULT_RING_BYTES = 512 * 1024
 
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM)
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EFBIG)
 REASONS = {layout.FULL: "queue_full", layout.TOO_LARGE: "too_large", layout.CLOSED: "closed"}
 _SLOTS = {reason: layout.REFUSED + 8 * i for i, reason in enumerate(REFUSALS)}
 _QUEUE_FULL = _SLOTS["queue_full"]

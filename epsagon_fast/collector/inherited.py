@@ -1,0 +1,104 @@
+"""What a collector inherits from the process that happens to start it, and lets go of.
+
+It serves all processes of a user, so the limits and the priority of one job must not hold for it. `epsagon-fast status`
+shows what the kernel does not let it shed. A collector that a supervisor started keeps what it was given.
+"""
+
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+UNLIMITED = resource.RLIM_INFINITY
+GIB = 1 << 30
+# By name and number: from what size on a limit is never met.
+LIMITS = {
+    "file size": (resource.RLIMIT_FSIZE, GIB),
+    "CPU seconds": (resource.RLIMIT_CPU, 10**9),
+    "address space": (resource.RLIMIT_AS, 4 * GIB),
+    "data size": (resource.RLIMIT_DATA, 4 * GIB),
+    "open files": (resource.RLIMIT_NOFILE, 1024),
+    "processes": (resource.RLIMIT_NPROC, 256),
+}
+# CPUs that the kernel keeps for those who ask for them by number.
+ISOLATED = Path("/sys/devices/system/cpu/isolated")
+MOST_CPUS = 8192
+OOM_SCORE_ADJ = Path("/proc/self/oom_score_adj")
+CGROUPS = Path("/proc/self/cgroup")
+
+
+def shed() -> list[str]:
+    """Let go of everything that the kernel lets go of; return a text for each thing that stays."""
+    return [*_limits(), *_processors(), *_scheduling(), *_oom_score(), *_groups()]
+
+
+def _limits() -> Iterator[str]:
+    for name, (number, enough) in LIMITS.items():
+        _raise(number, enough)
+        most = resource.getrlimit(number)[0]
+        if most != UNLIMITED and most < enough:
+            yield f"limit of {name}: {most}"
+
+
+def _raise(number: int, enough: int) -> None:
+    hard = resource.getrlimit(number)[1]
+    # More than its hard limit is given only to a process that may have more (CAP_SYS_RESOURCE).
+    more = [] if hard == UNLIMITED else [UNLIMITED, *([enough] if hard < enough else [])]
+    for most in (*more, hard):
+        with suppress(OSError, ValueError):
+            resource.setrlimit(number, (most, most))
+            return
+
+
+def _processors() -> Iterator[str]:
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    with suppress(OSError):
+        # Those that there are, and that its cpuset allows, are picked by the kernel.
+        os.sched_setaffinity(0, set(range(MOST_CPUS)) - _isolated())
+    online, mine = os.sysconf("SC_NPROCESSORS_ONLN"), len(os.sched_getaffinity(0))
+    if mine < online - len(_isolated()):
+        yield f"CPUs: {mine} of {online}"
+
+
+def _isolated() -> set[int]:
+    try:
+        ranges = [part.partition("-") for part in ISOLATED.read_text("utf-8").strip().split(",") if part]
+    except OSError:
+        return set()
+    return {cpu for first, _, last in ranges for cpu in range(int(first), int(last or first) + 1)}
+
+
+def _scheduling() -> Iterator[str]:
+    if hasattr(os, "sched_setscheduler"):
+        with suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        if policy := os.sched_getscheduler(0):
+            yield f"scheduling policy: {policy}"
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, 0)
+    if nice := os.getpriority(os.PRIO_PROCESS, 0):
+        yield f"nice: {nice}"
+
+
+def _oom_score() -> Iterator[str]:
+    try:
+        with suppress(PermissionError):
+            OOM_SCORE_ADJ.write_text("0", "utf-8")
+        score = int(OOM_SCORE_ADJ.read_text("utf-8"))
+    except OSError:
+        return
+    if score:
+        yield f"oom_score_adj: {score}"
+
+
+def _groups() -> Iterator[str]:
+    """Yield the control groups: what stops, freezes or limits one of them does so to the collector."""
+    try:
+        lines = CGROUPS.read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return
+    for group in dict.fromkeys(line.split(":", 2)[2] for line in lines):
+        if group != "/":
+            yield f"control group: {group}"

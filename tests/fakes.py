@@ -28,6 +28,8 @@ class FakeWriter:
 
     def push(self, kind: int, flags: int, trace_id: bytes, payload: bytes, /) -> int:
         code = self.codes.popleft() if self.codes else PUSHED
+        if code == PUSHED and len(payload) > self.record_limit_bytes:
+            code = TOO_LARGE
         if code in (PUSHED, LOOK):
             self.records.append(Record(kind, flags, 0, trace_id, payload))
             self.closed += kind == Kind.CLOSE

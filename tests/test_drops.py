@@ -144,7 +144,7 @@ def test_the_next_trace_of_the_process_tells_what_it_lost(place: Place, backend:
         for _, sent in backend.store.bodies()
         for resource in [json.loads(sent)["events"][-1]["resource"]]
     }
-    assert told.pop("first") == '{"too_large":1}'
+    assert told.pop("first") == '{"cut":1}'
     assert told == {"second": '{"no_trace":1}', "third": None}
 
 
@@ -159,7 +159,7 @@ def test_it_is_told_after_a_rejected_trace(place: Place) -> None:
         until(lambda: len(server.requests) == 3, f"all were sent; {place.log()}")
         texts = [json.loads(each.body)["events"][-1]["resource"]["metadata"] for each in server.requests]
     told = [text["dropped_records"] for text in texts if "dropped_records" in text]
-    assert told == ['{"too_large":1}', '{"no_trace":1,"rejected_400":1,"too_large":1}']
+    assert told == ['{"cut":1}', '{"cut":1,"no_trace":1,"rejected_400":1}']
 
 
 # The log

@@ -259,11 +259,11 @@ def test_labels_kept_one_bad_label_costs_no_other(worker: Worker) -> None:
     assert json.loads(metadata_of(request)["labels"]) == {"good": 1, "better": 2}
 
 
-def test_masking_reaches_into_json_within_metadata_and_no_further(worker: Worker) -> None:
+def test_masked_deep_masking_reaches_into_json_at_any_depth(worker: Worker) -> None:
     metadata = {
         "card": "1234",
         "body": json.dumps({"card": "1234", "list": [{"card": 5}], "big": 12345678901234567890}),
-        "twice": json.dumps({"inner": json.dumps({"card": "kept"})}),
+        "twice": json.dumps({"inner": json.dumps({"card": "1234"})}),
         "Card": "another key",
     }
     event = {**RUNNER, "resource": {"name": "main", "metadata": metadata}}
@@ -272,7 +272,7 @@ def test_masking_reaches_into_json_within_metadata_and_no_further(worker: Worker
     found = metadata_of(request)
     assert found["card"] == "****"
     assert json.loads(found["body"]) == {"card": "****", "list": [{"card": "****"}], "big": 12345678901234567890}
-    assert found["twice"] == metadata["twice"]
+    assert json.loads(found["twice"]) == {"inner": '{"card":"****"}'}
     assert found["Card"] == "another key"
     assert b"1234" not in request.body.replace(b"12345678901234567890", b"")
 

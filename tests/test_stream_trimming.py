@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from records import RING, TRACE_ID, added, closed, event, exception_fields, label, opened, own_runner, record
 from strategies import trace_records
 
-from epsagon_fast import __version__
+from epsagon_fast import __version__, cutting
 from epsagon_fast.collector import body, stream
 from epsagon_fast.collector.assembly import Assembly, ClosedTrace
 from epsagon_fast.collector.stream import ENTRY_BYTES
@@ -125,6 +125,7 @@ class _AtTheEnd:
         self.events: list[dict[str, Any]] = []
         self.exceptions: list[dict[str, Any]] = []
         self.labels: dict[str, Any] = {}
+        self.dropped_labels = 0
         self.error: dict[str, Any] | None = None
         self.news: list[dict[str, Any]] = []
 
@@ -158,7 +159,7 @@ class _AtTheEnd:
             own = runner["resource"]["metadata"]
             for news in self.news:
                 own.update(news)
-            own["labels"] = orjson.dumps(self.labels, option=orjson.OPT_SORT_KEYS).decode()
+            own["labels"] = sorted_json(self.labels)
             if self.error:
                 runner.update(error_code=1, exception=self.error)
         limit = self.config["max_trace_size_bytes"]
@@ -186,9 +187,10 @@ class _AtTheEnd:
             metadata = each["resource"]["metadata"]
             for key in [key for key in metadata if key not in STRONG_KEYS]:
                 del metadata[key]
-            cut_traceback(each["exception"])
+            each.update(cutting.texts(each, cutting.TEXT_BYTES))
         for each in self.exceptions:
-            cut_traceback(each)
+            each.update(cutting.texts(each, cutting.TEXT_BYTES))
+        self.cut_labels()
         events, exceptions = len(self.events), len(self.exceptions)
         # Events go first, then exceptions, each from the end on.
         choices = [(dropped, 0) for dropped in range(events + 1)]
@@ -197,19 +199,49 @@ class _AtTheEnd:
             whole = self.marked(events - gone[0], exceptions - gone[1])
             if len(whole) <= limit:
                 return body.Body(whole, before, True, events + (self.runner is not None), *gone)
-        return body.Body(None, before, True, 0, events, exceptions)
+        return self.stub(limit, before) or body.Body(None, before, True, 0, events, exceptions)
+
+    def cut_labels(self) -> None:
+        """Keep the longest prefix of the labels, each cut, of which the JSON text has at most 1 KiB as JSON."""
+        if self.runner is None:
+            return
+        kept = {key: cutting.texts(value, 256) for key, value in self.labels.items()}
+        while len(orjson.dumps(sorted_json(kept))) - 2 > cutting.TEXT_BYTES:
+            kept.popitem()
+        self.runner["resource"]["metadata"]["labels"] = sorted_json(kept)
+        self.dropped_labels = len(self.labels) - len(kept)
+
+    def stub(self, limit: int, before: int) -> body.Body | None:
+        if self.runner is None:
+            return None
+        events, exceptions = len(self.events), len(self.exceptions)
+        marks = self.marks(0, 0)
+        room = limit - len(self.whole([], [], None)) - len(orjson.dumps(marks)) + 1
+        data = cutting.fitted_stub(self.runner, room)
+        if data is None:
+            return None
+        runner = json.loads(data)
+        runner["resource"]["metadata"] = marks
+        whole = orjson.dumps(orjson.loads(self.whole([], [], runner)))
+        return body.Body(whole, before, True, events + 1, events, exceptions)
 
     def marked(self, events: int, exceptions: int) -> bytes:
         runner = None
         if self.runner is not None:
-            marks = {"is_trimmed": "true"}
-            if events < len(self.events):
-                marks["dropped_events"] = str(len(self.events) - events)
-            if exceptions < len(self.exceptions):
-                marks["dropped_exceptions"] = str(len(self.exceptions) - exceptions)
+            marks = self.marks(events, exceptions)
             resource = self.runner["resource"]
             runner = {**self.runner, "resource": {**resource, "metadata": {**resource["metadata"], **marks}}}
         return self.whole(self.events[:events], self.exceptions[:exceptions], runner)
+
+    def marks(self, events: int, exceptions: int) -> dict[str, str]:
+        marks = {"is_trimmed": "true"}
+        if events < len(self.events):
+            marks["dropped_events"] = str(len(self.events) - events)
+        if exceptions < len(self.exceptions):
+            marks["dropped_exceptions"] = str(len(self.exceptions) - exceptions)
+        if self.dropped_labels:
+            marks["dropped_labels"] = str(self.dropped_labels)
+        return marks
 
     def with_runner(self, events: list[Any], runner: Any) -> list[Any]:
         place = len(events) if self.place is None else self.place
@@ -228,10 +260,8 @@ class _AtTheEnd:
         )
 
 
-def cut_traceback(exception: dict[str, Any] | None) -> None:
-    text = (exception or {}).get("traceback", "").encode()
-    if exception and len(text) > 4096:
-        exception["traceback"] = text[:2048].decode(errors="ignore") + text[-2048:].decode(errors="ignore")
+def sorted_json(labels: dict[str, Any]) -> str:
+    return orjson.dumps(labels, option=orjson.OPT_SORT_KEYS).decode()
 
 
 def big_event(number: int) -> bytes:
@@ -282,7 +312,7 @@ def test_exceptions_and_a_growing_runner_are_bounded() -> None:
         assembly.feed(RING, record(Kind.RUNNER, {"resource": {"metadata": {f"key{number}": "x" * 5000}}}), 0.0)
         assembly.feed(RING, label(f"key{number}", "x" * 100), 0.0)
     assert assembly.held_bytes < MIB
-    assert assembly.counters.keys() == {"runner_full", "labels_full"}
+    assert assembly.counters.keys() == {"runner_full", "labels_full", "cut"}
     assert body.build(finished(assembly).trace).data is not None
 
 

@@ -258,7 +258,8 @@ class Assembly:
         elif kind == _EXCEPTION:
             trace.add_exception(payload)
         elif kind == _LABEL:
-            trace.add_label(payload)
+            if not trace.add_label(payload):
+                self._lose(ring_id, "labels_full")
         elif kind == _RUNNER:
             trace.merge_runner(payload)
         elif kind == _ERROR:

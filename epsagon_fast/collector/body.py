@@ -1,7 +1,8 @@
 """A closed trace's body: labels and error into the runner, then the size, then trimming. Masking is done before.
 
-What trimming cannot make small enough is cut: tracebacks first, then events from the end on, never the runner, then
-exceptions from the end on. Whatever was taken away, the runner's metadata says so, within the limit.
+What trimming cannot make small enough is cut: texts first, then events from the end on, then exceptions from the end
+on, and at the very last the runner, of which a stub is sent. Whatever was taken away, the runner's metadata says so,
+within the limit.
 
 What the trace's process lost before is told last, if there is room for it: no event loses anything for it.
 """
@@ -10,6 +11,7 @@ from typing import NamedTuple
 
 import orjson
 
+from epsagon_fast import cutting
 from epsagon_fast.collector.formats import epsagon as wire
 from epsagon_fast.collector.trace import Trace
 from epsagon_fast.trimming import TraceTooBig, trim
@@ -18,7 +20,7 @@ from epsagon_fast.trimming import TraceTooBig, trim
 class Body(NamedTuple):
     """What is sent of a trace, and what it cost."""
 
-    # None: not even the runner fits. Then everything counts as dropped.
+    # None: not even the runner's stub fits. Then everything counts as dropped.
     data: bytes | None
     # As it would be if there were no limit.
     size_before_bytes: int
@@ -106,35 +108,49 @@ def _trimmed(trace: Trace, runner: wire.Event | None, before: int) -> Body:
     events[done:] = result.events
     stripped = done + result.stripped_count
     if stripped and runner is not None:
-        events[place] = orjson.dumps(wire.with_metadata(orjson.loads(events[place]), wire.marks(0, 0)))
+        events[place] = orjson.dumps(wire.with_metadata(orjson.loads(events[place]), wire.marks(0, 0, 0)))
     data, told = _whole(trace, events, stream.exceptions, place)
     return Body(data, before, stripped > 0, stripped, 0, 0, told)
 
 
 def _cut(trace: Trace, runner: wire.Event | None, before: int) -> Body:
-    """Fit a trace that was given up: all of it is stripped, its tracebacks are cut, and it may still be too big."""
+    """Fit a trace that was given up: all of it is stripped, its texts are cut, and it may still be too big."""
     stream = trace.stream
     events, exceptions = stream.events.copy(), stream.exceptions.copy()
     size = trace.envelope.size_bytes + sum(map(len, events)) + sum(map(len, exceptions))
+    dropped_labels = 0
     if runner is not None:
-        runner = wire.with_cut_traceback(wire.stripped(runner))
+        runner, dropped_labels = wire.cut_runner(runner, trace.labels)
         size += len(orjson.dumps(runner))
     runners = int(runner is not None)
     while True:
-        marks = wire.marks(stream.event_count - len(events), stream.exception_count - len(exceptions))
+        gone = stream.event_count - len(events), stream.exception_count - len(exceptions)
+        marks = wire.marks(*gone, dropped_labels)
         commas = _commas(len(events) + runners, len(exceptions))
         if size + commas + wire.marks_bytes(marks) * runners <= trace.limit_bytes:
             break
         last = events or exceptions
         if not last:
-            return Body(None, before, True, 0, stream.event_count, stream.exception_count)
+            return _stub(trace, runner, marks, before)
         size -= len(last.pop())
-    dropped = stream.event_count - len(events), stream.exception_count - len(exceptions)
     place = _place(trace, events)
     if runner is not None:
         events.insert(place, orjson.dumps(wire.with_metadata(runner, marks)))
     data, told = _whole(trace, events, exceptions, place)
-    return Body(data, before, True, stream.event_count + runners, *dropped, told)
+    return Body(data, before, True, stream.event_count + runners, *gone, told)
+
+
+def _stub(trace: Trace, runner: wire.Event | None, marks: dict[str, str], before: int) -> Body:
+    """Return a body with nothing but what is left of the runner, or none."""
+    stream = trace.stream
+    room = trace.limit_bytes - trace.envelope.size_bytes - wire.marks_bytes(marks)
+    smaller = cutting.fitted_stub(runner, room) if runner is not None else None
+    if smaller is None:
+        return Body(None, before, True, 0, stream.event_count, stream.exception_count)
+    marked = orjson.dumps(wire.with_metadata(orjson.loads(smaller), marks))
+    stripped_count = stream.event_count + 1
+    data = trace.envelope.around([marked], [])
+    return Body(data, before, True, stripped_count, stream.event_count, stream.exception_count)
 
 
 def _whole(trace: Trace, events: list[bytes], exceptions: list[bytes], place: int) -> tuple[bytes, bool]:

@@ -6,8 +6,8 @@ exceptions. Labels, error and runner may (an overwritten label, a replaced error
 `floor_bytes` for that sum, and in the order of the end:
 
 1. While the floor is over the limit, the next event is stripped.
-2. All are stripped and the floor is still over it: the trace is too big for certain. Its tracebacks are cut, and all
-   that comes later is stripped and cut as it arrives.
+2. All are stripped and the floor is still over it: the trace is too big for certain. Its texts are cut, and all that
+   comes later is stripped and cut as it arrives.
 3. Still over it: the longest prefix that fits is kept, so the last event goes, and with it all later ones.
 4. No event is left and the floor is still over it: the last exception goes, and with it all later ones.
 
@@ -48,7 +48,7 @@ class Stream:
         self.exceptions: list[bytes] = []
         # The first so many events are stripped already.
         self.stripped_count = 0
-        # True: the end will find the trace too big. All events are stripped and all tracebacks cut.
+        # True: the end will find the trace too big. All events are stripped and all texts cut.
         self.is_too_big = False
         # All from the first that had to go on.
         self.dropped_events = 0
@@ -96,19 +96,19 @@ class Stream:
             self.dropped_exceptions += 1
             return
         if self.is_too_big:
-            exception = wire.cut_exception(exception)
+            exception = self._cut(exception)
         self.exceptions.append(exception)
         self._grow(len(exception) + 1)
 
     def give_up(self) -> None:
-        """Strip all events and cut all tracebacks: the trace is too big. Once more changes nothing."""
+        """Strip all events and cut all texts: the trace is too big. Once more changes nothing."""
         if self.is_too_big:
             return
         self.is_too_big = True
         while self.stripped_count < len(self.events):
             self._strip_next()
-        self.events = [wire.cut_event(event) for event in self.events]
-        self.exceptions = [wire.cut_exception(exception) for exception in self.exceptions]
+        self.events = [self._cut(event) for event in self.events]
+        self.exceptions = [self._cut(exception) for exception in self.exceptions]
         kept = (*self.events, *self.exceptions)
         self.floor_bytes = self._empty_bytes + sum(map(len, kept)) + len(kept)
 
@@ -125,7 +125,7 @@ class Stream:
             if self.dropped_events or self.dropped_exceptions:
                 self.dropped_events += 1
                 return
-            event = wire.cut_event(self._strip(event))
+            event = self._cut(self._strip(event))
             self.stripped_count += 1
         self.events.append(event)
         self._grow(len(event) + 1)
@@ -153,6 +153,12 @@ class Stream:
 
     def _shorten(self, kept: list[bytes]) -> None:
         self.floor_bytes -= len(kept.pop()) + 1
+
+    def _cut(self, value: bytes) -> bytes:
+        shorter = wire.cut(value)
+        if shorter is not value:
+            self._counters["cut"] += 1
+        return shorter
 
     def _strip_next(self) -> None:
         event = self.events[self.stripped_count]

@@ -138,17 +138,17 @@ class Trace:
             raise ValueError("an exception without a byte")
         self.stream.add_exception(exception)
 
-    def add_label(self, payload: bytes) -> None:
-        """Take in `[key, value]`. Over the bound this label is ignored; an overwritten one gives its size back."""
+    def add_label(self, payload: bytes) -> bool:
+        """Take in `[key, value]`; False: it is over the bound. An overwritten label gives its size back."""
         key, value = decoded_label(payload)
         size = _label_bytes(key, value)
         if key in self.labels:
             size -= _label_bytes(key, self.labels[key])
         if self._labels_bytes + size > MAX_LABELS_BYTES:
-            self.counters["labels_full"] += 1
-            return
+            return False
         self._labels_bytes += size
         self.labels[key] = value
+        return True
 
     def merge_runner(self, news: bytes) -> None:
         """Merge a partial event into the runner, object by object."""

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from typing import Final
 
 from epsagon_fast.config import Config
 from epsagon_fast.protocol import Outcome
@@ -12,6 +13,8 @@ from .entering import Entered
 from .handle import Handle
 from .tracer import Tracer
 
+_OF_THE_OPENER: Final = ("max_trace_size_bytes", "metadata_only", "debug", "ignored_keys")
+
 
 class Attached(Entered, Tracer):
     """A trace of another process. In `with` it is the current one; leaving restores the one before, no more."""
@@ -19,7 +22,7 @@ class Attached(Entered, Tracer):
     def __init__(self, handle: Handle) -> None:
         """Join the trace. If its folder is not there, everything is ignored and counted."""
         self._handle = handle
-        wire = {name: getattr(handle, name) for name in ("max_trace_size_bytes", "metadata_only", "debug")}
+        wire = {name: getattr(handle, name) for name in _OF_THE_OPENER}
         # The opener's word rules for the trace, this process's own for its ring and its end.
         mine = {name: process.setting(name) for name in ("ring_bytes", "shutdown_timeout_s")}
         # Disabled here: this process opens and sends nothing for the trace, and needs no token for it.

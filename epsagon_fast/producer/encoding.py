@@ -109,6 +109,12 @@ def encode_exception(exception: BaseException | Mapping[str, Any]) -> Encoded:
         return Encoded(orjson.dumps(_BLANK_EXCEPTION), malformed=1)
 
 
+def encode_error(error_type: str, value: str | BaseException) -> Encoded:
+    """Return the JSON of an exception with a type of its own: see `exception_of`."""
+    copy = Copy()
+    return Encoded(dumps(exception_of(error_type, value, copy)), left_out=copy.left_out)
+
+
 def encode_label(key: str, value: Any) -> bytes | None:
     """Return a label's JSON, `[key, value]`; None if the wire has no form for it.
 
@@ -194,7 +200,7 @@ class _Shape:
 
     def exception(self, source: object) -> dict[str, Any]:
         if issubclass(type(source), BaseException):
-            return exception_of(type_name(source), cast(BaseException, source))
+            return exception_of(type_name(source), cast(BaseException, source), self.copy)
         source = _mapping(source)
         return {
             "type": self._field(source, "type", _text, ""),

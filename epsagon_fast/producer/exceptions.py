@@ -6,37 +6,31 @@ from types import FrameType
 from typing import Any, cast
 
 from epsagon_fast.interrupts import let_pass
-from epsagon_fast.producer.plain import clean, printed
+from epsagon_fast.producer.plain import Copy, clean, printed
 
-# UTF-8 bytes; of what is longer the first and the last half stay. A recursion's traceback says one thing a thousand
-# times, and what caused it stands at the ends. Trimming cuts tracebacks but no messages, so those are kept shorter.
+# Bytes of JSON; of what is longer the first and the last half stay. A recursion's traceback says one thing a thousand
+# times, and what caused it stands at the ends.
 MAX_TRACEBACK_BYTES = 64 * 1024
 MAX_MESSAGE_BYTES = 16 * 1024
+MAX_TYPE_BYTES = 1024
 _TRACEBACK = BaseException.__dict__["__traceback__"]
 # Frames of these modules are no part of the caller's stack.
 _OWN_MODULES = __name__.rpartition(".")[0] + "."
 
 
-def exception_of(error_type: str, value: str | BaseException) -> dict[str, Any]:
-    """Return an exception, as a dict in wire order, with `value`'s own traceback or else the caller's stack."""
+def exception_of(error_type: str, value: str | BaseException, copy: Copy | None = None) -> dict[str, Any]:
+    """Return an exception, as a dict in wire order, with `value`'s own traceback or else the caller's stack.
+
+    `copy` counts what of it is too long.
+    """
+    copy = copy or Copy()
     return {
-        "type": printed(error_type),
-        "message": _bounded(printed(value), MAX_MESSAGE_BYTES),
-        "traceback": _bounded(_stack_of(value), MAX_TRACEBACK_BYTES),
+        "type": copy.bounded(printed(error_type), MAX_TYPE_BYTES),
+        "message": copy.bounded(printed(value), MAX_MESSAGE_BYTES),
+        "traceback": copy.bounded(clean(_stack_of(value)), MAX_TRACEBACK_BYTES),
         "time": time.time(),
         "additional_data": {},
     }
-
-
-def _bounded(text: str, limit_bytes: int) -> str:
-    """Return `text`, or its first and last part if it is over limit_bytes in UTF-8."""
-    data = clean(text).encode()
-    if len(data) <= limit_bytes:
-        return data.decode()
-    gap = "\n...\n"
-    half = (limit_bytes - len(gap)) // 2
-    # "ignore" drops the parts of characters at the two cuts.
-    return data[:half].decode("utf-8", "ignore") + gap + data[-half:].decode("utf-8", "ignore")
 
 
 def _stack_of(value: object) -> str:

@@ -19,3 +19,4 @@ class Handle:
     metadata_only: bool
     debug: bool
     context: TraceContext | None = None
+    ignored_keys: tuple[str, ...] = ()

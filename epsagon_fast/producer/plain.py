@@ -22,7 +22,7 @@ from typing import Any
 
 import orjson
 
-from epsagon_fast import compiled
+from epsagon_fast import compiled, cutting
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.masking import merged
 
@@ -126,6 +126,12 @@ class Copy:
             return dumps(self.of(value))
         except RecursionError:
             return orjson.dumps(self._cut())
+
+    def bounded(self, text: str, limit_bytes: int) -> str:
+        """Return a text that UTF-8 can encode in at most so many bytes of JSON, with a mark where it is cut."""
+        shorter = cutting.text(text, limit_bytes)
+        self.left_out += shorter is not text
+        return shorter
 
     def texts(self, mapping: Any) -> dict[str, str]:
         """Return a mapping as metadata, however long. Raises TypeError if it is none, and what reading it raises."""

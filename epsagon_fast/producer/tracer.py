@@ -21,6 +21,7 @@ from . import encoding, process
 from . import exit as leaving
 from .context import TraceContext, context_of
 from .entering import Started, close_once
+from .fitting import fitted_event, fitted_record
 from .handle import Handle
 from .opening import opening
 from .place import Place
@@ -163,7 +164,7 @@ class Tracer(Started, QuickWay):
     def add_exception_type_and_message(self, exception_type: str, message: str) -> None:
         """Add an exception with the caller's stack and the time of the call."""
         if self._recording:
-            self._put_encoded(_EXCEPTION, _encoded(exception_type, message))
+            self._put_encoded(_EXCEPTION, encoding.encode_error(exception_type, message))
         else:
             self._refuse()
 
@@ -190,7 +191,7 @@ class Tracer(Started, QuickWay):
             self._refuse()
         # Asking the value itself for its class may fail: a lazy object would be evaluated.
         elif issubclass(type(value), (str, BaseException)):
-            self._put_encoded(_ERROR, _encoded(error_type, value))
+            self._put_encoded(_ERROR, encoding.encode_error(error_type, value))
         elif self._debug:
             logger().debug("error ignored: its value must be a str or an exception, not a %s", type_name(value))
 
@@ -224,9 +225,11 @@ class Tracer(Started, QuickWay):
         A forked child that leaves the block this way says nothing about the work of the trace's own process.
         """
         if self._recording and self.owner_pid == os.getpid():
-            exception = orjson.Fragment(encoding.encode_exception(error).data)
+            encoded = encoding.encode_exception(error)
+            self._count_losses(encoded)
             self._error_code = int(ErrorCode.EXCEPTION)
-            self._put(_RUNNER, orjson.dumps({"error_code": self._error_code, "exception": exception}))
+            failed = {"error_code": self._error_code, "exception": orjson.Fragment(encoded.data)}
+            self._put(_RUNNER, orjson.dumps(failed))
 
     def handle(self) -> Handle:
         """Return what another process needs to add to this trace: picklable, without the token."""
@@ -237,6 +240,7 @@ class Tracer(Started, QuickWay):
             metadata_only=self.config.metadata_only,
             debug=self.config.debug,
             context=context_of(self),
+            ignored_keys=self.config.ignored_keys,
         )
 
     def abandon(self) -> None:
@@ -274,7 +278,7 @@ class Tracer(Started, QuickWay):
         if self._own_runner:
             self._runner = self._encode_runner({"id": self.trace_id, **self._own_runner})
         self._opened_at = time.perf_counter()
-        opened = opening(self.config, self._runner)
+        opened = self._opening()
         push, traces, trace_id = self._push, process.open_traces, self._id
         # In this order, with no call in between: an exception that comes from outside meets both or neither.
         traces[trace_id] = self
@@ -285,6 +289,20 @@ class Tracer(Started, QuickWay):
             traces.pop(trace_id, None)
             reason = writer.lacking or REASONS.get(code, "queue_full")
             self._ignore_all(reason, Outcome.DROPPED.because(reason))
+
+    def _opening(self) -> bytes:
+        """Return what the OPEN says, with as much of the runner as there is room for."""
+        opened = opening(self.config, self._runner)
+        excess_bytes = len(opened) - self._writer.record_limit_bytes
+        if excess_bytes <= 0 or self._runner is None:
+            return opened
+        smaller = fitted_event(self._runner, len(self._runner) - excess_bytes, self.config.ignored_keys).data
+        if smaller is None:
+            # The config alone is too large, and all of it is needed.
+            return opened
+        self._count("cut")
+        self._runner = smaller
+        return opening(self.config, smaller)
 
     def _encode_runner(self, runner: Mapping[str, Any]) -> bytes:
         return encoding.encode_event(runner).data
@@ -337,7 +355,17 @@ class Tracer(Started, QuickWay):
             self._use(process.writer_at(self._writer.path, self.config.ring_bytes))
             self._record()
             code = self._push(kind, flags, self._id, payload)
+        if code == TOO_LARGE and len(payload) > self._writer.record_limit_bytes:
+            return self._put_smaller(kind, flags, payload)
         return code == PUSHED or self._writer.attend(code, kind, flags, self._id, payload)
+
+    def _put_smaller(self, kind: int, flags: int, payload: bytes) -> bool:
+        smaller = fitted_record(kind, payload, self._writer.record_limit_bytes, self.config.ignored_keys)
+        if smaller is None:
+            return self._writer.attend(TOO_LARGE, kind, flags, self._id, payload)
+        self._count("cut")
+        code = self._push(kind, flags, self._id, smaller)
+        return code == PUSHED or self._writer.attend(code, kind, flags, self._id, smaller)
 
     def _add_otherwise(self, event: Mapping[str, Any], code: int) -> None:
         """Do what the quick way, which answered `code`, left to do."""
@@ -352,7 +380,7 @@ class Tracer(Started, QuickWay):
         encoded = encoding.encode_event(event)
         payload, flags, _, _ = encoded
         self._count_losses(encoded)
-        if len(payload) > self._event_limit_bytes and not (payload := self._stripped(payload)):
+        if len(payload) > self._event_limit_bytes and not (payload := self._fitted(payload)):
             return
         if flags and self._runner is None:
             self._runner = payload
@@ -370,18 +398,18 @@ class Tracer(Started, QuickWay):
         if encoded.left_out:
             self._count("cut", encoded.left_out)
 
-    def _stripped(self, event: bytes) -> bytes:
-        """Return the event with its strong keys only: whole it could not be sent anyway. Empty: refused, counted."""
-        from epsagon_fast.trimming import TraceTooBig, trim
-
-        try:
-            stripped = trim([event], self._event_limit_bytes).events[0]
-        except TraceTooBig:
+    def _fitted(self, event: bytes) -> bytes:
+        """Return the event as it can be sent, since it cannot be whole. Empty: not at all, counted."""
+        data, is_less, is_cut = fitted_event(event, self._event_limit_bytes, self.config.ignored_keys)
+        if data is None:
             self._count("too_large")
             return b""
-        # The collector sees an event that fits, and could not tell.
-        self._put(_RUNNER, _TRIMMED)
-        return stripped
+        if is_cut:
+            self._count("cut")
+        if is_less:
+            # The collector sees an event that fits, and could not tell.
+            self._put(_RUNNER, _TRIMMED)
+        return data
 
     def _ignore_all(self, refusal: str | None, outcome: Outcome) -> None:
         self._refusal, self._outcome = refusal, outcome
@@ -428,7 +456,3 @@ def get_lambda_timeout_threshold_ms() -> int:
     digits = text[1:] if text[:1] in ("+", "-") else text
     is_integer = digits.isascii() and digits.isdigit() and len(digits) <= MOST_DIGITS
     return int(text) if is_integer else DEFAULT_LAMBDA_TIMEOUT_THRESHOLD_MS
-
-
-def _encoded(error_type: str, value: str | BaseException) -> encoding.Encoded:
-    return encoding.encode_exception(encoding.exception_of(error_type, value))

@@ -9,18 +9,21 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from epsagon_fast.protocol import IS_TRIMMED_KEY, LABELS_KEY, STRONG_KEYS, ErrorCode
+from epsagon_fast import cutting
+from epsagon_fast.cutting import stripped as stripped
+from epsagon_fast.protocol import IS_TRIMMED_KEY, LABELS_KEY, ErrorCode
 from epsagon_fast.version import __version__
 
 Event = dict[str, Any]
 
 DROPPED_EVENTS_KEY = "dropped_events"
 DROPPED_EXCEPTIONS_KEY = "dropped_exceptions"
+DROPPED_LABELS_KEY = "dropped_labels"
 DROPPED_RECORDS_KEY = "dropped_records"
 # `,"is_trimmed":"true"` in a runner's metadata, which is never empty: it has its labels.
 MARKER_BYTES = len(f',"{IS_TRIMMED_KEY}":"true"')
-# UTF-8 bytes of a traceback in a trace that is too big even when stripped: its first and last half are kept.
-TRACEBACK_BYTES = 4 * 1024
+# Of a label that is too long for its trace, so many bytes are kept.
+LABEL_BYTES = 256
 
 
 class Envelope(NamedTuple):
@@ -75,16 +78,13 @@ def with_error(runner: Event, error: Mapping[str, Any]) -> Event:
     return {**runner, "error_code": int(ErrorCode.ERROR), "exception": error}
 
 
-def stripped(runner: Event) -> Event:
-    """Return a runner with strong metadata only: what `trim` makes of it."""
-    resource = runner["resource"]
-    strong = {key: value for key, value in resource["metadata"].items() if key in STRONG_KEYS}
-    return {**runner, "resource": {**resource, "metadata": strong}}
-
-
-def marks(dropped_events: int, dropped_exceptions: int) -> dict[str, str]:
+def marks(dropped_events: int, dropped_exceptions: int, dropped_labels: int) -> dict[str, str]:
     """Return the metadata that tells a reader what trimming took away."""
-    counts = {DROPPED_EVENTS_KEY: dropped_events, DROPPED_EXCEPTIONS_KEY: dropped_exceptions}
+    counts = {
+        DROPPED_EVENTS_KEY: dropped_events,
+        DROPPED_EXCEPTIONS_KEY: dropped_exceptions,
+        DROPPED_LABELS_KEY: dropped_labels,
+    }
     return {IS_TRIMMED_KEY: "true", **{key: str(count) for key, count in counts.items() if count}}
 
 
@@ -93,40 +93,26 @@ def marks_bytes(marks: Mapping[str, str]) -> int:
     return len(orjson.dumps(marks)) - 1
 
 
-def cut_event(event: bytes) -> bytes:
-    """Return an event with its exception's traceback cut; the same object if there is nothing to cut."""
-    if len(event) <= TRACEBACK_BYTES:
-        return event
-    decoded = _loads(event)
-    cut = with_cut_traceback(decoded) if isinstance(decoded, dict) else decoded
-    return event if cut is decoded else orjson.dumps(cut)
+def cut(value: bytes) -> bytes:
+    """Return the JSON of an event or an exception with its texts cut; the same object if there is nothing to cut."""
+    if len(value) <= cutting.TEXT_BYTES:
+        return value
+    decoded = _loads(value)
+    shorter = cutting.texts(decoded, cutting.TEXT_BYTES)
+    return value if shorter == decoded else orjson.dumps(shorter)
 
 
-def cut_exception(exception: bytes) -> bytes:
-    """Return an exception with its traceback cut; the same object if there is nothing to cut."""
-    if len(exception) <= TRACEBACK_BYTES:
-        return exception
-    decoded = _loads(exception)
-    cut = _cut(decoded)
-    return exception if cut is decoded else orjson.dumps(cut)
+def cut_runner(runner: Event, labels: Mapping[str, object]) -> tuple[Event, int]:
+    """Return a runner that has only strong metadata, with its texts cut, and how many labels it lacks.
 
-
-def with_cut_traceback(event: Event) -> Event:
-    """Return a decoded event with its exception's traceback cut; the same object if there is nothing to cut."""
-    exception = event.get("exception")
-    cut = _cut(exception)
-    return event if cut is exception else {**event, "exception": cut}
-
-
-def _cut(exception: Any) -> Any:
-    traceback = exception.get("traceback") if isinstance(exception, dict) else None
-    text = traceback.encode() if isinstance(traceback, str) else b""
-    if len(text) <= TRACEBACK_BYTES:
-        return exception
-    half = TRACEBACK_BYTES // 2
-    # "ignore" drops what the cut left of a character.
-    ends = text[:half].decode(errors="ignore"), text[-half:].decode(errors="ignore")
-    return {**exception, "traceback": "".join(ends)}
+    Labels go whole, from the end on, so that what is left is JSON.
+    """
+    fewer = {key: cutting.texts(value, LABEL_BYTES) for key, value in labels.items()}
+    while fewer and cutting.json_bytes(_labels_json(fewer)) > cutting.TEXT_BYTES:
+        fewer.popitem()
+    shorter: Event = cutting.texts({**runner, "resource": {**runner["resource"], "metadata": {}}}, cutting.TEXT_BYTES)
+    strong = cutting.texts(cutting.stripped(runner)["resource"]["metadata"], cutting.TEXT_BYTES)
+    return with_labels(with_metadata(shorter, strong), fewer), len(labels) - len(fewer)
 
 
 def _loads(text: bytes) -> Any:

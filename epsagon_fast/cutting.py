@@ -1,0 +1,113 @@
+"""Makes what is too large smaller, so that nothing is lost whole that could be sent in part.
+
+Texts are cut in the middle, at line ends where there are any near, and say there how much is missing. Lengths are bytes
+of JSON: a quote or a line end takes two. Secrets are masked before: a key cannot be found in half a text.
+"""
+
+import re
+from typing import Any, Final
+
+import orjson
+
+from epsagon_fast.protocol import STRONG_KEYS
+
+Json = dict[str, Any]
+
+# The most that a text may have in a trace that is too big even when stripped.
+TEXT_BYTES: Final = 1024
+# How much longer than another text one of this name may be.
+_SHARES: Final = {"traceback": 4}
+# How long texts may be, tried in turn until an event fits. The first are the limits of a message and a traceback.
+LEVELS: Final = tuple((16 * TEXT_BYTES) >> step for step in range(10))
+_MARK: Final = "... {} characters left out ..."
+_MARKS: Final = re.compile(r"\.\.\. (\d+) characters left out \.\.\.")
+_MARK_BYTES: Final = len(_MARK) + 20
+# With less than this on each side, a mark would say more than the text.
+_LEAST_SIDE_BYTES: Final = 32
+
+
+def text(text: str, limit_bytes: int) -> str:
+    """Return a text, or its first and last part with a mark in between. It must be one that UTF-8 can encode."""
+    room = limit_bytes
+    size, shorter = json_bytes(text), text
+    while size > limit_bytes:
+        # Escapes lie anywhere, so the length of what is left is known only when it is made.
+        room = min(room - 1, room * limit_bytes // size) if shorter is not text else room
+        shorter = _ends(text, room)
+        size = json_bytes(shorter)
+    return shorter
+
+
+def texts(value: Any, limit_bytes: int) -> Any:
+    """Return a value of JSON with each text in it cut, tracebacks to four times as much."""
+    if isinstance(value, str):
+        return text(value, limit_bytes)
+    if isinstance(value, dict):
+        return {key: texts(each, limit_bytes * _SHARES.get(key, 1)) for key, each in value.items()}
+    return [texts(each, limit_bytes) for each in value] if isinstance(value, list) else value
+
+
+def fitted(value: Any, limit_bytes: int) -> bytes | None:
+    """Return a value as JSON in at most so many bytes, its texts cut as far as must be. None: that is not enough."""
+    for level in LEVELS:
+        data = orjson.dumps(texts(value, level))
+        if len(data) <= limit_bytes:
+            return data
+    return None
+
+
+def fitted_event(event: Json, limit_bytes: int) -> bytes | None:
+    """Return an event, whole and masked, as JSON in at most so many bytes. None: not even its stub fits.
+
+    Its texts are cut as in a trace that is too big. If that is not enough, its weak metadata go, then all but a stub.
+    """
+    data = orjson.dumps(texts(event, TEXT_BYTES))
+    if len(data) <= limit_bytes:
+        return data
+    return fitted(stripped(event), limit_bytes) or fitted_stub(event, limit_bytes)
+
+
+def fitted_stub(event: Json, limit_bytes: int) -> bytes | None:
+    """Return what an event was, when, and whether it failed, as JSON; the exception goes last. None: not even that."""
+    exception = event.get("exception")
+    if isinstance(exception, dict):
+        exception = {**exception, "traceback": "", "additional_data": {}}
+    stub = {**event, "resource": {**event["resource"], "metadata": {}}, "exception": exception}
+    return fitted(stub, limit_bytes) or fitted({**stub, "exception": None}, limit_bytes)
+
+
+def stripped(event: Json) -> Json:
+    """Return an event with strong metadata only: what `trim` makes of it."""
+    resource = event["resource"]
+    strong = {key: value for key, value in resource["metadata"].items() if key in STRONG_KEYS}
+    return {**event, "resource": {**resource, "metadata": strong}}
+
+
+def json_bytes(text: str) -> int:
+    """Return how long a text is in JSON, without its quotes."""
+    return len(orjson.dumps(text)) - 2
+
+
+def _ends(text: str, room_bytes: int) -> str:
+    """Return the first and the last part of a text, in about so many bytes."""
+    data = text.encode()
+    side = (room_bytes - _MARK_BYTES) // 2
+    # "ignore" drops what the cuts left of a character.
+    if side < _LEAST_SIDE_BYTES:
+        return data[: room_bytes - 3].decode(errors="ignore") + "..." if room_bytes > 3 else ""
+    head, tail = data[:side].decode(errors="ignore"), data[-side:].decode(errors="ignore")
+    head, tail, between = _whole_lines(head, tail) if "\n" in text else (head, tail, " ")
+    gone = text[len(head) : len(text) - len(tail)]
+    # What was cut before is missing as well.
+    missing = len(gone) + sum(map(int, _MARKS.findall(gone)))
+    return f"{head}{between}{_MARK.format(missing)}{between}{tail}"
+
+
+def _whole_lines(head: str, tail: str) -> tuple[str, str, str]:
+    """Return both parts without the halves of lines at their cuts, unless that were most of them, and a line end."""
+    end, begin = head.rfind("\n"), tail.find("\n")
+    if end > len(head) // 2:
+        head = head[:end]
+    if 0 <= begin < len(tail) // 2:
+        tail = tail[begin + 1 :]
+    return head, tail, "\n"

@@ -13,6 +13,8 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from epsagon_fast.interrupts import let_pass
+
 from .foreign import escaped, origin, shown
 from .protocol import DEFAULT_MAX_TRACE_BYTES, MAX_TRACE_BYTES
 
@@ -40,10 +42,22 @@ _URL = r"https?://(\[[0-9a-f:.]+\]|[^\s/?#@:\\\[\]]+)(:(?P<port>[0-9]{1,5}))?([/
 _warned: dict[str, object] = {}
 
 
-def logger() -> "logging.Logger":
-    """Return the package's logger. Its import waits until there is something to say: it is a third of all of ours."""
-    import logging
+class _Silent:
+    """Stands for a logger where there is none."""
 
+    def _say(self, *_: object) -> None:
+        pass
+
+    debug = info = warning = _say
+
+
+def logger() -> "logging.Logger":
+    """Return the package's logger. Its import waits for the first trace: it is a third of all of ours."""
+    try:
+        import logging
+    except ImportError:
+        # The first trace of a process that has changed its root before.
+        return _Silent()  # type: ignore[return-value]
     return logging.getLogger(LOGGER_NAME)
 
 
@@ -132,7 +146,8 @@ def _absolute(path: str) -> str:
     """Return the path as it is named from anywhere: the collector's working directory is /."""
     try:
         return os.path.abspath(path) if path else ""
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         # The working directory was deleted.
         return path
 

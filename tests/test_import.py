@@ -129,3 +129,40 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 thread.join()
 """
     assert run(code) == "0\n"
+
+
+REFUSED_IMPORTS = """
+class Nothing:
+    def find_spec(self, name, path, target=None):
+        raise ModuleNotFoundError(f"{name} is not there any more", name=name)
+"""
+ALL_OF_IT = """
+with epsagon.trace("work") as tracer:
+    epsagon.label("k", object())
+    epsagon.add_event({"id": "1", "resource": {"metadata": {"x": "y" * 200_000, "\\ud800": [b"1", "\\udc80"]}}})
+    epsagon.add_exception_type_and_message("T", "m")
+    try:
+        {}["k"]
+    except KeyError as error:
+        epsagon.error(error)
+epsagon.label("k", 1)
+tracer.handle()
+print(tracer.stop(0.01), epsagon.flush(0.01))
+epsagon.shutdown(0.01)
+"""
+
+
+@pytest.mark.parametrize("first", ["with epsagon.trace('first'): pass", ""], ids=["traced before", "never traced"])
+def test_process_that_cannot_import_any_more_goes_on(first: str, tmp_path: Path) -> None:
+    # As after a chroot, a change of user or a virtual environment that was replaced.
+    code = f"""
+import os, epsagon_fast as epsagon
+os.environ |= {{"EPSAGON_TOKEN": "t", "EPSAGON_COLLECTOR_URL": "http://127.0.0.1:1", "EPSAGON_LAUNCH": "0"}}
+os.environ["EPSAGON_RUNTIME_DIR"] = {str(tmp_path / "run")!r}
+import io; sys.stderr = io.StringIO()
+{first}
+{REFUSED_IMPORTS}
+sys.meta_path[:] = [Nothing()]
+{ALL_OF_IT}
+"""
+    assert run(code) == "PENDING False\n"

@@ -1,15 +1,20 @@
+import ast
 import ctypes
 import functools
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytest
 from places import until
 
+import epsagon_fast
 from epsagon_fast.interrupts import is_interruption, let_pass
+
+PACKAGE = Path(epsagon_fast.__file__).parent
 
 
 class Limit(Exception):
@@ -111,3 +116,26 @@ def test_exception_of_another_thread_is_an_interruption_in_our_code() -> None:
     assert ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(Limit)) == 1
     thread.join(30)
     assert is_interruption(found[0])
+
+
+# Modules whose lines run in the traced process.
+GUARDED = [
+    *(PACKAGE / "producer").glob("*.py"),
+    *(PACKAGE / "integrations").glob("*.py"),
+    *(
+        PACKAGE / "queue" / name
+        for name in ["folder", "launch", "no_ring", "process", "ring", "settlements", "state", "writer"]
+    ),
+    PACKAGE / "config.py",
+]
+
+
+@pytest.mark.parametrize("path", GUARDED, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_what_could_catch_an_interruption_lets_it_pass_first(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    caught = [node for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler) and node.type is not None]
+    for handler in caught:
+        names = {node.id for node in ast.walk(handler.type or handler) if isinstance(node, ast.Name)}
+        passes = ast.unparse(handler.body[0]).startswith("let_pass(")
+        raises = any(isinstance(node, ast.Raise) and node.exc is None for node in handler.body)
+        assert passes or raises or not names & {"Exception", "OSError"}, f"line {handler.lineno}"

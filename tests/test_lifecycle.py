@@ -1,11 +1,13 @@
 import asyncio
 import threading
+from typing import Any
 
 import pytest
 from fakes import FakeQueue
 
 import epsagon_fast as epsagon
 from epsagon_fast import Outcome
+from epsagon_fast.integrations.asgi import TracingMiddleware
 from epsagon_fast.producer import process
 from epsagon_fast.protocol import UNFINISHED, Kind
 
@@ -192,3 +194,13 @@ def test_shutdown_takes_nothing_more_for_traces_that_others_opened(
             tracer.add_label("k", 1)
     assert queue.kinds == []
     assert process.refusals() == {"closed": 6}
+
+
+def test_asgi_application_that_says_its_token_in_its_lifespan_is_not_told_that_it_has_none(
+    untraced: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def app(*_: Any) -> None:
+        epsagon.init(token="t", collector_url="http://127.0.0.1:1")
+
+    asyncio.run(TracingMiddleware(app)({"type": "lifespan"}, app, app))
+    assert caplog.records == []

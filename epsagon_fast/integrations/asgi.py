@@ -46,8 +46,12 @@ class TracingMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection; a lifespan is none of our business."""
         kind = KINDS.get(scope["type"])
+        if kind is None:
+            # Not even the config is asked for: the application may call `init` in its lifespan.
+            await self.app(scope, receive, send)
+            return
         config = process.config()
-        if kind is None or KEY in scope or not process.records(config):
+        if KEY in scope or not process.records(config):
             await self.app(scope, receive, send)
         elif scope["path"] in self._ignored:
             # Servers begin a connection's next request in the context of the one before.

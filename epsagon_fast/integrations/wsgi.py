@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from epsagon_fast.config import ResolvedConfig
+from epsagon_fast.interrupts import let_pass
 from epsagon_fast.producer import current, process
 
 from . import payloads
@@ -286,7 +287,8 @@ def _size_of(body: Any) -> int:
         end: int = file.seek(0, os.SEEK_END)
         file.seek(place)
         return end - int(place)
-    except Exception:  # of the application's own object
+    except Exception as error:  # of the application's own object
+        let_pass(error)
         return 0
 
 

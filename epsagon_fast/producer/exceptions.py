@@ -34,10 +34,10 @@ def exception_of(error_type: str, value: str | BaseException, copy: Copy | None 
 
 
 def _stack_of(value: object) -> str:
-    # With what it imports, a tenth of the package's import, and most processes never need it.
-    import traceback
-
     try:
+        # With what it imports, a tenth of the package's import, and most processes never need it.
+        import traceback
+
         # The slots themselves: a subclass may hide them.
         raised = _TRACEBACK.__get__(value) if issubclass(type(value), BaseException) else None
         if raised is None:
@@ -50,7 +50,7 @@ def _stack_of(value: object) -> str:
             return "Traceback (most recent call last):\n" + "".join(traceback.format_tb(raised))
     except Exception as error:
         let_pass(error)
-        # It reads the application's source files.
+        # It reads the application's source files, and is not there if the first trace came after a chroot.
         return ""
 
 

@@ -13,6 +13,7 @@ import sys
 import time
 from typing import Any, Final
 
+from epsagon_fast.interrupts import let_pass
 from epsagon_fast.queue import folder as folders
 from epsagon_fast.queue import launch, overview
 from epsagon_fast.queue import writer as writers
@@ -117,7 +118,8 @@ def _last_quiet_beat(path: str, now: float) -> float | None:
     """Return when the collector last ended a pass; None if something waits for it. Infinity: nothing to wait for."""
     try:
         seen = overview.look(path)
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return math.inf
     waits = any(ring.unread_bytes for ring in seen.rings)
     if _dies_with_us():
@@ -151,7 +153,8 @@ def _dies_with_us() -> bool:
     try:
         if os.readlink("/proc/self/ns/pid") == FIRST_PID_NAMESPACE:
             return False
-    except OSError:  # no /proc, so no namespaces
+    except OSError as error:  # no /proc, so no namespaces
+        let_pass(error)
         return False
     parents = [_waiting_parent_pid, *(_parent_in(name) for name in FORKERS)]
     return not any(pid and lives(pid, 0) for pid in parents)

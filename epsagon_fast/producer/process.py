@@ -9,12 +9,12 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakValueDictionary
 
 from epsagon_fast import compiled
 from epsagon_fast.config import Config, ResolvedConfig, logger, may_need_proxy, warn_once
+from epsagon_fast.interrupts import let_pass
 from epsagon_fast.protocol import Outcome
 from epsagon_fast.queue import ring
 from epsagon_fast.queue import writer as writers
@@ -142,6 +142,8 @@ def writer_for(wanted: ResolvedConfig) -> Writer:
     pid = os.getpid()
     if _first_use is None or _first_use[0] != pid:
         _first_use = (pid, wanted.runtime_dir, wanted.ring_bytes)
+        logger()
+        _import_what_comes_late()
         if wanted.debug and ring.IMPLEMENTATION == compiled.REFERENCE:
             logger().debug("the ring is in plain Python: it does the same as the compiled one, slower")
     return _counted(writers.current(wanted))
@@ -209,21 +211,24 @@ def _counted(writer: Writer) -> Writer:
 
 
 def _import_what_comes_late() -> None:
-    """Import, before a fork, what this package else imports only where it is needed.
+    """Import what this package else imports only where it is needed: with the first trace, and before a fork.
 
-    A child that is forked in the middle of another thread's import, and needs the module too, waits for ever for its
-    end.
+    Later it may not be there: the process has changed its user or its root, or its virtual environment was replaced.
+    And a child that is forked in the middle of another thread's import, and needs the module too, waits for ever for
+    its end.
     """
-    late = ["traceback", "epsagon_fast.trimming"]
+    late = ["traceback", "urllib.parse", "epsagon_fast.trimming"]
     if may_need_proxy():
         late.append("urllib.request")
     # It registers hooks of its own, and complains if that happens during a fork: only an import under way is awaited.
     if "logging" in sys.modules:
         late.append("logging")
-    # Whoever forks is not to hear of a file that cannot be read or a descriptor that is lacking.
-    with suppress(Exception):
-        for name in late:
+    for name in late:
+        # The application is not to hear of a file that cannot be read or a descriptor that is lacking.
+        try:
             importlib.import_module(name)
+        except Exception as error:
+            let_pass(error)
 
 
 os.register_at_fork(before=_import_what_comes_late)

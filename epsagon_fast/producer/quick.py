@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from epsagon_fast import compiled
+from epsagon_fast.interrupts import let_pass
 from epsagon_fast.producer.encoding import complete_copy
 from epsagon_fast.protocol import RUNNER_ORIGIN, Kind
 from epsagon_fast.queue.layout import FULL, FULLS_PER_LOOK, PUSHED
@@ -62,7 +63,8 @@ class PureQuickWay:
             if copy is None or copy["origin"] == RUNNER_ORIGIN:
                 return NOT_TAKEN
             payload = orjson.dumps(copy)
-        except Exception:
+        except Exception as error:
+            let_pass(error)
             # What orjson refuses can be made encodable.
             return NOT_TAKEN
         return push(int(Kind.EVENT), 0, trace_id, payload) if len(payload) <= limit_bytes else NOT_TAKEN

@@ -14,6 +14,7 @@ import stat
 from collections.abc import Iterator
 
 from epsagon_fast import compiled
+from epsagon_fast.interrupts import let_pass
 from epsagon_fast.queue.layout import HEADER_BYTES
 from epsagon_fast.version import __version__
 
@@ -58,7 +59,8 @@ class Folder:
             found = os.stat(self.path, follow_symlinks=False)
         except (FileNotFoundError, NotADirectoryError):
             return False
-        except OSError:
+        except OSError as error:
+            let_pass(error)
             # A process that has changed its user may not look any more.
             return True
         return found.st_ino == self.inode
@@ -72,6 +74,7 @@ class Folder:
         try:
             return is_held(os.fsencode(self.path))
         except OSError as error:
+            let_pass(error)
             # Where it cannot be told (no descriptor is free), a collector that nobody needs would be no help.
             return error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
@@ -100,6 +103,7 @@ def resolve(runtime_dir: str | None) -> Folder:
             path = os.path.join(base, instance_name())
             return Folder(path)
         except OSError as error:
+            let_pass(error)
             refused.append(f"{base}: {error.strerror or error}")
     raise FolderUnusable(errno.EACCES, "no runtime directory can be used: " + "; ".join(refused))
 
@@ -161,7 +165,8 @@ def filesystems(path: str) -> list[str]:
         number = f"{os.major(device)}:{os.minor(device)}"
         with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
             return [line.split(" - ", 1)[1].split()[0] for line in mounts if line.split()[2] == number]
-    except (OSError, IndexError):
+    except (OSError, IndexError) as error:
+        let_pass(error)
         return []
 
 
@@ -178,7 +183,8 @@ def memory_headroom_bytes() -> int:
         # meanwhile by another thread would wait for the end of that import for ever.
         with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as lines:
             groups = [line.rstrip("\n").split(":", 2)[1:] for line in lines]
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return UNLIMITED_BYTES
     return min((_headroom_bytes(*group) for group in groups), default=UNLIMITED_BYTES)
 
@@ -191,7 +197,8 @@ def _headroom_bytes(controllers: str, group: str) -> int:
     folder = root + group if os.path.isdir(root + group) else root
     try:
         return max(0, _number(f"{folder}/{most}") - _number(f"{folder}/{now}"))
-    except (OSError, ValueError):  # "max" is no number: not limited
+    except (OSError, ValueError) as error:  # "max" is no number: not limited
+        let_pass(error)
         return UNLIMITED_BYTES
 
 
@@ -203,7 +210,8 @@ def _number(path: str) -> int:
 def _namespace(kind: str) -> str:
     try:
         return os.readlink(f"/proc/self/ns/{kind}").rpartition("[")[2].rstrip("]")
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return ""
 
 

@@ -19,6 +19,7 @@ from importlib.util import find_spec
 
 from epsagon_fast import compiled
 from epsagon_fast.config import logger
+from epsagon_fast.interrupts import let_pass
 from epsagon_fast.queue.folder import Folder, is_held
 from epsagon_fast.queue.state import NOBODY, Beat
 
@@ -87,6 +88,7 @@ class Launcher:
             self.is_able = True
             started = _start(os.fsencode(self._folder.path), argv, environment(), although_held)
         except (OSError, ValueError) as error:  # a ValueError: find_spec, of a module that somebody made by hand
+            let_pass(error)
             self.is_able = not isinstance(error, NoInterpreter)
             self._complain(f"no collector could be started ({error})")
             return False
@@ -112,7 +114,8 @@ def able() -> bool:
         return bool(command(""))
     except NoInterpreter:
         return False
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        let_pass(error)
         return True
 
 

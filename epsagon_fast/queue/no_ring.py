@@ -2,20 +2,16 @@
 
 import os
 from collections import Counter
+from functools import partial
 
 from epsagon_fast.protocol import REFUSALS
 from epsagon_fast.queue import layout
 
-# How often this process was forked off; asking the kernel for its pid would cost as much as all else that is done here.
-_generation = 0
-
-
-def _note_fork() -> None:
-    global _generation
-    _generation += 1
-
-
-os.register_at_fork(after_in_child=_note_fork)
+# Its length says how often this process was forked off; asking the kernel for its pid would cost as much as all else
+# that is done here. The hook is no function of ours: what a signal's handler raised in one would never reach the
+# application.
+_forks: list[None] = []
+os.register_at_fork(after_in_child=partial(_forks.append, None))
 
 
 class NoRing:
@@ -25,18 +21,18 @@ class NoRing:
 
     def __init__(self, lacking: str, wanted_bytes: int) -> None:
         self.lacking = lacking
-        self._generation = _generation
+        self._generation = len(_forks)
         self._refused = layout.REFUSED + 8 * REFUSALS.index(lacking)
         self._slots = Counter({layout.CAPACITY: wanted_bytes})
 
     @property
     def foreign(self) -> bool:
         """Whether this process is a fork of the one that made this object."""
-        return self._generation != _generation
+        return self._generation != len(_forks)
 
     def push(self, kind: int, flags: int, trace_id: bytes, payload: bytes) -> int:
         """Refuse, or say that this is another process's."""
-        if self._generation != _generation:
+        if self._generation != len(_forks):
             return layout.FOREIGN
         self._slots[self._refused] += 1
         return layout.FULL

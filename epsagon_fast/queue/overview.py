@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 
 from epsagon_fast import private
+from epsagon_fast.interrupts import let_pass
 from epsagon_fast.protocol import REFUSALS
 from epsagon_fast.queue import layout
 from epsagon_fast.queue import state as states
@@ -58,7 +59,8 @@ def set_aside(directory: str) -> list[SetAside]:
     try:
         with os.scandir(directory) as entries:
             found = [(entry.path, entry.stat(follow_symlinks=False)) for entry in entries if _is_set_aside(entry.name)]
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return []
     now = time.time()
     return [SetAside(path, each.st_size, max(0.0, now - each.st_mtime)) for path, each in sorted(found)]
@@ -96,7 +98,8 @@ def look(path: str) -> Overview:
 def _page(folder_fd: int) -> tuple[Beat | None, dict[str, int], dict[str, int], list[str]]:
     try:
         state = states.read(folder_fd)
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        let_pass(error)
         return None, {}, {}, []
     return state.beat(), state.gauges(), state.counters(), state.inherited()
 
@@ -106,12 +109,14 @@ def _ring(folder_fd: int, name: str) -> RingView | None:
         return None
     try:
         fd = private.open_file(name, os.O_RDONLY, dir_fd=folder_fd)
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return None
     try:
         capacity = layout.read_capacity(fd)
         slots = struct.unpack("=128Q", os.pread(fd, 1024, 0))
-    except (OSError, ValueError, struct.error):
+    except (OSError, ValueError, struct.error) as error:
+        let_pass(error)
         return None
     finally:
         os.close(fd)

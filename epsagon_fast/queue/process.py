@@ -11,6 +11,7 @@ import os
 import signal
 
 from epsagon_fast import private
+from epsagon_fast.interrupts import let_pass
 
 LARGEST_PID = 2**31 - 1
 
@@ -23,7 +24,8 @@ def start_time(pid: int) -> int | None:
     try:
         with open(f"/proc/{pid}/stat", "rb") as stat:
             fields = stat.read().rpartition(b")")[2].split()
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return None if _is_taken(pid) else 0
     # A zombie has ended; it only waits to be reaped.
     return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
@@ -66,6 +68,7 @@ def is_unused(fd: int) -> bool | None:
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except OSError as error:
+        let_pass(error)
         return False if error.errno == errno.EAGAIN else None
     except AttributeError:  # not Linux
         return None
@@ -76,7 +79,8 @@ def is_open(dir_fd: int, name: str) -> bool:
     """Say whether a process, of whatever namespace, has a file open or mapped. False where that cannot be told."""
     try:
         fd = private.open_file(name, os.O_RDWR, dir_fd=dir_fd)
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return False
     try:
         return is_unused(fd) is False

@@ -25,6 +25,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from epsagon_fast import compiled
+from epsagon_fast.interrupts import let_pass
 from epsagon_fast.queue import layout
 from epsagon_fast.queue.layout import *  # noqa: F403
 
@@ -80,6 +81,7 @@ def _reserve(fd: int, size_bytes: int) -> None:
     try:
         os.posix_fallocate(fd, 0, size_bytes)
     except (AttributeError, OSError) as error:
+        let_pass(error)
         # macOS has no such function. All else (no space, over quota) is the caller's to know.
         if isinstance(error, OSError) and error.errno not in _NOT_SUPPORTED:
             raise

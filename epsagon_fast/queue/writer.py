@@ -9,11 +9,12 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import Protocol
 
 from epsagon_fast.config import logger, warn_once
+from epsagon_fast.interrupts import let_pass
 from epsagon_fast.protocol import NO_TRACE, REFUSALS, Kind, Outcome
 from epsagon_fast.queue import folder as folders
 from epsagon_fast.queue import layout, ring
@@ -213,7 +214,8 @@ class Writer:
                     self._state = State(fd)
                 finally:
                     os.close(fd)
-            except (OSError, ValueError):
+            except (OSError, ValueError) as error:
+                let_pass(error)
                 return None
         return self._state
 
@@ -241,12 +243,8 @@ _current: Writer | None = None
 _making = threading.RLock()
 
 
-def _forget_lock() -> None:
-    global _making
-    _making = threading.RLock()
-
-
-os.register_at_fork(after_in_child=_forget_lock)
+# No function of ours: what a signal's handler raised inside a hook would never reach the application.
+os.register_at_fork(after_in_child=_making._at_fork_reinit)  # type: ignore[attr-defined]
 
 
 def current(config: Settings) -> Writer:
@@ -304,8 +302,9 @@ def _made(find: Callable[[], Folder], ring_bytes: int, path: str = "") -> Writer
             own_ring = _new_ring(folder, ring_bytes)
             if not folders.is_memory(path):
                 warn_once("disk", "%s is not in memory (tmpfs): recording an event may have to wait for the disk", path)
-        except OSError as error:
-            own_ring = NoRing("no_space" if error.errno in NO_SPACE else "no_folder", ring_bytes)
+        except (OSError, ImportError) as error:  # an ImportError: of tempfile, in a process that has changed its root
+            let_pass(error)
+            own_ring = NoRing("no_space" if getattr(error, "errno", 0) in NO_SPACE else "no_folder", ring_bytes)
             warn_once(lost, "%s: %s", lost, error)
         # Before another thread looks: of two rings of one process the collector takes the older for abandoned.
         writer = _writers[path] = Writer(path, folder, own_ring)
@@ -316,13 +315,13 @@ def _made(find: Callable[[], Folder], ring_bytes: int, path: str = "") -> Writer
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """Let one thread at a time make a ring. Bounded, since a fork in C may leave the lock taken in the child."""
-    making = _making
-    locked = making.acquire(timeout=LOOK_S)
     try:
+        _making.acquire(timeout=LOOK_S)
         yield
     finally:
-        if locked:
-            making.release()
+        # Whether this thread holds it only the lock knows: an exception may have come right after it was taken.
+        with suppress(RuntimeError):
+            _making.release()
 
 
 def _new_ring(folder: Folder, ring_bytes: int) -> ring.Producer:

@@ -330,7 +330,8 @@ def _length(headers: RawHeaders) -> int:
 def _size_of(path: str) -> int:
     try:
         return os.path.getsize(path)
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return 0
 
 

@@ -75,9 +75,21 @@ UNFINISHED = 1
 TRACE_ID_BYTES = 16
 NO_TRACE = bytes(TRACE_ID_BYTES)
 
-# Why a worker refused a record, a field of one (malformed) or a value in one (cut). The position in this tuple is the
+# Why a worker refused a record, a field of one (malformed) or a value in one (cut), or removed what no collector had
+# read of a dead process (no_collector). The position in this tuple is the
 # counter's slot in a ring's header: append only.
-REFUSALS = ("queue_full", "too_large", "malformed", "no_trace", "misuse", "closed", "no_folder", "no_space", "cut")
+REFUSALS = (
+    "queue_full",
+    "too_large",
+    "malformed",
+    "no_trace",
+    "misuse",
+    "closed",
+    "no_folder",
+    "no_space",
+    "cut",
+    "no_collector",
+)
 
 
 class Record(NamedTuple):

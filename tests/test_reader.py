@@ -14,8 +14,9 @@ from rings import TWINS, Twin, child, in_child
 
 from epsagon_fast.protocol import REFUSALS, Kind, Outcome, Record
 from epsagon_fast.queue import layout, process, reader, ring
+from epsagon_fast.queue.layout import LARGEST_COUNT
 from epsagon_fast.queue.process import own_start_time, start_time
-from epsagon_fast.queue.reader import LARGEST_COUNT, Reader, Rings
+from epsagon_fast.queue.reader import Reader, Rings
 from epsagon_fast.queue.settlements import Settlements
 
 TRACE = bytes(range(16))
@@ -233,8 +234,7 @@ def test_where_there_is_no_pidfd_the_process_is_looked_for(folder: Folder, monke
 @pytest.fixture
 def hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where /proc shows no process of another: hidepid, ProtectProc=invisible, a worker that is not dumpable."""
-    for module in (reader, process):
-        monkeypatch.setattr(module, "start_time", lambda pid: None if process._is_taken(pid) else 0)
+    monkeypatch.setattr(process, "start_time", lambda pid: None if process._is_taken(pid) else 0)
 
 
 @pytest.mark.usefixtures("hidden")

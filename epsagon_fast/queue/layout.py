@@ -81,6 +81,9 @@ CLOSE_ROOM_BYTES: Final = 64
 BYE_ROOM_BYTES: Final = RECORD_HEADER.size
 LARGEST_CLOSE_BYTES: Final = CLOSE_ROOM_BYTES - RECORD_HEADER.size
 
+# Headers are written by other processes. What no honest one counts must not go through our own counting.
+LARGEST_COUNT: Final = 2**48
+
 MIN_CAPACITY_BYTES: Final = 1024
 # Keeps every sum of a length and an offset far within 32 bits.
 MAX_CAPACITY_BYTES: Final = 1 << 30

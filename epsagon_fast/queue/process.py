@@ -44,6 +44,17 @@ def lives(pid: int, since: int) -> bool:
     return found != 0
 
 
+def has_ended(pid: int, since: int, fd: int) -> bool:
+    """Say whether the process that made a file is gone. Where its start time does not tell, the file's use does.
+
+    `fd`: the caller's own open file, which does not count. A pid that cannot be looked at may have come back.
+    """
+    found = start_time(pid)
+    if found is not None and since:
+        return found != since
+    return found == 0 or is_unused(fd) is True
+
+
 def _is_taken(pid: int) -> bool:
     """Say whether any process has this pid, whoever may look at it."""
     if not 0 < pid <= LARGEST_PID:

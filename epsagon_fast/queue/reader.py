@@ -16,15 +16,13 @@ from epsagon_fast import private
 from epsagon_fast.protocol import REFUSALS, Outcome, Record
 from epsagon_fast.queue import layout, ring, settlements
 from epsagon_fast.queue.folder import RING_NAME, RING_SUFFIX
-from epsagon_fast.queue.process import LARGEST_PID, is_unused, lives, own_start_time, start_time
+from epsagon_fast.queue.process import LARGEST_PID, has_ended, lives, own_start_time
 
 log = logging.getLogger("epsagon_fast.queue")
 
 # A ring whose creator died over it, or that is no ring at all, is left alone for so long and then set aside.
 UNFINISHED_S = 60.0
 REFUSED_BYTES = 8 * len(REFUSALS)
-# The headers are written by other processes. What no honest one writes must not go through our own counting.
-LARGEST_COUNT = 2**48
 WORD = 2**64 - 1
 
 
@@ -111,7 +109,7 @@ class Reader:
     def refusals(self) -> tuple[int, ...]:
         """Return the counts of refused records, in the order of REFUSALS; 0 for what cannot be a count."""
         counts = (self._ring.load(layout.REFUSED + 8 * i) for i in range(layout.REFUSED_SLOTS))
-        return tuple(count if count <= LARGEST_COUNT else 0 for count in counts)
+        return tuple(count if count <= layout.LARGEST_COUNT else 0 for count in counts)
 
     def take_refusals(self) -> dict[str, int]:
         """Return how many records were refused since the last call, whoever made it; reasons of none are left out."""
@@ -147,22 +145,12 @@ class Reader:
         try:
             pidfd = os.pidfd_open(self.pid)
         except (OSError, AttributeError):
-            return None, self._is_forsaken(fd)
+            return None, has_ended(self.pid, self.start_time, fd)
         # Asked after the pidfd is had: now no other process can take the pid unnoticed.
-        if self._is_forsaken(fd):
+        if has_ended(self.pid, self.start_time, fd):
             os.close(pidfd)
             return None, True
         return pidfd, False
-
-    def _is_forsaken(self, fd: int) -> bool:
-        """Say whether the ring's process is gone. The start time tells a pid that came back; else the file's use does.
-
-        `fd`: this object's own open file of the ring, which does not count.
-        """
-        found = start_time(self.pid)
-        if found is not None and self.start_time:
-            return found != self.start_time
-        return found == 0 or is_unused(fd) is True
 
     # The queue's usual language, for tools and tests; the collector itself uses read and release.
 

@@ -8,6 +8,7 @@ trace keeps its writer; where a new trace goes is decided when it opens (another
 import errno
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from time import monotonic
@@ -18,6 +19,7 @@ from epsagon_fast.interrupts import let_pass
 from epsagon_fast.protocol import NO_TRACE, REFUSALS, Kind, Outcome
 from epsagon_fast.queue import folder as folders
 from epsagon_fast.queue import layout, ring
+from epsagon_fast.queue.abandoned import clean_up
 from epsagon_fast.queue.folder import Folder
 from epsagon_fast.queue.launch import Launcher
 from epsagon_fast.queue.moving import move_unread
@@ -292,6 +294,7 @@ def _made(find: Callable[[], Folder], ring_bytes: int, path: str = "") -> Writer
     lost = "what is added to another process's trace is lost" if path else "tracing is off in this process"
     with _one_thread():
         folder: Folder | None = None
+        abandoned: Counter[str] = Counter()
         own_ring: ring.Producer | NoRing
         try:
             folder = find()
@@ -299,6 +302,7 @@ def _made(find: Callable[[], Folder], ring_bytes: int, path: str = "") -> Writer
             there = _writers.get(path)
             if there is not None and not there.foreign and not there.lacking and not there.folder_is_gone():
                 return there
+            abandoned = clean_up(folder)
             own_ring = _new_ring(folder, ring_bytes)
             if not folders.is_memory(path):
                 warn_once("disk", "%s is not in memory (tmpfs): recording an event may have to wait for the disk", path)
@@ -308,6 +312,8 @@ def _made(find: Callable[[], Folder], ring_bytes: int, path: str = "") -> Writer
             warn_once(lost, "%s: %s", lost, error)
         # Before another thread looks: of two rings of one process the collector takes the older for abandoned.
         writer = _writers[path] = Writer(path, folder, own_ring)
+    for reason, count in abandoned.items():
+        writer.refuse(reason, count)
     writer.look()
     return writer
 

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -236,7 +237,10 @@ def test_collector_that_cannot_be_started_is_one_warning_and_the_traces_wait(bac
 
 
 def test_collector_that_dies_at_once_is_one_warning_and_the_traces_wait(backend: Backend, place: Place) -> None:
-    blocked(place, "state")  # it cannot be a file, so no collector can live here
+    # It cannot be a file, nor be set aside, so no collector can live here.
+    blocked(place, "state")
+    aside = pathlib.Path(place.folder, "state" + folders.CORRUPT)
+    (aside / "full").mkdir(parents=True)
     report = run(
         place,
         """
@@ -253,7 +257,7 @@ report(work("second"))
     assert "ends as soon as it is started" in warning and place.folder in warning
     assert report[1:] == ({}, "PENDING")
     assert place.log().count("Traceback") == 2, "a start, one a second later, the next two seconds after that"
-    os.rmdir(place.folder + "/state")
+    shutil.rmtree(aside)
     run(place, "report(work('later'), 10)")
     await_traces(backend, place, "first", "second", "later")
 

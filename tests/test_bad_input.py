@@ -256,7 +256,7 @@ report(work("second"))
     (warning,) = report.warnings
     assert "ends as soon as it is started" in warning and place.folder in warning
     assert report[1:] == ({}, "PENDING")
-    assert place.log().count("Traceback") == 2, "a start, one a second later, the next two seconds after that"
+    assert place.log().count("Directory not empty") == 2, "a start, one a second later, the next two seconds after that"
     shutil.rmtree(aside)
     run(place, "report(work('later'), 10)")
     await_traces(backend, place, "first", "second", "later")

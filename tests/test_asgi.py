@@ -647,7 +647,6 @@ def test_asgi_application_in_a_wsgi_one_belongs_to_its_request(traces: Traces) -
     setup_testing_defaults(environ)
     answer = wsgi.TracingMiddleware(adapter)(environ, lambda *_: None)
     assert list(answer) == [b"hello"]
-    answer.close()  # type: ignore[attr-defined]
     assert metadata(traces)["path"] == "/shop/items"
 
 

@@ -32,7 +32,8 @@ def hello(environ: dict[str, Any], start_response: Any) -> list[bytes]:
 
 
 def environ_of(path: str = "/", **more: Any) -> dict[str, Any]:
-    environ: dict[str, Any] = {"PATH_INFO": path, "HTTP_HOST": "shop.example:8080", **more}
+    server = {"HTTP_HOST": "shop.example:8080", "SERVER_SOFTWARE": "a server"}
+    environ: dict[str, Any] = {"PATH_INFO": path, **server, **more}
     setup_testing_defaults(environ)
     return environ
 
@@ -45,6 +46,11 @@ def ask(app: Any, path: str = "/", **more: Any) -> bytes:
     finally:
         if hasattr(body, "close"):
             body.close()
+
+
+def answer_of(app: Any, path: str = "/", **more: Any) -> Any:
+    """Return what a server gets to send."""
+    return TracingMiddleware(app)(environ_of(path, **more), lambda status, headers, exc_info=None: lambda data: None)
 
 
 @pytest.fixture
@@ -619,3 +625,56 @@ def test_request_leaves_nothing_to_the_garbage_collector(traces: list[dict[str, 
         assert gc.collect() == 0
     finally:
         gc.enable()
+
+
+def test_application_that_had_the_connection_to_itself_has_not_failed(traces: list[dict[str, Any]]) -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        raise StopIteration
+
+    with pytest.raises(StopIteration):
+        ask(TracingMiddleware(app))
+    assert runner(traces)["error_code"] == 0
+    assert "unfinished" not in metadata(traces) and "status_code" not in metadata(traces)
+
+
+def test_status_is_the_one_that_the_client_saw(traces: list[dict[str, Any]]) -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        yield b"begun"
+        try:
+            raise KeyError("late")
+        except KeyError:
+            start_response("500 Oh", [], sys.exc_info())
+
+    def server(status: str, headers: Any, exc_info: Any = None) -> Any:
+        if exc_info:
+            raise exc_info[1]
+
+    answer: Any = TracingMiddleware(app)(environ_of(), server)
+    with pytest.raises(KeyError):
+        list(answer)
+    answer.close()
+    assert metadata(traces)["status_code"] == "200"
+    assert runner(traces)["exception"]["type"] == "KeyError"
+
+
+def test_status_of_an_answer_that_never_began_is_the_servers(traces: list[dict[str, Any]]) -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])
+        raise KeyError("after the status")
+
+    with pytest.raises(KeyError):
+        ask(TracingMiddleware(app))
+    assert metadata(traces)["status_code"] == "500"
+
+
+def test_ignored_endpoint_runs_in_no_trace(traces: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EPSAGON_ENDPOINTS_TO_IGNORE", "/health")
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        epsagon.label("path", environ["PATH_INFO"])
+        return hello(environ, start_response)
+
+    with epsagon.trace("the request before"):
+        ask(TracingMiddleware(app), "/health")
+    assert metadata(traces)["labels"] == "{}"

@@ -116,7 +116,7 @@ class Exchange(Tracer):
         if error is not None and is_error(error):
             self.blame(error)
             # Servers answer so if the application did not.
-            self.status = self.status or SERVER_ERROR
+            self.status = self._status_of_failed() or SERVER_ERROR
         fields: dict[str, Any] = {"resource": {"metadata": self._result()}}
         if self.status >= SERVER_ERROR and self._error_code == UNCHANGED and not self._is_told:
             fields.update(self._status_as_error())
@@ -128,6 +128,10 @@ class Exchange(Tracer):
             self._close()
         else:
             self.abandon()
+
+    def _status_of_failed(self) -> int:
+        """Return the status that the client of a failed request has seen; 0 if the server answered in its place."""
+        return self.status
 
     def _encode_runner(self, runner: Mapping[str, Any]) -> bytes:
         # Made above, complete and of texts: nothing needs to be looked at but lone surrogates, which orjson refuses.

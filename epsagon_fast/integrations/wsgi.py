@@ -1,10 +1,10 @@
 """Tracing of a WSGI application (PEP 3333): `app = TracingMiddleware(app)`.
 
 A request's trace is the current one while the application's code runs: in the call, in each step of its answer, in the
-answer's `close`. In between the server runs. The trace ends with `close`, its duration with the body's last piece.
+answer's `close`. In between the server runs. The duration ends with the body's last piece, the trace with `close`; an
+answer that is in memory is complete when the application returns. See wsgi_bodies.py.
 """
 
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
@@ -14,7 +14,11 @@ from epsagon_fast.interrupts import let_pass
 from epsagon_fast.producer import current, process
 
 from . import payloads
+from .departures import is_departure
 from .http import KEY, SERVER_ERROR, Exchange, caller, ignored_endpoints, is_under_way, watch_frameworks
+from .wsgi_bodies import handed_on
+from .wsgi_input import noting
+from .wsgi_routes import django_route, flask_rule, mounted_at
 
 Environ = dict[str, Any]
 Headers = list[tuple[str, str]]
@@ -22,6 +26,10 @@ Application = Callable[..., Iterable[bytes]]
 
 # The two headers that CGI gave names without a prefix.
 PLAIN_HEADERS: Final = ("CONTENT_TYPE", "CONTENT_LENGTH")
+# More digits than any length has; Python refuses to read thousands.
+MOST_DIGITS: Final = 18
+# Their answers have no body, whatever the application returns.
+WITHOUT_BODY: Final = (204, 304)
 
 
 class TracingMiddleware:
@@ -36,7 +44,10 @@ class TracingMiddleware:
         """Answer one request."""
         config = process.config()
         path = _path(environ)
-        if KEY in environ or path in self._ignored or not process.records(config):
+        if path in self._ignored:
+            with current.within(current.NOT_TRACED):
+                return self.app(environ, start_response)
+        if KEY in environ or not process.records(config):
             return self.app(environ, start_response)
         if is_under_way(environ.get("REQUEST_METHOD", ""), path, _decoded(environ.get("PATH_INFO", ""))):
             return self.app(environ, start_response)
@@ -46,70 +57,133 @@ class TracingMiddleware:
 class Request(Exchange):
     """One request to a WSGI application."""
 
+    # Whether some of the answer was on its way when the trace ended.
+    _is_begun = False
+
     def __init__(self, config: ResolvedConfig, path: str, environ: Environ, start: Callable[..., Any]) -> None:
         host = environ.get("HTTP_HOST") or environ.get("SERVER_NAME", "")
         context = caller(environ.get("HTTP_TRACEPARENT", ""), environ.get("HTTP_TRACESTATE", ""))
-        super().__init__(config, host, environ.get("REQUEST_METHOD", ""), _known(config, path, environ), context)
+        self._method: str = environ.get("REQUEST_METHOD", "")
+        super().__init__(config, host, self._method, _known(config, path, environ), context)
         environ[KEY] = self
         self._environ = environ
+        self._script_name = environ.get("SCRIPT_NAME", "")
+        self._mount = ""
+        # A test client may keep an answer and never close it. Servers do close it, and say who they are.
+        self._is_served = "SERVER_SOFTWARE" in environ
         self._start_response = start
         self._headers: Headers = []
-        self._request_body: payloads.Body | None = None
         keep = self.keeps_values
+        self._request_body: payloads.Body | None = None
         self._response_body = payloads.Body(True) if keep else None
         length = environ.get("CONTENT_LENGTH") or ""
-        if length.isdecimal():
-            self.request_bytes = int(length)
-        if keep or (not length and "HTTP_TRANSFER_ENCODING" in environ):
+        self.request_bytes = _number(length) or 0
+        if (self.request_bytes or keep or (not length and "HTTP_TRANSFER_ENCODING" in environ)) and (
+            "wsgi.input" in environ
+        ):
             self._request_body = payloads.Body(keep)
-            environ["wsgi.input"] = _Input(environ["wsgi.input"], self._request_body.add)
+            environ["wsgi.input"] = noting(environ["wsgi.input"], self)
+
+    @property
+    def file_wrapper(self) -> Any:
+        """What the server has for files, None if it has nothing."""
+        return self._environ.get("wsgi.file_wrapper")
 
     def answer(self, app: Application) -> Iterable[bytes]:
-        """Return the application's answer; the trace ends when the server closes it."""
-        before = current.swap(self)
+        """Return the application's answer; the trace ends with it."""
         try:
-            body = app(self._environ, self.start_response)
-            self.route = self.route or _django_route(body)
+            with current.within(self):
+                body = app(self._environ, self.start_response)
+        except StopIteration:
+            # Not by PEP 3333: to gunicorn it says that the application had the connection to itself and is through.
+            self.answer_ends()
+            self.end()
+            raise
         except BaseException as error:
             self.end(error)
             raise
-        finally:
-            current.leave(self, before)
-        wrapper = self._environ.get("wsgi.file_wrapper")
-        if isinstance(wrapper, type) and isinstance(body, wrapper):
-            return _file_answer(self, body)
-        return SizedAnswer(self, body) if isinstance(body, list | tuple) else Answer(self, body)
+        if route := django_route(body):
+            self.route = self._within_mount(route)
+        return handed_on(self, body)  # type: ignore[no-any-return]
 
     def start_response(self, status: str, headers: Headers, exc_info: Any = None) -> Callable[[bytes], Any]:
-        """Take note of the answer's status and hand it on."""
-        code, _, self.reason = status.partition(" ")
-        self.status = int(code) if code.isdecimal() else 0
-        self._headers = headers
-        # Flask takes its request out of the environ when the answer has begun.
-        request = self._environ.get("werkzeug.request")
-        if request is not None:
-            self.route = str(getattr(getattr(request, "url_rule", None), "rule", ""))
-        if self.status >= SERVER_ERROR:
+        """Hand on the answer's status and take note of it: the last one that the server took is the client's."""
+        code, _, reason = status.partition(" ")
+        number = _number(code) or 0
+        # Flask takes its request out of the environ when the answer has begun, and what mounted it has returned then.
+        self._mount = mounted_at(self._script_name, self._environ.get("SCRIPT_NAME", ""))
+        self.route = self._within_mount(flask_rule(self._environ))
+        if number >= SERVER_ERROR:
             self.blame(exc_info[1] if exc_info else sys.exception())
         more = (exc_info,) if exc_info else ()
         self._server_write = self._start_response(status, headers, *more)
+        self.status, self.reason, self._headers = number, reason, headers
         return self._write
+
+    def received(self, read: Callable[..., bytes], *outcome: Any) -> None:
+        """Take note of a piece of the request's body. `read`: what tells it from a call's outcome and its arguments."""
+        if self._request_body is not None:
+            try:
+                self._request_body.add(read(*outcome))
+            except Exception as error:  # of a stream that gives something else; the application will notice
+                let_pass(error)
 
     def sent(self, data: bytes) -> None:
         """Take note of a piece of the answer."""
-        self.response_bytes += len(data)
-        if self._response_body is not None:
-            self._response_body.add(data)
+        try:
+            self.response_bytes += len(data)
+            if self._response_body is not None:
+                self._response_body.add(data)
+        except TypeError:  # no bytes: the server will say so
+            return
 
-    def sent_file(self, size_bytes: int) -> None:
-        """Take note that the server sent a whole file by itself, of this size unless the application said another."""
+    def sent_pieces(self, pieces: Iterable[bytes]) -> None:
+        """Take note of a complete answer."""
         self.answer_ends()
-        length = _header(self._headers, "content-length")
-        if self._environ.get("REQUEST_METHOD") != "HEAD":
-            self.response_bytes += int(length) if length.isdecimal() else size_bytes
+        for piece in pieces:
+            self.sent(piece)
+
+    def sent_at_once(self, body: Any) -> None:
+        """Take note of a complete answer that cannot change any more, and close the trace."""
+        pieces: Any = (body,) if isinstance(body, (bytes, bytearray, str)) else body
+        self.sent_pieces(pieces)
+        self.end()
+
+    def sent_file(self, size_bytes: int | None, left_bytes: int) -> None:
+        """Take note that the server is through with a file. `size_bytes`: None if it is not known."""
+        self.answer_ends()
+        length = self._promised_bytes()
+        known = [size for size in (size_bytes, length) if size is not None]
+        if left_bytes and not self._has_no_body():
+            self.answer_fails()
+            self.client_leaves()
+        self.response_bytes += max(min(known, default=0) - left_bytes, 0)
+
+    def exhausted(self, has_close: bool) -> None:
+        """Take note that the body has no more pieces. `has_close`: whether the application closes it."""
+        self.answer_ends()
+        if not (has_close and self._is_served):
+            self.end()
+
+    def given_up(self, error: BaseException | None) -> BaseException | None:
+        """Take note that the server closes a body before its end. `error`: what it met, None if nothing.
+
+        Returns the error to be recorded.
+        """
+        if error is None and (self._has_no_body() or self.response_bytes == self._promised_bytes()):
+            self.answer_ends()
+        elif error is None or is_departure(error, told=True):
+            self.client_leaves()
+            error = None
+        return error
 
     def end(self, error: BaseException | None = None) -> None:
         """Close the trace."""
+        if self.stopped:
+            return
+        self._is_begun = self.response_bytes > 0 or self.answered
+        if self._has_no_body():
+            self.response_bytes = 0
         body = self._request_body
         if body is not None:
             self.request_bytes = self.request_bytes or body.size_bytes
@@ -119,11 +193,26 @@ class Request(Exchange):
         self._environ = {}
         super().end(error)
 
+    def _status_of_failed(self) -> int:
+        # Where nothing was on its way yet, the server answers with an error of its own.
+        return self.status if self._is_begun else 0
+
+    def _has_no_body(self) -> bool:
+        return self._method == "HEAD" or self.status in WITHOUT_BODY
+
+    def _promised_bytes(self) -> int | None:
+        return _number(_header(self._headers, "content-length"))
+
+    def _within_mount(self, route: str) -> str:
+        mount = self._mount
+        return f"{mount}/{route}" if mount and route and not route.startswith("/") else mount + route
+
     def _write(self, data: bytes) -> None:
         try:
             self._server_write(data)
-        except OSError:
-            self.client_closed = True
+        except Exception as error:
+            if is_departure(error, told=True):
+                self.client_leaves()
             raise
         self.sent(data)
 
@@ -138,158 +227,8 @@ class Request(Exchange):
                 self.notes[name] = body.text(kind, ignored)
 
 
-class Answer:
-    """The body of an answer as the server takes it, piece by piece."""
-
-    def __init__(self, request: Request, body: Iterable[bytes]) -> None:
-        self._request = request
-        self._body = body
-        self._pieces: Iterator[bytes] | None = None
-        self._error: BaseException | None = None
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        request = self._request
-        before = current.swap(request)
-        try:
-            if self._pieces is None:
-                self._pieces = iter(self._body)
-            piece = next(self._pieces)
-        except StopIteration:
-            request.answer_ends()
-            raise
-        except BaseException as error:
-            self._error = error
-            raise
-        finally:
-            current.leave(request, before)
-        request.sent(piece)
-        return piece
-
-    def close(self) -> None:
-        """Let the application close its answer, then end the trace."""
-        request, error = self._request, self._error
-        if error is None and not request.answered:
-            # The server gave up though the application did not.
-            error = sys.exception()
-            if error is None or isinstance(error, OSError):
-                request.client_closed, error = True, None
-        close = getattr(self._body, "close", None)
-        if close is None:
-            request.end(error)
-            return
-        before = current.swap(request)
-        try:
-            close()
-        except BaseException as failure:
-            error = failure
-            raise
-        finally:
-            current.leave(request, before)
-            request.end(error)
-
-
-class SizedAnswer(Answer):
-    """An answer that is in memory. A server may ask how many pieces there are, and send the length of a single one."""
-
-    _body: "list[bytes] | tuple[bytes, ...]"
-    _taken = 0
-
-    def __len__(self) -> int:
-        return len(self._body)
-
-    def __iter__(self) -> Iterator[bytes]:
-        # gevent's server goes over all pieces in the middle of sending them, to add up their lengths.
-        for taken, piece in enumerate(self._body, 1):
-            self._taken = max(self._taken, taken)
-            yield piece
-        self._request.answer_ends()
-
-    def close(self) -> None:
-        """Count what was taken, then do the same as for any answer."""
-        for piece in self._body[: self._taken]:
-            self._request.sent(piece)
-        super().close()
-
-
-class _Input:
-    """A request's body as the application reads it. What else the server's object can do it still can."""
-
-    def __init__(self, stream: Any, note: Callable[[bytes], None]) -> None:
-        self._stream = stream
-        self._note = note
-
-    def read(self, *size: Any) -> bytes:
-        return self._noted(self._stream.read(*size))
-
-    def readline(self, *size: Any) -> bytes:
-        return self._noted(self._stream.readline(*size))
-
-    def readlines(self, *hint: Any) -> list[bytes]:
-        return [self._noted(line) for line in self._stream.readlines(*hint)]
-
-    def __iter__(self) -> Iterator[bytes]:
-        return map(self._noted, self._stream)
-
-    # Python looks these up in the class. Where the server's object lacks one, it says so itself.
-    def __next__(self) -> bytes:
-        return self._noted(next(self._stream))
-
-    def __enter__(self) -> "_Input":
-        self._stream.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> Any:
-        return self._stream.__exit__(*error)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def _noted(self, data: bytes) -> bytes:
-        self._note(data)
-        return data
-
-
-def _file_answer(request: Request, body: Any) -> Iterable[bytes]:
-    """Return a file in the server's own wrapper as it is: in another one the server would not use sendfile."""
-    close = getattr(body, "close", None)
-    size_bytes = _size_of(body)
-
-    def close_and_end() -> None:
-        # What the server met while it sent the file, if anything.
-        error = sys.exception()
-        request.client_closed = isinstance(error, OSError)
-        if error is None:
-            request.sent_file(size_bytes)
-        try:
-            if close is not None:
-                close()
-        except BaseException as failure:
-            error = failure
-            raise
-        finally:
-            request.end(error)
-
-    try:
-        body.close = close_and_end
-    except AttributeError:  # a wrapper written in C
-        return Answer(request, body)
-    return body  # type: ignore[no-any-return]
-
-
-def _size_of(body: Any) -> int:
-    """Return how much is left of the file in a wrapper; 0 if that cannot be told. Nothing says how much is sent."""
-    try:
-        file = body.filelike
-        place = file.tell()
-        end: int = file.seek(0, os.SEEK_END)
-        file.seek(place)
-        return end - int(place)
-    except Exception as error:  # of the application's own object
-        let_pass(error)
-        return 0
+def _number(text: str) -> int | None:
+    return int(text) if text.isdecimal() and len(text) <= MOST_DIGITS else None
 
 
 def _path(environ: Environ) -> str:
@@ -316,15 +255,6 @@ def _request_headers(environ: Environ) -> Iterator[tuple[str, str]]:
             yield key[len("HTTP_") :].replace("_", "-"), str(value)
         elif key in PLAIN_HEADERS and value:
             yield key.replace("_", "-"), str(value)
-
-
-def _django_route(response: object) -> str:
-    """Return the pattern that the path matched: Django's request hangs on its response by what there is to close."""
-    for closer in getattr(response, "_resource_closers", ()):
-        match = getattr(getattr(closer, "__self__", None), "resolver_match", None)
-        if match is not None:
-            return str(match.route)
-    return ""
 
 
 def _header(headers: Headers, name: str) -> str:

@@ -25,12 +25,16 @@ Words = Callable[[int], list[object]]
 
 
 class Server(NamedTuple):
-    """One server: its name, what it takes ("wsgi" or "asgi"), the command for a port, whether `make test` runs it."""
+    """One server: its name, what it takes ("wsgi" or "asgi"), the command for a port, whether `make test` runs it.
+
+    hangs: the paths at which it never answers, whoever the application is.
+    """
 
     name: str
     interface: str
     words: Words
     is_fast: bool = False
+    hangs: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.name}-{self.interface}"
@@ -47,6 +51,16 @@ def gunicorn(kind: str, app: str = "wsgi") -> Words:
     return lambda port: python("-m", "gunicorn", "-b", f"127.0.0.1:{port}", *options, f"served:{app}")
 
 
+def module(name: str, *words: str) -> Words:
+    """Return the command of a server that is a module; ADDRESS and PORT stand for where it is to listen."""
+
+    def command(port: int) -> list[object]:
+        address = f"127.0.0.1:{port}"
+        return python("-m", name, *(word.replace("ADDRESS", address).replace("PORT", str(port)) for word in words))
+
+    return command
+
+
 def granian(interface: str) -> Words:
     """Return Granian's command for an interface."""
     options = ("--workers", "1", "--no-log")
@@ -61,30 +75,29 @@ def granian(interface: str) -> Words:
     ]
 
 
-UWSGI = ("--master", "--need-app", "--disable-logging", "--die-on-term", "--virtualenv", sys.prefix, "--enable-threads")
+def uwsgi(port: int) -> list[object]:
+    """Return uWSGI's command."""
+    options = ("--master", "--need-app", "--disable-logging", "--die-on-term", "--enable-threads")
+    where = ("--http-socket", f"127.0.0.1:{port}", "--virtualenv", sys.prefix, "--module", "served:wsgi")
+    return [BINARIES / "uwsgi", *where, *options]
+
 
 SERVERS = [
     Server("wsgiref", "wsgi", lambda port: python("served.py", "wsgiref", port), True),
     Server("gevent.pywsgi", "wsgi", lambda port: python("served.py", "gevent", port), True),
-    Server(
-        "waitress", "wsgi", lambda port: python("-m", "waitress", f"--listen=127.0.0.1:{port}", "served:wsgi"), True
-    ),
-    Server("cheroot", "wsgi", lambda port: python("-m", "cheroot", "--bind", f"127.0.0.1:{port}", "served:wsgi"), True),
+    Server("waitress", "wsgi", module("waitress", "--listen=ADDRESS", "served:wsgi"), True),
+    Server("cheroot", "wsgi", module("cheroot", "--bind", "ADDRESS", "served:wsgi"), True, ("/reads/line",)),
     Server("gunicorn-sync", "wsgi", gunicorn("sync"), True),
     Server("gunicorn-gthread", "wsgi", gunicorn("gthread")),
     Server("gunicorn-gevent", "wsgi", gunicorn("gevent"), True),
     Server("granian", "wsgi", granian("wsgi")),
-    Server("hypercorn", "wsgi", lambda port: python("-m", "hypercorn", "-b", f"127.0.0.1:{port}", "wsgi:served:wsgi")),
-    Server(
-        "uwsgi",
-        "wsgi",
-        lambda port: [BINARIES / "uwsgi", "--http-socket", f"127.0.0.1:{port}", "--module", "served:wsgi", *UWSGI],
-    ),
-    Server("uvicorn", "asgi", lambda port: python("-m", "uvicorn", "--port", port, "served:asgi"), True),
+    Server("hypercorn", "wsgi", module("hypercorn", "-b", "ADDRESS", "wsgi:served:wsgi"), False, ("/is/over",)),
+    Server("uwsgi", "wsgi", uwsgi),
+    Server("uvicorn", "asgi", module("uvicorn", "--port", "PORT", "served:asgi"), True),
     Server("gunicorn-asgi", "asgi", gunicorn("asgi", "asgi"), True),
     Server("granian", "asgi", granian("asgi")),
-    Server("hypercorn", "asgi", lambda port: python("-m", "hypercorn", "-b", f"127.0.0.1:{port}", "asgi:served:asgi")),
-    Server("daphne", "asgi", lambda port: python("-m", "daphne", "-v", "0", "-p", port, "served:asgi")),
+    Server("hypercorn", "asgi", module("hypercorn", "-b", "ADDRESS", "asgi:served:asgi")),
+    Server("daphne", "asgi", module("daphne", "-v", "0", "-p", "PORT", "served:asgi")),
 ]
 
 

@@ -1,0 +1,232 @@
+"""What the server gets of an application's answer, and how a request learns of its end.
+
+A server may know a body by its identity (gunicorn's ALREADY_HANDLED), its type (a list, a file in the server's own
+wrapper) or its length. So such a body reaches it as it is. What is in memory is known at once, and its trace ends when
+the application returns; a file tells its end by its `close`. A body that a server can only go over piece by piece is
+wrapped, and the trace is the current one in each step.
+
+The trace of a body that is never closed ends when it is exhausted or collected.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from epsagon_fast.interrupts import let_pass
+from epsagon_fast.producer import current
+
+if TYPE_CHECKING:
+    from .wsgi import Request
+
+Close = Callable[[], Any]
+# Notes what was sent.
+Count = Callable[["Request"], None]
+
+# Nothing runs when a server takes these apart, and nothing can be hung on them. Texts and bytes are no bodies by PEP
+# 3333, but some servers take them.
+IN_MEMORY: Final = frozenset({list, tuple, bytes, bytearray, str, dict, set, frozenset})
+
+
+def handed_on(request: "Request", body: Any) -> Any:
+    """Return what the server gets in place of a body: mostly itself. The request ends with it."""
+    kind = type(body)
+    if kind in IN_MEMORY:
+        request.sent_at_once(body)
+    elif _is_servers_file(request.file_wrapper, body):
+        return _with_ending(request, body, _File(body).sent)
+    elif issubclass(kind, (list, tuple)):
+        return _with_ending(request, body, lambda request: request.sent_pieces(_stored(body)))
+    elif hasattr(kind, "__next__"):
+        return Stream(request, body)
+    elif hasattr(kind, "__len__"):
+        return SizedAnswer(request, body)
+    elif hasattr(kind, "__iter__") or hasattr(kind, "__getitem__"):
+        return Answer(request, body)
+    else:
+        # The application has answered by itself, and the server knows this object as the sign of it.
+        request.answer_ends()
+        request.end()
+    return body
+
+
+class Wrapped:
+    """A body that the server takes piece by piece. What else the application's own can do it still can."""
+
+    def __init__(self, request: "Request", body: Any) -> None:
+        self._request = request
+        self._body = body
+        self._error: BaseException | None = None
+
+    def close(self) -> None:
+        """Let the application close its answer, then end the trace."""
+        request, error = self._request, self._error
+        if error is None and not request.answered:
+            error = request.given_up(sys.exception())
+        _close(request, _attribute(self._body, "close"), error)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._body, name)
+
+    def __del__(self) -> None:
+        self._request.end(self._error)
+
+    def _take(self, step: Callable[[Any], Any], of: Any) -> Any:
+        """Return the outcome of a step, with the trace as the current one."""
+        try:
+            with current.within(self._request):
+                return step(of)
+        except StopIteration:
+            self._request.exhausted(_attribute(self._body, "close") is not None)
+            raise
+        except BaseException as error:
+            self._error = error
+            raise
+
+
+class Stream(Wrapped):
+    """A body that is an iterator."""
+
+    def __iter__(self) -> "Stream":
+        return self
+
+    def __next__(self) -> bytes:
+        piece: bytes = self._take(next, self._body)
+        self._request.sent(piece)
+        return piece
+
+
+class Answer(Wrapped):
+    """A body that can be gone over, perhaps more than once."""
+
+    _counted = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        # gevent's server goes over all pieces in the middle of sending them, to add up their lengths.
+        pieces = self._take(iter, self._body)
+        index = 0
+        while True:
+            try:
+                piece = self._take(next, pieces)
+            except StopIteration:
+                return
+            if index == self._counted:
+                self._counted += 1
+                self._request.sent(piece)
+            index += 1
+            yield piece
+
+
+class SizedAnswer(Answer):
+    """A body of which a server may ask how many pieces there are, to send the length of a single one."""
+
+    def __len__(self) -> int:
+        return len(self._body)
+
+
+class Ending:
+    """Stands in for the `close` of a body that is handed on as it is. If it is never called, it acts when it dies."""
+
+    def __init__(self, request: "Request", close: Close | None, count: Count) -> None:
+        self._parts: tuple[Request, Close | None, Count] | None = (request, close, count)
+
+    def __call__(self) -> None:
+        # The body holds this object, and the parts hold the body: a circle.
+        parts, self._parts = self._parts, None
+        if parts is None:
+            return
+        request, close, count = parts
+        # What the server met while it sent the body, if anything.
+        error = sys.exception()
+        if error is None:
+            count(request)
+        else:
+            error = request.given_up(error)
+        _close(request, close, error)
+
+    def forget(self) -> None:
+        """Have nothing to do any more."""
+        self._parts = None
+
+    def __del__(self) -> None:
+        if self._parts is not None:
+            self._parts[0].end()
+
+
+class _File:
+    """A file in the server's wrapper, before it is sent: where it is the server's, nothing says how much is sent."""
+
+    def __init__(self, body: Any) -> None:
+        self._body = body
+        self._size_bytes = _size_of(body)
+
+    def sent(self, request: "Request") -> None:
+        """Take note that the server is through with it."""
+        # waitress counts down, and closes what it could not send as it closes what it sent.
+        left = _attribute(self._body, "remain")
+        request.sent_file(self._size_bytes, left if type(left) is int else 0)
+
+
+def _with_ending(request: "Request", body: Any, count: Count) -> Any:
+    """Return the body itself, which tells its end from now on; if that cannot be, this is the end."""
+    ending = Ending(request, _attribute(body, "close"), count)
+    try:
+        body.close = ending
+    except Exception as error:  # made in C, or of a class with slots
+        let_pass(error)
+        ending.forget()
+        count(request)
+        request.end()
+    return body
+
+
+def _stored(body: Any) -> "Iterator[bytes]":
+    """Go over what a list or a tuple holds, whatever its class makes of a loop."""
+    return list.__iter__(body) if isinstance(body, list) else tuple.__iter__(body)
+
+
+def _close(request: "Request", close: Close | None, error: BaseException | None) -> None:
+    """Call a body's own `close`, if it has one, and end the trace."""
+    if close is None:
+        request.end(error)
+        return
+    try:
+        with current.within(request):
+            close()
+    except BaseException as failure:
+        error = failure
+        raise
+    finally:
+        request.end(error)
+
+
+def _is_servers_file(wrapper: Any, body: Any) -> bool:
+    """Say whether the server may send a body by itself, since it is of its wrapper for files."""
+    if wrapper is None or isinstance(wrapper, type):
+        return wrapper is not None and issubclass(type(body), wrapper)
+    # A function: uWSGI's remembers the file and returns it, others make an object in C.
+    return _attribute(body, "read") is not None or _attribute(body, "filelike") is not None
+
+
+def _size_of(body: Any) -> int | None:
+    """Return how much is left of the file in a wrapper; None if that cannot be told."""
+    file = _attribute(body, "filelike") or _attribute(body, "file") or body
+    try:
+        place = file.tell()
+        end: int = file.seek(0, os.SEEK_END)
+        file.seek(place)
+        return end - int(place)
+    except Exception as error:  # of the application's own object
+        let_pass(error)
+        return None
+
+
+def _attribute(thing: Any, name: str) -> Any:
+    """Return an attribute of the application's object, None if it has none or fails to give it."""
+    try:
+        return getattr(thing, name, None)
+    except Exception as error:
+        let_pass(error)
+        return None

@@ -1,0 +1,63 @@
+"""Which pattern a request's path matched, as Flask and Django know it; never the text that matched."""
+
+import sys
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any, Final
+
+# Werkzeug's, which mounts applications at fixed paths.
+DISPATCHER: Final = "werkzeug.middleware.dispatcher"
+DJANGO: Final = "django.http.response"
+
+
+def flask_rule(environ: dict[str, Any]) -> str:
+    """Return the pattern of Flask's request, "" if there is none. It is in the environ only while the answer begins."""
+    request = environ.get("werkzeug.request")
+    return str(getattr(getattr(request, "url_rule", None), "rule", ""))
+
+
+def django_route(body: object) -> str:
+    """Return the pattern of Django's request, "" if there is none.
+
+    The request hangs on its response by what there is to close; the response is the body, or closes the file that is.
+    """
+    if DJANGO not in sys.modules:
+        return ""
+    for response in _responses(body):
+        for closer in getattr(response, "_resource_closers", ()):
+            match = getattr(getattr(closer, "__self__", None), "resolver_match", None)
+            if match is not None:
+                return str(match.route)
+    return ""
+
+
+def mounted_at(before: str, now: str) -> str:
+    """Return the path at which a dispatcher that is running mounted the application.
+
+    `before`, `now`: SCRIPT_NAME as the request came and as it is. What else lengthens it may take any text from the
+    path, such as a user's name, so only what is written in a dispatcher counts: "" otherwise.
+    """
+    if now == before or not now.startswith(before) or DISPATCHER not in sys.modules:
+        return ""
+    mounts = [mount for frame in _dispatching(sys._getframe(1)) for mount in frame.f_locals["self"].mounts if mount]
+    rest = now[len(before) :]
+    while rest:
+        mount = next((mount for mount in mounts if rest.startswith(mount)), None)
+        if mount is None:
+            return ""
+        rest = rest[len(mount) :]
+    return now[len(before) :]
+
+
+def _responses(body: object) -> Iterator[object]:
+    yield body
+    for name in ("filelike", "file"):
+        yield getattr(getattr(getattr(body, name, None), "close", None), "__self__", None)
+    yield getattr(getattr(body, "close", None), "__self__", None)
+
+
+def _dispatching(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        if frame.f_code.co_name == "__call__" and frame.f_globals.get("__name__") == DISPATCHER:
+            yield frame
+        frame = frame.f_back

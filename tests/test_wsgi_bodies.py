@@ -1,0 +1,277 @@
+"""What a server gets of an answer, and how its trace ends."""
+
+import gc
+import io
+import os
+from collections import UserList
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+from wsgiref.util import FileWrapper
+
+import pytest
+from places import until
+from test_wsgi import answer_of, ask, environ_of, metadata, runner, traces
+
+import epsagon_fast as epsagon
+from epsagon_fast.integrations.wsgi import TracingMiddleware
+from epsagon_fast.producer import process
+
+__all__ = ["traces"]
+Traces = list[dict[str, Any]]
+
+
+class Listed(list[bytes]):
+    """A list of the application's own class."""
+
+
+class Pair(NamedTuple):
+    """A tuple on which nothing can be hung."""
+
+    first: bytes
+    second: bytes
+
+
+class WrapperInC:
+    """As a server's wrapper that is made in C: it takes no attributes."""
+
+    __slots__ = ("filelike",)
+
+    def __init__(self, filelike: Any) -> None:
+        self.filelike = filelike
+
+
+def returning(body: Any, *headers: tuple[str, str], status: str = "200 OK") -> Callable[..., Any]:
+    """Return an application that answers with a body."""
+
+    def app(environ: dict[str, Any], start_response: Any) -> Any:
+        start_response(status, [*headers])
+        return body
+
+    return app
+
+
+def kept(file: Any) -> Any:
+    """Do what uWSGI's wrapper does: remember the file and return it."""
+    return file
+
+
+@pytest.mark.parametrize(
+    ("body", "size"),
+    [
+        ([b"ab", b"c"], "3"),
+        ((b"ab", b"c"), "3"),
+        ([], "0"),
+        (b"abc", "3"),
+        ({b"abc"}, "3"),
+        (Pair(b"ab", b"c"), "3"),
+        (object(), "0"),
+        (None, "0"),
+    ],
+    ids=repr,
+)
+def test_what_is_in_memory_reaches_the_server_as_it_is_and_ends_the_trace(traces: Traces, body: Any, size: str) -> None:
+    assert answer_of(returning(body)) is body
+    assert metadata(traces)["response_bytes"] == size
+    assert "client_closed" not in metadata(traces)
+
+
+def test_list_of_the_applications_own_class_tells_its_end_by_close(traces: Traces) -> None:
+    body = Listed([b"ab", b"c"])
+    answer = answer_of(returning(body))
+    assert answer is body and not traces
+    answer.close()
+    assert metadata(traces)["response_bytes"] == "3"
+
+
+def test_body_with_a_length_keeps_it_and_its_steps_are_in_the_trace(traces: Traces) -> None:
+    class Body(UserList[bytes]):
+        def __iter__(self) -> Iterator[bytes]:
+            epsagon.label("steps", "seen")
+            return super().__iter__()
+
+        extra = "kept"
+
+    answer = answer_of(returning(Body([b"ab", b"c"])))
+    assert len(answer) == 2
+    assert answer.extra == "kept"
+    assert not hasattr(answer, "filelike")
+    # A server may add up the lengths first.
+    assert sum(map(len, answer)) == 3
+    assert b"".join(answer) == b"abc"
+    answer.close()
+    assert metadata(traces)["response_bytes"] == "3"
+    assert metadata(traces)["labels"] == '{"steps":"seen"}'
+
+
+# Files.
+
+
+@pytest.mark.parametrize("wrapper", [FileWrapper, WrapperInC, kept, WrapperInC.__call__], ids=repr)
+def test_file_reaches_the_server_as_its_wrapper_made_it(traces: Traces, tmp_path: Any, wrapper: Any) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"four")
+    with open(path, "rb") as file:
+        own = wrapper(file) if wrapper is not WrapperInC.__call__ else WrapperInC(file)
+        function = wrapper is WrapperInC.__call__
+        environ = {"wsgi.file_wrapper": WrapperInC.__init__ if function else wrapper}
+        answer = answer_of(returning(own), **environ)
+        assert answer is own
+        if hasattr(answer, "close"):
+            answer.close()
+            assert file.closed
+    assert metadata(traces)["response_bytes"] == "4"
+
+
+class Waitress:
+    """As waitress's wrapper: it counts down, and is closed by the channel whatever came of it."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+        self.remain = 0
+
+    def close(self) -> None:
+        self.file.close()
+
+
+@pytest.mark.parametrize(
+    ("method", "left", "sent", "closed"),
+    [("GET", 0, "6", None), ("GET", 2, "4", "true"), ("HEAD", 6, "0", None)],
+)
+def test_file_that_the_server_counts_down_says_how_much_was_sent(
+    traces: Traces, method: str, left: int, sent: str, closed: str | None
+) -> None:
+    answer = answer_of(
+        returning(Waitress(io.BytesIO(b"a file"))), **{"wsgi.file_wrapper": Waitress, "REQUEST_METHOD": method}
+    )
+    answer.remain = left
+    answer.close()
+    assert metadata(traces)["response_bytes"] == sent
+    assert metadata(traces).get("client_closed") == closed
+
+
+def test_file_counts_no_more_than_was_promised(traces: Traces) -> None:
+    file = FileWrapper(io.BytesIO(b"a file"))
+    answer_of(returning(file, ("Content-Length", "3")), **{"wsgi.file_wrapper": FileWrapper}).close()
+    assert metadata(traces)["response_bytes"] == "3"
+
+
+def test_file_leaves_nothing_to_the_garbage_collector(traces: Traces) -> None:
+    def once() -> None:
+        with open(os.devnull, "rb") as file:
+            answer_of(returning(file), **{"wsgi.file_wrapper": kept}).close()
+
+    once()
+    gc.collect()
+    gc.disable()
+    try:
+        once()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+
+
+# Answers that are never closed.
+
+
+class Closable:
+    """A body with `close`, which is not called."""
+
+    def __init__(self) -> None:
+        self._pieces = iter([b"a", b"b"])
+
+    def __iter__(self) -> "Closable":
+        return self
+
+    def __next__(self) -> bytes:
+        return next(self._pieces)
+
+    def close(self) -> None:
+        raise AssertionError
+
+
+@pytest.mark.parametrize("body", [iter([b"a", b"b"]), UserList([b"a", b"b"])], ids=repr)
+def test_body_without_close_ends_the_trace_with_its_last_piece(traces: Traces, body: Any) -> None:
+    answer = answer_of(returning(body))
+    assert list(answer) == [b"a", b"b"]
+    assert metadata(traces)["response_bytes"] == "2"
+    answer.close()
+    assert len(traces) == 1
+
+
+def test_test_client_that_keeps_an_answer_has_its_trace(traces: Traces) -> None:
+    environ = environ_of()
+    del environ["SERVER_SOFTWARE"]
+    answer: Any = TracingMiddleware(returning(Closable()))(environ, lambda *_: None)
+    assert list(answer) == [b"a", b"b"]
+    assert metadata(traces)["response_bytes"] == "2"
+
+
+@pytest.mark.parametrize("taken", [0, 1, 2, 3])
+def test_answer_that_nothing_closes_ends_when_it_is_collected(traces: Traces, taken: int) -> None:
+    answer = answer_of(returning(Closable()))
+    for _ in range(taken):
+        next(answer, None)
+    assert not traces
+    del answer
+    assert metadata(traces)["response_bytes"] == str(min(taken, 2))
+    assert not process.open_traces
+
+
+@pytest.mark.parametrize("body", [Listed([b"abc"]), FileWrapper(io.BytesIO(b"abc"))], ids=repr)
+def test_servers_own_kind_of_body_that_nothing_closes_ends_when_it_is_collected(traces: Traces, body: Any) -> None:
+    bodies = [body]
+    if isinstance(body, Listed):
+        bodies = [Listed([b"abc"])]
+    answer_of(lambda environ, start: start("200 OK", []) and bodies.pop(), **{"wsgi.file_wrapper": FileWrapper})
+    del body
+    gc.collect()
+    until(lambda: traces or "kept by pytest", "the trace ends")
+
+
+@pytest.mark.parametrize("body", [[None], iter([None]), UserList([None])], ids=repr)
+def test_body_of_no_bytes_is_the_servers_to_refuse(traces: Traces, body: Any) -> None:
+    answer = answer_of(returning(body))
+    assert list(answer) == [None]
+    assert metadata(traces)["response_bytes"] == "0"
+
+
+# What was sent.
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "size"),
+    [("HEAD", "200 OK", "0"), ("GET", "204 No Content", "0"), ("GET", "304 Not Modified", "0"), ("GET", "200 OK", "2")],
+)
+@pytest.mark.parametrize("kind", [list, iter])
+def test_answers_without_a_body_count_none(
+    traces: Traces, kind: Callable[[Any], Any], method: str, status: str, size: str
+) -> None:
+    app = returning(kind([b"a", b"b"]), status=status)
+    assert ask(TracingMiddleware(app), REQUEST_METHOD=method) == b"ab"
+    assert metadata(traces)["response_bytes"] == size
+
+
+def test_server_that_takes_no_body_has_not_lost_its_client(traces: Traces) -> None:
+    answer_of(returning(iter([b"a"])), REQUEST_METHOD="HEAD").close()
+    assert "client_closed" not in metadata(traces)
+
+
+def test_server_that_stops_at_the_promised_length_has_not_lost_its_client(traces: Traces) -> None:
+    answer = answer_of(returning(iter([b"ab", b""]), ("Content-Length", "2")))
+    assert next(answer) == b"ab"
+    answer.close()
+    assert "client_closed" not in metadata(traces)
+
+
+def test_servers_own_class_for_a_client_that_left_is_known(traces: Traces) -> None:
+    class ClientDisconnected(Exception):
+        """As waitress's."""
+
+    answer = answer_of(returning(iter([b"a", b"b"])))
+    with pytest.raises(ClientDisconnected):
+        try:
+            next(answer)
+            raise ClientDisconnected
+        finally:
+            answer.close()
+    assert (runner(traces)["error_code"], metadata(traces)["client_closed"]) == (0, "true")

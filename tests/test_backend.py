@@ -17,6 +17,7 @@ from urllib.parse import quote
 import pytest
 import urllib3
 from hypothesis import given
+from places import give_away
 from strategies import damaged_text
 from vectors import traces
 
@@ -110,7 +111,7 @@ def connected(url: str) -> Iterator[socket.socket]:
 
 
 def head(*lines: str) -> bytes:
-    return "\r\n".join(["POST / HTTP/1.1", "Host: x", "Authorization: Bearer t", *lines, "", ""]).encode()
+    return "\r\n".join(["POST / HTTP/1.1", "Host: localhost", "Authorization: Bearer t", *lines, "", ""]).encode()
 
 
 def status_of(connection: socket.socket) -> int:
@@ -445,12 +446,42 @@ def test_a_database_of_something_else_is_left_alone(tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(later)) as connection:
         connection.execute("PRAGMA user_version = 99")
     text.write_text("not a database" * 100)
+    for file in (foreign, text, later):
+        file.chmod(0o600)
     before = [file.read_bytes() for file in (foreign, text, later)]
     for file, error in ((foreign, ValueError), (text, sqlite3.DatabaseError), (later, ValueError), (tmp_path, OSError)):
         with pytest.raises(error):
             running(database=str(file))
     assert [file.read_bytes() for file in (foreign, text, later)] == before
     assert sorted(os.listdir(tmp_path)) == ["foreign", "later", "text"]
+
+
+def test_a_database_that_others_can_reach_is_refused(tmp_path: Path) -> None:
+    readable, linked, beside, movable = (tmp_path / name for name in ("readable", "linked", "beside", "movable/db"))
+    readable.touch(0o644)
+    linked.symlink_to(tmp_path / "target")
+    Path(f"{beside}-wal").symlink_to(tmp_path / "target")
+    movable.parent.mkdir()
+    movable.parent.chmod(0o777)
+    for path, said in (
+        (readable, "open to others"),
+        (linked, "not a regular file"),
+        (beside, "not a regular file"),
+        (movable, "others can rename"),
+    ):
+        with pytest.raises(OSError, match=said):
+            running(database=str(path))
+    assert not (tmp_path / "target").exists()
+
+
+@pytest.mark.root
+def test_a_database_that_another_user_planted_is_refused(tmp_path: Path) -> None:
+    whole, beside = tmp_path / "whole", tmp_path / "beside"
+    for path, planted in ((whole, whole), (beside, Path(f"{beside}-wal"))):
+        planted.touch(0o600)
+        give_away(planted)
+        with pytest.raises(OSError, match="belongs to user"):
+            running(database=str(path))
 
 
 def test_a_port_in_use_raises_and_a_stopped_backend_frees_it() -> None:

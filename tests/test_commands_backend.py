@@ -1,6 +1,7 @@
 import contextlib
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -97,6 +98,34 @@ def test_a_signal_in_its_first_moment_ends_it_with_0(elsewhere: Path) -> None:
     for _ in range(3):
         with started(elsewhere, "--database", ":memory:") as backend:
             assert backend.end(signal.SIGTERM) == (0, "", "")
+
+
+def test_listening_beyond_this_machine_is_warned_of(elsewhere: Path) -> None:
+    with started(elsewhere, "--host", "0.0.0.0", "--allow-host", "backend", "--database", ":memory:") as backend:
+        with urllib3.PoolManager(retries=False, timeout=PATIENCE_S) as client:
+            hosts = ("backend:80", "10.0.0.1", "attacker.example")
+            answers = [client.request("GET", f"{backend.url}/traces", headers={"Host": host}) for host in hosts]
+        assert [answer.status for answer in answers] == [200, 200, 421]
+        _, _, err = backend.end(signal.SIGTERM)
+    assert "all who reach it can read" in err
+    with started(elsewhere, "--database", ":memory:") as backend:
+        assert backend.end(signal.SIGTERM)[2] == ""
+
+
+def test_idle_connections_neither_stop_it_nor_fill_its_log(elsewhere: Path) -> None:
+    few = f"ulimit -n 64; exec {shlex.join(command('--port', '0', '--database', ':memory:'))}"
+    with (
+        subprocess.Popen(["sh", "-c", few], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process,
+        contextlib.ExitStack() as idle,
+    ):
+        idle.callback(process.kill)
+        backend = Started(process)
+        address = urllib3.util.parse_url(backend.url)
+        for _ in range(100):
+            connection = socket.create_connection((address.host, address.port), timeout=PATIENCE_S)
+            idle.enter_context(connection).sendall(b"G")
+        assert backend.post("key").status == 200
+        assert len(backend.end(signal.SIGTERM)[2].splitlines()) <= 5
 
 
 def test_a_trace_that_was_answered_survives_a_kill(elsewhere: Path) -> None:

@@ -7,20 +7,24 @@ the others. Every refusal is `{"error": "why"}`.
 import asyncio
 import contextlib
 import hashlib
+import json
 import re
 import sqlite3
 from collections.abc import Awaitable, Callable
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from epsagon_fast.backend.hosts import Hosts
 from epsagon_fast.backend.shape import NotATrace, summarize
 from epsagon_fast.backend.store import Store
+from epsagon_fast.foreign import shown
 
 # Twice the largest trace that a tracer may be configured to send.
 MAX_BODY_BYTES = 1024 * 1024
@@ -42,7 +46,13 @@ class _TooLarge(Exception):
     pass
 
 
-class _Parting(JSONResponse):
+class _Json(JSONResponse):
+    def render(self, content: object) -> bytes:
+        # In ASCII: a terminal that shows an answer obeys what it is told beyond it, too.
+        return json.dumps(content, separators=(",", ":")).encode()
+
+
+class _Parting(_Json):
     """An answer given before the body is read, and the end of the connection.
 
     A socket closed with unread bytes in it sends a reset, which can overtake the answer: the client would see a broken
@@ -68,10 +78,13 @@ async def _throw_away(receive: Receive) -> None:
         left_bytes -= len(message["body"])
 
 
-def application(store: Store) -> Starlette:
-    """Return the ASGI application that keeps its traces in `store`. Closing the store is left to the caller."""
+def application(store: Store, hosts: Hosts) -> ASGIApp:
+    """Return the ASGI application that keeps its traces in `store`. Closing the store is left to the caller.
+
+    hosts: a request for another one is refused.
+    """
     endpoints = _Endpoints(store)
-    return Starlette(
+    app = Starlette(
         routes=[
             _route("/", "POST", endpoints.take),
             _route("/traces", "GET", endpoints.page),
@@ -87,6 +100,13 @@ def application(store: Store) -> Starlette:
             sqlite3.Error: _unavailable,
         },
     )
+
+    async def gate(scope: Scope, receive: Receive, send: Send) -> None:
+        asked_for = Headers(scope=scope).getlist("host")
+        known = len(asked_for) == 1 and hosts.hold(asked_for[0])
+        await (app if known else _misdirected(asked_for))(scope, receive, send)
+
+    return gate
 
 
 def _route(path: str, method: str, endpoint: Callable[[Request], Awaitable[Response]]) -> Route:
@@ -105,7 +125,7 @@ class _Endpoints:
         key = _idempotency_key(request)
         body = await _body(request)
         trace_id, is_new = await run_in_threadpool(self._keep, token, key, body)
-        return JSONResponse({"trace_id": trace_id, "duplicate": not is_new})
+        return _Json({"trace_id": trace_id, "duplicate": not is_new})
 
     def _keep(self, token: bytes, key: str | None, body: bytes) -> tuple[str, bool]:
         summary = summarize(body)
@@ -117,16 +137,17 @@ class _Endpoints:
         offset = _whole_number(request, "offset", 0, 0, _MAX_OFFSET)
         traces = await run_in_threadpool(self._store.page, limit, offset)
         counts = await run_in_threadpool(self._store.counts)
-        return JSONResponse({"traces": traces, "total": counts["traces"], "limit": limit, "offset": offset})
+        return _Json({"traces": traces, "total": counts["traces"], "limit": limit, "offset": offset})
 
     async def trace(self, request: Request) -> Response:
         body = await run_in_threadpool(self._store.body, request.path_params["trace_id"])
         if body is None:
             raise HTTPException(404, "there is no trace with this id")
-        return Response(body, media_type="application/json")
+        # A browser that guesses might take a trace for a page.
+        return Response(body, headers={"X-Content-Type-Options": "nosniff"}, media_type="application/json")
 
     async def health(self, request: Request) -> Response:
-        return JSONResponse({"status": "ok", **await run_in_threadpool(self._store.counts)})
+        return _Json({"status": "ok", **await run_in_threadpool(self._store.counts)})
 
 
 def _token(request: Request) -> bytes:
@@ -166,13 +187,19 @@ def _whole_number(request: Request, name: str, default: int, lowest: int, highes
     return int(text)
 
 
+def _misdirected(asked_for: list[str]) -> Response:
+    name = shown(", ".join(asked_for))
+    reason = f"this backend does not answer as {name}: start it with --allow-host NAME if it should"
+    return _Parting({"error": reason}, 421, {"Connection": "close"})
+
+
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+    return _Json({"error": error.detail}, error.status_code, error.headers)
 
 
 async def _not_a_trace(request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": str(error)}, 400)
+    return _Json({"error": str(error)}, 400)
 
 
 async def _too_large(request: Request, error: Exception) -> Response:
@@ -187,4 +214,4 @@ async def _left(request: Request, error: Exception) -> Response:
 
 async def _unavailable(request: Request, error: Exception) -> Response:
     # A full disk, say. The tracer keeps the trace and tries again.
-    return JSONResponse({"error": f"cannot use the database: {error}"}, 503)
+    return _Json({"error": f"cannot use the database: {error}"}, 503)

@@ -3,12 +3,15 @@
 import ipaddress
 import socket
 import threading
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
 import uvicorn
 
 from epsagon_fast.backend.app import application
+from epsagon_fast.backend.connections import Connection, connections_max
+from epsagon_fast.backend.hosts import Hosts
 from epsagon_fast.backend.store import IN_MEMORY, Store
 
 # As many as the kernel allows by default: a client whose connection waits here is slow, one that is refused is broken.
@@ -41,12 +44,19 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if address.version == 6 else f"http://{host}:{port}"
 
 
-def http_server(store: Store) -> uvicorn.Server:
+def is_loopback(listener: socket.socket) -> bool:
+    """Say whether only this machine reaches a listening socket."""
+    return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
+
+
+def http_server(store: Store, hosts: Hosts) -> uvicorn.Server:
     """Return the server, not running yet: `run(sockets=[listener])` serves until its `should_exit` is set."""
     config = uvicorn.Config(
-        application(store),
-        # Named, or uvicorn takes whatever is installed, and each parser treats early answers in its own way.
-        http="h11",
+        application(store, hosts),
+        # uvicorn's h11: it would take whatever is installed, and each parser treats early answers in its own way.
+        http=Connection,
+        # One more than are kept, or uvicorn would refuse the last one.
+        limit_concurrency=connections_max() + 1,
         loop="asyncio",
         ws="none",
         lifespan="off",
@@ -64,7 +74,9 @@ def http_server(store: Store) -> uvicorn.Server:
 class Backend:
     """A backend that serves from a thread of this process, from its making until `stop` or the end of its `with`."""
 
-    def __init__(self, host: str = "127.0.0.1", port: int = 0, database: str = IN_MEMORY) -> None:
+    def __init__(
+        self, host: str = "127.0.0.1", port: int = 0, database: str = IN_MEMORY, *, allowed_hosts: Iterable[str] = ()
+    ) -> None:
         self._listener = listen(host, port)
         try:
             self.store = Store(database)
@@ -73,7 +85,7 @@ class Backend:
             raise
         self.url = url_of(self._listener)
         self.database = database
-        self._server = http_server(self.store)
+        self._server = http_server(self.store, Hosts(host, allowed_hosts))
         serve = {"sockets": [self._listener]}
         self._thread = threading.Thread(target=self._server.run, kwargs=serve, name="epsagon-backend", daemon=True)
         self._thread.start()
@@ -95,10 +107,13 @@ class Backend:
         self.stop()
 
 
-def running(host: str = "127.0.0.1", port: int = 0, database: str = IN_MEMORY) -> Backend:
+def running(
+    host: str = "127.0.0.1", port: int = 0, database: str = IN_MEMORY, *, allowed_hosts: Iterable[str] = ()
+) -> Backend:
     """Start a backend in a thread; use it in `with`, or call its `stop`.
 
-    port: 0 takes any free one. database: a path, or ":memory:". The result has `url`, `database` and `store`.
+    port: 0 takes any free one. database: a path, or ":memory:". allowed_hosts: other names than
+    `host` and this machine's own under which it answers. The result has `url`, `database` and `store`.
     Raises OSError, sqlite3.Error, or ValueError for a database of something else.
     """
-    return Backend(host, port, database)
+    return Backend(host, port, database, allowed_hosts=allowed_hosts)

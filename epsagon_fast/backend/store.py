@@ -4,8 +4,8 @@ A trace is in the file when `keep` returns, so it outlives the death of this pro
 last traces before a power cut may be lost (SQLite's synchronous=NORMAL).
 """
 
+import errno
 import hashlib
-import os
 import sqlite3
 import threading
 import time
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
 
+from epsagon_fast import private
 from epsagon_fast.backend.shape import Summary
 
 IN_MEMORY = ":memory:"
@@ -49,10 +50,18 @@ _INSERT = f"""INSERT INTO traces ({", ".join(_RECEIVED)}) VALUES (:{", :".join(_
               ON CONFLICT (trace_id) DO NOTHING"""
 
 
+def _own(path: str) -> None:
+    """Make an empty database for this user alone, or see that the one there is no other user's; OSError if it is."""
+    private.own_database(path)
+    loose = private.exposed(path)
+    if loose:
+        raise PermissionError(errno.EACCES, f"others can rename what is in {loose}", path)
+
+
 class Store:
     """The traces of one database. Any thread may call it; one at a time is served.
 
-    database: a file's path, or IN_MEMORY. A new file can be read by its owner only, since a body holds whatever the
+    database: a file's path, or IN_MEMORY. The file is this user's alone (0600, no link): a body holds whatever the
     traced program put into it. Raises OSError, sqlite3.Error, and ValueError for a database that is not ours.
     """
 
@@ -60,10 +69,13 @@ class Store:
         self.database = database
         self._lock = threading.Lock()
         if database != IN_MEMORY:
-            os.close(os.open(database, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            _own(database)
         self._connection = sqlite3.connect(database, timeout=_BUSY_TIMEOUT_S, check_same_thread=False)
         try:
             self._prepare()
+            if database != IN_MEMORY:
+                # Once more, with what SQLite has made beside it: another user may have been faster.
+                _own(database)
         except BaseException:
             self._connection.close()
             raise

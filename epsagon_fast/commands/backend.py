@@ -19,6 +19,13 @@ _INSTALL = "pip install 'epsagon-fast[backend]'"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `epsagon-fast backend`."""
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument(
+        "--allow-host",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="another name under which clients ask for it, as of its container; may be repeated",
+    )
     parser.add_argument("--port", type=_port, default=8686, help="0 takes any free one (default: %(default)s)")
     parser.add_argument(
         "--database",
@@ -41,23 +48,27 @@ def run(arguments: argparse.Namespace) -> int:
         reason = getattr(error, "strerror", None) or error
         return _fail(f"cannot listen: {reason}; --host and --port choose another place")
     with listener:
-        return _serve(listener, arguments.database)
+        return _serve(listener, arguments)
 
 
-def _serve(listener: socket.socket, database: str | None) -> int:
-    from epsagon_fast.backend import server, store
+def _serve(listener: socket.socket, arguments: argparse.Namespace) -> int:
+    from epsagon_fast.backend import hosts, log, server, store
 
+    database = arguments.database
+    log.set_up()
     try:
         path = _default_database() if database is None else database
         traces = store.Store(path)
     except (OSError, sqlite3.Error, ValueError) as error:
         return _fail(f"cannot use the database: {error}")
     with traces:
-        uvicorn = server.http_server(traces)
+        uvicorn = server.http_server(traces, hosts.Hosts(arguments.host, arguments.allow_host))
         # uvicorn sets these too, but only once it runs, and raises the signal again when it has finished: without ours
         # that would end in a traceback or in an exit code other than 0.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, uvicorn.handle_exit)
+        if not server.is_loopback(listener):
+            _warn("it listens beyond this machine: all who reach it can read and add traces, there are no passwords")
         _announce(server.url_of(listener), path)
         uvicorn.run(sockets=[listener])
     return 0
@@ -85,6 +96,10 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _warn(text: str) -> None:
+    print(f"epsagon-fast backend: {escaped(text)}", file=sys.stderr)
+
+
 def _fail(reason: str) -> int:
-    print(f"epsagon-fast backend: {escaped(reason)}", file=sys.stderr)
+    _warn(reason)
     return 1

@@ -1,0 +1,92 @@
+"""What clients may take of the backend: time for a request, and connections."""
+
+import resource
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+import urllib3
+from places import until
+
+from epsagon_fast.backend import Backend, connections, running
+from epsagon_fast.backend.shape import Summary
+
+PATIENCE_S = 20.0
+HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer t\r\nContent-Length: 100\r\n"
+ASK = b"GET /traces HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.fixture
+def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
+    """One that is impatient, and serves eight connections."""
+    monkeypatch.setattr(connections, "EXCHANGE_S", 0.3)
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 8)
+    with running() as started:
+        yield started
+
+
+def connect(backend: Backend, sent: bytes = b"") -> socket.socket:
+    port = urllib3.util.parse_url(backend.url).port
+    connection = socket.create_connection(("127.0.0.1", port or 0), timeout=PATIENCE_S)
+    connection.sendall(sent)
+    return connection
+
+
+def ends(connection: socket.socket) -> bool:
+    try:
+        while connection.recv(65536):
+            pass
+    except ConnectionResetError:
+        pass
+    return True
+
+
+@pytest.mark.parametrize("sent", [b"", b"G", HEAD, HEAD + b"\r\n", HEAD + b"\r\nhalf of it", ASK + b"G"])
+def test_a_request_that_is_not_whole_in_time_ends_its_connection(backend: Backend, sent: bytes) -> None:
+    with connect(backend, sent) as connection:
+        if sent.startswith(ASK):
+            # The rest of a further request.
+            connection.recv(1000)
+            connection.sendall(b"E")
+        assert ends(connection)
+
+
+def test_a_client_that_does_not_read_its_answers_is_given_up(backend: Backend) -> None:
+    summary = Summary("shop", None, None, 0, 0, False)
+    backend.store.keep("large", b"t", b"x" * 1_000_000, summary)
+    # More than both sides' buffers hold.
+    ask = ASK.replace(b"/traces", b"/traces/large")
+    with connect(backend, ask) as connection:
+        assert connection.recv(1) == b"H"
+        connection.sendall(ask * 50)
+        until(lambda: not backend._server.server_state.connections, "the connection is ended")
+
+
+def test_a_connection_may_rest_between_requests(backend: Backend) -> None:
+    with connect(backend, ASK) as resting, connect(backend, b"G") as slow:
+        assert resting.recv(10_000).startswith(b"HTTP/1.1 200")
+        # It began later, so the other's time would have been over too.
+        assert ends(slow)
+        resting.sendall(ASK)
+        assert resting.recv(10_000).startswith(b"HTTP/1.1 200")
+
+
+def test_a_newcomer_is_served_however_many_wait(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "EXCHANGE_S", PATIENCE_S)
+    with ExitStack() as stack:
+        used = stack.enter_context(connect(backend, ASK))
+        idle = [stack.enter_context(connect(backend, sent)) for sent in (b"", b"G", HEAD + b"\r\n{") * 20]
+        newcomer = stack.enter_context(connect(backend, ASK))
+        assert newcomer.recv(10_000).startswith(b"HTTP/1.1 200")
+        assert ends(used)
+        assert all(ends(each) for each in idle[:-7])
+
+
+def test_there_are_descriptors_left_for_other_things() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+    try:
+        assert connections.connections_max() == 100
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -13,7 +13,6 @@ from epsagon_fast.producer.plain import Copy, clean, printed
 MAX_TRACEBACK_BYTES = 64 * 1024
 MAX_MESSAGE_BYTES = 16 * 1024
 MAX_TYPE_BYTES = 1024
-_TRACEBACK = BaseException.__dict__["__traceback__"]
 # Frames of these modules are no part of the caller's stack.
 _OWN_MODULES = __name__.rpartition(".")[0] + "."
 
@@ -36,18 +35,10 @@ def exception_of(error_type: str, value: str | BaseException, copy: Copy | None 
 def _stack_of(value: object) -> str:
     try:
         # With what it imports, a tenth of the package's import, and most processes never need it.
-        import traceback
+        from . import stack
 
-        # The slots themselves: a subclass may hide them.
-        raised = _TRACEBACK.__get__(value) if issubclass(type(value), BaseException) else None
-        if raised is None:
-            return "Stack (most recent call last):\n" + "".join(traceback.format_stack(_callers_frame()))
-        try:
-            return "".join(traceback.format_exception(cast(BaseException, value)))
-        except Exception as error:
-            let_pass(error)
-            # It calls the application's __str__, and asks the class and the exception for their names and notes.
-            return "Traceback (most recent call last):\n" + "".join(traceback.format_tb(raised))
+        text = stack.of_exception(cast(BaseException, value)) if issubclass(type(value), BaseException) else ""
+        return text or stack.of_caller(_callers_frame())
     except Exception as error:
         let_pass(error)
         # It reads the application's source files, and is not there if the first trace came after a chroot.

@@ -283,10 +283,15 @@ class Tracer(Started, QuickWay):
         # In this order, with no call in between: an exception that comes from outside meets both or neither.
         traces[trace_id] = self
         code = push(_OPEN, 0, trace_id, opened)
-        if code == PUSHED or writer.attend(code, _OPEN, 0, trace_id, opened):
+        if code == PUSHED:
+            self._record()
+        elif code == LOOK:
+            self._record()
+            writer.attend(code, _OPEN, 0, trace_id, opened)
+        elif traces.pop(trace_id) and writer.attend(code, _OPEN, 0, trace_id, opened):
+            traces[trace_id] = self
             self._record()
         else:
-            traces.pop(trace_id, None)
             reason = writer.lacking or REASONS.get(code, "queue_full")
             self._ignore_all(reason, Outcome.DROPPED.because(reason))
 

@@ -1,0 +1,88 @@
+"""Tracebacks as texts, as the standard library prints them but for the carets.
+
+Its own function asks exceptions for their messages and swallows whatever that raises, also what a signal's handler
+raised meanwhile. So messages are asked for here, and the library only prints frames whose source lines it is given.
+"""
+
+import linecache
+import traceback
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+from epsagon_fast.producer.plain import printed
+
+HEAD = "Traceback (most recent call last):\n"
+CAUSE = "\nThe above exception was the direct cause of the following exception:\n\n"
+CONTEXT = "\nDuring handling of the above exception, another exception occurred:\n\n"
+MOST_LINKS = 50
+# Printed by the library alone: they have more to show than frames and a message.
+_SPECIAL = (SyntaxError, BaseExceptionGroup)
+# The slots themselves: a subclass may hide them.
+_TRACEBACK, _CAUSE, _CONTEXT, _SUPPRESSED = (
+    BaseException.__dict__[name] for name in ("__traceback__", "__cause__", "__context__", "__suppress_context__")
+)
+_DICT = BaseException.__dict__["__dict__"]
+_MODULE, _QUALNAME = (type.__dict__[name] for name in ("__module__", "__qualname__"))
+
+
+def of_exception(error: BaseException) -> str:
+    """Return an exception's traceback with those that led to it, "" if it was never raised."""
+    if _TRACEBACK.__get__(error) is None:
+        return ""
+    parts: list[str] = []
+    for link, why in _chain(error):
+        parts.append(why)
+        parts.append(
+            "".join(traceback.format_exception(link, chain=False)) if isinstance(link, _SPECIAL) else _one(link)
+        )
+    return "".join(reversed(parts))
+
+
+def of_caller(frame: FrameType | None) -> str:
+    """Return the stack that leads to a frame."""
+    frames = [*traceback.walk_stack(frame)] if frame else []
+    return "Stack (most recent call last):\n" + _printed(reversed(frames))
+
+
+def _chain(error: BaseException) -> Iterator[tuple[BaseException, str]]:
+    """Yield the exception and what led to it, backwards, each with the words that follow it."""
+    seen: set[int] = set()
+    link: BaseException | None = error
+    why = ""
+    while link is not None and id(link) not in seen and len(seen) < MOST_LINKS:
+        seen.add(id(link))
+        yield link, why
+        cause = _CAUSE.__get__(link)
+        why = CONTEXT if cause is None else CAUSE
+        link = cause if cause is not None or _SUPPRESSED.__get__(link) else _CONTEXT.__get__(link)
+
+
+def _one(error: BaseException) -> str:
+    frames = [*traceback.walk_tb(_TRACEBACK.__get__(error))]
+    module, name = _MODULE.__get__(type(error)), _QUALNAME.__get__(type(error))
+    name = name if module in ("builtins", "__main__") else f"{module}.{name}"
+    message = printed(error)
+    notes = _DICT.__get__(error).get("__notes__")
+    last = "".join(f"{printed(note)}\n" for note in notes) if type(notes) is list else ""
+    return f"{HEAD if frames else ''}{_printed(frames)}{name}{': ' if message else ''}{message}\n{last}"
+
+
+def _printed(frames: Any) -> str:
+    return "".join(traceback.StackSummary.from_list([_summary(*each) for each in frames]).format())
+
+
+def _summary(frame: FrameType, line: int) -> traceback.FrameSummary:
+    # Without columns: to set its carets the library parses each line, and swallows what is raised meanwhile.
+    code = frame.f_code
+    return traceback.FrameSummary(
+        code.co_filename, line, code.co_name, lookup_line=False, line=_source_line(frame, line)
+    )
+
+
+def _source_line(frame: FrameType, line: int) -> str:
+    """Return a line of source. The library looks for a file once, and then in its memory, which raises nothing."""
+    name = frame.f_code.co_filename
+    known: Any = linecache.cache.get(name)
+    lines = known[2] if known is not None and len(known) == 4 else linecache.getlines(name, frame.f_globals)
+    return lines[line - 1] if 0 < line <= len(lines) else ""

@@ -33,9 +33,9 @@ def of_exception(error: BaseException) -> str:
     parts: list[str] = []
     for link, why in _chain(error):
         parts.append(why)
-        parts.append(
-            "".join(traceback.format_exception(link, chain=False)) if isinstance(link, _SPECIAL) else _one(link)
-        )
+        # isinstance would ask the exception for its class, which may fail.
+        special = issubclass(type(link), _SPECIAL)
+        parts.append("".join(traceback.format_exception(link, chain=False)) if special else _one(link))
     return "".join(reversed(parts))
 
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from epsagon_fast import private
+from epsagon_fast.interrupts import let_pass
 from epsagon_fast.protocol import REFUSALS, Kind
 from epsagon_fast.queue import layout, ring
 from epsagon_fast.queue.folder import RING_NAME, Folder
@@ -57,7 +58,8 @@ def _no_collector(dir_fd: int) -> Iterator[bool]:
     """Hold the folder's lock, so that no collector begins to read here. False: one lives."""
     try:
         fcntl.flock(dir_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         yield False
         return
     try:
@@ -83,14 +85,16 @@ def _dead_ring(dir_fd: int, name: str) -> _Ring | None:
     """Return a ring if its process has ended; None if that lives, or the file is no ring."""
     try:
         fd = private.open_file(name, os.O_RDWR, dir_fd=dir_fd)
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return None
     try:
         layout.read_capacity(fd)
         slots = struct.unpack(f"={_SLOTS}Q", os.pread(fd, 8 * _SLOTS, 0))
         ended = has_ended(slots[layout.PID // 8], slots[layout.START_TIME // 8], fd)
         return _Ring(slots[layout.CREATED_NS // 8], name, os.fstat(fd).st_blocks * 512) if ended else None
-    except (OSError, ValueError, struct.error):
+    except (OSError, ValueError, struct.error) as error:
+        let_pass(error)
         return None
     finally:
         os.close(fd)
@@ -100,12 +104,14 @@ def _remove(dir_fd: int, name: str) -> Counter[str]:
     """Remove a ring; return what was lost with it: its records but the BYE, and what its process had counted itself."""
     try:
         fd = private.open_file(name, os.O_RDWR, dir_fd=dir_fd)
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return Counter()
     try:
         lost = _content(fd)
         os.unlink(name, dir_fd=dir_fd)
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return Counter()
     finally:
         os.close(fd)
@@ -132,5 +138,6 @@ def _content(fd: int) -> Counter[str]:
 def _size_bytes(dir_fd: int, name: str) -> int:
     try:
         return os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_blocks * 512
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return 0

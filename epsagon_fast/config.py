@@ -13,6 +13,7 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from epsagon_fast import private
 from epsagon_fast.interrupts import let_pass
 
 from .foreign import escaped, origin, shown
@@ -238,6 +239,10 @@ def _from_environment(name: str) -> Any:
     text = os.environ.get(rule.variable, "") if rule.variable else ""
     if not text:
         return None
+    if name.endswith("_dir") and private.acts_for_its_caller():
+        # It could be led to places that only this program may write to.
+        warn_once(f"{rule.variable}", "%s is ignored: this program has rights that its caller lacks", rule.variable)
+        return None
     try:
         return _accepted(name, rule.parse(text))
     except (ValueError, TypeError, KeyError):
@@ -247,6 +252,8 @@ def _from_environment(name: str) -> Any:
 
 
 def _default_state_dir() -> str:
+    if private.acts_for_its_caller():
+        return ""
     base = os.environ.get("XDG_STATE_HOME", "")
     if not os.path.isabs(base):
         home = os.path.expanduser("~")

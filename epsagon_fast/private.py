@@ -11,6 +11,8 @@ import stat
 from collections.abc import Iterator
 from contextlib import suppress
 
+from epsagon_fast import compiled
+
 
 class NotOurs(PermissionError):
     """What was found is another user's, open to others, or of another kind. `strerror` says which."""
@@ -70,6 +72,37 @@ def judge(found: os.stat_result, path: str | bytes, closed_to: int = OTHERS, *, 
         raise NotOurs(errno.EACCES, f"is open to others (its mode must be {allowed:04o})", path)
     if not is_directory and found.st_nlink > 1:
         raise NotOurs(errno.EACCES, "has a second name (a hard link)", path)
+
+
+def may_change_user() -> bool:
+    """Say whether this process can become another user or group: its real, effective and saved ones differ."""
+    return len(set(_users())) > 1 or len(set(_groups())) > 1
+
+
+def acts_for_its_caller() -> bool:
+    """Say whether this program has rights that the user who called it lacks, so that its environment is not its own.
+
+    A program that root started may act as another user for a while; its environment is root's.
+    """
+    (user, acting, *_), (group, acting_group, *_) = _users(), _groups()
+    return _is_elevated() or (user != 0 and (user != acting or group != acting_group))
+
+
+def _is_elevated() -> bool:
+    if compiled.implementation("start") != compiled.COMPILED:
+        return False
+    from epsagon_fast.queue._spawn import is_elevated
+
+    return is_elevated()
+
+
+def _users() -> tuple[int, ...]:
+    # macOS does not tell the saved one.
+    return os.getresuid() if hasattr(os, "getresuid") else (os.getuid(), os.geteuid())
+
+
+def _groups() -> tuple[int, ...]:
+    return os.getresgid() if hasattr(os, "getresgid") else (os.getgid(), os.getegid())
 
 
 def exposed(path: str) -> str | None:

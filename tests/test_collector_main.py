@@ -1,8 +1,10 @@
 """The collector as a process: what it keeps of its starter, when it leaves, and what it leaves behind."""
 
+import ctypes
 import json
 import os
 import pathlib
+import resource
 import shutil
 import signal
 import subprocess
@@ -13,10 +15,11 @@ from contextlib import contextmanager
 import pytest
 import servers
 from arrivals import arrived, await_traces, death, ids, runner
-from places import Place, until
+from places import NOBODY, Place, until
 from servers import Server
 
 from epsagon_fast.backend import Backend
+from epsagon_fast.collector import __main__ as main_module
 from epsagon_fast.collector.__main__ import ASLEEP_AFTER_S, AWAKE_S, pause_s
 from epsagon_fast.queue import state as states
 
@@ -222,6 +225,24 @@ def test_wrong_usage_is_2(words: list[str]) -> None:
         [sys.executable, "-m", "epsagon_fast.collector", *words], capture_output=True, text=True, timeout=20
     )
     assert done.returncode == 2
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("implementation", ["compiled", "reference"])
+def test_no_other_process_of_the_user_sees_into_the_memory_of_a_collector(
+    monkeypatch: pytest.MonkeyPatch, implementation: str
+) -> None:
+    monkeypatch.setattr(main_module.compiled, "implementation", lambda part: implementation)
+    pid = os.fork()
+    if pid == 0:
+        os.setuid(NOBODY)
+        # As it is after exec.
+        ctypes.CDLL(None).prctl(main_module.PR_SET_DUMPABLE, 1, 0, 0, 0)
+        before = os.stat("/proc/self/mem").st_uid
+        main_module.close_memory()
+        closed = os.stat("/proc/self/mem").st_uid == 0 and resource.getrlimit(resource.RLIMIT_CORE) == (0, 0)
+        os._exit(0 if closed and before == NOBODY else 9)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 @pytest.mark.parametrize("name", ["state", "file"])

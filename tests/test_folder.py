@@ -11,8 +11,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from places import give_away
 
-from epsagon_fast import __version__
+from epsagon_fast import __version__, config, private
 from epsagon_fast.queue import folder as folders
 from epsagon_fast.queue.folder import Folder, FolderUnusable
 
@@ -88,7 +89,70 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
 @pytest.mark.parametrize("kind", BAD)
 def test_directory_that_is_not_ours_alone_is_passed_by(base: Path, kind: str) -> None:
     BAD[kind][0](base / mine())
-    assert Path(folders.resolve(None).path).parent == base / mine(1)
+    found = Path(folders.resolve(None).path)
+    assert found.parent.name.startswith(f"{mine()}-")
+    # All of this user's processes find the same one.
+    assert str(found) == folders.existing(None) == folders.resolve(None).path
+
+
+@pytest.mark.root
+def test_whatever_names_strangers_take_tracing_goes_on(base: Path) -> None:
+    base.chmod(0o1777)
+    for name in (mine(), *(mine(number) for number in range(1, 200)), f"{mine()}-{'0' * 16}"):
+        (base / name).mkdir()
+        give_away(base / name)
+    found = folders.resolve(None).path
+    assert Path(found).parent.parent == base
+    assert found == folders.resolve(None).path == folders.existing(None)
+
+
+def test_flood_of_names_holds_up_no_process(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folders, "MOST_LOOKED_AT", 3)
+    for number in range(20):
+        (base / mine(number)).touch()
+    # It may be that the next one does not find it: then it has one of its own, and a collector.
+    assert Path(folders.resolve(None).path).parent.parent == base
+
+
+def test_what_is_made_below_a_base_that_is_exchanged_is_not_made_elsewhere(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a stranger who may rename what is beside the base."""
+    (base / "run").mkdir(0o700)
+    (base / "trap").mkdir(0o777)
+    make = private.make_directory
+
+    def exchanged(path: str, *, dir_fd: int | None = None) -> int:
+        if dir_fd is not None:
+            os.rename(base / "run", base / "away")
+            os.rename(base / "trap", base / "run")
+        return make(path, dir_fd=dir_fd)
+
+    monkeypatch.setattr(private, "make_directory", exchanged)
+    monkeypatch.setattr(Folder, "__init__", lambda self, path: private.judge(os.stat(path), path, is_directory=True))
+    with pytest.raises(FolderUnusable):
+        folders.resolve(str(base / "run"))
+    assert list((base / "run").iterdir()) == []
+
+
+def test_folder_in_whose_place_another_is_is_not_opened(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path / "f"))
+    os.rename(tmp_path / "f", tmp_path / "away")
+    (tmp_path / "f").mkdir(0o700)
+    with pytest.raises(FileNotFoundError):
+        folder.open()
+
+
+def test_base_that_others_can_take_away_is_one_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(config, "_warned", {})
+    (tmp_path / "loose").mkdir()
+    (tmp_path / "loose").chmod(0o777)
+    for _ in range(2):
+        folders.resolve(str(tmp_path / "loose" / "run"))
+    (record,) = caplog.records
+    assert f"what is in {tmp_path}/loose" in record.getMessage()
 
 
 @pytest.mark.parametrize("kind", BAD)
@@ -99,34 +163,15 @@ def test_runtime_directory_that_is_not_ours_alone_is_refused(tmp_path: Path, kin
         folders.resolve(str(tmp_path / "base"))
 
 
-def test_strangers_directory_is_passed_by(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = os.stat
-
-    def strangers(path: str, **options: bool) -> object:
-        found = real(path, **options)
-        if os.path.basename(path) != mine():
-            return found
-        return SimpleNamespace(st_mode=found.st_mode, st_uid=found.st_uid + 1, st_ino=found.st_ino)
-
-    monkeypatch.setattr(folders.os, "stat", strangers)
-    assert Path(folders.resolve(None).path).parent == base / mine(1)
-
-
-def test_with_every_name_squatted_the_temporary_directory_serves(base: Path) -> None:
-    for number in range(folders.SQUATTED_NAMES):
-        (base / mine(number)).touch()
-    assert Path(folders.resolve(None).path).parent == base / "tmp" / mine()
-
-
-def test_refusal_names_every_candidate_and_why(base: Path) -> None:
-    for number in range(folders.SQUATTED_NAMES):
-        (base / mine(number)).touch()
+def test_refusal_names_every_place_and_why(base: Path) -> None:
+    base.chmod(0o1777)
     (base / "tmp").touch()
-    with pytest.raises(FolderUnusable) as refused:
-        folders.resolve(None)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(folders, "SHARED_MEMORY", "/proc")
+        with pytest.raises(FolderUnusable) as refused:
+            folders.resolve(None)
     assert refused.value.errno == errno.EACCES
-    assert refused.value.strerror.count("not a directory") == folders.SQUATTED_NAMES
-    assert str(base / "tmp") in refused.value.strerror
+    assert "/proc" in refused.value.strerror and str(base / "tmp") in refused.value.strerror
 
 
 def test_lock_says_who_lives(tmp_path: Path) -> None:

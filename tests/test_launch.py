@@ -13,7 +13,7 @@ from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 
 import pytest
-from places import descendants, until
+from places import descendants, give_away, until
 
 from epsagon_fast.queue import launch
 from epsagon_fast.queue.folder import Folder
@@ -189,6 +189,9 @@ def test_environment_passes_on_where_things_are_and_no_more(monkeypatch: pytest.
         "XDG_STATE_HOME": "/state",
         "EPSAGON_LINGER_SEC": "3",
         "EPSAGON_TOKEN": "secret-token",
+        "EPSAGON_COLLECTOR_URL": "https://here/secret-key",
+        "EPSAGON_ANYTHING": "secret",
+        "XDG_SESSION_ID": "3",
         "PYTHONPATH": "/x",
         "DATABASE_PASSWORD": "hunter2",
         "LD_LIBRARY_PATH": "/lib",
@@ -201,8 +204,8 @@ def test_environment_passes_on_where_things_are_and_no_more(monkeypatch: pytest.
 
 
 def test_environment_may_hold_any_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(os.environb, b"EPSAGON_APP_NAME", b"\xff=\xfe")
-    assert b"EPSAGON_APP_NAME=\xff=\xfe" in launch.environment()
+    monkeypatch.setitem(os.environb, b"EPSAGON_STATE_DIR", b"\xff=\xfe")
+    assert b"EPSAGON_STATE_DIR=\xff=\xfe" in launch.environment()
 
 
 @pytest.fixture
@@ -408,3 +411,78 @@ def test_folder_that_is_gone_is_an_error(folder: Folder, start: Callable[..., bo
     os.rmdir(folder.path)
     with pytest.raises(FileNotFoundError):
         start(os.fsencode(folder.path), program(), [], False)
+
+
+# Whose rights it has.
+
+USER, OTHER = 1234, 65534
+# By what a process has done before it starts a collector; its real, effective and saved ids.
+DAEMON = ((0, USER, 0), (0, USER, 0))
+CASES = {
+    "a daemon that acts as a user": (DAEMON, USER),
+    "a daemon that has laid down its group for good": (((0, USER, 0), (USER, USER, USER)), USER),
+    "a daemon that acts as a user in root's group": (((0, USER, 0), (0, 0, 0)), None),
+    "a program with another user's rights": (((OTHER, USER, USER), (USER, USER, USER)), None),
+    "a program with root's rights": (((OTHER, 0, 0), (OTHER, OTHER, OTHER)), None),
+    "a program with another group's rights": (((USER, USER, USER), (USER, OTHER, OTHER)), None),
+}
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("case", CASES)
+def test_collector_can_never_be_another_user_again_or_there_is_none(
+    tmp_path: pathlib.Path, start: Callable[..., bool], case: str
+) -> None:
+    (users, groups), expected = CASES[case]
+    if hasattr(start, "__code__"):  # in plain Python no ids can be made one
+        expected = None
+    for path in (tmp_path, *tmp_path.parents[:2]):
+        path.chmod(0o711)
+    base = tmp_path / "base"
+    base.mkdir()
+    base.chmod(0o1777)
+
+    def started() -> int:
+        os.setgroups([0, 4, USER, OTHER])
+        os.setresgid(*groups)
+        os.setresuid(*users)
+        folder = Folder(str(base / "folder"))
+        try:
+            return int(not start(os.fsencode(folder.path), [b"/bin/cat", b"/proc/self/status"], [], False))
+        except PermissionError:
+            return 7
+
+    assert _in_child(started) == (7 if expected is None else 0)
+    if expected is None:
+        assert not (base / "folder" / "log").exists() or not (base / "folder" / "log").read_text()
+        return
+    log = until(lambda: (base / "folder" / "log").read_text(), "it runs")
+    lines = dict(line.split(":\t", 1) for line in log.splitlines() if ":\t" in line)
+    assert lines["Uid"].split() == lines["Gid"].split() == [str(expected)] * 4
+    assert lines["Groups"].split() == [str(expected)]
+    assert {lines[f"Cap{kind}"].strip("0") for kind in ("Prm", "Eff", "Inh", "Amb")} == {""}
+
+
+def _in_child(function: Callable[[], int]) -> int:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os._exit(function())
+        finally:
+            os._exit(99)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("trap", ["another user's", "with a FIFO"])
+def test_start_in_a_folder_that_was_exchanged_neither_waits_nor_starts(
+    tmp_path: pathlib.Path, start: Callable[..., bool], trap: str
+) -> None:
+    folder = Folder(str(tmp_path / "folder"))
+    if trap == "another user's":
+        give_away(folder.path)
+        os.mkfifo(tmp_path / "folder" / "log")
+    else:
+        os.mkfifo(tmp_path / "folder" / "log", 0o600)
+    with pytest.raises(OSError):
+        start(os.fsencode(folder.path), [b"/bin/cat"], [], False)

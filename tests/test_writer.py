@@ -14,7 +14,7 @@ import pytest
 from places import BASE, Place
 from rings import in_child
 
-from epsagon_fast import config
+from epsagon_fast import config, private
 from epsagon_fast.protocol import NO_TRACE, REFUSALS, Kind, Outcome
 from epsagon_fast.queue import folder as folders
 from epsagon_fast.queue import layout, ring, settlements, writer
@@ -260,9 +260,7 @@ def test_another_user_gets_another_ring_and_nothing_is_moved(base: Path, monkeyp
     real = os.geteuid()
     monkeypatch.setattr(writer.os, "geteuid", lambda: real + 1)
     monkeypatch.setattr(writer, "_existing", lambda path: folders.Folder(path))
-    monkeypatch.setattr(
-        folders, "own_directory", lambda path: (os.makedirs(path, exist_ok=True), os.stat(path).st_ino)[1]
-    )
+    monkeypatch.setattr(private, "judge", lambda *found, is_directory: None)
     new = current(base / "other")
     assert new is not old
     # Its collector will read it there: moved, it would come twice.

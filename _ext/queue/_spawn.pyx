@@ -5,11 +5,16 @@ from libc.stdlib cimport free, malloc
 
 import os
 
+from epsagon_fast import private
+
 
 cdef extern from "spawn.h":
     int EPS_NOT_NEEDED
-    int eps_folder_is_held(const char *folder) noexcept
-    int eps_start(const char *folder, char **argv, char **envp, int although_held) noexcept
+    int AT_FDCWD
+    int eps_folder_is_held(int dir_fd, const char *folder) noexcept
+    int eps_is_elevated() noexcept
+    int eps_close_memory() noexcept
+    int eps_start(int dir_fd, char **argv, char **envp, int although_held) noexcept
 
 
 cdef char **pointers(list strings) except NULL:
@@ -30,10 +35,22 @@ cdef char **pointers(list strings) except NULL:
 
 def folder_is_held(bytes folder not None):
     """Say whether some process holds the exclusive lock on `folder`. OSError if it cannot be opened."""
-    cdef int held = eps_folder_is_held(folder)
+    cdef int held = eps_folder_is_held(AT_FDCWD, folder)
     if held < 0:
         raise OSError(-held, os.strerror(-held), os.fsdecode(folder))
     return held == 1
+
+
+def is_elevated():
+    """Say whether this program was started as another user or group than its caller's (setuid, setgid)."""
+    return eps_is_elevated() != 0
+
+
+def close_memory():
+    """Let this process leave no core file, and no other process of its user look into it. OSError if that fails."""
+    cdef int result = eps_close_memory()
+    if result < 0:
+        raise OSError(-result, os.strerror(-result))
 
 
 def start(bytes folder not None, list argv not None, list env not None, bint although_held):
@@ -44,11 +61,15 @@ def start(bytes folder not None, list argv not None, list env not None, bint alt
     """
     cdef char **arguments = pointers(argv)
     cdef char **variables = NULL
-    cdef int result
+    cdef int result, dir_fd = -1
     try:
         variables = pointers(env)
-        result = eps_start(folder, arguments, variables, although_held)
+        # What is there may have been put there by another user. Below a directory of ours he can put nothing.
+        dir_fd = private.open_directory(folder)
+        result = eps_start(dir_fd, arguments, variables, although_held)
     finally:
+        if dir_fd >= 0:
+            os.close(dir_fd)
         free(arguments)
         free(variables)
     if result < 0:

@@ -11,6 +11,7 @@
 #endif
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/file.h>
@@ -21,13 +22,27 @@
 #include <unistd.h>
 #ifdef __linux__
 #include <sched.h>
+#include <sys/auxv.h>
 #include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #endif
 
+/* Names with a 32 are those of kernels that once had ids of 16 bits. */
+#ifdef SYS_setresuid32
+#define EPS_SETRESUID SYS_setresuid32
+#define EPS_SETRESGID SYS_setresgid32
+#define EPS_SETGROUPS SYS_setgroups32
+#elif defined(__linux__)
+#define EPS_SETRESUID SYS_setresuid
+#define EPS_SETRESGID SYS_setresgid
+#define EPS_SETGROUPS SYS_setgroups
+#endif
+
 /* The descriptor on which the new process finds the start lock. */
 #define START_LOCK_FD 3
+/* Neither a link is followed nor a FIFO waited for. */
+#define EPS_SAFELY (O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)
 
 enum { EPS_STARTED = 0, EPS_NOT_NEEDED = 1 };
 
@@ -38,10 +53,10 @@ typedef struct {
     volatile int error; /* memory is shared until exec, so the caller sees what went wrong */
 } eps_program;
 
-/* 1: somebody holds it, 0: nobody, negative: -errno. */
-static int eps_folder_is_held(const char *folder)
+/* 1: somebody holds it, 0: nobody, negative: -errno. `dir_fd`: what a relative path begins at. */
+static int eps_folder_is_held(int dir_fd, const char *folder)
 {
-    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int fd = openat(dir_fd, folder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return -errno;
     int held = 0;
@@ -101,6 +116,54 @@ static void eps_shed(void)
 #endif
 }
 
+/* Whether this program was started as another user or group than its caller's (setuid, setgid), whatever ids it took
+ * since. Not for file capabilities: the user is the same. */
+static int eps_is_elevated(void)
+{
+#ifdef __linux__
+    unsigned long user = getauxval(AT_UID);
+    return user != 0 && (user != getauxval(AT_EUID) || getauxval(AT_GID) != getauxval(AT_EGID));
+#else
+    return issetugid();
+#endif
+}
+
+/* Leave no core file, and let no process of the same user look into this one: bodies and tokens are in its memory. */
+static int eps_close_memory(void)
+{
+#ifdef __linux__
+    return prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0 ? 0 : -errno;
+#else
+    return 0;
+#endif
+}
+
+/* Make real, effective and saved ids one, or say EPERM: what reads the files of a user must have no other's rights, now
+ * or later. Only who may be root again can lay down its groups. Raw calls: the C library's would also change the threads
+ * whose memory we share. */
+static int eps_settle_ids(void)
+{
+#ifdef __linux__
+    uid_t real, user, saved;
+    gid_t real_group, group, saved_group;
+    if (getresuid(&real, &user, &saved) != 0 || getresgid(&real_group, &group, &saved_group) != 0)
+        return errno;
+#ifdef PR_CAP_AMBIENT
+    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); /* EINVAL: before Linux 4.3 there are none */
+#endif
+    if (real == user && saved == user && real_group == group && saved_group == group)
+        return 0;
+    if (user == 0 || group == 0 || (real != 0 && saved != 0))
+        return EPERM;
+    if (syscall(EPS_SETRESUID, -1, 0, -1) != 0 || syscall(EPS_SETGROUPS, 1, &group) != 0 ||
+        syscall(EPS_SETRESGID, group, group, group) != 0 || syscall(EPS_SETRESUID, user, user, user) != 0)
+        return errno;
+    return 0;
+#else
+    return getuid() == geteuid() && getgid() == getegid() ? 0 : EPERM;
+#endif
+}
+
 /* Runs in the new process. Only async-signal-safe calls: other threads' locks may be held in the memory we share. */
 static void eps_become(eps_program *program)
 {
@@ -121,6 +184,9 @@ static void eps_become(eps_program *program)
     sigemptyset(&none);
     eps_set_mask(&none, NULL);
     umask(077);
+    program->error = eps_settle_ids();
+    if (program->error)
+        return;
     if (chdir("/") == 0)
         execve(program->argv[0], program->argv, program->envp);
     program->error = errno;
@@ -174,21 +240,18 @@ static int eps_spawn_twice(eps_program *program)
  *
  * The folder is asked about again under the start lock: the program that another process has started meanwhile may hold
  * it already. `although_held`: not asked, since whoever holds it is leaving. */
-static int eps_start(const char *folder, char *const *argv, char *const *envp, int although_held)
+static int eps_start(int dir_fd, char *const *argv, char *const *envp, int although_held)
 {
     eps_program program = {argv, envp, -1, -1, -1, 0};
     int result;
-    int dir_fd = open(folder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (dir_fd < 0)
-        return -errno;
-    program.lock_fd = openat(dir_fd, "start", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
-    program.log_fd = openat(dir_fd, "log", O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600);
+    program.lock_fd = openat(dir_fd, "start", O_RDWR | O_CREAT | EPS_SAFELY, 0600);
+    program.log_fd = openat(dir_fd, "log", O_WRONLY | O_CREAT | O_APPEND | EPS_SAFELY, 0600);
     program.null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
     if (program.lock_fd < 0 || program.log_fd < 0 || program.null_fd < 0)
         result = -errno;
     else if (flock(program.lock_fd, LOCK_EX | LOCK_NB) != 0)
         result = errno == EWOULDBLOCK ? EPS_NOT_NEEDED : -errno;
-    else if (!although_held && eps_folder_is_held(folder) == 1)
+    else if (!although_held && eps_folder_is_held(dir_fd, ".") == 1)
         result = EPS_NOT_NEEDED;
     else
         result = eps_spawn_twice(&program);
@@ -199,7 +262,6 @@ static int eps_start(const char *folder, char *const *argv, char *const *envp, i
         close(program.log_fd);
     if (program.null_fd >= 0)
         close(program.null_fd);
-    close(dir_fd);
     return result;
 }
 

@@ -9,24 +9,27 @@ import argparse
 import fcntl
 import logging
 import os
+import resource
 import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 
-from epsagon_fast import private
+from epsagon_fast import compiled, private
 from epsagon_fast.collector import inherited
 from epsagon_fast.collector.leaving import Leaving
 from epsagon_fast.collector.log import BoundedLog
 from epsagon_fast.collector.loop import Loop
 from epsagon_fast.collector.orphans import Orphans
 from epsagon_fast.queue import state as states
-from epsagon_fast.queue.folder import CORRUPT, STATE, own_directory
+from epsagon_fast.queue.folder import CORRUPT, STATE
 from epsagon_fast.queue.process import lives, own_start_time
 from epsagon_fast.queue.state import State
 
 log = logging.getLogger("epsagon_fast.collector")
 
+PR_SET_DUMPABLE = 4
 # Whoever asks whether the lock is held holds it for a moment itself.
 LOCK_TIMEOUT_S = 5.0
 PASS_S = 0.002
@@ -44,8 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     """Serve one folder until nobody needs it. Return the exit code."""
     args = parser().parse_args(argv)
     stays = settle_down(args.start_lock_fd)
-    own_directory(args.runtime_dir)
-    folder_fd = os.open(args.runtime_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    folder_fd = private.make_directory(args.runtime_dir)
     if not take_lock(folder_fd):
         log.info("another collector serves %s", args.runtime_dir)
         return 0
@@ -77,7 +79,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def settle_down(start_lock_fd: int | None) -> list[str]:
-    """Let go of whatever the starter left with us, and log to stderr. Return texts about what stays."""
+    """Let go of whatever the starter left with us, keep our memory to ourselves, and log to
+    stderr. Return texts about what stays."""
     os.umask(0o077)
     os.chdir("/")
     # Not what the limit of the stack says, which was the starter's when this program began.
@@ -87,8 +90,25 @@ def settle_down(start_lock_fd: int | None) -> list[str]:
         os.closerange(start_lock_fd + 1, 65536)
         os.set_inheritable(start_lock_fd, False)
         stays = inherited.shed()
+    # Not before: from then on what is in /proc/self belongs to root.
+    close_memory()
     logging.basicConfig(handlers=[BoundedLog()], level=logging.INFO)
     return stays
+
+
+def close_memory() -> None:
+    """Let no core file and no other process of this user show what is in memory: bodies, tokens."""
+    # A core file that a program takes has no limit of size, hence both.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if compiled.implementation("start") == compiled.COMPILED:
+        from epsagon_fast.queue import _spawn
+
+        with suppress(OSError):
+            _spawn.close_memory()
+    elif sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def own_page(folder_fd: int) -> State:

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 
@@ -20,7 +20,7 @@ from epsagon_fast.collector.loop import Loop
 from epsagon_fast.collector.outbox_file import NAME as OUTBOX
 from epsagon_fast.queue import layout
 from epsagon_fast.queue import state as states
-from epsagon_fast.queue.folder import LOG, RING_NAME, STATE
+from epsagon_fast.queue.folder import LOG, RING_NAME, STATE, beside
 from epsagon_fast.queue.overview import look
 from epsagon_fast.queue.process import is_open
 
@@ -43,9 +43,10 @@ class Orphans:
     """The sibling folders of `path`. `serve` makes a loop for a folder that is locked, by its descriptor and path."""
 
     def __init__(self, path: str, serve: Callable[[int, str], Loop]) -> None:
-        self._base, self._own_name = os.path.split(path)
+        self._own = path
+        self._base, own_name = os.path.split(path)
         # As many namespaces as here, since the kernel is the same.
-        self._name = re.compile(_VERSION + r"-\d+" * self._own_name.count("-"))
+        self._name = re.compile(_VERSION + r"-\d+" * own_name.count("-"))
         self._serve = serve
         self._loop: Loop | None = None
         self._path = ""
@@ -86,12 +87,17 @@ class Orphans:
 
     def _look(self, now: float) -> None:
         with suppress(OSError):
-            for name in sorted(os.listdir(self._base)):
-                path = os.path.join(self._base, name)
-                if name != self._own_name and self._name.fullmatch(name) and path not in self._left_alone:
-                    self._try(path, now)
+            for path in self._siblings():
+                self._try(path, now)
                 if self._loop is not None:
                     return
+
+    def _siblings(self) -> Iterator[str]:
+        for base in beside(self._base):
+            for name in filter(self._name.fullmatch, sorted(os.listdir(base))):
+                path = os.path.join(base, name)
+                if path not in (self._own, *self._left_alone):
+                    yield path
 
     def _try(self, path: str, now: float) -> None:
         fd = _locked_orphan(path)

@@ -10,17 +10,19 @@ import fcntl
 import os
 import re
 import resource
-import stat
 from collections.abc import Iterator
+from itertools import chain, islice
 
-from epsagon_fast import compiled
+from epsagon_fast import compiled, private
+from epsagon_fast.config import warn_once
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.queue.layout import HEADER_BYTES
 from epsagon_fast.version import __version__
 
 SHARED_MEMORY = "/dev/shm"
-# A stranger may have taken our name in a directory that everybody can write to.
-SQUATTED_NAMES = 10
+# Where a stranger has taken our name, this many files at most are looked at for another one of ours: he may have made
+# millions, and an application waits for us.
+MOST_LOOKED_AT = 10_000
 RING_SUFFIX = ".ring"
 RING_NAME = re.compile(rf"[0-9a-f]{{32}}{re.escape(RING_SUFFIX)}")
 STATE = "state"
@@ -51,7 +53,9 @@ class Folder:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.inode = own_directory(path)
+        fd = private.make_directory(path)
+        self.inode = os.fstat(fd).st_ino
+        os.close(fd)
 
     def still_there(self) -> bool:
         """Say whether the path still leads to the folder that was opened (logind and `rm -rf` take it away)."""
@@ -66,8 +70,12 @@ class Folder:
         return found.st_ino == self.inode
 
     def open(self) -> int:
-        """Return a descriptor of the directory."""
-        return os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        """Return a descriptor of the directory. FileNotFoundError if another one is in its place."""
+        fd = private.open_directory(self.path)
+        if os.fstat(fd).st_ino != self.inode:
+            os.close(fd)
+            raise FileNotFoundError(errno.ENOENT, "another directory is in its place", self.path)
+        return fd
 
     def is_held(self) -> bool:
         """Say whether a collector lives here. A folder that is gone has none."""
@@ -97,59 +105,110 @@ def resolve(runtime_dir: str | None) -> Folder:
     none will do.
     """
     refused = []
-    for base in [runtime_dir] if runtime_dir else candidates():
+    for place in [runtime_dir] if runtime_dir else places():
         try:
-            own_directory(base)
-            path = os.path.join(base, instance_name())
-            return Folder(path)
+            base = place if runtime_dir else own_base(place)
+            base_fd = private.make_directory(base)
+            try:
+                # By the descriptor: what the path leads to may be another's by now.
+                os.close(private.make_directory(instance_name(), dir_fd=base_fd))
+            finally:
+                os.close(base_fd)
+            if runtime_dir:
+                _warn_if_exposed(base)
+            return Folder(os.path.join(base, instance_name()))
         except OSError as error:
             let_pass(error)
-            refused.append(f"{base}: {error.strerror or error}")
+            refused.append(f"{os.path.join(place, error.filename or '')}: {error.strerror or error}")
     raise FolderUnusable(errno.EACCES, "no runtime directory can be used: " + "; ".join(refused))
 
 
 def existing(runtime_dir: str | None) -> str | None:
     """Return the path of this process's folder if it is there already, made by whomever; nothing is created."""
-    for base in [runtime_dir] if runtime_dir else candidates():
+    for base in [runtime_dir] if runtime_dir else chain.from_iterable(map(own_bases, places())):
         path = os.path.join(base, instance_name())
-        if os.path.isdir(path) and os.stat(path, follow_symlinks=False).st_uid == os.geteuid():
+        if _is_ours(path):
             return path
     return None
 
 
-def candidates() -> Iterator[str]:
-    """Yield the directories to try, best first. $XDG_RUNTIME_DIR is not among them: it vanishes at logout."""
-    user = f"epsagon-fast-{os.geteuid()}"
+def places() -> Iterator[str]:
+    """Yield the directories that everybody can write to, best first.
+
+    Neither /run/user/<uid> nor what systemd makes for a service is among them: they go with the user's last session,
+    and with the service's stop, and all that was not delivered yet with them.
+    """
     if os.path.isdir(SHARED_MEMORY):
-        yield os.path.join(SHARED_MEMORY, user)
-        for number in range(1, SQUATTED_NAMES):
-            yield os.path.join(SHARED_MEMORY, f"{user}-{number}")
+        yield SHARED_MEMORY
+    if private.acts_for_its_caller():
+        # Not where the caller's environment says.
+        yield "/tmp"
+        return
     import tempfile  # costs more than all of this module, and is needed where there is no shared memory
 
-    yield os.path.join(tempfile.gettempdir(), user)
+    yield tempfile.gettempdir()
+
+
+def own_base(place: str) -> str:
+    """Return this user's directory in a place that everybody can write to, made if need be.
+
+    Strangers may have taken any name that they can guess. Then it has one that they cannot: the first that this user's
+    processes find among those that are theirs. Two that make one at the same moment may each keep its own.
+    """
+    path = os.path.join(place, _base_name())
+    try:
+        os.close(private.make_directory(path))
+    except private.NotOurs:
+        found = own_bases(place)
+        if not found:
+            path = f"{path}-{os.urandom(8).hex()}"
+            os.close(private.make_directory(path))
+            found = own_bases(place) or [path]
+        return found[0]
+    return path
+
+
+def own_bases(place: str) -> list[str]:
+    """Return this user's directories in a place, in the order in which they are taken."""
+    first = os.path.join(place, _base_name())
+    try:
+        with os.scandir(place) as found:
+            others = [each.path for each in islice(found, MOST_LOOKED_AT) if each.name.startswith(f"{_base_name()}-")]
+    except OSError as error:
+        let_pass(error)
+        others = []
+    return list(filter(_is_ours, [first, *sorted(others)]))
+
+
+def beside(base: str) -> list[str]:
+    """Return the directories whose folders this user's processes may have left: a base, and what `own_base` gave."""
+    place, name = os.path.split(base)
+    return own_bases(place) if f"{name}-".startswith(f"{_base_name()}-") else [base]
+
+
+def _base_name() -> str:
+    return f"epsagon-fast-{os.geteuid()}"
+
+
+def _is_ours(path: str) -> bool:
+    try:
+        os.close(private.open_directory(path))
+    except OSError as error:
+        let_pass(error)
+        return False
+    return True
+
+
+def _warn_if_exposed(base: str) -> None:
+    loose = private.exposed(base)
+    if loose:
+        warn_once("exposed", "other users can rename what is in %s, and so take %s away", loose, base)
 
 
 def instance_name() -> str:
     """Return the name that version and namespaces give a folder: processes that cannot see each other do not meet."""
     namespaces = (_namespace(kind) for kind in ("user", "pid", "mnt", "net"))
     return "-".join([__version__, *(n for n in namespaces if n)])
-
-
-def own_directory(path: str) -> int:
-    """Make `path` a directory of ours alone, mode 0700, and return its inode. OSError if it is not or cannot be."""
-    try:
-        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-        os.mkdir(path, 0o700)
-    except FileExistsError:
-        pass
-    found = os.stat(path, follow_symlinks=False)
-    if not stat.S_ISDIR(found.st_mode):
-        raise NotADirectoryError(errno.ENOTDIR, "not a directory (or a symbolic link)", path)
-    if found.st_uid != os.geteuid():
-        raise PermissionError(errno.EACCES, f"belongs to user {found.st_uid}, not to {os.geteuid()}", path)
-    if found.st_mode & 0o077:
-        raise PermissionError(errno.EACCES, "is open to others (its mode must be 0700)", path)
-    return found.st_ino
 
 
 def is_memory(path: str) -> bool:

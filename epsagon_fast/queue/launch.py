@@ -8,19 +8,20 @@ The starter takes the lock file `start` without waiting; the new program inherit
 or dies. So there is one start at a time and no clock decides anything.
 """
 
+import errno
 import fcntl
 import os
 import re
 import signal
 import sys
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 
-from epsagon_fast import compiled
+from epsagon_fast import compiled, private
 from epsagon_fast.config import logger
 from epsagon_fast.interrupts import let_pass
-from epsagon_fast.queue.folder import Folder, is_held
+from epsagon_fast.queue.folder import LOG, Folder, is_held
 from epsagon_fast.queue.state import NOBODY, Beat
 
 START_LOCK_FD = 3
@@ -33,11 +34,12 @@ BOOT = (
     "import sys; sys.path.extend(sys.argv.pop(1).split(':')); "
     "from epsagon_fast.collector.__main__ import main; sys.exit(main())"
 )
-# The collector must not depend on what the environment of its starter happens to hold: all that a trace needs travels
-# with the trace. These few say where things are or how the collector itself runs.
-PASSED_ON = ("HOME", "PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD", "DYLD_LIBRARY_PATH")
-PASSED_ON_PREFIXES = ("EPSAGON_", "XDG_")
-NOT_PASSED_ON = ("EPSAGON_TOKEN",)
+# The collector must not depend on what the environment of its starter happens to hold, nor keep its secrets: all that a
+# trace needs travels with the trace. These few say where things are or how the collector itself runs.
+PASSED_ON = (
+    *("HOME", "PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD", "DYLD_LIBRARY_PATH"),
+    *("XDG_STATE_HOME", "EPSAGON_STATE_DIR", "EPSAGON_COLLECTOR_MEMORY_MB", "EPSAGON_LINGER_SEC", "EPSAGON_FAST_IMPL"),
+)
 # The names of an interpreter, and of nothing else: "python3.12", "pypy3", "python3.13t"; not "python-worker".
 INTERPRETER = re.compile(r"(python|pypy)\d*(\.\d+)?(-dbg|[dtm]+)?")
 HINT = "; `epsagon-fast collector`, installed beside it, would serve this program"
@@ -127,11 +129,7 @@ def command(path: str) -> list[bytes]:
 
 def environment() -> list[bytes]:
     """Return the environment of the collector, as `NAME=value`."""
-    passed = {
-        name: value
-        for name, value in os.environ.items()
-        if (name in PASSED_ON or name.startswith(PASSED_ON_PREFIXES)) and name not in NOT_PASSED_ON
-    }
+    passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     return [os.fsencode(f"{name}={value}") for name, value in {**passed, "EPSAGON_IN_COLLECTOR": "1"}.items()]
 
 
@@ -181,37 +179,47 @@ def interpreter() -> str:
 
 def _start(folder: bytes, argv: list[bytes], env: list[bytes], although_held: bool) -> bool:
     """Do what the compiled module does in one call, through a shell that leaves its child to init."""
-    path = os.fsdecode(folder)
-    lock = _open_start_lock(path)
+    if private.may_change_user():
+        # The compiled module makes the ids one, where that can be done.
+        raise PermissionError(errno.EPERM, "real, effective and saved users or groups are not the same")
+    with ExitStack() as opened:
+        dir_fd = private.open_directory(folder)
+        opened.callback(os.close, dir_fd)
+        lock = _open_low(dir_fd, "start", os.O_RDWR)
+        opened.callback(os.close, lock)
+        log = _open_low(dir_fd, LOG, os.O_WRONLY | os.O_APPEND)
+        opened.callback(os.close, log)
+        return _start_locked(folder, argv, env, although_held, lock, log)
+
+
+def _start_locked(folder: bytes, argv: list[bytes], env: list[bytes], although_held: bool, lock: int, log: int) -> bool:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Asked again under the lock: what another process has started meanwhile may hold the folder already.
-        if not although_held and is_held(folder):
-            return False
-        actions = [
-            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0),
-            (os.POSIX_SPAWN_OPEN, 1, path + "/log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
-            (os.POSIX_SPAWN_DUP2, 1, 2),
-            (os.POSIX_SPAWN_DUP2, lock, START_LOCK_FD),
-        ]
-        shell = [b"/bin/sh", b"-c", b'cd /; umask 077; "$@" &', b"sh", *argv]
-        variables = dict(item.split(b"=", 1) for item in env)
-        pid = os.posix_spawn(
-            "/bin/sh", shell, variables, file_actions=actions, setsid=True, setsigmask=[], setsigdef=SIGNALS
-        )
-        # The application's own os.wait() may have been faster.
-        with suppress(ChildProcessError):
-            os.waitpid(pid, 0)
     except BlockingIOError:
         return False
-    finally:
-        os.close(lock)
+    # Asked again under the lock: what another process has started meanwhile may hold the folder already.
+    if not although_held and is_held(folder):
+        return False
+    actions = [
+        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0),
+        (os.POSIX_SPAWN_DUP2, log, 1),
+        (os.POSIX_SPAWN_DUP2, log, 2),
+        (os.POSIX_SPAWN_DUP2, lock, START_LOCK_FD),
+    ]
+    shell = [b"/bin/sh", b"-c", b'cd /; umask 077; "$@" &', b"sh", *argv]
+    variables = dict(item.split(b"=", 1) for item in env)
+    pid = os.posix_spawn(
+        "/bin/sh", shell, variables, file_actions=actions, setsid=True, setsigmask=[], setsigdef=SIGNALS
+    )
+    # The application's own os.wait() may have been faster.
+    with suppress(ChildProcessError):
+        os.waitpid(pid, 0)
     return True
 
 
-def _open_start_lock(folder: str) -> int:
-    """Return a descriptor of the lock file that is none of those which the new program gets."""
-    low = os.open(folder + "/start", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+def _open_low(dir_fd: int, name: str, flags: int) -> int:
+    """Return a descriptor of a file in the folder that is none of those which the new program gets."""
+    low = private.open_file(name, flags | os.O_CREAT, dir_fd=dir_fd)
     try:
         return fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, START_LOCK_FD + 1)
     finally:

@@ -72,10 +72,9 @@ def _is_set_aside(name: str) -> bool:
 
 def look(path: str) -> Overview:
     """Return what is to be seen in the folder `path`. OSError if it is not ours or not there."""
-    folder = Folder(path)
-    held = folder.is_held()
-    fd = folder.open()
+    fd = private.open_directory(path)
     try:
+        held = Folder(path).is_held()
         rings = [view for name in sorted(os.listdir(fd)) if (view := _ring(fd, name)) is not None]
         beat, gauges, counters, inherited = _page(fd)
     finally:

@@ -142,15 +142,21 @@ SHARED = "mode=1777,size="
 def test_squatted_names_are_passed_by() -> None:
     script = """
 import os, noting, epsagon_fast as epsagon
-for name in ("epsagon-fast-0", "epsagon-fast-0-1"):
-    os.mkdir("/dev/shm/" + name, 0o777)
-    os.chown("/dev/shm/" + name, 65534, 65534)
-noting.fill(5)
-assert epsagon.flush(10)
-assert os.listdir("/dev/shm/epsagon-fast-0-2")
-assert not os.listdir("/dev/shm/epsagon-fast-0") and not os.listdir("/dev/shm/epsagon-fast-0-1")
+taken = ["/dev/shm/epsagon-fast-0", *(f"/dev/shm/epsagon-fast-0-{n}" for n in range(100))]
+for name in taken:
+    os.mkdir(name, 0o777)
+    os.chown(name, 65534, 65534)
+def other():
+    noting.fill(5)
+    assert epsagon.flush(10)
+other()
+# All processes of the user meet in the same place.
+assert os.waitpid(noting.spawn(other), 0)[1] == 0
+(ours,) = set(os.listdir("/dev/shm")) - {os.path.basename(name) for name in taken}
+assert len(os.listdir("/dev/shm/" + ours)) == 1
+assert not any(map(os.listdir, taken))
 """
-    with scene("squatted names in /dev/shm", on_disk=True) as here:
+    with scene("every name that can be guessed is squatted", on_disk=True) as here:
         _in_own_shm(here, script, "64m", max(1, TRIES // 4))
         holds(here.row)
         assert here.row.arrived == here.row.pushed

@@ -1,16 +1,20 @@
 """When a collector leaves: time is an argument, and so is all that it looks at."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from places import until
+from rings import in_child
 
 from epsagon_fast.collector import leaving
 from epsagon_fast.collector.leaving import BACKLOG_S, GRACE_S, LINGER_S, Leaving, linger_s
 from epsagon_fast.queue import state as states
+from epsagon_fast.queue.process import is_waited_for
 from epsagon_fast.queue.state import State
 
 
@@ -49,8 +53,65 @@ def loop() -> Any:
     return FakeLoop()
 
 
+def ring_of(pid: int) -> SimpleNamespace:
+    return SimpleNamespace(pid=pid)
+
+
+PARENT = ring_of(os.getppid())
+
+
+@pytest.fixture
+def waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leaving, "is_waited_for", lambda: True)
+
+
+@pytest.mark.usefixtures("waited_for")
+def test_for_a_parent_that_waits_for_its_end_it_does_not_stay(page: State, loop: Any) -> None:
+    loop.rings.append(PARENT)
+    # Open in the parent while it waits.
+    loop.assembly.open_count = 1
+    assert Leaving(page, is_orphan=True).due(loop, 0.0)
+
+
+@pytest.mark.usefixtures("waited_for")
+def test_it_stays_for_others_for_what_is_on_its_way_and_for_a_supervisor(page: State, loop: Any) -> None:
+    loop.rings += [PARENT, ring_of(os.getppid() + 1)]
+    mine = Leaving(page, is_orphan=True)
+    assert not mine.due(loop, 0.0)
+    loop.rings.pop()
+    loop.unsettled = 1
+    assert not mine.due(loop, 1e6)
+    loop.unsettled = 0
+    assert not Leaving(page).due(loop, 2e6)
+    assert mine.due(loop, 2e6)
+
+
+def test_parent_that_does_something_else_keeps_it(page: State, loop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leaving, "is_waited_for", lambda: False)
+    loop.rings.append(PARENT)
+    mine = Leaving(page, is_orphan=True)
+    assert not any(mine.due(loop, now) for now in (0.0, 1e6, 1e9))
+
+
+def test_only_child_is_waited_for_and_one_of_two_is_not() -> None:
+    def parent() -> int:
+        other = os.fork()
+        if other == 0:
+            signal.pause()
+        only = os.fork()
+        if only == 0:
+            waited = is_waited_for()
+            os.kill(other, signal.SIGKILL)
+            until(is_waited_for, "the parent waits for nothing else")
+            os._exit(waited)
+        # Reaps one, then the other; the codes are those of both.
+        return int(dict([os.wait(), os.wait()])[only] != 0)
+
+    assert os.waitpid(in_child(parent), 0)[1] == 0
+
+
 def test_with_a_producer_it_stays_for_ever(page: State, loop: Any) -> None:
-    loop.rings.append("a ring")
+    loop.rings.append(ring_of(1))
     mine = Leaving(page)
     assert not any(mine.due(loop, now) for now in (0.0, 1e6, 1e9))
     assert page.beat().phase == states.SERVING
@@ -67,7 +128,7 @@ def test_without_one_it_lingers(page: State, loop: Any) -> None:
 def test_producer_that_comes_begins_the_linger_anew(page: State, loop: Any) -> None:
     mine = Leaving(page)
     mine.due(loop, 100.0)
-    loop.rings.append("a ring")
+    loop.rings.append(ring_of(1))
     mine.due(loop, 120.0)
     loop.rings.clear()
     assert not mine.due(loop, 100.0 + LINGER_S)
@@ -78,7 +139,7 @@ def test_producer_that_comes_while_it_leaves_keeps_it(page: State, loop: Any) ->
     mine = Leaving(page)
     mine.due(loop, 0.0)
     # It says that it is leaving and looks once more: whoever came before it said so is seen.
-    loop.at_pass = lambda: page.beat().phase == states.LEAVING and loop.rings.append("a ring")
+    loop.at_pass = lambda: page.beat().phase == states.LEAVING and loop.rings.append(ring_of(1))
     assert not mine.due(loop, LINGER_S)
     assert loop.passes == 1
     assert not mine.due(loop, LINGER_S + 1)
@@ -111,7 +172,7 @@ def test_in_a_deleted_folder_it_does_not_linger(page: State, loop: Any) -> None:
 
 def test_asked_to_leave_it_serves_its_producers_first(page: State, loop: Any) -> None:
     mine = Leaving(page)
-    loop.rings.append("a ring")
+    loop.rings.append(ring_of(1))
     mine.ask(100.0)
     assert not mine.due(loop, 100.0)
     loop.rings.clear()
@@ -122,7 +183,7 @@ def test_asked_to_leave_it_serves_its_producers_first(page: State, loop: Any) ->
 
 
 def test_asked_to_leave_it_waits_no_longer_than_its_grace(page: State, loop: Any) -> None:
-    loop.rings.append("a ring")
+    loop.rings.append(ring_of(1))
     mine = Leaving(page)
     mine.ask(100.0)
     assert not mine.due(loop, 100.0 + GRACE_S)
@@ -130,7 +191,7 @@ def test_asked_to_leave_it_waits_no_longer_than_its_grace(page: State, loop: Any
 
 
 def test_asked_twice_it_goes_now(page: State, loop: Any) -> None:
-    loop.rings.append("a ring")
+    loop.rings.append(ring_of(1))
     loop.sending.busy = 5
     mine = Leaving(page)
     mine.ask(100.0)

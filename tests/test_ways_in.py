@@ -515,6 +515,39 @@ ended_well(in_child(worker))
     assert (ids(trace), death(trace)) == (["later"], None)
 
 
+REAPING = """
+import ctypes, os, sys
+if "subreaper" in sys.argv:
+    assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0  # PR_SET_CHILD_SUBREAPER
+from jobs import *
+with epsagon.trace("parent"):
+    epsagon.add_event({"id": "before"})
+    children = {in_child(work, f"child{number}") for number in range(2)}
+    reaped = set()
+    while True:
+        try:
+            reaped.add(os.wait()[0])
+        except ChildProcessError:
+            break
+    assert children < reaped
+    epsagon.add_event({"id": "after"})
+assert epsagon.flush(10)
+"""
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("how", ["subreaper", "process 1"])
+def test_parent_of_all_orphans_waits_for_its_children_and_not_for_the_collector(
+    backend: Backend, place: Place, how: str
+) -> None:
+    """Process 1 of a container, and a subreaper: orphans become its children, and `os.wait()` waits for them."""
+    place.env["EPSAGON_LINGER_SEC"] = "60"
+    program = ["unshare", "-m", "-p", "-f", "--kill-child", "--mount-proc", sys.executable]
+    place.run(REAPING, how, **({"program": program} if how == "process 1" else {}))
+    traces = await_traces(backend, place, "parent", "child0", "child1")
+    assert (ids(traces["parent"]), death(traces["parent"])) == (["before", "after"], None)
+
+
 # Side effects.
 
 

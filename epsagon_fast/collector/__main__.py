@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     state = own_page(folder_fd)
     state.set_inherited(stays)
-    leaving = Leaving(state)
+    leaving = Leaving(state, is_orphan=args.start_lock_fd is not None)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: leaving.ask(time.monotonic()))
     loop = Loop(folder_fd, args.runtime_dir, state, sign_in(state))

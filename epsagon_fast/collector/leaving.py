@@ -6,6 +6,7 @@ import time
 
 from epsagon_fast.collector.loop import Loop
 from epsagon_fast.queue import state as states
+from epsagon_fast.queue.process import is_waited_for
 from epsagon_fast.queue.state import State
 
 # With no producer left, so long for the next one.
@@ -16,13 +17,19 @@ GRACE_S = 30.0
 BACKLOG_S = 600.0
 # One that starts so soon after another was asked to leave does not linger: the service is going down.
 GOING_DOWN_S = 60.0
+# How often we look whether our own parent waits for us.
+PARENT_LOOK_S = 0.2
 
 
 class Leaving:
     """Decides after each pass whether this collector is still needed."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, is_orphan: bool = False) -> None:
+        """`is_orphan`: a process started us and left us to the next one above it; no supervisor wants us to stay."""
         self._state = state
+        self._is_orphan = is_orphan
+        self._next_look = 0.0
+        self._parent_waits = False
         # A clock that was set back says nothing.
         going_down = 0 <= time.time() - state.load(states.ASKED_AT) < GOING_DOWN_S
         self._linger_s = 0.0 if going_down else linger_s()
@@ -55,7 +62,7 @@ class Leaving:
             return True
         if len(loop.rings) or loop.assembly.open_count:
             self._alone_since = None
-            return False
+            return self._keeps_its_parent(loop, now)
         if self._alone_since is None:
             self._alone_since = now
         alone_s = now - self._alone_since
@@ -65,6 +72,19 @@ class Leaving:
         if loop.unsettled or loop.sending.stored:
             return alone_s > BACKLOG_S
         return loop.gone or alone_s >= self._linger_s
+
+    def _keeps_its_parent(self, loop: Loop, now: float) -> bool:
+        """Say whether all that is left is a parent of ours that waits for our end.
+
+        An orphan's parent is process 1 of its container, or a subreaper, and that may be the application itself. Its
+        `while True: os.wait()` ends when we do. A trace that it has open meanwhile is in the journal.
+        """
+        if not self._is_orphan or loop.unsettled or {reader.pid for reader in loop.rings} != {os.getppid()}:
+            return False
+        if now >= self._next_look:
+            self._next_look = now + PARENT_LOOK_S
+            self._parent_waits = is_waited_for()
+        return self._parent_waits
 
 
 def linger_s() -> float:

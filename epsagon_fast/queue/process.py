@@ -55,6 +55,25 @@ def has_ended(pid: int, since: int, fd: int) -> bool:
     return found == 0 or is_unused(fd) is True
 
 
+def is_waited_for() -> bool:
+    """Say whether our parent does nothing but wait for its children, and has no other child. False: or cannot be told.
+
+    Then it waits for us: whatever it called, no other child could end that.
+    """
+    parent = os.getppid()
+    try:
+        threads = [f"/proc/{parent}/task/{thread}/" for thread in os.listdir(f"/proc/{parent}/task")]
+        children = [child for thread in threads for child in _read(thread + "children").split()]
+        return children == [b"%d" % os.getpid()] and any(_read(thread + "wchan") == b"do_wait" for thread in threads)
+    except OSError:
+        return False
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
 def _is_taken(pid: int) -> bool:
     """Say whether any process has this pid, whoever may look at it."""
     if not 0 < pid <= LARGEST_PID:

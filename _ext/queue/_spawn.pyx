@@ -1,5 +1,5 @@
 # cython: language_level=3, binding=False
-"""Start a process that is nobody's child; ask whether a folder's lock is held. Python side of spawn.h."""
+"""Start a process that is an orphan; ask whether a folder's lock is held. Python side of spawn.h."""
 
 from libc.stdlib cimport free, malloc
 

@@ -1,4 +1,4 @@
-/* Starting a process that is nobody's child, and asking whether a folder's lock is held.
+/* Starting a process that is an orphan, and asking whether a folder's lock is held.
  *
  * Both are one C call under the GIL: no other Python thread can fork while the lock's descriptor is open, so no child of
  * the application can inherit the lock and hold it for its life.

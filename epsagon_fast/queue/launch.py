@@ -2,8 +2,8 @@
 
 Never `multiprocessing.Process`: daemonic processes may have no children, an exit hook would end it with the worker that
 happened to start it, and spawn imports the user's `__main__` again. Never a direct child either: it would keep
-`while True: os.wait()` from ending and show up in SIGCHLD handlers. Orphans are process 1's; where that is the application
-itself, collector/leaving.py sees to it that it does not wait for ever.
+`while True: os.wait()` from ending and show up in SIGCHLD handlers. Orphans are process 1's; where that is the
+application itself, collector/leaving.py sees to it that it does not wait for ever.
 
 The starter takes the lock file `start` without waiting; the new program inherits the lock and drops it when it serves
 or dies. So there is one start at a time and no clock decides anything.

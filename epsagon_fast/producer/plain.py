@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import datetime
 from enum import Enum
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -33,6 +34,8 @@ MAX_DEPTH = 100
 MAX_VALUES = 10_000
 # No iterators and generators: the application wants to consume those itself.
 _ROWS = (list, tuple, set, frozenset, deque)
+# What is not simply printed.
+_SHAPED = (Enum, str, int, float, bytes, bytearray, memoryview, datetime, Mapping, *_ROWS)
 # What classes have that are mappings and do not say so, as werkzeug's Headers. A database's client may have `keys`.
 _METHODS_OF_MAPPINGS = ("keys", "values", "items", "__getitem__")
 # A metaclass may override `__name__`.
@@ -158,7 +161,7 @@ class Copy:
         if (kind is dict or kind is list) and len(value) <= self._room:
             return self._of_exact(value)
         try:
-            return self._of_other(value)
+            return printed(value) if _is_printed(kind) else self._of_other(value)
         except RecursionError:
             return self._cut()
         except Exception as error:
@@ -261,13 +264,27 @@ def _pairs_of(value: Any) -> Iterable[tuple[Any, Any]] | None:
         return dict.items(value)
     # A proxy names the class of what it stands for.
     kind = value.__class__
-    if isinstance(value, Mapping) or all(callable(getattr(kind, name, None)) for name in _METHODS_OF_MAPPINGS):
+    if isinstance(value, Mapping) or (hasattr(kind, "keys") and _has_methods(kind)):
         items: Iterable[tuple[Any, Any]] = value.items()
         return items
     if is_dataclass(kind) and not isinstance(value, type):
         names = [field.name for field in fields(kind) if not field.name.startswith("_")]
         return [(name, getattr(value, name)) for name in names]
     return None
+
+
+# What is asked of a class costs more than the copying: once for each.
+@lru_cache(maxsize=512)
+def _is_printed(kind: type) -> bool:
+    """Say whether all values of a class are written as what they print, as numbers of decimal and paths are."""
+    if issubclass(kind, _SHAPED) or is_dataclass(kind) or _has_methods(kind):
+        return False
+    # A proxy says that it is of another class.
+    return not any("__class__" in vars(base) for base in kind.__mro__ if base is not object)
+
+
+def _has_methods(kind: type) -> bool:
+    return all(callable(getattr(kind, name, None)) for name in _METHODS_OF_MAPPINGS)
 
 
 def _pairs_or_error(value: Any) -> Iterable[tuple[Any, Any]]:

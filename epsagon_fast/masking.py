@@ -20,17 +20,31 @@ from epsagon_fast.protocol import MASK
 # Characters that JSON may write in more than one way without \u: a byte search could miss a key that has one.
 _SHORT_ESCAPES = re.compile(r'["\\/\x00-\x1f]')
 _JSON_SPACE = " \t\n\r"
+_SEPARATORS = str.maketrans("", "", "-_ ")
+
+
+class LooseNames(frozenset[str]):
+    """Names, whatever their case and their dashes, underscores and spaces."""
+
+    def __new__(cls, names: Iterable[str]) -> "LooseNames":
+        return super().__new__(cls, map(_loose, names))
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and super().__contains__(_loose(name))
 
 
 class Mask:
     """The ignored keys of one config. Without keys it changes nothing.
 
+    `loosely`: a name counts whatever its case and its dashes, underscores and spaces, for what people send: they do not
+    write names as the application does.
+
     Every method leaves what is masked already as it is, so a replayed record may pass through again.
     """
 
-    def __init__(self, ignored_keys: Iterable[str]) -> None:
-        self._keys = frozenset(ignored_keys)
-        searchable = not any(map(_SHORT_ESCAPES.search, self._keys))
+    def __init__(self, ignored_keys: Iterable[str], *, loosely: bool = False) -> None:
+        self._keys = LooseNames(ignored_keys) if loosely else frozenset(ignored_keys)
+        searchable = not loosely and not any(map(_SHORT_ESCAPES.search, self._keys))
         # A key follows a quote, in the event itself (`"key`) as in a JSON string inside it (`\"key`).
         # The empty needle is in every event.
         self._needles = [b'"' + key.encode("utf-8", "replace") for key in self._keys] if searchable else [b""]
@@ -73,7 +87,7 @@ class Mask:
         """Return what may be shown of a metadata value or a label; the same object if that is all of it."""
         if key in self._keys:
             return MASK
-        return self._text(value) if isinstance(value, str) else value
+        return self.text(value) if isinstance(value, str) else value
 
     def _may_hold_key(self, event: bytes) -> bool:
         for needle in self._needles:
@@ -82,7 +96,8 @@ class Mask:
         # A single byte is found many times faster than two.
         return b"\\" in event and self._hidden.search(event) is not None
 
-    def _text(self, text: str) -> str:
+    def text(self, text: str) -> str:
+        """Return what may be shown of a text that may be JSON; the same object if that is all of it."""
         if not text.lstrip(_JSON_SPACE).startswith(("{", "[")):
             return text
         try:
@@ -102,13 +117,17 @@ class Mask:
             if isinstance(value, dict) and key in self._keys:
                 shown: Any = MASK
             else:
-                shown = self._text(inner) if isinstance(inner, str) else inner
+                shown = self.text(inner) if isinstance(inner, str) else inner
             if shown != inner:
                 value[key] = shown
                 changed = True
             else:
                 changed |= self._nested(inner)
         return changed
+
+
+def _loose(name: str) -> str:
+    return name.translate(_SEPARATORS).casefold()
 
 
 def merged(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

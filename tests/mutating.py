@@ -11,7 +11,7 @@ import random
 import sys
 import threading
 import uuid
-from collections import OrderedDict, UserDict, deque
+from collections import UserDict, deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,6 +93,13 @@ class Rows(list):  # type: ignore[type-arg]
             yield each
 
 
+# Not OrderedDict: CPython itself dies if a key's __eq__ changes one.
+class Members(dict):  # type: ignore[type-arg]
+    def items(self) -> Any:
+        meddle()
+        return super().items()
+
+
 class Names(UserDict):  # type: ignore[type-arg]
     def __getitem__(self, key: Any) -> Any:
         meddle()
@@ -149,7 +156,7 @@ KEYS: list[Any] = ["a", "b", 1, None, (1,), Choice.ONE, Text("b"), b"a", Meddler
 
 
 def named(values: list[Any]) -> dict[Any, Any]:
-    names = OrderedDict() if chance.random() < 0.2 else {}
+    names: dict[Any, Any] = Members() if chance.random() < 0.2 else {}
     for each in values:
         try:
             names[chance.choice(KEYS)] = each

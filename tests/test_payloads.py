@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 import pytest
 from records import event
 
-from epsagon_fast.integrations.payloads import FORM, Body, query
+from epsagon_fast.integrations.payloads import FORM, Body, headers, query
 from epsagon_fast.masking import Mask
 
 KEYS = ["password"]
@@ -54,5 +54,22 @@ def test_form_and_json_are_told_apart_by_what_they_are() -> None:
 
 
 def test_json_in_a_query_is_masked() -> None:
-    shown = Mask(KEYS).event(event(query=query(urlencode({"filter": SECRET}))))
-    assert b"SECRET" not in shown
+    assert query(urlencode({"filter": SECRET, "n": 1}), KEYS) == '{"filter":"{\\"password\\":\\"****\\"}","n":"1"}'
+    assert query("n=1&n=2&m=", KEYS) == '{"n":["1","2"],"m":""}'
+
+
+def test_names_that_people_send_count_whatever_their_case_and_separators() -> None:
+    keys = ["First Name", "password", "api_key"]
+    sent = {"first_name": "SECRET", "Password": "SECRET", "API-Key": {"apikey": "SECRET"}, "keys": ["kept"]}
+    assert json.loads(recorded(json.dumps(sent).encode(), "", keys)) == {
+        **dict.fromkeys(sent, "****"),
+        "keys": ["kept"],
+    }
+    assert query("API-KEY=k1&api_key=k2&api=k3", keys) == '{"API-KEY":"****","api":"k3","api_key":"****"}'
+    pairs = [("Api-Key", "k1"), ("X-Api-Key", "k2"), ("PASSWORD", "k3"), ("Set_Cookie", "k4")]
+    assert json.loads(headers(pairs, keys)) == {
+        "api-key": "****",
+        "x-api-key": "k2",
+        "password": "****",
+        "set_cookie": "****",
+    }

@@ -301,7 +301,8 @@ def _known(config: ResolvedConfig, scope: Scope, headers: RawHeaders) -> dict[st
     metadata = {"path": scope["path"]}
     if not config.metadata_only:
         pairs = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
-        metadata["query"] = payloads.query(scope.get("query_string", b"").decode("latin-1"))
+        query = scope.get("query_string", b"").decode("latin-1")
+        metadata["query"] = payloads.query(query, config.ignored_keys)
         metadata["request_headers"] = payloads.headers(pairs, config.ignored_keys)
     return metadata
 

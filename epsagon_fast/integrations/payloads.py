@@ -1,15 +1,18 @@
 """What people send, for `metadata_only=False`: query, headers and the first bytes of bodies, as metadata.
 
-Masking in the collector looks into metadata that is JSON. So everything is JSON where it can be, and where it cannot,
-and keys are to be ignored, it is left out: a part of a body, or text of another kind, could hold one of them.
+It is masked here, since people do not write names as the application does: `API-Key` is `api_key`. Masking looks into
+JSON. So everything is JSON where it can be. Where it cannot, and keys are to be ignored, it is left out: a part of a
+body, or text of another kind, could hold one of them.
 """
 
 import json
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 from urllib.parse import parse_qsl
 
+from epsagon_fast.masking import LooseNames, Mask, merged
 from epsagon_fast.producer.encoding import metadata_text
 from epsagon_fast.protocol import MASK
 
@@ -47,33 +50,38 @@ class Body:
         text = data.decode("utf-8", "replace" if whole else "ignore")
         # What it is decides, and what it is said to be comes second: `curl -d` calls everything a form.
         if whole and _is_json(text):
-            return text
+            return _masked(text, ignored_keys)
         is_form = content_type.partition(";")[0].strip().lower() == FORM
         if whole and is_form and (not ignored_keys or _FORM_TEXT.fullmatch(text)):
-            return query(text)
+            return query(text, ignored_keys)
         return f"<{self.size_bytes} bytes>" if ignored_keys and text else text
 
 
 def headers(pairs: Iterable[tuple[str, str]], ignored_keys: Iterable[str]) -> str:
-    """Return headers as a JSON object of lower-case names; values of secret and ignored names are masked here.
-
-    Names of headers have no case, those of ignored keys have: so the collector could miss one.
-    """
-    hidden = SECRET_HEADERS.union(key.lower() for key in ignored_keys)
+    """Return headers as a JSON object of lower-case names; values of secret and ignored names are masked."""
+    hidden = LooseNames((*SECRET_HEADERS, *ignored_keys))
     shown: dict[str, str] = {}
     for name, value in pairs:
         name = name.lower()
         value = MASK if name in hidden else value
         shown[name] = f"{shown[name]}, {value}" if name in shown else value
-    return metadata_text(shown)
+    return _masked(metadata_text(shown), ignored_keys)
 
 
-def query(text: str) -> str:
+def query(text: str, ignored_keys: Iterable[str] = ()) -> str:
     """Return a query string or a form as a JSON object; the values of a name that comes twice are a list."""
-    found: dict[str, list[str]] = {}
-    for name, value in parse_qsl(text, keep_blank_values=True):
-        found.setdefault(name, []).append(value)
-    return metadata_text({name: values[0] if len(values) == 1 else values for name, values in found.items()})
+    return _masked(metadata_text(merged(parse_qsl(text, keep_blank_values=True))), ignored_keys)
+
+
+def _masked(text: str, ignored_keys: Iterable[str]) -> str:
+    keys = tuple(ignored_keys)
+    return _mask(keys).text(text) if keys else text
+
+
+# Requests of one config share it.
+@lru_cache(maxsize=16)
+def _mask(ignored_keys: tuple[str, ...]) -> Mask:
+    return Mask(ignored_keys, loosely=True)
 
 
 def _is_json(text: str) -> bool:

@@ -133,7 +133,7 @@ def _known(tracer: Tracer, target: _Target, headers: MutableMapping[str, str]) -
     if target.port:
         metadata["port"] = str(target.port)
     if tracer.keeps_values:
-        metadata["query"] = payloads.query(target.query)
+        metadata["query"] = payloads.query(target.query, tracer.config.ignored_keys)
         metadata["request_headers"] = _shown(tracer, headers)
     return metadata
 

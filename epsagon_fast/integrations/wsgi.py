@@ -244,7 +244,7 @@ def _known(config: ResolvedConfig, path: str, environ: Environ) -> dict[str, str
     """Return the metadata that a request has before the application sees it."""
     metadata = {"path": path}
     if not config.metadata_only:
-        metadata["query"] = payloads.query(environ.get("QUERY_STRING", ""))
+        metadata["query"] = payloads.query(environ.get("QUERY_STRING", ""), config.ignored_keys)
         metadata["request_headers"] = payloads.headers(_request_headers(environ), config.ignored_keys)
     return metadata
 

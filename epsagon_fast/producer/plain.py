@@ -13,13 +13,13 @@ import codecs
 import json
 import math
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import datetime
 from enum import Enum
 from functools import lru_cache
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
@@ -161,7 +161,7 @@ class Copy:
         if (kind is dict or kind is list) and len(value) <= self._room:
             return self._of_exact(value)
         try:
-            return printed(value) if _is_printed(kind) else self._of_other(value)
+            return printed(value) if _is_printed(cast(Hashable, kind)) else self._of_other(value)
         except RecursionError:
             return self._cut()
         except Exception as error:
@@ -275,7 +275,7 @@ def _pairs_of(value: Any) -> Iterable[tuple[Any, Any]] | None:
 
 # What is asked of a class costs more than the copying: once for each.
 @lru_cache(maxsize=512)
-def _is_printed(kind: type) -> bool:
+def _is_printed(kind: Any) -> bool:
     """Say whether all values of a class are written as what they print, as numbers of decimal and paths are."""
     if issubclass(kind, _SHAPED) or is_dataclass(kind) or _has_methods(kind):
         return False

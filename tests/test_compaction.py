@@ -53,7 +53,7 @@ class Collector:
         if isinstance(found, Trace):
             self.assembly.restore(found)
         else:
-            self.assembly.restore_finished(found.parcel.trace_id, item.ring_id, found.ordinal)
+            self.assembly.restore_finished(found.parcel.trace_id, item.ring_id, found.ordinal, 0)
             self.sending.add(found.parcel)
 
     def feed(self, records: list[Record]) -> None:
@@ -190,7 +190,7 @@ def test_a_finished_trace_is_kept_as_its_body(dir_fd: int) -> None:
     collector.copy_all()
     successor = Collector(dir_fd)
     assert successor.sending.parcel(numbered(1)) == parcel
-    assert successor.assembly.closer(numbered(1)) == (OPENER, 1)
+    assert successor.assembly.finished(numbered(1)) == (OPENER, 1, 0)
     assert successor.finish() == []
     # What still comes for it is late.
     successor.take(of_trace(1, added(event())))

@@ -19,8 +19,8 @@ from records import CONFIG, OPENED_AT, event, own_runner
 from rings import child, exit_code, in_child
 from servers import Server
 
-from epsagon_fast.collector import intake
-from epsagon_fast.collector.bounds import LEAST_JOURNAL_BYTES, Level
+from epsagon_fast.collector import bounds, intake
+from epsagon_fast.collector.bounds import LEAST_JOURNAL_BYTES
 from epsagon_fast.collector.loop import Loop
 from epsagon_fast.collector.trace import CLOSE
 from epsagon_fast.protocol import NO_TRACE, Kind
@@ -65,6 +65,15 @@ class Process:
 
     def close(self, trace_id: bytes) -> None:
         self.push(Kind.CLOSE, trace_id, CLOSE.pack(1.0, -1))
+
+    def fill(self, loop: Loop) -> bytes:
+        """Open a trace that holds as much as one process may from now on; return its id."""
+        trace_id = self.open("filler")
+        for _ in range(3):
+            self.push(Kind.EVENT, trace_id, event("x" * 15_000))
+        loop.one_pass()
+        loop.bounds.memory_bytes = loop.held_bytes
+        return trace_id
 
     def counts(self) -> tuple[int, int]:
         """How many traces it closed, and how many of them are settled."""
@@ -132,9 +141,9 @@ def other_pid() -> Iterator[int]:
 
 @pytest.fixture
 def other_pids() -> Iterator[list[int]]:
-    """More of those than may be read at a bound."""
+    """Some of those."""
     with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(child(signal.pause)) for _ in range(intake.RINGS_AT_BOUND + 1)]
+        yield [stack.enter_context(child(signal.pause)) for _ in range(5)]
 
 
 def passes(loop: Loop, until: Callable[[], object], timeout_s: float = 10.0) -> None:
@@ -174,13 +183,10 @@ def test_what_others_pushed_before_a_close_is_in_the_trace_also_at_a_bound(
 ) -> None:
     opener, other = Process(folder), Process(folder, other_pid)
     trace_id = opener.open("shared")
-    loop.one_pass()
+    opener.fill(loop)
     for number in range(5):
         other.add(trace_id, number)
     opener.close(trace_id)
-    loop.bounds.memory_bytes = loop.held_bytes
-    loop.bounds.look(loop.held_bytes, 0, False, time.monotonic())
-    assert loop.bounds.level == Level.CLOSES
     passes(loop, lambda: opener.counts() == (1, 1))
     assert ids(folder.arrived()["shared"]) == [f"event-{number}" for number in range(5)]
     assert not loop.assembly.counters["late"]
@@ -190,18 +196,13 @@ def test_at_a_bound_nothing_is_taken_for_never_opened_before_all_was_read(
     folder: Folder, loop: Loop, other_pid: int
 ) -> None:
     held, other, opener = Process(folder), Process(folder, other_pid), Process(folder)
-    held.open("held")
-    loop.one_pass()
+    held.fill(loop)
     trace_id = opener.open("shared")
-    # A ring that closes something is read at a bound, the opener's is not.
     other.add(trace_id, "before its opening was read")
     own = other.open("own")
     other.close(own)
-    loop.bounds.memory_bytes = loop.held_bytes
     for _ in range(3):
-        loop.bounds.look(loop.bounds.memory_bytes, 0, False, time.monotonic())
         loop.one_pass()
-    loop.bounds.memory_bytes = 1 << 30
     opener.close(trace_id)
     passes(loop, lambda: "shared" in folder.arrived())
     assert ids(folder.arrived()["shared"]) == ["event-before its opening was read"]
@@ -211,8 +212,7 @@ def test_rings_that_wait_for_an_opening_do_not_take_all_places_at_a_bound(
     folder: Folder, loop: Loop, other_pids: list[int]
 ) -> None:
     opener = Process(folder)
-    held = opener.open("held")
-    loop.one_pass()
+    held = opener.fill(loop)
     shared = opener.open("shared")
     for number in range(40):
         opener.add(shared, number)
@@ -222,11 +222,48 @@ def test_rings_that_wait_for_an_opening_do_not_take_all_places_at_a_bound(
     for number, process in enumerate(others):
         process.add(shared, f"of {number}")
         process.close(process.open(f"own {number}"))
-    loop.bounds.memory_bytes = loop.held_bytes
-    loop.bounds.look(loop.held_bytes, 0, False, time.monotonic())
-    assert loop.bounds.level == Level.CLOSES
     passes(loop, lambda: len(folder.arrived()) == 2 + len(others))
     assert len(ids(folder.arrived()["shared"])) == 40 + len(others)
+
+
+def test_process_that_holds_all_is_not_read_and_all_others_are(folder: Folder, loop: Loop, other_pid: int) -> None:
+    greedy, other = Process(folder), Process(folder, other_pid)
+    greedy.fill(loop)
+    greedy.add(greedy.open("one more"), 1)
+    read_up_to = greedy.ring.tail
+    for number in range(20):
+        trace_id = other.open(f"trace {number}")
+        other.push(Kind.EVENT, trace_id, event("x" * 3000))
+        other.close(trace_id)
+        passes(loop, lambda number=number: other.counts() == (number + 1, number + 1))  # type: ignore[misc]
+    assert len(folder.arrived()) == 20
+    assert greedy.ring.tail == read_up_to
+    assert (loop.bounds.stopped, loop.counts["full"], loop.counts["dropped"]) == (1, 1, 0)
+
+
+def test_process_that_holds_most_loses_its_oldest_traces_and_is_told(
+    folder: Folder, loop: Loop, other_pid: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    greedy, other = Process(folder), Process(folder, other_pid)
+    older = other.open("older")
+    oldest = greedy.open("oldest")
+    greedy.add(oldest, "x" * 10_000)
+    filler = greedy.fill(loop)
+    loop.bounds.memory_bytes -= 5000
+    newest = greedy.open("newest")
+    loop.one_pass()
+    assert loop.assembly.unclosed(newest) is None
+    monkeypatch.setattr(bounds, "PATIENCE_S", -1.0)
+    passes(loop, lambda: loop.counts["dropped_memory"])
+    monkeypatch.undo()
+    assert loop.counts["dropped"] == loop.counts["dropped_memory"] == 1
+    for process, trace_id in ((other, older), (greedy, filler), (greedy, newest), (greedy, oldest)):
+        process.close(trace_id)
+    passes(loop, lambda: len(folder.arrived()) == 3)
+    assert folder.arrived().keys() == {"older", "filler", "newest"}
+    told = [runner(body)["resource"]["metadata"].get("dropped_records") for body in folder.arrived().values()]
+    assert '{"late":1,"memory":1}' in told, "and its CLOSE came late"
+    passes(loop, lambda: loop.assembly.accounts.holds_most() is None)
 
 
 def test_late_records_alone_do_not_hold_a_journal_at_its_bound(

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from epsagon_fast.collector.accounts import Accounts
 from epsagon_fast.collector.destination import Destination
 from epsagon_fast.collector.trace import BROKEN, Trace, decoded_label
 from epsagon_fast.masking import Mask
@@ -28,13 +29,22 @@ from epsagon_fast.protocol import Kind, Record
 
 # Settled traces that are remembered, so that what comes for them is known to be late.
 REMEMBERED = 100_000
-# Records of traces not yet opened.
+# Records of traces not yet opened, of one ring.
 MAX_HELD_BYTES = 4 * 1024 * 1024
 # A record's tuple and payload object, without its bytes.
 RECORD_BYTES = 200
 
 # As plain integers: comparing with a member of Kind costs more than the rest of the decision.
 _OPEN, _EVENT, _EXCEPTION, _LABEL, _RUNNER, _ERROR, _CLOSE, _BYE = map(int, Kind)
+
+
+class Finished(NamedTuple):
+    """A trace that is finished and not settled."""
+
+    ring_id: bytes
+    # The number of its CLOSE among the ring's; 0 if the process left or died instead.
+    ordinal: int
+    body_bytes: int
 
 
 class ClosedTrace(NamedTuple):
@@ -67,12 +77,13 @@ class Assembly:
         self._closed_before: list[Trace] = []
         self._held: dict[bytes, list[tuple[bytes, Record]]] = {}
         self._held_before: dict[bytes, list[tuple[bytes, Record]]] = {}
-        # Finished and not settled: the ring that closed it, and its CLOSE's number there.
-        self._unsettled: dict[bytes, tuple[bytes, int]] = {}
+        self._unsettled: dict[bytes, Finished] = {}
         self._settled: set[bytes] = set()
         self._settled_order: deque[bytes] = deque()
-        self._open_bytes = 0
-        self._held_records_bytes = 0
+        # Of open traces, held records and finished traces.
+        self.accounts = Accounts()
+        # By ring, of records of traces not yet opened.
+        self._held_records_bytes: Counter[bytes] = Counter()
 
     def __contains__(self, trace_id: object) -> bool:
         """Return whether a trace's records are still needed."""
@@ -96,9 +107,14 @@ class Assembly:
         trace = self._open.get(trace_id)
         return trace is not None and trace.is_closed and trace.ring_id == ring_id
 
-    def closer(self, trace_id: bytes) -> tuple[bytes, int] | None:
-        """Return the ring of a finished trace that is not settled, and its CLOSE's number there (0: it had none)."""
+    def finished(self, trace_id: bytes) -> Finished | None:
+        """Return what is known of a trace that is finished and not settled."""
         return self._unsettled.get(trace_id)
+
+    def opener(self, trace_id: bytes) -> bytes | None:
+        """Return the ring of a trace that is open, or finished and not settled."""
+        trace = self._open.get(trace_id) or self._unsettled.get(trace_id)
+        return None if trace is None else trace.ring_id
 
     def unclosed(self, trace_id: bytes) -> Trace | None:
         """Return a trace that is open and that nobody has closed."""
@@ -109,14 +125,9 @@ class Assembly:
         """Return the traces that are open, or finished and not settled."""
         return [*self._open, *self._unsettled]
 
-    def oldest(self) -> Trace | None:
-        """Return the open trace that was opened first."""
-        return next(iter(self._open.values()), None)
-
-    @property
-    def is_closing(self) -> bool:
-        """Whether the next `end_pass` returns traces."""
-        return bool(self._closed_before)
+    def unclosed_of(self, ring_id: bytes) -> list[Trace]:
+        """Return the traces that a ring's process opened and nobody has closed, oldest first."""
+        return [trace for trace in self._open.values() if trace.ring_id == ring_id and not trace.is_closed]
 
     @property
     def unsettled_count(self) -> int:
@@ -131,7 +142,7 @@ class Assembly:
     @property
     def held_bytes(self) -> int:
         """Memory of all open traces and held records, nearly."""
-        return self._open_bytes + self._held_records_bytes
+        return self.accounts.open_bytes
 
     def masked(self, record: Record) -> Record:
         """Return a record as it may be kept; the same object unless something in it is masked.
@@ -152,39 +163,47 @@ class Assembly:
             return
         if kind == _EVENT and payload and not flags:
             # Nearly every record takes this way, so it asks nothing but the stream.
-            self._open_bytes += trace.stream.add_event(payload)
+            trace.account.open_bytes += trace.stream.add_event(payload)
             return
         before = trace.held_bytes
         try:
             self._apply(trace, ring_id, record)
         except BROKEN:
             self.counters["malformed"] += 1
-        self._open_bytes += trace.held_bytes - before
+        trace.account.open_bytes += trace.held_bytes - before
 
     def restore(self, trace: Trace) -> None:
         """Take in an open trace as a snapshot kept it."""
         mask = _mask(tuple(trace.config["ignored_keys"]))
         if mask:
             self.masks[trace.trace_id] = mask
-        self._open[trace.trace_id] = trace
-        self._open_bytes += trace.held_bytes
+        self._enter(trace)
 
-    def restore_finished(self, trace_id: bytes, ring_id: bytes, ordinal: int) -> None:
+    def restore_finished(self, trace_id: bytes, ring_id: bytes, ordinal: int, body_bytes: int) -> None:
         """Take in that a trace is finished and not settled."""
-        self._unsettled[trace_id] = ring_id, ordinal
+        self._unsettled[trace_id] = Finished(ring_id, ordinal, 0)
+        self.has_body(trace_id, body_bytes)
+
+    def has_body(self, trace_id: bytes, body_bytes: int) -> None:
+        """Take in how much is kept of a finished trace until it is settled."""
+        finished = self._unsettled[trace_id]
+        self.accounts.charge(finished.ring_id, body_bytes=body_bytes - finished.body_bytes)
+        self._unsettled[trace_id] = finished._replace(body_bytes=body_bytes)
 
     def bye(self, ring_id: bytes, now: float) -> None:
         """Close, as unfinished, what a process left open that went by itself."""
-        for trace in self._opened_by(ring_id):
+        for trace in self.unclosed_of(ring_id):
+            before = trace.held_bytes
             trace.close_unfinished(now)
+            trace.account.open_bytes += trace.held_bytes - before
             self._closed.append(trace)
 
     def ring_died(self, ring_id: bytes, now: float, pid: int | None = None) -> None:
         """Close, as ProcessDied, what a process left open that died. All of its ring has been fed."""
-        for trace in self._opened_by(ring_id):
+        for trace in self.unclosed_of(ring_id):
             before = trace.held_bytes
             trace.close_died(now, pid)
-            self._open_bytes += trace.held_bytes - before
+            trace.account.open_bytes += trace.held_bytes - before
             self._closed.append(trace)
 
     def end_pass(self, now: float) -> list[ClosedTrace]:
@@ -193,7 +212,7 @@ class Assembly:
         orphans, self._held_before, self._held = self._held_before, self._held, {}
         for records in orphans.values():
             for ring_id, record in records:
-                self._release(record)
+                self._release(ring_id, record)
                 self._lose(ring_id, "orphan")
         return [self._finish(trace) for trace in ready if trace.trace_id in self._open]
 
@@ -201,11 +220,13 @@ class Assembly:
         """Let go of a trace that is settled, whatever its state here; what still comes for it is late."""
         trace = self._open.pop(trace_id, None)
         if trace is not None:
-            self._open_bytes -= trace.held_bytes
+            self.accounts.charge(trace.ring_id, -trace.held_bytes, open_traces=-1)
         self.masks.pop(trace_id, None)
-        self._unsettled.pop(trace_id, None)
-        for _, record in self._take_held(trace_id):
-            self._release(record)
+        finished = self._unsettled.pop(trace_id, None)
+        if finished is not None:
+            self.accounts.charge(finished.ring_id, body_bytes=-finished.body_bytes)
+        for ring_id, record in self._take_held(trace_id):
+            self._release(ring_id, record)
         self._remember(trace_id)
 
     def _masked_open(self, record: Record) -> Record:
@@ -226,11 +247,10 @@ class Assembly:
             self._lose(ring_id, "late")
         elif record.kind == _OPEN:
             self._begin(ring_id, record, now)
-        elif self._held_records_bytes + _record_bytes(record) > MAX_HELD_BYTES:
+        elif self._held_records_bytes.get(ring_id, 0) + _record_bytes(record) > MAX_HELD_BYTES:
             self._lose(ring_id, "orphan")
         else:
-            self._held_records_bytes += _record_bytes(record)
-            self._held.setdefault(record.trace_id, []).append((ring_id, record))
+            self._hold(ring_id, record)
 
     def _lose(self, ring_id: bytes, reason: str) -> None:
         self.counters[reason] += 1
@@ -243,11 +263,10 @@ class Assembly:
             self.counters["malformed"] += 1
             self.masks.pop(record.trace_id, None)
             return
-        self._open[record.trace_id] = trace
-        self._open_bytes += trace.held_bytes
+        self._enter(trace)
         # Nobody knew the keys.
         for other_ring, held in self._take_held(record.trace_id):
-            self._release(held)
+            self._release(other_ring, held)
             self.feed(other_ring, self.masked(held), now)
 
     def _apply(self, trace: Trace, ring_id: bytes, record: Record) -> None:
@@ -272,14 +291,11 @@ class Assembly:
             # A second OPEN or CLOSE, a CLOSE of a process that did not open the trace, a kind that there is not.
             self.counters["misplaced"] += 1
 
-    def _opened_by(self, ring_id: bytes) -> list[Trace]:
-        return [trace for trace in self._open.values() if trace.ring_id == ring_id and not trace.is_closed]
-
     def _finish(self, trace: Trace) -> ClosedTrace:
         del self._open[trace.trace_id]
-        self._open_bytes -= trace.held_bytes
+        self.accounts.charge(trace.ring_id, -trace.held_bytes, open_traces=-1)
         self.masks.pop(trace.trace_id, None)
-        self._unsettled[trace.trace_id] = trace.ring_id, trace.close_ordinal
+        self._unsettled[trace.trace_id] = Finished(trace.ring_id, trace.close_ordinal, 0)
         terms = trace.terms
         return ClosedTrace(
             trace.trace_id, trace.ring_id, trace.close_ordinal, terms.destination, terms.debug, terms.config, trace
@@ -299,8 +315,22 @@ class Assembly:
     def _take_held(self, trace_id: bytes) -> Iterable[tuple[bytes, Record]]:
         return [*self._held_before.pop(trace_id, ()), *self._held.pop(trace_id, ())]
 
-    def _release(self, record: Record) -> None:
-        self._held_records_bytes -= _record_bytes(record)
+    def _hold(self, ring_id: bytes, record: Record) -> None:
+        size_bytes = _record_bytes(record)
+        self._held.setdefault(record.trace_id, []).append((ring_id, record))
+        self._held_records_bytes[ring_id] += size_bytes
+        self.accounts.charge(ring_id, size_bytes)
+
+    def _release(self, ring_id: bytes, record: Record) -> None:
+        size_bytes = _record_bytes(record)
+        self._held_records_bytes[ring_id] -= size_bytes
+        if not self._held_records_bytes[ring_id]:
+            del self._held_records_bytes[ring_id]
+        self.accounts.charge(ring_id, -size_bytes)
+
+    def _enter(self, trace: Trace) -> None:
+        self._open[trace.trace_id] = trace
+        trace.account = self.accounts.charge(trace.ring_id, trace.held_bytes, open_traces=1)
 
 
 # Traces of one config share its mask.

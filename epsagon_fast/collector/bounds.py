@@ -1,77 +1,109 @@
-"""How much a collector holds, and what it still reads when that is too much. Pure: `now` is monotonic seconds.
+"""How much the collector may hold, and how much of that each process. Pure: `now` is monotonic seconds.
 
-At the bound the rings are not read: they fill, and producers refuse, counted as `queue_full`. What is in a collector is
-then worth more than what would come. Except that a trace which is closed makes room once its CLOSE is seen, so rings
-with an unread CLOSE are read on, a few in each pass, up to a second bound. If all that is held are traces that nobody
-closes, the oldest of them goes, so that others may be traced.
+A process may hold SHARE times as much as is left over. So one alone may fill a store up to its bound, since a part of
+the bound more is kept for others; two that want all have nearly half of it each; and for a process that holds little
+there is room, whatever the others hold. What a process holds are the traces that it opened, until they are settled.
+
+The ring of a process that holds its share is not read: it fills, and its producer refuses, counted as `queue_full`.
+What is in a collector is worth more than what would come. Except that a trace which is closed makes room once its CLOSE
+is seen, so for the sake of an unread CLOSE a process may hold twice its share.
+
+If the ring of any process was not read for half a minute and nothing that it holds went, the process that holds most
+open traces loses the oldest of them, down to its share.
 """
 
 import math
 import os
-from enum import IntEnum
+from dataclasses import dataclass
+from typing import NamedTuple
 
 DEFAULT_MEMORY_MB = 256
 MIB = 1024 * 1024
-# Beyond the bound so much more is read for the sake of a CLOSE.
-SLACK_BYTES = 16 * MIB
 JOURNAL_BYTES = 64 * MIB
 # On a filesystem with little space it may have this part of that: the application may need the rest.
 JOURNAL_SHARE = 8
 LEAST_JOURNAL_BYTES = MIB // 16
-# At the bound so long without one trace that was closed or settled: nobody will close them.
-PATIENCE_S = 30.0
-# After the oldest one went, so long until the next: its room is not there at once.
-PAUSE_S = 2.0
-# Between the bound and this part of it nothing changes, lest every pass does.
+# One process may hold so many times what is left; a bound and this part of it more are all that there is.
+SHARE = 4
+LARGEST_JOURNAL_BYTES = JOURNAL_BYTES + JOURNAL_BYTES // SHARE
+# Where that is less than this, a CLOSE may take more.
+LEAST_RESERVE_BYTES = MIB
+# A ring that is not read holds no more than this part of its share before it is read again, lest it stops every pass.
 RESUME_SHARE = 0.9
+# So long without reading a ring and without room: nobody will close what is held.
+PATIENCE_S = 30.0
 
 
-class Level(IntEnum):
-    """What is read."""
+class Held(NamedTuple):
+    """What is held of each store, or left of it."""
 
-    ALL = 0
-    CLOSES = 1
-    NOTHING = 2
+    memory_bytes: int
+    journal_bytes: int
+
+
+@dataclass
+class _Stop:
+    """Since when a ring is not read, or since it last held less than before."""
+
+    since: float
+    least_bytes: int
 
 
 class Bounds:
-    """Where the collector stands; `look` is told once in each pass."""
+    """What is left, and which rings are not read. Call `begin` in each pass, `look` whenever something changed."""
 
     def __init__(self, memory_bytes: int | None = None) -> None:
         self.memory_bytes = configured_bytes() if memory_bytes is None else memory_bytes
         self.journal_bytes = JOURNAL_BYTES
-        self.level = Level.ALL
-        self._progress_at = 0.0
+        self._left = self._left_for_closes = Held(0, 0)
+        self._now = 0.0
+        self._stopped: dict[bytes, _Stop] = {}
+        self._stopped_before: dict[bytes, _Stop] = {}
 
-    def look(self, memory_bytes: int, journal_bytes: int, progress: bool, now: float) -> Level:
-        """Return what may be read in the next pass.
+    @property
+    def stopped(self) -> int:
+        """How many rings with something unread were not read in this pass."""
+        return len(self._stopped)
 
-        memory_bytes, journal_bytes: what is held now; the latter 0 while the journal cannot be written, since waiting
-        would not make it smaller. progress: whether a trace was closed or settled.
-        """
-        if progress or self.level == Level.ALL:
-            self._progress_at = now
-        share = RESUME_SHARE if self.level else 1.0
-        if self.room_bytes(memory_bytes, journal_bytes) <= 0:
-            self.level = Level.NOTHING
-        elif memory_bytes >= share * self.memory_bytes or journal_bytes >= share * self.journal_bytes:
-            self.level = Level.CLOSES
-        else:
-            self.level = Level.ALL
-        return self.level
+    def begin(self, now: float) -> None:
+        """Begin a pass: which rings are stopped will be seen."""
+        self._now = now
+        self._stopped_before, self._stopped = self._stopped, {}
 
-    def room_bytes(self, memory_bytes: int, journal_bytes: int) -> int:
-        """Return how much may still be read until nothing may. A pass that brings more would not see the bound."""
-        journal_slack = min(SLACK_BYTES, self.journal_bytes)
-        return min(self.memory_bytes + SLACK_BYTES - memory_bytes, self.journal_bytes + journal_slack - journal_bytes)
+    def look(self, memory_bytes: int, journal_bytes: int) -> None:
+        """See what is left; journal_bytes is 0 while it cannot be written, since waiting would not make it smaller."""
+        memory, journal = self.memory_bytes, self.journal_bytes
+        held = Held(memory_bytes, journal_bytes)
+        self._left = _less(Held(memory + memory // SHARE, journal + journal // SHARE), held)
+        self._left_for_closes = _less(Held(memory + _reserve(memory), journal + _reserve(journal)), held)
 
-    def stuck(self, now: float) -> bool:
-        """Say whether waiting has not helped."""
-        return self.level != Level.ALL and now - self._progress_at > PATIENCE_S
+    def room_bytes(self, ring_id: bytes, held: Held, readers: int) -> int:
+        """Return how much may be read of a ring while so many rings are read; not positive: the ring is stopped."""
+        stop = self._stopped_before.get(ring_id)
+        room_bytes = -_excess_bytes(held, self._left, SHARE * (RESUME_SHARE if stop else 1.0)) // (1 + SHARE * readers)
+        if room_bytes <= 0:
+            if stop is None or held.memory_bytes < stop.least_bytes:
+                stop = _Stop(self._now, held.memory_bytes)
+            self._stopped[ring_id] = stop
+        return room_bytes
 
-    def dropped(self, now: float) -> None:
-        """Take note that the oldest trace went."""
-        self._progress_at = now - PATIENCE_S + PAUSE_S
+    def room_for_close_bytes(self, held: Held) -> int:
+        """Return how much may be read of one stopped ring for the sake of a CLOSE in it."""
+        return -_excess_bytes(held, self._left_for_closes, 2 * SHARE) // (1 + 2 * SHARE)
+
+    def stuck(self) -> bool:
+        """Say whether waiting has not helped a ring that is stopped."""
+        return any(self._now - stop.since > PATIENCE_S for stop in self._stopped.values())
+
+    def relieved(self) -> None:
+        """Take note that room was made: all that are stopped are given time to use it."""
+        for stop in self._stopped.values():
+            stop.since = self._now
+
+    def excess_bytes(self, held: Held) -> int:
+        """Return how much must go of what a process holds, so that its ring is read again."""
+        # What goes is left over then, so it counts on both sides.
+        return math.ceil(_excess_bytes(held, self._left, RESUME_SHARE * SHARE) / (1 + RESUME_SHARE * SHARE))
 
     def fit_journal(self, folder_fd: int, size_bytes: int) -> None:
         """Give the journal, which has size_bytes, its part of the filesystem's free space."""
@@ -87,3 +119,17 @@ def configured_bytes() -> int:
     except (KeyError, ValueError):
         megabytes = 0.0
     return int((megabytes if 0 < megabytes < math.inf else DEFAULT_MEMORY_MB) * MIB)
+
+
+def _reserve(bound_bytes: int) -> int:
+    # A quarter of a small bound would not take what stands before a CLOSE in its ring.
+    return max(bound_bytes // SHARE, min(bound_bytes, LEAST_RESERVE_BYTES))
+
+
+def _less(all_bytes: Held, held: Held) -> Held:
+    return Held(all_bytes.memory_bytes - held.memory_bytes, all_bytes.journal_bytes - held.journal_bytes)
+
+
+def _excess_bytes(held: Held, left: Held, share: float) -> int:
+    """Return how much more is held than the share of what is left, where that is most; negative: less."""
+    return int(max(held.memory_bytes - share * left.memory_bytes, held.journal_bytes - share * left.journal_bytes))

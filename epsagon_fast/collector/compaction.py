@@ -7,6 +7,7 @@ rest, a part of them in each pass, and the old segments are needed no more.
 The same mends a journal that could not be written for a while: what it lacks is in memory.
 """
 
+import sys
 from collections import deque
 
 from epsagon_fast.collector import snapshot
@@ -16,6 +17,9 @@ from epsagon_fast.collector.sending import Sending
 
 # A journal of fewer segments is left alone.
 FEW_SEGMENTS = 4
+# Copying is worth its cost if it gains this part of the journal.
+WORTH = 1 / 4
+WORTH_AT_BOUND = 1 / 16
 # The loop must not stand still meanwhile.
 PART_BYTES = 1024 * 1024
 
@@ -30,9 +34,13 @@ class Compaction:
         self._to_copy: deque[bytes] = deque()
         self._batch_bytes_before = 0
 
-    def step(self, part_bytes: int = PART_BYTES) -> None:
-        """Copy a part, if there is reason to; to be called when all that was appended has been fed on."""
-        if not self._to_copy and (self._journal.incomplete or self._is_wasteful()):
+    def step(self, part_bytes: int = PART_BYTES, bound_bytes: int = sys.maxsize) -> None:
+        """Copy a part, if there is reason to; to be called when all that was appended has been fed on.
+
+        bound_bytes: of the journal; at it the processes wait, so less gain is reason enough.
+        """
+        worth = WORTH if self._journal.size_bytes < bound_bytes else WORTH_AT_BOUND
+        if not self._to_copy and (self._journal.incomplete or self._is_wasteful(worth)):
             self._to_copy.extend(self._assembly.ids())
             self._journal.incomplete = False
             self._batch_bytes_before = self._journal.batch_bytes
@@ -44,12 +52,12 @@ class Compaction:
                 not_yet.append(trace_id)
         self._to_copy.extend(not_yet)
 
-    def _is_wasteful(self) -> bool:
-        """Say whether copying gains more than it costs: a quarter of the journal, and not what the last time gained."""
+    def _is_wasteful(self, worth: float) -> bool:
+        """Say whether copying gains that part of the journal, and not what the last time gained."""
         size = self._journal.size_bytes
         needed = self._assembly.held_bytes + self._sending.held_bytes
         grown = self._journal.batch_bytes - self._batch_bytes_before
-        return size > FEW_SEGMENTS * self._journal.segment_bytes and 4 * (size - needed) >= size and 4 * grown >= size
+        return size > FEW_SEGMENTS * self._journal.segment_bytes and min(size - needed, grown) >= worth * size
 
     def _copy(self, trace_id: bytes) -> bool:
         """Copy a trace; False: it is just being finished, so there will be a body in a moment."""
@@ -57,8 +65,7 @@ class Compaction:
         if trace is not None:
             self._journal.snapshot(trace.ring_id, trace_id, snapshot.of_trace(trace))
             return True
-        closer, parcel = self._assembly.closer(trace_id), self._sending.parcel(trace_id)
-        if closer is not None and parcel is not None:
-            ring_id, ordinal = closer
-            self._journal.snapshot(ring_id, trace_id, snapshot.of_parcel(parcel, ordinal))
+        finished, parcel = self._assembly.finished(trace_id), self._sending.parcel(trace_id)
+        if finished is not None and parcel is not None:
+            self._journal.snapshot(finished.ring_id, trace_id, snapshot.of_parcel(parcel, finished.ordinal))
         return not self._assembly.is_open(trace_id)

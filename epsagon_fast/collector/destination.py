@@ -5,6 +5,9 @@ from typing import Any, NamedTuple
 
 from epsagon_fast import foreign
 
+# A parcel in memory, without its body.
+PARCEL_BYTES = 1024
+
 
 class Destination(NamedTuple):
     """A backend as one worker's config names it. Equal fields mean the same destination."""
@@ -38,6 +41,11 @@ class Parcel(NamedTuple):
     # The body holds the token.
     def __repr__(self) -> str:
         return f"Parcel({self.trace_id.hex()}, {self.destination!r}, {len(self.body)} bytes)"
+
+
+def parcel_bytes(parcel: Parcel) -> int:
+    """Return the memory that a finished trace takes, nearly."""
+    return len(parcel.body) + PARCEL_BYTES
 
 
 def from_config(config: Mapping[str, Any]) -> Destination:

@@ -11,8 +11,8 @@ from operator import itemgetter
 
 from epsagon_fast.collector import snapshot
 from epsagon_fast.collector.assembly import Assembly
-from epsagon_fast.collector.bounds import Level
-from epsagon_fast.collector.destination import Parcel
+from epsagon_fast.collector.bounds import Bounds
+from epsagon_fast.collector.destination import Parcel, parcel_bytes
 from epsagon_fast.collector.journal import Batch, Journal, Snapshot
 from epsagon_fast.collector.poison import Poison
 from epsagon_fast.collector.replies import Replies
@@ -29,8 +29,6 @@ _Read = tuple[Reader, list[Record]]
 _trace_id = itemgetter(Record._fields.index("trace_id"))
 # As a plain integer: comparing with a member of Kind costs several times as much.
 _OPEN = int(Kind.OPEN)
-# At a bound, so many rings in a pass are read up to their last CLOSE.
-RINGS_AT_BOUND = 4
 
 
 class Intake:
@@ -43,6 +41,7 @@ class Intake:
         assembly: Assembly,
         replies: Replies,
         poison: Poison,
+        bounds: Bounds,
         counts: Counter[str],
     ) -> None:
         self.rings = Rings(folder_fd, incarnation)
@@ -51,7 +50,10 @@ class Intake:
         self._assembly = assembly
         self._replies = replies
         self._poison = poison
+        self._bounds = bounds
         self._counts = counts
+        # Memory of finished traces, as of the last pass: reading does not change it.
+        self._sending_bytes = 0
         self._ended: list[Reader] = []
         # In this pass: to be read again in the next one, after all others.
         self._put_off: list[Reader] = []
@@ -79,23 +81,21 @@ class Intake:
                 reader.start_at(end, closes.get(ring_id, 0))
         return finished
 
-    def read(self, level: Level, room_bytes: int, ended: list[Reader], now: float) -> bool:
-        """Read the rings up to where they are now, as far as `level` and room allow. Return whether any record came.
+    def read(self, sending_bytes: int, ended: list[Reader], now: float) -> bool:
+        """Read the rings up to where they are now, as far as each has room. Return whether any record came.
 
-        Also at a bound all rings are read if the last pass read a CLOSE, since that is acted on at the end of this one,
-        or if it put a ring off, since what it waits for may be in any other.
+        A ring without room is passed by: nobody waits for what is in it. `sending_bytes`: memory of finished traces.
         """
-        if level == Level.CLOSES and (self._assembly.is_closing or self._put_off):
-            level = Level.ALL
-        heads = {reader: reader.head for reader in self._readable(level, ended)}
+        self._sending_bytes = sending_bytes
+        self._ended = ended
+        self._bounds.begin(time.monotonic())
+        heads = {reader: reader.head for reader in self.rings}
         last = {reader: heads.pop(reader) for reader in self._put_off if reader in heads}
         self._put_off.clear()
         came = False
         for part in (heads, last):
-            opened_by_now = part is last and level == Level.ALL and room_bytes > 0
-            while room_bytes > 0 and (batches := self._read_round(part, level, room_bytes)):
-                room_bytes -= sum(reader.position - reader.tail for reader, _ in batches)
-                self._take(self._fit_for_the_journal(batches, part, opened_by_now), now)
+            while batches := self._read_round(part):
+                self._take(self._fit_for_the_journal(batches, part, part is last), now)
                 came = True
         self._counts["corrupt_rings"] = self.rings.set_aside
         return came
@@ -125,35 +125,40 @@ class Intake:
             log.info("the journal can be written again")
         self.journal_works = True
 
-    def _readable(self, level: Level, ended: list[Reader]) -> list[Reader]:
-        if level == Level.ALL:
-            return list(self.rings)
-        if level == Level.NOTHING:
+    def look(self) -> None:
+        """Tell the bounds how much is held."""
+        held_bytes = self._assembly.held_bytes + self._sending_bytes + self.journal.buffered_bytes
+        self._bounds.look(held_bytes, self.journal.size_bytes if self.journal_works else 0)
+
+    def _read_round(self, heads: dict[Reader, int]) -> list[_Read]:
+        """Read a part of each ring that has room, and of one that is read for its CLOSE."""
+        behind = [reader for reader, head in heads.items() if reader.position < head]
+        if not behind:
             return []
-        self._ended = ended
-        closing = list(filter(self._is_closing, self.rings))
-        closing.sort(key=lambda reader: reader.head - reader.position)
-        return closing[:RINGS_AT_BOUND]
+        self.look()
+        rooms = {reader: self._room_bytes(reader, len(behind)) for reader in behind}
+        stopped = [reader for reader, room_bytes in rooms.items() if room_bytes <= 0]
+        if closing := [reader for reader in stopped if self._is_closing(reader)]:
+            # One at a time, the one that is done first: several would take each other's room, and none come to its end.
+            first = min(closing, key=lambda reader: heads[reader] - reader.position)
+            rooms[first] = self._bounds.room_for_close_bytes(self._assembly.accounts.held_by(first.ring_id))
+        batches = [(reader, self._read(reader, heads, room)) for reader, room in rooms.items() if room > 0]
+        return [(reader, records) for reader, records in batches if records]
+
+    def _room_bytes(self, reader: Reader, readers: int) -> int:
+        return self._bounds.room_bytes(reader.ring_id, self._assembly.accounts.held_by(reader.ring_id), readers)
 
     def _is_closing(self, reader: Reader) -> bool:
         # The end of a process closes its traces too.
         return reader.unread_closes > 0 or reader in self._ended
 
-    def _read_round(self, heads: dict[Reader, int], level: Level, room_bytes: int) -> list[_Read]:
-        batches = []
-        quota_bytes = min(QUOTA_BYTES, room_bytes // max(1, len(heads)) + 1)
-        for reader, head in list(heads.items()):
-            if reader.position >= head or (level == Level.CLOSES and not self._is_closing(reader)):
-                continue
-            try:
-                records = reader.read(quota_bytes, head)
-            except CorruptRing as error:
-                del heads[reader]
-                self._give_up(reader, str(error))
-                continue
-            if records:
-                batches.append((reader, records))
-        return batches
+    def _read(self, reader: Reader, heads: dict[Reader, int], room_bytes: int) -> list[Record]:
+        try:
+            return reader.read(min(QUOTA_BYTES, room_bytes), heads[reader])
+        except CorruptRing as error:
+            del heads[reader]
+            self._give_up(reader, str(error))
+            return []
 
     def _fit_for_the_journal(self, batches: list[_Read], heads: dict[Reader, int], opened_by_now: bool) -> list[_Read]:
         """Return the batches without what nobody knows how to mask.
@@ -226,7 +231,7 @@ class Intake:
             self._assembly.restore(found)
             return []
         trace_id = found.parcel.trace_id
-        self._assembly.restore_finished(trace_id, item.ring_id, found.ordinal)
+        self._assembly.restore_finished(trace_id, item.ring_id, found.ordinal, parcel_bytes(found.parcel))
         reader = self.rings.by_id(item.ring_id)
         if found.ordinal and reader is not None:
             self._replies.expect(trace_id, reader)

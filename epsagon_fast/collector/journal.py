@@ -28,7 +28,7 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from epsagon_fast import private
-from epsagon_fast.collector.bounds import JOURNAL_BYTES, SLACK_BYTES
+from epsagon_fast.collector.bounds import LARGEST_JOURNAL_BYTES
 from epsagon_fast.collector.frames import (
     MAGIC,
     TORN,
@@ -54,9 +54,6 @@ _NAME = re.compile(r"journal-(\d{16})")
 _IOV_MAX = os.sysconf("SC_IOV_MAX") if "SC_IOV_MAX" in os.sysconf_names else 1024
 # O_APPEND: after a partial write was cut off, the next one goes to the new end.
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
-# One commit can hold what a pass takes beyond both bounds. A file that is larger was not written by us, and is not read
-# into memory: its length may be a hole's.
-_LARGEST_BYTES = JOURNAL_BYTES + SLACK_BYTES
 
 _trace_id = itemgetter(Record._fields.index("trace_id"))
 _logger = logging.getLogger(__name__)
@@ -289,9 +286,10 @@ class Journal:
     def _read(self, segment: _Segment) -> bytes:
         with open(private.open_file(segment.name, os.O_RDONLY, dir_fd=self._dir_fd), "rb") as file:
             size_bytes = os.fstat(file.fileno()).st_size
-            if size_bytes > _LARGEST_BYTES:
+            # What is larger was not written by us, and its length may be a hole's: it must not fill the memory.
+            if size_bytes > LARGEST_JOURNAL_BYTES:
                 raise OSError(errno.EFBIG, f"a segment of {size_bytes} bytes")
-            return file.read(_LARGEST_BYTES)
+            return file.read(LARGEST_JOURNAL_BYTES)
 
     def _set_aside(self, segment: _Segment, data: bytes, parsed: Parsed) -> None:
         """Copy what is wrong with a segment to a file of its own. With no space for that it is lost."""

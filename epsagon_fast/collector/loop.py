@@ -21,11 +21,11 @@ from collections import Counter
 
 from epsagon_fast.collector import body, snapshot
 from epsagon_fast.collector.assembly import Assembly, ClosedTrace
-from epsagon_fast.collector.bounds import Bounds, Level
+from epsagon_fast.collector.bounds import Bounds
 from epsagon_fast.collector.compaction import Compaction
 from epsagon_fast.collector.counters import Counters
 from epsagon_fast.collector.delivery import Delivery
-from epsagon_fast.collector.destination import Parcel
+from epsagon_fast.collector.destination import Parcel, parcel_bytes
 from epsagon_fast.collector.drops import Drops
 from epsagon_fast.collector.intake import Intake
 from epsagon_fast.collector.journal import SEGMENT_BYTES
@@ -59,16 +59,18 @@ class Loop:
         self.assembly = Assembly()
         self.replies = Replies()
         self.poison = Poison(folder_fd, state, self.counts)
-        self.intake = Intake(folder_fd, incarnation, self.assembly, self.replies, self.poison, self.counts)
+        self.bounds = Bounds()
+        self.intake = Intake(folder_fd, incarnation, self.assembly, self.replies, self.poison, self.bounds, self.counts)
         self.rings = self.intake.rings
         self.journal = self.intake.journal
         self.sending = Sending(Delivery(log=log), Outbox(path, state.folder_id(), log=log))
         self.compaction = Compaction(self.journal, self.assembly, self.sending)
-        self.bounds = Bounds()
         self.drops = Drops()
         self.counters = Counters(state, self.counts, self.assembly.counters, self.sending.counts)
         self.gone = False
         self._next_second = 0.0
+        # When any ring was last stopped; None: that was reported to be over.
+        self._full_at: float | None = None
 
     def recover(self) -> None:
         """Take in what earlier collectors left in the folder, and look for what they stored."""
@@ -82,8 +84,7 @@ class Loop:
         """Do all that the module says once. Return whether any record came."""
         now = time.time()
         ended = self._find_rings(now)
-        room_bytes = self.bounds.room_bytes(self.held_bytes, self._journal_bytes)
-        came = self.intake.read(self.bounds.level, room_bytes, ended, now)
+        came = self.intake.read(self.sending.held_bytes, ended, now)
         for reader in ended:
             self._bury(reader, now)
         finished = self.assembly.end_pass(now)
@@ -92,9 +93,11 @@ class Loop:
         settled = self.sending.step(time.monotonic())
         self._settle_all(settled)
         self._take_note_of_losses()
-        self.compaction.step()
+        if self.journal.size_bytes >= self.bounds.journal_bytes:
+            self.journal.keep_only(self.assembly)
+        self.compaction.step(bound_bytes=self.bounds.journal_bytes)
         self.intake.commit()
-        self._stay_within_bounds(bool(finished or settled))
+        self._stay_within_bounds()
         if came or settled:
             # At once: this process may be killed in its next breath, and `status` is where drops are seen.
             self.publish()
@@ -121,11 +124,6 @@ class Loop:
         """Memory of all that is here, nearly."""
         return self.assembly.held_bytes + self.sending.held_bytes + self.journal.buffered_bytes
 
-    @property
-    def _journal_bytes(self) -> int:
-        # Waiting would not make one smaller that cannot be written.
-        return self.journal.size_bytes if self.intake.journal_works else 0
-
     def publish(self) -> None:
         """Write counters and gauges to the state page."""
         self.counters.publish()
@@ -136,7 +134,7 @@ class Loop:
             "pending": self.unsettled,
             "journal_bytes": self.journal.size_bytes,
             "stored": self.sending.stored,
-            "full": int(self.bounds.level),
+            "full": self.bounds.stopped,
         }
         for name, value in gauges.items():
             self.state.set_gauge(name, value)
@@ -178,7 +176,9 @@ class Loop:
         if built.data is None:
             self._settle(trace_id, Outcome.DROPPED.because("too_big"))
         else:
-            self.sending.add(Parcel(trace_id, closed.destination, built.data))
+            parcel = Parcel(trace_id, closed.destination, built.data)
+            self.assembly.has_body(trace_id, parcel_bytes(parcel))
+            self.sending.add(parcel)
 
     def _settle_all(self, settled: list[Settlement]) -> None:
         for trace_id, outcome, again in settled:
@@ -189,14 +189,14 @@ class Loop:
                 self._settle(trace_id, outcome)
 
     def _settle(self, trace_id: bytes, outcome: Outcome) -> None:
-        closer = self.assembly.closer(trace_id)
+        ring_id = self.assembly.opener(trace_id)
         self.journal.settled(trace_id)
         self.assembly.forget(trace_id)
         self._count(outcome)
         self.replies.settle(trace_id, outcome)
         self.drops.settled(trace_id, outcome)
-        if closer is not None and outcome in (Outcome.REJECTED, Outcome.DROPPED):
-            self.drops.count(closer[0], {_reason(outcome): 1})
+        if ring_id is not None and outcome in (Outcome.REJECTED, Outcome.DROPPED):
+            self.drops.count(ring_id, {_reason(outcome): 1})
 
     def _count(self, outcome: Outcome) -> None:
         self.counts[outcome.name.lower()] += 1
@@ -208,24 +208,38 @@ class Loop:
         for ring_id, reasons in lost.items():
             self.drops.count(ring_id, reasons)
 
-    def _stay_within_bounds(self, progress: bool) -> None:
-        before, now = self.bounds.level, time.monotonic()
-        level = self.bounds.look(self.held_bytes, self._journal_bytes, progress, now)
-        if bool(level) != bool(before):
-            self._report_level(level)
-        if self.bounds.stuck(now):
-            oldest = self.assembly.oldest()
-            if oldest is not None:
-                self._settle(oldest.trace_id, Outcome.DROPPED.because("memory"))
-                self.bounds.dropped(now)
+    def _stay_within_bounds(self) -> None:
+        now = time.monotonic()
+        if self.bounds.stopped:
+            if self._full_at is None:
+                self.counts["full"] += 1
+                log.warning("full (%s): processes keep what they trace, and refuse what does not fit", self._held())
+            self._full_at = now
+            if self.bounds.stuck():
+                self._relieve()
+        elif self._full_at is not None and now - self._full_at > SECOND_S:
+            self._full_at = None
+            log.info("room again (%s)", self._held())
 
-    def _report_level(self, level: Level) -> None:
-        held = f"{self.held_bytes >> 20} MiB in memory, {self._journal_bytes >> 20} MiB in the journal"
-        if level == Level.ALL:
-            log.info("room again (%s)", held)
-        else:
-            self.counts["full"] += 1
-            log.warning("full (%s): processes keep what they trace, and refuse what does not fit", held)
+    def _relieve(self) -> None:
+        """Drop the oldest open traces of the process that has most, down to its share."""
+        ring_id = self.assembly.accounts.holds_most()
+        self.intake.look()
+        self.bounds.relieved()
+        if ring_id is None:
+            return
+        excess_bytes, dropped = self.bounds.excess_bytes(self.assembly.accounts.held_by(ring_id)), 0
+        for trace in self.assembly.unclosed_of(ring_id):
+            if excess_bytes <= 0:
+                break
+            excess_bytes -= trace.held_bytes
+            dropped += 1
+            self._settle(trace.trace_id, Outcome.DROPPED.because("memory"))
+        reader = self.rings.by_id(ring_id)
+        log.warning("dropped the oldest %d open traces of process %s, which has most", dropped, reader and reader.pid)
+
+    def _held(self) -> str:
+        return f"{self.held_bytes >> 20} MiB in memory, {self.journal.size_bytes >> 20} MiB in the journal"
 
     def _each_second(self) -> None:
         now = time.monotonic()
@@ -233,7 +247,7 @@ class Loop:
             return
         self._next_second = now + SECOND_S
         self.publish()
-        if self.journal.segments > 1 or self.bounds.level:
+        if self.journal.segments > 1:
             self.journal.keep_only(self.assembly)
         self.bounds.fit_journal(self._folder_fd, self.journal.size_bytes)
         self.journal.segment_bytes = min(SEGMENT_BYTES, self.bounds.journal_bytes // SEGMENTS)

@@ -11,7 +11,7 @@ from collections import Counter, deque
 from typing import NamedTuple, Protocol
 
 from epsagon_fast.collector.backoff import Backoff
-from epsagon_fast.collector.destination import Destination, Parcel
+from epsagon_fast.collector.destination import Destination, Parcel, parcel_bytes
 from epsagon_fast.collector.outbox import Answer, Gone, Refused, Stored, Taken, Waiting
 from epsagon_fast.collector.verdict import Result
 from epsagon_fast.protocol import Outcome
@@ -24,8 +24,6 @@ NOTHING_THERE_S = 1.0
 # A collector that leaves waits so long for the answers to its last requests, and for the disk.
 LAST_ANSWERS_S = 1.0
 LAST_STORED_S = 5.0
-# A parcel in memory, without its body.
-PARCEL_BYTES = 1024
 
 
 class Sender(Protocol):
@@ -247,8 +245,8 @@ class Sending:
 
     def _hold(self, parcel: Parcel) -> None:
         self._held[parcel.trace_id] = parcel
-        self._held_bytes += len(parcel.body) + PARCEL_BYTES
+        self._held_bytes += parcel_bytes(parcel)
 
     def _let_go(self, parcel: Parcel) -> None:
         del self._held[parcel.trace_id]
-        self._held_bytes -= len(parcel.body) + PARCEL_BYTES
+        self._held_bytes -= parcel_bytes(parcel)

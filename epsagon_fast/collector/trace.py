@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from epsagon_fast.collector.accounts import TRACE_BYTES, Account
 from epsagon_fast.collector.destination import Destination, from_config
 from epsagon_fast.collector.formats import epsagon as wire
 from epsagon_fast.collector.stream import Stream
@@ -27,8 +28,6 @@ from epsagon_fast.protocol import (
 CLOSE = struct.Struct("<di")
 # A runner may shrink again, so it is not trimmed before the end; this bounds it. No larger one could be sent whole.
 MAX_RUNNER_BYTES = MAX_TRACE_BYTES
-# A trace's objects, without what they hold.
-TRACE_BYTES = 1280
 
 UNFINISHED_METADATA = {"unfinished": "true"}
 
@@ -67,6 +66,7 @@ class Trace:
     """
 
     __slots__ = (
+        "account",
         "close_ordinal",
         "counters",
         "dropped_records",
@@ -92,6 +92,8 @@ class Trace:
         self.runner_place: int | None = None
         self.labels: dict[str, str | int | float | bool] = {}
         self.error: wire.Event | None = None
+        # Where it is counted what its opener has in memory; the assembly's.
+        self.account: Account
         # What its process lost before, as JSON text; told if there is room for it.
         self.dropped_records: str | None = None
         # The CLOSE's number among its ring's; 0 if the process left or died instead.

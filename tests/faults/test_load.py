@@ -59,6 +59,45 @@ def test_a_storm_is_refused_and_counted() -> None:
         print(f"at most {most / MIB:.0f} MiB; {here.row}")
 
 
+HOARDER = """
+import os, time, epsagon_fast as epsagon
+tracers, stop = [], os.path.join(os.environ["NOTES"], "..", "stop")
+while not os.path.exists(stop):
+    if len(tracers) < 20_000:
+        tracers.append(epsagon.create_tracer())
+        tracers[-1].start()
+    for _ in range(40):
+        tracers[-1].add_event({"resource": {"metadata": {"k": "x" * 1000}}})
+    time.sleep(0.001)
+os._exit(0)
+"""
+FRUGAL = """
+import sys, noting
+for _ in range(int(sys.argv[1])):
+    noting.fill(5, 1000, 0.001)
+"""
+
+
+def test_one_process_that_closes_nothing_does_not_keep_seven_others_waiting() -> None:
+    # Small rings: what is not read is refused soon.
+    settings = {"EPSAGON_COLLECTOR_MEMORY_MB": "4", "EPSAGON_RING_BYTES": "65536"}
+    with scene("seven processes beside one that closes no trace", **settings) as here:
+        hoarder = here.start(HOARDER)
+        until(lambda: here.gauge("full"), lambda: f"one process has all that one may have: {here.look()}")
+        others = [here.start(FRUGAL, str(times(2000, 110))) for _ in range(7)]
+        for process in others:
+            _, errors = process.communicate(timeout=120)
+            assert process.returncode == 0, errors
+        assert here.gauge("full") == 1
+        here.row.tried = 1
+        noted = here.account()
+        holds(here.row)
+        assert noted.opened <= set(here.sink.traces)
+        assert not noted.refused and not noted.refused_traces
+        here.stop()
+        hoarder.communicate(timeout=20)
+
+
 SIZES = """
 import noting
 for size in (1_000, 10_000, 60_000, 100_000, 200_000, 500_000, 1_000_000, 2_000_000):

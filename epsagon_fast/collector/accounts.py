@@ -1,0 +1,62 @@
+"""What each process has in the collector's memory, so that one that has much can be stopped, and the others go on.
+
+A process is known by its ring. It answers for the traces that it opened, whoever adds to them, until they are settled.
+"""
+
+from epsagon_fast.collector.bounds import Held
+
+# A trace's objects, without what they hold: of this the journal needs nothing.
+TRACE_BYTES = 1280
+NOTHING = Held(0, 0)
+
+
+class Account:
+    """What one ring's process has here, in bytes of memory."""
+
+    __slots__ = ("body_bytes", "open_bytes", "open_traces")
+
+    def __init__(self) -> None:
+        # Its open traces, and its records of traces not yet opened. Whoever feeds an open trace adds to it.
+        self.open_bytes = 0
+        # Its traces that are finished and not settled.
+        self.body_bytes = 0
+        self.open_traces = 0
+
+    @property
+    def held(self) -> Held:
+        """All of it, and how much the journal needs for that."""
+        held_bytes = self.open_bytes + self.body_bytes
+        return Held(held_bytes, held_bytes - TRACE_BYTES * self.open_traces)
+
+
+class Accounts:
+    """The accounts of all rings, by ring id; one with nothing in it is closed."""
+
+    def __init__(self) -> None:
+        self._accounts: dict[bytes, Account] = {}
+
+    @property
+    def open_bytes(self) -> int:
+        """The sum of all."""
+        return sum(account.open_bytes for account in self._accounts.values())
+
+    def held_by(self, ring_id: bytes) -> Held:
+        """Return all that a ring's process has here."""
+        account = self._accounts.get(ring_id)
+        return account.held if account else NOTHING
+
+    def holds_most(self) -> bytes | None:
+        """Return the ring of which the process has most in open traces; None: no process has anything here."""
+        return max(self._accounts, key=lambda ring_id: self._accounts[ring_id].open_bytes, default=None)
+
+    def charge(self, ring_id: bytes, open_bytes: int = 0, body_bytes: int = 0, open_traces: int = 0) -> Account:
+        """Change what a ring's process has here by so much."""
+        account = self._accounts.get(ring_id)
+        if account is None:
+            account = self._accounts[ring_id] = Account()
+        account.open_bytes += open_bytes
+        account.body_bytes += body_bytes
+        account.open_traces += open_traces
+        if not account.open_bytes and not account.body_bytes:
+            del self._accounts[ring_id]
+        return account

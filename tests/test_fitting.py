@@ -87,6 +87,17 @@ def test_each_record_is_cut_to_the_room_that_there_is(small: FakeQueue) -> None:
     assert "too_large" not in small.counts
 
 
+def test_what_is_left_out_of_any_value_is_counted(queue: FakeQueue) -> None:
+    many = [0] * 10_005
+    with epsagon.trace("one") as tracer:
+        tracer.add_event({"id": "1", "resource": {"metadata": {"many": many}}})
+        tracer.set_runner_metadata("many", many)
+        tracer.add_exception({"additional_data": {"many": many}})
+        tracer.add_error("Custom", "x" * 20_000)
+    assert queue.counts == {"cut": 5 + 5 + 5 + 1}
+    assert tracer.runner_event and tracer.runner_event["resource"]["metadata"]["many"].endswith('"... 5 more"]')
+
+
 def test_secrets_are_masked_before_anything_is_cut(small: FakeQueue) -> None:
     keys = ["password"]
     small.at(small.path).record_limit_bytes = ROOM

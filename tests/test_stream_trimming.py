@@ -313,6 +313,8 @@ def test_exceptions_and_a_growing_runner_are_bounded() -> None:
         assembly.feed(RING, label(f"key{number}", "x" * 100), 0.0)
     assert assembly.held_bytes < MIB
     assert assembly.counters.keys() == {"runner_full", "labels_full", "cut"}
+    # What its process will tell.
+    assert assembly.lost[RING] == {name: assembly.counters[name] for name in ("runner_full", "labels_full")}
     assert body.build(finished(assembly).trace).data is not None
 
 

@@ -280,7 +280,8 @@ class Assembly:
             if not trace.add_label(payload):
                 self._lose(ring_id, "labels_full")
         elif kind == _RUNNER:
-            trace.merge_runner(payload)
+            if not trace.merge_runner(payload):
+                self._lose(ring_id, "runner_full")
         elif kind == _ERROR:
             trace.set_error(payload)
         elif kind == _CLOSE and ring_id == trace.ring_id and not trace.is_closed:

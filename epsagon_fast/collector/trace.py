@@ -152,18 +152,18 @@ class Trace:
         self.labels[key] = value
         return True
 
-    def merge_runner(self, news: bytes) -> None:
-        """Merge a partial event into the runner, object by object."""
+    def merge_runner(self, news: bytes) -> bool:
+        """Merge a partial event into the runner, object by object; False: there is no room for it."""
         runner = self._runner_news if self.runner is None else self.runner
         decoded = _object(news)
         if self._runner_bytes + len(news) > MAX_RUNNER_BYTES:
             # Much of what was merged may have been overwritten since.
             self._runner_bytes = len(orjson.dumps(runner))
             if self._runner_bytes + len(news) > MAX_RUNNER_BYTES:
-                self.counters["runner_full"] += 1
-                return
+                return False
         self._runner_bytes += len(news)
         _merge(runner, decoded)
+        return True
 
     def set_error(self, error: bytes) -> None:
         """Take in the runner's error; the last one counts."""

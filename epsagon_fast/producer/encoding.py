@@ -135,6 +135,13 @@ def encode_label(key: str, value: Any) -> bytes | None:
     return orjson.dumps([clean(key), value])
 
 
+def encode_entry(key: str, value: Any) -> tuple[dict[str, str], Encoded]:
+    """Return an entry of the runner's metadata, and the part of an event that brings it."""
+    copy = Copy()
+    entry = {copy.text(key): copy.text(value)}
+    return entry, Encoded(dumps({"resource": {"metadata": entry}}), left_out=copy.left_out)
+
+
 def encode_partial(fields: Mapping[str, Any]) -> bytes:
     """Return the JSON of a part of an event, to be merged into the runner."""
     return json_bytes(fields)

@@ -216,8 +216,9 @@ class Tracer(Started, QuickWay):
         if not self._recording:
             self._refuse()
             return
-        text = self._runner_metadata[encoding.metadata_text(key)] = encoding.metadata_text(value)
-        self._put(_RUNNER, encoding.encode_partial({"resource": {"metadata": {key: text}}}))
+        entry, encoded = encoding.encode_entry(key, value)
+        self._runner_metadata.update(entry)
+        self._put_encoded(_RUNNER, encoded)
 
     def fail(self, error: BaseException) -> None:
         """Say that an exception left the traced block; to be called before the stop signal.

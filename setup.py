@@ -11,18 +11,26 @@ HAS_NO_STABLE_ABI = sys.implementation.name != "cpython" or bool(sysconfig.get_c
 PURE = os.environ.get("EPSAGON_FAST_PURE") == "1" or HAS_NO_STABLE_ABI
 # A build for one Python version instead of all, to measure what the stable ABI costs.
 STABLE_ABI = os.environ.get("EPSAGON_FAST_STABLE_ABI", "1") == "1"
+# A mistake in C is to end the process, not to give it away: what is written beyond an array is noticed, and what the
+# loader writes once stays read-only. Each is what the compilers of all platforms but Windows know; where the C library
+# has no checked functions _FORTIFY_SOURCE means nothing. Undefined first, since some compilers set another value.
+HARDENED = ["-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"]
+GUARDED = ["-fstack-protector-strong"]
+# A push has no array but a trace's id, and takes 4 % longer with a guard.
+GUARDED_BUT_IDS = ["-fstack-protector", "--param=ssp-buffer-size=17"]
+READ_ONLY = ["-Wl,-z,relro,-z,now,-z,noexecstack"]
 # Some linkers leave the C library out where a module calls nothing of it, but by its name wheels for glibc and for musl
 # are told apart.
-LINKING = ["-Wl,--no-as-needed"] if sys.platform == "linux" else []
+LINKING = ["-Wl,--no-as-needed", *READ_ONLY] if sys.platform == "linux" else []
 
 
-def extension(name: str, source: str) -> Extension:
+def extension(name: str, source: str, guard: list[str] = GUARDED) -> Extension:
     return Extension(
         name,
         [source],
         define_macros=[("Py_LIMITED_API", "0x030B0000")] if STABLE_ABI else [],
         py_limited_api=STABLE_ABI,
-        extra_compile_args=["-O3", "-fno-strict-aliasing", "-Wno-unreachable-code"],
+        extra_compile_args=["-O3", "-fno-strict-aliasing", "-Wno-unreachable-code", *HARDENED, *guard],
         extra_link_args=LINKING,
     )
 
@@ -35,7 +43,7 @@ def compiled() -> list[Extension]:
             # Compiled as it stands: the same lines, but not interrupted in between.
             extension("epsagon_fast.producer._entering", "epsagon_fast/producer/entering.py"),
             extension("epsagon_fast.producer._quick", "_ext/producer/_quick.pyx"),
-            extension("epsagon_fast.queue._ring", "_ext/queue/_ring.pyx"),
+            extension("epsagon_fast.queue._ring", "_ext/queue/_ring.pyx", GUARDED_BUT_IDS),
             extension("epsagon_fast.queue._spawn", "_ext/queue/_spawn.pyx"),
             extension("epsagon_fast.trimming._compiled", "_ext/trimming/_compiled.pyx"),
         ],

@@ -5,6 +5,7 @@ import io
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tarfile
@@ -226,3 +227,25 @@ def test_workflows_run_the_tests_and_need_no_secret() -> None:
 
 def test_what_builds_a_wheel_is_bounded_from_above() -> None:
     assert all("<" in requirement for requirement in PROJECT["build-system"]["requires"])
+
+
+ELF = [part for part in compiled.MODULES if sys.platform == "linux" and compiled.implementation(part) == "compiled"]
+PT_DYNAMIC, PT_STACK, PT_RELRO, EXECUTABLE = 2, 0x6474E551, 0x6474E552, 1
+DT_NULL, DT_FLAGS, BIND_NOW = 0, 30, 8
+
+
+@pytest.mark.parametrize("part", ELF)
+def test_compiled_module_notices_what_is_written_beyond_an_array_and_can_be_led_nowhere(part: str) -> None:
+    origin = sys.modules[compiled.MODULES[part]].__file__
+    assert origin is not None
+    content = Path(origin).read_bytes()
+    # elf(5), of 64 bits: a program header is type, flags, offset in the file, two addresses, size in the file, ...
+    at, each, count = (*struct.unpack_from("=Q", content, 32), *struct.unpack_from("=HH", content, 54))
+    headers = {
+        fields[0]: fields for n in range(count) for fields in [struct.unpack_from("=II4Q", content, at + n * each)]
+    }
+    assert PT_RELRO in headers and not headers[PT_STACK][1] & EXECUTABLE
+    _, _, offset, _, _, size = headers[PT_DYNAMIC]
+    dynamic = dict(struct.iter_unpack("=QQ", content[offset : offset + size]))
+    assert dynamic[DT_FLAGS] & BIND_NOW
+    assert b"__stack_chk_fail" in content

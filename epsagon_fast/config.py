@@ -37,7 +37,9 @@ MAX_TIMEOUT_S = 3600.0
 
 _BOOLS = {"TRUE": True, "1": True, "YES": True, "ON": True, "FALSE": False, "0": False, "NO": False, "OFF": False}
 _UNITS = {"": 1.0, "s": 1.0, "ms": 0.001}
-_URL = r"https?://(\[[0-9a-f:.]+\]|[^\s/?#@:\\\[\]]+)(:(?P<port>[0-9]{1,5}))?([/?#]\S*)?"
+# Names of this machine that need no look-up.
+_HERE = r"localhost|.*\.localhost|127(\.[0-9]{1,3}){3}|\[::1\]"
+_URL = r"https?://(?P<host>\[[0-9a-f:.]+\]|[^\s/?#@:\\\[\]]+)(:(?P<port>[0-9]{1,5}))?([/?#]\S*)?"
 
 # Warnings given in this process, by name.
 _warned: dict[str, object] = {}
@@ -156,6 +158,13 @@ def _absolute(path: str) -> str:
 def _is_url(url: str) -> bool:
     found = re.fullmatch(_URL, url, re.IGNORECASE)
     return found is not None and url.isprintable() and int(found["port"] or 80) <= 65535
+
+
+def _goes_in_clear(url: str) -> bool:
+    """Say whether others on the way can read what is sent to `url`."""
+    found = re.fullmatch(_URL, url, re.IGNORECASE)
+    host = found["host"].lower() if found and url.lower().startswith("http://") else "localhost"
+    return not re.fullmatch(_HERE, host) and host != os.uname().nodename.lower()
 
 
 def _is_token(token: str) -> bool:
@@ -316,6 +325,9 @@ class Config:
             warn_once("token", "No token is set (init(token=...) or EPSAGON_TOKEN): no trace is sent")
         if values["collector_url"] is None:
             values["collector_url"] = _default_url(warn=sends and values["token"])
+        if sends and values["token"] and _goes_in_clear(values["collector_url"]):
+            message = "Traces and their token go to %s unencrypted: https:// keeps them from those on the way"
+            warn_once("in clear", message, origin(values["collector_url"]))
         if values["state_dir"] is None:
             values["state_dir"] = _default_state_dir()
         values["ring_bytes"] = max(values["ring_bytes"], RING_BYTES_PER_TRACE_BYTE * values["max_trace_size_bytes"])

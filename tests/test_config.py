@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ import pytest
 
 from epsagon_fast import config as config_module
 from epsagon_fast.config import Config, ResolvedConfig
+from epsagon_fast.queue import folder as folders
 
 SECRET = "11111111-2222-3333-4444-555555555555"
 
@@ -448,3 +450,86 @@ def test_the_documentation_names_every_field_with_its_variable() -> None:
     rows = {words[1].strip("` "): words[2].strip("` ") for line in page.splitlines() if (words := line.split("|"))[1:]}
     documented = {name: rows.get(name) for name in (each.name for each in dataclasses.fields(Config))}
     assert documented == {name: rule.variable or "" for name, rule in config_module._RULES.items()}
+
+
+HERE = ["http://localhost:8686", "http://a.LocalHost/x", "http://127.0.0.1", "http://127.9.8.7:1/", "http://[::1]:80"]
+AWAY = [
+    "http://backend:8686/secret-key",
+    "http://10.0.0.1",
+    "HTTP://[::2]",
+    "http://127.0.0.1.example",
+    "http://128.0.0.1",
+]
+
+
+@pytest.mark.parametrize("url", [*HERE, *AWAY, "https://backend", f"http://{os.uname().nodename}:1"])
+def test_what_goes_in_clear_to_another_machine_is_one_warning(
+    untraced: None, caplog: pytest.LogCaptureFixture, url: str
+) -> None:
+    for _ in range(3):
+        Config(token="t", collector_url=url).resolve()
+    assert [record.getMessage().partition(" unencrypted")[1] for record in caplog.records] == (
+        [" unencrypted"] if url in AWAY else []
+    )
+    assert "secret-key" not in caplog.text
+
+
+def test_what_is_not_sent_does_not_go_in_clear(untraced: None, caplog: pytest.LogCaptureFixture) -> None:
+    Config(token="t", collector_url=AWAY[0], disable=True).resolve()
+    Config(token="t", collector_url=AWAY[0], test_mode=True).resolve()
+    assert caplog.records == []
+
+
+def as_another(users: tuple[int, int, int], groups: tuple[int, int, int]) -> Any:
+    """Run in a child that has these real, effective and saved ids what Config makes of a caller's environment."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setresgid(*groups)
+            os.setresuid(*users)
+            config = Config(disable=True).resolve()
+            in_code = Config(disable=True, state_dir="/code").resolve().state_dir
+            os.write(write, orjson.dumps([config.runtime_dir, config.state_dir, in_code, [*folders.places()]]))
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    os.close(write)
+    with open(read, "rb") as answer:
+        return orjson.loads(answer.read())
+
+
+CALLERS = {"EPSAGON_RUNTIME_DIR": "/caller", "EPSAGON_STATE_DIR": "/caller", "TMPDIR": "/dev/shm", "HOME": "/caller"}
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize(
+    ("users", "groups"),
+    [
+        ((1234, 0, 0), (1234, 0, 0)),
+        ((1234, 5678, 5678), (1234, 1234, 1234)),
+        ((1234, 1234, 1234), (1234, 5678, 5678)),
+    ],
+)
+def test_program_with_rights_that_its_caller_lacks_does_not_go_where_that_says(
+    untraced: None,
+    monkeypatch: pytest.MonkeyPatch,
+    users: tuple[int, int, int],
+    groups: tuple[int, int, int],
+    named: bool,
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    for name, value in CALLERS.items():
+        if named or "EPSAGON" not in name:
+            monkeypatch.setenv(name, value)
+    assert as_another(users, groups) == ["", "", "/code", ["/dev/shm", "/tmp"]]
+
+
+@pytest.mark.root
+def test_daemon_that_acts_as_a_user_for_a_while_goes_where_its_own_environment_says(
+    untraced: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in CALLERS.items():
+        monkeypatch.setenv(name, value)
+    assert as_another((0, 1234, 0), (0, 1234, 0))[:2] == ["/caller", "/caller"]

@@ -68,3 +68,30 @@ for line in sys.stdin:
             until(lambda: not place.collectors(), "the collector is gone")
         process.communicate()
     until(lambda: backend.store.counts()["traces"] == 3, f"all traces arrive; {place.log()}")
+
+
+def test_two_copies_of_the_package_in_one_process_lose_nothing(backend: Backend, place: Place) -> None:
+    script = """
+import sys
+import epsagon_fast as first
+with first.trace("first"):
+    with first.trace("before", new=True):
+        pass
+    assert first.flush(20)
+    for name in [name for name in sys.modules if name.startswith("epsagon_fast")]:
+        del sys.modules[name]
+    import epsagon_fast as second
+    assert second is not first
+    for number in range(3):
+        with second.trace("second"):
+            pass
+        assert second.flush(20)
+    first.label("k", 1)
+assert first.flush(20)
+"""
+    # Cython's modules can be imported once.
+    place.run(script, env={"EPSAGON_FAST_IMPL": "reference"})
+    until(lambda: backend.store.counts()["traces"] == 5, f"all traces arrive; {place.log()}")
+    runners = {body["events"][-1]["resource"]["name"]: body["events"][-1] for body in bodies(backend)}
+    assert runners["first"]["error_code"] == 0
+    assert runners["first"]["resource"]["metadata"]["labels"] == '{"k":1}'

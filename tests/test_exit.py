@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 from fakes import FakeQueue
-from places import Place
+from places import Place, until
 
 import epsagon_fast as epsagon
 from epsagon_fast.backend import Backend
@@ -295,3 +295,35 @@ with epsagon.trace("work"):
 gevent.spawn_later(0, print, "ran on")
 """
     assert place.run(code) == ""
+
+
+LATE_REPORTS = {
+    "exit handler": "atexit.register(report); main()",
+    "weakref": "weakref.finalize(held, report); main()",
+    "child's finalizer": """
+def child():
+    main()
+    multiprocessing.util.Finalize(None, report, exitpriority=-2000)
+process = multiprocessing.get_context("fork").Process(target=child)
+process.start()
+process.join(30)
+""",
+}
+
+
+@pytest.mark.parametrize("how", LATE_REPORTS)
+def test_what_is_traced_after_leaving_arrives(backend: Backend, place: Place, how: str) -> None:
+    script = """
+import atexit, multiprocessing.util, weakref
+import epsagon_fast as epsagon
+class Held: pass
+held = Held()
+def main():
+    with epsagon.trace("main"):
+        pass
+def report():
+    with epsagon.trace("report"), epsagon.event("upload"):
+        pass
+"""
+    place.run(script + LATE_REPORTS[how])
+    until(lambda: backend.store.counts()["traces"] == 2, f"both traces arrive; {place.log()}")

@@ -204,3 +204,22 @@ def test_asgi_application_that_says_its_token_in_its_lifespan_is_not_told_that_i
 
     asyncio.run(TracingMiddleware(app)({"type": "lifespan"}, app, app))
     assert caplog.records == []
+
+
+def test_flush_waits_for_what_was_closed_before_it_only(queue: FakeQueue) -> None:
+    with epsagon.trace("before") as before:
+        pass
+    later: list[epsagon.Tracer] = []
+
+    def ensure_collector() -> None:
+        # Another thread goes on tracing, and its traces are settled first.
+        with epsagon.trace("later") as tracer:
+            later.append(tracer)
+        settled = later[-1] if len(later) < 5 else before
+        queue.outcomes[bytes.fromhex(settled.trace_id)] = Outcome.DELIVERED
+        queue.settled += 1
+
+    queue.ensure_collector = ensure_collector  # type: ignore[method-assign]
+    assert epsagon.flush(10)
+    assert len(later) == 5
+    assert queue.settled < queue.closed

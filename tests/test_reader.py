@@ -206,7 +206,11 @@ def test_pid_that_came_back_is_another_process(folder: Folder) -> None:
 
 
 @pytest.mark.parametrize("begun", ["in one look", "one after the other"])
-def test_newer_ring_of_a_process_supersedes_the_older(folder: Folder, begun: str) -> None:
+def test_newer_ring_of_a_process_supersedes_one_that_it_let_go_of(
+    folder: Folder, begun: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As after an exec. Here this very process has it mapped, as the reader.
+    monkeypatch.setattr(reader, "maps", lambda pid, name: False)
     rings = Rings(folder.fd, 1)
     first = folder.ring()
     if begun == "one after the other":
@@ -216,6 +220,26 @@ def test_newer_ring_of_a_process_supersedes_the_older(folder: Folder, begun: str
     os.utime(folder.path / f"{2:032x}.ring", ns=(0, 0))
     rings.scan(0)
     assert first.load(layout.CREATED_NS) < second.load(layout.CREATED_NS)
+    assert [found.name for found in rings.ended()] == [f"{1:032x}.ring"]
+
+
+@pytest.mark.parametrize("is_mapped", [True, None], ids=["mapped", "unknown"])
+def test_older_ring_lives_while_its_process_may_have_it_mapped(
+    folder: Folder, is_mapped: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Two copies of the package in one process, or sub-interpreters.
+    if is_mapped is None:
+        monkeypatch.setattr(reader, "maps", lambda pid, name: None)
+    rings = Rings(folder.fd, 1)
+    first = folder.ring()
+    rings.scan(0)
+    folder.ring()
+    rings.scan(0)
+    assert rings.ended() == []
+    # One that said BYE takes nothing more.
+    first.put_bye()
+    folder.ring()
+    rings.scan(0)
     assert [found.name for found in rings.ended()] == [f"{1:032x}.ring"]
 
 

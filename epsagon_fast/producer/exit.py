@@ -44,6 +44,8 @@ def register(timeout_s: float) -> None:
     Once in each process: a registration that a fork inherits is wiped by multiprocessing.
     """
     global _registered_pid, _timeout_s
+    if has_left():
+        return
     _timeout_s = timeout_s
     pid = os.getpid()
     if pid == _registered_pid:
@@ -65,9 +67,12 @@ def parent_waits(pid: int) -> None:
 
 
 def leave() -> None:
-    """Say BYE and wait. The second call in a process does nothing."""
-    global _left_pid
-    if _left_pid == os.getpid():
+    """Say BYE and wait. The second call in a process does nothing.
+
+    What is traced afterwards, by exit handlers and threads that end later still, goes into a ring of its own.
+    """
+    global _left_pid, _timeout_s
+    if has_left():
         return
     _left_pid = os.getpid()
     for tracer in process.own_traces():
@@ -75,6 +80,19 @@ def leave() -> None:
     mine = writers.known()
     for writer in mine:
         writer.bye()
+    wait_until_safe()
+
+
+def has_left() -> bool:
+    """Say whether this process has begun to leave."""
+    return _left_pid != 0 and _left_pid == os.getpid()
+
+
+def wait_until_safe() -> None:
+    """Wait until what is in the rings needs this process no longer, at most for what is left of its timeout."""
+    global _timeout_s
+    mine = writers.known()
+    begun_at = time.monotonic()
     safe = _settled if _dies_with_us() else _journaled
     for pause in pauses(_timeout_s):
         waiting = [writer for writer in mine if not safe(writer) and _may_come(writer)]
@@ -84,6 +102,7 @@ def leave() -> None:
             writer.ensure_collector()
         if any(map(_may_come, waiting)):
             _sleep(pause)
+    _timeout_s = max(0.0, _timeout_s - (time.monotonic() - begun_at))
     process.report_all()
 
 

@@ -1,6 +1,7 @@
 """What an application does once: `init`, `flush`, `shutdown`."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,19 +22,24 @@ def init(**fields: Any) -> Config:
 
 
 def flush(timeout_s: float = 2.0) -> bool:
-    """Wait until no closed trace of this process is pending any more. Whether that is so after `timeout_s`."""
-    for pause in _until_settled(timeout_s):
-        time.sleep(pause)
-    return _all_settled()
+    """Wait until no trace that this process closed before the call is pending any more.
+
+    Return whether that is so after `timeout_s`, whatever was closed meanwhile.
+    """
+    with _Flush() as mine:
+        for pause in mine.until_settled(timeout_s):
+            time.sleep(pause)
+        return mine.is_done()
 
 
 async def aflush(timeout_s: float = 2.0) -> bool:
     """Do what `flush` does, without holding up the event loop."""
     import asyncio
 
-    for pause in _until_settled(timeout_s):
-        await asyncio.sleep(pause)
-    return _all_settled()
+    with _Flush() as mine:
+        for pause in mine.until_settled(timeout_s):
+            await asyncio.sleep(pause)
+        return mine.is_done()
 
 
 def shutdown(timeout_s: float | None = None) -> None:
@@ -49,22 +55,47 @@ def shutdown(timeout_s: float | None = None) -> None:
     flush(process.config().shutdown_timeout_s if timeout_s is None else timeout_s)
 
 
-def _all_settled() -> bool:
-    process.report_all()
-    return not _unsettled()
+class _Flush:
+    """What was closed before the call: how many traces in each ring, less those that were closed later."""
 
+    def __init__(self) -> None:
+        # Traces that closed since the call and are not settled, as far as is known.
+        self.later: set[bytes] = set()
+        self._settled_later: Counter[writers.Writer] = Counter()
 
-def _unsettled() -> list[writers.Writer]:
-    return [writer for writer in writers.known() if writer.settled < writer.closed]
+    def __enter__(self) -> "_Flush":
+        process.flushes.append(self)
+        self._closed = {writer: writer.closed for writer in writers.known()}
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        process.flushes.remove(self)
 
-def _until_settled(timeout_s: float) -> Iterator[float]:
-    for pause in pauses(timeout_s):
-        unsettled = _unsettled()
-        if not unsettled:
-            return
-        for writer in unsettled:
-            writer.ensure_collector()
-        if not any(writer.collector_may_come() for writer in unsettled):
-            return
-        yield pause
+    def is_done(self) -> bool:
+        """Say whether all is settled that was closed before the call, and report what became of it."""
+        process.report_all()
+        return not self._unsettled()
+
+    def until_settled(self, timeout_s: float) -> Iterator[float]:
+        """Yield pauses until all is settled or the time is up."""
+        for pause in pauses(timeout_s):
+            unsettled = self._unsettled()
+            if not unsettled:
+                return
+            for writer in unsettled:
+                writer.ensure_collector()
+            yield pause
+
+    def _unsettled(self) -> list[writers.Writer]:
+        return [writer for writer, closed in self._closed.items() if self._settled_of(writer) < closed]
+
+    def _settled_of(self, writer: writers.Writer) -> int:
+        """Return how many of the traces that were closed before the call are settled, at least."""
+        settled = writer.settled
+        if settled >= writer.closed:
+            return settled
+        process.report(writer)
+        later = {trace_id for trace_id in self.later.copy() if writer.settlement(trace_id) is not None}
+        self.later -= later
+        self._settled_later[writer] += len(later)
+        return settled - self._settled_later[writer]

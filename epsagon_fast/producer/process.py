@@ -51,6 +51,12 @@ class Writer(Protocol):
     def collector_may_come(self) -> bool: ...
 
 
+class Flush(Protocol):
+    """A call of `flush`, as far as a trace that closes meanwhile is concerned."""
+
+    later: set[bytes]
+
+
 class _InForce(NamedTuple):
     asked: Config
     config: ResolvedConfig
@@ -68,6 +74,8 @@ open_traces: dict[bytes, OpenTrace] = {}
 attached: WeakValueDictionary[int, OpenTrace] = WeakValueDictionary()
 # Stand in for the queue while tests capture traces; the last one counts.
 captures: list[Writer] = []
+# The calls of `flush` under way: each is told which traces close after it.
+flushes: list["Flush"] = []
 # Refusals from before there was a ring to count them in.
 _early_refusals: Counter[str] = Counter()
 

@@ -344,8 +344,12 @@ class Tracer(Started, QuickWay):
         payload = CLOSE.pack(duration_s, self._error_code)
         code = close_once(process.open_traces, self._id, self._push, _CLOSE, flags, payload)
         if code is not None:
+            for flushed in process.flushes:
+                flushed.later.add(self._id)
             if code != PUSHED:
                 self._attend(code, _CLOSE, flags, payload)
+            if leaving.has_left():
+                leaving.wait_until_safe()
             process.report(self._writer)
             process.report_refusals(self._writer)
 
@@ -423,6 +427,8 @@ class Tracer(Started, QuickWay):
     def _refuse(self) -> None:
         if self._refusal == "misuse":
             warn_once("misuse", "Ignored, and counted: a trace was added to before its start or after its end")
+        elif self._refusal == "closed" and leaving.has_left():
+            warn_once("left", "Ignored, and counted: a trace was added to that its process had left open at its end")
         if self._refusal:
             self._count(self._refusal)
 

@@ -65,13 +65,25 @@ def is_waited_for() -> bool:
         threads = [f"/proc/{parent}/task/{thread}/" for thread in os.listdir(f"/proc/{parent}/task")]
         children = [child for thread in threads for child in _read(thread + "children").split()]
         return children == [b"%d" % os.getpid()] and any(_read(thread + "wchan") == b"do_wait" for thread in threads)
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return False
 
 
 def _read(path: str) -> bytes:
     with open(path, "rb") as file:
         return file.read()
+
+
+def maps(pid: int, name: str) -> bool | None:
+    """Say whether a process has a file of this name mapped. None: cannot be told."""
+    try:
+        with open(f"/proc/{pid}/maps", "rb") as regions:
+            wanted = os.fsencode(name)
+            return any(wanted in region for region in regions)
+    except OSError as error:
+        let_pass(error)
+        return None
 
 
 def _is_taken(pid: int) -> bool:

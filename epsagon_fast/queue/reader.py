@@ -16,7 +16,7 @@ from epsagon_fast import private
 from epsagon_fast.protocol import REFUSALS, Outcome, Record
 from epsagon_fast.queue import layout, ring, settlements
 from epsagon_fast.queue.folder import RING_NAME, RING_SUFFIX
-from epsagon_fast.queue.process import LARGEST_PID, has_ended, lives, own_start_time
+from epsagon_fast.queue.process import LARGEST_PID, has_ended, lives, maps, own_start_time
 
 log = logging.getLogger("epsagon_fast.queue")
 
@@ -46,6 +46,8 @@ class Reader:
         self.created_ns = self._ring.load(layout.CREATED_NS)
         # Closed traces of this ring that are not settled yet.
         self.unsettled = 0
+        # Whether its process has a newer ring and let go of this one.
+        self.superseded = False
 
     @property
     def head(self) -> int:
@@ -61,6 +63,11 @@ class Reader:
     def tail(self) -> int:
         """The position up to which the producer has its room back."""
         return self._ring.load(layout.TAIL)
+
+    @property
+    def left(self) -> bool:
+        """Whether the producer has said that it takes nothing more."""
+        return self._ring.load(layout.LEFT) != 0
 
     @property
     def stuck(self) -> bool:
@@ -194,6 +201,7 @@ class Rings:
         new = [reader for reader in (self._open(name, now) for name in names) if reader is not None]
         new.sort(key=lambda reader: reader.created_ns)
         for reader in new:
+            self._supersede(reader)
             self._by_name[reader.name] = reader
             reader.adopt(self._incarnation)
             if reader.pidfd is not None:
@@ -205,17 +213,22 @@ class Rings:
         self._poll.poll(timeout_s * 1000)
 
     def ended(self) -> list[Reader]:
-        """Return the rings whose processes are gone, or have begun a newer ring (exec, a reloader)."""
-        newest: dict[tuple[int, int], Reader] = {}
-        for reader in self:
-            newest[reader.pid, reader.start_time] = reader
+        """Return the rings whose processes are gone, or let go of them and began a newer one (exec, a reloader)."""
         events = {fd for fd, _ in self._poll.poll(0)}
         return [
             reader
             for reader in self
-            if reader is not newest[reader.pid, reader.start_time]
-            or (reader.pidfd in events if reader.pidfd is not None else reader.ended())
+            if reader.superseded or (reader.pidfd in events if reader.pidfd is not None else reader.ended())
         ]
+
+    def _supersede(self, newer: Reader) -> None:
+        """Note which older rings the process of a new one has let go of.
+
+        One process may fill several: it has sub-interpreters, or the package twice.
+        """
+        for older in self:
+            if (older.pid, older.start_time) == (newer.pid, newer.start_time):
+                older.superseded = older.left or maps(older.pid, older.name) is False
 
     def remove(self, reader: Reader) -> None:
         """Unmap a ring and delete its file: all that was in it is safe elsewhere."""

@@ -65,6 +65,7 @@ class Writer:
         self._state: State | None = None
         # Takes what still comes for this ring, if nobody will read it any more.
         self._successor: Writer | None = None
+        self.has_left = False
         self._next_look = 0.0
         self._last_beat = (0, 0.0)
         self.push = own_ring.push
@@ -169,12 +170,16 @@ class Writer:
 
     def stale(self) -> bool:
         """Say whether the next trace needs another writer: a fork, another user, no ring yet, a folder that is gone."""
-        if self._ring.foreign:
+        if self._ring.foreign or self.has_left:
             return True
         if monotonic() < self._next_look:
             return False
         self.look()
         return self.lacking is not None or self._user != os.geteuid() or self.folder_is_gone()
+
+    def serves(self) -> bool:
+        """Say whether this is the writer for traces that open now, if they belong into its folder."""
+        return not (self.foreign or self.lacking or self.has_left or self.folder_is_gone())
 
     def folder_is_gone(self) -> bool:
         """Say whether the folder was deleted under us."""
@@ -202,6 +207,8 @@ class Writer:
         """Say that this process leaves by itself: what it did not close is unfinished, not a victim of its death."""
         if self.push(Kind.BYE, 0, NO_TRACE, b"") in (layout.PUSHED, layout.LOOK):
             self._ring.store(layout.LEFT, 1)
+        # What is traced even later gets a ring of its own.
+        self.has_left = not self.lacking
 
     def close(self) -> None:
         """Unmap the ring; its records stay in the file."""
@@ -300,7 +307,7 @@ def _made(find: Callable[[], Folder], ring_bytes: int, path: str = "") -> Writer
             folder = find()
             path = folder.path
             there = _writers.get(path)
-            if there is not None and not there.foreign and not there.lacking and not there.folder_is_gone():
+            if there is not None and there.serves():
                 return there
             abandoned = clean_up(folder)
             own_ring = _new_ring(folder, ring_bytes)
@@ -310,7 +317,7 @@ def _made(find: Callable[[], Folder], ring_bytes: int, path: str = "") -> Writer
             let_pass(error)
             own_ring = NoRing("no_space" if getattr(error, "errno", 0) in NO_SPACE else "no_folder", ring_bytes)
             warn_once(lost, "%s: %s", lost, error)
-        # Before another thread looks: of two rings of one process the collector takes the older for abandoned.
+        # Before another thread looks, so that a process has no two rings in a folder.
         writer = _writers[path] = Writer(path, folder, own_ring)
     for reason, count in abandoned.items():
         writer.refuse(reason, count)

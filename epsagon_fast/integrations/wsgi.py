@@ -110,9 +110,12 @@ class Request(Exchange):
         """Hand on the answer's status and take note of it: the last one that the server took is the client's."""
         code, _, reason = status.partition(" ")
         number = _number(code) or 0
-        # Flask takes its request out of the environ when the answer has begun, and what mounted it has returned then.
-        self._mount = mounted_at(self._script_name, self._environ.get("SCRIPT_NAME", ""))
-        self.route = self._within_mount(flask_rule(self._environ))
+        environ = self._environ
+        # What mounted the application has returned when the answer begins, and Flask takes its request away then.
+        if (script_name := environ.get("SCRIPT_NAME", "")) != self._script_name:
+            self.route = self._mount = mounted_at(self._script_name, script_name)
+        if rule := flask_rule(environ):
+            self.route = self._within_mount(rule)
         if number >= SERVER_ERROR:
             self.blame(exc_info[1] if exc_info else sys.exception())
         more = (exc_info,) if exc_info else ()
@@ -142,12 +145,6 @@ class Request(Exchange):
         self.answer_ends()
         for piece in pieces:
             self.sent(piece)
-
-    def sent_at_once(self, body: Any) -> None:
-        """Take note of a complete answer that cannot change any more, and close the trace."""
-        pieces: Any = (body,) if isinstance(body, (bytes, bytearray, str)) else body
-        self.sent_pieces(pieces)
-        self.end()
 
     def sent_file(self, size_bytes: int | None, left_bytes: int) -> None:
         """Take note that the server is through with a file. `size_bytes`: None if it is not known."""
@@ -179,11 +176,12 @@ class Request(Exchange):
 
     def end(self, error: BaseException | None = None) -> None:
         """Close the trace."""
-        if self.stopped:
+        if self._stopped:
             return
-        self._is_begun = self.response_bytes > 0 or self.answered
-        if self._has_no_body():
-            self.response_bytes = 0
+        if self.response_bytes:
+            self._is_begun = True
+            if self._has_no_body():
+                self.response_bytes = 0
         body = self._request_body
         if body is not None:
             self.request_bytes = self.request_bytes or body.size_bytes
@@ -195,7 +193,7 @@ class Request(Exchange):
 
     def _status_of_failed(self) -> int:
         # Where nothing was on its way yet, the server answers with an error of its own.
-        return self.status if self._is_begun else 0
+        return self.status if self._is_begun or self.answered else 0
 
     def _has_no_body(self) -> bool:
         return self._method == "HEAD" or self.status in WITHOUT_BODY

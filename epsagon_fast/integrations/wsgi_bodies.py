@@ -10,6 +10,7 @@ The trace of a body that is never closed ends when it is exhausted or collected.
 
 import os
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,23 +21,26 @@ if TYPE_CHECKING:
     from .wsgi import Request
 
 Close = Callable[[], Any]
-# Notes what was sent.
-Count = Callable[["Request"], None]
+# Notes what was sent of a body.
+Count = Callable[["Request", Any], None]
 
 # Nothing runs when a server takes these apart, and nothing can be hung on them. Texts and bytes are no bodies by PEP
 # 3333, but some servers take them.
-IN_MEMORY: Final = frozenset({list, tuple, bytes, bytearray, str, dict, set, frozenset})
+ONE_PIECE: Final = frozenset({bytes, bytearray, str})
+IN_MEMORY: Final = ONE_PIECE | {list, tuple, dict, set, frozenset}
 
 
 def handed_on(request: "Request", body: Any) -> Any:
     """Return what the server gets in place of a body: mostly itself. The request ends with it."""
     kind = type(body)
     if kind in IN_MEMORY:
-        request.sent_at_once(body)
+        request.sent_pieces((body,) if kind in ONE_PIECE else body)
+        request.end()
     elif _is_servers_file(request.file_wrapper, body):
-        return _with_ending(request, body, _File(body).sent)
+        return _with_ending(request, body, _sent_file(_size_of(body)))
     elif issubclass(kind, (list, tuple)):
-        return _with_ending(request, body, lambda request: request.sent_pieces(_stored(body)))
+        request.sent_pieces(_stored(body))
+        return _with_ending(request, body, lambda request, body: None)
     elif hasattr(kind, "__next__"):
         return Stream(request, body)
     elif hasattr(kind, "__len__"):
@@ -56,6 +60,8 @@ class Wrapped:
     def __init__(self, request: "Request", body: Any) -> None:
         self._request = request
         self._body = body
+        # A step is never inside another one of the same body.
+        self._in_trace = current.within(request)
         self._error: BaseException | None = None
 
     def close(self) -> None:
@@ -76,7 +82,7 @@ class Wrapped:
     def _take(self, step: Callable[[Any], Any], of: Any) -> Any:
         """Return the outcome of a step, with the trace as the current one."""
         try:
-            with current.within(self._request):
+            with self._in_trace:
                 return step(of)
         except StopIteration:
             self._request.exhausted(_attribute(self._body, "close") is not None)
@@ -129,57 +135,62 @@ class SizedAnswer(Answer):
 class Ending:
     """Stands in for the `close` of a body that is handed on as it is. If it is never called, it acts when it dies."""
 
-    def __init__(self, request: "Request", close: Close | None, count: Count) -> None:
-        self._parts: tuple[Request, Close | None, Count] | None = (request, close, count)
+    _request: "Request | None" = None
+
+    def __init__(self, request: "Request", body: Any, count: Count) -> None:
+        """Raises TypeError for a body without attributes of its own, or one that cannot be referred to weakly."""
+        # The body holds this object: a circle would leave both to the garbage collector.
+        self._body = weakref.ref(body)
+        self._own: Close | None = vars(body).get("close")
+        self._count = count
+        self._request = request
 
     def __call__(self) -> None:
-        # The body holds this object, and the parts hold the body: a circle.
-        parts, self._parts = self._parts, None
-        if parts is None:
+        request, body = self._request, self._body()
+        self._request = None
+        if request is None:
             return
-        request, close, count = parts
         # What the server met while it sent the body, if anything.
         error = sys.exception()
         if error is None:
-            count(request)
+            self._count(request, body)
         else:
             error = request.given_up(error)
-        _close(request, close, error)
-
-    def forget(self) -> None:
-        """Have nothing to do any more."""
-        self._parts = None
+        _close(request, self._restored(body), error)
 
     def __del__(self) -> None:
-        if self._parts is not None:
-            self._parts[0].end()
+        if self._request is not None:
+            self._request.end()
 
-
-class _File:
-    """A file in the server's wrapper, before it is sent: where it is the server's, nothing says how much is sent."""
-
-    def __init__(self, body: Any) -> None:
-        self._body = body
-        self._size_bytes = _size_of(body)
-
-    def sent(self, request: "Request") -> None:
-        """Take note that the server is through with it."""
-        # waitress counts down, and closes what it could not send as it closes what it sent.
-        left = _attribute(self._body, "remain")
-        request.sent_file(self._size_bytes, left if type(left) is int else 0)
+    def _restored(self, body: Any) -> Close | None:
+        """Leave the body as it was, and return its `close`."""
+        if body is None or self._own is not None:
+            return self._own
+        vars(body).pop("close", None)
+        close: Close | None = _attribute(body, "close")
+        return close
 
 
 def _with_ending(request: "Request", body: Any, count: Count) -> Any:
     """Return the body itself, which tells its end from now on; if that cannot be, this is the end."""
-    ending = Ending(request, _attribute(body, "close"), count)
     try:
-        body.close = ending
+        vars(body)["close"] = Ending(request, body, count)
     except Exception as error:  # made in C, or of a class with slots
         let_pass(error)
-        ending.forget()
-        count(request)
+        count(request, body)
         request.end()
     return body
+
+
+def _sent_file(size_bytes: int | None) -> Count:
+    """Return what notes a file when the server is through with it; before that nothing says how much is sent."""
+
+    def count(request: "Request", body: Any) -> None:
+        # waitress counts down, and closes what it could not send as it closes what it sent.
+        left = _attribute(body, "remain")
+        request.sent_file(size_bytes, left if type(left) is int else 0)
+
+    return count
 
 
 def _stored(body: Any) -> "Iterator[bytes]":

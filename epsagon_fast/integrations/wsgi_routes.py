@@ -13,7 +13,7 @@ DJANGO: Final = "django.http.response"
 def flask_rule(environ: dict[str, Any]) -> str:
     """Return the pattern of Flask's request, "" if there is none. It is in the environ only while the answer begins."""
     request = environ.get("werkzeug.request")
-    return str(getattr(getattr(request, "url_rule", None), "rule", ""))
+    return "" if request is None else str(getattr(getattr(request, "url_rule", None), "rule", ""))
 
 
 def django_route(body: object) -> str:

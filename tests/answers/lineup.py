@@ -9,6 +9,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
@@ -27,14 +28,17 @@ Words = Callable[[int], list[object]]
 class Server(NamedTuple):
     """One server: its name, what it takes ("wsgi" or "asgi"), the command for a port, whether `make test` runs it.
 
-    hangs: the paths at which it never answers, whoever the application is.
+    unsteady: the paths at which it never answers, or now so and now so, whatever the application. reads_on: an
+    application may read past the end of a request's body. notices: it tells the application that its client has left.
     """
 
     name: str
     interface: str
     words: Words
     is_fast: bool = False
-    hangs: tuple[str, ...] = ()
+    unsteady: tuple[str, ...] = ()
+    reads_on: bool = False
+    notices: bool = True
 
     def __str__(self) -> str:
         return f"{self.name}-{self.interface}"
@@ -83,15 +87,24 @@ def uwsgi(port: int) -> list[object]:
 
 
 SERVERS = [
-    Server("wsgiref", "wsgi", lambda port: python("served.py", "wsgiref", port), True),
+    Server("wsgiref", "wsgi", lambda port: python("served.py", "wsgiref", port), True, reads_on=True),
     Server("gevent.pywsgi", "wsgi", lambda port: python("served.py", "gevent", port), True),
     Server("waitress", "wsgi", module("waitress", "--listen=ADDRESS", "served:wsgi"), True),
-    Server("cheroot", "wsgi", module("cheroot", "--bind", "ADDRESS", "served:wsgi"), True, ("/reads/line",)),
+    Server("cheroot", "wsgi", module("cheroot", "--bind", "ADDRESS", "served:wsgi"), True, ("/reads/line",), True),
     Server("gunicorn-sync", "wsgi", gunicorn("sync"), True),
     Server("gunicorn-gthread", "wsgi", gunicorn("gthread")),
     Server("gunicorn-gevent", "wsgi", gunicorn("gevent"), True),
-    Server("granian", "wsgi", granian("wsgi")),
-    Server("hypercorn", "wsgi", module("hypercorn", "-b", "ADDRESS", "wsgi:served:wsgi"), False, ("/is/over",)),
+    # It drops what it has not sent yet when a body fails.
+    Server("granian", "wsgi", granian("wsgi"), unsteady=("/fails/late",)),
+    Server(
+        "hypercorn",
+        "wsgi",
+        module("hypercorn", "-b", "ADDRESS", "wsgi:served:wsgi"),
+        False,
+        ("/is/over",),
+        False,
+        False,
+    ),
     Server("uwsgi", "wsgi", uwsgi),
     Server("uvicorn", "asgi", module("uvicorn", "--port", "PORT", "served:asgi"), True),
     Server("gunicorn-asgi", "asgi", gunicorn("asgi", "asgi"), True),
@@ -114,7 +127,9 @@ class Serving:
         self._log = place.scratch / f"{server}-{traced}.log"
         self._out = open(self._log, "w")  # noqa: SIM115 - closed at the end of the `with`
         words = [*map(str, server.words(self.port))]
-        env = {**place.env, "ANSWERS_TRACED": str(int(traced))}
+        self._reached = place.scratch / f"{server}-{traced}.reached"
+        self._reached.touch()
+        env = {**place.env, "ANSWERS_TRACED": str(int(traced)), "ANSWERS_REACHED": str(self._reached)}
         self._process = subprocess.Popen(
             words, env=env, cwd=HERE, stdout=self._out, stderr=self._out, start_new_session=True
         )
@@ -140,6 +155,10 @@ class Serving:
     def log(self) -> str:
         """What the server printed."""
         return self._log.read_text()
+
+    def reached(self) -> Counter[str]:
+        """The paths of all requests that reached a WSGI application."""
+        return Counter(self._reached.read_text().split())
 
     def peak_bytes(self) -> int:
         """How much memory the server's processes ever had at once, each for itself, added up."""

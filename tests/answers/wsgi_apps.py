@@ -89,7 +89,7 @@ answers("/late", lambda: [b"x"], ("X-Other", "é".encode().decode("latin-1")), s
 
 @at("/write")
 def write(environ: Environ, start: Start) -> list[bytes]:
-    start("200 OK", PLAIN)(b"written, ")
+    start("200 OK", [*PLAIN])(b"written, ")
     return [b"returned"]
 
 
@@ -107,7 +107,7 @@ def fails_late(environ: Environ, start: Start) -> Iterator[bytes]:
 
 @at("/starts/late")
 def starts_late(environ: Environ, start: Start) -> Iterator[bytes]:
-    start("200 OK", PLAIN)
+    start("200 OK", [*PLAIN])
     yield b"begun"
 
 
@@ -125,7 +125,7 @@ def file(environ: Environ, start: Start) -> Iterable[bytes]:
 
 @at("/file/unmeasured")
 def file_unmeasured(environ: Environ, start: Start) -> Iterable[bytes]:
-    start("200 OK", PLAIN)
+    start("200 OK", [*PLAIN])
     opened = open(HERE, "rb")  # noqa: SIM115 - the server closes it
     opened.seek(100)
     return wrapped(environ, opened)
@@ -139,7 +139,7 @@ def file_big(environ: Environ, start: Start) -> Iterable[bytes]:
 
 @at("/file/itself")
 def file_itself(environ: Environ, start: Start) -> Iterable[bytes]:
-    start("200 OK", PLAIN)
+    start("200 OK", [*PLAIN])
     return open(HERE, "rb")
 
 
@@ -151,13 +151,21 @@ def file_memory(environ: Environ, start: Start) -> Iterable[bytes]:
 
 @at("/says/it/twice")
 def says_it_twice(environ: Environ, start: Start) -> Iterator[bytes]:
-    start("200 OK", PLAIN)
+    start("200 OK", [*PLAIN])
     yield b"begun"
     try:
         raise KeyError("in the middle")
     except KeyError:
-        start("500 Oh", PLAIN, sys.exc_info())
+        start("500 Oh", [*PLAIN], sys.exc_info())
     yield b"failed"
+
+
+@at("/endless")
+def endless(environ: Environ, start: Start) -> Iterator[bytes]:
+    start("200 OK", [*PLAIN])
+    # Sockets and servers hold a few megabytes before they notice that nothing is read.
+    for _ in range(2000):
+        yield b"x" * 65536
 
 
 @at("/takes/over")
@@ -167,7 +175,7 @@ def takes_over(environ: Environ, start: Start) -> Any:
         connection = environ["gunicorn.socket"]
         from gunicorn.workers.base_async import ALREADY_HANDLED
     except (KeyError, ImportError):
-        start("200 OK", PLAIN)
+        start("200 OK", [*PLAIN])
         return [b"not here"]
     connection.sendall(b"HTTP/1.1 200 Taken over\r\nContent-Length: 3\r\n\r\nown")
     return ALREADY_HANDLED
@@ -186,7 +194,7 @@ def reads(name: str, read: Callable[[Any], Any]) -> None:
             outcome = repr(read(environ["wsgi.input"]))
         except Exception as error:
             outcome = type(error).__name__
-        start("200 OK", PLAIN)
+        start("200 OK", [*PLAIN])
         return [outcome.encode()]
 
     APPS[f"/reads/{name}"] = READERS[f"/reads/{name}"] = app
@@ -215,5 +223,7 @@ reads("ways", lambda stream: [hasattr(stream, way) for way in WAYS])
 
 
 def application(environ: Environ, start: Start) -> Any:
-    """Answer with the application at the request's path."""
+    """Answer with the application at the request's path, and write down that it was asked."""
+    with open(os.environ["ANSWERS_REACHED"], "ab") as reached:
+        reached.write(environ["PATH_INFO"].encode() + b"\n")
     return APPS[environ["PATH_INFO"]](environ, start)

@@ -108,7 +108,7 @@ class Request(Exchange):
 
     def start_response(self, status: str, headers: Headers, exc_info: Any = None) -> Callable[[bytes], Any]:
         """Hand on the answer's status and take note of it: the last one that the server took is the client's."""
-        code, _, reason = status.partition(" ")
+        code, _, reason = str(status).partition(" ")
         number = _number(code) or 0
         environ = self._environ
         # What mounted the application has returned when the answer begins, and Flask takes its request away then.

@@ -69,7 +69,7 @@ class Wrapped:
         request, error = self._request, self._error
         if error is None and not request.answered:
             error = request.given_up(sys.exception())
-        _close(request, _attribute(self._body, "close"), error)
+        _close(request, attribute(self._body, "close"), error)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -85,7 +85,7 @@ class Wrapped:
             with self._in_trace:
                 return step(of)
         except StopIteration:
-            self._request.exhausted(_attribute(self._body, "close") is not None)
+            self._request.exhausted(attribute(self._body, "close") is not None)
             raise
         except BaseException as error:
             self._error = error
@@ -167,7 +167,7 @@ class Ending:
         if body is None or self._own is not None:
             return self._own
         vars(body).pop("close", None)
-        close: Close | None = _attribute(body, "close")
+        close: Close | None = attribute(body, "close")
         return close
 
 
@@ -187,7 +187,7 @@ def _sent_file(size_bytes: int | None) -> Count:
 
     def count(request: "Request", body: Any) -> None:
         # waitress counts down, and closes what it could not send as it closes what it sent.
-        left = _attribute(body, "remain")
+        left = attribute(body, "remain")
         request.sent_file(size_bytes, left if type(left) is int else 0)
 
     return count
@@ -218,12 +218,12 @@ def _is_servers_file(wrapper: Any, body: Any) -> bool:
     if wrapper is None or isinstance(wrapper, type):
         return wrapper is not None and issubclass(type(body), wrapper)
     # A function: uWSGI's remembers the file and returns it, others make an object in C.
-    return _attribute(body, "read") is not None or _attribute(body, "filelike") is not None
+    return attribute(body, "read") is not None or attribute(body, "filelike") is not None
 
 
 def _size_of(body: Any) -> int | None:
     """Return how much is left of the file in a wrapper; None if that cannot be told."""
-    file = _attribute(body, "filelike") or _attribute(body, "file") or body
+    file = attribute(body, "filelike") or attribute(body, "file") or body
     try:
         place = file.tell()
         end: int = file.seek(0, os.SEEK_END)
@@ -234,7 +234,7 @@ def _size_of(body: Any) -> int | None:
         return None
 
 
-def _attribute(thing: Any, name: str) -> Any:
+def attribute(thing: Any, name: str) -> Any:
     """Return an attribute of the application's object, None if it has none or fails to give it."""
     try:
         return getattr(thing, name, None)

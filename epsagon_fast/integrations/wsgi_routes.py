@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any, Final
 
+from .wsgi_bodies import attribute
+
 # Werkzeug's, which mounts applications at fixed paths.
 DISPATCHER: Final = "werkzeug.middleware.dispatcher"
 DJANGO: Final = "django.http.response"
@@ -24,7 +26,7 @@ def django_route(body: object) -> str:
     if DJANGO not in sys.modules:
         return ""
     for response in _responses(body):
-        for closer in getattr(response, "_resource_closers", ()):
+        for closer in attribute(response, "_resource_closers") or ():
             match = getattr(getattr(closer, "__self__", None), "resolver_match", None)
             if match is not None:
                 return str(match.route)
@@ -52,8 +54,8 @@ def mounted_at(before: str, now: str) -> str:
 def _responses(body: object) -> Iterator[object]:
     yield body
     for name in ("filelike", "file"):
-        yield getattr(getattr(getattr(body, name, None), "close", None), "__self__", None)
-    yield getattr(getattr(body, "close", None), "__self__", None)
+        yield attribute(attribute(attribute(body, name), "close"), "__self__")
+    yield attribute(attribute(body, "close"), "__self__")
 
 
 def _dispatching(frame: FrameType | None) -> Iterator[FrameType]:

@@ -119,6 +119,13 @@ def test_held_records_are_bounded(assembly: Assembly) -> None:
     assert assembly.counters["orphan"] > 0
 
 
+def test_what_waits_for_a_trace_that_is_settled_meanwhile_is_late(assembly: Assembly) -> None:
+    assembly.feed(OTHER_RING, added(event()), 0.0)
+    assembly.forget(TRACE_ID)
+    assert assembly.counters == {"late": 1}
+    assert assembly.lost == {OTHER_RING: {"late": 1}}
+
+
 def test_what_comes_after_the_end_is_late(assembly: Assembly) -> None:
     feed(assembly, opened(own_runner()), closed())
     finished(assembly)

@@ -254,6 +254,7 @@ def test_too_big_exceptions_go_after_all_events_from_the_end_on() -> None:
         "dropped_exceptions": str(30 - count),
     }
     assert result.dropped_exceptions == 30 - count
+    sent(*too_big(2000, exceptions=30), too_big=50 + 30 - count)
 
 
 def test_too_big_without_a_runner_sends_what_fits() -> None:

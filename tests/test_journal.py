@@ -495,11 +495,14 @@ def test_other_files_of_the_folder_are_left_alone(dir_fd: int, tmp_path: Path) -
 
 def test_replay_survives_a_folder_that_is_deleted_meanwhile(journal: Journal, dir_fd: int, tmp_path: Path) -> None:
     fill(journal, 4)
-    found = Journal(dir_fd).replay()
+    successor = Journal(dir_fd)
+    found = successor.replay()
     next(found)
-    for path in segment_paths(tmp_path):
+    gone = segment_paths(tmp_path)
+    for path in gone:
         path.unlink()
     assert len(list(found)) == 1
+    assert successor.corrupt == len(gone) - 1, "all but the one that was being read"
 
 
 def test_random_damage_never_raises_and_never_invents_a_record(tmp_path: Path) -> None:

@@ -432,13 +432,27 @@ def test_corrupt_ring_is_set_aside_and_the_others_go_on(folder: Folder, loop: Lo
     trace_id = sick.open("sick")
     loop.one_pass()
     sick.add(trace_id, 1)
+    sick.ring.add(layout.REFUSED, 7)
     damage(folder, sick)
     mine = well.open("well")
     well.close(mine)
     passes(loop, lambda: well.counts() == (1, 1) and "sick" in folder.arrived())
-    assert loop.counts["corrupt_rings"] == 1
+    loop.publish()
+    assert (loop.counts["corrupt_rings"], loop.counts["refused_queue_full"]) == (1, 7)
     assert folder.names(".corrupt") == [sick.name + ".corrupt"]
     assert death(folder.arrived()["sick"]) == "ProcessDied"
+
+
+def test_ring_that_ends_in_the_middle_of_a_record_is_set_aside(folder: Folder, loop: Loop) -> None:
+    def work() -> None:
+        name = os.urandom(16).hex() + ".ring"
+        fd = ring.create(folder.fd, name, 65536, pid=os.getpid(), start_time=start_time(os.getpid()), checksummed=True)
+        os.pwrite(fd, (64).to_bytes(8, "little"), layout.HEAD)
+
+    assert exit_code(in_child(work)) == 0
+    passes(loop, lambda: folder.names(".corrupt"))
+    loop.publish()
+    assert folder.state.counters()["corrupt_rings"] == 1 and not len(loop.rings)
 
 
 def test_corrupt_ring_of_a_dead_process_is_no_reason_to_die(folder: Folder, loop: Loop) -> None:
@@ -449,7 +463,7 @@ def test_corrupt_ring_of_a_dead_process_is_no_reason_to_die(folder: Folder, loop
         damage(folder, process)
 
     assert exit_code(in_child(work)) == 0
-    passes(loop, lambda: loop.counts["corrupt_rings"])
+    passes(loop, lambda: folder.names(".corrupt"))
     assert folder.names(".ring") == []
     well = Process(folder)
     well.close(well.open("well"))

@@ -184,7 +184,21 @@ def test_counters_go_on_where_the_last_collector_left_them(page: State) -> None:
     own["delivered"] += 2
     other.update(delivered=3, late=1)
     counters.publish()
-    assert page.counters() == {"delivered": 15, "late": 1}
+    assert page.counters() == {"delivered": 15, "late": 1, "unnamed": 0}
     own["delivered"] += 1
     counters.publish()
-    assert page.counters() == {"delivered": 16, "late": 1}
+    assert page.counters() == {"delivered": 16, "late": 1, "unnamed": 0}
+
+
+def test_what_finds_no_room_in_the_page_is_counted_without_its_name(page: State) -> None:
+    own = Counter[str]()
+    for _ in range(2):
+        counters = Counters(page, own)
+        own.clear()
+        for number in range(200):
+            own[f"rejected_{number}"] += 2
+            counters.publish()
+        counters.publish()
+    found = page.counters()
+    assert found["unnamed"] == 2 * 2 * (200 - (len(found) - 1)) > 0
+    assert sum(found.values()) == 2 * 2 * 200

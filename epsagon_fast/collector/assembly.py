@@ -227,6 +227,7 @@ class Assembly:
             self.accounts.charge(finished.ring_id, body_bytes=-finished.body_bytes)
         for ring_id, record in self._take_held(trace_id):
             self._release(ring_id, record)
+            self._lose(ring_id, "late")
         self._remember(trace_id)
 
     def _masked_open(self, record: Record) -> Record:

@@ -46,8 +46,8 @@ def build(trace: Trace) -> Body:
         # The trimmer met an event that is not JSON.
         trace.stream.discard_broken()
         body = _built(trace)
-    if body.dropped_events:
-        trace.counters["too_big"] += body.dropped_events
+    if gone := body.dropped_events + body.dropped_exceptions:
+        trace.counters["too_big"] += gone
     return body
 
 

@@ -4,6 +4,9 @@ from collections import Counter
 
 from epsagon_fast.queue.state import State
 
+# Of what finds no room in the page: a backend may answer with any number of statuses.
+UNNAMED = "unnamed"
+
 
 class Counters:
     """Sums of several sources. A source is a Counter that its owner only ever adds to."""
@@ -12,7 +15,10 @@ class Counters:
         self._state = state
         self._sources = sources
         self._base = state.counters()
+        # Now, while there is room for it.
+        self._state.set_counter(UNNAMED, self._base.setdefault(UNNAMED, 0))
         self._published: dict[str, int] = {}
+        self._without_room: set[str] = set()
 
     def publish(self) -> None:
         """Write what changed to the state page."""
@@ -20,6 +26,9 @@ class Counters:
         for source in self._sources:
             total.update(source)
         for name, value in total.items():
-            if self._published.get(name) != value:
-                self._state.set_counter(name, value)
+            if self._published.get(name) != value and not self._state.set_counter(name, value):
+                self._without_room.add(name)
+        if self._without_room:
+            unnamed = sum(total[name] for name in self._without_room)
+            self._state.set_counter(UNNAMED, self._base[UNNAMED] + unnamed)
         self._published = dict(total)

@@ -97,16 +97,16 @@ class Intake:
             while batches := self._read_round(part):
                 self._take(self._fit_for_the_journal(batches, part, part is last), now)
                 came = True
-        self._counts["corrupt_rings"] = self.rings.set_aside
         return came
 
     def bury(self, reader: Reader, now: float) -> bool:
         """Close the traces of a process that ended. False: not all that it pushed has been read."""
-        if reader.position < reader.head and not reader.stuck:
-            return False
+        if reader.position < reader.head:
+            if not reader.stuck:
+                return False
+            self._give_up(reader, "its process ended before a record was complete")
+            return True
         self._assembly.ring_died(reader.ring_id, now, reader.pid)
-        for reason, count in zip(REFUSALS, reader.refusals(), strict=False):
-            self._counts[f"refused_{reason}"] += count
         self._forget(reader)
         self.rings.remove(reader)
         return True
@@ -249,6 +249,8 @@ class Intake:
         self.rings.quarantine(reader, reason)
 
     def _forget(self, reader: Reader) -> None:
+        for reason, count in zip(REFUSALS, reader.refusals(), strict=False):
+            self._counts[f"refused_{reason}"] += count
         self.journal.forget_ring(reader.ring_id)
         self._replies.forget(reader)
 

@@ -230,6 +230,7 @@ class Journal:
         try:
             data = self._read(segment)
         except OSError as error:
+            self.corrupt += 1
             _logger.warning("%s went while it was replayed: %s", segment.name, error)
             return
         superseded = self._superseded

@@ -126,6 +126,7 @@ class Loop:
 
     def publish(self) -> None:
         """Write counters and gauges to the state page."""
+        self.counts["corrupt_rings"] = self.rings.set_aside
         self.counters.publish()
         gauges = {
             "rings": len(self.rings),

@@ -174,7 +174,7 @@ def test_a_database_that_cannot_be_used_is_said(elsewhere: Path) -> None:
     for path in (".", "text", "missing/traces.sqlite"):
         said = failed(elsewhere, command("--port", "0", "--database", path))
         assert "cannot use the database" in said
-    assert "File exists" in failed(elsewhere, command("--port", "0"), EPSAGON_STATE_DIR="text")
+    assert "not a directory" in failed(elsewhere, command("--port", "0"), EPSAGON_STATE_DIR="text")
 
 
 @pytest.mark.parametrize("module", ["starlette", "uvicorn"])

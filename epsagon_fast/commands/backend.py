@@ -10,6 +10,7 @@ import socket
 import sqlite3
 import sys
 
+from epsagon_fast import private
 from epsagon_fast.config import Config
 from epsagon_fast.foreign import escaped
 
@@ -86,7 +87,7 @@ def _default_database() -> str:
     directory = Config(disable=True).resolve().state_dir
     if not directory:
         raise ValueError("there is no home directory to keep it in; --database names a file")
-    os.makedirs(directory, mode=0o700, exist_ok=True)
+    os.close(private.make_directory(directory, closed_to=0o022))
     return os.path.join(directory, "backend.sqlite")
 
 

@@ -3,11 +3,16 @@
 import json
 from typing import Any
 
+import orjson
 import pytest
 from fakes import FakeQueue
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import anything, loose_events, loose_exceptions, wild_text
 
 import epsagon_fast as epsagon
 from epsagon_fast import Config
+from epsagon_fast.backend.shape import summarize
 from epsagon_fast.protocol import Kind
 from epsagon_fast.testing import capture_traces
 
@@ -158,3 +163,32 @@ def test_a_trace_that_cannot_be_fitted_leaves_a_stub(limit_bytes: int) -> None:
         assert json.loads(metadata["labels"])["label0"]
     else:
         assert metadata["dropped_events"] == "1"
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(loose_events() | anything(), max_size=4),
+    st.lists(loose_exceptions() | anything(), max_size=2),
+    st.lists(st.tuples(wild_text(), anything()), max_size=4),
+    st.sampled_from([500, 1000, 3000, 65_536]),
+    st.sampled_from(["", "x", "é", '"', "\x01"]),
+)
+def test_whatever_is_traced_becomes_a_trace_for_the_backend_within_its_limit(
+    events: list[Any], exceptions: list[Any], entries: list[tuple[str, Any]], limit_bytes: int, filler: str
+) -> None:
+    config = Config(token="t", max_trace_size_bytes=limit_bytes)
+    long = filler * 20_000
+    with capture_traces() as traces, epsagon.create_tracer(config) as tracer:
+        tracer.add_event({"origin": "runner", "error_code": 2**40, "resource": {"name": long}})
+        for event in events:
+            tracer.add_event(event)
+        for exception in exceptions:
+            tracer.add_exception(exception)
+        for key, value in entries:
+            tracer.add_label(key, value)
+            tracer.set_runner_metadata(key, value)
+        tracer.add_error("Error", long)
+    [trace] = traces
+    data = orjson.dumps(trace)
+    assert len(data) <= limit_bytes
+    assert summarize(data).error_code == 1

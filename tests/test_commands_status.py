@@ -35,7 +35,7 @@ SEEN = Overview(
     gauges={"rings": 1},
     counters={"delivered": 7, "rejected": 0},
     inherited=["nice: 19"],
-    rings=[RingView(43, True, 65536, 100, 9, 8, {"queue_full": 5}), RingView(44, False, 65536, 0, 1, 1, {})],
+    rings=[RingView(43, True, 65536, 100, 7000, 9, 8, {"queue_full": 5}), RingView(44, False, 65536, 0, 0, 1, 1, {})],
 )
 
 
@@ -116,7 +116,9 @@ def test_text_names_what_counts_and_leaves_out_zeros() -> None:
     text = status.as_text(SEEN)
     assert "pid 42, up 12 s, number 3 here" in text
     assert "delivered" in text and "rejected" not in text
-    assert "process    43 lives; unread 100 of 65536 bytes; closed 9, settled 8; refused: queue_full 5" in text
+    assert (
+        "process    43 lives; unread 100 of 65536 bytes, held 7000; closed 9, settled 8; refused: queue_full 5" in text
+    )
     assert "process    44 has ended" in text
     assert "STALLED" not in text and "leaving" not in text
     assert "inherited  nice: 19" in text

@@ -26,6 +26,7 @@ from epsagon_fast.collector.trace import CLOSE
 from epsagon_fast.protocol import NO_TRACE, Kind
 from epsagon_fast.queue import layout, ring
 from epsagon_fast.queue import state as states
+from epsagon_fast.queue.overview import look
 from epsagon_fast.queue.process import start_time
 from epsagon_fast.queue.state import State
 
@@ -239,6 +240,9 @@ def test_process_that_holds_all_is_not_read_and_all_others_are(folder: Folder, l
     assert len(folder.arrived()) == 20
     assert greedy.ring.tail == read_up_to
     assert (loop.bounds.stopped, loop.counts["full"], loop.counts["dropped"]) == (1, 1, 0)
+    loop._next_second = 0.0
+    loop.one_pass()
+    assert [view.held_bytes > 40_000 for view in look(str(folder.path)).rings if view.pid == os.getpid()] == [True]
 
 
 def test_process_that_holds_most_loses_its_oldest_traces_and_is_told(

@@ -248,6 +248,8 @@ class Loop:
             return
         self._next_second = now + SECOND_S
         self.publish()
+        for reader in self.rings:
+            reader.publish_held(self.assembly.accounts.held_by(reader.ring_id).memory_bytes)
         if self.journal.segments > 1:
             self.journal.keep_only(self.assembly)
         self.bounds.fit_journal(self._folder_fd, self.journal.size_bytes)

@@ -83,7 +83,8 @@ def _lines(seen: Overview) -> list[str]:
         refused = ", ".join(f"{reason} {count}" for reason, count in view.refused.items()) or "none"
         lines.append(
             f"process    {view.pid} {'lives' if view.lives else 'has ended'}; unread {view.unread_bytes} of "
-            f"{view.capacity_bytes} bytes; closed {view.closed}, settled {view.settled}; refused: {refused}"
+            f"{view.capacity_bytes} bytes, held {view.held_bytes}; closed {view.closed}, settled {view.settled}; "
+            f"refused: {refused}"
         )
     return lines
 

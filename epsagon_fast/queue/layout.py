@@ -49,6 +49,8 @@ SETTLEMENTS: Final = 536
 ADOPTED: Final = 544
 READER_PID: Final = 552
 READER_START_TIME: Final = 560
+# Bytes that the collector has in memory of the producer's traces.
+HELD: Final = 568
 # One slot for each of protocol.REFUSALS: how many of them a trace has told the backend, or is about to.
 TOLD: Final = 640
 

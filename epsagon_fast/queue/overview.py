@@ -23,6 +23,8 @@ class RingView:
     lives: bool
     capacity_bytes: int
     unread_bytes: int
+    # In the collector's memory, as of its last second.
+    held_bytes: int
     closed: int
     settled: int
     refused: dict[str, int]
@@ -126,6 +128,7 @@ def _ring(folder_fd: int, name: str) -> RingView | None:
         lives=lives(pid, slots[layout.START_TIME // 8]),
         capacity_bytes=capacity,
         unread_bytes=slots[layout.HEAD // 8] - slots[layout.TAIL // 8],
+        held_bytes=slots[layout.HELD // 8],
         closed=slots[layout.CLOSED_COUNT // 8],
         settled=slots[layout.SETTLED // 8],
         refused={reason: count for reason, count in zip(REFUSALS, refused, strict=True) if count},

@@ -113,6 +113,10 @@ class Reader:
         """Tell the producer how many of its closed traces need nothing more."""
         self._ring.store(layout.SETTLED, self._ring.closes_read - self.unsettled & WORD)
 
+    def publish_held(self, held_bytes: int) -> None:
+        """Show how much of the process's traces is in the collector's memory."""
+        self._ring.store(layout.HELD, held_bytes)
+
     def refusals(self) -> tuple[int, ...]:
         """Return the counts of refused records, in the order of REFUSALS; 0 for what cannot be a count."""
         counts = (self._ring.load(layout.REFUSED + 8 * i) for i in range(layout.REFUSED_SLOTS))

@@ -299,6 +299,7 @@ gevent.spawn_later(0, print, "ran on")
 
 LATE_REPORTS = {
     "exit handler": "atexit.register(report); main()",
+    "destructor of a global": "Held.__del__ = lambda self: report(); main()",
     "weakref": "weakref.finalize(held, report); main()",
     "child's finalizer": """
 def child():

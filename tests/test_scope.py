@@ -3,11 +3,13 @@ import contextlib
 import contextvars
 import gc
 import json
+import multiprocessing
 import os
 import signal
 import threading
 import weakref
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 from fakes import FakeQueue
@@ -227,11 +229,13 @@ def test_forked_child_opens_a_trace_of_its_own_and_closes_nothing_inherited(queu
                 pass
             epsagon.label("k", 1)
             ok = own.trace_id != tracer.trace_id and queue.kinds == ["OPEN", "OPEN", "CLOSE", "LABEL"]
+        else:
+            # Once the parent has left its trace, the child is in none.
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     if pid == 0:
         # Both blocks were left above.
         ok = ok and queue.kinds == ["OPEN", "OPEN", "CLOSE", "LABEL"]
         os._exit(0 if ok else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert queue.kinds == ["OPEN", "EVENT", "CLOSE"]
 
 
@@ -411,6 +415,36 @@ def test_block_that_ends_after_its_trace_is_in_time_and_error_a_trace(queue: Fak
     kinds = ["OPEN", "CLOSE", "OPEN", "RUNNER", "CLOSE"] if outer_ends_first else ["OPEN", "EVENT", "CLOSE"]
     assert queue.kinds == kinds
     assert queue.counts == {}
+
+
+def test_child_that_was_forked_inside_a_trace_sees_its_end(queue: FakeQueue) -> None:
+    ended, told = os.pipe()
+    with epsagon.trace("request"):
+        pid = os.fork()
+        if pid == 0:
+            inside = current.acting_trace() is not None
+            os.read(ended, 1)
+            os._exit(0 if inside and current.acting_trace() is None else 1)
+        # Others that end and begin meanwhile are not it.
+        for _ in range(300):
+            with epsagon.trace("other", new=True):
+                pass
+    with epsagon.trace("next"):
+        os.write(told, b"x")
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("kind", ["executor", "pool"])
+def test_worker_of_a_pool_that_was_made_inside_a_trace_is_in_none(queue: FakeQueue, kind: str) -> None:
+    context = multiprocessing.get_context("fork")
+    with epsagon.trace("request"):
+        if kind == "pool":
+            with context.Pool(1) as pool:
+                assert pool.apply(current.acting_trace) is None
+        else:
+            with ProcessPoolExecutor(1, mp_context=context) as executor:
+                assert executor.submit(current.acting_trace).result(30) is None
+        assert current.acting_trace() is not None
 
 
 def test_context_that_outlives_a_trace_does_not_hold_it(queue: FakeQueue) -> None:

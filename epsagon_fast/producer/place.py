@@ -32,7 +32,11 @@ class Place:
     def open_trace(self) -> "Tracer | None":
         """Return the open trace here, None if there is none any more."""
         tracer = self.tracer
-        return None if tracer is None or tracer.stopped else tracer
+        if tracer is None or not tracer.stopped:
+            return tracer
+        # In a process that was forked inside the trace.
+        self.vacate()
+        return None
 
     def heritage(self) -> TraceContext | None:
         """Return what the trace that was here was part of."""

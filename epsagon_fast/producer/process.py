@@ -9,7 +9,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 from weakref import WeakValueDictionary
 
 from epsagon_fast import compiled
@@ -20,6 +20,9 @@ from epsagon_fast.queue import ring
 from epsagon_fast.queue import writer as writers
 
 from .memory import MemoryWriter
+
+# Where the functions live that worker processes of pools run.
+POOLS: Final = ("multiprocessing.pool", "concurrent.futures.process")
 
 
 class OpenTrace(Protocol):
@@ -177,6 +180,13 @@ def refuse(reason: str, count: int = 1) -> None:
 def refusals() -> Counter[str]:
     """Return how many records this process refused, by reason."""
     return sum((Counter(writer.refusals()) for writer in writers.known()), Counter(_early_refusals))
+
+
+def is_of_pool() -> bool:
+    """Say whether this is a worker process of a pool: what it runs comes from anyone who has the pool."""
+    processes = sys.modules.get("multiprocessing.process")
+    target = getattr(processes.current_process(), "_target", None) if processes else None
+    return getattr(target, "__module__", None) in POOLS
 
 
 def own_traces() -> list[OpenTrace]:

@@ -17,8 +17,9 @@ from epsagon_fast.protocol import IS_TRIMMED_KEY, NO_TRACE, UNFINISHED, ErrorCod
 from epsagon_fast.queue.layout import FOREIGN, FULL, LOOK, PUSHED, TOO_LARGE
 from epsagon_fast.queue.writer import REASONS
 
-from . import encoding, process
+from . import beacon, encoding, process
 from . import exit as leaving
+from .beacon import Beacon
 from .context import TraceContext, context_of
 from .entering import Started, close_once
 from .fitting import fitted_event, fitted_record
@@ -55,6 +56,7 @@ class Tracer(Started, QuickWay):
     # What it continues, once somebody asked; see context.py.
     context: TraceContext | None = None
     _place: Place | None = None
+    _beacon: Beacon | None = None
 
     def __init__(self, config: ResolvedConfig, runner: Mapping[str, Any] | None = None) -> None:
         """`runner`: the event that stands for the whole trace, last in its body; None: the first such event added."""
@@ -127,8 +129,8 @@ class Tracer(Started, QuickWay):
 
     @property
     def stopped(self) -> bool:
-        """Whether the tracer was stopped."""
-        return self._stopped
+        """Whether the tracer was stopped, here or, if this process was forked inside the trace, where it was opened."""
+        return self._stopped or (self.owner_pid != os.getpid() and self._is_over_elsewhere())
 
     @property
     def place(self) -> Place:
@@ -254,6 +256,13 @@ class Tracer(Started, QuickWay):
 
     # Inside.
 
+    def _is_over_elsewhere(self) -> bool:
+        """Say whether an inherited trace is not to be added to any more.
+
+        It has ended, or this is a worker process of a pool that was made inside it: not all its jobs are that trace's.
+        """
+        return (self._beacon is not None and not self._beacon.shines()) or process.is_of_pool()
+
     def _give_up(self) -> None:
         """Take no more records."""
         self._recording = False
@@ -279,6 +288,7 @@ class Tracer(Started, QuickWay):
         if self._own_runner:
             self._runner = self._encode_runner({"id": self.trace_id, **self._own_runner})
         self._opened_at = time.perf_counter()
+        self._beacon = beacon.light(self._id)
         opened = self._opening()
         push, traces, trace_id = self._push, process.open_traces, self._id
         # In this order, with no call in between: an exception that comes from outside meets both or neither.
@@ -336,6 +346,9 @@ class Tracer(Started, QuickWay):
         self._close_way()
         if self._id in process.open_traces:
             self._push_close(flags)
+        if self._beacon is not None:
+            self._beacon.put_out()
+            self._beacon = None
         if self._place is not None:
             self._place.vacate()
 

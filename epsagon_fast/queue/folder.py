@@ -19,6 +19,8 @@ from epsagon_fast.interrupts import let_pass
 from epsagon_fast.queue.layout import HEADER_BYTES
 from epsagon_fast.version import __version__
 
+# The built-in name goes before the last destructors of the application run, and those may trace.
+_open = open
 SHARED_MEMORY = "/dev/shm"
 # Where a stranger has taken our name, this many files at most are looked at for another one of ours: he may have made
 # millions, and an application waits for us.
@@ -222,7 +224,7 @@ def filesystems(path: str) -> list[str]:
     try:
         device = os.stat(path).st_dev
         number = f"{os.major(device)}:{os.minor(device)}"
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
+        with _open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
             return [line.split(" - ", 1)[1].split()[0] for line in mounts if line.split()[2] == number]
     except (OSError, IndexError) as error:
         let_pass(error)
@@ -240,7 +242,7 @@ def memory_headroom_bytes() -> int:
     try:
         # UTF-8, whatever the names hold: the first text in another codec imports the codec, and a child that is forked
         # meanwhile by another thread would wait for the end of that import for ever.
-        with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as lines:
+        with _open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as lines:
             groups = [line.rstrip("\n").split(":", 2)[1:] for line in lines]
     except OSError as error:
         let_pass(error)
@@ -262,7 +264,7 @@ def _headroom_bytes(controllers: str, group: str) -> int:
 
 
 def _number(path: str) -> int:
-    with open(path, encoding="utf-8") as file:
+    with _open(path, encoding="utf-8") as file:
         return int(file.read())
 
 

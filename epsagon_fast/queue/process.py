@@ -13,6 +13,8 @@ import signal
 from epsagon_fast import private
 from epsagon_fast.interrupts import let_pass
 
+# The built-in name goes before the last destructors of the application run, and those may trace.
+_open = open
 LARGEST_PID = 2**31 - 1
 
 
@@ -22,7 +24,7 @@ def start_time(pid: int) -> int | None:
     Field 22 of /proc/<pid>/stat (proc_pid_stat(5)), counted behind the last ")", since the name before it may hold any.
     """
     try:
-        with open(f"/proc/{pid}/stat", "rb") as stat:
+        with _open(f"/proc/{pid}/stat", "rb") as stat:
             fields = stat.read().rpartition(b")")[2].split()
     except OSError as error:
         let_pass(error)
@@ -71,14 +73,14 @@ def is_waited_for() -> bool:
 
 
 def _read(path: str) -> bytes:
-    with open(path, "rb") as file:
+    with _open(path, "rb") as file:
         return file.read()
 
 
 def maps(pid: int, name: str) -> bool | None:
     """Say whether a process has a file of this name mapped. None: cannot be told."""
     try:
-        with open(f"/proc/{pid}/maps", "rb") as regions:
+        with _open(f"/proc/{pid}/maps", "rb") as regions:
             wanted = os.fsencode(name)
             return any(wanted in region for region in regions)
     except OSError as error:

@@ -1,0 +1,83 @@
+"""Whether an inherited trace is still open in the process that opened it.
+
+A child that was forked inside a trace adds to it, and cannot see its end: it has a copy of the tracer. So each open
+trace has its id in a page of memory that all forks share, until it closes. Children only read.
+"""
+
+import os
+from typing import Final
+
+from epsagon_fast.interrupts import let_pass
+from epsagon_fast.protocol import NO_TRACE, TRACE_ID_BYTES
+
+PAGE_BYTES: Final = 4096
+
+
+class Page:
+    """One process's open traces, as far as there is room; `None` in place of a beacon: there was none."""
+
+    def __init__(self) -> None:
+        import mmap  # an extension module, and not needed before the first trace
+
+        self._owner_pid = os.getpid()
+        # Shared and anonymous: it has no descriptor and no file.
+        self._memory = mmap.mmap(-1, PAGE_BYTES)
+        self._free = [*range(0, PAGE_BYTES, TRACE_ID_BYTES)]
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this process made the page."""
+        return self._owner_pid == os.getpid()
+
+    def light(self, trace_id: bytes) -> "Beacon | None":
+        """Say that a trace is open."""
+        try:
+            place = self._free.pop()
+        except IndexError:
+            return None
+        self._memory[place : place + TRACE_ID_BYTES] = trace_id
+        return Beacon(self, place, trace_id)
+
+    def put_out(self, place: int) -> None:
+        """Say that the trace there has ended."""
+        self._memory[place : place + TRACE_ID_BYTES] = NO_TRACE
+        self._free.append(place)
+
+    def shows(self, place: int, trace_id: bytes) -> bool:
+        """Say whether a trace is open there, in the process that made the page."""
+        return self._memory[place : place + TRACE_ID_BYTES] == trace_id
+
+
+class Beacon:
+    """What one open trace shows to the forks of its process."""
+
+    __slots__ = ("_page", "_place", "_trace_id")
+
+    def __init__(self, page: Page, place: int, trace_id: bytes) -> None:
+        self._page = page
+        self._place = place
+        self._trace_id = trace_id
+
+    def shines(self) -> bool:
+        """Say whether the trace is still open where it was opened."""
+        return self._page.shows(self._place, self._trace_id)
+
+    def put_out(self) -> None:
+        """Say that the trace has ended."""
+        self._page.put_out(self._place)
+
+
+_page: Page | None = None
+
+
+def light(trace_id: bytes) -> Beacon | None:
+    """Say to the forks of this process that it has this trace open. None: it cannot be said."""
+    global _page
+    page = _page
+    if page is None or not page.is_ours:
+        try:
+            page = _page = Page()
+        except (OSError, ImportError) as error:
+            let_pass(error)
+            return None
+    return page.light(trace_id)

@@ -49,11 +49,11 @@ def texts(value: Any, limit_bytes: int) -> Any:
 
 def fitted(value: Any, limit_bytes: int) -> bytes | None:
     """Return a value as JSON in at most so many bytes, its texts cut as far as must be. None: that is not enough."""
-    for level in LEVELS:
-        data = orjson.dumps(texts(value, level))
-        if len(data) <= limit_bytes:
-            return data
-    return None
+    shortest = orjson.dumps(texts(value, LEVELS[-1]))
+    if len(shortest) > limit_bytes:
+        return None
+    cuts = (orjson.dumps(texts(value, level)) for level in LEVELS)
+    return next((data for data in cuts if len(data) <= limit_bytes), shortest)
 
 
 def fitted_event(event: Json, limit_bytes: int) -> bytes | None:

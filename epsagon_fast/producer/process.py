@@ -235,7 +235,7 @@ def _import_what_comes_late() -> None:
     And a child that is forked in the middle of another thread's import, and needs the module too, waits for ever for
     its end.
     """
-    late = ["epsagon_fast.producer.stack", "urllib.parse", "epsagon_fast.trimming"]
+    late = ["mmap", "epsagon_fast.producer.stack", "urllib.parse", "epsagon_fast.trimming"]
     if may_need_proxy():
         late.append("urllib.request")
     # It registers hooks of its own, and complains if that happens during a fork: only an import under way is awaited.

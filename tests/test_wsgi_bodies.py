@@ -1,5 +1,6 @@
 """What a server gets of an answer, and how its trace ends."""
 
+import contextlib
 import gc
 import io
 import os
@@ -280,3 +281,30 @@ def test_servers_own_class_for_a_client_that_left_is_known(traces: Traces) -> No
         finally:
             answer.close()
     assert (runner(traces)["error_code"], metadata(traces)["client_closed"]) == (0, "true")
+
+
+@pytest.mark.parametrize("kind", [iter, UserList])
+def test_body_that_failed_leaves_nothing_to_the_garbage_collector(traces: Traces, kind: Callable[[Any], Any]) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield b"half"
+        raise ValueError
+
+    class Failing(UserList[bytes]):
+        def __iter__(self) -> Iterator[bytes]:
+            return pieces()
+
+    def once() -> None:
+        answer = answer_of(returning(pieces() if kind is iter else Failing()))
+        with contextlib.suppress(ValueError):
+            list(answer)
+        answer.close()
+
+    once()
+    gc.collect()
+    gc.disable()
+    try:
+        once()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+    assert [trace["events"][-1]["error_code"] for trace in traces] == [2, 2]

@@ -18,7 +18,7 @@ from .departures import is_departure
 from .http import KEY, SERVER_ERROR, Exchange, caller, ignored_endpoints, is_under_way, watch_frameworks
 from .wsgi_bodies import handed_on
 from .wsgi_input import noting
-from .wsgi_routes import django_route, flask_rule, mounted_at
+from .wsgi_routes import DJANGO, FLASK, django_route, flask_rule, mounted_at
 
 Environ = dict[str, Any]
 Headers = list[tuple[str, str]]
@@ -77,12 +77,11 @@ class Request(Exchange):
         self._request_body: payloads.Body | None = None
         self._response_body = payloads.Body(True) if keep else None
         length = environ.get("CONTENT_LENGTH") or ""
-        self.request_bytes = _number(length) or 0
-        if (self.request_bytes or keep or (not length and "HTTP_TRANSFER_ENCODING" in environ)) and (
-            "wsgi.input" in environ
-        ):
+        if length:
+            self.request_bytes = _number(length) or 0
+        if self.request_bytes or keep or (not length and "HTTP_TRANSFER_ENCODING" in environ):
             self._request_body = payloads.Body(keep)
-            environ["wsgi.input"] = noting(environ["wsgi.input"], self)
+            environ["wsgi.input"] = noting(environ.get("wsgi.input"), self)
 
     @property
     def file_wrapper(self) -> Any:
@@ -102,7 +101,7 @@ class Request(Exchange):
         except BaseException as error:
             self.end(error)
             raise
-        if route := django_route(body):
+        if DJANGO in sys.modules and (route := django_route(body)):
             self.route = self._within_mount(route)
         return handed_on(self, body)  # type: ignore[no-any-return]
 
@@ -114,8 +113,8 @@ class Request(Exchange):
         # What mounted the application has returned when the answer begins, and Flask takes its request away then.
         if (script_name := environ.get("SCRIPT_NAME", "")) != self._script_name:
             self.route = self._mount = mounted_at(self._script_name, script_name)
-        if rule := flask_rule(environ):
-            self.route = self._within_mount(rule)
+        if FLASK in environ:
+            self.route = self._within_mount(flask_rule(environ))
         if number >= SERVER_ERROR:
             self.blame(exc_info[1] if exc_info else sys.exception())
         more = (exc_info,) if exc_info else ()

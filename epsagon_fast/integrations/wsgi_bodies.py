@@ -24,10 +24,12 @@ Close = Callable[[], Any]
 # Notes what was sent of a body.
 Count = Callable[["Request", Any], None]
 
-# Nothing runs when a server takes these apart, and nothing can be hung on them. Texts and bytes are no bodies by PEP
-# 3333, but some servers take them.
+# No bodies by PEP 3333, but some servers take them.
 ONE_PIECE: Final = frozenset({bytes, bytearray, str})
+# Nothing runs when a server takes these apart, and nothing can be hung on them.
 IN_MEMORY: Final = ONE_PIECE | {list, tuple, dict, set, frozenset}
+# After the last piece. An exception that crosses a `with` costs more.
+END: Final = object()
 
 
 def handed_on(request: "Request", body: Any) -> Any:
@@ -67,6 +69,8 @@ class Wrapped:
     def close(self) -> None:
         """Let the application close its answer, then end the trace."""
         request, error = self._request, self._error
+        # Its traceback holds the frame that holds this object.
+        self._error = None
         if error is None and not request.answered:
             error = request.given_up(sys.exception())
         _close(request, attribute(self._body, "close"), error)
@@ -77,19 +81,11 @@ class Wrapped:
         return getattr(self._body, name)
 
     def __del__(self) -> None:
-        self._request.end(self._error)
+        if not self._request.stopped:
+            self._request.end(self._error)
 
-    def _take(self, step: Callable[[Any], Any], of: Any) -> Any:
-        """Return the outcome of a step, with the trace as the current one."""
-        try:
-            with self._in_trace:
-                return step(of)
-        except StopIteration:
-            self._request.exhausted(attribute(self._body, "close") is not None)
-            raise
-        except BaseException as error:
-            self._error = error
-            raise
+    def _exhausted(self) -> None:
+        self._request.exhausted(attribute(self._body, "close") is not None)
 
 
 class Stream(Wrapped):
@@ -99,9 +95,17 @@ class Stream(Wrapped):
         return self
 
     def __next__(self) -> bytes:
-        piece: bytes = self._take(next, self._body)
+        try:
+            with self._in_trace:
+                piece: Any = next(self._body, END)
+        except BaseException as error:
+            self._error = error
+            raise
+        if piece is END:
+            self._exhausted()
+            raise StopIteration
         self._request.sent(piece)
-        return piece
+        return piece  # type: ignore[no-any-return]
 
 
 class Answer(Wrapped):
@@ -111,17 +115,25 @@ class Answer(Wrapped):
 
     def __iter__(self) -> Iterator[bytes]:
         # gevent's server goes over all pieces in the middle of sending them, to add up their lengths.
-        pieces = self._take(iter, self._body)
-        index = 0
-        while True:
-            try:
-                piece = self._take(next, pieces)
-            except StopIteration:
-                return
+        for index, piece in enumerate(self._steps()):
             if index == self._counted:
                 self._counted += 1
                 self._request.sent(piece)
-            index += 1
+            yield piece
+
+    def _steps(self) -> Iterator[bytes]:
+        pieces: Iterator[bytes] | None = None
+        while True:
+            try:
+                with self._in_trace:
+                    pieces = iter(self._body) if pieces is None else pieces
+                    piece: Any = next(pieces, END)
+            except BaseException as error:
+                self._error = error
+                raise
+            if piece is END:
+                self._exhausted()
+                return
             yield piece
 
 

@@ -9,13 +9,14 @@ from .wsgi_bodies import attribute
 
 # Werkzeug's, which mounts applications at fixed paths.
 DISPATCHER: Final = "werkzeug.middleware.dispatcher"
+# Where Flask has its request while an answer begins, and the module that is there if Django is.
+FLASK: Final = "werkzeug.request"
 DJANGO: Final = "django.http.response"
 
 
 def flask_rule(environ: dict[str, Any]) -> str:
-    """Return the pattern of Flask's request, "" if there is none. It is in the environ only while the answer begins."""
-    request = environ.get("werkzeug.request")
-    return "" if request is None else str(getattr(getattr(request, "url_rule", None), "rule", ""))
+    """Return the pattern of Flask's request, "" if it matched none."""
+    return str(getattr(getattr(environ[FLASK], "url_rule", None), "rule", ""))
 
 
 def django_route(body: object) -> str:
@@ -23,8 +24,6 @@ def django_route(body: object) -> str:
 
     The request hangs on its response by what there is to close; the response is the body, or closes the file that is.
     """
-    if DJANGO not in sys.modules:
-        return ""
     for response in _responses(body):
         for closer in attribute(response, "_resource_closers") or ():
             match = getattr(getattr(closer, "__self__", None), "resolver_match", None)

@@ -63,6 +63,12 @@ def test_limits_of_a_job_are_not_the_collectors(backend: Backend, place: Place) 
     assert not [text for text in place.status()["inherited"] if "limit" in text]
 
 
+def test_few_open_files_are_enough_to_begin(backend: Backend, place: Place) -> None:
+    pid = collector_of(place, "resource.setrlimit(resource.RLIMIT_NOFILE, (14, 14))")
+    told = "limit of open files: 14" in place.look().inherited
+    assert told is (resource.prlimit(pid, resource.RLIMIT_NOFILE)[0] == 14), "more only if it may have more"
+
+
 @pytest.mark.root
 def test_priority_of_a_job_is_not_the_collectors(backend: Backend, place: Place) -> None:
     pid = collector_of(place, PRIORITY)

@@ -84,9 +84,9 @@ static void eps_close_from(int first)
 static int eps_out_of_the_way(int fd)
 {
 #ifdef __linux__
-    return (int)syscall(SYS_fcntl, fd, F_DUPFD, 16);
+    return (int)syscall(SYS_fcntl, fd, F_DUPFD, START_LOCK_FD + 1);
 #else
-    return fcntl(fd, F_DUPFD, 16);
+    return fcntl(fd, F_DUPFD, START_LOCK_FD + 1);
 #endif
 }
 

@@ -6,7 +6,7 @@ from records import OTHER_RING, OTHER_TRACE_ID, RING, TRACE_ID, added, closed, e
 
 from epsagon_fast.collector.accounts import TRACE_BYTES
 from epsagon_fast.collector.assembly import Assembly
-from epsagon_fast.protocol import Record
+from epsagon_fast.protocol import NO_TRACE, Kind, Record
 
 RINGS = (RING, OTHER_RING)
 RECORDS = st.sampled_from(
@@ -16,6 +16,7 @@ RECORDS = st.sampled_from(
         added(event(2, weak="x" * 200), OTHER_TRACE_ID),
         label("key", "value"),
         closed(0.5),
+        Record(Kind.BYE, 0, 0, NO_TRACE, b""),
     ]
 )
 

@@ -106,6 +106,19 @@ def test_whatever_names_strangers_take_tracing_goes_on(base: Path) -> None:
     assert found == folders.resolve(None).path == folders.existing(None)
 
 
+def test_what_was_left_under_the_other_name_is_beside_it(base: Path) -> None:
+    first = Path(folders.resolve(None).path).parent
+    first.chmod(0o755)
+    second = Path(folders.resolve(None).path).parent
+    assert first != second and folders.beside(str(second)) == [str(second)]
+    first.chmod(0o700)
+    # By a collector of either, since processes may have come before and after.
+    assert folders.beside(str(second)) == folders.beside(str(first)) == [str(first), str(second)]
+    # A directory that was named by the user is no one's neighbour.
+    (base / "run").mkdir(0o700)
+    assert folders.beside(str(base / "run")) == [str(base / "run")]
+
+
 def test_flood_of_names_holds_up_no_process(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folders, "MOST_LOOKED_AT", 3)
     for number in range(20):

@@ -30,6 +30,8 @@ class NotTraced(Enum):
 NOT_TRACED: Final = NotTraced.NOT_TRACED
 Current = Tracer | Place | NotTraced | None
 
+_get: Final = entering.current.get
+
 # The global tracer, under one key: a dict's setdefault and pop decide between two threads, or a thread and a signal
 # handler, without a lock.
 _global: dict[str, Tracer] = {}
@@ -91,7 +93,7 @@ def enclosing_trace() -> Tracer | None:
 
 def acting_trace() -> Tracer | None:
     """Return the current trace, else the running global tracer, else None. None where work is not traced."""
-    place: Place | NotTraced | None = entering.current.get()
+    place: Place | NotTraced | None = _get()
     if place is NOT_TRACED:
         return None
     tracer = None if place is None else place.open_trace()

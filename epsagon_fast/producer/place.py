@@ -4,6 +4,7 @@ Tasks, timers and threads may keep the context that they were made in long after
 that a request holds. So the trace takes itself out of its place when it ends, and leaves there what continues it.
 """
 
+from os import getpid
 from typing import TYPE_CHECKING, Protocol
 
 from .context import TraceContext, begun_by
@@ -32,11 +33,11 @@ class Place:
     def open_trace(self) -> "Tracer | None":
         """Return the open trace here, None if there is none any more."""
         tracer = self.tracer
-        if tracer is None or not tracer.stopped:
-            return tracer
-        # In a process that was forked inside the trace.
-        self.vacate()
-        return None
+        # Here a trace that ends leaves its place. A process that was forked inside it has to ask.
+        if tracer is not None and tracer.owner_pid != getpid() and tracer.stopped:
+            self.vacate()
+            return None
+        return tracer
 
     def heritage(self) -> TraceContext | None:
         """Return what the trace that was here was part of."""

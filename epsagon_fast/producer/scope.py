@@ -59,9 +59,9 @@ class Event:
 
     def leave(self, error: BaseException | None) -> None:
         """Stop the clock and add the event: to its trace, or, if that has ended, to the current one."""
-        if self.is_here:
-            tracer = None if self._place is None else self._place.open_trace()
-            self.leave_to(tracer or current.acting_trace(), error)
+        if self._owner_pid == os.getpid():
+            place = self._place
+            self.leave_to((place and place.open_trace()) or current.acting_trace(), error)
 
     @property
     def is_here(self) -> bool:

@@ -186,6 +186,28 @@ with epsagon.trace("parent"):
     assert death(trace) is None
 
 
+def test_fork_in_the_middle_of_another_threads_first_trace_waits_for_its_imports_and_not_for_ever(place: Place) -> None:
+    """Logging registers its hook for forks early in its import, and takes the hook's lock later in it."""
+    place.run("""
+from jobs import *
+assert "logging" not in sys.modules
+in_the_middle, forking = threading.Event(), threading.Event()
+def pause(frame, event, argument):
+    if frame.f_code.co_name == "StreamHandler":
+        in_the_middle.set()
+        forking.wait()
+threading.settrace(pause)
+tracing = threading.Thread(target=work, args=("thread",))
+tracing.start()
+threading.settrace(None)
+in_the_middle.wait()
+# Of such hooks the last comes first.
+os.register_at_fork(before=forking.set)
+ended_well(in_child(work, "child"))
+tracing.join()
+""")
+
+
 def test_forks_while_other_threads_push(backend: Backend, place: Place) -> None:
     # Room for all of it, however late the collector comes.
     place.env["EPSAGON_RING_BYTES"] = str(16 * 1024 * 1024)

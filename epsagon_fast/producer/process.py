@@ -238,15 +238,32 @@ def _import_what_comes_late() -> None:
     late = ["mmap", "epsagon_fast.producer.stack", "urllib.parse", "epsagon_fast.trimming"]
     if may_need_proxy():
         late.append("urllib.request")
-    # It registers hooks of its own, and complains if that happens during a fork: only an import under way is awaited.
-    if "logging" in sys.modules:
-        late.append("logging")
     for name in late:
         # The application is not to hear of a file that cannot be read or a descriptor that is lacking.
         try:
             importlib.import_module(name)
         except Exception as error:
             let_pass(error)
+    # It registers hooks of its own, and complains if that happens during a fork: only an import under way is awaited.
+    if getattr(getattr(sys.modules.get("logging"), "__spec__", None), "_initializing", False):
+        _await_logging()
+
+
+def _await_logging() -> None:
+    """Wait for the end of another thread's import of logging, which for its part waits for logging's lock.
+
+    At a fork this thread has that lock: logging's hook is registered in the middle of its import, after ours, and of
+    hooks the last comes first.
+    """
+    lock: Any = getattr(sys.modules["logging"], "_lock", None)
+    is_ours = lock is not None and lock._is_owned()
+    if is_ours:
+        lock.release()
+    try:
+        importlib.import_module("logging")
+    finally:
+        if is_ours:
+            lock.acquire()
 
 
 os.register_at_fork(before=_import_what_comes_late)

@@ -300,7 +300,8 @@ def test_one_trace_object_serves_overlapping_tasks(queue: FakeQueue) -> None:
     ended = [(event["duration"], event["exception"] is not None) for event in queue.bodies(Kind.EVENT)]
     # The first task's, the second's, the one around both.
     assert [failed for _, failed in ended] == [True, False, False]
-    assert ended[0][0] < ended[1][0] < ended[2][0]
+    # Between the beginnings of the two tasks the machine may have done something else.
+    assert max(ended[0][0], ended[1][0]) < ended[2][0]
     assert queue.kinds.count("CLOSE") == 2
 
 

@@ -110,7 +110,7 @@ class Line:
             # Frameworks still answer a client that has left, with an error: nobody gets it.
             await self._send(message)
             return
-        message = _lasting(message)
+        headers = _listed(message)
         is_last = connection.is_last(message)
         if is_last:
             # Now, too: servers tell while they send it that the connection ends.
@@ -123,7 +123,7 @@ class Line:
             if is_departure(error, told=True):
                 connection.client_leaves()
             raise
-        connection.sent(message)
+        connection.sent(message, headers)
         if is_last:
             connection.answer_ends()
 
@@ -168,7 +168,7 @@ class Connection(Exchange):
         """Say whether a message completes the answer."""
         raise NotImplementedError
 
-    def sent(self, message: Message) -> None:
+    def sent(self, message: Message, headers: RawHeaders) -> None:
         """Take note of what was sent."""
         raise NotImplementedError
 
@@ -192,9 +192,9 @@ class Connection(Exchange):
             let_pass(error)
             return ""
 
-    def _starts(self, message: Message) -> None:
+    def _starts(self, message: Message, headers: RawHeaders) -> None:
         self.status = message["status"]
-        self._response_headers = message.get("headers", ())
+        self._response_headers = headers
         if self.status >= SERVER_ERROR:
             self.blame(sys.exception())
         self.route = self.route or django_route()
@@ -220,14 +220,14 @@ class Http(Connection):
         whole = kind == "http.response.pathsend" or (kind in PIECES and not message.get("more_body"))
         return whole and not self._has_trailers
 
-    def sent(self, message: Message) -> None:
+    def sent(self, message: Message, headers: RawHeaders) -> None:
         """Take note of the status and of pieces of the answer, also of files that the server sends by itself."""
         kind = message["type"]
         if kind == "http.response.body":
             self._response_body.add(message.get("body") or b"")
         elif kind == "http.response.start":
             self._has_trailers = bool(message.get("trailers"))
-            self._starts(message)
+            self._starts(message, headers)
         elif kind == "http.response.pathsend":
             self._response_body.size_bytes = _length(self._response_headers) or _size_of(message["path"])
         elif kind == "http.response.zerocopysend":
@@ -255,7 +255,7 @@ class WebSocket(Connection):
         refuses = kind == "websocket.http.response.body" and not message.get("more_body")
         return refuses or kind == "websocket.close"
 
-    def sent(self, message: Message) -> None:
+    def sent(self, message: Message, headers: RawHeaders) -> None:
         """Take note of a message's data, and of what became of the connection."""
         kind = message["type"]
         if kind == "websocket.send":
@@ -266,7 +266,7 @@ class WebSocket(Connection):
             self.status = self.status or FORBIDDEN
             self._closes(message.get("code", 1000))
         elif kind == "websocket.http.response.start":
-            self._starts(message)
+            self._starts(message, headers)
         elif kind == "websocket.http.response.body":
             self._response_body.add(message.get("body") or b"")
 
@@ -278,22 +278,14 @@ class WebSocket(Connection):
 KINDS: Final[dict[str, type[Http] | type[WebSocket]]] = {"http": Http, "websocket": WebSocket}
 
 
-def _listed(scope: Scope) -> RawHeaders:
-    """Return a request's headers. An iterator is replaced by a list: the application wants to read it too."""
-    headers = scope.get("headers", ())
-    if _is_used_up(headers):
-        headers = scope["headers"] = list(headers)
+def _listed(holder: dict[str, Any]) -> RawHeaders:
+    """Return the headers of a scope or a message, to be read at any time. An iterator in it is left as new."""
+    headers = holder.get("headers", ())
+    if type(headers) is not list and isinstance(headers, Iterator):
+        headers = list(headers)
+        # Not the list: servers that read headers twice find them gone the second time, and so they do with us.
+        holder["headers"] = iter(headers)
     return headers  # type: ignore[no-any-return]
-
-
-def _lasting(message: Message) -> Message:
-    """Return a message whose headers can be read twice: the same one, unless they are an iterator."""
-    headers = message.get("headers", ())
-    return {**message, "headers": list(headers)} if _is_used_up(headers) else message
-
-
-def _is_used_up(headers: Any) -> bool:
-    return type(headers) is not list and isinstance(headers, Iterator)
 
 
 def _known(config: ResolvedConfig, scope: Scope, headers: RawHeaders) -> dict[str, str]:

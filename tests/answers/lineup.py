@@ -108,8 +108,10 @@ SERVERS = [
     Server("uwsgi", "wsgi", uwsgi),
     Server("uvicorn", "asgi", module("uvicorn", "--port", "PORT", "served:asgi"), True),
     Server("gunicorn-asgi", "asgi", gunicorn("asgi", "asgi"), True),
+    Server("gunicorn-uvicorn", "asgi", gunicorn("uvicorn_worker.UvicornWorker", "asgi")),
     Server("granian", "asgi", granian("asgi")),
     Server("hypercorn", "asgi", module("hypercorn", "-b", "ADDRESS", "asgi:served:asgi")),
+    Server("hypercorn-trio", "asgi", module("hypercorn", "-k", "trio", "-b", "ADDRESS", "asgi:served:asgi")),
     Server("daphne", "asgi", module("daphne", "-v", "0", "-p", "PORT", "served:asgi")),
 ]
 
@@ -130,6 +132,8 @@ class Serving:
         self._reached = place.scratch / f"{server}-{traced}.reached"
         self._reached.touch()
         env = {**place.env, "ANSWERS_TRACED": str(int(traced)), "ANSWERS_REACHED": str(self._reached)}
+        # Some answers hold a set.
+        env["PYTHONHASHSEED"] = "0"
         self._process = subprocess.Popen(
             words, env=env, cwd=HERE, stdout=self._out, stderr=self._out, start_new_session=True
         )

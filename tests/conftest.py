@@ -3,7 +3,6 @@ from collections import Counter
 from collections.abc import Iterator
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
 
 import pytest
 from fakes import FakeQueue
@@ -64,7 +63,7 @@ def untraced(monkeypatch: pytest.MonkeyPatch) -> None:
         (process, "_first_use", None),
         (process, "_early_refusals", Counter()),
         (process, "open_traces", {}),
-        (process, "attached", WeakValueDictionary()),
+        (process, "attached", {}),
         (process, "captures", []),
         (current, "_global", {}),
         (config, "_warned", {}),

@@ -30,7 +30,7 @@ class Attached(Entered, Tracer):
         self.context = handle.context
         self._running = True
         self._outcome = Outcome.PENDING.because("opened by another process")
-        process.attached[id(self)] = self
+        process.attach(self)
         if process.is_shut_down():
             self._refusal = "closed"
         elif handle.runtime_dir:

@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, Protocol
-from weakref import WeakValueDictionary
+from weakref import ref
 
 from epsagon_fast import compiled
 from epsagon_fast.config import Config, ResolvedConfig, logger, may_need_proxy, warn_once
@@ -73,8 +73,9 @@ _first_use: tuple[int, str, int] | None = None
 
 # Traces opened by this process or by an ancestor that forked it, by id. Taking one out is what decides who closes it.
 open_traces: dict[bytes, OpenTrace] = {}
-# Traces of other processes that this one may add to, by the identity of who does.
-attached: WeakValueDictionary[int, OpenTrace] = WeakValueDictionary()
+# Traces of other processes that this one may add to. Each reference takes itself out; by no function of ours, since
+# what a signal's handler raised in one would never reach the application.
+attached: dict[ref[OpenTrace], None] = {}
 # Stand in for the queue while tests capture traces; the last one counts.
 captures: list[Writer] = []
 # The calls of `flush` under way: each is told which traces close after it.
@@ -195,10 +196,15 @@ def own_traces() -> list[OpenTrace]:
     return [tracer for tracer in list(open_traces.values()) if tracer.owner_pid == pid]
 
 
+def attach(tracer: OpenTrace) -> None:
+    """Note that this process may add to a trace of another one."""
+    attached[ref(tracer, attached.pop)] = None
+
+
 def all_traces() -> list[OpenTrace]:
     """Return every trace that takes records from this process, also those that others opened."""
-    # References first, since that is one step: another thread may attach meanwhile.
-    joined = [reference() for reference in attached.valuerefs()]
+    # A list first, since that is one step: another thread may attach meanwhile.
+    joined = [reference() for reference in list(attached)]
     return [*open_traces.values(), *(tracer for tracer in joined if tracer is not None)]
 
 

@@ -193,6 +193,13 @@ def test_duration_ends_with_the_body_and_background_work_still_belongs(
     assert traces[0]["events"][0]["id"] == "later"
 
 
+@pytest.mark.parametrize("length", [b"9" * 5000, b"-1", b"x", b""])
+def test_length_that_is_none_changes_no_answer(traces: Traces, length: bytes) -> None:
+    sent = ask(TracingMiddleware(hello), scope_of("/", (b"content-length", length)))
+    assert sent[1]["body"] == b"hello"
+    assert metadata(traces)["request_bytes"] == "0"
+
+
 def test_callers_trace_id_is_a_strong_key(traces: Traces) -> None:
     parent = b"00-%s-00f067aa0ba902b7-01" % TRACE_ID.encode()
     ask(TracingMiddleware(hello), scope_of("/", (b"traceparent", parent), (b"tracestate", b"a=b")))

@@ -29,6 +29,8 @@ WEBSOCKET: Final = "WEBSOCKET"
 SWITCHING_PROTOCOLS: Final = 101
 # What a server answers when a websocket is closed before it was accepted.
 FORBIDDEN: Final = 403
+# More than any length has.
+MOST_DIGITS: Final = 18
 # What carries the body; `zerocopysend` is an open file that the server sends by itself.
 PIECES: Final = ("http.response.body", "http.response.zerocopysend")
 # The close code that stands for a connection that broke (RFC 6455).
@@ -140,7 +142,7 @@ class Connection(Exchange):
         )
         super().__init__(config, host, scope.get("method", WEBSOCKET), _known(config, scope, listed), context)
         self._host = host
-        self._length = headers.get(b"content-length", b"")
+        self._length = _size(headers.get(b"content-length", b""))
         self._request_type = headers.get(b"content-type", b"").decode("latin-1")
         self._response_headers: RawHeaders = ()
         self._request_body = payloads.Body(self.keeps_values)
@@ -153,7 +155,7 @@ class Connection(Exchange):
             self.status = SERVER_ERROR
         self.route = self.route or self._route(scope)
         # What the application left unread counts too.
-        self.request_bytes = int(self._length) if self._length.isdigit() else self._request_body.size_bytes
+        self.request_bytes = self._request_body.size_bytes if self._length is None else self._length
         # Servers send no body in answer to HEAD, whatever the application gives them.
         self.response_bytes = 0 if self.request[0] == "HEAD" else self._response_body.size_bytes
         if self.keeps_values:
@@ -316,8 +318,12 @@ def _data(message: Message) -> bytes:
 
 def _length(headers: RawHeaders) -> int:
     """Return what the answer's headers say of its body's size; 0 if nothing."""
-    found = next((value for name, value in headers if name.lower() == b"content-length"), b"")
-    return int(found) if found.isdigit() else 0
+    return _size(next((value for name, value in headers if name.lower() == b"content-length"), b"")) or 0
+
+
+def _size(text: bytes) -> int | None:
+    """Return what a Content-Length says, None if nothing. Python refuses to read thousands of digits."""
+    return int(text) if text.isdigit() and len(text) <= MOST_DIGITS else None
 
 
 def _size_of(path: str) -> int:

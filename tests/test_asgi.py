@@ -291,7 +291,7 @@ def test_route_that_a_framework_says_outright_is_taken(traces: Traces) -> None:
 
 def test_framework_whose_routes_break_costs_the_route_alone(traces: Traces) -> None:
     async def broken(scope: Any, receive: Any, send: Any) -> None:
-        scope.update(app_root_path=None, root_path=0)
+        scope.update(router=None, app_root_path=None, root_path=0)
         await hello(scope, receive, send)
 
     ask(TracingMiddleware(broken), scope_of())

@@ -16,7 +16,7 @@ from epsagon_fast.producer import current, process
 from . import payloads
 from .departures import is_broken, is_departure
 from .http import KEY, SERVER_ERROR, Exchange, caller, ignored_endpoints, is_under_way, watch_frameworks
-from .routes import django_route, route_of
+from .routes import DJANGO, django_route, route_of
 
 Scope = dict[str, Any]
 Message = dict[str, Any]
@@ -31,8 +31,8 @@ SWITCHING_PROTOCOLS: Final = 101
 FORBIDDEN: Final = 403
 # More than any length has.
 MOST_DIGITS: Final = 18
-# What carries the body; `zerocopysend` is an open file that the server sends by itself.
-PIECES: Final = ("http.response.body", "http.response.zerocopysend")
+# What carries the body: also a file that the server sends by itself, by its path or opened.
+PIECES: Final = ("http.response.body", "http.response.pathsend", "http.response.zerocopysend")
 # The close code that stands for a connection that broke (RFC 6455).
 BROKEN: Final = 1006
 
@@ -108,11 +108,11 @@ class Line:
     async def send(self, message: Message) -> None:
         """Hand the application's message to the server, then take note of it."""
         connection = self._connection
-        if connection.client_closed or connection.stopped or not isinstance(message, dict):
+        if connection.client_closed or connection.is_over or not isinstance(message, dict):
             # Frameworks still answer a client that has left, with an error: nobody gets it.
             await self._send(message)
             return
-        headers = _listed(message)
+        headers = _listed(message) if "headers" in message else ()
         is_last = connection.is_last(message)
         if is_last:
             # Now, too: servers tell while they send it that the connection ends.
@@ -133,6 +133,9 @@ class Line:
 class Connection(Exchange):
     """What HTTP and websockets share."""
 
+    # Whether the application has returned or raised. What its tasks still send is none of ours.
+    is_over = False
+
     def __init__(self, config: ResolvedConfig, scope: Scope) -> None:
         listed = _listed(scope)
         headers = dict(listed)
@@ -150,6 +153,7 @@ class Connection(Exchange):
 
     def finish(self, scope: Scope, error: BaseException | None) -> None:
         """Close the trace when the application has returned or raised."""
+        self.is_over = True
         if error is None and not (self.status or self.client_closed or self.answered):
             # It returned without an answer: servers say so for it.
             self.status = SERVER_ERROR
@@ -199,7 +203,8 @@ class Connection(Exchange):
         self._response_headers = headers
         if self.status >= SERVER_ERROR:
             self.blame(sys.exception())
-        self.route = self.route or django_route()
+        if DJANGO in sys.modules:
+            self.route = self.route or django_route()
 
 
 class Http(Connection):
@@ -217,9 +222,11 @@ class Http(Connection):
     def is_last(self, message: Message) -> bool:
         """Say whether a message completes the answer."""
         kind = message.get("type")
+        if kind == "http.response.start":
+            return False
         if kind == "http.response.trailers":
             return not message.get("more_trailers")
-        whole = kind == "http.response.pathsend" or (kind in PIECES and not message.get("more_body"))
+        whole = kind in PIECES and not message.get("more_body")
         return whole and not self._has_trailers
 
     def sent(self, message: Message, headers: RawHeaders) -> None:

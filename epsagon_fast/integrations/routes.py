@@ -10,12 +10,15 @@ from typing import Any, Final
 
 # Of applications in each other, one of which may hold itself, and of frames between Django's answer and our `send`.
 MOST_LEVELS: Final = 16
+DJANGO: Final = "django.core.handlers.asgi"
 
 
 def route_of(scope: Mapping[str, Any], host: str) -> str:
     """Return the pattern, "" if none is known. `host`: of the request, which a router may ask for."""
     if "path_template" in scope:
         return str(scope["path_template"])  # Litestar
+    if "router" not in scope and "route" not in scope:
+        return ""
     own = _own_pattern(scope)
     # Written by the first mount. Before it, an application may have set a root path of its own.
     if "app_root_path" not in scope:
@@ -28,7 +31,7 @@ def route_of(scope: Mapping[str, Any], host: str) -> str:
 
 def django_route() -> str:
     """Return the pattern of the request that Django answers just now in the calling task; "" if it answers none."""
-    handlers = sys.modules.get("django.core.handlers.asgi")
+    handlers = sys.modules.get(DJANGO)
     # Its answer knows the request; nothing that an ASGI application is given does.
     code = getattr(getattr(getattr(handlers, "ASGIHandler", None), "send_response", None), "__code__", None)
     frame = sys._getframe(1) if code is not None else None

@@ -126,8 +126,14 @@ def resolve(runtime_dir: str | None) -> Folder:
 
 
 def existing(runtime_dir: str | None) -> str | None:
-    """Return the path of this process's folder if it is there already, made by whomever; nothing is created."""
-    for base in [runtime_dir] if runtime_dir else chain.from_iterable(map(own_bases, places())):
+    """Return the path of this process's folder if it is there already; nothing is created.
+
+    `runtime_dir`: no other is looked for, so what is wrong with the folder there is for its user to hear.
+    """
+    if runtime_dir:
+        path = os.path.join(runtime_dir, instance_name())
+        return path if os.path.lexists(path) else None
+    for base in chain.from_iterable(map(own_bases, places())):
         path = os.path.join(base, instance_name())
         if _is_ours(path):
             return path

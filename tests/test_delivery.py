@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from pathlib import Path
@@ -538,6 +539,17 @@ def test_a_terminal_obeys_nothing_that_a_proxy_or_server_said(
     assert "traces wait: proxy: 'Tunnel connection failed: 407 \\x1b]0;owned\\x07" in refused
     assert "rejected a trace: 418 '\\x1b]0;owned\\x07\\x9b31m" in rejected
     assert all(message.isprintable() and len(message) < 1000 for message in caplog.messages)
+
+
+def test_a_proxy_that_repeats_its_password_gives_nothing_away(
+    delivery: Delivery, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = b64encode("me:h\u00efdden".encode())
+    with Server(raw(b"HTTP/1.1 407 no " + told + b" me:h%C3%AFdden h%C3%AFdden\r\n\r\n")) as proxy:
+        proxy_url = proxy.url.replace("//", "//me:h%C3%AFdden@")
+        send(delivery, to("https://backend.invalid/", proxy_url=proxy_url))
+    (message,) = caplog.messages
+    assert "407 no **** me:**** ****" in message
 
 
 def test_a_complaint_comes_again_after_the_destination_was_well(

@@ -43,6 +43,7 @@ from epsagon_fast.collector.frames import (
     parse,
 )
 from epsagon_fast.protocol import NO_TRACE, Record
+from epsagon_fast.queue.folder import CORRUPT
 
 __all__ = ["SEGMENT_BYTES", "Batch", "Journal", "Settled", "Snapshot"]
 
@@ -254,7 +255,7 @@ class Journal:
         except OSError as error:
             self._count_corrupt(segment, error.strerror or str(error))
             with suppress(OSError):
-                os.rename(segment.name, f"{segment.name}.corrupt", src_dir_fd=self._dir_fd, dst_dir_fd=self._dir_fd)
+                os.rename(segment.name, segment.name + CORRUPT, src_dir_fd=self._dir_fd, dst_dir_fd=self._dir_fd)
             return []
         parsed = parse(data)
         segment.size_bytes = parsed.good_bytes
@@ -296,13 +297,13 @@ class Journal:
         """Copy what is wrong with a segment to a file of its own. With no space for that it is lost."""
         self._count_corrupt(segment, f"{parsed.fault} at byte {parsed.good_bytes}")
         with suppress(OSError):
-            fd = private.open_file(f"{segment.name}.corrupt", _CREATE, dir_fd=self._dir_fd)
+            fd = private.open_file(segment.name + CORRUPT, _CREATE, dir_fd=self._dir_fd)
             with open(fd, "wb") as file:
                 file.write(data[parsed.good_bytes :])
 
     def _count_corrupt(self, segment: _Segment, reason: str) -> None:
         self.corrupt += 1
-        _logger.warning("%s: %s; set aside as %s.corrupt", segment.name, reason, segment.name)
+        _logger.warning("%s: %s; set aside as %s", segment.name, reason, segment.name + CORRUPT)
 
     def _truncate(self, segment: _Segment) -> None:
         # If this fails, the next collector finds the same fault and stops at the same place.

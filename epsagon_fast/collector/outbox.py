@@ -191,7 +191,7 @@ class _Place:
         self._owner = owner
         self._directory = ""
         self._file: OutboxFile | None = None
-        self._retry_at = 0.0
+        self._retry_at = self._wipe_at = 0.0
         self._complained = False
         # What must still be told to a file that could not be used; else what was delivered would be sent again.
         self._owed = _Batch()
@@ -232,9 +232,10 @@ class _Place:
         if self._owed.give_back:
             file.give_back(self._owed.give_back)
             self._owed.give_back = []
-        if batch == _Batch():
-            # Nothing is asked, so there is time: what was delivered since the last look goes from the log too.
+        if time.monotonic() >= self._wipe_at:
+            # What was delivered meanwhile goes from the log too.
             file.wipe()
+            self._wipe_at = time.monotonic() + LOOK_S
         if batch.puts:
             gone = file.put(batch.puts, now)
             answers.append(Stored([parcel.trace_id for parcel in batch.puts]))

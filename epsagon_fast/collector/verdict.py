@@ -7,11 +7,12 @@ import json
 import logging
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from urllib3.util import parse_url
 
@@ -66,7 +67,7 @@ class Judge:
             self._complain(destination, reason, "answered %s; traces wait", reason)
             patience_s = retry_after_s(answer.headers, time.time())
             return Result(parcel.trace_id, Outcome.STORED.because(reason), True, patience_s)
-        said = shown(_without_token(answer.body, destination.token), LOGGED_BODY_BYTES)
+        said = shown(_masked(answer.body.decode("utf-8", "replace"), destination), LOGGED_BODY_BYTES)
         self._complain(destination, reason, "rejected a trace: %s %s", reason, said)
         return Result(parcel.trace_id, Outcome.REJECTED.because(reason))
 
@@ -81,7 +82,8 @@ class Judge:
             self._complain(destination, "no_backend", advice)
             return Result(parcel.trace_id, Outcome.DROPPED.because("no_backend"))
         # Its text, not itself: a log record that is kept would keep the body with it.
-        self._complain(destination, reason, "gives no answer, traces wait: %s", str(failure))
+        said = str(Failure(reason, _masked(failure.detail, destination)))
+        self._complain(destination, reason, "gives no answer, traces wait: %s", said)
         patience_s = TLS_RETRY_S if reason == "tls" else None
         return Result(parcel.trace_id, Outcome.STORED.because(reason), True, patience_s)
 
@@ -102,11 +104,20 @@ class Judge:
                 self._complaints.pop(destination, None)
 
 
-def _without_token(body: bytes, token: str) -> str:
-    text = body.decode("utf-8", "replace")
-    for form in (token, json.dumps(token)[1:-1], quote(token, safe=""), quote(token)):
-        text = text.replace(form, MASK) if form else text
-    return text
+def _masked(said: str, destination: Destination) -> str:
+    """Return what a server or proxy said without the secrets that it was told, in any form in which it was."""
+    for secret in (destination.token, *_credentials(destination.proxy_url)):
+        for form in (secret, json.dumps(secret)[1:-1], quote(secret, safe=""), quote(secret)):
+            said = said.replace(form, MASK) if form else said
+    return said
+
+
+def _credentials(proxy_url: str | None) -> list[str]:
+    auth = parse_url(proxy_url).auth if proxy_url else None
+    if not auth:
+        return []
+    plain = unquote(auth)
+    return [b64encode(plain.encode()).decode(), plain, plain.partition(":")[2]]
 
 
 def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:

@@ -13,6 +13,7 @@ from typing import Any, Final
 import orjson
 
 from epsagon_fast.config import ResolvedConfig, logger, warn_once
+from epsagon_fast.foreign import shown
 from epsagon_fast.protocol import IS_TRIMMED_KEY, NO_TRACE, UNFINISHED, ErrorCode, Kind, Outcome
 from epsagon_fast.queue.layout import FOREIGN, FULL, LOOK, PUSHED, TOO_LARGE
 from epsagon_fast.queue.writer import REASONS
@@ -181,7 +182,7 @@ class Tracer(Started, QuickWay):
         else:
             self._put(_LABEL, label)
             if self._debug:
-                logger().debug("label added to %s: %s", self.trace_id, key)
+                logger().debug("label added to %s: %s", self.trace_id, shown(key))
 
     def add_error(self, error_type: str, value: str | BaseException) -> None:
         """Set the trace's error: the runner's exception, with error_code 1. The last call counts.

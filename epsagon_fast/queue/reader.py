@@ -15,7 +15,7 @@ from contextlib import suppress
 from epsagon_fast import private
 from epsagon_fast.protocol import REFUSALS, Outcome, Record
 from epsagon_fast.queue import layout, ring, settlements
-from epsagon_fast.queue.folder import RING_NAME, RING_SUFFIX
+from epsagon_fast.queue.folder import CORRUPT, RING_NAME, RING_SUFFIX
 from epsagon_fast.queue.process import LARGEST_PID, has_ended, lives, maps, own_start_time
 
 log = logging.getLogger("epsagon_fast.queue")
@@ -269,4 +269,4 @@ class Rings:
         self._unreadable.pop(name, None)
         log.warning("%s is set aside: %s", name, reason)
         with suppress(OSError):
-            os.rename(name, name + ".corrupt", src_dir_fd=self._dir_fd, dst_dir_fd=self._dir_fd)
+            os.rename(name, name + CORRUPT, src_dir_fd=self._dir_fd, dst_dir_fd=self._dir_fd)

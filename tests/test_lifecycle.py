@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import threading
 from typing import Any
 
@@ -223,3 +224,23 @@ def test_flush_waits_for_what_was_closed_before_it_only(queue: FakeQueue) -> Non
     assert epsagon.flush(10)
     assert len(later) == 5
     assert queue.settled < queue.closed
+
+
+def test_flush_that_is_interrupted_hears_no_more_of_traces(queue: FakeQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    with epsagon.trace("pending"):
+        pass
+
+    def ensure_collector() -> None:
+        raise TimeoutError
+
+    def interrupted() -> None:
+        with pytest.raises(TimeoutError):
+            epsagon.flush(10)
+
+    queue.ensure_collector = ensure_collector  # type: ignore[method-assign]
+    interrupted()
+    monkeypatch.setattr(queue, "known", ensure_collector)
+    # Between the flush's first step and its first look.
+    interrupted()
+    gc.collect()
+    assert not process.flushes

@@ -13,6 +13,7 @@ from fakes import FakeQueue
 
 import epsagon_fast as epsagon
 from epsagon_fast import Config, Outcome
+from epsagon_fast.producer import process
 from epsagon_fast.producer.tracer import get_lambda_timeout_threshold_ms
 from epsagon_fast.protocol import FROM_RUNNER, Kind
 from epsagon_fast.queue.layout import CLOSED, FOREIGN, FULL, LOOK, TOO_LARGE
@@ -121,6 +122,23 @@ def test_stop_before_start_is_dropped_at_once(queue: FakeQueue) -> None:
     assert outcome.reason == "never started"
     assert tracer.stopped
     assert not tracer.running
+
+
+@pytest.mark.parametrize("step", ["writer_for", "report"])
+def test_start_that_is_interrupted_is_none(queue: FakeQueue, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    def limit(*_: object) -> None:
+        raise TimeoutError
+
+    tracer = epsagon.create_global_tracer()
+    with monkeypatch.context() as patch:
+        patch.setattr(process, step, limit)
+        with pytest.raises(TimeoutError):
+            tracer.start()
+    # It stops the one before, which has no queue and waits for nothing.
+    epsagon.create_global_tracer()
+    assert tracer.stopped
+    assert tracer.stop().reason == "never started"
+    assert tracer.handle().runtime_dir == ""
 
 
 def test_start_after_stop_is_ignored(queue: FakeQueue) -> None:

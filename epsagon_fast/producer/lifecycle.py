@@ -26,20 +26,20 @@ def flush(timeout_s: float = 2.0) -> bool:
 
     Return whether that is so after `timeout_s`, whatever was closed meanwhile.
     """
-    with _Flush() as mine:
-        for pause in mine.until_settled(timeout_s):
-            time.sleep(pause)
-        return mine.is_done()
+    mine = _Flush()
+    for pause in mine.until_settled(timeout_s):
+        time.sleep(pause)
+    return mine.is_done()
 
 
 async def aflush(timeout_s: float = 2.0) -> bool:
     """Do what `flush` does, without holding up the event loop."""
     import asyncio
 
-    with _Flush() as mine:
-        for pause in mine.until_settled(timeout_s):
-            await asyncio.sleep(pause)
-        return mine.is_done()
+    mine = _Flush()
+    for pause in mine.until_settled(timeout_s):
+        await asyncio.sleep(pause)
+    return mine.is_done()
 
 
 def shutdown(timeout_s: float | None = None) -> None:
@@ -62,14 +62,8 @@ class _Flush:
         # Traces that closed since the call and are not settled, as far as is known.
         self.later: set[bytes] = set()
         self._settled_later: Counter[writers.Writer] = Counter()
-
-    def __enter__(self) -> "_Flush":
-        process.flushes.append(self)
+        process.begin_flush(self)
         self._closed = {writer: writer.closed for writer in writers.known()}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        process.flushes.remove(self)
 
     def is_done(self) -> bool:
         """Say whether all is settled that was closed before the call, and report what became of it."""

@@ -78,8 +78,9 @@ open_traces: dict[bytes, OpenTrace] = {}
 attached: dict[ref[OpenTrace], None] = {}
 # Stand in for the queue while tests capture traces; the last one counts.
 captures: list[Writer] = []
-# The calls of `flush` under way: each is told which traces close after it.
-flushes: list["Flush"] = []
+# The calls of `flush` under way: each is told which traces close after it. References, as above: an exception from
+# outside may end a call anywhere, and one that stayed here would be told of traces for ever.
+flushes: dict[ref["Flush"], None] = {}
 # Refusals from before there was a ring to count them in.
 _early_refusals: Counter[str] = Counter()
 
@@ -199,6 +200,19 @@ def own_traces() -> list[OpenTrace]:
 def attach(tracer: OpenTrace) -> None:
     """Note that this process may add to a trace of another one."""
     attached[ref(tracer, attached.pop)] = None
+
+
+def begin_flush(flushed: Flush) -> None:
+    """Tell a call of `flush`, as long as it lives, which traces close from now on."""
+    flushes[ref(flushed, flushes.pop)] = None
+
+
+def closed_now(trace_id: bytes) -> None:
+    """Tell the calls of `flush` under way that a trace closed after they began."""
+    for reference in list(flushes):
+        flushed = reference()
+        if flushed is not None:
+            flushed.later.add(trace_id)
 
 
 def all_traces() -> list[OpenTrace]:

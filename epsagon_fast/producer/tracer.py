@@ -69,8 +69,8 @@ class Tracer(Started, QuickWay):
         self._recording = False
         self._refusal: str | None = "misuse"
         self._count = process.refuse
-        # What is known without asking a collector.
-        self._outcome: Outcome | None = None
+        # What is known without asking a collector. Also if a start was interrupted, until the trace is in a ring.
+        self._outcome: Outcome | None = Outcome.DROPPED.because("never started")
         self._own_runner = runner
         # The runner as the wire has it, once it is known.
         self._runner: bytes | None = None
@@ -292,7 +292,8 @@ class Tracer(Started, QuickWay):
         self._beacon = beacon.light(self._id)
         opened = self._opening()
         push, traces, trace_id = self._push, process.open_traces, self._id
-        # In this order, with no call in between: an exception that comes from outside meets both or neither.
+        # In this order, with no call in between: an exception that comes from outside meets all or none.
+        self._outcome = None
         traces[trace_id] = self
         code = push(_OPEN, 0, trace_id, opened)
         if code == PUSHED:
@@ -341,8 +342,6 @@ class Tracer(Started, QuickWay):
         """Close the trace, if that was not done. Whatever interrupts this, calling it again does what is left."""
         if self.owner_pid != os.getpid():
             return
-        if not self._running and not self._stopped:
-            self._outcome = Outcome.DROPPED.because("never started")
         self._recording, self._running, self._stopped = False, False, True
         self._close_way()
         if self._id in process.open_traces:
@@ -358,8 +357,7 @@ class Tracer(Started, QuickWay):
         payload = CLOSE.pack(duration_s, self._error_code)
         code = close_once(process.open_traces, self._id, self._push, _CLOSE, flags, payload)
         if code is not None:
-            for flushed in process.flushes:
-                flushed.later.add(self._id)
+            process.closed_now(self._id)
             if code != PUSHED:
                 self._attend(code, _CLOSE, flags, payload)
             if leaving.has_left():

@@ -20,10 +20,12 @@ _SHARES: Final = {"traceback": 4}
 # How long texts may be, tried in turn until an event fits. The first are the limits of a message and a traceback.
 LEVELS: Final = tuple((16 * TEXT_BYTES) >> step for step in range(10))
 _MARK: Final = "... {} characters left out ..."
-_MARKS: Final = re.compile(r"\.\.\. (\d+) characters left out \.\.\.")
+# Python refuses to read a number of thousands of digits, which a text of the application may have.
+_MARKS: Final = re.compile(r"\.\.\. ([0-9]{1,15}) characters left out \.\.\.")
 _MARK_BYTES: Final = len(_MARK) + 20
 # With less than this on each side, a mark would say more than the text.
 _LEAST_SIDE_BYTES: Final = 32
+_DOTS: Final = "..."
 
 
 def text(text: str, limit_bytes: int) -> str:
@@ -49,6 +51,8 @@ def texts(value: Any, limit_bytes: int) -> Any:
 
 def fitted(value: Any, limit_bytes: int) -> bytes | None:
     """Return a value as JSON in at most so many bytes, its texts cut as far as must be. None: that is not enough."""
+    # Once through all of it: what is cut twice is as if it were cut once, and a text may have megabytes.
+    value = texts(value, LEVELS[0])
     shortest = orjson.dumps(texts(value, LEVELS[-1]))
     if len(shortest) > limit_bytes:
         return None
@@ -90,16 +94,17 @@ def json_bytes(text: str) -> int:
 
 def _ends(text: str, room_bytes: int) -> str:
     """Return the first and the last part of a text, in about so many bytes."""
-    data = text.encode()
     side = (room_bytes - _MARK_BYTES) // 2
-    # "ignore" drops what the cuts left of a character.
+    # "ignore" drops what the cuts left of a character. Each has a byte at least, so no more of a long text is encoded.
     if side < _LEAST_SIDE_BYTES:
-        return data[: room_bytes - 3].decode(errors="ignore") + "..." if room_bytes > 3 else ""
-    head, tail = data[:side].decode(errors="ignore"), data[-side:].decode(errors="ignore")
+        side = room_bytes - len(_DOTS)
+        return text[:side].encode()[:side].decode(errors="ignore") + _DOTS if side > 0 else ""
+    head = text[:side].encode()[:side].decode(errors="ignore")
+    tail = text[-side:].encode()[-side:].decode(errors="ignore")
     head, tail, between = _whole_lines(head, tail) if "\n" in text else (head, tail, " ")
     gone = text[len(head) : len(text) - len(tail)]
-    # What was cut before is missing as well.
-    missing = len(gone) + sum(map(int, _MARKS.findall(gone)))
+    # What was cut before is missing as well, in place of its mark and the ends of that.
+    missing = len(gone) + sum(int(mark[1]) - len(mark[0]) - 2 for mark in _MARKS.finditer(gone))
     return f"{head}{between}{_MARK.format(missing)}{between}{tail}"
 
 

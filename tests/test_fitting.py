@@ -13,6 +13,7 @@ from strategies import anything, loose_events, loose_exceptions, wild_text
 import epsagon_fast as epsagon
 from epsagon_fast import Config
 from epsagon_fast.backend.shape import summarize
+from epsagon_fast.masking import Mask
 from epsagon_fast.protocol import Kind
 from epsagon_fast.testing import capture_traces
 
@@ -119,6 +120,19 @@ def test_secrets_are_masked_before_anything_is_cut(small: FakeQueue) -> None:
     assert pieces(small, Kind.LABEL) == [["password", "****"]]
     [other] = small.others[small.path].bodies(Kind.EVENT)
     assert "x" not in other["resource"]["metadata"].get("body", "")
+
+
+def test_what_is_over_any_limit_is_not_read_for_secrets_that_will_not_be_sent(
+    small: FakeQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(Mask, "text", lambda _, text: read.append(text) or text)
+    huge = json.dumps([{"password": "x"}] * 100_000)
+    with epsagon.create_tracer(Config(token="t", ignored_keys=["password"])) as tracer:
+        tracer.add_event({"id": "1", "resource": {"metadata": {"body": huge, "region": '["password"]'}}})
+    assert pieces(small, Kind.EVENT)[0]["resource"]["metadata"] == {"region": '["password"]'}
+    assert read == ['["password"]']
+    assert pieces(small, Kind.RUNNER)
 
 
 def test_what_has_nothing_to_cut_is_refused_and_counted(small: FakeQueue) -> None:

@@ -4,13 +4,18 @@ Secrets go first. One that is long may be all that is too much, and in half a te
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import orjson
 
 from epsagon_fast import cutting
 from epsagon_fast.masking import Mask
-from epsagon_fast.protocol import Kind
+from epsagon_fast.protocol import MAX_TRACE_BYTES, Kind
+from epsagon_fast.trimming import TraceTooBig, trim
+
+# Masking reads JSON in JSON, megabytes of it for tenths of a second. Secrets would have to be half of an event of this
+# size, or it could not be sent whole even so: it is stripped first.
+MOST_BYTES_TO_MASK: Final = 2 * MAX_TRACE_BYTES
 
 
 class Fitted(NamedTuple):
@@ -26,14 +31,22 @@ class Fitted(NamedTuple):
 
 def fitted_event(event: bytes, limit_bytes: int, ignored_keys: Iterable[str]) -> Fitted:
     """Return an event's JSON in at most so many bytes."""
-    masked = Mask(ignored_keys).event(event)
+    is_huge = len(event) > MOST_BYTES_TO_MASK
+    masked = Mask(ignored_keys).event(_stripped(event) if is_huge else event)
     if len(masked) <= limit_bytes:
-        return Fitted(masked, is_less=False)
-    decoded = orjson.loads(masked)
-    stripped = orjson.dumps(cutting.stripped(decoded))
+        return Fitted(masked, is_less=is_huge)
+    stripped = _stripped(masked)
     if len(stripped) <= limit_bytes:
         return Fitted(stripped, is_less=True)
-    return Fitted(cutting.fitted_event(decoded, limit_bytes), is_less=True, is_cut=True)
+    return Fitted(cutting.fitted_event(orjson.loads(masked), limit_bytes), is_less=True, is_cut=True)
+
+
+def _stripped(event: bytes) -> bytes:
+    try:
+        # One byte less than it has: stripped if there is anything to strip.
+        return trim([event], len(event) - 1).events[0]
+    except TraceTooBig:
+        return event
 
 
 def fitted_record(kind: int, payload: bytes, limit_bytes: int, ignored_keys: Iterable[str]) -> bytes | None:

@@ -20,7 +20,17 @@ from hypothesis import example, given
 from strategies import anything, json_shaped, wild_text
 
 from epsagon_fast.producer._quick import exact_json
-from epsagon_fast.producer.plain import CUT, MAX_DEPTH, MAX_VALUES, Copy, clean, json_bytes, metadata_text, printed
+from epsagon_fast.producer.plain import (
+    CUT,
+    MAX_CHARACTERS,
+    MAX_DEPTH,
+    MAX_VALUES,
+    Copy,
+    clean,
+    json_bytes,
+    metadata_text,
+    printed,
+)
 
 
 def strictly(data: bytes) -> Any:
@@ -185,6 +195,50 @@ def test_what_is_too_long_for_a_trace_is_cut_and_says_how_much_is_missing(value:
     assert copy.left_out == 3 + 4 + 6 + 1
 
 
+LONG = 100_000
+
+
+@pytest.mark.parametrize("value", ["x" * LONG, b"x" * LONG, Word("x" * LONG), Path("x" * LONG)], ids=type)
+@pytest.mark.parametrize("contain", [list, tuple, lambda values: [{"value": each} for each in values]])
+def test_a_long_text_that_is_named_many_times_is_written_as_often_as_a_trace_has_room(value: Any, contain: Any) -> None:
+    copy = Copy()
+    data = copy.json(contain([value] * (MAX_VALUES // 2)))
+    assert MAX_CHARACTERS - LONG <= len(data) <= MAX_CHARACTERS + 50 * MAX_VALUES
+    assert copy.left_out == MAX_VALUES // 2 - MAX_CHARACTERS // LONG
+    assert strictly(copy.json([value] * 2)) == ["x" * LONG] * 2
+
+
+def test_so_is_a_long_name() -> None:
+    data = json_bytes([{"x" * LONG: 1}] * (MAX_VALUES // 2))
+    assert MAX_CHARACTERS - LONG <= len(data) <= MAX_CHARACTERS + 50 * MAX_VALUES
+
+
+class Unhashable(type):
+    def __hash__(cls) -> int:
+        raise RuntimeError
+
+
+class Secrets(dict[str, str], metaclass=Unhashable):
+    """Of a class that no cache can hold."""
+
+
+class ClosedShelf(BrokenMapping):
+    """Cannot be read any more, and prints what it once had."""
+
+    def items(self) -> Any:
+        raise OSError
+
+    def __repr__(self) -> str:
+        return "{'password': 'hunter2'}"
+
+
+@pytest.mark.parametrize("value", [Secrets(password="hunter2"), ClosedShelf()], ids=type)
+def test_what_cannot_be_read_is_not_printed_with_what_it_holds(value: Any) -> None:
+    for text in (metadata_text(value), metadata_text([value])):
+        assert "hunter2" not in text
+        assert "object at" in text
+
+
 def test_each_way_to_cut_is_counted() -> None:
     copy = Copy()
     values: list[Any] = [nested(300)]
@@ -259,19 +313,32 @@ def test_what_changes_while_it_is_looked_at_ends_no_process(implementation: str)
 
 @pytest.mark.parametrize("value", [None, True, 7, 1.5, "text", [], {}, [1, {"a": [None]}], {"a": {"b": "c"}}], ids=repr)
 def test_exact_values_need_no_copy(value: Any) -> None:
-    assert exact_json(value, 10, 5) == json_bytes(value)
+    assert exact_json(value, 10, 10, 5) == json_bytes(value)
 
 
 OTHER_VALUES = [
-    *[Word("a"), Count(1), (1,), {1: 2}, {Word("a"): 1}, [Word("a")], {"a": Count(1)}, decimal.Decimal(1), {1}, b""],
-    *[datetime.date(1, 1, 1), collections.OrderedDict(), [[[]]], [1, 2, 3, 4], {"a": [1, 2, 3]}, Box(1), "\ud800"],
+    *[
+        Word("a"),
+        Count(1),
+        (1,),
+        {1: 2},
+        {Word("a"): 1},
+        [Word("a")],
+        {"a": Count(1)},
+        decimal.Decimal(1),
+        {1},
+        b"",
+        "12345",
+    ],
+    *[datetime.date(1, 1, 1), collections.OrderedDict(), [[[]]], [1, 2, 3, 4], {"a": [1, 2, 3]}, Box(1)],
+    *["\ud800", "12345", ["123", "45"], {"123": "45"}],
 ]
 
 
 @pytest.mark.parametrize("value", OTHER_VALUES, ids=type)
 def test_any_other_value_is_copied(value: Any) -> None:
-    """Three values, two levels."""
-    assert exact_json(value, 3, 2) is None
+    """Three values, four characters, two levels."""
+    assert exact_json(value, 3, 4, 2) is None
 
 
 class Proxy:

@@ -18,6 +18,7 @@ cdef extern from "Python.h":
     Py_ssize_t PyDict_Size(PyObject *) noexcept
     int PyDict_CheckExact(PyObject *) noexcept
     int PyUnicode_CheckExact(PyObject *) noexcept
+    Py_ssize_t PyUnicode_GetLength(PyObject *) noexcept
     int PyUnicode_Compare(PyObject *, PyObject *) noexcept
     int PyFloat_CheckExact(PyObject *) noexcept
     int PyLong_CheckExact(PyObject *) noexcept
@@ -40,6 +41,10 @@ cdef enum Form:
 cdef struct Field:
     PyObject *name
     Form form
+
+# How many more there may be.
+cdef struct Room:
+    Py_ssize_t values, characters
 
 cdef Field[7] event_fields
 cdef Field[4] resource_fields
@@ -110,9 +115,10 @@ cdef object _add_event(object tracer, object event):
     return call_method_of_two(tracer, add_otherwise, event, code)
 
 
-def exact_json(value, Py_ssize_t most_values, int most_levels):
+def exact_json(value, Py_ssize_t most_values, Py_ssize_t most_characters, int most_levels):
     """Return the JSON of exact dicts, lists and scalars; None if `value` is anything else, more, deeper, or no UTF-8."""
-    return None if _room_after(<PyObject *>value, most_values, most_levels) < 0 else call_or_none(dumps, value)
+    cdef Room room = Room(most_values, most_characters)
+    return call_or_none(dumps, value) if _is_exact(<PyObject *>value, &room, most_levels) else None
 
 
 cdef bytes _doc = QuickWay.add_event.__doc__.encode()
@@ -176,26 +182,32 @@ cdef bint _equal(PyObject *one, PyObject *other) noexcept:
     return PyUnicode_CheckExact(one) and PyUnicode_Compare(one, other) == 0
 
 
-# How many more values there may be; negative: these were too many, too deep, or not exact.
-cdef Py_ssize_t _room_after(PyObject *value, Py_ssize_t room, int levels) noexcept:
+cdef bint _is_exact(PyObject *value, Room *room, int levels) noexcept:
     cdef Py_ssize_t place = 0
     cdef PyObject *key
     cdef PyObject *inner
-    if PyUnicode_CheckExact(value) or PyLong_CheckExact(value) or PyFloat_CheckExact(value) or PyBool_Check(value):
-        return room
-    if value == <PyObject *>None:
-        return room
+    if PyUnicode_CheckExact(value):
+        return _has_room(value, room)
+    if PyLong_CheckExact(value) or PyFloat_CheckExact(value) or PyBool_Check(value) or value == <PyObject *>None:
+        return True
     if levels == 0:
-        return -1
+        return False
     if PyDict_CheckExact(value):
-        room -= PyDict_Size(value)
-        while room >= 0 and PyDict_Next(value, &place, &key, &inner):
-            room = _room_after(inner, room, levels - 1) if PyUnicode_CheckExact(key) else -1
-        return room
+        room.values -= PyDict_Size(value)
+        while room.values >= 0 and PyDict_Next(value, &place, &key, &inner):
+            if not PyUnicode_CheckExact(key) or not _has_room(key, room) or not _is_exact(inner, room, levels - 1):
+                return False
+        return room.values >= 0
     if PyList_CheckExact(value):
-        room -= PyList_Size(value)
-        while room >= 0 and place < PyList_Size(value):
-            room = _room_after(PyList_GetItem(value, place), room, levels - 1)
+        room.values -= PyList_Size(value)
+        while room.values >= 0 and place < PyList_Size(value):
+            if not _is_exact(PyList_GetItem(value, place), room, levels - 1):
+                return False
             place += 1
-        return room
-    return -1
+        return room.values >= 0
+    return False
+
+
+cdef bint _has_room(PyObject *text, Room *room) noexcept:
+    room.characters -= PyUnicode_GetLength(text)
+    return room.characters >= 0

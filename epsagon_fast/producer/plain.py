@@ -26,12 +26,17 @@ import orjson
 from epsagon_fast import compiled, cutting
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.masking import merged
+from epsagon_fast.protocol import MAX_TRACE_BYTES
 
 # Stands for what was left out: too deep, or a value inside itself. With a number: that many more.
 CUT = "..."
 MAX_DEPTH = 100
 # More does not fit into a trace, and copying it would hold up the application for tens of milliseconds.
 MAX_VALUES = 10_000
+# Of texts in containers. What names one long text many times would need many times its memory.
+MAX_CHARACTERS = 2 * MAX_TRACE_BYTES
+# Shorter texts are not counted: there are at most so many values.
+_SHORT = 100
 # No iterators and generators: the application wants to consume those itself.
 _ROWS = (list, tuple, set, frozenset, deque)
 # What is not simply printed.
@@ -45,7 +50,7 @@ if compiled.implementation("add_event") == compiled.COMPILED:
     from epsagon_fast.producer._quick import exact_json
 else:
 
-    def exact_json(value: object, most_values: int, most_levels: int) -> bytes | None:
+    def exact_json(value: object, most_values: int, most_characters: int, most_levels: int) -> bytes | None:
         """Return None: between a look and orjson's call another thread may come in, so all is copied."""
         return None
 
@@ -108,6 +113,7 @@ class Copy:
     def __init__(self) -> None:
         self.left_out = 0
         self._room = MAX_VALUES
+        self._characters = MAX_CHARACTERS
         # The containers that the copying is in.
         self._inside: list[int] = []
 
@@ -121,10 +127,10 @@ class Copy:
 
     def json(self, value: Any) -> bytes:
         """Return `json_bytes(value)`."""
-        data = exact_json(value, MAX_VALUES, MAX_DEPTH)
+        data = exact_json(value, MAX_VALUES, MAX_CHARACTERS, MAX_DEPTH)
         if data is not None:
             return data
-        self._room = MAX_VALUES
+        self._room, self._characters = MAX_VALUES, MAX_CHARACTERS
         try:
             return dumps(self.of(value))
         except RecursionError:
@@ -155,18 +161,21 @@ class Copy:
     def of(self, value: Any) -> Any:
         """Return `value` in exact dicts, lists and scalars."""
         kind = type(value)
+        if kind is str:
+            return self._text(value)
         # Not looked up in a set: a metaclass may have a hash of its own.
-        if kind is str or kind is int or kind is float or kind is bool or value is None:
+        if kind is int or kind is float or kind is bool or value is None:
             return value
         if (kind is dict or kind is list) and len(value) <= self._room:
             return self._of_exact(value)
         try:
-            return printed(value) if _is_printed(cast(Hashable, kind)) else self._of_other(value)
+            return self._text(printed(value)) if _is_printed(cast(Hashable, kind)) else self._of_other(value)
         except RecursionError:
             return self._cut()
         except Exception as error:
             let_pass(error)
-            return printed(value)
+            # Masking could not look into a container that is printed.
+            return _address(value) if issubclass(kind, (dict, *_ROWS)) else printed(value)
 
     def _of_exact(self, value: Any) -> Any:
         """Copy a plain dict or list for which there is room: what applications hand over most."""
@@ -179,10 +188,13 @@ class Copy:
         inside.append(id(value))
         try:
             if type(content) is list:
-                return [each if (kind := type(each)) is str or kind is int else self.of(each) for each in content]
+                return [
+                    each if (kind := type(each)) is int or (kind is str and len(each) <= _SHORT) else self.of(each)
+                    for each in content
+                ]
             members = {
-                key if type(key) is str else metadata_text(key): each
-                if (kind := type(each)) is str or kind is int
+                key if type(key) is str and len(key) <= _SHORT else self._name(key): each
+                if (kind := type(each)) is int or (kind is str and len(each) <= _SHORT)
                 else self.of(each)
                 for key, each in content.items()
             }
@@ -191,26 +203,42 @@ class Copy:
             inside.pop()
 
     def _named(self, pairs: Iterable[tuple[Any, Any]]) -> dict[str, Any]:
-        return merged([(metadata_text(key), self.of(value)) for key, value in pairs])
+        return merged([(self._name(key), self.of(value)) for key, value in pairs])
+
+    def _name(self, key: Any) -> str:
+        return self._text(metadata_text(key))
+
+    def _text(self, text: str) -> str:
+        """Return a text if there is room for it."""
+        if len(text) > _SHORT:
+            self._characters -= len(text)
+            if self._characters < 0:
+                return self._cut()
+        return text
 
     def _of_other(self, value: Any) -> Any:
         """Copy what is no plain dict, list or scalar. isinstance knows a proxy by what it stands for."""
         if isinstance(value, Enum):
             return self._within(value, self.of, value.value)
         if isinstance(value, str):
-            return clean(value)
+            return self._text(clean(value))
         if isinstance(value, int):
             return int.__index__(value)
         if isinstance(value, float):
             return float.__float__(value)
         if isinstance(value, (bytes, bytearray, memoryview)):
-            return bytes(value).decode("utf-8", "replace")
+            data = bytes(value)
+            return self._text(data.decode("utf-8", "replace")) if len(data) <= self._characters else self._cut()
         if isinstance(value, datetime):
             return clean(value.isoformat())
         if isinstance(value, _ROWS):
             return self._within(value, self._elements, value)
-        pairs = _pairs_of(value)
-        return printed(value) if pairs is None else self._within(value, self._members, pairs)
+        try:
+            pairs = _pairs_of(value)
+        except Exception as error:
+            let_pass(error)
+            return _address(value)
+        return self._text(printed(value)) if pairs is None else self._within(value, self._members, pairs)
 
     def _within(self, container: Any, copy: Callable[[Any], Any], content: Any) -> Any:
         if len(self._inside) >= MAX_DEPTH or id(container) in self._inside:

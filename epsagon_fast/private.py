@@ -108,14 +108,29 @@ def _groups() -> tuple[int, ...]:
 def exposed(path: str) -> str | None:
     """Return the first directory on the way to `path` in which other users may rename things; None: there is none.
 
-    Who may do that can put something else in the place of all below, between a look at it and its use.
+    Who may do that can put something else in the place of all below, between a look at it and its use. What is
+    not there yet is left out.
     """
     trusted = (0, os.geteuid(), os.stat("/").st_uid)
     for place in _way(os.path.abspath(path)):
-        found = os.lstat(place)
+        try:
+            found = os.lstat(place)
+        except FileNotFoundError:
+            return None
         if found.st_uid not in trusted or (stat.S_ISDIR(found.st_mode) and _lets_others_rename(found)):
             return place
     return None
+
+
+def judge_way(path: str) -> None:
+    """Raise NotOurs if other users may rename things on the way to `path`.
+
+    To be asked before a directory is made there, too: root would leave its own in the home of the user whose
+    environment it has (`sudo -E`), or wherever a link of that user leads.
+    """
+    loose = exposed(path)
+    if loose:
+        raise NotOurs(errno.EACCES, f"others can rename what is in {loose}", path)
 
 
 def _lets_others_rename(found: os.stat_result) -> bool:

@@ -472,6 +472,7 @@ def test_a_database_that_others_can_reach_is_refused(tmp_path: Path) -> None:
         with pytest.raises(OSError, match=said):
             running(database=str(path))
     assert not (tmp_path / "target").exists()
+    assert not movable.exists()
 
 
 @pytest.mark.root

@@ -350,6 +350,16 @@ def test_without_a_state_directory_the_folder_serves_with_one_warning(
     assert "does not survive a reboot" in caplog.text
 
 
+def test_nothing_is_made_on_a_way_that_others_can_change(tmp_path: Path) -> None:
+    # As where root has the environment of a user: no directory of root's may be left in that user's home.
+    home = tmp_path / "home"
+    home.mkdir()
+    home.chmod(0o777)
+    with pytest.raises(OSError, match="others can rename what is in"):
+        outbox_module.own_state_directory(str(home / ".local" / "state" / "epsagon-fast"))
+    assert list(home.iterdir()) == []
+
+
 def test_a_state_directory_on_a_dead_mount_holds_up_no_other(
     box: Box, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,6 @@ A trace is in the file when `keep` returns, so it outlives the death of this pro
 last traces before a power cut may be lost (SQLite's synchronous=NORMAL).
 """
 
-import errno
 import hashlib
 import sqlite3
 import threading
@@ -52,10 +51,8 @@ _INSERT = f"""INSERT INTO traces ({", ".join(_RECEIVED)}) VALUES (:{", :".join(_
 
 def _own(path: str) -> None:
     """Make an empty database for this user alone, or see that the one there is no other user's; OSError if it is."""
+    private.judge_way(path)
     private.own_database(path)
-    loose = private.exposed(path)
-    if loose:
-        raise PermissionError(errno.EACCES, f"others can rename what is in {loose}", path)
 
 
 class Store:

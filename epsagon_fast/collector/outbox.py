@@ -308,12 +308,10 @@ def own_state_directory(path: str) -> None:
     """
     if not path:
         raise FileNotFoundError(2, "none is configured and there is no home directory")
+    # SQLite opens its files by their path, however that leads there.
+    private.judge_way(path)
     # Others may look in: the files are closed to them.
     os.close(private.make_directory(path, closed_to=0o022))
-    # SQLite opens its files by their path, however that leads there.
-    loose = private.exposed(path)
-    if loose:
-        raise PermissionError(13, f"others can rename what is in {loose}", path)
     network = NETWORK.intersection(filesystems(path))
     if network:
         raise OSError(95, f"it is on a network file system ({', '.join(network)})", path)

@@ -87,6 +87,7 @@ def _default_database() -> str:
     directory = Config(disable=True).resolve().state_dir
     if not directory:
         raise ValueError("there is no home directory to keep it in; --database names a file")
+    private.judge_way(directory)
     os.close(private.make_directory(directory, closed_to=0o022))
     return os.path.join(directory, "backend.sqlite")
 

@@ -13,11 +13,12 @@ from fakes import FakeQueue
 import epsagon_fast as epsagon
 from epsagon_fast.producer import _quick, quick
 from epsagon_fast.queue import _pure, _ring
+from epsagon_fast.trimming import _compiled
 
 WAYS: list[Callable[[Any], Any]] = [copy.copy, copy.deepcopy, pickle.dumps, lambda each: pickle.dumps(each, 0)]
 CLASSES = [
     each
-    for module in (_ring, _pure, _quick, quick)
+    for module in (_ring, _pure, _quick, quick, _compiled)
     for each in vars(module).values()
     if inspect.isclass(each) and each.__module__ == module.__name__ and each is not _pure.Turns
 ]
@@ -57,7 +58,7 @@ def test_copy_of_an_event_stays_in_its_trace(queue: FakeQueue) -> None:
 
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: f"{kind.__module__}.{kind.__name__}")
-def test_what_leads_into_a_ring_is_not_copied(kind: type) -> None:
+def test_what_leads_into_a_ring_or_owns_memory_is_not_copied(kind: type) -> None:
     """Cython would copy an address, and the process would die of it."""
     for way in WAYS:
         with pytest.raises(TypeError, match="cannot be copied"):

@@ -81,6 +81,10 @@ cdef class _Scratch:
     def __dealloc__(self):
         free(self.room)
 
+    def __reduce__(self):
+        # Cython would copy the address.
+        raise TypeError("this cannot be copied: it owns memory")
+
 
 def trim(events, limit_bytes, *, envelope_bytes=0, reserve_bytes=0):
     """Strip events in order until a body fits its limit.

@@ -1,5 +1,6 @@
 """A place of its own for a test with real processes: runtime directory, state directory, environment, collectors."""
 
+import importlib.util
 import json
 import os
 import pathlib
@@ -11,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from types import ModuleType
 from typing import Any, TypeVar
 
 from epsagon_fast.queue import folder as folders
@@ -51,6 +53,15 @@ def give_away(path: str | pathlib.Path) -> None:
     """Make a file another user's."""
     need_root()
     os.chown(path, NOBODY, NOBODY)
+
+
+def loaded_anew(name: str) -> ModuleType:
+    """Return a second copy of a module, as the environment has it now; the one in use stays."""
+    spec = importlib.util.find_spec(name)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def descendants(pid: int) -> list[int]:

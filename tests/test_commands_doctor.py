@@ -5,6 +5,7 @@ import os
 
 import pytest
 import servers
+from naming import named
 from places import Place
 from servers import Server
 
@@ -70,7 +71,7 @@ def test_collector_that_cannot_be_started_is_named(place: Place, monkeypatch: py
 
 
 @pytest.mark.parametrize(
-    ("behave", "said"), [(servers.status(401), "REJECTED (401)"), (servers.status(503), "503"), (None, "")], ids=str
+    ("behave", "said"), [(servers.status(401), "REJECTED (401)"), (servers.status(503), "503"), (None, "")], ids=named
 )
 def test_backend_that_does_not_take_it_is_named(behave: servers.Behaviour | None, said: str) -> None:
     server = Server(behave)

@@ -11,9 +11,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from places import give_away
+from places import give_away, loaded_anew
 
 from epsagon_fast import __version__, config, private
+from epsagon_fast.queue import _spawn
 from epsagon_fast.queue import folder as folders
 from epsagon_fast.queue.folder import Folder, FolderUnusable
 
@@ -314,28 +315,16 @@ def test_limit_of_memory_is_that_of_the_own_group_in_both_versions(
     assert folders._headroom_bytes(controllers, group) == headroom
 
 
-def test_both_ways_to_ask_for_the_lock_agree(tmp_path: Path) -> None:
-    import importlib
-    import sys
-
-    compiled = folders.is_held
-    saved = sys.modules["epsagon_fast.queue._spawn"]
-    sys.modules["epsagon_fast.queue._spawn"] = None  # type: ignore[assignment]
-    try:
-        spec = importlib.util.find_spec("epsagon_fast.queue.folder")
-        assert spec is not None and spec.loader is not None
-        pure = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(pure)
-    finally:
-        sys.modules["epsagon_fast.queue._spawn"] = saved
-    assert pure.is_held is not compiled
+def test_both_ways_to_ask_for_the_lock_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EPSAGON_FAST_IMPL", "reference")
+    ways = (_spawn.folder_is_held, loaded_anew("epsagon_fast.queue.folder").is_held)
     path = os.fsencode(tmp_path)
-    for ask in (compiled, pure.is_held):
+    for ask in ways:
         assert not ask(path)
     holder = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(holder, fcntl.LOCK_EX)
     try:
-        for ask in (compiled, pure.is_held):
+        for ask in ways:
             assert ask(path)
             with pytest.raises(FileNotFoundError):
                 ask(path + b"/nowhere")

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 
 import pytest
-from places import descendants, give_away, until
+from places import descendants, give_away, loaded_anew, until
 
-from epsagon_fast.queue import launch
+from epsagon_fast.queue import _spawn, launch
 from epsagon_fast.queue.folder import Folder
 from epsagon_fast.queue.launch import MOST_BACKOFF_S, Launcher
 from epsagon_fast.queue.state import NOBODY
@@ -310,25 +310,12 @@ time.sleep(60)
 """
 
 
-def pure() -> Callable[..., bool]:
-    """The way that needs no compiled module."""
-    import importlib
-
-    saved = sys.modules["epsagon_fast.queue._spawn"]
-    sys.modules["epsagon_fast.queue._spawn"] = None  # type: ignore[assignment]
-    try:
-        spec = importlib.util.find_spec("epsagon_fast.queue.launch")
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    finally:
-        sys.modules["epsagon_fast.queue._spawn"] = saved
-    return module._start  # type: ignore[no-any-return]
-
-
 @pytest.fixture(params=["compiled", "pure"])
-def start(request: pytest.FixtureRequest) -> Callable[..., bool]:
-    return launch._start if request.param == "compiled" else pure()
+def start(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[..., bool]:
+    if request.param == "compiled":
+        return _spawn.start
+    monkeypatch.setenv("EPSAGON_FAST_IMPL", "reference")
+    return loaded_anew("epsagon_fast.queue.launch")._start  # type: ignore[no-any-return]
 
 
 def program(text: str = PROGRAM) -> list[bytes]:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from hostile import Box, BrokenMapping, Colour, Count, Faceless, Loud, ViewOf, Word
 from hypothesis import example, given
+from naming import named
 from strategies import anything, json_shaped, wild_text
 
 from epsagon_fast.producer._quick import exact_json
@@ -120,7 +121,7 @@ def _pair(found: re.Match[str]) -> str:
         (["\ud800"], '["\ufffd"]'),
         ({"\ud800": 1}, '{"\ufffd":1}'),
     ],
-    ids=repr,
+    ids=named,
 )
 def test_a_metadata_value_is_a_string_or_its_json_text(value: Any, text: str) -> None:
     assert metadata_text(value) == text
@@ -247,7 +248,7 @@ def test_each_way_to_cut_is_counted() -> None:
     assert copy.left_out == 2
 
 
-@pytest.mark.parametrize("first", [b"1", 1], ids=repr)
+@pytest.mark.parametrize("first", [b"1", 1], ids=named)
 def test_of_keys_that_are_the_same_in_json_no_value_is_lost(first: Any) -> None:
     """As a list under their key, so that masking finds all of them."""
     assert strictly(json_bytes({first: "a", "2": 0, "1": "b"})) == {"1": ["a", "b"], "2": 0}
@@ -311,7 +312,9 @@ def test_what_changes_while_it_is_looked_at_ends_no_process(implementation: str)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, str(4 * rounds), "")
 
 
-@pytest.mark.parametrize("value", [None, True, 7, 1.5, "text", [], {}, [1, {"a": [None]}], {"a": {"b": "c"}}], ids=repr)
+@pytest.mark.parametrize(
+    "value", [None, True, 7, 1.5, "text", [], {}, [1, {"a": [None]}], {"a": {"b": "c"}}], ids=named
+)
 def test_exact_values_need_no_copy(value: Any) -> None:
     assert exact_json(value, 10, 10, 5) == json_bytes(value)
 

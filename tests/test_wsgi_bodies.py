@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from wsgiref.util import FileWrapper
 
 import pytest
+from naming import named
 from test_wsgi import answer_of, ask, environ_of, metadata, runner, traces
 
 import epsagon_fast as epsagon
@@ -67,7 +68,7 @@ def kept(file: Any) -> Any:
         (object(), "0"),
         (None, "0"),
     ],
-    ids=repr,
+    ids=named,
 )
 def test_what_is_in_memory_reaches_the_server_as_it_is_and_ends_the_trace(traces: Traces, body: Any, size: str) -> None:
     assert answer_of(returning(body)) is body
@@ -107,7 +108,7 @@ def test_body_with_a_length_keeps_it_and_its_steps_are_in_the_trace(traces: Trac
 # Files.
 
 
-@pytest.mark.parametrize("wrapper", [FileWrapper, WrapperInC, kept, WrapperInC.__call__], ids=repr)
+@pytest.mark.parametrize("wrapper", [FileWrapper, WrapperInC, kept, WrapperInC.__call__], ids=named)
 def test_file_reaches_the_server_as_its_wrapper_made_it(traces: Traces, tmp_path: Any, wrapper: Any) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"four")
@@ -190,7 +191,7 @@ class Closable:
         raise AssertionError
 
 
-@pytest.mark.parametrize("body", [iter([b"a", b"b"]), UserList([b"a", b"b"])], ids=repr)
+@pytest.mark.parametrize("body", [iter([b"a", b"b"]), UserList([b"a", b"b"])], ids=named)
 def test_body_without_close_ends_the_trace_with_its_last_piece(traces: Traces, body: Any) -> None:
     answer = answer_of(returning(body))
     assert list(answer) == [b"a", b"b"]
@@ -234,7 +235,7 @@ def test_servers_own_kind_of_body_that_nothing_closes_ends_when_it_dies(
     assert metadata(traces)["status_code"] == "200"
 
 
-@pytest.mark.parametrize("body", [[None], iter([None]), UserList([None])], ids=repr)
+@pytest.mark.parametrize("body", [[None], iter([None]), UserList([None])], ids=named)
 def test_body_of_no_bytes_is_the_servers_to_refuse(traces: Traces, body: Any) -> None:
     answer = answer_of(returning(body))
     assert list(answer) == [None]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from naming import named
 from test_wsgi import ask, metadata, runner, traces
 
 import epsagon_fast as epsagon
@@ -61,7 +62,7 @@ READS: dict[str, tuple[Callable[[Any], Any], int]] = {
 
 
 @pytest.mark.parametrize("way", READS)
-@pytest.mark.parametrize("headers", [{"HTTP_TRANSFER_ENCODING": "chunked"}, {"CONTENT_LENGTH": "8"}], ids=repr)
+@pytest.mark.parametrize("headers", [{"HTTP_TRANSFER_ENCODING": "chunked"}, {"CONTENT_LENGTH": "8"}], ids=named)
 def test_every_way_of_reading_gives_the_same_and_is_noted(traces: Traces, way: str, headers: dict[str, str]) -> None:
     epsagon.init(metadata_only=False)
     read, size = READS[way]
@@ -76,7 +77,7 @@ def test_every_way_of_reading_gives_the_same_and_is_noted(traces: Traces, way: s
     assert found["request_bytes"] == (str(size) if "HTTP_TRANSFER_ENCODING" in headers else "8")
 
 
-@pytest.mark.parametrize("stream", [Bare(), io.BytesIO()], ids=repr)
+@pytest.mark.parametrize("stream", [Bare(), io.BytesIO()], ids=named)
 def test_stream_has_the_ways_that_the_servers_has(traces: Traces, stream: Any) -> None:
     names = ("read", "read1", "readinto", "readline", "peek", "seek", "__iter__", "__next__", "__enter__", "fileno")
     expected = [hasattr(stream, name) for name in names]

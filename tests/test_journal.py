@@ -475,6 +475,17 @@ def test_a_segment_of_another_version_is_set_aside(dir_fd: int, tmp_path: Path) 
     assert [path.name for path in segment_paths(tmp_path)] == [f"journal-{8:016}"]
 
 
+def test_a_number_that_was_set_aside_is_not_used_again(dir_fd: int, tmp_path: Path) -> None:
+    aside = tmp_path / f"journal-{7:016}.corrupt"
+    aside.write_bytes(b"kept")
+    journal = Journal(dir_fd)
+    assert list(journal.replay()) == []
+    journal.append(RING, 48, [event(1)])
+    journal.commit()
+    assert [path.name for path in segment_paths(tmp_path)] == [f"journal-{8:016}"]
+    assert aside.read_bytes() == b"kept"
+
+
 @pytest.mark.parametrize("plant", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/etc/passwd")])
 def test_what_is_no_file_is_set_aside(dir_fd: int, tmp_path: Path, plant: Callable[[Path], None]) -> None:
     plant(tmp_path / f"journal-{1:016}")

@@ -52,6 +52,7 @@ SEGMENT_BYTES = 4 * 1024 * 1024
 MAX_BUFFERED_BYTES = 4 * 1024 * 1024
 
 _NAME = re.compile(r"journal-(\d{16})")
+_ASIDE = re.compile(rf"{_NAME.pattern}\.corrupt")
 _IOV_MAX = os.sysconf("SC_IOV_MAX") if "SC_IOV_MAX" in os.sysconf_names else 1024
 # O_APPEND: after a partial write was cut off, the next one goes to the new end.
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
@@ -211,9 +212,11 @@ class Journal:
         end is cut off, and what lies behind a corrupt frame is set aside in `journal-<number>.corrupt`.
         """
         settled: set[bytes] = set()
-        found = sorted(int(match[1]) for match in map(_NAME.fullmatch, os.listdir(self._dir_fd)) if match)
+        names = os.listdir(self._dir_fd)
+        found = sorted(_numbers(_NAME, names))
+        # Each number once, as long as something bears it: what is set aside takes no earlier one's place.
+        self._number = max([*found, *_numbers(_ASIDE, names)], default=0)
         for number in found:
-            self._number = number
             segment = _Segment(number)
             for index, frame in enumerate(self._load(segment, is_last=number == found[-1])):
                 if isinstance(frame, Marks):
@@ -396,6 +399,10 @@ class Journal:
                 # No younger one may go before it.
                 return
             self._segments.remove(segment)
+
+
+def _numbers(pattern: re.Pattern[str], names: list[str]) -> list[int]:
+    return [int(match[1]) for match in map(pattern.fullmatch, names) if match]
 
 
 def _write_all(fd: int, buffers: list[bytes]) -> int:

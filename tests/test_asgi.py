@@ -360,6 +360,19 @@ def test_status_of_a_server_error_is_an_error(traces: Traces) -> None:
     assert (event["error_code"], event["exception"]["message"]) == (1, "502")
 
 
+def test_connection_that_ends_with_an_answer_does_not_excuse_its_status(traces: Traces) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 503, "headers": []})
+        await send({"type": "http.response.body", "body": b"later"})
+        # As Quart: a task of its own listens until the connection has ended.
+        assert [await receive(), await receive()] == [REQUEST, DISCONNECT]
+
+    ask(TracingMiddleware(app), scope_of())
+    event = runner(traces)
+    assert (event["error_code"], event["exception"]["message"]) == (1, "503")
+    assert "client_closed" not in metadata(traces)
+
+
 @pytest.mark.parametrize("pieces", [1, 2])
 def test_client_that_leaves_is_no_error(traces: Traces, pieces: int) -> None:
     async def stream() -> Any:

@@ -93,9 +93,10 @@ class Exchange(Tracer):
 
     def client_leaves(self) -> None:
         """Note that the client is gone. Frameworks still answer, with an error: it says nothing of the application."""
-        self._is_told = True
-        # After a complete answer this is how every connection ends.
-        self.client_closed = self.client_closed or not self.answered
+        if self.answered:
+            # This is how every connection ends. An error of the answer stays one.
+            return
+        self._is_told = self.client_closed = True
 
     def time_out(self, traceback: str) -> None:
         """Close the trace: the server ends its process for taking too long. `traceback`: where that was."""

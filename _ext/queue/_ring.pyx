@@ -75,6 +75,21 @@ def watch_forks(may_wipe=True):
         PyErr_SetFromErrno(OSError)
 
 
+cdef object own_pid_object = None
+cdef uint64_t own_pid_generation = 0
+
+
+def own_pid():
+    """Return os.getpid(), and ask the kernel once in each process: a call of it costs as much as a push."""
+    global own_pid_object, own_pid_generation
+    if own_pid_generation == 0 or ring_generation() != own_pid_generation:
+        if ring_watch_forks(True) != 0:
+            return os.getpid()
+        own_pid_generation = ring_new_generation()
+        own_pid_object = os.getpid()
+    return own_pid_object
+
+
 cdef class Mapping:
     """The first `length_bytes` of a file, shared and writable. The caller may close fd at once."""
 

@@ -4,11 +4,11 @@ A child that was forked inside a trace adds to it, and cannot see its end: it ha
 trace has its id in a page of memory that all forks share, until it closes. Children only read.
 """
 
-import os
 from typing import Final
 
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.protocol import NO_TRACE, TRACE_ID_BYTES
+from epsagon_fast.queue.ring import own_pid
 
 PAGE_BYTES: Final = 4096
 
@@ -19,7 +19,7 @@ class Page:
     def __init__(self) -> None:
         import mmap  # an extension module, and not needed before the first trace
 
-        self._owner_pid = os.getpid()
+        self._owner_pid = own_pid()
         # Shared and anonymous: it has no descriptor and no file.
         self._memory = mmap.mmap(-1, PAGE_BYTES)
         self._free = [*range(0, PAGE_BYTES, TRACE_ID_BYTES)]
@@ -27,7 +27,7 @@ class Page:
     @property
     def is_ours(self) -> bool:
         """Whether this process made the page."""
-        return self._owner_pid == os.getpid()
+        return self._owner_pid == own_pid()
 
     def light(self, trace_id: bytes) -> "Beacon | None":
         """Say that a trace is open."""

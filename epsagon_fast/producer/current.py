@@ -4,13 +4,13 @@ Where the current trace is, its place, is a context variable: each thread and ea
 starts with its parent's. It is never reset by token, since a generator's steps may run in different contexts.
 """
 
-import os
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Final
 
 from epsagon_fast.config import Config, ResolvedConfig, warn_once
 from epsagon_fast.protocol import Outcome
+from epsagon_fast.queue.ring import own_pid
 
 from . import entering, process
 from .entering import Within
@@ -82,7 +82,7 @@ def enclosing_place() -> Place | None:
     """
     place = current_place()
     tracer = None if place is None else place.open_trace()
-    return place if tracer is not None and tracer.owner_pid == os.getpid() else None
+    return place if tracer is not None and tracer.owner_pid == own_pid() else None
 
 
 def enclosing_trace() -> Tracer | None:

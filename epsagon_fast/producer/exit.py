@@ -18,6 +18,7 @@ from epsagon_fast.queue import folder as folders
 from epsagon_fast.queue import launch, overview
 from epsagon_fast.queue import writer as writers
 from epsagon_fast.queue.process import lives
+from epsagon_fast.queue.ring import own_pid
 
 from . import process
 from .waiting import pauses
@@ -47,7 +48,7 @@ def register(timeout_s: float) -> None:
     if has_left():
         return
     _timeout_s = timeout_s
-    pid = os.getpid()
+    pid = own_pid()
     if pid == _registered_pid:
         return
     if not _registered_pid:
@@ -74,7 +75,7 @@ def leave() -> None:
     global _left_pid, _timeout_s
     if has_left():
         return
-    _left_pid = os.getpid()
+    _left_pid = own_pid()
     for tracer in process.own_traces():
         tracer.abandon()
     mine = writers.known()
@@ -85,7 +86,7 @@ def leave() -> None:
 
 def has_left() -> bool:
     """Say whether this process has begun to leave."""
-    return _left_pid != 0 and _left_pid == os.getpid()
+    return _left_pid != 0 and _left_pid == own_pid()
 
 
 def wait_until_safe() -> None:

@@ -4,8 +4,9 @@ Tasks, timers and threads may keep the context that they were made in long after
 that a request holds. So the trace takes itself out of its place when it ends, and leaves there what continues it.
 """
 
-from os import getpid
 from typing import TYPE_CHECKING, Protocol
+
+from epsagon_fast.queue.ring import own_pid
 
 from .context import TraceContext, begun_by
 
@@ -34,7 +35,7 @@ class Place:
         """Return the open trace here, None if there is none any more."""
         tracer = self.tracer
         # Here a trace that ends leaves its place. A process that was forked inside it has to ask.
-        if tracer is not None and tracer.owner_pid != getpid() and tracer.stopped:
+        if tracer is not None and tracer.owner_pid != own_pid() and tracer.stopped:
             self.vacate()
             return None
         return tracer

@@ -135,7 +135,7 @@ def check_first_use(asked: Config, wanted: ResolvedConfig) -> None:
 
     A size that was not asked for follows the trace limit; the ring that is there serves a larger limit as well.
     """
-    if _first_use is None or _first_use[0] != os.getpid():
+    if _first_use is None or _first_use[0] != ring.own_pid():
         return
     for name, value, fixed in (
         ("runtime_dir", wanted.runtime_dir, _first_use[1]),
@@ -152,7 +152,7 @@ def writer_for(wanted: ResolvedConfig) -> Writer:
         return captures[-1]
     if wanted.test_mode:
         return MemoryWriter()
-    pid = os.getpid()
+    pid = ring.own_pid()
     if _first_use is None or _first_use[0] != pid:
         _first_use = (pid, wanted.runtime_dir, wanted.ring_bytes)
         logger()
@@ -193,7 +193,7 @@ def is_of_pool() -> bool:
 
 def own_traces() -> list[OpenTrace]:
     """Return the traces that this process opened and did not close yet."""
-    pid = os.getpid()
+    pid = ring.own_pid()
     return [tracer for tracer in list(open_traces.values()) if tracer.owner_pid == pid]
 
 

@@ -3,7 +3,6 @@
 Only the process that entered a block leaves it: in a child that was forked inside, leaving does nothing.
 """
 
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -11,11 +10,13 @@ from types import TracebackType
 from typing import Any, Final, TypeVar, overload
 
 from epsagon_fast.protocol import RUNNER_ORIGIN, ErrorCode
+from epsagon_fast.queue.ring import own_pid
 
 from . import current, process
 from .context import HTTP_TRACE_ID_KEY, TraceContext, continue_context
 from .decorate import decorated
 from .entering import Blocks, Entered
+from .ids import event_id
 from .place import Branch, Place
 from .tracer import Tracer
 
@@ -25,7 +26,8 @@ FUNCTION_TYPE: Final = "python-function"
 INVOKE: Final = "invoke"
 # The origin of the events that `event` and inner `trace` blocks record.
 ORIGIN: Final = "python"
-EVENT_ID_BYTES: Final = 16
+# As a plain integer: asking the enum for it costs as much as a function.
+_OK: Final = int(ErrorCode.OK)
 _EXIT_CODE: Final = SystemExit.__dict__["code"]
 
 
@@ -37,13 +39,13 @@ class Event:
     """
 
     def __init__(self, name: str, type: str, operation: str, origin: str) -> None:
-        self.id = os.urandom(EVENT_ID_BYTES).hex()
+        self.id = event_id()
         self.name = name
         self.type = type
         self.operation = operation
         self.origin = origin
         self.metadata: dict[Any, Any] = {}
-        self.error_code = int(ErrorCode.OK)
+        self.error_code = _OK
         self.start_time = 0.0
         self.duration = 0.0
         self.entered_at = 0.0
@@ -53,20 +55,20 @@ class Event:
     def enter(self, tracer: Tracer | None) -> None:
         """Start the clock. The event belongs to `tracer` from now on, whatever becomes current."""
         self._place = None if tracer is None else tracer.place
-        self._owner_pid = os.getpid()
+        self._owner_pid = own_pid()
         self.start_time = time.time()
         self.entered_at = time.perf_counter()
 
     def leave(self, error: BaseException | None) -> None:
         """Stop the clock and add the event: to its trace, or, if that has ended, to the current one."""
-        if self._owner_pid == os.getpid():
+        if self._owner_pid == own_pid():
             place = self._place
             self.leave_to((place and place.open_trace()) or current.acting_trace(), error)
 
     @property
     def is_here(self) -> bool:
         """Whether this process entered the event, and not one that forked it."""
-        return self._owner_pid == os.getpid()
+        return self._owner_pid == own_pid()
 
     def leave_to(self, tracer: Tracer | None, error: BaseException | None) -> None:
         """Stop the clock and add the event to `tracer`."""
@@ -173,7 +175,9 @@ class Block(Entered):
 
     def _runner(self, start_time: float, metadata: dict[Any, Any]) -> dict[str, Any]:
         resource = {"name": self._name, "type": FUNCTION_TYPE, "operation": INVOKE, "metadata": metadata}
-        return {"start_time": start_time, "resource": resource, "origin": RUNNER_ORIGIN}
+        # Complete, in wire order: what was to be filled in would take longer to encode.
+        times = {"start_time": start_time, "resource": resource, "origin": RUNNER_ORIGIN, "duration": 0}
+        return {**times, "error_code": _OK, "exception": None}
 
 
 class Trace(Blocks):

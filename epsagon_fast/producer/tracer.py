@@ -16,6 +16,7 @@ from epsagon_fast.config import ResolvedConfig, logger, warn_once
 from epsagon_fast.foreign import shown
 from epsagon_fast.protocol import IS_TRIMMED_KEY, NO_TRACE, UNFINISHED, ErrorCode, Kind, Outcome
 from epsagon_fast.queue.layout import FOREIGN, FULL, LOOK, PUSHED, TOO_LARGE
+from epsagon_fast.queue.ring import own_pid
 from epsagon_fast.queue.writer import REASONS
 
 from . import beacon, encoding, process
@@ -89,7 +90,7 @@ class Tracer(Started, QuickWay):
         """
         if self._running or self._stopped:
             return
-        if self.owner_pid != os.getpid():
+        if self.owner_pid != own_pid():
             self._identify()
         self._running = True
         if not process.records(self.config):
@@ -131,7 +132,7 @@ class Tracer(Started, QuickWay):
     @property
     def stopped(self) -> bool:
         """Whether the tracer was stopped, here or, if this process was forked inside the trace, where it was opened."""
-        return self._stopped or (self.owner_pid != os.getpid() and self._is_over_elsewhere())
+        return self._stopped or (self.owner_pid != own_pid() and self._is_over_elsewhere())
 
     @property
     def place(self) -> Place:
@@ -228,7 +229,7 @@ class Tracer(Started, QuickWay):
 
         A forked child that leaves the block this way says nothing about the work of the trace's own process.
         """
-        if self._recording and self.owner_pid == os.getpid():
+        if self._recording and self.owner_pid == own_pid():
             encoded = encoding.encode_exception(error)
             self._count_losses(encoded)
             self._error_code = int(ErrorCode.EXCEPTION)
@@ -277,7 +278,7 @@ class Tracer(Started, QuickWay):
 
     def _identify(self) -> None:
         """Take a trace id. Also in a child that starts what was made before the fork: its parent may start it too."""
-        self.owner_pid = os.getpid()
+        self.owner_pid = own_pid()
         self._id = os.urandom(len(NO_TRACE))
         self.trace_id = self._id.hex()
 
@@ -340,7 +341,7 @@ class Tracer(Started, QuickWay):
 
     def _close(self, flags: int = 0) -> None:
         """Close the trace, if that was not done. Whatever interrupts this, calling it again does what is left."""
-        if self.owner_pid != os.getpid():
+        if self.owner_pid != own_pid():
             return
         self._recording, self._running, self._stopped = False, False, True
         self._close_way()
@@ -449,7 +450,7 @@ class Tracer(Started, QuickWay):
         if timeout_s is None:
             timeout_s = self.config.send_timeout_s + STOP_MARGIN_S
         for pause in pauses(timeout_s):
-            if self.owner_pid != os.getpid() or self._known_outcome() != Outcome.PENDING:
+            if self.owner_pid != own_pid() or self._known_outcome() != Outcome.PENDING:
                 return
             self._writer.ensure_collector()
             if not self._writer.collector_may_come():
@@ -465,7 +466,7 @@ class Tracer(Started, QuickWay):
     def _known_outcome(self) -> Outcome:
         if self._outcome is not None:
             return self._outcome
-        if self.owner_pid != os.getpid():
+        if self.owner_pid != own_pid():
             return Outcome.PENDING.because("opened by another process")
         process.report(self._writer)
         return self._writer.settlement(self._id) or Outcome.PENDING

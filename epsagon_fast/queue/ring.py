@@ -29,7 +29,7 @@ from epsagon_fast.interrupts import let_pass
 from epsagon_fast.queue import layout
 from epsagon_fast.queue.layout import *  # noqa: F403
 
-__all__ = ["IMPLEMENTATION", "Consumer", "Mapping", "Producer", "create", "pack"]
+__all__ = ["IMPLEMENTATION", "Consumer", "Mapping", "Producer", "create", "own_pid", "pack"]
 
 # What posix_fallocate answers where a filesystem or a C library has none.
 _NOT_SUPPORTED = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
@@ -38,8 +38,10 @@ _NOT_SUPPORTED = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 IMPLEMENTATION: Final = compiled.implementation("ring")
 
 if TYPE_CHECKING or IMPLEMENTATION == compiled.COMPILED:
-    from epsagon_fast.queue._ring import Consumer, Mapping, Producer, pack
+    from epsagon_fast.queue._ring import Consumer, Mapping, Producer, own_pid, pack
 else:
+    from os import getpid as own_pid
+
     from epsagon_fast.queue._pure import PureConsumer as Consumer
     from epsagon_fast.queue._pure import PureMapping as Mapping
     from epsagon_fast.queue._pure import PureProducer as Producer

@@ -12,7 +12,7 @@ from rings import TWINS, Twin
 
 from epsagon_fast import config
 from epsagon_fast.backend import Backend, running
-from epsagon_fast.producer import current, exit, lifecycle, process
+from epsagon_fast.producer import current, entering, exit, lifecycle, process
 
 if TYPE_CHECKING:
     from celeries import Shop
@@ -41,7 +41,8 @@ def nothing_is_left() -> Iterator[None]:
     resource_tracker.ensure_running()
     before = {*descendants(os.getpid())}
     yield
-    left = current.swap(None)
+    left = entering.current.get()
+    entering.current.set(None)
     assert left is None, f"{left} is still the current trace"
     until(lambda: {*descendants(os.getpid())} <= before, lambda: f"all processes end: {descendants(os.getpid())}")
 

@@ -2,8 +2,10 @@
 
 import functools
 import json
+import logging
 import os
 import pathlib
+import random
 import re
 import signal
 from collections import Counter
@@ -21,6 +23,7 @@ from places import Place, until
 import epsagon_fast as epsagon
 from epsagon_fast.backend import Backend
 from epsagon_fast.integrations import celery as integration
+from epsagon_fast.producer import current, process
 from epsagon_fast.testing import capture_traces
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -352,6 +355,37 @@ def test_run_says_how_it_ended(app: Celery, error: BaseException, state: str, co
     assert (runner["exception"] or {}).get("type") == kind
     if kind:
         assert "raise error" in runner["exception"]["traceback"]
+
+
+@pytest.fixture
+def alarm() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGALRM)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def strike(*_: Any) -> None:
+    raise SoftTimeLimitExceeded
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("alarm")
+def test_time_limit_at_any_moment_leaves_no_trace_open_or_current(app: Celery) -> None:
+    pack = app.task(name="pack")(idle)
+    logging.getLogger("celery").setLevel(logging.CRITICAL + 1)
+    signal.signal(signal.SIGALRM, strike)
+    moment = random.Random(1)
+    with capture_traces() as traces:
+        for _ in range(300):
+            with suppress(SoftTimeLimitExceeded):
+                signal.setitimer(signal.ITIMER_REAL, moment.uniform(0.00001, 0.0006))
+                while signal.getitimer(signal.ITIMER_REAL)[0]:
+                    pack.apply()
+            pack.apply()
+            assert not process.open_traces
+            assert current.current_place() is None
+        assert len(traces) > 300
 
 
 def test_failure_that_the_caller_gets_is_recorded_too(app: Celery) -> None:

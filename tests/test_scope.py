@@ -17,7 +17,7 @@ from hostile import HostileError, HostileExit
 
 import epsagon_fast as epsagon
 from epsagon_fast import ErrorCode
-from epsagon_fast.producer import current
+from epsagon_fast.producer import current, entering
 from epsagon_fast.protocol import Kind, Record
 
 
@@ -353,7 +353,8 @@ def test_leaving_a_plain_generator_late_does_not_take_away_the_trace_of_its_cons
         epsagon.label("k", 1)
     # What was current when the consumer's trace began is so again: the one that the generator had left open.
     assert current.current_trace() is None
-    assert current.swap(None) is not None
+    assert entering.current.get() is not None
+    entering.current.set(None)
     assert [Kind(record.kind).name for record in of(queue, tracer)] == ["OPEN", "LABEL", "CLOSE"]
 
 

@@ -68,15 +68,14 @@ class TracingMiddleware:
         # The server's own scope, as without us: what the application writes into it is there for those around us too.
         scope[KEY] = True
         line = Line(connection, receive, send)
-        before = current.swap(connection)
         failure: BaseException | None = None
         try:
-            await self.app(scope, line.receive, line.send)
+            with current.within(connection):
+                await self.app(scope, line.receive, line.send)
         except BaseException as error:
             failure = error
             raise
         finally:
-            current.leave(connection, before)
             del scope[KEY]
             if not connection.answered and is_broken(receive):
                 connection.client_leaves()

@@ -19,6 +19,7 @@ import orjson
 
 from epsagon_fast.producer import arguments, current, encoding, process
 from epsagon_fast.producer import exit as leaving
+from epsagon_fast.producer.entering import Entered
 from epsagon_fast.producer.plain import type_name
 from epsagon_fast.producer.scope import Event, is_error
 from epsagon_fast.producer.tracer import Tracer
@@ -87,8 +88,12 @@ def _handlers() -> list[tuple[Any, Callable[..., None]]]:
     ]
 
 
-class Run(Tracer):
+class Run(Entered, Tracer):
     """One run of a task."""
+
+    _outer: "Run | None" = None
+    _state: str | None = None
+    _result: Any = None
 
     def __init__(self, task: Any, request: Any) -> None:
         """`request`: what celery knows of this run, its `Context`."""
@@ -105,17 +110,40 @@ class Run(Tracer):
 
     def begin(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Open the trace and make it the current one."""
-        self.start()
-        self._outer = _running.get()
-        _running.set(self)
-        self._before = current.swap(self)
+        _end_forsaken()
+        self.__enter__()
         if self.keeps_values:
             arguments.Noted(self._task.run).arguments(self, args, kwargs)
 
     def end(self, state: str | None, result: Any) -> None:
         """Close the trace. `state`, `result`: as celery's signal has them."""
-        current.leave(self, self._before)
+        self._state, self._result = state, result
+        self.__exit__(None, None, None)
+
+    @property
+    def is_forsaken(self) -> bool:
+        """Whether celery is done with this run, and could not say so: a time limit struck as it sent the signal."""
+        return all(request is not self.request for request in self._task.request_stack.stack)
+
+    def open(self) -> "Run":
+        """Open the trace."""
+        self._outer = _running.get()
+        _running.set(self)
+        self.start()
+        return self
+
+    def cut_off(self) -> None:
+        """Close the trace as unfinished: a time limit struck while it was opened or closed."""
         _running.set(self._outer)
+        self.abandon()
+        self._result = None
+
+    def close(self, error: BaseException | None) -> None:
+        """Close the trace with what became of the run."""
+        state, result = self._state, self._result
+        _running.set(self._outer)
+        # An exception: its traceback holds frames that hold this run.
+        self._result = None
         if state == "SUCCESS" and self.keeps_values:
             arguments.Noted(self._task.run).result(self, result)
         if state is None:
@@ -177,6 +205,12 @@ def _context(request: Any) -> TraceContext | None:
     context = extract({name: value for name, value in headers.items() if isinstance(value, str)})
     caller = current.enclosing_trace()
     return context_of(caller) if context is None and caller is not None else context
+
+
+def _end_forsaken() -> None:
+    """Close the traces of runs that are over, so that this one is not inside them."""
+    while (run := _running.get()) is not None and run.is_forsaken:
+        run.undo()
 
 
 def _run_begins(task: Any, args: Any, kwargs: Any, **_: Any) -> None:

@@ -50,22 +50,6 @@ def current_place() -> Place | None:
     return None if place is NOT_TRACED else place
 
 
-def swap(trace: Current) -> Current:
-    """Make `trace` the current one of this context; return what was current before, to be given back to `leave`.
-
-    For steps that no `with current.within(trace)` can enclose.
-    """
-    before: Current = entering.current.get()
-    entering.current.set(_placed(trace))
-    return before
-
-
-def leave(trace: Current, before: Current) -> None:
-    """Make `before` current again, unless something else became current meanwhile (a `with` in a plain generator)."""
-    if entering.is_at(_placed(trace)):
-        entering.current.set(_placed(before))
-
-
 def within(trace: Current) -> Within:
     """Have `trace`, or NOT_TRACED, be the current one of this context inside a `with` block."""
     return Within(_placed(trace))

@@ -237,13 +237,13 @@ def close_once(
 
     Of two threads that close it, or a signal handler in between, one gets it here.
     """
-    taken = None
     try:
         taken = open_traces.pop(trace_id, None)
+        return None if taken is None else push(kind, flags, trace_id, payload)
     except BaseException:
+        # Where the push is Python it may have been interrupted, or not: a second CLOSE does no harm, none would.
         push(kind, flags, trace_id, payload)
         raise
-    return None if taken is None else push(kind, flags, trace_id, payload)
 
 
 # The compiled copy of this very file, which has another name, in the place of all that was defined above.

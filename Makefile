@@ -6,9 +6,10 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := test
 .PHONY: demo test servers fuzz asan soak bench lint wheel lock clean
 
-$(VENV)/.installed: pyproject.toml setup.py epsagon_fast/producer/entering.py $(wildcard _ext/*/*.pyx _ext/*/*.h)
+$(VENV)/.installed: pyproject.toml .ci/requirements.txt setup.py epsagon_fast/producer/entering.py $(wildcard _ext/*/*.pyx _ext/*/*.h)
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement .ci/requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
 demo: $(VENV)/.installed
@@ -66,10 +67,13 @@ wheel: $(VENV)/.installed
 	$(BIN)/python release/make_sbom.py
 	$(BIN)/python release/prove_wheel.py
 
-# What builds and uploads a release, pinned by hash.
-lock: $(VENV)/.installed
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock' \
-		$(UPGRADE) --extra release --output-file .ci/release.txt pyproject.toml
+# What the tests run with and what makes a release, pinned by hash. UPGRADE=--upgrade takes the newest versions.
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
+lock:
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/uv || $(BIN)/pip install --quiet --disable-pip-version-check uv
+	$(BIN)/$(LOCK) $(UPGRADE) --extra dev --output-file .ci/requirements.txt pyproject.toml
+	$(BIN)/$(LOCK) $(UPGRADE) --extra release --output-file .ci/release.txt pyproject.toml
 
 clean:
 	rm -rf $(VENV) .venv-bench .venv-servers build dist wheelhouse *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

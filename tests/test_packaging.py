@@ -225,6 +225,18 @@ def test_workflows_run_the_tests_and_need_no_secret() -> None:
         assert all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v[\d.]+", used) for used in re.findall(r"uses: (.*)", text))
 
 
+@pytest.mark.parametrize(
+    ("lock", "extras"), [("requirements", ("backend", "test", "release", "dev")), ("release", ("release",))]
+)
+def test_all_that_is_needed_is_locked_with_its_hash(lock: str, extras: tuple[str, ...]) -> None:
+    wanted = [line for extra in extras for line in PROJECT["project"]["optional-dependencies"][extra]]
+    names = {re.split(r"[^\w-]", line)[0].lower() for line in [*PROJECT["project"]["dependencies"], *wanted]}
+    locked = (SOURCES / ".ci" / f"{lock}.txt").read_text()
+    pinned = re.findall(r"^([\w-]+)(?:\[.*\])?==.*\\\n    --hash=sha256:", locked, re.M)
+    assert len(pinned) == len(re.findall(r"^\w", locked, re.M))
+    assert names - {"epsagon-fast"} <= {*pinned}, "run `make lock`"
+
+
 def test_what_builds_a_wheel_is_bounded_from_above() -> None:
     assert all("<" in requirement for requirement in PROJECT["build-system"]["requires"])
 

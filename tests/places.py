@@ -22,6 +22,8 @@ from epsagon_fast.queue.overview import Overview, look
 BASE = "/dev/shm" if os.path.isdir("/dev/shm") else None
 TIMEOUT_S = 20.0
 NOBODY = 65534
+# `make soak`: the full counts.
+FULL = os.environ.get("EPSAGON_SOAK", "0") == "1"
 
 T = TypeVar("T")
 
@@ -36,6 +38,11 @@ def until(condition: Callable[[], T], what: str | Callable[[], str], timeout_s: 
         if time.monotonic() > deadline:
             raise AssertionError(f"not in {timeout_s:g} s: {what if isinstance(what, str) else what()}")
         time.sleep(0.005)
+
+
+def times(full: int, quick: int) -> int:
+    """Return how often something is tried: in the soak, and in every run of the tests."""
+    return full if FULL else quick
 
 
 class Privileges:

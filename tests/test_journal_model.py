@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from mortal import CRASHES, Crash, Kernel, instead_of_os
+from places import times
 
 from epsagon_fast.collector.journal import Batch, Journal, Snapshot
 from epsagon_fast.protocol import NO_TRACE, Kind, Record
@@ -372,7 +373,7 @@ class JournalMachine(RuleBasedStateMachine):
 
 TestJournal = JournalMachine.TestCase
 TestJournal.settings = settings(
-    max_examples=150,
+    max_examples=times(150, 40),
     stateful_step_count=80,
     deadline=None,
     report_multiple_bugs=False,

@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from mortal import CRASHES, Crash, Kernel, instead_of_os
+from places import times
 from records import CONFIG, OPENED_AT, event, own_runner
 
 from epsagon_fast.collector import body, snapshot
@@ -302,7 +303,7 @@ class RecoveryMachine(RuleBasedStateMachine):
 
 TestRecovery = RecoveryMachine.TestCase
 TestRecovery.settings = settings(
-    max_examples=150,
+    max_examples=times(150, 40),
     stateful_step_count=80,
     deadline=None,
     report_multiple_bugs=False,

@@ -12,13 +12,13 @@ from collections.abc import Iterator
 import pytest
 from arrivals import arrived, await_traces, death, ids, labels, runner
 from namespaces import readable_by_all, with_tmpfs
-from places import BASE, NOBODY, Place, need_root, until
+from places import BASE, NOBODY, Place, need_root, times, until
 
 from epsagon_fast.backend import Backend
 from epsagon_fast.queue import folder as folders
 
 # Of first use by eight processes at once.
-ROUNDS = 100
+ROUNDS = times(100, 15)
 
 # What most programs here trace with; a module, so that a spawned process finds it by name.
 JOBS = """

@@ -11,7 +11,6 @@ import orjson
 from epsagon_fast import cutting
 from epsagon_fast.masking import Mask
 from epsagon_fast.protocol import MAX_TRACE_BYTES, Kind
-from epsagon_fast.trimming import TraceTooBig, trim
 
 # Masking reads JSON in JSON, megabytes of it for tenths of a second. Secrets would have to be half of an event of this
 # size, or it could not be sent whole even so: it is stripped first.
@@ -42,6 +41,9 @@ def fitted_event(event: bytes, limit_bytes: int, ignored_keys: Iterable[str]) ->
 
 
 def _stripped(event: bytes) -> bytes:
+    # Most processes never need it. It is imported with their first trace, so it is there when they do.
+    from epsagon_fast.trimming import TraceTooBig, trim
+
     try:
         # One byte less than it has: stripped if there is anything to strip.
         return trim([event], len(event) - 1).events[0]

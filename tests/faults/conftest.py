@@ -4,7 +4,8 @@ import sys
 from typing import Any
 
 import pytest
-from scenes import FULL, ROWS, table
+from places import FULL
+from scenes import ROWS, table
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -15,19 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from places import BASE, Place, until
+from places import BASE, FULL, Place, until
 from sink import Sink
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-# `make soak`: the full counts.
-FULL = os.environ.get("EPSAGON_SOAK", "0") == "1"
 # After the last fault all that was accepted arrives in so long.
 PATIENCE_S = 120.0 if FULL else 60.0
-
-
-def times(full: int, quick: int) -> int:
-    """Return how often a fault is tried: in the soak, and in every run of the tests."""
-    return full if FULL else quick
 
 
 @dataclass

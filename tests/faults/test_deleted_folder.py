@@ -4,8 +4,8 @@ import os
 import shutil
 import time
 
-from places import until
-from scenes import holds, scene, times
+from places import times, until
+from scenes import holds, scene
 
 TRIES = times(20, 3)
 LOAD = """

@@ -5,7 +5,8 @@ import signal
 import time
 
 import pytest
-from scenes import FULL, Scene, holds, scene, times
+from places import FULL, times
+from scenes import Scene, holds, scene
 
 TRIES = times(50, 2)
 # What an exit may be delayed by, at the most: the default shutdown timeout. The rest is a busy machine.

@@ -1,7 +1,8 @@
 """Pushing from where it is least expected: no deadlock, no torn record, nothing missing."""
 
 import pytest
-from scenes import FULL, holds, scene, times
+from places import FULL, times
+from scenes import holds, scene
 
 PROCESSES = times(200, 40)
 MANY = times(20, 1)

@@ -7,8 +7,7 @@ import json
 from collections import Counter
 
 import pytest
-from places import Place
-from scenes import FULL, times
+from places import FULL, Place, times
 
 FUZZ = """
 import collections, datetime, decimal, json, os, random, signal, sys

@@ -5,8 +5,8 @@ import random
 import signal
 import time
 
-from places import until
-from scenes import Scene, holds, scene, times
+from places import times, until
+from scenes import Scene, holds, scene
 
 TRIES = times(100, 4)
 TOGETHER = times(50, 3)

@@ -1,7 +1,8 @@
 """Workers are killed at any moment: what a call had returned for is in a trace that arrives, closed as ProcessDied."""
 
 import pytest
-from scenes import holds, scene, times
+from places import times
+from scenes import holds, scene
 
 TRIES = {"compiled": times(600, 12), "reference": times(100, 8)}
 

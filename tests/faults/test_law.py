@@ -8,7 +8,8 @@ from contextlib import suppress
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
-from scenes import FULL, ROWS, Row, Scene, holds, times
+from places import FULL, times
+from scenes import ROWS, Row, Scene, holds
 
 HISTORIES = times(200, 4)
 STEPS = 30 if FULL else 20

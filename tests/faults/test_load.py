@@ -5,8 +5,8 @@ import signal
 import time
 from pathlib import Path
 
-from places import until
-from scenes import Scene, holds, scene, times
+from places import times, until
+from scenes import Scene, holds, scene
 
 MIB = 1024 * 1024
 BOUND_MB = 32

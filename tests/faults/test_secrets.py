@@ -5,8 +5,8 @@ import signal
 import stat
 from pathlib import Path
 
-from places import until
-from scenes import FULL, Scene, holds, scene, times
+from places import FULL, times, until
+from scenes import Scene, holds, scene
 from servers import Server, certificate, status
 
 TOKEN = "t0ken-that-nobody-may-see"

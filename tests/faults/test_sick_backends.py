@@ -11,8 +11,8 @@ from email.utils import formatdate
 from pathlib import Path
 
 import pytest
-from places import until
-from scenes import FULL, Scene, holds, scene, times
+from places import FULL, times, until
+from scenes import Scene, holds, scene
 from servers import Behaviour, Request, Server, certificate, closing, drip, hang, reply, reset, status
 
 TRIES = times(50, 5)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from namespaces import with_tmpfs
-from places import Place, until
-from scenes import Scene, holds, scene, times
+from places import Place, times, until
+from scenes import Scene, holds, scene
 
 from epsagon_fast.collector.frames import MAGIC
 from epsagon_fast.collector.outbox_file import NAME

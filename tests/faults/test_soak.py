@@ -7,8 +7,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from places import until
-from scenes import FULL, holds, scene
+from places import FULL, until
+from scenes import holds, scene
 
 MIB = 1024 * 1024
 SECONDS = float(os.environ.get("EPSAGON_SOAK_SECONDS", "300" if FULL else "6"))

@@ -4,8 +4,8 @@ import os
 import sys
 
 import pytest
-from places import until
-from scenes import holds, scene, times
+from places import times, until
+from scenes import holds, scene
 
 TRIES = times(100, 3)
 

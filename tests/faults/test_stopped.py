@@ -4,8 +4,8 @@ import os
 import signal
 import time
 
-from places import until
-from scenes import FULL, Scene, holds, scene, times
+from places import FULL, times, until
+from scenes import Scene, holds, scene
 
 TRIES = times(20, 2)
 STOPPED_S = 5.0 if FULL else 0.7

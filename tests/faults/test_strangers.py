@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from namespaces import readable_by_all, with_tmpfs
-from places import give_away, until
-from scenes import Scene, holds, scene, times
+from places import give_away, times, until
+from scenes import Scene, holds, scene
 
 from epsagon_fast.queue import layout
 

@@ -315,6 +315,18 @@ def test_limit_of_memory_is_that_of_the_own_group_in_both_versions(
     assert folders._headroom_bytes(controllers, group) == headroom
 
 
+def test_without_any_directory_to_write_to_there_is_no_folder_and_none_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folders, "SHARED_MEMORY", str(tmp_path / "nowhere"))
+    # What Python tries in the end is the current directory.
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", list)
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    with pytest.raises(FolderUnusable):
+        folders.resolve(None)
+    assert folders.existing(None) is None
+
+
 def test_both_ways_to_ask_for_the_lock_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EPSAGON_FAST_IMPL", "reference")
     ways = (_spawn.folder_is_held, loaded_anew("epsagon_fast.queue.folder").is_held)

@@ -73,5 +73,6 @@ def start(bytes folder not None, list argv not None, list env not None, bint alt
         free(arguments)
         free(variables)
     if result < 0:
-        raise OSError(-result, os.strerror(-result), os.fsdecode(argv[0]))
+        # Any of three may be what cannot be used.
+        raise OSError(-result, f"{os.strerror(-result)}: `start` or `log` in its folder, or {os.fsdecode(argv[0])}")
     return result != EPS_NOT_NEEDED

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 import orjson
 
 from epsagon_fast import cutting
+from epsagon_fast.interrupts import let_pass
 from epsagon_fast.masking import Mask
 from epsagon_fast.protocol import MAX_TRACE_BYTES, Kind
 
@@ -41,9 +42,13 @@ def fitted_event(event: bytes, limit_bytes: int, ignored_keys: Iterable[str]) ->
 
 
 def _stripped(event: bytes) -> bytes:
-    # Most processes never need it. It is imported with their first trace, so it is there when they do.
-    from epsagon_fast.trimming import TraceTooBig, trim
-
+    try:
+        # Not on top: a process that never traces does not need it. One that does has it from its first trace on.
+        from epsagon_fast.trimming import TraceTooBig, trim
+    except ImportError as error:
+        # The process lost its files (a chroot, a replaced environment) before that. Cutting is left.
+        let_pass(error)
+        return event
     try:
         # One byte less than it has: stripped if there is anything to strip.
         return trim([event], len(event) - 1).events[0]

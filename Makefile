@@ -1,6 +1,7 @@
 # The few verbs people need. Each makes its own .venv and builds the extensions first.
 PYTHON ?= python3
 VENV := .venv
+JOBS ?= 2
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := test
@@ -15,9 +16,10 @@ $(VENV)/.installed: pyproject.toml .ci/requirements.txt setup.py epsagon_fast/pr
 demo: $(VENV)/.installed
 	$(BIN)/epsagon-fast demo
 
-# PYTEST_ARGS='-m "not root"' leaves out what needs root, also where CI is set.
+# Most tests wait for processes, so two at a time take half the time. PYTEST_ARGS='-m "not root"' leaves out what needs
+# root, also where CI is set.
 test: $(VENV)/.installed
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest --numprocesses=$(JOBS) --dist=worksteal $(PYTEST_ARGS)
 
 # The answers of every server that installs, with the middleware and without. An environment of its own: one of them is
 # compiled, and takes a minute.

@@ -4,6 +4,7 @@ import os
 import resource
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,6 +95,9 @@ def in_child(burden: Callable[[], object]) -> list[str]:
     if pid == 0:
         code = 1
         try:
+            # Those that this process has open would count against a limit.
+            forth = os.dup2(forth, 3)
+            os.closerange(4, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
             burden()
             if os.geteuid() == 0:
                 os.setgroups([])
@@ -101,6 +105,8 @@ def in_child(burden: Callable[[], object]) -> list[str]:
                 os.setuid(NOBODY)
             os.write(forth, "\n".join(inherited.shed()).encode())
             code = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(code)
     os.close(forth)

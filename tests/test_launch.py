@@ -9,7 +9,8 @@ import pathlib
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from importlib.machinery import ModuleSpec
 
 import pytest
@@ -415,19 +416,22 @@ CASES = {
 }
 
 
+@pytest.fixture
+def base() -> Iterator[pathlib.Path]:
+    """A directory that every user can reach and write to, unlike pytest's."""
+    with tempfile.TemporaryDirectory(prefix="epsagon-test-") as name:
+        os.chmod(name, 0o1777)
+        yield pathlib.Path(name)
+
+
 @pytest.mark.root
 @pytest.mark.parametrize("case", CASES)
 def test_collector_can_never_be_another_user_again_or_there_is_none(
-    tmp_path: pathlib.Path, start: Callable[..., bool], case: str
+    base: pathlib.Path, start: Callable[..., bool], case: str
 ) -> None:
     (users, groups), expected = CASES[case]
     if hasattr(start, "__code__"):  # in plain Python no ids can be made one
         expected = None
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o711)
-    base = tmp_path / "base"
-    base.mkdir()
-    base.chmod(0o1777)
 
     def started() -> int:
         os.setgroups([0, 4, USER, OTHER])

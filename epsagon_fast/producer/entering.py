@@ -248,4 +248,4 @@ def close_once(
 
 # The compiled copy of this very file, which has another name, in the place of all that was defined above.
 if __name__ == "epsagon_fast.producer.entering" and compiled.implementation("blocks") == compiled.COMPILED:
-    from epsagon_fast.producer._entering import *  # type: ignore[import-not-found]  # noqa: F403
+    from epsagon_fast.producer._entering import *  # noqa: F403

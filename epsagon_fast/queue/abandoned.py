@@ -8,7 +8,6 @@ counts in its own ring what was in them.
 
 import fcntl
 import os
-import struct
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,8 +23,6 @@ from epsagon_fast.queue.process import has_ended
 # They may hold this part of the filesystem, and never more than so much.
 SHARE = 8
 MOST_BYTES = 256 * 1024 * 1024
-# Of the header, up to the last that is looked at here.
-_SLOTS = layout.CREATED_NS // 8 + 1
 
 
 class _Ring(NamedTuple):
@@ -89,11 +86,10 @@ def _dead_ring(dir_fd: int, name: str) -> _Ring | None:
         let_pass(error)
         return None
     try:
-        layout.read_capacity(fd)
-        slots = struct.unpack(f"={_SLOTS}Q", os.pread(fd, 8 * _SLOTS, 0))
+        slots = layout.read_slots(fd)
         ended = has_ended(slots[layout.PID // 8], slots[layout.START_TIME // 8], fd)
         return _Ring(slots[layout.CREATED_NS // 8], name, os.fstat(fd).st_blocks * 512) if ended else None
-    except (OSError, ValueError, struct.error) as error:
+    except (OSError, ValueError) as error:
         let_pass(error)
         return None
     finally:

@@ -56,6 +56,8 @@ TOLD: Final = 640
 
 # The latest settlements, up to the end of the header; their entries are settlements.py's.
 SETTLEMENT_RING: Final = 4096
+# All before them, for a look from outside.
+_SLOTS: Final = struct.Struct(f"={SETTLEMENT_RING // 8}Q")
 
 # Length of the payload, CRC-32 or 0, kind, flags, two zeros, ordinal, trace id. The payload is padded to 8 bytes.
 RECORD_HEADER: Final = struct.Struct("<IIBBHIQ16s")
@@ -136,3 +138,15 @@ def read_capacity(fd: int) -> int:
     if size_bytes != HEADER_BYTES + capacity:
         raise CorruptRing(f"the file has {size_bytes} bytes, not {HEADER_BYTES} + {capacity}")
     return int(capacity)
+
+
+def read_slots(fd: int) -> tuple[int, ...]:
+    """Return the slots of a ring's header, slot N of the file at N // 8, or raise what `read_capacity` does.
+
+    For those who look at a ring from outside: nothing is mapped, so its owner may truncate it meanwhile.
+    """
+    read_capacity(fd)
+    header = os.pread(fd, _SLOTS.size, 0)
+    if len(header) < _SLOTS.size:
+        raise CorruptRing(f"the file has only {len(header)} bytes")
+    return _SLOTS.unpack(header)

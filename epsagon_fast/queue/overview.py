@@ -1,7 +1,6 @@
 """A look at a folder from outside: who serves it and what its rings hold. Nobody is asked and nothing is changed."""
 
 import os
-import struct
 import time
 from dataclasses import dataclass, field
 
@@ -114,9 +113,8 @@ def _ring(folder_fd: int, name: str) -> RingView | None:
         let_pass(error)
         return None
     try:
-        capacity = layout.read_capacity(fd)
-        slots = struct.unpack("=128Q", os.pread(fd, 1024, 0))
-    except (OSError, ValueError, struct.error) as error:
+        slots = layout.read_slots(fd)
+    except (OSError, ValueError) as error:
         let_pass(error)
         return None
     finally:
@@ -126,7 +124,7 @@ def _ring(folder_fd: int, name: str) -> RingView | None:
     return RingView(
         pid=pid,
         lives=lives(pid, slots[layout.START_TIME // 8]),
-        capacity_bytes=capacity,
+        capacity_bytes=slots[layout.CAPACITY // 8],
         unread_bytes=slots[layout.HEAD // 8] - slots[layout.TAIL // 8],
         held_bytes=slots[layout.HELD // 8],
         closed=slots[layout.CLOSED_COUNT // 8],

@@ -19,8 +19,8 @@ import urllib3
 from report import Report
 from sink import sink
 
-from epsagon_fast.collector.delivery import Delivery
 from epsagon_fast.collector.destination import Destination
+from epsagon_fast.collector.sending.delivery import Delivery
 from epsagon_fast.protocol import Outcome
 
 BODY = b'{"events":[' + b'{"id":"0123456789"},' * 500 + b"{}]}"

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from epsagon_fast.collector import body
-from epsagon_fast.collector.assembly import Assembly
+from epsagon_fast.collector.assembling import body
+from epsagon_fast.collector.assembling.assembly import Assembly
 from epsagon_fast.producer import process
 from epsagon_fast.producer.memory import MemoryWriter
 from epsagon_fast.protocol import Outcome, Record

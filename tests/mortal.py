@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from epsagon_fast.collector import journal as journal_module
+from epsagon_fast.collector.journal import journal as journal_module
 
 # What befalls a collector and then its successors: how many calls it still makes, how much of a write in hand is done.
 # Often the one that comes next dies too, or before it has done anything.

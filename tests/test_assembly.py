@@ -24,10 +24,10 @@ from records import (
     record,
 )
 
-from epsagon_fast.collector import assembly as module
-from epsagon_fast.collector import body
-from epsagon_fast.collector.assembly import Assembly, ClosedTrace
-from epsagon_fast.collector.trace import CLOSE
+from epsagon_fast.collector.assembling import assembly as module
+from epsagon_fast.collector.assembling import body
+from epsagon_fast.collector.assembling.assembly import Assembly, ClosedTrace
+from epsagon_fast.collector.assembling.trace import CLOSE
 from epsagon_fast.producer import tracer
 from epsagon_fast.protocol import NO_TRACE, UNFINISHED, Kind, Record
 

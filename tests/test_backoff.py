@@ -1,8 +1,8 @@
 """Pauses between attempts, in simulated time."""
 
-from epsagon_fast.collector.backoff import FIRST_PAUSE_S, MAX_IN_FLIGHT, MAX_PAUSE_S, Backoff
 from epsagon_fast.collector.destination import Destination
-from epsagon_fast.collector.verdict import Result
+from epsagon_fast.collector.sending.backoff import FIRST_PAUSE_S, MAX_IN_FLIGHT, MAX_PAUSE_S, Backoff
+from epsagon_fast.collector.sending.verdict import Result
 from epsagon_fast.protocol import Outcome
 
 HERE = Destination("http://here", "token", 1.0)

@@ -8,9 +8,9 @@ import pytest
 from records import RING, added, closed, event, exception_fields, label, opened, own_runner, record
 
 from epsagon_fast import __version__
-from epsagon_fast.collector import body
-from epsagon_fast.collector.assembly import Assembly
-from epsagon_fast.collector.trace import Trace
+from epsagon_fast.collector.assembling import body
+from epsagon_fast.collector.assembling.assembly import Assembly
+from epsagon_fast.collector.assembling.trace import Trace
 from epsagon_fast.protocol import TRACE_FIELDS, Kind, Record
 
 

@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from records import added, closed, event, exception_fields, label, opened, own_runner, record
 from strategies import trace_records
 
-from epsagon_fast.collector import body, journal, snapshot
-from epsagon_fast.collector.assembly import Assembly, ClosedTrace
-from epsagon_fast.collector.compaction import Compaction
+from epsagon_fast.collector.assembling import body
+from epsagon_fast.collector.assembling.assembly import Assembly, ClosedTrace
+from epsagon_fast.collector.assembling.trace import Trace
 from epsagon_fast.collector.destination import Destination, Parcel
-from epsagon_fast.collector.journal import Batch, Journal, Settled, Snapshot
-from epsagon_fast.collector.sending import Sending
-from epsagon_fast.collector.trace import Trace
+from epsagon_fast.collector.journal import journal, snapshot
+from epsagon_fast.collector.journal.compaction import Compaction
+from epsagon_fast.collector.journal.journal import Batch, Journal, Settled, Snapshot
+from epsagon_fast.collector.sending.sending import Sending
 from epsagon_fast.protocol import Kind, Record
 
 from test_sending import Senders, Shelf  # isort: skip

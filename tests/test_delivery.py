@@ -20,14 +20,14 @@ import pytest
 from servers import HOST, Identity, Server, certificate, closing, drip, hang, raw, reply, reset, status, tunnel
 
 from epsagon_fast import __version__
-from epsagon_fast.collector import delivery as module
-from epsagon_fast.collector import trust
-from epsagon_fast.collector.backoff import MAX_IN_FLIGHT
-from epsagon_fast.collector.delivery import Delivery
 from epsagon_fast.collector.destination import Destination, Parcel
-from epsagon_fast.collector.outbox import Outbox
-from epsagon_fast.collector.sending import Sending
-from epsagon_fast.collector.verdict import MAX_RETRY_AFTER_S, TLS_RETRY_S, Result
+from epsagon_fast.collector.sending import delivery as module
+from epsagon_fast.collector.sending import trust
+from epsagon_fast.collector.sending.backoff import MAX_IN_FLIGHT
+from epsagon_fast.collector.sending.delivery import Delivery
+from epsagon_fast.collector.sending.outbox import Outbox
+from epsagon_fast.collector.sending.sending import Sending
+from epsagon_fast.collector.sending.verdict import MAX_RETRY_AFTER_S, TLS_RETRY_S, Result
 from epsagon_fast.protocol import Outcome
 
 TOKEN = 'tok"en/of-someone'

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from epsagon_fast.integrations.departures import is_departure
+from epsagon_fast.integrations.web.departures import is_departure
 from epsagon_fast.producer.scope import is_error
 
 

@@ -14,10 +14,10 @@ from records import RING, added, closed, event, opened, own_runner
 from servers import Server, status
 
 from epsagon_fast.backend import Backend
-from epsagon_fast.collector import body
-from epsagon_fast.collector.assembly import Assembly
-from epsagon_fast.collector.drops import Drops
+from epsagon_fast.collector.assembling import body
+from epsagon_fast.collector.assembling.assembly import Assembly
 from epsagon_fast.collector.log import BoundedLog
+from epsagon_fast.collector.settling.drops import Drops
 from epsagon_fast.protocol import Outcome
 from epsagon_fast.queue.reader import Reader
 

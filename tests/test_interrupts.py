@@ -120,8 +120,8 @@ def test_exception_of_another_thread_is_an_interruption_in_our_code() -> None:
 
 # Modules whose lines run in the traced process.
 GUARDED = [
-    *(PACKAGE / "producer").glob("*.py"),
-    *(PACKAGE / "integrations").glob("*.py"),
+    *(PACKAGE / "producer").rglob("*.py"),
+    *(PACKAGE / "integrations").rglob("*.py"),
     # The reader's run in the collector.
     *(path for path in (PACKAGE / "queue").glob("*.py") if path.stem != "reader"),
     PACKAGE / "config.py",

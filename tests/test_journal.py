@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from epsagon_fast.collector import journal as journal_module
-from epsagon_fast.collector.frames import MAGIC
-from epsagon_fast.collector.journal import Batch, Journal, Settled
+from epsagon_fast.collector.journal import journal as journal_module
+from epsagon_fast.collector.journal.frames import MAGIC
+from epsagon_fast.collector.journal.journal import Batch, Journal, Settled
 from epsagon_fast.protocol import NO_TRACE, Kind, Record
 
 RING = b"r" * 16

@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from mortal import CRASHES, Crash, Kernel, instead_of_os
 from places import times
 
-from epsagon_fast.collector.journal import Batch, Journal, Snapshot
+from epsagon_fast.collector.journal.journal import Batch, Journal, Snapshot
 from epsagon_fast.protocol import NO_TRACE, Kind, Record
 
 

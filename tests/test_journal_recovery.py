@@ -22,10 +22,11 @@ from mortal import CRASHES, Crash, Kernel, instead_of_os
 from places import times
 from records import CONFIG, OPENED_AT, event, own_runner
 
-from epsagon_fast.collector import body, snapshot
-from epsagon_fast.collector.assembly import Assembly, ClosedTrace
-from epsagon_fast.collector.journal import Batch, Journal, Snapshot
-from epsagon_fast.collector.trace import Trace
+from epsagon_fast.collector.assembling import body
+from epsagon_fast.collector.assembling.assembly import Assembly, ClosedTrace
+from epsagon_fast.collector.assembling.trace import Trace
+from epsagon_fast.collector.journal import snapshot
+from epsagon_fast.collector.journal.journal import Batch, Journal, Snapshot
 from epsagon_fast.protocol import NO_TRACE, Kind, Record
 
 NOW = OPENED_AT + 1

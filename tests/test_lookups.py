@@ -8,7 +8,7 @@ from typing import NoReturn
 import pytest
 from places import until
 
-from epsagon_fast.collector.lookups import Lookups
+from epsagon_fast.collector.sending.lookups import Lookups
 
 TIMEOUT_S = 20.0
 

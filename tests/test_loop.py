@@ -20,9 +20,9 @@ from rings import child, exit_code, in_child
 from servers import Server
 
 from epsagon_fast.collector import bounds, intake
+from epsagon_fast.collector.assembling.trace import CLOSE
 from epsagon_fast.collector.bounds import LEAST_JOURNAL_BYTES
 from epsagon_fast.collector.loop import Loop
-from epsagon_fast.collector.trace import CLOSE
 from epsagon_fast.protocol import NO_TRACE, Kind
 from epsagon_fast.queue import layout, ring
 from epsagon_fast.queue import state as states

@@ -17,10 +17,10 @@ import pytest
 from places import Place, need_root, until
 from servers import Server, status
 
-from epsagon_fast.collector import outbox as outbox_module
 from epsagon_fast.collector.destination import Destination, Parcel
-from epsagon_fast.collector.outbox import Answer, Gone, Outbox, Refused, Stored, Taken, Waiting
-from epsagon_fast.collector.outbox_file import LEASE_S, NAME, OutboxFile
+from epsagon_fast.collector.sending import outbox as outbox_module
+from epsagon_fast.collector.sending.outbox import Answer, Gone, Outbox, Refused, Stored, Taken, Waiting
+from epsagon_fast.collector.sending.outbox_file import LEASE_S, NAME, OutboxFile
 
 HERE = Destination("http://here/", "secret-token", 1.0)
 THERE = Destination("http://there/", "other-token", 2.0, "http://user:pass@proxy", "/ca.pem")
@@ -135,7 +135,7 @@ def test_it_needs_no_temporary_directory(tmp_path: Path) -> None:
 
 USED = f"""
 from epsagon_fast.collector.destination import Destination, Parcel
-from epsagon_fast.collector.outbox_file import OutboxFile
+from epsagon_fast.collector.sending.outbox_file import OutboxFile
 
 here = Destination("http://here/", "t", 1.0)
 parcels = [Parcel(number.to_bytes(16, "big"), here, b"x" * 20_000) for number in range(20)]

@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 import pytest
 from records import event
 
-from epsagon_fast.integrations.payloads import FORM, Body, headers, query
+from epsagon_fast.integrations.web.payloads import FORM, Body, headers, query
 from epsagon_fast.masking import Mask
 
 KEYS = ["password"]

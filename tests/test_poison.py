@@ -11,7 +11,7 @@ from places import Place, until
 from records import TRACE_ID, added, event
 
 from epsagon_fast.backend import Backend
-from epsagon_fast.collector.frames import MAGIC, Batch, parse
+from epsagon_fast.collector.journal.frames import MAGIC, Batch, parse
 from epsagon_fast.collector.poison import Poison
 from epsagon_fast.protocol import Record
 from epsagon_fast.queue.state import State
@@ -105,7 +105,7 @@ def test_a_trace_whose_body_kills_is_known(folder_fd: int, tmp_path: Path) -> No
 SABOTAGE = """
 import os, sys
 sys.path[:0] = {path!r}
-from epsagon_fast.collector import {module}
+from epsagon_fast.collector.assembling import {module}
 before = {module}.{function}
 def deadly(*arguments, **options):
     if b"deadly" in repr(arguments).encode() or b"deadly" in repr(getattr(arguments[0], "runner", "")).encode():

@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import pytest
 
-from epsagon_fast.collector.backoff import FIRST_PAUSE_S, MAX_IN_FLIGHT, Backoff
 from epsagon_fast.collector.destination import Destination, Parcel
-from epsagon_fast.collector.outbox import Answer, Gone, Refused, Stored, Taken, Waiting
-from epsagon_fast.collector.sending import NOTHING_THERE_S, REFUSED_S, TAKEN_AT_ONCE, Sending
-from epsagon_fast.collector.verdict import Result
+from epsagon_fast.collector.sending.backoff import FIRST_PAUSE_S, MAX_IN_FLIGHT, Backoff
+from epsagon_fast.collector.sending.outbox import Answer, Gone, Refused, Stored, Taken, Waiting
+from epsagon_fast.collector.sending.sending import NOTHING_THERE_S, REFUSED_S, TAKEN_AT_ONCE, Sending
+from epsagon_fast.collector.sending.verdict import Result
 from epsagon_fast.protocol import Outcome
 
 HERE = Destination("http://here", "token", 1.0)

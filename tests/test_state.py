@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from epsagon_fast.collector.__main__ import own_page
-from epsagon_fast.collector.counters import Counters
+from epsagon_fast.collector.settling.counters import Counters
 from epsagon_fast.queue import state as states
 from epsagon_fast.queue.state import State
 

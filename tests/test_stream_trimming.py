@@ -14,9 +14,9 @@ from records import RING, TRACE_ID, added, closed, event, exception_fields, labe
 from strategies import trace_records
 
 from epsagon_fast import __version__, cutting
-from epsagon_fast.collector import body, stream
-from epsagon_fast.collector.assembly import Assembly, ClosedTrace
-from epsagon_fast.collector.stream import ENTRY_BYTES
+from epsagon_fast.collector.assembling import body, stream
+from epsagon_fast.collector.assembling.assembly import Assembly, ClosedTrace
+from epsagon_fast.collector.assembling.stream import ENTRY_BYTES
 from epsagon_fast.masking import Mask
 from epsagon_fast.protocol import FROM_RUNNER, MAX_LABELS_BYTES, STRONG_KEYS, Kind, Record
 from epsagon_fast.trimming import TraceTooBig, Trimmed, _reference, trim

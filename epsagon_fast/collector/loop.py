@@ -19,20 +19,21 @@ import os
 import time
 from collections import Counter
 
-from epsagon_fast.collector import body, snapshot
-from epsagon_fast.collector.assembly import Assembly, ClosedTrace
+from epsagon_fast.collector.assembling import body
+from epsagon_fast.collector.assembling.assembly import Assembly, ClosedTrace
 from epsagon_fast.collector.bounds import Bounds
-from epsagon_fast.collector.compaction import Compaction
-from epsagon_fast.collector.counters import Counters
-from epsagon_fast.collector.delivery import Delivery
 from epsagon_fast.collector.destination import Parcel, parcel_bytes
-from epsagon_fast.collector.drops import Drops
 from epsagon_fast.collector.intake import Intake
-from epsagon_fast.collector.journal import SEGMENT_BYTES
-from epsagon_fast.collector.outbox import Outbox
+from epsagon_fast.collector.journal import snapshot
+from epsagon_fast.collector.journal.compaction import Compaction
+from epsagon_fast.collector.journal.journal import SEGMENT_BYTES
 from epsagon_fast.collector.poison import Poison
-from epsagon_fast.collector.replies import Replies
-from epsagon_fast.collector.sending import Sending, Settlement
+from epsagon_fast.collector.sending.delivery import Delivery
+from epsagon_fast.collector.sending.outbox import Outbox
+from epsagon_fast.collector.sending.sending import Sending, Settlement
+from epsagon_fast.collector.settling.counters import Counters
+from epsagon_fast.collector.settling.drops import Drops
+from epsagon_fast.collector.settling.replies import Replies
 from epsagon_fast.config import Config
 from epsagon_fast.protocol import Outcome
 from epsagon_fast.queue import state as states

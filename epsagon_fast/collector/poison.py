@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 from epsagon_fast import private
-from epsagon_fast.collector.frames import encode_batch
+from epsagon_fast.collector.journal.frames import encode_batch
 from epsagon_fast.protocol import Record
 from epsagon_fast.queue import state as states
 from epsagon_fast.queue.folder import POISON

@@ -13,10 +13,10 @@ from epsagon_fast.config import ResolvedConfig
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.producer import current, process
 
-from . import payloads
-from .departures import is_broken, is_departure
-from .http import KEY, SERVER_ERROR, Exchange, caller, ignored_endpoints, is_under_way, watch_frameworks
-from .routes import DJANGO, django_route, route_of
+from .web import payloads
+from .web.departures import is_broken, is_departure
+from .web.exchange import KEY, SERVER_ERROR, Exchange, caller, ignored_endpoints, is_under_way, watch_frameworks
+from .web.routes import DJANGO, django_route, route_of
 
 Scope = dict[str, Any]
 Message = dict[str, Any]

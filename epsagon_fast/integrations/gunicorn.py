@@ -27,7 +27,7 @@ from epsagon_fast.queue import folder as folders
 from epsagon_fast.queue.launch import Launcher
 
 from . import asgi, wsgi
-from .http import Exchange
+from .web.exchange import Exchange
 
 # gunicorn's own workers that take WSGI applications; others inherit from them.
 WSGI_WORKERS: Final = ("gunicorn.workers.sync", "gunicorn.workers.gthread", "gunicorn.workers.base_async")

@@ -23,7 +23,7 @@ from epsagon_fast.producer.tracer import Tracer
 from epsagon_fast.propagation import TRACEPARENT, inject
 from epsagon_fast.protocol import ErrorCode
 
-from . import payloads
+from .web import payloads
 
 TYPE: Final = "http"
 ORIGIN: Final = "urllib3"

@@ -13,12 +13,12 @@ from epsagon_fast.config import ResolvedConfig
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.producer import current, process
 
-from . import payloads
-from .departures import is_departure
-from .http import KEY, SERVER_ERROR, Exchange, caller, ignored_endpoints, is_under_way, watch_frameworks
-from .wsgi_bodies import handed_on
-from .wsgi_input import noting
-from .wsgi_routes import DJANGO, FLASK, django_route, flask_rule, mounted_at
+from .web import payloads
+from .web.departures import is_departure
+from .web.exchange import KEY, SERVER_ERROR, Exchange, caller, ignored_endpoints, is_under_way, watch_frameworks
+from .web.wsgi_bodies import handed_on
+from .web.wsgi_input import noting
+from .web.wsgi_routes import DJANGO, FLASK, django_route, flask_rule, mounted_at
 
 Environ = dict[str, Any]
 Headers = list[tuple[str, str]]

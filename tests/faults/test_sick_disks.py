@@ -10,8 +10,8 @@ from namespaces import with_tmpfs
 from places import Place, times, until
 from scenes import Scene, holds, scene
 
-from epsagon_fast.collector.frames import MAGIC
-from epsagon_fast.collector.outbox_file import NAME
+from epsagon_fast.collector.journal.frames import MAGIC
+from epsagon_fast.collector.sending.outbox_file import NAME
 from epsagon_fast.queue import state as states
 from epsagon_fast.queue.state import State
 

@@ -17,7 +17,7 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import NewConnectionError
 
-from epsagon_fast.collector.lookups import lookups
+from epsagon_fast.collector.sending.lookups import lookups
 
 
 class Request(threading.local):

@@ -25,8 +25,8 @@ from typing import NamedTuple, TypeVar
 
 from epsagon_fast import private
 from epsagon_fast.collector.destination import Destination, Parcel
-from epsagon_fast.collector.lookups import lookups
-from epsagon_fast.collector.outbox_file import LIMIT_BYTES, NAME, OutboxFile, is_corrupt, set_aside
+from epsagon_fast.collector.sending.lookups import lookups
+from epsagon_fast.collector.sending.outbox_file import LIMIT_BYTES, NAME, OutboxFile, is_corrupt, set_aside
 from epsagon_fast.foreign import escaped, shown
 from epsagon_fast.queue.folder import filesystems
 

@@ -29,7 +29,7 @@ from typing import NamedTuple
 
 from epsagon_fast import private
 from epsagon_fast.collector.bounds import LARGEST_JOURNAL_BYTES
-from epsagon_fast.collector.frames import (
+from epsagon_fast.collector.journal.frames import (
     MAGIC,
     TORN,
     Batch,

@@ -10,10 +10,10 @@ The body of a stored trace is not kept in memory. `now` is monotonic seconds.
 from collections import Counter, deque
 from typing import NamedTuple, Protocol
 
-from epsagon_fast.collector.backoff import Backoff
 from epsagon_fast.collector.destination import Destination, Parcel, parcel_bytes
-from epsagon_fast.collector.outbox import Answer, Gone, Refused, Stored, Taken, Waiting
-from epsagon_fast.collector.verdict import Result
+from epsagon_fast.collector.sending.backoff import Backoff
+from epsagon_fast.collector.sending.outbox import Answer, Gone, Refused, Stored, Taken, Waiting
+from epsagon_fast.collector.sending.verdict import Result
 from epsagon_fast.protocol import Outcome
 
 # What is stored is taken in parts, and so much of what may be in flight is kept free for it: new traces go first.

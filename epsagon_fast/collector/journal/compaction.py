@@ -10,10 +10,10 @@ The same mends a journal that could not be written for a while: what it lacks is
 import sys
 from collections import deque
 
-from epsagon_fast.collector import snapshot
-from epsagon_fast.collector.assembly import Assembly
-from epsagon_fast.collector.journal import Journal
-from epsagon_fast.collector.sending import Sending
+from epsagon_fast.collector.assembling.assembly import Assembly
+from epsagon_fast.collector.journal import snapshot
+from epsagon_fast.collector.journal.journal import Journal
+from epsagon_fast.collector.sending.sending import Sending
 
 # A journal of fewer segments is left alone.
 FEW_SEGMENTS = 4

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import orjson
 
 from epsagon_fast import cutting
+from epsagon_fast.collector.assembling.trace import Trace
 from epsagon_fast.collector.formats import epsagon as wire
-from epsagon_fast.collector.trace import Trace
 from epsagon_fast.trimming import TraceTooBig, trim
 
 

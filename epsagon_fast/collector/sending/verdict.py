@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote
 from urllib3.util import parse_url
 
 from epsagon_fast.collector.destination import Destination, Parcel
-from epsagon_fast.collector.exchange import Answer, Failure
+from epsagon_fast.collector.sending.exchange import Answer, Failure
 from epsagon_fast.foreign import shown
 from epsagon_fast.protocol import MASK, Outcome
 

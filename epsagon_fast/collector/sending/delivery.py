@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from epsagon_fast.collector.destination import Destination, Parcel
-from epsagon_fast.collector.exchange import Failure, Pools
-from epsagon_fast.collector.verdict import Judge, Result
+from epsagon_fast.collector.sending.exchange import Failure, Pools
+from epsagon_fast.collector.sending.verdict import Judge, Result
 from epsagon_fast.version import __version__
 
 # Another sender starts when a trace has waited so long that the ones there are do not keep up.

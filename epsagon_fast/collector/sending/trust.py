@@ -11,8 +11,8 @@ import stat
 from contextlib import suppress
 from functools import partial
 
-from epsagon_fast.collector.deadline import TLSSocket
-from epsagon_fast.collector.lookups import lookups
+from epsagon_fast.collector.sending.deadline import TLSSocket
+from epsagon_fast.collector.sending.lookups import lookups
 
 # The largest bundle in use has half a megabyte.
 MAX_CA_BYTES = 16 * 1024 * 1024

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from epsagon_fast.collector.destination import Destination
-from epsagon_fast.collector.verdict import Result
+from epsagon_fast.collector.sending.verdict import Result
 from epsagon_fast.protocol import Outcome
 
 FIRST_PAUSE_S = 0.5

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from .departures import is_departure
 
 if TYPE_CHECKING:
-    from .wsgi import Request
+    from epsagon_fast.integrations.wsgi import Request
 
 
 def _piece(data: bytes, *_: Any) -> bytes:

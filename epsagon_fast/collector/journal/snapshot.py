@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from epsagon_fast.collector import stream, trace
+from epsagon_fast.collector.assembling import stream, trace
+from epsagon_fast.collector.assembling.trace import BROKEN, Trace
 from epsagon_fast.collector.destination import Destination, Parcel
-from epsagon_fast.collector.trace import BROKEN, Trace
 from epsagon_fast.protocol import Kind, Record
 
 # Beyond every Kind that there may be.

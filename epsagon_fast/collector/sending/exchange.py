@@ -12,8 +12,8 @@ from urllib3.exceptions import HTTPError, ProxyError
 from urllib3.response import BaseHTTPResponse
 from urllib3.util import Url, make_headers, parse_url
 
-from epsagon_fast.collector import trust
-from epsagon_fast.collector.deadline import Pool, TLSPool, request
+from epsagon_fast.collector.sending import trust
+from epsagon_fast.collector.sending.deadline import Pool, TLSPool, request
 from epsagon_fast.foreign import shown
 
 # An answer is drained up to here, so that its connection can be used again; beyond it a new connection is cheaper.

@@ -18,7 +18,7 @@ from epsagon_fast.interrupts import let_pass
 from epsagon_fast.producer import current
 
 if TYPE_CHECKING:
-    from .wsgi import Request
+    from epsagon_fast.integrations.wsgi import Request
 
 Close = Callable[[], Any]
 # Notes what was sent of a body.

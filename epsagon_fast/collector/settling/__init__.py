@@ -1,0 +1,1 @@
+"""What became of traces and records: who is told, and what is counted."""

@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 import pytest
 from records import event
 
-from epsagon_fast.integrations.web.payloads import FORM, Body, headers, query
+from epsagon_fast.integrations.web.payloads import FORM, Payload, headers, query
 from epsagon_fast.masking import Mask
 
 KEYS = ["password"]
@@ -14,7 +14,7 @@ SECRET = json.dumps({"password": "SECRET"})
 
 
 def recorded(data: bytes, content_type: str, ignored_keys: list[str]) -> str:
-    body = Body(keep=True)
+    body = Payload(keep=True)
     body.add(data)
     text = body.text(content_type, ignored_keys)
     shown: str = json.loads(Mask(ignored_keys).event(event(body=text)))["resource"]["metadata"]["body"]

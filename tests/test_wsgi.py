@@ -18,7 +18,7 @@ import pytest
 from places import until
 
 import epsagon_fast as epsagon
-from epsagon_fast.integrations.web.exchange import KEY
+from epsagon_fast.integrations.web.request import KEY
 from epsagon_fast.integrations.wsgi import TracingMiddleware
 from epsagon_fast.producer.current import current_trace
 from epsagon_fast.testing import capture_traces

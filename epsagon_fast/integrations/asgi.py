@@ -4,37 +4,15 @@ The trace is the current one in the application's task. It ends when the applica
 last piece of the answer, so work in the background after it belongs to the trace and does not make it longer.
 """
 
-import os
-import sys
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
 
-from epsagon_fast.config import ResolvedConfig
-from epsagon_fast.interrupts import let_pass
 from epsagon_fast.producer import current, process
 
-from .web import payloads
+from .web.asgi_request import KINDS, WEBSOCKET, AsgiRequest, Message, Receive, Scope, Send, listed
 from .web.departures import is_broken, is_departure
-from .web.exchange import KEY, SERVER_ERROR, Exchange, caller, ignored_endpoints, is_under_way, watch_frameworks
-from .web.routes import DJANGO, django_route, route_of
+from .web.request import KEY, ignored_endpoints, is_under_way, watch_frameworks
 
-Scope = dict[str, Any]
-Message = dict[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
-RawHeaders = Iterable[tuple[bytes, bytes]]
-
-WEBSOCKET: Final = "WEBSOCKET"
-SWITCHING_PROTOCOLS: Final = 101
-# What a server answers when a websocket is closed before it was accepted.
-FORBIDDEN: Final = 403
-# More than any length has.
-MOST_DIGITS: Final = 18
-# What carries the body: also a file that the server sends by itself, by its path or opened.
-PIECES: Final = ("http.response.body", "http.response.pathsend", "http.response.zerocopysend")
-# The close code that stands for a connection that broke (RFC 6455).
-BROKEN: Final = 1006
 
 
 class TracingMiddleware:
@@ -46,17 +24,17 @@ class TracingMiddleware:
         watch_frameworks()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection; a lifespan is none of our business."""
+        """Serve one request or websocket. A lifespan is handed on."""
         kind = KINDS.get(scope["type"])
         if kind is None:
-            # Not even the config is asked for: the application may call `init` in its lifespan.
+            # The config is not read yet, because the application may call `init` in its lifespan.
             await self.app(scope, receive, send)
             return
         config = process.config()
         if KEY in scope or not process.records(config):
             await self.app(scope, receive, send)
         elif scope["path"] in self._ignored:
-            # Servers begin a connection's next request in the context of the one before.
+            # A server may begin a connection's next request in the context of the last one.
             with current.within(current.NOT_TRACED):
                 await self.app(scope, receive, send)
         elif is_under_way(scope.get("method", WEBSOCKET), scope["path"]):
@@ -64,281 +42,66 @@ class TracingMiddleware:
         else:
             await self._trace(kind(config, scope), scope, receive, send)
 
-    async def _trace(self, connection: "Connection", scope: Scope, receive: Receive, send: Send) -> None:
-        # The server's own scope, as without us: what the application writes into it is there for those around us too.
+    async def _trace(self, request: AsgiRequest, scope: Scope, receive: Receive, send: Send) -> None:
+        # The application gets the server's own scope: what it writes there, a middleware around us finds.
         scope[KEY] = True
-        line = Line(connection, receive, send)
+        channel = Channel(request, receive, send)
         failure: BaseException | None = None
         try:
-            with current.within(connection):
-                await self.app(scope, line.receive, line.send)
+            with current.within(request):
+                await self.app(scope, channel.receive, channel.send)
         except BaseException as error:
             failure = error
             raise
         finally:
             del scope[KEY]
-            if not connection.answered and is_broken(receive):
-                connection.client_leaves()
-            connection.finish(scope, failure)
-            # A circle: its traceback holds this frame.
+            if not request.answered and is_broken(receive):
+                request.client_leaves()
+            request.finish(scope, failure)
+            # The exception's traceback holds this frame, and this frame the exception: a circle.
             failure = None
 
 
-class Line:
-    """The server's two functions as the application gets them.
+class Channel:
+    """The server's `receive` and `send` as the application gets them.
 
-    The trace does not know them: a task or a timer that outlives the request holds its trace, but not what the server
-    has for it.
+    The trace has no reference to it: a task or a timer that outlives the request holds its trace, and must not hold
+    what the server keeps for a connection.
     """
 
-    __slots__ = ("_connection", "_receive", "_send")
+    __slots__ = ("_receive", "_request", "_send")
 
-    def __init__(self, connection: "Connection", receive: Receive, send: Send) -> None:
-        self._connection = connection
+    def __init__(self, request: AsgiRequest, receive: Receive, send: Send) -> None:
+        self._request = request
         self._receive = receive
         self._send = send
 
     async def receive(self) -> Message:
         """Hand the server's message to the application."""
         message = await self._receive()
-        self._connection.received(message)
+        self._request.received(message)
         return message
 
     async def send(self, message: Message) -> None:
         """Hand the application's message to the server, then take note of it."""
-        connection = self._connection
-        if connection.client_closed or connection.is_over or not isinstance(message, dict):
-            # Frameworks still answer a client that has left, with an error: nobody gets it.
+        request = self._request
+        if request.client_closed or request.is_over or not isinstance(message, dict):
+            # A framework answers a client that has left with an error. No client gets it, so it is not recorded.
             await self._send(message)
             return
-        headers = _listed(message) if "headers" in message else ()
-        is_last = connection.is_last(message)
+        headers = listed(message) if "headers" in message else ()
+        is_last = request.is_last(message)
         if is_last:
-            # Now, too: servers tell while they send it that the connection ends.
-            connection.answer_ends()
+            # The answer ends before it is sent, because a server may say during the send that the connection ends.
+            request.answer_ends()
         try:
             await self._send(message)
         except BaseException as error:
             if is_last:
-                connection.answer_fails()
+                request.answer_fails()
             if is_departure(error, told=True):
-                connection.client_leaves()
+                request.client_leaves()
             raise
-        connection.sent(message, headers)
+        request.sent(message, headers)
         if is_last:
-            connection.answer_ends()
-
-
-class Connection(Exchange):
-    """What HTTP and websockets share."""
-
-    # Whether the application has returned or raised. What its tasks still send is none of ours.
-    is_over = False
-
-    def __init__(self, config: ResolvedConfig, scope: Scope) -> None:
-        listed = _listed(scope)
-        headers = dict(listed)
-        host = headers[b"host"].decode("latin-1") if b"host" in headers else _server(scope)
-        context = (
-            caller(_all(listed, b"traceparent"), _all(listed, b"tracestate")) if b"traceparent" in headers else None
-        )
-        super().__init__(config, host, scope.get("method", WEBSOCKET), _known(config, scope, listed), context)
-        self._host = host
-        self._length = _size(headers.get(b"content-length", b""))
-        self._request_type = headers.get(b"content-type", b"").decode("latin-1")
-        self._response_headers: RawHeaders = ()
-        self._request_body = payloads.Body(self.keeps_values)
-        self._response_body = payloads.Body(self.keeps_values)
-
-    def finish(self, scope: Scope, error: BaseException | None) -> None:
-        """Close the trace when the application has returned or raised."""
-        self.is_over = True
-        if error is None and not (self.status or self.client_closed or self.answered):
-            # It returned without an answer: servers say so for it.
-            self.status = SERVER_ERROR
-        self.route = self.route or self._route(scope)
-        # What the application left unread counts too.
-        self.request_bytes = self._request_body.size_bytes if self._length is None else self._length
-        # Servers send no body in answer to HEAD, whatever the application gives them.
-        self.response_bytes = 0 if self.request[0] == "HEAD" else self._response_body.size_bytes
-        if self.keeps_values:
-            self._keep_values()
-        self.end(error)
-
-    def received(self, message: Message) -> None:
-        """Take note of what came."""
-        raise NotImplementedError
-
-    def is_last(self, message: Message) -> bool:
-        """Say whether a message completes the answer."""
-        raise NotImplementedError
-
-    def sent(self, message: Message, headers: RawHeaders) -> None:
-        """Take note of what was sent."""
-        raise NotImplementedError
-
-    def _keep_values(self) -> None:
-        ignored = self.config.ignored_keys
-        headers = [(_text(name), _text(value)) for name, value in self._response_headers]
-        if self.status:
-            self.notes["response_headers"] = payloads.headers(headers, ignored)
-        kind = next((value for name, value in headers if name.lower() == "content-type"), "")
-        for name, body, body_type in (
-            ("request_body", self._request_body, self._request_type),
-            ("response_body", self._response_body, kind),
-        ):
-            if body.size_bytes:
-                self.notes[name] = body.text(body_type, ignored)
-
-    def _route(self, scope: Scope) -> str:
-        try:
-            return route_of(scope, self._host)
-        except Exception as error:  # of objects that are the framework's own
-            let_pass(error)
-            return ""
-
-    def _starts(self, message: Message, headers: RawHeaders) -> None:
-        self.status = message["status"]
-        self._response_headers = headers
-        if self.status >= SERVER_ERROR:
-            self.blame(sys.exception())
-        if DJANGO in sys.modules:
-            self.route = self.route or django_route()
-
-
-class Http(Connection):
-    """An HTTP request."""
-
-    _has_trailers = False
-
-    def received(self, message: Message) -> None:
-        """Take note of a piece of the body, or of the connection's end."""
-        if message["type"] == "http.request":
-            self._request_body.add(message.get("body", b""))
-        elif message["type"] == "http.disconnect":
-            self.client_leaves()
-
-    def is_last(self, message: Message) -> bool:
-        """Say whether a message completes the answer."""
-        kind = message.get("type")
-        if kind == "http.response.start":
-            return False
-        if kind == "http.response.trailers":
-            return not message.get("more_trailers")
-        whole = kind in PIECES and not message.get("more_body")
-        return whole and not self._has_trailers
-
-    def sent(self, message: Message, headers: RawHeaders) -> None:
-        """Take note of the status and of pieces of the answer, also of files that the server sends by itself."""
-        kind = message["type"]
-        if kind == "http.response.body":
-            self._response_body.add(message.get("body") or b"")
-        elif kind == "http.response.start":
-            self._has_trailers = bool(message.get("trailers"))
-            self._starts(message, headers)
-        elif kind == "http.response.pathsend":
-            self._response_body.size_bytes = _length(self._response_headers) or _size_of(message["path"])
-        elif kind == "http.response.zerocopysend":
-            self._response_body.size_bytes += message.get("count") or _length(self._response_headers)
-
-
-class WebSocket(Connection):
-    """A websocket, from the client's request to the end of the connection."""
-
-    _accepted = False
-
-    def received(self, message: Message) -> None:
-        """Take note of a message's data, or of the connection's end."""
-        if message["type"] == "websocket.receive":
-            self._request_body.add(_data(message))
-        elif message["type"] == "websocket.disconnect" and not self.answered:
-            code = message.get("code", BROKEN)
-            self.client_closed = code == BROKEN
-            self._closes(code)
-            self.answer_ends()
-
-    def is_last(self, message: Message) -> bool:
-        """Say whether a message ends the connection."""
-        kind = message.get("type")
-        refuses = kind == "websocket.http.response.body" and not message.get("more_body")
-        return refuses or kind == "websocket.close"
-
-    def sent(self, message: Message, headers: RawHeaders) -> None:
-        """Take note of a message's data, and of what became of the connection."""
-        kind = message["type"]
-        if kind == "websocket.send":
-            self._response_body.add(_data(message))
-        elif kind == "websocket.accept":
-            self._accepted, self.status = True, SWITCHING_PROTOCOLS
-        elif kind == "websocket.close":
-            self.status = self.status or FORBIDDEN
-            self._closes(message.get("code", 1000))
-        elif kind == "websocket.http.response.start":
-            self._starts(message, headers)
-        elif kind == "websocket.http.response.body":
-            self._response_body.add(message.get("body") or b"")
-
-    def _closes(self, code: int) -> None:
-        if self._accepted:
-            self.notes["close_code"] = str(code)
-
-
-KINDS: Final[dict[str, type[Http] | type[WebSocket]]] = {"http": Http, "websocket": WebSocket}
-
-
-def _listed(holder: dict[str, Any]) -> RawHeaders:
-    """Return the headers of a scope or a message, to be read at any time. An iterator in it is left as new."""
-    headers = holder.get("headers", ())
-    if type(headers) is not list and isinstance(headers, Iterator):
-        headers = list(headers)
-        # Not the list: servers that read headers twice find them gone the second time, and so they do with us.
-        holder["headers"] = iter(headers)
-    return headers  # type: ignore[no-any-return]
-
-
-def _known(config: ResolvedConfig, scope: Scope, headers: RawHeaders) -> dict[str, str]:
-    """Return the metadata that a request has before the application sees it."""
-    metadata = {"path": scope["path"]}
-    if not config.metadata_only:
-        pairs = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
-        query = scope.get("query_string", b"").decode("latin-1")
-        metadata["query"] = payloads.query(query, config.ignored_keys)
-        metadata["request_headers"] = payloads.headers(pairs, config.ignored_keys)
-    return metadata
-
-
-def _all(headers: RawHeaders, wanted: bytes) -> str:
-    """Return a header's values as one: two `traceparent` are none."""
-    return ",".join(value.decode("latin-1") for name, value in headers if name == wanted)
-
-
-def _server(scope: Scope) -> str:
-    host, port = scope.get("server") or ("", None)
-    return f"{host}:{port}" if port else str(host)
-
-
-def _data(message: Message) -> bytes:
-    data = message.get("bytes")
-    return data if data is not None else (message.get("text") or "").encode("utf-8", "replace")
-
-
-def _length(headers: RawHeaders) -> int:
-    """Return what the answer's headers say of its body's size; 0 if nothing."""
-    return _size(next((value for name, value in headers if name.lower() == b"content-length"), b"")) or 0
-
-
-def _size(text: bytes) -> int | None:
-    """Return what a Content-Length says, None if nothing. Python refuses to read thousands of digits."""
-    return int(text) if text.isdigit() and len(text) <= MOST_DIGITS else None
-
-
-def _size_of(path: str) -> int:
-    try:
-        return os.path.getsize(path)
-    except OSError as error:
-        let_pass(error)
-        return 0
-
-
-def _text(word: bytes | str) -> str:
-    return word.decode("latin-1") if isinstance(word, bytes) else str(word)
+            request.answer_ends()

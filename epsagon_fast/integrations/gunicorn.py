@@ -27,7 +27,7 @@ from epsagon_fast.queue import folder as folders
 from epsagon_fast.queue.launch import Launcher
 
 from . import asgi, wsgi
-from .web.exchange import Exchange
+from .web.request import RequestTrace
 
 # gunicorn's own workers that take WSGI applications; others inherit from them.
 WSGI_WORKERS: Final = ("gunicorn.workers.sync", "gunicorn.workers.gthread", "gunicorn.workers.base_async")
@@ -58,7 +58,7 @@ def worker_abort(worker: Any) -> None:
     """Hook: a worker has run into `timeout`. Its requests' traces say so, and where that was."""
     stack = "".join(traceback.format_stack(_interrupted(sys._getframe())))
     for tracer in process.own_traces():
-        if isinstance(tracer, Exchange):
+        if isinstance(tracer, RequestTrace):
             tracer.time_out("Stack (most recent call last):\n" + stack)
 
 

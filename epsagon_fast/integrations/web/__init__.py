@@ -1,1 +1,1 @@
-"""What WSGI and ASGI share, and what each does to bodies and routes; wsgi.py and asgi.py are built on it."""
+"""A request as a trace: what the middlewares in wsgi.py and asgi.py, one folder up, are made of. It imports neither."""

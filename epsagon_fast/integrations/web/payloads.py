@@ -27,7 +27,7 @@ _FIELD: Final = r"[\w.~*+%\[\]-]+=[\w.~*+%\[\]!'(),/:@$?=-]*"
 _FORM_TEXT: Final = re.compile(f"{_FIELD}(?:&{_FIELD})*", re.ASCII)
 
 
-class Body:
+class Payload:
     """The size of a body, and its beginning if that is wanted."""
 
     def __init__(self, keep: bool) -> None:

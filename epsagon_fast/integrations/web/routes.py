@@ -1,26 +1,41 @@
-"""Which pattern a request's path matched, as frameworks write it into the ASGI scope: never the text that it matched.
+"""Which pattern a request's path matched, as each framework knows it: never the text that matched.
 
-Starlette and FastAPI write the innermost route and, of the applications that are mounted around it, only the text that
-they took off the path. So the mounts are looked up once more, in the outermost router, by that text.
+Litestar, Starlette and FastAPI write it into the ASGI scope. Flask keeps its request in the WSGI environ. Django keeps
+the match on its request, which hangs on the response: under WSGI the response is the body, under ASGI it is found in
+the frames that are calling `send`.
 """
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from types import FrameType
 from typing import Any, Final
 
-# Of applications in each other, one of which may hold itself, and of frames between Django's answer and our `send`.
+from .objects import attribute
+
+# How many applications inside each other are looked through (one may hold itself), and how many frames between
+# Django's answer and our `send`.
 MOST_LEVELS: Final = 16
-DJANGO: Final = "django.core.handlers.asgi"
+# Modules that are loaded where Django answers.
+DJANGO: Final = "django.http.response"
+DJANGO_ASGI: Final = "django.core.handlers.asgi"
+# The key in a WSGI environ under which Flask has its request while an answer begins.
+FLASK: Final = "werkzeug.request"
+# Werkzeug's module that mounts applications at fixed paths.
+DISPATCHER: Final = "werkzeug.middleware.dispatcher"
 
 
-def route_of(scope: Mapping[str, Any], host: str) -> str:
-    """Return the pattern, "" if none is known. `host`: of the request, which a router may ask for."""
+def asgi_route(scope: Mapping[str, Any], host: str) -> str:
+    """Return the pattern that stands in an ASGI scope, "" if none does. `host`: of the request; a router may use it.
+
+    Starlette and FastAPI write the innermost route. Of the applications mounted around it they write only the text that
+    these took off the path, so the mounts are looked up again by that text, from the outermost router on.
+    """
     if "path_template" in scope:
         return str(scope["path_template"])  # Litestar
     if "router" not in scope and "route" not in scope:
         return ""
     own = _own_pattern(scope)
-    # Written by the first mount. Before it, an application may have set a root path of its own.
+    # The first mount writes this key. Before that the root path is the server's or the application's own.
     if "app_root_path" not in scope:
         return own
     taken = scope["root_path"][len(scope["app_root_path"]) :]
@@ -29,28 +44,52 @@ def route_of(scope: Mapping[str, Any], host: str) -> str:
     return "" if mounts is None else mounts + own
 
 
-def django_route() -> str:
-    """Return the pattern of the request that Django answers just now in the calling task; "" if it answers none."""
-    handlers = sys.modules.get(DJANGO)
-    # Its answer knows the request; nothing that an ASGI application is given does.
+def flask_route(environ: dict[str, Any]) -> str:
+    """Return the pattern of Flask's request, "" if it matched none."""
+    return str(getattr(getattr(environ[FLASK], "url_rule", None), "rule", ""))
+
+
+def django_route(body: object) -> str:
+    """Return the pattern of Django's request under WSGI, "" if there is none.
+
+    The request hangs on its response, among the things to close. The response is the body, or closes the file that is.
+    """
+    return next(filter(None, map(_resolved, _responses(body))), "")
+
+
+def django_route_in_calls() -> str:
+    """Return the pattern of the request that Django answers just now in the calling task; "" if it answers none.
+
+    Under ASGI only Django's own answer knows its request, so the answer is looked up in the frames that call us.
+    """
+    handlers = sys.modules.get(DJANGO_ASGI)
     code = getattr(getattr(getattr(handlers, "ASGIHandler", None), "send_response", None), "__code__", None)
     frame = sys._getframe(1) if code is not None else None
     for _ in range(MOST_LEVELS):
         if frame is None:
             break
         if frame.f_code is code:
-            return resolved_route(frame.f_locals.get("response"))
+            return _resolved(frame.f_locals.get("response"))
         frame = frame.f_back
     return ""
 
 
-def resolved_route(response: object) -> str:
-    """Return the pattern of a Django response's request, which hangs on it by what there is to close."""
-    for closer in getattr(response, "_resource_closers", ()):
-        match = getattr(getattr(closer, "__self__", None), "resolver_match", None)
-        if match is not None:
-            return str(match.route)
-    return ""
+def mounted_at(before: str, now: str) -> str:
+    """Return the path at which a dispatcher that is running has mounted the application, "" if none has.
+
+    `before`, `now`: SCRIPT_NAME as the request came and as it is. Other code that lengthens it may take any text from
+    the path, such as a user's name. So only a path that a dispatcher was configured with counts.
+    """
+    if now == before or not now.startswith(before) or DISPATCHER not in sys.modules:
+        return ""
+    mounts = [mount for frame in _dispatching(sys._getframe(1)) for mount in frame.f_locals["self"].mounts if mount]
+    rest = now[len(before) :]
+    while rest:
+        mount = next((mount for mount in mounts if rest.startswith(mount)), None)
+        if mount is None:
+            return ""
+        rest = rest[len(mount) :]
+    return now[len(before) :]
 
 
 def _own_pattern(scope: Mapping[str, Any]) -> str:
@@ -86,3 +125,26 @@ def _routes_in(app: Any) -> Iterable[Any]:
             break
         app = getattr(app, "app", None)
     return getattr(app, "routes", None) or ()
+
+
+def _resolved(response: object) -> str:
+    """Return the pattern of a Django response's request, which is among what the response closes."""
+    for closer in attribute(response, "_resource_closers") or ():
+        match = getattr(getattr(closer, "__self__", None), "resolver_match", None)
+        if match is not None:
+            return str(match.route)
+    return ""
+
+
+def _responses(body: object) -> Iterator[object]:
+    yield body
+    for name in ("filelike", "file"):
+        yield attribute(attribute(attribute(body, name), "close"), "__self__")
+    yield attribute(attribute(body, "close"), "__self__")
+
+
+def _dispatching(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        if frame.f_code.co_name == "__call__" and frame.f_globals.get("__name__") == DISPATCHER:
+            yield frame
+        frame = frame.f_back

@@ -12,17 +12,17 @@ import os
 import sys
 import weakref
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.producer import current
 
-if TYPE_CHECKING:
-    from epsagon_fast.integrations.wsgi import Request
+from .objects import attribute
+from .wsgi_request import WsgiRequest
 
 Close = Callable[[], Any]
 # Notes what was sent of a body.
-Count = Callable[["Request", Any], None]
+Count = Callable[[WsgiRequest, Any], None]
 
 # No bodies by PEP 3333, but some servers take them.
 ONE_PIECE: Final = frozenset({bytes, bytearray, str})
@@ -32,23 +32,23 @@ IN_MEMORY: Final = ONE_PIECE | {list, tuple, dict, set, frozenset}
 END: Final = object()
 
 
-def handed_on(request: "Request", body: Any) -> Any:
+def handed_on(request: WsgiRequest, body: Any) -> Any:
     """Return what the server gets in place of a body: mostly itself. The request ends with it."""
     kind = type(body)
     if kind in IN_MEMORY:
         request.sent_pieces((body,) if kind in ONE_PIECE else body)
         request.end()
     elif _is_servers_file(request.file_wrapper, body):
-        return _with_ending(request, body, _sent_file(_size_of(body)))
+        return _with_close_hook(request, body, _sent_file(_size_of(body)))
     elif issubclass(kind, (list, tuple)):
         request.sent_pieces(_stored(body))
-        return _with_ending(request, body, lambda request, body: None)
+        return _with_close_hook(request, body, lambda request, body: None)
     elif hasattr(kind, "__next__"):
-        return Stream(request, body)
+        return IteratorBody(request, body)
     elif hasattr(kind, "__len__"):
-        return SizedAnswer(request, body)
+        return SizedBody(request, body)
     elif hasattr(kind, "__iter__") or hasattr(kind, "__getitem__"):
-        return Answer(request, body)
+        return IterableBody(request, body)
     else:
         # The application has answered by itself, and the server knows this object as the sign of it.
         request.answer_ends()
@@ -56,10 +56,10 @@ def handed_on(request: "Request", body: Any) -> Any:
     return body
 
 
-class Wrapped:
+class WrappedBody:
     """A body that the server takes piece by piece. What else the application's own can do it still can."""
 
-    def __init__(self, request: "Request", body: Any) -> None:
+    def __init__(self, request: WsgiRequest, body: Any) -> None:
         self._request = request
         self._body = body
         # A step is never inside another one of the same body.
@@ -88,10 +88,10 @@ class Wrapped:
         self._request.exhausted(attribute(self._body, "close") is not None)
 
 
-class Stream(Wrapped):
+class IteratorBody(WrappedBody):
     """A body that is an iterator."""
 
-    def __iter__(self) -> "Stream":
+    def __iter__(self) -> "IteratorBody":
         return self
 
     def __next__(self) -> bytes:
@@ -108,7 +108,7 @@ class Stream(Wrapped):
         return piece  # type: ignore[no-any-return]
 
 
-class Answer(Wrapped):
+class IterableBody(WrappedBody):
     """A body that can be gone over, perhaps more than once."""
 
     _counted = 0
@@ -137,19 +137,19 @@ class Answer(Wrapped):
             yield piece
 
 
-class SizedAnswer(Answer):
+class SizedBody(IterableBody):
     """A body of which a server may ask how many pieces there are, to send the length of a single one."""
 
     def __len__(self) -> int:
         return len(self._body)
 
 
-class Ending:
+class CloseHook:
     """Stands in for the `close` of a body that is handed on as it is. If it is never called, it acts when it dies."""
 
-    _request: "Request | None" = None
+    _request: WsgiRequest | None = None
 
-    def __init__(self, request: "Request", body: Any, count: Count) -> None:
+    def __init__(self, request: WsgiRequest, body: Any, count: Count) -> None:
         """Raises TypeError for a body without attributes of its own, or one that cannot be referred to weakly."""
         # The body holds this object: a circle would leave both to the garbage collector.
         self._body = weakref.ref(body)
@@ -183,10 +183,10 @@ class Ending:
         return close
 
 
-def _with_ending(request: "Request", body: Any, count: Count) -> Any:
+def _with_close_hook(request: WsgiRequest, body: Any, count: Count) -> Any:
     """Return the body itself, which tells its end from now on; if that cannot be, this is the end."""
     try:
-        vars(body)["close"] = Ending(request, body, count)
+        vars(body)["close"] = CloseHook(request, body, count)
     except Exception as error:  # made in C, or of a class with slots
         let_pass(error)
         count(request, body)
@@ -197,7 +197,7 @@ def _with_ending(request: "Request", body: Any, count: Count) -> Any:
 def _sent_file(size_bytes: int | None) -> Count:
     """Return what notes a file when the server is through with it; before that nothing says how much is sent."""
 
-    def count(request: "Request", body: Any) -> None:
+    def count(request: WsgiRequest, body: Any) -> None:
         # waitress counts down, and closes what it could not send as it closes what it sent.
         left = attribute(body, "remain")
         request.sent_file(size_bytes, left if type(left) is int else 0)
@@ -210,7 +210,7 @@ def _stored(body: Any) -> "Iterator[bytes]":
     return list.__iter__(body) if isinstance(body, list) else tuple.__iter__(body)
 
 
-def _close(request: "Request", close: Close | None, error: BaseException | None) -> None:
+def _close(request: WsgiRequest, close: Close | None, error: BaseException | None) -> None:
     """Call a body's own `close`, if it has one, and end the trace."""
     if close is None:
         request.end(error)
@@ -242,14 +242,5 @@ def _size_of(body: Any) -> int | None:
         file.seek(place)
         return end - int(place)
     except Exception as error:  # of the application's own object
-        let_pass(error)
-        return None
-
-
-def attribute(thing: Any, name: str) -> Any:
-    """Return an attribute of the application's object, None if it has none or fails to give it."""
-    try:
-        return getattr(thing, name, None)
-    except Exception as error:
         let_pass(error)
         return None

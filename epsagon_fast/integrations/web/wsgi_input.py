@@ -2,12 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from .departures import is_departure
-
-if TYPE_CHECKING:
-    from epsagon_fast.integrations.wsgi import Request
+from .wsgi_request import WsgiRequest
 
 
 def _piece(data: bytes, *_: Any) -> bytes:
@@ -42,7 +40,7 @@ READS: Final[dict[str, Callable[..., bytes]]] = {
 class Input:
     """The server's object, noting what is read. It has the ways of reading that the other has, with its signatures."""
 
-    def __init__(self, stream: Any, request: "Request") -> None:
+    def __init__(self, stream: Any, request: WsgiRequest) -> None:
         self._stream = stream
         self._request = request
 
@@ -75,7 +73,7 @@ class Input:
             raise
 
 
-def noting(stream: Any, request: "Request") -> Input:
+def noting(stream: Any, request: WsgiRequest) -> Input:
     """Return an object that reads from the server's `stream` and lets the request note it."""
     kind: Any = type(stream)
     return _class_for(kind)(stream, request)

@@ -1,7 +1,7 @@
-"""What WSGI and ASGI share: one request with its answer is one trace.
+"""The trace of one request and its answer: what WSGI and ASGI share.
 
-Its runner says which request it was and what became of it, without anything that people send. With `metadata_only` off
-it also keeps the query, the headers and the first bytes of the bodies; see payloads.py.
+The runner says which request it was and what became of it, and holds nothing that people send. With `metadata_only` off
+it also holds the query, the headers and the first bytes of the bodies: see payloads.py.
 """
 
 import os
@@ -21,30 +21,34 @@ from epsagon_fast.protocol import RUNNER_ORIGIN, ErrorCode, Kind
 
 from .departures import is_departure
 
-# Where a request's trace stands in a WSGI environ or an ASGI scope. A second middleware around the same app sees it.
+# The key under which a WSGI environ or an ASGI scope shows that the request is traced: a second middleware around the
+# same application then leaves the request alone.
 KEY: Final = "epsagon_fast.trace"
 TYPE: Final = "http"
 SERVER_ERROR: Final = 500
+# No length has more digits. Python refuses to read thousands of them.
+MOST_DIGITS: Final = 18
 # A plain int: asking an enum for its member costs as much as a push.
 RUNNER: Final = int(Kind.RUNNER)
 
 
-class Exchange(Tracer):
-    """A request and its answer. A server's middleware fills in the attributes as they become known, then calls `end`.
+class RequestTrace(Tracer):
+    """A request and its answer. The subclass fills in the attributes as they become known, then calls `end`.
 
-    status: of the answer, 0 while there is none. reason: its text. request_bytes, response_bytes: of the bodies.
-    route: the pattern that the path matched. client_closed: the client left before it had the answer.
+    method, path: of the request. status: of the answer, 0 while there is none. reason: the status's text.
+    request_bytes, response_bytes: sizes of the bodies. route: the pattern that the path matched.
+    client_closed: the client left before it had the answer.
     """
 
     def __init__(
-        self, config: ResolvedConfig, host: str, operation: str, metadata: dict[str, str], context: TraceContext | None
+        self, config: ResolvedConfig, host: str, method: str, metadata: dict[str, str], context: TraceContext | None
     ) -> None:
         """`metadata`: what is known of the request before the application sees it. `context`: the caller's."""
         if context is not None:
             metadata[HTTP_TRACE_ID_KEY] = context.trace_id
         runner = {
             "start_time": time.time(),
-            "resource": {"name": host, "type": TYPE, "operation": operation, "metadata": metadata},
+            "resource": {"name": host, "type": TYPE, "operation": method, "metadata": metadata},
             "origin": RUNNER_ORIGIN,
             "duration": 0.0,
             "error_code": int(ErrorCode.OK),
@@ -52,17 +56,18 @@ class Exchange(Tracer):
         }
         super().__init__(config, runner)
         self.context = context
-        self.request = (operation, metadata["path"])
+        self.method = method
+        self.path = metadata["path"]
         self.status = 0
         self.reason = ""
         self.request_bytes = 0
         self.response_bytes = 0
         self.route = ""
         self.client_closed = False
-        # More metadata, for the end.
+        # Metadata that is known only at the end.
         self.notes: dict[str, str] = {}
         self._answered_at = 0.0
-        # Whether the application said itself what failed.
+        # Whether the application itself has said what failed.
         self._is_told = False
         self.start()
 
@@ -72,34 +77,34 @@ class Exchange(Tracer):
         return self._answered_at > 0
 
     def answer_ends(self) -> None:
-        """Note that the answer's last byte was handed over: the duration ends here, whatever is done afterwards."""
+        """Note that the answer's last byte was handed over. The duration ends here; later work does not lengthen it."""
         self._answered_at = time.perf_counter()
 
     def answer_fails(self) -> None:
-        """Note that the answer's last byte was not taken after all."""
+        """Note that the server did not take the answer's last byte after all."""
         self._answered_at = 0.0
 
     def add_error(self, error_type: str, value: str | BaseException) -> None:
-        """Set the trace's error, as in any trace; a status of the answer then says no more."""
+        """Set the trace's error, as in any trace. The answer's status then sets none."""
         self._is_told = True
         super().add_error(error_type, value)
 
     def blame(self, error: BaseException | None) -> None:
-        """Note an exception that made the application answer with an error; the first one counts."""
+        """Note an exception that made the application answer with an error. The first one counts."""
         if is_departure(error, told=self.client_closed):
             self.client_leaves()
         elif error is not None and self._error_code == UNCHANGED and is_error(error):
             self.fail(error)
 
     def client_leaves(self) -> None:
-        """Note that the client is gone. Frameworks still answer, with an error: it says nothing of the application."""
+        """Note that the client is gone. A framework then answers with an error of its own."""
         if self.answered:
-            # This is how every connection ends. An error of the answer stays one.
+            # Every connection ends so. An error that was answered before stays an error.
             return
         self._is_told = self.client_closed = True
 
     def time_out(self, traceback: str) -> None:
-        """Close the trace: the server ends its process for taking too long. `traceback`: where that was."""
+        """Close the trace: the server ends this process because it took too long. `traceback`: where it was."""
         message = "the server's timeout for its worker has passed"
         self._error_code = int(ErrorCode.TIMEOUT)
         exception = {**encoding.exception_of("WorkerTimeout", message), "traceback": traceback}
@@ -107,7 +112,7 @@ class Exchange(Tracer):
         self._close()
 
     def end(self, error: BaseException | None = None) -> None:
-        """Close the trace. `error`: what left the application; if that is no error (SystemExit 0), it was cut short."""
+        """Close the trace. `error`: what left the application. SystemExit 0 is no error, but cuts the request short."""
         if not self._recording or self.owner_pid != os.getpid():
             self._close()
             return
@@ -116,14 +121,14 @@ class Exchange(Tracer):
             error = None
         if error is not None and is_error(error):
             self.blame(error)
-            # Servers answer so if the application did not.
+            # A server answers with 500 if the application has not answered.
             self.status = self._status_of_failed() or SERVER_ERROR
         fields: dict[str, Any] = {"resource": {"metadata": self._result()}}
         if self.status >= SERVER_ERROR and self._error_code == UNCHANGED and not self._is_told:
             fields.update(self._status_as_error())
         self._put(RUNNER, _encoded(fields))
         if self._answered_at:
-            # The trace's clock stood still since then.
+            # The duration is the time since `_opened_at`. What passed since the answer does not count.
             self._opened_at += time.perf_counter() - self._answered_at
         if error is None or self.answered or self.client_closed or is_error(error):
             self._close()
@@ -131,11 +136,11 @@ class Exchange(Tracer):
             self.abandon()
 
     def _status_of_failed(self) -> int:
-        """Return the status that the client of a failed request has seen; 0 if the server answered in its place."""
+        """Return the status that a failed request's client has seen; 0 if the server answered for the application."""
         return self.status
 
     def _encode_runner(self, runner: Mapping[str, Any]) -> bytes:
-        # Made above, complete and of texts: nothing needs to be looked at but lone surrogates, which orjson refuses.
+        # The runner made above is complete and holds only texts. A lone surrogate is all that orjson may refuse in it.
         try:
             return orjson.dumps(runner)
         except TypeError:
@@ -156,7 +161,7 @@ class Exchange(Tracer):
         exception = {
             "type": "HTTPStatus",
             "message": f"{self.status} {self.reason}".rstrip(),
-            # The code that chose this answer has returned; a stack would only show the server.
+            # The code that chose this answer has returned. A stack would only show the server.
             "traceback": "",
             "time": time.time(),
             "additional_data": {},
@@ -172,31 +177,36 @@ def _encoded(fields: dict[str, Any]) -> bytes:
 
 
 def ignored_endpoints() -> frozenset[str]:
-    """Return the paths that are not traced: EPSAGON_ENDPOINTS_TO_IGNORE, separated by commas, matched exactly."""
+    """Return the paths that are not traced: those in EPSAGON_ENDPOINTS_TO_IGNORE, separated by commas."""
     paths = os.environ.get("EPSAGON_ENDPOINTS_TO_IGNORE", "").split(",")
     return frozenset(filter(None, map(str.strip, paths)))
 
 
 def is_under_way(method: str, *paths: str) -> bool:
-    """Say whether a request is the current one, which an adapter between WSGI and ASGI hands on to its application.
+    """Say whether this request is traced already, by a middleware on the other side of a WSGI-ASGI adapter.
 
-    Adapters keep nothing of ours but the context. A connection's next request may begin in the context of the one
-    before, but not before that one is answered. `paths`: the ways in which an adapter may split the path.
+    An adapter keeps nothing of ours but the context. A connection's next request may begin in the context of the last
+    one, but only when that one is answered. `paths`: the ways in which an adapter may split the path.
     """
-    exchange = current.current_trace()
-    if not isinstance(exchange, Exchange) or exchange.stopped or exchange.answered:
+    request = current.current_trace()
+    if not isinstance(request, RequestTrace) or request.stopped or request.answered:
         return False
-    return exchange.request[0] == method and exchange.request[1] in paths
+    return request.method == method and request.path in paths
+
+
+def number(text: str) -> int | None:
+    """Return what a status or a Content-Length says; None if it is no number."""
+    return int(text) if text.isdecimal() and len(text) <= MOST_DIGITS else None
 
 
 def caller(traceparent: str, tracestate: str = "") -> TraceContext | None:
-    """Return what ties a request to its caller's trace."""
+    """Return the trace context that the caller sent, None if it sent none."""
     return extract({TRACEPARENT: traceparent, TRACESTATE: tracestate}) if traceparent else None
 
 
 def watch_frameworks() -> None:
-    """Hear of the exceptions that Flask and Django turn into an answer, if one of them is there."""
-    # Only their own signals tell: what leaves the application is a plain 500.
+    """Listen for the exceptions that Flask and Django turn into an answer, if one of them is loaded."""
+    # Only their signals show the exception: what leaves the application is a plain 500.
     for name in ("flask.signals", "django.core.signals"):
         signals = sys.modules.get(name)
         if signals is not None:
@@ -204,6 +214,6 @@ def watch_frameworks() -> None:
 
 
 def _turned_into_an_answer(sender: object, exception: BaseException | None = None, **_: Any) -> None:
-    exchange = current.current_trace()
-    if isinstance(exchange, Exchange):
-        exchange.blame(exception or sys.exception())
+    request = current.current_trace()
+    if isinstance(request, RequestTrace):
+        request.blame(exception or sys.exception())

@@ -1,0 +1,239 @@
+"""The trace of an ASGI request: HTTP, or a websocket from the client's request to the end of the connection."""
+
+import os
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import Any, Final
+
+from epsagon_fast.config import ResolvedConfig
+from epsagon_fast.interrupts import let_pass
+
+from . import payloads
+from .request import SERVER_ERROR, RequestTrace, caller, number
+from .routes import asgi_route, django_route_in_calls
+
+Scope = dict[str, Any]
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+RawHeaders = Iterable[tuple[bytes, bytes]]
+
+WEBSOCKET: Final = "WEBSOCKET"
+SWITCHING_PROTOCOLS: Final = 101
+# What a server answers when a websocket is closed before it was accepted.
+FORBIDDEN: Final = 403
+# What carries the body: also a file that the server sends by itself, by its path or opened.
+PIECES: Final = ("http.response.body", "http.response.pathsend", "http.response.zerocopysend")
+# The close code that stands for a connection that broke (RFC 6455).
+BROKEN: Final = 1006
+
+
+class AsgiRequest(RequestTrace):
+    """What HTTP and websockets share."""
+
+    # Whether the application has returned or raised. What its tasks still send is none of ours.
+    is_over = False
+
+    def __init__(self, config: ResolvedConfig, scope: Scope) -> None:
+        pairs = listed(scope)
+        headers = dict(pairs)
+        host = headers[b"host"].decode("latin-1") if b"host" in headers else _server(scope)
+        context = caller(_all(pairs, b"traceparent"), _all(pairs, b"tracestate")) if b"traceparent" in headers else None
+        super().__init__(config, host, scope.get("method", WEBSOCKET), _known(config, scope, pairs), context)
+        self._host = host
+        self._length = number(headers.get(b"content-length", b"").decode("latin-1"))
+        self._request_type = headers.get(b"content-type", b"").decode("latin-1")
+        self._response_headers: RawHeaders = ()
+        self._request_body = payloads.Payload(self.keeps_values)
+        self._response_body = payloads.Payload(self.keeps_values)
+
+    def finish(self, scope: Scope, error: BaseException | None) -> None:
+        """Close the trace when the application has returned or raised."""
+        self.is_over = True
+        if error is None and not (self.status or self.client_closed or self.answered):
+            # It returned without an answer: servers say so for it.
+            self.status = SERVER_ERROR
+        self.route = self.route or self._route(scope)
+        # What the application left unread counts too.
+        self.request_bytes = self._request_body.size_bytes if self._length is None else self._length
+        # Servers send no body in answer to HEAD, whatever the application gives them.
+        self.response_bytes = 0 if self.method == "HEAD" else self._response_body.size_bytes
+        if self.keeps_values:
+            self._keep_values()
+        self.end(error)
+
+    def received(self, message: Message) -> None:
+        """Take note of a message that the server gave the application."""
+        raise NotImplementedError
+
+    def is_last(self, message: Message) -> bool:
+        """Say whether a message completes the answer."""
+        raise NotImplementedError
+
+    def sent(self, message: Message, headers: RawHeaders) -> None:
+        """Take note of a message that the server took."""
+        raise NotImplementedError
+
+    def _keep_values(self) -> None:
+        ignored = self.config.ignored_keys
+        headers = [(_text(name), _text(value)) for name, value in self._response_headers]
+        if self.status:
+            self.notes["response_headers"] = payloads.headers(headers, ignored)
+        kind = next((value for name, value in headers if name.lower() == "content-type"), "")
+        for name, body, body_type in (
+            ("request_body", self._request_body, self._request_type),
+            ("response_body", self._response_body, kind),
+        ):
+            if body.size_bytes:
+                self.notes[name] = body.text(body_type, ignored)
+
+    def _route(self, scope: Scope) -> str:
+        try:
+            return asgi_route(scope, self._host)
+        except Exception as error:  # of objects that are the framework's own
+            let_pass(error)
+            return ""
+
+    def _starts(self, message: Message, headers: RawHeaders) -> None:
+        self.status = message["status"]
+        self._response_headers = headers
+        if self.status >= SERVER_ERROR:
+            self.blame(sys.exception())
+        self.route = self.route or django_route_in_calls()
+
+
+class HttpRequest(AsgiRequest):
+    """An HTTP request."""
+
+    _has_trailers = False
+
+    def received(self, message: Message) -> None:
+        """Take note of a piece of the body, or of the connection's end."""
+        if message["type"] == "http.request":
+            self._request_body.add(message.get("body", b""))
+        elif message["type"] == "http.disconnect":
+            self.client_leaves()
+
+    def is_last(self, message: Message) -> bool:
+        """Say whether a message completes the answer."""
+        kind = message.get("type")
+        if kind == "http.response.start":
+            return False
+        if kind == "http.response.trailers":
+            return not message.get("more_trailers")
+        whole = kind in PIECES and not message.get("more_body")
+        return whole and not self._has_trailers
+
+    def sent(self, message: Message, headers: RawHeaders) -> None:
+        """Take note of the status and of pieces of the answer, also of files that the server sends by itself."""
+        kind = message["type"]
+        if kind == "http.response.body":
+            self._response_body.add(message.get("body") or b"")
+        elif kind == "http.response.start":
+            self._has_trailers = bool(message.get("trailers"))
+            self._starts(message, headers)
+        elif kind == "http.response.pathsend":
+            self._response_body.size_bytes = _length(self._response_headers) or _size_of(message["path"])
+        elif kind == "http.response.zerocopysend":
+            self._response_body.size_bytes += message.get("count") or _length(self._response_headers)
+
+
+class WebSocketRequest(AsgiRequest):
+    """A websocket, from the client's request to the end of the connection."""
+
+    _accepted = False
+
+    def received(self, message: Message) -> None:
+        """Take note of a message's data, or of the connection's end."""
+        if message["type"] == "websocket.receive":
+            self._request_body.add(_data(message))
+        elif message["type"] == "websocket.disconnect" and not self.answered:
+            code = message.get("code", BROKEN)
+            self.client_closed = code == BROKEN
+            self._closes(code)
+            self.answer_ends()
+
+    def is_last(self, message: Message) -> bool:
+        """Say whether a message ends the connection."""
+        kind = message.get("type")
+        refuses = kind == "websocket.http.response.body" and not message.get("more_body")
+        return refuses or kind == "websocket.close"
+
+    def sent(self, message: Message, headers: RawHeaders) -> None:
+        """Take note of a message's data, and of what became of the connection."""
+        kind = message["type"]
+        if kind == "websocket.send":
+            self._response_body.add(_data(message))
+        elif kind == "websocket.accept":
+            self._accepted, self.status = True, SWITCHING_PROTOCOLS
+        elif kind == "websocket.close":
+            self.status = self.status or FORBIDDEN
+            self._closes(message.get("code", 1000))
+        elif kind == "websocket.http.response.start":
+            self._starts(message, headers)
+        elif kind == "websocket.http.response.body":
+            self._response_body.add(message.get("body") or b"")
+
+    def _closes(self, code: int) -> None:
+        if self._accepted:
+            self.notes["close_code"] = str(code)
+
+
+KINDS: Final[dict[str, type[HttpRequest] | type[WebSocketRequest]]] = {
+    "http": HttpRequest,
+    "websocket": WebSocketRequest,
+}
+
+
+def listed(holder: dict[str, Any]) -> RawHeaders:
+    """Return the headers of a scope or a message, to be read at any time. An iterator in it is left as new."""
+    headers = holder.get("headers", ())
+    if type(headers) is not list and isinstance(headers, Iterator):
+        headers = list(headers)
+        # Not the list: servers that read headers twice find them gone the second time, and so they do with us.
+        holder["headers"] = iter(headers)
+    return headers  # type: ignore[no-any-return]
+
+
+def _known(config: ResolvedConfig, scope: Scope, headers: RawHeaders) -> dict[str, str]:
+    """Return the metadata that a request has before the application sees it."""
+    metadata = {"path": scope["path"]}
+    if not config.metadata_only:
+        pairs = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
+        query = scope.get("query_string", b"").decode("latin-1")
+        metadata["query"] = payloads.query(query, config.ignored_keys)
+        metadata["request_headers"] = payloads.headers(pairs, config.ignored_keys)
+    return metadata
+
+
+def _all(headers: RawHeaders, wanted: bytes) -> str:
+    """Return a header's values as one: two `traceparent` are none."""
+    return ",".join(value.decode("latin-1") for name, value in headers if name == wanted)
+
+
+def _server(scope: Scope) -> str:
+    host, port = scope.get("server") or ("", None)
+    return f"{host}:{port}" if port else str(host)
+
+
+def _data(message: Message) -> bytes:
+    data = message.get("bytes")
+    return data if data is not None else (message.get("text") or "").encode("utf-8", "replace")
+
+
+def _length(headers: RawHeaders) -> int:
+    """Return what the answer's headers say of its body's size; 0 if nothing."""
+    length = next((value for name, value in headers if name.lower() == b"content-length"), b"")
+    return number(_text(length)) or 0
+
+
+def _size_of(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError as error:
+        let_pass(error)
+        return 0
+
+
+def _text(word: bytes | str) -> str:
+    return word.decode("latin-1") if isinstance(word, bytes) else str(word)

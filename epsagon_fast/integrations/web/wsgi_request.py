@@ -1,0 +1,203 @@
+"""The trace of a WSGI request (PEP 3333): what it notes of the request's environ, of its answer and of its end."""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
+
+from epsagon_fast.config import ResolvedConfig
+from epsagon_fast.interrupts import let_pass
+
+from . import payloads
+from .departures import is_departure
+from .request import KEY, SERVER_ERROR, RequestTrace, caller, number
+from .routes import DJANGO, FLASK, django_route, flask_route, mounted_at
+
+Environ = dict[str, Any]
+Headers = list[tuple[str, str]]
+
+# The two headers that CGI gave names without a prefix.
+PLAIN_HEADERS: Final = ("CONTENT_TYPE", "CONTENT_LENGTH")
+# An answer with such a status has no body, whatever the application returns.
+WITHOUT_BODY: Final = (204, 304)
+
+
+class WsgiRequest(RequestTrace):
+    """One request to a WSGI application."""
+
+    # Whether some of the answer was on its way when the trace ended.
+    _is_begun = False
+
+    def __init__(self, config: ResolvedConfig, path: str, environ: Environ, start: Callable[..., Any]) -> None:
+        host = environ.get("HTTP_HOST") or environ.get("SERVER_NAME", "")
+        context = caller(environ.get("HTTP_TRACEPARENT", ""), environ.get("HTTP_TRACESTATE", ""))
+        super().__init__(config, host, environ.get("REQUEST_METHOD", ""), _known(config, path, environ), context)
+        environ[KEY] = self
+        self._environ = environ
+        self._script_name = environ.get("SCRIPT_NAME", "")
+        self._mount = ""
+        # A test client may keep an answer and never close it. Servers do close it, and say who they are.
+        self._is_served = "SERVER_SOFTWARE" in environ
+        self._start_response = start
+        self._headers: Headers = []
+        keep = self.keeps_values
+        self._request_body: payloads.Payload | None = None
+        self._response_body = payloads.Payload(True) if keep else None
+        length = environ.get("CONTENT_LENGTH") or ""
+        if length:
+            self.request_bytes = number(length) or 0
+        if self.request_bytes or keep or (not length and "HTTP_TRANSFER_ENCODING" in environ):
+            self._request_body = payloads.Payload(keep)
+
+    @property
+    def file_wrapper(self) -> Any:
+        """What the server has for files, None if it has nothing."""
+        return self._environ.get("wsgi.file_wrapper")
+
+    @property
+    def notes_input(self) -> bool:
+        """Whether the body must be noted as the application reads it: its size or its beginning is wanted."""
+        return self._request_body is not None
+
+    def begins_with(self, body: object) -> None:
+        """Take note of the body that the application has returned: Django's request hangs on it."""
+        if DJANGO in sys.modules and (route := django_route(body)):
+            self.route = self._within_mount(route)
+
+    def start_response(self, status: str, headers: Headers, exc_info: Any = None) -> Callable[[bytes], Any]:
+        """Hand on the answer's status and take note of it: the last one that the server took is the client's."""
+        code, _, reason = str(status).partition(" ")
+        known = number(code) or 0
+        environ = self._environ
+        # What mounted the application has returned when the answer begins, and Flask takes its request away then.
+        if (script_name := environ.get("SCRIPT_NAME", "")) != self._script_name:
+            self.route = self._mount = mounted_at(self._script_name, script_name)
+        if FLASK in environ:
+            self.route = self._within_mount(flask_route(environ))
+        if known >= SERVER_ERROR:
+            self.blame(exc_info[1] if exc_info else sys.exception())
+        more = (exc_info,) if exc_info else ()
+        self._server_write = self._start_response(status, headers, *more)
+        self.status, self.reason, self._headers = known, reason, headers
+        return self._write
+
+    def received(self, read: Callable[..., bytes], *outcome: Any) -> None:
+        """Take note of a piece of the request's body. `read`: what tells it from a call's outcome and its arguments."""
+        if self._request_body is not None:
+            try:
+                self._request_body.add(read(*outcome))
+            except Exception as error:  # of a stream that gives something else; the application will notice
+                let_pass(error)
+
+    def sent(self, data: bytes) -> None:
+        """Take note of a piece of the answer."""
+        try:
+            self.response_bytes += len(data)
+            if self._response_body is not None:
+                self._response_body.add(data)
+        except TypeError:  # no bytes: the server will say so
+            return
+
+    def sent_pieces(self, pieces: Iterable[bytes]) -> None:
+        """Take note of a complete answer."""
+        self.answer_ends()
+        for piece in pieces:
+            self.sent(piece)
+
+    def sent_file(self, size_bytes: int | None, left_bytes: int) -> None:
+        """Take note that the server is through with a file. `size_bytes`: None if it is not known."""
+        self.answer_ends()
+        length = self._promised_bytes()
+        known = [size for size in (size_bytes, length) if size is not None]
+        if left_bytes and not self._has_no_body():
+            self.answer_fails()
+            self.client_leaves()
+        self.response_bytes += max(min(known, default=0) - left_bytes, 0)
+
+    def exhausted(self, has_close: bool) -> None:
+        """Take note that the body has no more pieces. `has_close`: whether the application closes it."""
+        self.answer_ends()
+        if not (has_close and self._is_served):
+            self.end()
+
+    def given_up(self, error: BaseException | None) -> BaseException | None:
+        """Take note that the server closes a body before its end. `error`: what it met, None if nothing.
+
+        Returns the error to be recorded.
+        """
+        if error is None and (self._has_no_body() or self.response_bytes == self._promised_bytes()):
+            self.answer_ends()
+        elif error is None or is_departure(error, told=True):
+            self.client_leaves()
+            error = None
+        return error
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Close the trace."""
+        if self._stopped:
+            return
+        if self.response_bytes:
+            self._is_begun = True
+            if self._has_no_body():
+                self.response_bytes = 0
+        body = self._request_body
+        if body is not None:
+            self.request_bytes = self.request_bytes or body.size_bytes
+        if self._response_body is not None:
+            self._keep_values()
+        # The environ holds us: a circle would leave both to the garbage collector.
+        self._environ = {}
+        super().end(error)
+
+    def _status_of_failed(self) -> int:
+        # Where nothing was on its way yet, the server answers with an error of its own.
+        return self.status if self._is_begun or self.answered else 0
+
+    def _has_no_body(self) -> bool:
+        return self.method == "HEAD" or self.status in WITHOUT_BODY
+
+    def _promised_bytes(self) -> int | None:
+        return number(_header(self._headers, "content-length"))
+
+    def _within_mount(self, route: str) -> str:
+        mount = self._mount
+        return f"{mount}/{route}" if mount and route and not route.startswith("/") else mount + route
+
+    def _write(self, data: bytes) -> None:
+        try:
+            self._server_write(data)
+        except Exception as error:
+            if is_departure(error, told=True):
+                self.client_leaves()
+            raise
+        self.sent(data)
+
+    def _keep_values(self) -> None:
+        ignored = self.config.ignored_keys
+        self.notes["response_headers"] = payloads.headers(self._headers, ignored)
+        for name, body, kind in (
+            ("request_body", self._request_body, self._environ.get("CONTENT_TYPE", "")),
+            ("response_body", self._response_body, _header(self._headers, "content-type")),
+        ):
+            if body is not None and body.size_bytes:
+                self.notes[name] = body.text(kind, ignored)
+
+
+def _known(config: ResolvedConfig, path: str, environ: Environ) -> dict[str, str]:
+    """Return the metadata that a request has before the application sees it."""
+    metadata = {"path": path}
+    if not config.metadata_only:
+        metadata["query"] = payloads.query(environ.get("QUERY_STRING", ""), config.ignored_keys)
+        metadata["request_headers"] = payloads.headers(_request_headers(environ), config.ignored_keys)
+    return metadata
+
+
+def _request_headers(environ: Environ) -> Iterator[tuple[str, str]]:
+    for key, value in environ.items():
+        if key.startswith("HTTP_"):
+            yield key[len("HTTP_") :].replace("_", "-"), str(value)
+        elif key in PLAIN_HEADERS and value:
+            yield key.replace("_", "-"), str(value)
+
+
+def _header(headers: Headers, name: str) -> str:
+    return next((value for key, value in headers if key.lower() == name), "")

@@ -19,7 +19,7 @@ import urllib3
 from report import Report
 from sink import sink
 
-from epsagon_fast.collector.destination import Destination
+from epsagon_fast.collector.parcel import Destination
 from epsagon_fast.collector.sending.delivery import Delivery
 from epsagon_fast.protocol import Outcome
 
@@ -82,7 +82,7 @@ def through_delivery(url: str, count: int, ca_file: str | None) -> None:
     outcomes = []
     while len(outcomes) < count:
         time.sleep(0.002)
-        outcomes += [result.outcome for result in delivery.results()]
+        outcomes += [verdict.outcome for verdict in delivery.verdicts()]
     delivery.close(5.0)
     assert set(outcomes) == {Outcome.DELIVERED}
 

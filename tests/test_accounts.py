@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from records import OTHER_RING, OTHER_TRACE_ID, RING, TRACE_ID, added, closed, event, label, opened, own_runner
 
-from epsagon_fast.collector.accounts import TRACE_BYTES
+from epsagon_fast.collector.assembling.accounts import TRACE_BYTES
 from epsagon_fast.collector.assembling.assembly import Assembly
 from epsagon_fast.protocol import NO_TRACE, Kind, Record
 

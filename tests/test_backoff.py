@@ -1,16 +1,16 @@
 """Pauses between attempts, in simulated time."""
 
-from epsagon_fast.collector.destination import Destination
+from epsagon_fast.collector.parcel import Destination
 from epsagon_fast.collector.sending.backoff import FIRST_PAUSE_S, MAX_IN_FLIGHT, MAX_PAUSE_S, Backoff
-from epsagon_fast.collector.sending.verdict import Result
+from epsagon_fast.collector.sending.verdict import Verdict
 from epsagon_fast.protocol import Outcome
 
 HERE = Destination("http://here", "token", 1.0)
 ID = bytes(16)
 
 
-def failed(trace_id: bytes = ID, retry_after_s: float | None = None) -> Result:
-    return Result(trace_id, Outcome.STORED.because("503"), True, retry_after_s)
+def failed(trace_id: bytes = ID, retry_after_s: float | None = None) -> Verdict:
+    return Verdict(trace_id, Outcome.STORED.because("503"), True, retry_after_s)
 
 
 def test_the_requests_in_flight_are_bounded() -> None:
@@ -48,8 +48,8 @@ def test_a_destination_that_is_well_is_not_remembered() -> None:
     backoff = Backoff()
     for number in range(1000):
         destination = Destination(f"http://host-{number}", "", 1.0)
-        for result in (failed(), Result(ID, Outcome.DELIVERED)):
+        for verdict in (failed(), Verdict(ID, Outcome.DELIVERED)):
             backoff.started(destination, ID)
-            backoff.finished(destination, result, 0.0)
+            backoff.finished(destination, verdict, 0.0)
         assert backoff.is_well(destination)
     assert not backoff._ill and not backoff._in_flight

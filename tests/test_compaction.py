@@ -16,14 +16,14 @@ from strategies import trace_records
 from epsagon_fast.collector.assembling import body
 from epsagon_fast.collector.assembling.assembly import Assembly, ClosedTrace
 from epsagon_fast.collector.assembling.trace import Trace
-from epsagon_fast.collector.destination import Destination, Parcel
 from epsagon_fast.collector.journal import journal, snapshot
 from epsagon_fast.collector.journal.compaction import Compaction
 from epsagon_fast.collector.journal.journal import Batch, Journal, Settled, Snapshot
-from epsagon_fast.collector.sending.sending import Sending
+from epsagon_fast.collector.parcel import Destination, Parcel
+from epsagon_fast.collector.sending.dispatch import Dispatch
 from epsagon_fast.protocol import Kind, Record
 
-from test_sending import Senders, Shelf  # isort: skip
+from test_dispatch import Senders, Shelf  # isort: skip
 
 SEGMENT_BYTES = 4096
 OPENER = b"ring of 16 bytes"
@@ -40,7 +40,7 @@ class Collector:
     def __init__(self, dir_fd: int) -> None:
         self.journal = Journal(dir_fd, segment_bytes=SEGMENT_BYTES)
         self.assembly = Assembly()
-        self.sending = Sending(Senders(), Shelf())
+        self.sending = Dispatch(Senders(), Shelf())
         self.compaction = Compaction(self.journal, self.assembly, self.sending)
         self.position = 0
         for item in self.journal.replay():

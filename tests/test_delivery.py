@@ -20,14 +20,14 @@ import pytest
 from servers import HOST, Identity, Server, certificate, closing, drip, hang, raw, reply, reset, status, tunnel
 
 from epsagon_fast import __version__
-from epsagon_fast.collector.destination import Destination, Parcel
+from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.collector.sending import delivery as module
 from epsagon_fast.collector.sending import trust
 from epsagon_fast.collector.sending.backoff import MAX_IN_FLIGHT
 from epsagon_fast.collector.sending.delivery import Delivery
-from epsagon_fast.collector.sending.outbox import Outbox
-from epsagon_fast.collector.sending.sending import Sending
-from epsagon_fast.collector.sending.verdict import MAX_RETRY_AFTER_S, TLS_RETRY_S, Result
+from epsagon_fast.collector.sending.dispatch import Dispatch
+from epsagon_fast.collector.sending.outbox.outbox import Outbox
+from epsagon_fast.collector.sending.verdict import MAX_RETRY_AFTER_S, TLS_RETRY_S, Verdict
 from epsagon_fast.protocol import Outcome
 
 TOKEN = 'tok"en/of-someone'
@@ -79,23 +79,23 @@ def to(url: str, timeout_s: float = TIMEOUT_S, **more: str) -> Destination:
     return Destination(url, TOKEN, timeout_s, **more)
 
 
-def take(delivery: Delivery, count: int) -> list[Result]:
-    taken: list[Result] = []
+def take(delivery: Delivery, count: int) -> list[Verdict]:
+    taken: list[Verdict] = []
 
     def complete() -> bool:
-        taken.extend(delivery.results())
+        taken.extend(delivery.verdicts())
         return len(taken) >= count
 
-    assert wait_until(complete), f"{len(taken)} of {count} results came within {PATIENCE_S} s"
+    assert wait_until(complete), f"{len(taken)} of {count} verdicts came within {PATIENCE_S} s"
     assert len(taken) == count
     return taken
 
 
-def send(delivery: Delivery, destination: Destination, body: bytes = b"{}", trace_id: bytes = TRACE_ID) -> Result:
+def send(delivery: Delivery, destination: Destination, body: bytes = b"{}", trace_id: bytes = TRACE_ID) -> Verdict:
     delivery.submit(trace_id, destination, body)
-    [result] = take(delivery, 1)
-    assert result.trace_id == trace_id
-    return result
+    [verdict] = take(delivery, 1)
+    assert verdict.trace_id == trace_id
+    return verdict
 
 
 def numbered(number: int) -> bytes:
@@ -107,8 +107,8 @@ def numbered(number: int) -> bytes:
 
 def test_a_delivered_trace_carries_its_headers_and_body(delivery: Delivery, server: Server) -> None:
     body = json.dumps({"app_name": "shop", "n": list(range(50_000))}).encode()
-    result = send(delivery, to(server.url + "in?way=1"), body)
-    assert result == (TRACE_ID, Outcome.DELIVERED, False, None)
+    verdict = send(delivery, to(server.url + "in?way=1"), body)
+    assert verdict == (TRACE_ID, Outcome.DELIVERED, False, None)
     [request] = server.requests
     assert (request.method, request.path, request.body) == ("POST", "/in?way=1", body)
     assert request.headers["content-type"] == "application/json"
@@ -140,15 +140,15 @@ def test_every_2xx_is_delivered(delivery: Delivery, server: Server, code: int) -
 @pytest.mark.parametrize("code", [408, 429, 500, 502, 503, 504])
 def test_a_transient_status_may_be_retried(delivery: Delivery, server: Server, code: int) -> None:
     server.behave = status(code)
-    result = send(delivery, to(server.url))
-    assert (result.outcome, result.outcome.reason, result.retry) == (Outcome.STORED, str(code), True)
+    verdict = send(delivery, to(server.url))
+    assert (verdict.outcome, verdict.outcome.reason, verdict.retry) == (Outcome.STORED, str(code), True)
 
 
 @pytest.mark.parametrize("code", [400, 401, 403, 404, 405, 413, 422, 501, 505, 304, 103])
 def test_every_other_status_is_a_rejection(delivery: Delivery, server: Server, code: int) -> None:
     server.behave = raw(reply(code, {}, b""))
-    result = send(delivery, to(server.url))
-    assert (result.outcome, result.outcome.reason, result.retry) == (Outcome.REJECTED, str(code), False)
+    verdict = send(delivery, to(server.url))
+    assert (verdict.outcome, verdict.outcome.reason, verdict.retry) == (Outcome.REJECTED, str(code), False)
 
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
@@ -172,8 +172,8 @@ def test_retry_after_is_read_in_seconds_and_as_a_date(delivery: Delivery, server
 
 def test_a_refused_connection_may_be_retried(delivery: Delivery, server: Server) -> None:
     server.close()
-    result = send(delivery, to(server.url))
-    assert (str(result.outcome), result.retry) == ("STORED (connection)", True)
+    verdict = send(delivery, to(server.url))
+    assert (str(verdict.outcome), verdict.retry) == ("STORED (connection)", True)
 
 
 def test_a_server_that_is_back_is_found_again(delivery: Delivery, server: Server) -> None:
@@ -221,8 +221,8 @@ def test_a_server_that_takes_no_connection_ends_with_the_timeout(delivery: Deliv
             early = waiting.enter_context(socket.socket())
             early.setblocking(False)
             early.connect_ex(full.getsockname())
-        result = send(delivery, to(f"http://{HOST}:{full.getsockname()[1]}/", SHORT_S))
-        assert str(result.outcome) == "STORED (timeout)"
+        verdict = send(delivery, to(f"http://{HOST}:{full.getsockname()[1]}/", SHORT_S))
+        assert str(verdict.outcome) == "STORED (timeout)"
 
 
 def test_a_huge_answer_is_not_read_to_its_end(delivery: Delivery, server: Server) -> None:
@@ -237,7 +237,7 @@ def test_a_kept_connection_that_was_closed_is_replaced_unnoticed(delivery: Deliv
     server.behave = closing()
     for number in range(200):
         delivery.submit(numbered(number), to(server.url), b"{}")
-    assert {result.outcome for result in take(delivery, 200)} == {Outcome.DELIVERED}
+    assert {verdict.outcome for verdict in take(delivery, 200)} == {Outcome.DELIVERED}
 
 
 def test_a_request_is_sent_again_at_once_only_over_a_kept_connection(delivery: Delivery, server: Server) -> None:
@@ -287,8 +287,8 @@ def no_names(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_names")
 def test_an_unknown_name_may_be_retried_but_not_the_closed_service(delivery: Delivery) -> None:
     assert str(send(delivery, to("https://backend.example/")).outcome) == "STORED (dns)"
-    result = send(delivery, to("https://us-east-1.tc.epsagon.com"))
-    assert (str(result.outcome), result.retry) == ("DROPPED (no_backend)", False)
+    verdict = send(delivery, to("https://us-east-1.tc.epsagon.com"))
+    assert (str(verdict.outcome), verdict.retry) == ("DROPPED (no_backend)", False)
     # Here it is the proxy's name that is unknown, and that may come back.
     through = to("https://us-east-1.tc.epsagon.com", proxy_url="http://proxy.example:1")
     assert str(send(delivery, through).outcome) == "STORED (proxy)"
@@ -296,7 +296,7 @@ def test_an_unknown_name_may_be_retried_but_not_the_closed_service(delivery: Del
 
 def test_all_that_waited_arrives_once_the_backend_is_well(delivery: Delivery, server: Server, tmp_path: Path) -> None:
     server.behave = status(503)
-    sending = Sending(delivery, Outbox(str(tmp_path), b"us", log=logging.getLogger("test")))
+    sending = Dispatch(delivery, Outbox(str(tmp_path), b"us", log=logging.getLogger("test")))
     for number in range(200):
         sending.add(Parcel(numbered(number), to(server.url), b"{}"))
 
@@ -337,8 +337,8 @@ def test_a_failed_tls_check_is_retried_slowly(
             to(misnamed.url, ca_file=other.ca_file),
         ):
             caplog.clear()
-            result = send(delivery, destination)
-            assert (str(result.outcome), result.retry_after_s) == ("STORED (tls)", TLS_RETRY_S)
+            verdict = send(delivery, destination)
+            assert (str(verdict.outcome), verdict.retry_after_s) == ("STORED (tls)", TLS_RETRY_S)
             assert len(caplog.messages) == 1
         assert server.requests == misnamed.requests == []
 
@@ -370,8 +370,8 @@ def test_a_ca_file_without_a_certificate_keeps_the_trace(
     # It may just be being written.
     (tmp_path / "ca.pem").write_bytes(content)
     with Server(tls=identity) as server:
-        result = send(delivery, to(server.url, ca_file=str(tmp_path / "ca.pem")))
-        assert str(result.outcome) == "STORED (tls)"
+        verdict = send(delivery, to(server.url, ca_file=str(tmp_path / "ca.pem")))
+        assert str(verdict.outcome) == "STORED (tls)"
 
 
 def test_a_ca_file_that_is_no_file_fails_at_once_and_holds_up_no_other(
@@ -386,9 +386,9 @@ def test_a_ca_file_that_is_no_file_fails_at_once_and_holds_up_no_other(
     for number in range(80):
         delivery.submit(numbered(number), to(f"https://{HOST}:{number + 1}/", 60.0, ca_file=paths[number % 5]), b"{}")
     delivery.submit(numbered(80), to(server.url), b"{}")
-    results = {result.trace_id: result for result in take(delivery, 81)}
-    assert results.pop(numbered(80)).outcome == Outcome.DELIVERED
-    assert {str(result.outcome) for result in results.values()} == {"STORED (tls)"}
+    verdicts = {verdict.trace_id: verdict for verdict in take(delivery, 81)}
+    assert verdicts.pop(numbered(80)).outcome == Outcome.DELIVERED
+    assert {str(verdict.outcome) for verdict in verdicts.values()} == {"STORED (tls)"}
     assert "the CA file cannot be read: not a regular file" in caplog.text
 
 
@@ -425,7 +425,7 @@ def lookup_threads() -> list[str]:
 def test_a_name_without_an_answer_ends_with_the_timeout(delivery: Delivery, server: Server, dead: Path) -> None:
     for number in range(20):
         delivery.submit(numbered(number), to(f"http://dead.example:1/{number}", SHORT_S), b"{}")
-    assert {str(result.outcome) for result in take(delivery, 20)} == {"STORED (timeout)"}
+    assert {str(verdict.outcome) for verdict in take(delivery, 20)} == {"STORED (timeout)"}
     assert len(lookup_threads()) == 1
     assert send(delivery, to(server.url)).outcome == Outcome.DELIVERED
 
@@ -436,7 +436,7 @@ def test_a_ca_file_on_a_dead_mount_ends_with_the_timeout(
     with Server(tls=identity) as server:
         for number in range(20):
             delivery.submit(numbered(number), to(f"{server.url}{number}", SHORT_S, ca_file=str(dead / "ca.pem")), b"{}")
-        assert {str(result.outcome) for result in take(delivery, 20)} == {"STORED (timeout)"}
+        assert {str(verdict.outcome) for verdict in take(delivery, 20)} == {"STORED (timeout)"}
         assert len(lookup_threads()) == 1
         assert "the CA file" in caplog.text
         assert send(delivery, to(server.url, ca_file=identity.ca_file)).outcome == Outcome.DELIVERED
@@ -447,8 +447,8 @@ def test_tls_is_bound_by_the_timeout_too(delivery: Delivery, identity: Identity)
         url = f"https://{HOST}:{silent.getsockname()[1]}/"
         assert str(send(delivery, to(url, SHORT_S, ca_file=identity.ca_file)).outcome) == "STORED (timeout)"
     with Server(drip(HEAD), tls=identity) as server:
-        result = send(delivery, to(server.url, SHORT_S, ca_file=identity.ca_file))
-        assert str(result.outcome) == "STORED (timeout)"
+        verdict = send(delivery, to(server.url, SHORT_S, ca_file=identity.ca_file))
+        assert str(verdict.outcome) == "STORED (timeout)"
 
 
 def test_a_kept_tls_connection_that_was_closed_is_replaced_unnoticed(delivery: Delivery, identity: Identity) -> None:
@@ -585,7 +585,7 @@ def test_a_backlog_gets_more_senders_and_idle_ones_leave(delivery: Delivery, ser
     server.behave = behave
     for number in range(100):
         delivery.submit(numbered(number), to(server.url, PATIENCE_S), b"{}")
-    assert wait_until(lambda: not delivery.results() and len(server.requests) == 32)
+    assert wait_until(lambda: not delivery.verdicts() and len(server.requests) == 32)
     # Half of all for one destination: the others' share stays free.
     assert 32 <= delivery.threads <= 64
     gate.set()
@@ -599,7 +599,7 @@ def test_a_destination_that_hangs_does_not_starve_the_others(server: Server) -> 
         for number in range(100):
             delivery.submit(numbered(number), to(one.url, 60.0), b"{}")
             delivery.submit(numbered(1000 + number), to(other.url, 60.0), b"{}")
-        assert wait_until(lambda: not delivery.results() and len(one.requests) + len(other.requests) >= 5)
+        assert wait_until(lambda: not delivery.verdicts() and len(one.requests) + len(other.requests) >= 5)
         for number in range(50):
             assert send(delivery, to(server.url), trace_id=numbered(2000 + number)).outcome == Outcome.DELIVERED
         assert delivery.threads <= 8
@@ -621,7 +621,7 @@ def test_submit_and_results_do_not_wait_for_the_network(delivery: Delivery, serv
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect", connect)
         delivery.submit(TRACE_ID, to(server.url, SHORT_S), b"{}")
-        assert delivery.results() == []
+        assert delivery.verdicts() == []
         take(delivery, 1)
     assert asked and caller not in asked
 
@@ -641,7 +641,7 @@ def test_close_sends_what_was_submitted(server: Server) -> None:
     for number in range(50):
         delivery.submit(numbered(number), to(server.url), b"{}")
     delivery.close(PATIENCE_S)
-    assert {result.outcome for result in delivery.results()} == {Outcome.DELIVERED}
+    assert {verdict.outcome for verdict in delivery.verdicts()} == {Outcome.DELIVERED}
     assert len(server.requests) == 50
     with pytest.raises(RuntimeError, match="closed"):
         delivery.submit(TRACE_ID, to(server.url), b"{}")
@@ -657,8 +657,8 @@ def test_close_does_not_wait_for_a_server_that_hangs(server: Server) -> None:
     assert delivery.pending == 50
     server.close()
     assert wait_until(lambda: delivery.threads == 0)
-    # What was in flight has a result, the others are left to the journal.
-    assert 4 <= len(delivery.results()) < 50
+    # What was in flight has a verdict, the others are left to the journal.
+    assert 4 <= len(delivery.verdicts()) < 50
 
 
 def test_a_system_without_threads_to_give_is_asked_again(
@@ -670,8 +670,8 @@ def test_a_system_without_threads_to_give_is_asked_again(
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
         delivery.submit(TRACE_ID, to(server.url), b"{}")
-        assert (delivery.results(), delivery.threads) == ([], 0)
-    assert [result.outcome for result in take(delivery, 1)] == [Outcome.DELIVERED]
+        assert (delivery.verdicts(), delivery.threads) == ([], 0)
+    assert [verdict.outcome for verdict in take(delivery, 1)] == [Outcome.DELIVERED]
 
 
 def test_an_unforeseen_error_is_a_result_too(
@@ -699,7 +699,7 @@ def test_a_failure_lets_go_of_its_body_without_a_garbage_collection(delivery: De
 def test_idle_connections_are_let_go(delivery: Delivery, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     send(delivery, to(server.url))
     monkeypatch.setattr(module, "IDLE_S", -1.0)
-    delivery.results()
+    delivery.verdicts()
     monkeypatch.undo()
     send(delivery, to(server.url))
     assert server.connections == 2

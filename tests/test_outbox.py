@@ -1,4 +1,4 @@
-"""The outbox: what is in its file, what its thread answers, and what it does where there is no place for it."""
+"""The outbox: what is in its file, what its thread reports, and what it does where there is no place for it."""
 
 import logging
 import os
@@ -17,10 +17,11 @@ import pytest
 from places import Place, need_root, until
 from servers import Server, status
 
-from epsagon_fast.collector.destination import Destination, Parcel
-from epsagon_fast.collector.sending import outbox as outbox_module
-from epsagon_fast.collector.sending.outbox import Answer, Gone, Outbox, Refused, Stored, Taken, Waiting
-from epsagon_fast.collector.sending.outbox_file import LEASE_S, NAME, OutboxFile
+from epsagon_fast.collector.parcel import Destination, Parcel
+from epsagon_fast.collector.sending.outbox import place as place_module
+from epsagon_fast.collector.sending.outbox.file import LEASE_S, NAME, OutboxFile
+from epsagon_fast.collector.sending.outbox.messages import Gone, Refused, Report, Stored, Taken, Waiting
+from epsagon_fast.collector.sending.outbox.outbox import Outbox
 
 HERE = Destination("http://here/", "secret-token", 1.0)
 THERE = Destination("http://there/", "other-token", 2.0, "http://user:pass@proxy", "/ca.pem")
@@ -134,8 +135,8 @@ def test_it_needs_no_temporary_directory(tmp_path: Path) -> None:
 
 
 USED = f"""
-from epsagon_fast.collector.destination import Destination, Parcel
-from epsagon_fast.collector.sending.outbox_file import OutboxFile
+from epsagon_fast.collector.parcel import Destination, Parcel
+from epsagon_fast.collector.sending.outbox.file import OutboxFile
 
 here = Destination("http://here/", "t", 1.0)
 parcels = [Parcel(number.to_bytes(16, "big"), here, b"x" * 20_000) for number in range(20)]
@@ -244,20 +245,20 @@ def test_an_emptied_file_gives_its_space_back(file: OutboxFile) -> None:
 
 
 class Box:
-    """An Outbox whose answers are collected."""
+    """An Outbox whose reports are collected."""
 
     def __init__(self, folder: Path) -> None:
         self.outbox = Outbox(str(folder), b"us", log=LOG)
-        self.heard: list[Answer] = []
+        self.heard: list[Report] = []
 
-    def hear(self, kind: type) -> Answer:
-        def found() -> list[Answer]:
-            self.heard += self.outbox.answers()
-            return [answer for answer in self.heard if isinstance(answer, kind)]
+    def hear(self, kind: type) -> Report:
+        def found() -> list[Report]:
+            self.heard += self.outbox.reports()
+            return [report for report in self.heard if isinstance(report, kind)]
 
-        answer = until(found, f"the outbox answers {kind.__name__}")[0]
-        self.heard.remove(answer)
-        return answer
+        report = until(found, f"the outbox reports {kind.__name__}")[0]
+        self.heard.remove(report)
+        return report
 
 
 @pytest.fixture
@@ -340,7 +341,7 @@ def test_without_a_state_directory_the_folder_serves_with_one_warning(
     elif spoil == "can be replaced":
         tmp_path.chmod(0o777)
     elif spoil == "is on NFS":
-        monkeypatch.setattr(outbox_module, "filesystems", lambda path: ["nfs4"])
+        monkeypatch.setattr(place_module, "filesystems", lambda path: ["nfs4"])
     for number in range(2):
         mine = parcel(number, HERE._replace(state_dir="" if spoil == "is not named" else str(state_dir)))
         box.outbox.put(mine)
@@ -356,24 +357,24 @@ def test_nothing_is_made_on_a_way_that_others_can_change(tmp_path: Path) -> None
     home.mkdir()
     home.chmod(0o777)
     with pytest.raises(OSError, match="others can rename what is in"):
-        outbox_module.own_state_directory(str(home / ".local" / "state" / "epsagon-fast"))
+        place_module.own_state_directory(str(home / ".local" / "state" / "epsagon-fast"))
     assert list(home.iterdir()) == []
 
 
 def test_a_state_directory_on_a_dead_mount_holds_up_no_other(
     box: Box, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    back, own = threading.Event(), outbox_module.own_state_directory
+    back, own = threading.Event(), place_module.own_state_directory
 
     def own_state_directory(path: str) -> None:
         assert "dead" not in path or back.wait(30.0)
         own(path)
 
-    monkeypatch.setattr(outbox_module, "own_state_directory", own_state_directory)
-    monkeypatch.setattr(outbox_module, "LOOK_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(place_module, "own_state_directory", own_state_directory)
+    monkeypatch.setattr(place_module, "LOOK_TIMEOUT_S", 0.05)
     box.outbox.put(at(tmp_path / "dead", 1))
     box.outbox.put(at(tmp_path / "state", 2))
-    stored = {(answer.directory) for answer in (box.hear(Waiting), box.hear(Waiting)) if isinstance(answer, Waiting)}
+    stored = {(report.directory) for report in (box.hear(Waiting), box.hear(Waiting)) if isinstance(report, Waiting)}
     back.set()
     # What has no place of its own is kept in the collector's folder.
     assert stored == {str(folder), str(tmp_path / "state")}
@@ -424,7 +425,7 @@ def test_damage_inside_a_file_is_noticed_too(box: Box, tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_opened_refuses_and_is_said_once(
     box: Box, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox_module, "LOOK_S", 0.0)
+    monkeypatch.setattr(place_module, "LOOK_S", 0.0)
     (tmp_path / NAME).mkdir()
     for number in range(3):
         box.outbox.put(at(tmp_path, number))

@@ -11,9 +11,9 @@ from operator import itemgetter
 
 from epsagon_fast.collector.assembling.assembly import Assembly
 from epsagon_fast.collector.bounds import Bounds
-from epsagon_fast.collector.destination import Parcel, parcel_bytes
 from epsagon_fast.collector.journal import snapshot
 from epsagon_fast.collector.journal.journal import Batch, Journal, Snapshot
+from epsagon_fast.collector.parcel import Parcel, parcel_bytes
 from epsagon_fast.collector.poison import Poison
 from epsagon_fast.collector.settling.replies import Replies
 from epsagon_fast.protocol import NO_TRACE, REFUSALS, Kind, Record

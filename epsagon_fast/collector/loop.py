@@ -22,15 +22,15 @@ from collections import Counter
 from epsagon_fast.collector.assembling import body
 from epsagon_fast.collector.assembling.assembly import Assembly, ClosedTrace
 from epsagon_fast.collector.bounds import Bounds
-from epsagon_fast.collector.destination import Parcel, parcel_bytes
 from epsagon_fast.collector.intake import Intake
 from epsagon_fast.collector.journal import snapshot
 from epsagon_fast.collector.journal.compaction import Compaction
 from epsagon_fast.collector.journal.journal import SEGMENT_BYTES
+from epsagon_fast.collector.parcel import Parcel, Settlement, parcel_bytes
 from epsagon_fast.collector.poison import Poison
 from epsagon_fast.collector.sending.delivery import Delivery
-from epsagon_fast.collector.sending.outbox import Outbox
-from epsagon_fast.collector.sending.sending import Sending, Settlement
+from epsagon_fast.collector.sending.dispatch import Dispatch
+from epsagon_fast.collector.sending.outbox.outbox import Outbox
 from epsagon_fast.collector.settling.counters import Counters
 from epsagon_fast.collector.settling.drops import Drops
 from epsagon_fast.collector.settling.replies import Replies
@@ -64,7 +64,7 @@ class Loop:
         self.intake = Intake(folder_fd, incarnation, self.assembly, self.replies, self.poison, self.bounds, self.counts)
         self.rings = self.intake.rings
         self.journal = self.intake.journal
-        self.sending = Sending(Delivery(log=log), Outbox(path, state.folder_id(), log=log))
+        self.sending = Dispatch(Delivery(log=log), Outbox(path, state.folder_id(), log=log))
         self.compaction = Compaction(self.journal, self.assembly, self.sending)
         self.drops = Drops()
         self.counters = Counters(state, self.counts, self.assembly.counters, self.sending.counts)

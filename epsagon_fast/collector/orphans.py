@@ -17,7 +17,7 @@ from functools import partial
 
 from epsagon_fast import private
 from epsagon_fast.collector.loop import Loop
-from epsagon_fast.collector.sending.outbox_file import NAME as OUTBOX
+from epsagon_fast.collector.sending.outbox.file import NAME as OUTBOX
 from epsagon_fast.queue import layout
 from epsagon_fast.queue import state as states
 from epsagon_fast.queue.folder import LOG, RING_NAME, STATE, beside

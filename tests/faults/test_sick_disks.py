@@ -11,7 +11,7 @@ from places import Place, times, until
 from scenes import Scene, holds, scene
 
 from epsagon_fast.collector.journal.frames import MAGIC
-from epsagon_fast.collector.sending.outbox_file import NAME
+from epsagon_fast.collector.sending.outbox.file import NAME
 from epsagon_fast.queue import state as states
 from epsagon_fast.queue.state import State
 

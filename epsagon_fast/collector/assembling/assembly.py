@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from epsagon_fast.collector.accounts import Accounts
+from epsagon_fast.collector.assembling.accounts import Accounts
 from epsagon_fast.collector.assembling.trace import BROKEN, Trace, decoded_label
-from epsagon_fast.collector.destination import Destination
+from epsagon_fast.collector.parcel import Destination
 from epsagon_fast.masking import Mask
 from epsagon_fast.protocol import Kind, Record
 

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from epsagon_fast.collector.accounts import TRACE_BYTES, Account
+from epsagon_fast.collector.assembling.accounts import TRACE_BYTES, Account
 from epsagon_fast.collector.assembling.stream import Stream
-from epsagon_fast.collector.destination import Destination, from_config
 from epsagon_fast.collector.formats import epsagon as wire
+from epsagon_fast.collector.parcel import Destination, from_config
 from epsagon_fast.protocol import (
     FROM_RUNNER,
     LABEL_NUMBER_BYTES,

@@ -13,7 +13,7 @@ from collections import deque
 from epsagon_fast.collector.assembling.assembly import Assembly
 from epsagon_fast.collector.journal import snapshot
 from epsagon_fast.collector.journal.journal import Journal
-from epsagon_fast.collector.sending.sending import Sending
+from epsagon_fast.collector.sending.dispatch import Dispatch
 
 # A journal of fewer segments is left alone.
 FEW_SEGMENTS = 4
@@ -27,7 +27,7 @@ PART_BYTES = 1024 * 1024
 class Compaction:
     """Decides when to copy, and does it in parts."""
 
-    def __init__(self, journal: Journal, assembly: Assembly, sending: Sending) -> None:
+    def __init__(self, journal: Journal, assembly: Assembly, sending: Dispatch) -> None:
         self._journal = journal
         self._assembly = assembly
         self._sending = sending

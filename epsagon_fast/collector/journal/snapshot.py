@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from epsagon_fast.collector.assembling import stream, trace
 from epsagon_fast.collector.assembling.trace import BROKEN, Trace
-from epsagon_fast.collector.destination import Destination, Parcel
+from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.protocol import Kind, Record
 
 # Beyond every Kind that there may be.

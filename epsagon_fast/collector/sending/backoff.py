@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from epsagon_fast.collector.destination import Destination
-from epsagon_fast.collector.sending.verdict import Result
+from epsagon_fast.collector.parcel import Destination
+from epsagon_fast.collector.sending.verdict import Verdict
 from epsagon_fast.protocol import Outcome
 
 FIRST_PAUSE_S = 0.5
@@ -53,22 +53,22 @@ class Backoff:
         if illness := self._ill.get(destination):
             illness.probe = trace_id
 
-    def finished(self, destination: Destination, result: Result, now: float) -> None:
+    def finished(self, destination: Destination, verdict: Verdict, now: float) -> None:
         """Note what came back."""
         self._in_flight[destination] -= 1
         if not self._in_flight[destination]:
             del self._in_flight[destination]
-        if result.outcome == Outcome.DELIVERED:
+        if verdict.outcome == Outcome.DELIVERED:
             self._ill.pop(destination, None)
-        elif result.retry:
-            self._failed(destination, result, now)
+        elif verdict.retry:
+            self._failed(destination, verdict, now)
         # A final refusal says nothing about the next trace, so that one is the next probe, at once.
 
-    def _failed(self, destination: Destination, result: Result, now: float) -> None:
+    def _failed(self, destination: Destination, verdict: Verdict, now: float) -> None:
         illness = self._ill.setdefault(destination, _Illness())
-        pause_s = result.retry_after_s or 0.0
+        pause_s = verdict.retry_after_s or 0.0
         # The requests that were in flight together fail together: that is one failure.
-        if not illness.failures or illness.probe == result.trace_id:
+        if not illness.failures or illness.probe == verdict.trace_id:
             illness.failures += 1
             pause_s = max(pause_s, self._pause_s(illness.failures))
         illness.until = max(illness.until, now + pause_s)

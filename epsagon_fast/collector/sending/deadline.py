@@ -20,7 +20,7 @@ from urllib3.exceptions import NewConnectionError
 from epsagon_fast.collector.sending.lookups import lookups
 
 
-class Request(threading.local):
+class Attempt(threading.local):
     """What this thread's sockets must know of its request. A pooled socket serves many threads in turn."""
 
     deadline = 0.0
@@ -30,7 +30,7 @@ class Request(threading.local):
     connected = False
 
     def begin(self, timeout_s: float) -> None:
-        """Start this thread's next request."""
+        """Start this thread's next attempt."""
         self.deadline = time.monotonic() + timeout_s
         self.only_new = self.connected = False
 
@@ -42,26 +42,26 @@ class Request(threading.local):
         return left_s
 
 
-request = Request()
+attempt = Attempt()
 
 
 class _Socket(socket.socket):
     def recv_into(self, *args: Any) -> int:
-        self.settimeout(request.left_s())
+        self.settimeout(attempt.left_s())
         return super().recv_into(*args)
 
     # TLS inside a TLS proxy reads with this one.
     def recv(self, *args: Any) -> bytes:
-        self.settimeout(request.left_s())
+        self.settimeout(attempt.left_s())
         return super().recv(*args)
 
     # A plain socket's sendall has one timeout for all of it; the one of TLS calls send for each piece.
     def sendall(self, *args: Any) -> None:
-        self.settimeout(request.left_s())
+        self.settimeout(attempt.left_s())
         super().sendall(*args)
 
     def send(self, *args: Any) -> int:
-        self.settimeout(request.left_s())
+        self.settimeout(attempt.left_s())
         return super().send(*args)
 
 
@@ -69,18 +69,18 @@ class TLSSocket(_Socket, ssl.SSLSocket):
     """What an SSLContext is to make, as its sslsocket_class."""
 
     def do_handshake(self, block: bool = False) -> None:
-        self.settimeout(request.left_s())
+        self.settimeout(attempt.left_s())
         super().do_handshake(block)
 
 
 class _Connection(HTTPConnection):
     @property
     def is_connected(self) -> bool:
-        return not request.only_new and super().is_connected
+        return not attempt.only_new and super().is_connected
 
     # urllib3's own gives every address of a name the whole timeout.
     def _new_conn(self) -> socket.socket:
-        request.connected = True
+        attempt.connected = True
         try:
             return _connect(self._dns_host.strip("[]"), self.port, self.socket_options or ())
         except OSError as error:
@@ -98,7 +98,7 @@ def _connect(host: str, port: int, options: Any) -> socket.socket:
         try:
             for option in options:
                 connection.setsockopt(*option)
-            connection.settimeout(request.left_s())
+            connection.settimeout(attempt.left_s())
             connection.connect(address)
             return connection
         except OSError:
@@ -113,7 +113,7 @@ def _addresses(host: str, port: int) -> list[Any]:
     # What is an address already needs neither the resolver nor a thread.
     with suppress(socket.gaierror):
         return find(flags=socket.AI_NUMERICHOST)
-    return lookups.ask(("addresses", host, port), find, request.left_s())
+    return lookups.ask(("addresses", host, port), find, attempt.left_s())
 
 
 class Pool(HTTPConnectionPool):

@@ -1,6 +1,6 @@
-"""Sends finished traces. Each is tried once; what became of it is a Result.
+"""Sends finished traces. Each is tried once; what became of it is a Verdict.
 
-`submit` and `results` are for one loop thread and never wait for the network. Sender threads, from `threads_min` to
+`submit` and `verdicts` are for one loop thread and never wait for the network. Sender threads, from `threads_min` to
 `threads_max` as the backlog asks, make the requests. A destination that hangs cannot take them all: traces wait in one
 lane per destination, and a lane may hold at most as many senders as are left for the others. So one destination gets up
 to half of them, two a third each, and a newcomer finds one free.
@@ -14,9 +14,9 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from epsagon_fast.collector.destination import Destination, Parcel
+from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.collector.sending.exchange import Failure, Pools
-from epsagon_fast.collector.sending.verdict import Judge, Result
+from epsagon_fast.collector.sending.verdict import Judge, Verdict
 from epsagon_fast.version import __version__
 
 # Another sender starts when a trace has waited so long that the ones there are do not keep up.
@@ -49,7 +49,7 @@ class Delivery:
         self._changed = threading.Condition()
         # All below belong to the lock of _changed.
         self._lanes: dict[tuple[str, str | None], _Lane] = {}
-        self._done: list[tuple[Result, int]] = []
+        self._done: list[tuple[Verdict, int]] = []
         self._threads = self._busy = self._idle = 0
         self._pending = self._pending_bytes = 0
         self._used_at = time.monotonic()
@@ -57,7 +57,7 @@ class Delivery:
 
     @property
     def pending(self) -> int:
-        """Count the traces that were submitted and whose results were not taken yet."""
+        """Count the traces that were submitted and whose verdicts were not taken yet."""
         return self._pending
 
     @property
@@ -84,8 +84,8 @@ class Delivery:
             self._changed.notify()
         self._grow(now)
 
-    def results(self) -> list[Result]:
-        """Return the results since the last call. Call it often: this is also when senders are added."""
+    def verdicts(self) -> list[Verdict]:
+        """Return the verdicts since the last call. Call it often: this is also when senders are added."""
         now = time.monotonic()
         with self._changed:
             done, self._done = self._done, []
@@ -95,10 +95,10 @@ class Delivery:
         if forgotten:
             self._pools.clear()
         self._grow(now)
-        return [result for result, _ in done]
+        return [verdict for verdict, _ in done]
 
     def close(self, timeout_s: float) -> None:
-        """Send what was submitted, for at most timeout_s; after that, what has no result was not known to arrive."""
+        """Send what was submitted, for at most timeout_s; after that, what has no verdict was not known to arrive."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -133,9 +133,9 @@ class Delivery:
     def _send_all(self) -> None:
         while (taken := self._take()) is not None:
             lane, parcel = taken
-            result = self._attempt(parcel)
+            verdict = self._attempt(parcel)
             with self._changed:
-                self._finish(lane, parcel, result)
+                self._finish(lane, parcel, verdict)
             # Or it would be kept in memory until this thread has work again.
             del taken, parcel
 
@@ -154,17 +154,17 @@ class Delivery:
             lane.in_flight += 1
             return lane, lane.waiting.popleft().parcel
 
-    def _finish(self, lane: _Lane, parcel: Parcel, result: Result) -> None:
+    def _finish(self, lane: _Lane, parcel: Parcel, verdict: Verdict) -> None:
         self._busy -= 1
         lane.in_flight -= 1
         self._used_at = time.monotonic()
-        self._done.append((result, len(parcel.body)))
+        self._done.append((verdict, len(parcel.body)))
         if not lane.in_flight and not lane.waiting:
             self._lanes.pop((parcel.destination.url, parcel.destination.proxy_url), None)
         # One sender more is free for every lane, so another that was at its bound may go on.
         self._changed.notify()
 
-    def _attempt(self, parcel: Parcel) -> Result:
+    def _attempt(self, parcel: Parcel) -> Verdict:
         destination = parcel.destination
         try:
             answer = self._pools.post(
@@ -179,7 +179,7 @@ class Delivery:
         except Failure as failure:
             return self._judge.failed(parcel, failure)
         except Exception as error:
-            # A trace must get a result whatever is wrong here. The message may quote a header.
+            # A trace must get a verdict whatever is wrong here. The message may quote a header.
             return self._judge.failed(parcel, Failure("internal", type(error).__name__))
 
 

@@ -13,7 +13,7 @@ from urllib3.response import BaseHTTPResponse
 from urllib3.util import Url, make_headers, parse_url
 
 from epsagon_fast.collector.sending import trust
-from epsagon_fast.collector.sending.deadline import Pool, TLSPool, request
+from epsagon_fast.collector.sending.deadline import Pool, TLSPool, attempt
 from epsagon_fast.foreign import shown
 
 # An answer is drained up to here, so that its connection can be used again; beyond it a new connection is cheaper.
@@ -22,7 +22,7 @@ MAX_ANSWER_BYTES = 64 * 1024
 MAX_POOLS = 16
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     """What the server said. `body` is empty if it could not be read in time."""
 
     status: int
@@ -67,23 +67,23 @@ class Pools:
         timeout_s: float,
         proxy_url: str | None = None,
         ca_file: str | None = None,
-    ) -> Answer:
+    ) -> Response:
         """POST `body` to `url` and return the answer, whatever its status; a redirect is an answer like another.
 
         timeout_s bounds it all. A kept connection that the server closed meanwhile is replaced at once, unnoticed: the
         body may then have been sent twice, so the request must be idempotent. Raises Failure.
         """
-        request.begin(timeout_s)
+        attempt.begin(timeout_s)
         parsed = _parse(url, "bad_url")
         try:
             manager = self._manager(parsed, proxy_url, ca_file)
             try:
                 return _post(manager, url, headers, body)
             except (HTTPError, OSError) as error:
-                if request.connected or _is_timeout(error):
+                if attempt.connected or _is_timeout(error):
                     raise
                 _untie(error)
-            request.only_new = True
+            attempt.only_new = True
             return _post(manager, url, headers, body)
         except ValueError as error:
             raise Failure("bad_url", "not a URL that can be asked") from error
@@ -121,7 +121,7 @@ class Pools:
         return manager
 
 
-def _post(manager: PoolManager, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+def _post(manager: PoolManager, url: str, headers: Mapping[str, str], body: bytes) -> Response:
     response = manager.urlopen(
         "POST",
         url,
@@ -129,11 +129,11 @@ def _post(manager: PoolManager, url: str, headers: Mapping[str, str], body: byte
         retries=False,
         headers=headers,
         body=body,
-        timeout=request.left_s(),
+        timeout=attempt.left_s(),
         preload_content=False,
     )
     try:
-        return Answer(response.status, response.headers, _read(response))
+        return Response(response.status, response.headers, _read(response))
     finally:
         # Drained, the connection has gone back to its pool and this does nothing; else it ends here.
         response.close()
@@ -161,7 +161,7 @@ def _parse(url: str, complaint: str) -> Url:
 
 def _tls_context(ca_file: str | None) -> ssl.SSLContext:
     try:
-        return trust.context(ca_file, request.left_s())
+        return trust.context(ca_file, attempt.left_s())
     except TimeoutError as error:
         raise Failure("timeout", f"the CA file: {error}") from error
     except OSError as error:

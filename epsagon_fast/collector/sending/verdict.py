@@ -1,4 +1,4 @@
-"""Says what an attempt's answer, or its failure, means for the trace; and logs what a person should know.
+"""What a response, or its failure to come, means for the trace. Logs what a person should know.
 
 2xx is delivered, what may go better later is kept, every other status is rejected.
 """
@@ -16,8 +16,8 @@ from urllib.parse import quote, unquote
 
 from urllib3.util import parse_url
 
-from epsagon_fast.collector.destination import Destination, Parcel
-from epsagon_fast.collector.sending.exchange import Answer, Failure
+from epsagon_fast.collector.parcel import Destination, Parcel
+from epsagon_fast.collector.sending.exchange import Failure, Response
 from epsagon_fast.foreign import shown
 from epsagon_fast.protocol import MASK, Outcome
 
@@ -36,7 +36,7 @@ CLOSED_SERVICE = ".tc.epsagon.com"
 MAX_REMEMBERED = 1000
 
 
-class Result(NamedTuple):
+class Verdict(NamedTuple):
     """What became of one attempt.
 
     `retry`: it may go better later, not before `retry_after_s` seconds if that is not None; the outcome is then STORED,
@@ -50,42 +50,42 @@ class Result(NamedTuple):
 
 
 class Judge:
-    """Turns answers and failures into Results. Logs each complaint once a destination, again after it has been well."""
+    """Turns responses and failures into verdicts. Logs each complaint once a destination, again after it was well."""
 
     def __init__(self, log: logging.Logger) -> None:
         self._log = log
         self._lock = threading.Lock()
         self._complaints: dict[Destination, set[str]] = {}
 
-    def answered(self, parcel: Parcel, answer: Answer) -> Result:
+    def answered(self, parcel: Parcel, response: Response) -> Verdict:
         """Return what a server's answer means."""
-        destination, reason = parcel.destination, str(answer.status)
-        if 200 <= answer.status < 300:
+        destination, reason = parcel.destination, str(response.status)
+        if 200 <= response.status < 300:
             self._forget(destination)
-            return Result(parcel.trace_id, Outcome.DELIVERED)
-        if answer.status in TRANSIENT:
+            return Verdict(parcel.trace_id, Outcome.DELIVERED)
+        if response.status in TRANSIENT:
             self._complain(destination, reason, "answered %s; traces wait", reason)
-            patience_s = retry_after_s(answer.headers, time.time())
-            return Result(parcel.trace_id, Outcome.STORED.because(reason), True, patience_s)
-        said = shown(_masked(answer.body.decode("utf-8", "replace"), destination), LOGGED_BODY_BYTES)
+            patience_s = retry_after_s(response.headers, time.time())
+            return Verdict(parcel.trace_id, Outcome.STORED.because(reason), True, patience_s)
+        said = shown(_masked(response.body.decode("utf-8", "replace"), destination), LOGGED_BODY_BYTES)
         self._complain(destination, reason, "rejected a trace: %s %s", reason, said)
-        return Result(parcel.trace_id, Outcome.REJECTED.because(reason))
+        return Verdict(parcel.trace_id, Outcome.REJECTED.because(reason))
 
-    def failed(self, parcel: Parcel, failure: Failure) -> Result:
+    def failed(self, parcel: Parcel, failure: Failure) -> Verdict:
         """Return what it means that no answer came."""
         destination, reason = parcel.destination, failure.reason
         if reason in HOPELESS:
             self._complain(destination, reason, "is no place to send to, a trace was dropped: %s", str(failure))
-            return Result(parcel.trace_id, Outcome.DROPPED.because(reason))
+            return Verdict(parcel.trace_id, Outcome.DROPPED.because(reason))
         if reason == "dns" and (parse_url(destination.url).host or "").endswith(CLOSED_SERVICE):
             advice = "is closed, traces are dropped; name your backend with EPSAGON_COLLECTOR_URL"
             self._complain(destination, "no_backend", advice)
-            return Result(parcel.trace_id, Outcome.DROPPED.because("no_backend"))
+            return Verdict(parcel.trace_id, Outcome.DROPPED.because("no_backend"))
         # Its text, not itself: a log record that is kept would keep the body with it.
         said = str(Failure(reason, _masked(failure.detail, destination)))
         self._complain(destination, reason, "gives no answer, traces wait: %s", said)
         patience_s = TLS_RETRY_S if reason == "tls" else None
-        return Result(parcel.trace_id, Outcome.STORED.because(reason), True, patience_s)
+        return Verdict(parcel.trace_id, Outcome.STORED.because(reason), True, patience_s)
 
     def _complain(self, destination: Destination, reason: str, message: str, *arguments: object) -> None:
         with self._lock:

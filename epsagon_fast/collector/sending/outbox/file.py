@@ -17,7 +17,7 @@ from contextlib import suppress
 import orjson
 
 from epsagon_fast import private
-from epsagon_fast.collector.destination import Destination, Parcel
+from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.queue.folder import CORRUPT
 
 # The number is the schema's: another version of this package may use another file beside this one.

@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import pytest
 
-from epsagon_fast.collector.destination import Destination, Parcel
+from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.collector.sending.backoff import FIRST_PAUSE_S, MAX_IN_FLIGHT, Backoff
-from epsagon_fast.collector.sending.outbox import Answer, Gone, Refused, Stored, Taken, Waiting
-from epsagon_fast.collector.sending.sending import NOTHING_THERE_S, REFUSED_S, TAKEN_AT_ONCE, Sending
-from epsagon_fast.collector.sending.verdict import Result
+from epsagon_fast.collector.sending.dispatch import NOTHING_THERE_S, REFUSED_S, TAKEN_AT_ONCE, Dispatch
+from epsagon_fast.collector.sending.outbox.messages import Gone, Refused, Report, Stored, Taken, Waiting
+from epsagon_fast.collector.sending.verdict import Verdict
 from epsagon_fast.protocol import Outcome
 
 HERE = Destination("http://here", "token", 1.0)
@@ -22,22 +22,22 @@ class Senders:
     def __init__(self) -> None:
         self.sent: list[bytes] = []
         self.is_closed = False
-        self._results: list[Result] = []
+        self._verdicts: list[Verdict] = []
 
     def submit(self, trace_id: bytes, destination: Destination, body: bytes) -> None:
         assert body == BODY
         assert not self.is_closed
         self.sent.append(trace_id)
 
-    def results(self) -> list[Result]:
-        results, self._results = self._results, []
-        return results
+    def verdicts(self) -> list[Verdict]:
+        verdicts, self._verdicts = self._verdicts, []
+        return verdicts
 
     def close(self, timeout_s: float) -> None:
         self.is_closed = True
 
-    def answer(self, make: Callable[[bytes], Result]) -> None:
-        self._results += map(make, self.sent)
+    def answer(self, make: Callable[[bytes], Verdict]) -> None:
+        self._verdicts += map(make, self.sent)
         self.sent = []
 
 
@@ -49,7 +49,7 @@ class Shelf:
         self.leased: set[bytes] = set()
         self.works = True
         self.watched: list[str] = []
-        self._answers: list[Answer] = []
+        self._reports: list[Report] = []
 
     def watch(self, state_dir: str) -> None:
         self.watched.append(state_dir)
@@ -75,28 +75,28 @@ class Shelf:
         del self.rows[parcel.trace_id]
         self.say()
 
-    def say(self, *answers: Answer) -> None:
+    def say(self, *reports: Report) -> None:
         counts: dict[Destination, int] = {}
         for parcel in self.rows.values():
             counts[parcel.destination] = counts.get(parcel.destination, 0) + 1
-        self._answers += [*answers, Waiting("", "/state", counts)]
+        self._reports += [*reports, Waiting("", "/state", counts)]
 
-    def answers(self) -> list[Answer]:
-        answers, self._answers = self._answers, []
-        return answers
+    def reports(self) -> list[Report]:
+        reports, self._reports = self._reports, []
+        return reports
 
     def close(self, timeout_s: float) -> None:
         pass
 
 
 class World:
-    """A Sending with its surroundings, and the time."""
+    """A Dispatch with its surroundings, and the time."""
 
     def __init__(self) -> None:
         self.senders = Senders()
         self.shelf = Shelf()
         # The longest pauses, every time.
-        self.sending = Sending(self.senders, self.shelf, Backoff(chance=lambda: 1.0))
+        self.sending = Dispatch(self.senders, self.shelf, Backoff(chance=lambda: 1.0))
         self.now = 0.0
 
     def add(self, *numbers: int, to: Destination = HERE) -> None:
@@ -104,7 +104,7 @@ class World:
             self.sending.add(Parcel(numbered(number), to, BODY))
 
     def step(self, later_s: float = 0.0) -> list[tuple[int, str]]:
-        """Let time go by; return what was settled. Twice, so that the outbox's answers are heard."""
+        """Let time go by; return what was settled. Twice, so that the outbox's reports are heard."""
         self.now += later_s
         settled = self.sending.step(self.now) + self.sending.step(self.now)
         return [(int.from_bytes(each.trace_id, "big"), each.outcome.name) for each in settled]
@@ -128,16 +128,16 @@ def numbered(number: int) -> bytes:
     return number.to_bytes(16, "big")
 
 
-def delivered(trace_id: bytes) -> Result:
-    return Result(trace_id, Outcome.DELIVERED)
+def delivered(trace_id: bytes) -> Verdict:
+    return Verdict(trace_id, Outcome.DELIVERED)
 
 
-def failed(trace_id: bytes) -> Result:
-    return Result(trace_id, Outcome.STORED.because("503"), True)
+def failed(trace_id: bytes) -> Verdict:
+    return Verdict(trace_id, Outcome.STORED.because("503"), True)
 
 
-def rejected(trace_id: bytes) -> Result:
-    return Result(trace_id, Outcome.REJECTED.because("400"))
+def rejected(trace_id: bytes) -> Verdict:
+    return Verdict(trace_id, Outcome.REJECTED.because("400"))
 
 
 def test_everything_goes_at_once_to_a_destination_that_is_well(world: World) -> None:

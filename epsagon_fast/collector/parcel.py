@@ -1,9 +1,14 @@
-"""Where a trace goes, with which secret, and a finished trace on its way. Safe to log: no secret shows in a repr."""
+"""What passes between the rooms: a finished trace as a parcel, with its destination, and what became of it.
+
+Assembling makes a parcel's body, sending carries it and answers with a settlement; so neither needs the other. All of
+it is safe to log: no secret shows in a repr.
+"""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from epsagon_fast import foreign
+from epsagon_fast.protocol import Outcome
 
 # A parcel in memory, without its body.
 PARCEL_BYTES = 1024
@@ -41,6 +46,14 @@ class Parcel(NamedTuple):
     # The body holds the token.
     def __repr__(self) -> str:
         return f"Parcel({self.trace_id.hex()}, {self.destination!r}, {len(self.body)} bytes)"
+
+
+class Settlement(NamedTuple):
+    """A trace's outcome. `again`: it was STORED before, maybe by another collector, and that is over."""
+
+    trace_id: bytes
+    outcome: Outcome
+    again: bool
 
 
 def parcel_bytes(parcel: Parcel) -> int:

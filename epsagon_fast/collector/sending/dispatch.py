@@ -8,12 +8,12 @@ The body of a stored trace is not kept in memory. `now` is monotonic seconds.
 """
 
 from collections import Counter, deque
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from epsagon_fast.collector.destination import Destination, Parcel, parcel_bytes
+from epsagon_fast.collector.parcel import Destination, Parcel, Settlement, parcel_bytes
 from epsagon_fast.collector.sending.backoff import Backoff
-from epsagon_fast.collector.sending.outbox import Answer, Gone, Refused, Stored, Taken, Waiting
-from epsagon_fast.collector.sending.verdict import Result
+from epsagon_fast.collector.sending.outbox.messages import Gone, Refused, Report, Stored, Taken, Waiting
+from epsagon_fast.collector.sending.verdict import Verdict
 from epsagon_fast.protocol import Outcome
 
 # What is stored is taken in parts, and so much of what may be in flight is kept free for it: new traces go first.
@@ -30,7 +30,7 @@ class Sender(Protocol):
     """What this needs of Delivery."""
 
     def submit(self, trace_id: bytes, destination: Destination, body: bytes) -> None: ...
-    def results(self) -> list[Result]: ...
+    def verdicts(self) -> list[Verdict]: ...
     def close(self, timeout_s: float) -> None: ...
 
 
@@ -42,19 +42,11 @@ class Shelf(Protocol):
     def take(self, destination: Destination, limit: int) -> None: ...
     def give_back(self, parcel: Parcel) -> None: ...
     def remove(self, parcel: Parcel) -> None: ...
-    def answers(self) -> list[Answer]: ...
+    def reports(self) -> list[Report]: ...
     def close(self, timeout_s: float) -> None: ...
 
 
-class Settlement(NamedTuple):
-    """A trace's outcome. `again`: it was STORED before, maybe by another collector, and that is over."""
-
-    trace_id: bytes
-    outcome: Outcome
-    again: bool
-
-
-class Sending:
+class Dispatch:
     """The finished traces of one collector, from `add` until their outcome is known."""
 
     def __init__(self, delivery: Sender, outbox: Shelf, backoff: Backoff | None = None) -> None:
@@ -145,20 +137,20 @@ class Sending:
 
     def _hear_all(self, now: float) -> list[Settlement]:
         settled, self._doubles = self._doubles, []
-        settled += [each for answer in self._outbox.answers() for each in self._hear(answer, now)]
-        return settled + [each for result in self._delivery.results() for each in self._finished(result, now)]
+        settled += [each for report in self._outbox.reports() for each in self._hear(report, now)]
+        return settled + [each for verdict in self._delivery.verdicts() for each in self._finished(verdict, now)]
 
-    def _hear(self, answer: Answer, now: float) -> list[Settlement]:
-        if isinstance(answer, Stored):
-            return [self._note_stored(self._storing.pop(trace_id)) for trace_id in answer.trace_ids]
-        if isinstance(answer, Refused):
-            self._refused([self._storing.pop(trace_id) for trace_id in answer.trace_ids], now)
-        elif isinstance(answer, Taken):
-            self._taken(answer, now)
-        elif isinstance(answer, Waiting):
-            self._waiting[answer.state_dir] = answer
-        elif isinstance(answer, Gone):
-            return [Settlement(trace_id, Outcome.DROPPED.because("outbox_full"), True) for trace_id in answer.trace_ids]
+    def _hear(self, report: Report, now: float) -> list[Settlement]:
+        if isinstance(report, Stored):
+            return [self._note_stored(self._storing.pop(trace_id)) for trace_id in report.trace_ids]
+        if isinstance(report, Refused):
+            self._refused([self._storing.pop(trace_id) for trace_id in report.trace_ids], now)
+        elif isinstance(report, Taken):
+            self._taken(report, now)
+        elif isinstance(report, Waiting):
+            self._waiting[report.state_dir] = report
+        elif isinstance(report, Gone):
+            return [Settlement(trace_id, Outcome.DROPPED.because("outbox_full"), True) for trace_id in report.trace_ids]
         return []
 
     def _note_stored(self, parcel: Parcel) -> Settlement:
@@ -184,14 +176,14 @@ class Sending:
             self._stored.add(parcel.trace_id)
             self._submit(parcel)
 
-    def _finished(self, result: Result, now: float) -> list[Settlement]:
-        parcel = self._in_flight.pop(result.trace_id)
+    def _finished(self, verdict: Verdict, now: float) -> list[Settlement]:
+        parcel = self._in_flight.pop(verdict.trace_id)
         destination = parcel.destination
-        self._backoff.finished(destination, result, now)
-        again = result.trace_id in self._stored
-        self._stored.discard(result.trace_id)
-        if result.retry:
-            self._reasons[destination] = result.outcome
+        self._backoff.finished(destination, verdict, now)
+        again = verdict.trace_id in self._stored
+        self._stored.discard(verdict.trace_id)
+        if verdict.retry:
+            self._reasons[destination] = verdict.outcome
             if again:
                 self._let_go(parcel)
                 self._outbox.give_back(parcel)
@@ -204,7 +196,7 @@ class Sending:
         self._let_go(parcel)
         if again:
             self._outbox.remove(parcel)
-        return [Settlement(parcel.trace_id, result.outcome, again)]
+        return [Settlement(parcel.trace_id, verdict.outcome, again)]
 
     def _send(self, destination: Destination, now: float) -> None:
         queue = self._fresh.pop(destination)

@@ -1,0 +1,114 @@
+"""The outbox: finished traces wait on disk for a backend that is not well. SQLite works in a thread of its own.
+
+For the loop's thread; nothing here waits for the disk except `close`. What was asked for is told in `reports`:
+
+- `put`: Stored once it is committed, or Refused: then the trace is where it was, in memory and in the journal.
+- `take`: Taken, with traces to be sent, or with none. Each goes back by `give_back` or `remove`.
+- Waiting: how many traces a place holds, whenever that may have changed, also by another collector.
+- Gone: the oldest had to make room.
+
+Each trace's config says where (its state directory). A directory that cannot be had, or that is on a network file
+system, which SQLite's log cannot use, is replaced by the collector's own folder, said once. A file that cannot be used
+(no space, read-only) refuses what it is given and is tried again later; a corrupt one is set aside first.
+"""
+
+import logging
+import threading
+
+from epsagon_fast.collector.parcel import Destination, Parcel
+from epsagon_fast.collector.sending.outbox.file import LIMIT_BYTES
+from epsagon_fast.collector.sending.outbox.messages import Orders, Report
+from epsagon_fast.collector.sending.outbox.place import LOOK_S, Place
+
+
+class Outbox:
+    """The outbox files that one collector uses. `folder`: its own; `owner`: the same for it and its successors."""
+
+    def __init__(self, folder: str, owner: bytes, *, log: logging.Logger, limit_bytes: int = LIMIT_BYTES) -> None:
+        self._folder = folder
+        self._owner = owner
+        self._log = log
+        self._limit_bytes = limit_bytes
+        self._changed = threading.Condition()
+        # These belong to the lock of _changed.
+        self._orders: dict[str, Orders] = {}
+        self._reports: list[Report] = []
+        self._thread: threading.Thread | None = None
+        self._closing = False
+        # These belong to the thread.
+        self._places: dict[str, Place] = {}
+
+    def watch(self, state_dir: str) -> None:
+        """Look now and then for what others left there. Nothing is created before the first `put`."""
+        self._ask(state_dir)
+
+    def put(self, parcel: Parcel) -> None:
+        """Store a trace."""
+        with self._changed:
+            self._ask(parcel.destination.state_dir).puts.append(parcel)
+
+    def take(self, destination: Destination, limit: int) -> None:
+        """Lease up to `limit` traces of a destination."""
+        with self._changed:
+            self._ask(destination.state_dir).takes[destination] = limit
+
+    def give_back(self, parcel: Parcel) -> None:
+        """Put a trace that was taken behind the others."""
+        with self._changed:
+            self._ask(parcel.destination.state_dir).give_back.append(parcel.trace_id)
+
+    def remove(self, parcel: Parcel) -> None:
+        """Delete a trace that was taken."""
+        with self._changed:
+            self._ask(parcel.destination.state_dir).remove.append(parcel.trace_id)
+
+    def reports(self) -> list[Report]:
+        """Return the reports since the last call."""
+        if not self._reports:
+            return []
+        with self._changed:
+            reports, self._reports = self._reports, []
+        return reports
+
+    def close(self, timeout_s: float) -> None:
+        """Do what was asked for, for at most timeout_s, and end this collector's leases."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+            thread = self._thread
+        if thread is not None:
+            thread.join(timeout_s)
+
+    def _ask(self, state_dir: str) -> Orders:
+        with self._changed:
+            asked = self._orders.setdefault(state_dir, Orders())
+            if self._thread is None and not self._closing:
+                self._thread = threading.Thread(target=self._run, name="epsagon-outbox", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+        return asked
+
+    def _run(self) -> None:
+        while (orders := self._next()) is not None:
+            for state_dir, asked in orders.items():
+                place = self._places.get(state_dir)
+                if place is None:
+                    limits = self._limit_bytes, self._owner
+                    place = self._places[state_dir] = Place(state_dir, self._folder, self._log, *limits)
+                reports = place.serve(asked)
+                with self._changed:
+                    self._reports += reports
+            # Or the bodies would be kept until there is work again.
+            del orders
+        for place in self._places.values():
+            place.close()
+
+    def _next(self) -> dict[str, Orders] | None:
+        """Wait for something to do; after LOOK_S that is a look at every place. None: no more."""
+        with self._changed:
+            if not self._orders and not self._closing:
+                self._changed.wait(LOOK_S)
+            orders, self._orders = self._orders, {}
+            if not orders:
+                return None if self._closing else {state_dir: Orders() for state_dir in self._places}
+            return orders

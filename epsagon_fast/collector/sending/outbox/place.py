@@ -1,0 +1,167 @@
+"""One place of the outbox: a state directory that traces name, and the file in it once there is one.
+
+Everything here waits for the disk, so the outbox calls it in its own thread.
+"""
+
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import TypeVar
+
+from epsagon_fast import private
+from epsagon_fast.collector.sending.lookups import lookups
+from epsagon_fast.collector.sending.outbox.file import NAME, OutboxFile, is_corrupt, set_aside
+from epsagon_fast.collector.sending.outbox.messages import Gone, Orders, Refused, Report, Stored, Taken, Waiting
+from epsagon_fast.foreign import escaped, shown
+from epsagon_fast.queue.folder import filesystems
+
+# What other collectors did is seen after so long, and a file that could not be used is tried again.
+LOOK_S = 10.0
+# A local directory answers in this time; a mount whose server is away, maybe never.
+LOOK_TIMEOUT_S = 2.0
+# The collector's folder is memory: the outbox may take as much of what is free there as the journal may.
+SPACE_SHARE = 8
+NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "9p", "fuse.sshfs", "fuse.glusterfs"})
+
+T = TypeVar("T")
+
+
+class Place:
+    """One state directory, and its file once there is one. Belongs to the outbox's thread."""
+
+    def __init__(self, state_dir: str, folder: str, log: logging.Logger, limit_bytes: int, owner: bytes) -> None:
+        self._state_dir = state_dir
+        self._folder = folder
+        self._log = log
+        self._limit_bytes = limit_bytes
+        self._owner = owner
+        self._directory = ""
+        self._file: OutboxFile | None = None
+        self._retry_at = self._wipe_at = 0.0
+        self._complained = False
+        # What must still be told to a file that could not be used; else what was delivered would be sent again.
+        self._owed = Orders()
+
+    def serve(self, asked: Orders) -> list[Report]:
+        """Do what is asked; never raises."""
+        self._owed.give_back += asked.give_back
+        self._owed.remove += asked.remove
+        nothing: list[Report] = [Taken(destination, []) for destination in asked.takes]
+        if asked.puts:
+            nothing.append(Refused([parcel.trace_id for parcel in asked.puts]))
+        if time.monotonic() < self._retry_at:
+            return nothing
+        try:
+            file = self._open(create=bool(asked.puts))
+            if file is None:
+                return nothing
+            reports = self._do(file, asked)
+        except (sqlite3.Error, OSError) as error:
+            self._fail(error)
+            return nothing
+        self._complained = False
+        return reports
+
+    def close(self) -> None:
+        """End our leases and let go of the file."""
+        if self._file is not None:
+            with suppress(sqlite3.Error):
+                self._file.take_over()
+            self._file.close()
+
+    def _do(self, file: OutboxFile, asked: Orders) -> list[Report]:
+        now = time.time()
+        reports: list[Report] = []
+        if self._owed.remove:
+            file.remove(self._owed.remove)
+            self._owed.remove = []
+        if self._owed.give_back:
+            file.give_back(self._owed.give_back)
+            self._owed.give_back = []
+        if time.monotonic() >= self._wipe_at:
+            # What was delivered meanwhile goes from the log too.
+            file.wipe()
+            self._wipe_at = time.monotonic() + LOOK_S
+        if asked.puts:
+            gone = file.put(asked.puts, now)
+            reports.append(Stored([parcel.trace_id for parcel in asked.puts]))
+            reports += [Gone(gone)] if gone else []
+            # They are stored: whatever fails from here on, they are not refused.
+            asked.puts.clear()
+        reports += [
+            Taken(destination, file.take(destination, limit, now)) for destination, limit in asked.takes.items()
+        ]
+        return [*reports, Waiting(self._state_dir, self._directory, file.stored())]
+
+    def _open(self, create: bool) -> OutboxFile | None:
+        if self._file is not None and not self._file.still_there:
+            self._file.close()
+            self._file = None
+        if self._file is None:
+            if not create and not _in_time(os.path.exists, os.path.join(self._state_dir or self._folder, NAME)):
+                return None
+            self._directory = self._find_directory()
+            self._file = OutboxFile(self._directory, self._owner, self._state_dir, self._limit(self._directory))
+            self._file.take_over()
+        return self._file
+
+    def _find_directory(self) -> str:
+        try:
+            _in_time(own_state_directory, self._state_dir)
+            return self._state_dir
+        except OSError as error:
+            if not self._directory:
+                message = "no state directory (%s): undelivered traces wait in %s, which does not survive a reboot"
+                self._log.warning(message, escaped(error.strerror or str(error)), escaped(self._folder))
+            return self._folder
+
+    def _limit(self, directory: str) -> int:
+        if directory != self._folder:
+            return self._limit_bytes
+        free = os.statvfs(directory)
+        return min(self._limit_bytes, free.f_bavail * free.f_frsize // SPACE_SHARE)
+
+    def _fail(self, error: Exception) -> None:
+        path = os.path.join(self._directory or self._state_dir, NAME)
+        # Another collector that met the same damage may have been faster.
+        replaced = self._file is not None and not self._file.still_there
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        if is_corrupt(error) and not replaced:
+            try:
+                aside = escaped(set_aside(path))
+                self._log.error("the outbox is corrupt (%s); set aside as %s", shown(error), aside)
+                return
+            except OSError as failure:
+                error = failure
+        self._retry_at = time.monotonic() + LOOK_S
+        if not self._complained:
+            self._complained = True
+            message = "outbox_unavailable: %s: %s; traces wait in memory and in the journal"
+            self._log.error(message, escaped(path), shown(error))
+
+
+def _in_time(look: Callable[[str], T], path: str) -> T:
+    """Return look(path); OSError if that takes long: one directory's dead mount must not hold up all others."""
+    return lookups.ask((look.__name__, path), partial(look, path), LOOK_TIMEOUT_S)
+
+
+def own_state_directory(path: str) -> None:
+    """Make a directory, mode 0700, or see that it is ours, that others can neither write to nor replace it, and local.
+
+    OSError if not.
+    """
+    if not path:
+        raise FileNotFoundError(2, "none is configured and there is no home directory")
+    # SQLite opens its files by their path, however that leads there.
+    private.judge_way(path)
+    # Others may look in: the files are closed to them.
+    os.close(private.make_directory(path, closed_to=0o022))
+    network = NETWORK.intersection(filesystems(path))
+    if network:
+        raise OSError(95, f"it is on a network file system ({', '.join(network)})", path)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from epsagon_fast import private
+import epsagon_fast.private as private
 from epsagon_fast.interrupts import let_pass
 
 from .foreign import escaped, origin, shown

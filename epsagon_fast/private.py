@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import suppress
 
-from epsagon_fast import compiled
+from epsagon_fast.compiled import COMPILED, implementation
 
 
 class NotOurs(PermissionError):
@@ -89,7 +89,7 @@ def acts_for_its_caller() -> bool:
 
 
 def _is_elevated() -> bool:
-    if compiled.implementation("start") != compiled.COMPILED:
+    if implementation("start") != COMPILED:
         return False
     from epsagon_fast.queue._spawn import is_elevated
 

@@ -232,7 +232,7 @@ def test_wrong_usage_is_2(words: list[str]) -> None:
 def test_no_other_process_of_the_user_sees_into_the_memory_of_a_collector(
     monkeypatch: pytest.MonkeyPatch, implementation: str
 ) -> None:
-    monkeypatch.setattr(main_module.compiled, "implementation", lambda part: implementation)
+    monkeypatch.setattr(main_module, "implementation", lambda part: implementation)
     pid = os.fork()
     if pid == 0:
         os.setuid(NOBODY)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
 
-from epsagon_fast import private
+import epsagon_fast.private as private
 from epsagon_fast.backend.shape import Summary
 
 IN_MEMORY = ":memory:"

@@ -16,12 +16,13 @@ import threading
 import time
 from contextlib import suppress
 
-from epsagon_fast import compiled, private
+import epsagon_fast.private as private
 from epsagon_fast.collector import inherited
 from epsagon_fast.collector.leaving import Leaving
 from epsagon_fast.collector.log import BoundedLog
 from epsagon_fast.collector.loop import Loop
 from epsagon_fast.collector.orphans import Orphans
+from epsagon_fast.compiled import COMPILED, implementation
 from epsagon_fast.queue import state as states
 from epsagon_fast.queue.folder import CORRUPT, STATE
 from epsagon_fast.queue.process import lives, own_start_time
@@ -100,7 +101,7 @@ def close_memory() -> None:
     """Let no core file and no other process of this user show what is in memory: bodies, tokens."""
     # A core file that a program takes has no limit of size, hence both.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if compiled.implementation("start") == compiled.COMPILED:
+    if implementation("start") == COMPILED:
         from epsagon_fast.queue import _spawn
 
         with suppress(OSError):

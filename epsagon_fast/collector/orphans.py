@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 
-from epsagon_fast import private
+import epsagon_fast.private as private
 from epsagon_fast.collector.loop import Loop
 from epsagon_fast.collector.sending.outbox.file import NAME as OUTBOX
 from epsagon_fast.queue import layout

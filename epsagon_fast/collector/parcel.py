@@ -7,7 +7,7 @@ it is safe to log: no secret shows in a repr.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from epsagon_fast import foreign
+from epsagon_fast.foreign import origin
 from epsagon_fast.protocol import Outcome
 
 # A parcel in memory, without its body.
@@ -29,7 +29,7 @@ class Destination(NamedTuple):
     @property
     def origin(self) -> str:
         """Return scheme, host and port: the part of the URL that cannot hold a secret."""
-        return foreign.origin(self.url)
+        return origin(self.url)
 
     # A user may hide credentials in the URL's user, path or query, and in the proxy's user.
     def __repr__(self) -> str:

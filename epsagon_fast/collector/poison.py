@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
-from epsagon_fast import private
+import epsagon_fast.private as private
 from epsagon_fast.collector.journal.frames import encode_batch
 from epsagon_fast.protocol import Record
 from epsagon_fast.queue import state as states

@@ -10,7 +10,7 @@ import socket
 import sqlite3
 import sys
 
-from epsagon_fast import private
+import epsagon_fast.private as private
 from epsagon_fast.config import Config
 from epsagon_fast.foreign import escaped
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import epsagon_fast as epsagon
-from epsagon_fast import compiled
+import epsagon_fast.compiled as compiled
 from epsagon_fast.config import ResolvedConfig
 from epsagon_fast.foreign import escaped, origin
 from epsagon_fast.protocol import Outcome

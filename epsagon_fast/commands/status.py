@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from epsagon_fast import compiled
+import epsagon_fast.compiled as compiled
 from epsagon_fast.config import Config
 from epsagon_fast.foreign import escaped
 from epsagon_fast.queue import folder as folders

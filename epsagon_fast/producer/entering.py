@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
 
-from epsagon_fast import compiled
+from epsagon_fast.compiled import COMPILED, implementation
 
 __all__ = ["Blocks", "Entered", "Inside", "Opened", "Started", "Within", "close_once", "current", "entered", "is_at"]
 
@@ -247,5 +247,5 @@ def close_once(
 
 
 # The compiled copy of this very file, which has another name, in the place of all that was defined above.
-if __name__ == "epsagon_fast.producer.entering" and compiled.implementation("blocks") == compiled.COMPILED:
+if __name__ == "epsagon_fast.producer.entering" and implementation("blocks") == COMPILED:
     from epsagon_fast.producer._entering import *  # noqa: F403

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 import orjson
 
-from epsagon_fast import cutting
+import epsagon_fast.cutting as cutting
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.masking import Mask
 from epsagon_fast.protocol import MAX_TRACE_BYTES, Kind

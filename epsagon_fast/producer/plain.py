@@ -23,7 +23,8 @@ from typing import Any, cast
 
 import orjson
 
-from epsagon_fast import compiled, cutting
+import epsagon_fast.cutting as cutting
+from epsagon_fast.compiled import COMPILED, implementation
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.masking import merged
 from epsagon_fast.protocol import MAX_TRACE_BYTES
@@ -46,7 +47,7 @@ _METHODS_OF_MAPPINGS = ("keys", "values", "items", "__getitem__")
 # A metaclass may override `__name__`.
 _NAME = type.__dict__["__name__"]
 
-if compiled.implementation("add_event") == compiled.COMPILED:
+if implementation("add_event") == COMPILED:
     from epsagon_fast.producer._quick import exact_json
 else:
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple, Protocol
 from weakref import ref
 
-from epsagon_fast import compiled
+from epsagon_fast.compiled import REFERENCE
 from epsagon_fast.config import Config, ResolvedConfig, logger, may_need_proxy, warn_once
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.protocol import Outcome
@@ -157,7 +157,7 @@ def writer_for(wanted: ResolvedConfig) -> Writer:
         _first_use = (pid, wanted.runtime_dir, wanted.ring_bytes)
         logger()
         _import_what_comes_late()
-        if wanted.debug and ring.IMPLEMENTATION == compiled.REFERENCE:
+        if wanted.debug and ring.IMPLEMENTATION == REFERENCE:
             logger().debug("the ring is in plain Python: it does the same as the compiled one, slower")
     return _counted(writers.current(wanted))
 

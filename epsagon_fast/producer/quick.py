@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from epsagon_fast import compiled
+from epsagon_fast.compiled import COMPILED, implementation
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.producer.encoding import complete_copy
 from epsagon_fast.protocol import RUNNER_ORIGIN, Kind
@@ -70,7 +70,7 @@ class PureQuickWay:
         return push(int(Kind.EVENT), 0, trace_id, payload) if len(payload) <= limit_bytes else NOT_TAKEN
 
 
-if TYPE_CHECKING or compiled.implementation("add_event") == compiled.COMPILED:
+if TYPE_CHECKING or implementation("add_event") == COMPILED:
     from epsagon_fast.producer._quick import QuickWay
 else:
     QuickWay = PureQuickWay

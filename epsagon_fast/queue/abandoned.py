@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from epsagon_fast import private
+import epsagon_fast.private as private
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.protocol import REFUSALS, Kind
 from epsagon_fast.queue import layout, ring

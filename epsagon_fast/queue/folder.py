@@ -13,7 +13,8 @@ import resource
 from collections.abc import Iterator
 from itertools import chain, islice
 
-from epsagon_fast import compiled, private
+import epsagon_fast.private as private
+from epsagon_fast.compiled import COMPILED, implementation
 from epsagon_fast.config import warn_once
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.queue.layout import HEADER_BYTES
@@ -299,5 +300,5 @@ def is_held(folder: bytes) -> bool:
     return False
 
 
-if compiled.implementation("start") == compiled.COMPILED:
+if implementation("start") == COMPILED:
     from epsagon_fast.queue._spawn import folder_is_held as is_held

@@ -19,7 +19,8 @@ import time
 from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 
-from epsagon_fast import compiled, private
+import epsagon_fast.private as private
+from epsagon_fast.compiled import COMPILED, implementation
 from epsagon_fast.config import logger
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.queue.folder import LOG, Folder, is_held
@@ -227,5 +228,5 @@ def _open_low(dir_fd: int, name: str, flags: int) -> int:
         os.close(low)
 
 
-if compiled.implementation("start") == compiled.COMPILED:
+if implementation("start") == COMPILED:
     from epsagon_fast.queue._spawn import start as _start

@@ -4,7 +4,7 @@ import os
 import time
 from dataclasses import dataclass, field
 
-from epsagon_fast import private
+import epsagon_fast.private as private
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.protocol import REFUSALS
 from epsagon_fast.queue import layout

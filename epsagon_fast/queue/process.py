@@ -10,7 +10,7 @@ import fcntl
 import os
 import signal
 
-from epsagon_fast import private
+import epsagon_fast.private as private
 from epsagon_fast.interrupts import let_pass
 
 # The built-in name goes before the last destructors of the application run, and those may trace.

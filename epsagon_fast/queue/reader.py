@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 
-from epsagon_fast import private
+import epsagon_fast.private as private
 from epsagon_fast.protocol import REFUSALS, Outcome, Record
 from epsagon_fast.queue import layout, ring, settlements
 from epsagon_fast.queue.folder import CORRUPT, RING_NAME, RING_SUFFIX

@@ -24,7 +24,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from epsagon_fast import compiled
+from epsagon_fast.compiled import COMPILED, REFERENCE, implementation
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.queue import layout
 from epsagon_fast.queue.layout import *  # noqa: F403
@@ -35,9 +35,9 @@ __all__ = ["IMPLEMENTATION", "Consumer", "Mapping", "Producer", "create", "own_p
 _NOT_SUPPORTED = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
 
-IMPLEMENTATION: Final = compiled.implementation("ring")
+IMPLEMENTATION: Final = implementation("ring")
 
-if TYPE_CHECKING or IMPLEMENTATION == compiled.COMPILED:
+if TYPE_CHECKING or IMPLEMENTATION == COMPILED:
     from epsagon_fast.queue._ring import Consumer, Mapping, Producer, own_pid, pack
 else:
     from os import getpid as own_pid
@@ -55,7 +55,7 @@ def create(
     *,
     pid: int,
     start_time: int,
-    checksummed: bool = IMPLEMENTATION == compiled.REFERENCE,
+    checksummed: bool = IMPLEMENTATION == REFERENCE,
 ) -> int:
     """Create an empty ring in a folder and return a descriptor of its file, which the caller closes.
 

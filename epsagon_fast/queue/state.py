@@ -14,7 +14,7 @@ import struct
 import sys
 from typing import NamedTuple, cast
 
-from epsagon_fast import private
+import epsagon_fast.private as private
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.queue import ring
 from epsagon_fast.queue.folder import STATE

@@ -5,12 +5,12 @@ Both give the same bytes; epsagon_fast/compiled.py says which of them is taken.
 
 from typing import TYPE_CHECKING, Final
 
-from epsagon_fast import compiled
+from epsagon_fast.compiled import COMPILED, implementation
 from epsagon_fast.trimming._types import TraceTooBig, Trimmed
 
-IMPLEMENTATION: Final = compiled.implementation("trimmer")
+IMPLEMENTATION: Final = implementation("trimmer")
 
-if TYPE_CHECKING or IMPLEMENTATION == compiled.COMPILED:
+if TYPE_CHECKING or IMPLEMENTATION == COMPILED:
     from epsagon_fast.trimming._compiled import trim
 else:
     from epsagon_fast.trimming._reference import trim

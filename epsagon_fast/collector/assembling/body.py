@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import orjson
 
-from epsagon_fast import cutting
 from epsagon_fast.collector.assembling.trace import Trace
 from epsagon_fast.collector.formats import epsagon as wire
+from epsagon_fast.cutting import fitted_stub
 from epsagon_fast.trimming import TraceTooBig, trim
 
 
@@ -144,7 +144,7 @@ def _stub(trace: Trace, runner: wire.Event | None, marks: dict[str, str], before
     """Return a body with nothing but what is left of the runner, or none."""
     stream = trace.stream
     room = trace.limit_bytes - trace.envelope.size_bytes - wire.marks_bytes(marks)
-    smaller = cutting.fitted_stub(runner, room) if runner is not None else None
+    smaller = fitted_stub(runner, room) if runner is not None else None
     if smaller is None:
         return Body(None, before, True, 0, stream.event_count, stream.exception_count)
     marked = orjson.dumps(wire.with_metadata(orjson.loads(smaller), marks))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from epsagon_fast import cutting
+import epsagon_fast.cutting as cutting
 from epsagon_fast.cutting import stripped as stripped
 from epsagon_fast.protocol import IS_TRIMMED_KEY, LABELS_KEY, ErrorCode
 from epsagon_fast.version import __version__

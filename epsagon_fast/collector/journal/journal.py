@@ -27,7 +27,7 @@ from itertools import chain
 from operator import itemgetter
 from typing import NamedTuple
 
-from epsagon_fast import private
+import epsagon_fast.private as private
 from epsagon_fast.collector.bounds import LARGEST_JOURNAL_BYTES
 from epsagon_fast.collector.journal.frames import (
     MAGIC,

@@ -16,7 +16,7 @@ from contextlib import suppress
 
 import orjson
 
-from epsagon_fast import private
+import epsagon_fast.private as private
 from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.queue.folder import CORRUPT
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
-from epsagon_fast import private
+import epsagon_fast.private as private
 from epsagon_fast.collector.sending.lookups import lookups
 from epsagon_fast.collector.sending.outbox.file import NAME, OutboxFile, is_corrupt, set_aside
 from epsagon_fast.collector.sending.outbox.messages import Gone, Orders, Refused, Report, Stored, Taken, Waiting

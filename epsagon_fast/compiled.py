@@ -1,15 +1,16 @@
-"""Which compiled modules are in use. This alone decides; each has a twin in plain Python that does the same, slower.
+"""Which compiled modules are in use. This is the only place that decides.
 
-A module may be absent (no compiler, another interpreter) or there and not loadable (built for another C library or
-machine). Either way its twin steps in, for that module alone: a tracer that does not load must not take the application
-with it. EPSAGON_FAST_IMPL=reference takes the twins; =compiled raises instead.
+Each compiled module has a twin in plain Python that does the same, slower. The twin steps in where the module is absent
+(no compiler, another interpreter) or does not load (built for another C library or machine), for that module alone: a
+tracer that does not load must not take the application with it. EPSAGON_FAST_IMPL=reference takes all the twins;
+EPSAGON_FAST_IMPL=compiled raises ImportError where a module does not load.
 """
 
 import os
 from importlib import import_module
 from typing import Final
 
-# The modules, by the word that people read in `epsagon-fast status`.
+# The modules, by the name that `epsagon-fast status` shows.
 MODULES: Final = {
     "trimmer": "epsagon_fast.trimming._compiled",
     "ring": "epsagon_fast.queue._ring",
@@ -20,14 +21,15 @@ MODULES: Final = {
 COMPILED: Final = "compiled"
 REFERENCE: Final = "reference"
 
-# Why a part is not the compiled one, for the parts that were asked for.
+# For each part that was asked for and is not compiled: the reason.
 _lacking: dict[str, str] = {}
 
 
 def implementation(part: str) -> str:
-    """Return "compiled" or "reference" for a part; the module is imported by that.
+    """Return "compiled" or "reference" for a part. The compiled module is imported to find out.
 
-    ValueError: EPSAGON_FAST_IMPL is neither. ImportError: it says compiled, and that cannot be.
+    Raises ValueError if EPSAGON_FAST_IMPL is neither of the two. Raises ImportError if it says compiled and the module
+    does not load.
     """
     forced = os.environ.get("EPSAGON_FAST_IMPL", "")
     if forced not in ("", COMPILED, REFERENCE):
@@ -46,6 +48,6 @@ def implementation(part: str) -> str:
 
 
 def overview() -> dict[str, str]:
-    """Return for each part which it is; where it is the twin, with the reason."""
+    """Return "compiled" or "reference" for each part, with the reason why it is the reference."""
     chosen = {part: implementation(part) for part in MODULES}
     return {part: f"{which} ({_lacking[part]})" if which == REFERENCE else which for part, which in chosen.items()}

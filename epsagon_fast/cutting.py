@@ -1,7 +1,7 @@
-"""Makes what is too large smaller, so that nothing is lost whole that could be sent in part.
+"""Shortens events, exceptions and labels that are too large, so that a part of each can be sent.
 
-Texts are cut in the middle, at line ends where there are any near, and say there how much is missing. Lengths are bytes
-of JSON: a quote or a line end takes two. Secrets are masked before: a key cannot be found in half a text.
+A text is cut in the middle, at a line end if one is near, and says there how much is missing. Lengths are bytes of
+JSON, in which a quote or a line end takes two. Secrets must be masked before: a key cannot be found in half a text.
 """
 
 import re
@@ -13,27 +13,27 @@ from epsagon_fast.protocol import STRONG_KEYS
 
 Json = dict[str, Any]
 
-# The most that a text may have in a trace that is too big even when stripped.
+# The length of a text in a trace that is too big even when it is stripped.
 TEXT_BYTES: Final = 1024
-# How much longer than another text one of this name may be.
+# A text under this key may be so many times longer than another text.
 _SHARES: Final = {"traceback": 4}
-# How long texts may be, tried in turn until an event fits. The first are the limits of a message and a traceback.
+# The lengths that are tried in turn until an event fits. The first are the limits of a message and a traceback.
 LEVELS: Final = tuple((16 * TEXT_BYTES) >> step for step in range(10))
 _MARK: Final = "... {} characters left out ..."
-# Python refuses to read a number of thousands of digits, which a text of the application may have.
+# At most 15 digits, because a text of the application may have thousands there, which Python refuses to read.
 _MARKS: Final = re.compile(r"\.\.\. ([0-9]{1,15}) characters left out \.\.\.")
 _MARK_BYTES: Final = len(_MARK) + 20
-# With less than this on each side, a mark would say more than the text.
+# A text that would keep less than this on each side of the mark is cut at its end instead.
 _LEAST_SIDE_BYTES: Final = 32
 _DOTS: Final = "..."
 
 
 def text(text: str, limit_bytes: int) -> str:
-    """Return a text, or its first and last part with a mark in between. It must be one that UTF-8 can encode."""
+    """Return a text, or its first and last part with a mark in between. UTF-8 must be able to encode it."""
     room = limit_bytes
     size, shorter = json_bytes(text), text
     while size > limit_bytes:
-        # Escapes lie anywhere, so the length of what is left is known only when it is made.
+        # Escapes may stand anywhere, so the length of a shorter text is known only when it is made.
         room = min(room - 1, room * limit_bytes // size) if shorter is not text else room
         shorter = _ends(text, room)
         size = json_bytes(shorter)
@@ -41,7 +41,7 @@ def text(text: str, limit_bytes: int) -> str:
 
 
 def texts(value: Any, limit_bytes: int) -> Any:
-    """Return a value of JSON with each text in it cut, tracebacks to four times as much."""
+    """Return a JSON value with each text in it cut to `limit_bytes`, a traceback to four times as much."""
     if isinstance(value, str):
         return text(value, limit_bytes)
     if isinstance(value, dict):
@@ -50,8 +50,8 @@ def texts(value: Any, limit_bytes: int) -> Any:
 
 
 def fitted(value: Any, limit_bytes: int) -> bytes | None:
-    """Return a value as JSON in at most so many bytes, its texts cut as far as must be. None: that is not enough."""
-    # Once through all of it: what is cut twice is as if it were cut once, and a text may have megabytes.
+    """Return a value as JSON in at most `limit_bytes`, its texts cut as far as needed. None: that is not enough."""
+    # The first cut goes over megabytes, the later ones over what it left. Cutting twice gives the same as cutting once.
     value = texts(value, LEVELS[0])
     shortest = orjson.dumps(texts(value, LEVELS[-1]))
     if len(shortest) > limit_bytes:
@@ -61,9 +61,10 @@ def fitted(value: Any, limit_bytes: int) -> bytes | None:
 
 
 def fitted_event(event: Json, limit_bytes: int) -> bytes | None:
-    """Return an event, whole and masked, as JSON in at most so many bytes. None: not even its stub fits.
+    """Return a masked event as JSON in at most `limit_bytes`. None: not even its stub fits.
 
-    Its texts are cut as in a trace that is too big. If that is not enough, its weak metadata go, then all but a stub.
+    Its texts are cut as in a trace that is too big. If that is not enough, its weak metadata are dropped, then
+    everything but a stub.
     """
     data = orjson.dumps(texts(event, TEXT_BYTES))
     if len(data) <= limit_bytes:
@@ -72,7 +73,7 @@ def fitted_event(event: Json, limit_bytes: int) -> bytes | None:
 
 
 def fitted_stub(event: Json, limit_bytes: int) -> bytes | None:
-    """Return what an event was, when, and whether it failed, as JSON; the exception goes last. None: not even that."""
+    """Return an event's stub as JSON: name, times and error code, and its exception if it fits. None: it does not."""
     exception = event.get("exception")
     if isinstance(exception, dict):
         exception = {**exception, "traceback": "", "additional_data": {}}
@@ -95,7 +96,8 @@ def json_bytes(text: str) -> int:
 def _ends(text: str, room_bytes: int) -> str:
     """Return the first and the last part of a text, in about so many bytes."""
     side = (room_bytes - _MARK_BYTES) // 2
-    # "ignore" drops what the cuts left of a character. Each has a byte at least, so no more of a long text is encoded.
+    # "ignore" drops the half of a character that a cut leaves. A character has at least one byte, so encoding `side`
+    # characters of a long text is enough.
     if side < _LEAST_SIDE_BYTES:
         side = room_bytes - len(_DOTS)
         return text[:side].encode()[:side].decode(errors="ignore") + _DOTS if side > 0 else ""
@@ -103,13 +105,13 @@ def _ends(text: str, room_bytes: int) -> str:
     tail = text[-side:].encode()[-side:].decode(errors="ignore")
     head, tail, between = _whole_lines(head, tail) if "\n" in text else (head, tail, " ")
     gone = text[len(head) : len(text) - len(tail)]
-    # What was cut before is missing as well, in place of its mark and the ends of that.
+    # A mark that is cut out now stood for characters that are missing as well.
     missing = len(gone) + sum(int(mark[1]) - len(mark[0]) - 2 for mark in _MARKS.finditer(gone))
     return f"{head}{between}{_MARK.format(missing)}{between}{tail}"
 
 
 def _whole_lines(head: str, tail: str) -> tuple[str, str, str]:
-    """Return both parts without the halves of lines at their cuts, unless that were most of them, and a line end."""
+    """Return both parts, each cut at a line end unless it would lose half of itself, and the text between them."""
     end, begin = head.rfind("\n"), tail.find("\n")
     if end > len(head) // 2:
         head = head[:end]

@@ -1,7 +1,7 @@
-"""How a person is shown what others said: a server, a proxy, another program, a name in a directory, a setting.
+"""Makes foreign texts safe to log and print: those of a server, a proxy, another program, a file name, a setting.
 
-Such a text may hold a terminal's escapes, a line end and what looks like another line of the log, a megabyte, or, if it
-is a URL, a password. So no text of others is logged or printed but through here.
+A foreign text may hold a terminal's escapes, a line end followed by what looks like another log line, a megabyte, or,
+if it is a URL, a password. So every foreign text passes through this module before it is logged or printed.
 """
 
 SHOWN_CHARACTERS = 200
@@ -9,9 +9,9 @@ _HOST_CHARACTERS = 253
 
 
 def shown(said: object, limit: int = SHOWN_CHARACTERS) -> str:
-    """Return what was said as repr shows it: at most `limit` of its characters, then dots.
+    """Return a text as repr shows it: at most `limit` of its characters, then dots.
 
-    said: a text, bytes of UTF-8, or an exception, which stands for its text; anything else stands for its own repr.
+    said: a text, bytes of UTF-8, or an exception, of which its text is shown. Of anything else its repr is shown.
     """
     if isinstance(said, bytes):
         said = said.decode("utf-8", "replace")
@@ -22,9 +22,9 @@ def shown(said: object, limit: int = SHOWN_CHARACTERS) -> str:
 
 
 def escaped(text: str) -> str:
-    """Return a text as it is, but for what is not printable: this becomes what it is in repr, \\x1b for an escape.
+    """Return a text with each unprintable character as repr writes it: \\x1b for an escape.
 
-    For a line in which texts of others are, paths and errors of the system.
+    Use it for a line that contains foreign texts, such as paths and errors of the system.
     """
     if text.isprintable():
         return text
@@ -33,7 +33,7 @@ def escaped(text: str) -> str:
 
 def origin(url: str) -> str:
     """Return scheme, host and port of a URL: the part that cannot hold a secret."""
-    from urllib.parse import urlsplit  # not needed by a process that has nothing to say
+    from urllib.parse import urlsplit  # most processes never need it
 
     try:
         parts = urlsplit(url)

@@ -1,8 +1,8 @@
-"""Telling a failure from an interruption.
+"""Tells a failure from an interruption.
 
-Python code may be interrupted between any two steps: a signal's handler raises there (celery's soft time limit, RQ's
-job timeout, `signal.alarm`), or another thread does (PyThreadState_SetAsyncExc). Such an exception is meant for the
-application, so each `except` of ours that could take it for a failure of what it guards lets it pass on first:
+Python code may be interrupted between any two steps: a signal handler raises there (celery's soft time limit, RQ's job
+timeout, `signal.alarm`), or another thread does (PyThreadState_SetAsyncExc). Such an exception is meant for the
+application. So every `except` of ours that could mistake it for a failure of the guarded code lets it pass first:
 
     try:
         text = str(value)
@@ -10,28 +10,28 @@ application, so each `except` of ours that could take it for a failure of what i
         let_pass(error)
         text = "<unprintable>"
 
-A handler is known by what only handlers get: the very frame that they interrupted. An exception of another thread has
-no frame of its own and no arguments. It is recognised where it arrives in a line of this package; where it arrives
-inside the application's own `__str__` it looks like a failure of that, and is taken for one.
+A signal handler is recognised by its argument: only a handler is given the very frame that it interrupted. An exception
+of another thread has no frame of its own and no arguments. It is recognised in a line of this package. Inside the
+application's own `__str__` it looks like a failure of `__str__`, and is treated as one.
 """
 
 from types import FrameType, TracebackType
 from typing import Final
 
 _OWN_MODULES: Final = __name__.rpartition(".")[0] + "."
-# Raised without arguments by the interpreter itself.
+# The interpreter itself raises these without arguments.
 _ALWAYS_BARE: Final = (MemoryError, StopIteration, StopAsyncIteration)
 _VARARGS_FLAG: Final = 0x04
 
 
 def let_pass(error: BaseException) -> None:
-    """Raise `error` again if it came from outside, from a signal's handler or another thread."""
+    """Raise `error` again if it came from a signal handler or another thread."""
     if is_interruption(error):
         raise error
 
 
 def is_interruption(error: BaseException) -> bool:
-    """Say whether `error`, just caught, is no failure of what was tried but was raised into it from outside."""
+    """Say whether `error`, just caught, was raised into the guarded code from outside: no failure of that code."""
     step = error.__traceback__
     while step is not None and step.tb_next is not None:
         if _was_handed(step.tb_next.tb_frame, step.tb_frame):
@@ -41,7 +41,7 @@ def is_interruption(error: BaseException) -> bool:
 
 
 def _was_handed(frame: FrameType, caller: FrameType) -> bool:
-    """Say whether `caller` is an argument of the call that `frame` is."""
+    """Say whether the function that runs in `frame` was given the frame `caller` as an argument."""
     code = frame.f_code
     count = code.co_argcount + code.co_kwonlyargcount
     names = code.co_varnames[: count + bool(code.co_flags & _VARARGS_FLAG)]

@@ -1,11 +1,11 @@
-"""Hides what a user never wants to leave the machine: the values of ignored keys in metadata and labels.
+"""Hides the values of ignored keys in metadata and labels, so that they never leave the machine.
 
-Key names match exactly and the value becomes `****`, as in the seed. A string that holds a JSON object or array is
-decoded, masked at any depth, and written again (compact, keys sorted) only if something in it was masked. So is one
-inside that: a form's field, a queue's message or an argument may be JSON in JSON.
+A key's name must match exactly, and its value becomes `****`, as in epsagon-go (docs/parity.md). A string that holds a
+JSON object or array is decoded, masked at any depth, and written again (compact, keys sorted) only if something in it
+was masked. The same is done to a string inside it: a form's field, a message or an argument may be JSON in JSON.
 
-Both sides of the queue use it: a worker that has to cut an event hides its secrets first, since the collector could not
-find them in what is left.
+Both sides of the queue mask. A worker that has to cut an event hides its secrets first, because the collector could not
+find a key in half a text.
 """
 
 import json
@@ -17,14 +17,14 @@ import orjson
 
 from epsagon_fast.protocol import MASK
 
-# Characters that JSON may write in more than one way without \u: a byte search could miss a key that has one.
+# Characters that JSON may write in more than one way without \u. A byte search could miss a key that has one of them.
 _SHORT_ESCAPES = re.compile(r'["\\/\x00-\x1f]')
 _JSON_SPACE = " \t\n\r"
 _SEPARATORS = str.maketrans("", "", "-_ ")
 
 
 class LooseNames(frozenset[str]):
-    """Names, whatever their case and their dashes, underscores and spaces."""
+    """A set of names that ignores case, dashes, underscores and spaces."""
 
     def __new__(cls, names: Iterable[str]) -> "LooseNames":
         return super().__new__(cls, map(_loose, names))
@@ -34,21 +34,21 @@ class LooseNames(frozenset[str]):
 
 
 class Mask:
-    """The ignored keys of one config. Without keys it changes nothing.
+    """Masks by the ignored keys of one config. Without keys it changes nothing.
 
-    `loosely`: a name counts whatever its case and its dashes, underscores and spaces, for what people send: they do not
-    write names as the application does.
+    `loosely`: names match without regard to case, dashes, underscores and spaces. This is for what clients send, since
+    they write names in their own way.
 
-    Every method leaves what is masked already as it is, so a replayed record may pass through again.
+    Masking twice changes nothing more, so a record that the journal replays may pass through again.
     """
 
     def __init__(self, ignored_keys: Iterable[str], *, loosely: bool = False) -> None:
         self._keys = LooseNames(ignored_keys) if loosely else frozenset(ignored_keys)
         searchable = not loosely and not any(map(_SHORT_ESCAPES.search, self._keys))
-        # A key follows a quote, in the event itself (`"key`) as in a JSON string inside it (`\"key`).
-        # The empty needle is in every event.
+        # A key follows a quote, in the event itself (`"key`) and in a JSON string inside it (`\"key`).
+        # The empty needle is found in every event, so every event is then decoded.
         self._needles = [b'"' + key.encode("utf-8", "replace") for key in self._keys] if searchable else [b""]
-        # Only \u can still hide a key; for ASCII keys and their quotes, only escapes of ASCII.
+        # Only a \u escape can still hide a key. Of ASCII keys and their quotes only an escape of ASCII can.
         ascii_only = all(map(str.isascii, self._keys))
         self._hidden = re.compile(rb"\\u00[2-7]" if ascii_only else rb"\\u")
 
@@ -84,7 +84,7 @@ class Mask:
         return changed
 
     def value(self, key: str, value: Any) -> Any:
-        """Return what may be shown of a metadata value or a label; the same object if that is all of it."""
+        """Return a metadata value or a label masked; the same object if nothing in it is secret."""
         if key in self._keys:
             return MASK
         return self.text(value) if isinstance(value, str) else value
@@ -97,18 +97,18 @@ class Mask:
         return b"\\" in event and self._hidden.search(event) is not None
 
     def text(self, text: str) -> str:
-        """Return what may be shown of a text that may be JSON; the same object if that is all of it."""
+        """Return a text masked, which may be JSON; the same object if nothing in it is secret."""
         if not text.lstrip(_JSON_SPACE).startswith(("{", "[")):
             return text
         try:
-            # The standard library's decoder keeps integers of any size. Of a name that comes twice it would show one
-            # value, while the text that is kept shows both.
+            # The standard library's decoder keeps integers of any size. For a name that comes twice it keeps one value,
+            # but the text holds both, so `merged` collects them.
             decoded = json.loads(text, object_pairs_hook=merged)
             return _encode(decoded) if self._nested(decoded) else text
         except json.JSONDecodeError:
             return text
         except (ValueError, RecursionError):
-            # JSON that Python will not read (5000 digits, 1000 levels): what cannot be searched is not shown.
+            # JSON that Python will not read (5000 digits, 1000 levels). It cannot be searched, so it is hidden whole.
             return MASK
 
     def _nested(self, value: Any) -> bool:
@@ -151,5 +151,5 @@ def _encode(value: Any) -> str:
     try:
         return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
     except TypeError:
-        # Integers over 64 bits and lone surrogates. ASCII, so that whatever it holds can be encoded once more.
+        # An integer over 64 bits or a lone surrogate. ASCII output, so that the result can always be encoded to UTF-8.
         return json.dumps(value, sort_keys=True, separators=(",", ":"))

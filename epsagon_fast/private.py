@@ -1,8 +1,8 @@
 """Files and directories that belong to this process's user alone: made so, or refused.
 
-What exists under a name of ours may have been put there by another user: a link to a file of ours, a FIFO that holds
-up its reader, a file that he reads along. So it is opened without following or waiting, and what was opened is judged,
-not its name. What is not ours alone raises NotOurs, with a text that says what is wrong.
+Another user may have put something under a name of ours: a link to one of our files, a FIFO that blocks its reader, a
+file that he can read too. So a file is opened without following links and without waiting, and the open file is judged,
+not its name. Anything that is not ours alone raises NotOurs, with a text that says what is wrong.
 """
 
 import errno
@@ -15,15 +15,15 @@ from epsagon_fast.compiled import COMPILED, implementation
 
 
 class NotOurs(PermissionError):
-    """What was found is another user's, open to others, or of another kind. `strerror` says which."""
+    """The file or directory is another user's, open to others, or of another kind. `strerror` says which."""
 
 
 OTHERS = 0o077
-# What SQLite keeps beside a database. It takes those that are there for its own.
+# Suffixes of the files that SQLite keeps beside a database. It uses existing ones without asking whose they are.
 COMPANIONS = ("-wal", "-shm", "-journal")
-# As the kernel's own: more links on one way are a circle.
+# More links than this on one path are taken for a circle. The kernel has the same limit.
 MOST_LINKS = 40
-# What open(2) answers to a link, a directory, a FIFO without a reader, a socket.
+# The errors of open(2) for a link, a directory, a FIFO without a reader, a socket.
 _OTHER_KINDS = (errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENOTDIR, errno.ENXIO)
 _SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -43,18 +43,18 @@ def make_directory(path: str, *, dir_fd: int | None = None, closed_to: int = OTH
 
 
 def open_file(name: str, flags: int, *, dir_fd: int | None = None) -> int:
-    """Return a descriptor of a regular file of ours alone. `flags`: as of os.open; what O_CREAT makes has mode 0600."""
+    """Return a descriptor of a regular file of ours alone. `flags`: as of os.open; O_CREAT makes it with mode 0600."""
     return _opened(name, flags, dir_fd, OTHERS)
 
 
 def own_database(path: str) -> None:
-    """Make an empty file for SQLite, or see that the one that is there, and what is beside it, are ours alone.
+    """Make an empty file for SQLite, or check that the existing one and its companions are ours alone.
 
-    To be asked before it is connected to, and once more when SQLite has made what belongs to it.
+    Call this before connecting, and once more when SQLite has made the companions.
     """
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _SAFELY, 0o600))
-    # By its name: to open and close a database takes away the locks that this process has on it.
+    # By name, not by descriptor: closing any descriptor of a database drops this process's locks on it.
     judge(os.lstat(path), path)
     for companion in COMPANIONS:
         with suppress(FileNotFoundError):
@@ -80,9 +80,9 @@ def may_change_user() -> bool:
 
 
 def acts_for_its_caller() -> bool:
-    """Say whether this program has rights that the user who called it lacks, so that its environment is not its own.
+    """Say whether this program has rights that its caller lacks. Then its environment must not be trusted.
 
-    A program that root started may act as another user for a while; its environment is root's.
+    A program that root started may act as another user for a while. Its environment is root's, so it is trusted.
     """
     (user, acting, *_), (group, acting_group, *_) = _users(), _groups()
     return _is_elevated() or (user != 0 and (user != acting or group != acting_group))
@@ -97,7 +97,7 @@ def _is_elevated() -> bool:
 
 
 def _users() -> tuple[int, ...]:
-    # macOS does not tell the saved one.
+    # macOS does not show the saved id.
     return os.getresuid() if hasattr(os, "getresuid") else (os.getuid(), os.geteuid())
 
 
@@ -108,8 +108,8 @@ def _groups() -> tuple[int, ...]:
 def exposed(path: str) -> str | None:
     """Return the first directory on the way to `path` in which other users may rename things; None: there is none.
 
-    Who may do that can put something else in the place of all below, between a look at it and its use. What is
-    not there yet is left out.
+    Such a user can replace everything below it, between our look at a file and our use of it. Directories that do not
+    exist yet are left out.
     """
     trusted = (0, os.geteuid(), os.stat("/").st_uid)
     for place in _way(os.path.abspath(path)):
@@ -125,8 +125,8 @@ def exposed(path: str) -> str | None:
 def judge_way(path: str) -> None:
     """Raise NotOurs if other users may rename things on the way to `path`.
 
-    To be asked before a directory is made there, too: root would leave its own in the home of the user whose
-    environment it has (`sudo -E`), or wherever a link of that user leads.
+    Call this before a directory is made there, too. Otherwise root would leave a directory of its own in the home of
+    the user whose environment it has (`sudo -E`), or wherever a link of that user leads.
     """
     loose = exposed(path)
     if loose:
@@ -134,14 +134,14 @@ def judge_way(path: str) -> None:
 
 
 def _lets_others_rename(found: os.stat_result) -> bool:
-    # Many systems give each user a group of its own with the same number, and directories that it may write to.
+    # Many systems give each user a group with the user's own number, and let it write to the user's directories.
     by_group = found.st_mode & stat.S_IWGRP and found.st_gid not in (0, os.geteuid())
-    # In a sticky directory each may rename what is its own.
+    # In a sticky directory users may rename only their own files.
     return bool(by_group or found.st_mode & stat.S_IWOTH) and not found.st_mode & stat.S_ISVTX
 
 
 def _way(path: str) -> Iterator[str]:
-    """Yield every directory and link that leads to a path, from the root on, itself left out."""
+    """Yield every directory and link that leads to a path, from the root on, without the path itself."""
     links = 0
     here, names = "/", path.split("/")[:0:-1]
     while names:
@@ -160,7 +160,7 @@ def _make_parents(path: str) -> None:
     if not os.path.isdir(path):
         _make_parents(os.path.dirname(path))
         with suppress(FileExistsError):
-            # Not what the umask leaves: some daemons have none.
+            # A mode of our own, because some daemons have an umask of 0.
             os.mkdir(path, 0o755)
 
 

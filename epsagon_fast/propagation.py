@@ -1,8 +1,8 @@
-"""Trace context in HTTP headers, as W3C Trace Context (level 1 and 2) says it: `traceparent` and `tracestate`.
+"""Trace context in HTTP headers, as W3C Trace Context (level 1 and 2) defines it: `traceparent` and `tracestate`.
 
-All that one request causes shares one trace id, the `http_trace_id` of every runner it touches: of the web request, of
-the tasks that it sends, of the services that these call. Each of them is a trace of its own here. Whoever receives
-something makes its trace, lets it `continue_context` and starts it; whoever sends something calls `inject`.
+All the work that one request causes shares one trace id: the web request, the tasks that it sends, the services that
+these call. Each of them is a trace of its own here, and its runner holds the shared id as `http_trace_id`. The receiver
+of a message makes a trace, calls `continue_context` and starts it. The sender of a message calls `inject`.
 """
 
 import re
@@ -31,20 +31,20 @@ __all__ = [
 
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
-# A later version may go on after the flags; this one ends there.
+# Version 00 ends with the flags. A later version may have more after them.
 _FIELDS: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _VERSION: Final = "00"
 _FORBIDDEN_VERSION: Final = "ff"
-# Members of a tracestate: a list that is longer, or broken, is to be dropped as a whole.
+# The most members of a tracestate. A list that is longer or broken is dropped as a whole.
 MAX_MEMBERS: Final = 32
-# Level 2's keys; those of level 1 are among them.
+# Keys as level 2 allows them, which includes those of level 1.
 _KEY: Final = "[a-z0-9][_0-9a-z*/@-]{0,255}"
-# Printable ASCII without comma and equals sign, not ending in a space. So no line break gets into other headers.
+# A value is printable ASCII without comma and equals sign and does not end in a space, so it cannot add a header.
 _MEMBER: Final = re.compile(rf"(?:{_KEY}=[ -+\--<>-~]{{0,255}}[!-+\--<>-~])?")
 
 
 def extract(headers: Mapping[str, str]) -> TraceContext | None:
-    """Return the trace context of a request's headers, whatever their case; None if there is none or it is invalid."""
+    """Return the trace context in a request's headers; None if there is none or it is invalid. Case is ignored."""
     found = _FIELDS.fullmatch(_header(headers, TRACEPARENT))
     if found is None:
         return None
@@ -57,10 +57,10 @@ def extract(headers: Mapping[str, str]) -> TraceContext | None:
 
 
 def inject(headers: MutableMapping[str, str]) -> TraceContext | None:
-    """Write the current trace's context into `headers`, in place of one that is there. Return what was written.
+    """Write the current trace's context into `headers`, and replace one that is there. Return the context.
 
-    Without a trace, or with one that is neither recorded nor continues anything, `headers` stay as they are. The parent
-    id is the beginning of the current trace's own id.
+    Returns None and leaves `headers` as they are if there is no trace, or one that is not recorded and continues
+    nothing. The parent id is the beginning of the current trace's own id.
     """
     tracer = current.acting_trace()
     context = None if tracer is None else context_of(tracer)
@@ -85,5 +85,5 @@ def _header(headers: Mapping[str, str], name: str) -> str:
     value = headers.get(name)
     if value is None:
         value = next((value for key, value in headers.items() if isinstance(key, str) and key.lower() == name), "")
-    # A mapping of another kind of headers, or None for one that was not sent.
+    # Some mappings of headers hold None or another type for a header that was not sent.
     return value.strip(" \t") if isinstance(value, str) else ""

@@ -1,19 +1,19 @@
 """The words that both sides of the queue share: record kinds, wire order, limits, outcomes.
 
-Nothing here does work; a producer, a collector and a test read the same constants.
+Nothing here does any work. The producer, the collector and the tests read the same constants.
 """
 
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import ClassVar, NamedTuple
 
-# The order in which the seed's protobuf messages are written (epsagon-go protocol.Event and its parts).
+# The order in which epsagon-go writes its protobuf messages (protocol.Event and its parts).
 TRACE_FIELDS = ("app_name", "token", "events", "exceptions", "version", "platform")
 EVENT_FIELDS = ("id", "start_time", "resource", "origin", "duration", "error_code", "exception")
 RESOURCE_FIELDS = ("name", "type", "operation", "metadata")
 EXCEPTION_FIELDS = ("type", "message", "traceback", "time", "additional_data")
 
-# Metadata keys that trimming keeps (the seed's strongKeys).
+# The metadata keys that trimming keeps (epsagon-go's strongKeys).
 STRONG_KEYS = frozenset(
     {
         "http_trace_id",
@@ -30,23 +30,23 @@ STRONG_KEYS = frozenset(
 )
 LABELS_KEY = "labels"
 IS_TRIMMED_KEY = "is_trimmed"
-# The seconds that the runner's work may take; who dies later than that was killed for it.
+# The runner's metadata key for the seconds that its work may take. A process that dies later was killed for it.
 TIME_LIMIT_KEY = "time_limit_s"
-# Whoever watches a limit may have begun to count earlier than the trace did.
+# The watcher of a limit (a celery worker) may have started its clock this much earlier than the trace.
 TIME_LIMIT_SLACK_S = 0.25
 RUNNER_ORIGIN = "runner"
 MASK = "****"
 
-# UTF-8 bytes of a trace's JSON body (the seed's DefaultMaxTraceSize and MaxTraceSize).
+# UTF-8 bytes of a trace's JSON body (epsagon-go's DefaultMaxTraceSize and MaxTraceSize).
 DEFAULT_MAX_TRACE_BYTES = 64 * 1024
 MAX_TRACE_BYTES = 512 * 1024
-# Bytes of label keys and values in a trace (the seed's MaxLabelsSize); numbers and bools count 64 each, as there.
+# Bytes of label keys and values in a trace (epsagon-go's MaxLabelsSize). A number or a bool counts 64, as there.
 MAX_LABELS_BYTES = 10 * 1024
 LABEL_NUMBER_BYTES = 64
 
 
 class ErrorCode(IntEnum):
-    """An event's `error_code` (the seed's protocol.ErrorCode)."""
+    """An event's `error_code` (epsagon-go's protocol.ErrorCode)."""
 
     OK = 0
     ERROR = 1
@@ -67,7 +67,7 @@ class Kind(IntEnum):
     BYE = 8
 
 
-# Flag of an EVENT record: the event's origin is "runner", so labels and error belong to it (the seed's GetRunnerEvent).
+# Flag of an EVENT record: the event's origin is "runner", so it gets the labels and the error (as in epsagon-go).
 FROM_RUNNER = 1
 # Flag of a CLOSE record: the process ended or gave up before the trace's own end.
 UNFINISHED = 1
@@ -75,9 +75,9 @@ UNFINISHED = 1
 TRACE_ID_BYTES = 16
 NO_TRACE = bytes(TRACE_ID_BYTES)
 
-# Why a worker refused a record, a field of one (malformed) or a value in one (cut), or removed what no collector had
-# read of a dead process (no_collector). The position in this tuple is the
-# counter's slot in a ring's header: append only.
+# Why a process refused a record, a field of it (malformed) or a value in it (cut), or removed a dead process's ring
+# that no collector had read (no_collector). The position in this tuple is the counter's slot in a ring's header:
+# append only.
 REFUSALS = (
     "queue_full",
     "too_large",
@@ -97,7 +97,7 @@ class Record(NamedTuple):
 
     kind: int
     flags: int
-    # Counts this ring's CLOSE records from 1; 0 on every other kind.
+    # The number of this CLOSE among the CLOSE records of its ring, from 1; 0 on every other kind.
     ordinal: int
     trace_id: bytes
     payload: bytes

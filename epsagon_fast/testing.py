@@ -1,6 +1,6 @@
-"""For the tests of applications: `capture_traces()` collects what they trace, in memory.
+"""For the tests of applications: `capture_traces()` collects finished traces in memory.
 
-No process, no file, no collector; the same code as in the collector assembles, masks and trims.
+It starts no process and writes no file. The code that assembles, masks and trims is the collector's.
 """
 
 import json
@@ -21,9 +21,9 @@ Trace = dict[str, Any]
 def capture_traces() -> Iterator[list[Trace]]:
     """Collect the traces that finish in this process as a list of parsed bodies, in the order in which they close.
 
-    Every thread's traces that open inside the block are taken, and nothing is sent; no token is needed, and neither
-    `disable` nor a `shutdown` before the block keeps them out. What is added to a trace from other processes is not
-    seen. Of nested blocks the inner one takes the traces that open in it.
+    The block takes every trace that opens while it runs, in any thread, and sends none. It needs no token and works
+    with `disable` set and after a `shutdown`. It does not see what other processes add to a trace. Of nested blocks the
+    inner one takes the traces that open in it.
 
         with capture_traces() as traces:
             handle_request()
@@ -54,7 +54,7 @@ class _Capture(MemoryWriter):
         assembly = Assembly()
         for record in records:
             assembly.feed(b"", assembly.masked(record), 0.0)
-        # A closing is acted on one whole pass after the one that saw it.
+        # The assembly acts on a CLOSE one whole pass after the pass that saw it, hence two passes.
         for closed in [*assembly.end_pass(0.0), *assembly.end_pass(0.0)]:
             data = body.build(closed.trace).data
             if data is not None:

@@ -1,3 +1,3 @@
-"""The version, in this one place: pyproject.toml reads it too, and modules may without importing the whole package."""
+"""The version. pyproject.toml reads it here too, and a module can import it without importing the whole package."""
 
 __version__ = "0.1.0"

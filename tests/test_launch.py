@@ -19,7 +19,7 @@ from places import descendants, give_away, loaded_anew, until
 from epsagon_fast.queue import _spawn, launch
 from epsagon_fast.queue.folder import Folder
 from epsagon_fast.queue.launch import MOST_BACKOFF_S, Launcher
-from epsagon_fast.queue.state import NOBODY
+from epsagon_fast.queue.state import NO_BEAT
 
 
 class Starts:
@@ -56,9 +56,9 @@ def test_held_folder_needs_no_start(folder: Folder, starts: Starts) -> None:
     holder = folder.open()
     fcntl.flock(holder, fcntl.LOCK_EX)
     try:
-        assert Launcher(folder).ensure(NOBODY)
+        assert Launcher(folder).ensure(NO_BEAT)
         assert starts.times == []
-        assert Launcher(folder).start(NOBODY, although_held=True)
+        assert Launcher(folder).start(NO_BEAT, although_held=True)
         assert len(starts.times) == 1
     finally:
         os.close(holder)
@@ -67,7 +67,7 @@ def test_held_folder_needs_no_start(folder: Folder, starts: Starts) -> None:
 def test_starts_that_lead_nowhere_become_rare(folder: Folder, starts: Starts) -> None:
     launcher = Launcher(folder)
     for _ in range(4000):
-        launcher.ensure(NOBODY)
+        launcher.ensure(NO_BEAT)
         starts.now += 0.1
     gaps = [round(b - a) for a, b in zip(starts.times, starts.times[1:], strict=False)]
     assert gaps[:7] == [1, 2, 4, 8, 16, 32, 60]
@@ -78,7 +78,7 @@ def test_collector_that_served_is_replaced_however_soon_it_died(folder: Folder, 
     launcher = Launcher(folder)
     for number in range(600):
         # Each of them ends a pass, and is killed within the second.
-        launcher.ensure(NOBODY._replace(incarnation=number, served=number, heartbeat_ns=int((starts.now - 0.7) * 1e9)))
+        launcher.ensure(NO_BEAT._replace(incarnation=number, served=number, heartbeat_ns=int((starts.now - 0.7) * 1e9)))
         starts.now += 0.1
     gaps = {round(b - a, 1) for a, b in zip(starts.times, starts.times[1:], strict=False)}
     assert gaps <= {1.0, 1.1}, "as often as a process looks"
@@ -89,7 +89,7 @@ def test_collector_that_never_served_counts_as_failed_however_often_it_signed_in
 ) -> None:
     launcher = Launcher(folder)
     for incarnation in range(4000):
-        launcher.ensure(NOBODY._replace(incarnation=incarnation, served=7))
+        launcher.ensure(NO_BEAT._replace(incarnation=incarnation, served=7))
         starts.now += 0.1
     gaps = [round(b - a) for a, b in zip(starts.times, starts.times[1:], strict=False)]
     assert gaps[:7] == [1, 2, 4, 8, 16, 32, 60]
@@ -99,7 +99,7 @@ def test_collectors_that_others_start_do_not_make_our_starts_rare(folder: Folder
     launcher = Launcher(folder)
     starts.answer = False
     for number in range(50):
-        launcher.ensure(NOBODY._replace(served=number))
+        launcher.ensure(NO_BEAT._replace(served=number))
         starts.now += 1.0
     assert len(starts.times) >= 49
 
@@ -108,11 +108,11 @@ def test_two_starts_without_a_collector_are_one_warning(
     folder: Folder, starts: Starts, caplog: pytest.LogCaptureFixture
 ) -> None:
     launcher = Launcher(folder)
-    launcher.ensure(NOBODY)
+    launcher.ensure(NO_BEAT)
     assert caplog.records == []
     for _ in range(5):
         starts.now += MOST_BACKOFF_S
-        launcher.ensure(NOBODY)
+        launcher.ensure(NO_BEAT)
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("epsagon_fast", logging.WARNING)
     assert "ends as soon as it is started" in record.getMessage() and folder.path in record.getMessage()
@@ -124,7 +124,7 @@ def test_collector_that_was_killed_is_no_warning(
     launcher = Launcher(folder)
     for incarnation in range(5):
         # It served, and may have died in the same second.
-        launcher.ensure(NOBODY._replace(incarnation=incarnation, served=incarnation))
+        launcher.ensure(NO_BEAT._replace(incarnation=incarnation, served=incarnation))
         starts.now += MOST_BACKOFF_S
     assert len(starts.times) == 5
     assert caplog.records == []
@@ -137,7 +137,7 @@ def test_start_that_fails_is_one_warning_and_no_exception(
     starts.answer = error
     launcher = Launcher(folder)
     for _ in range(3):
-        assert not launcher.ensure(NOBODY)
+        assert not launcher.ensure(NO_BEAT)
         starts.now += MOST_BACKOFF_S
     (record,) = caplog.records
     assert "no collector could be started" in record.getMessage()
@@ -149,7 +149,7 @@ def test_start_of_another_process_is_waited_for(
     starts.answer = False
     launcher = Launcher(folder)
     for _ in range(5):
-        assert launcher.ensure(NOBODY)
+        assert launcher.ensure(NO_BEAT)
         starts.now += MOST_BACKOFF_S
     assert caplog.records == []
 
@@ -159,7 +159,7 @@ def test_process_that_may_not_start_one_does_not(
     folder: Folder, starts: Starts, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     monkeypatch.setenv(*variable.split("="))
-    assert not Launcher(folder).ensure(NOBODY)
+    assert not Launcher(folder).ensure(NO_BEAT)
     assert starts.times == []
 
 
@@ -248,7 +248,7 @@ def test_frozen_program_says_once_that_it_has_no_collector_and_waits_for_none(
 ) -> None:
     launcher = Launcher(folder)
     for _ in range(3):
-        assert not launcher.ensure(NOBODY) and not launcher.is_able
+        assert not launcher.ensure(NO_BEAT) and not launcher.is_able
         starts.now += MOST_BACKOFF_S
     (record,) = caplog.records
     assert "no Python interpreter" in record.getMessage() and "`epsagon-fast collector`" in record.getMessage()

@@ -1,1 +1,1 @@
-"""The boundary between processes: nothing else maps memory, forks, or knows where things lie."""
+"""The boundary between processes: only this package maps files of shared memory and starts collectors."""

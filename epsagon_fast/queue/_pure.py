@@ -1,7 +1,7 @@
-"""The ring in pure Python, for where the extension is not built. Same classes, same answers, slower.
+"""The ring in pure Python, for machines where the extension is not built. Same classes, same answers, slower.
 
-Files are mapped through the C library, because an mmap.mmap keeps a descriptor of its file, and a worker must keep
-none: after a daemon's closerange the number may be the application's database connection.
+It maps files through the C library, because an mmap.mmap keeps a descriptor of its file, and a worker must keep none:
+after a daemon's closerange the same number may be the application's database connection.
 """
 
 import binascii
@@ -34,7 +34,7 @@ _MAP_SHARED = 1
 _MAP_FAILED = ctypes.c_void_p(-1).value
 _ROLLED_OVER = 1 << 64
 
-# Records of re-entered pushes that may wait for their holder. Only a storm of signals within one push comes near.
+# The most records that may wait while a push is at work. Only a storm of signals within one push comes near it.
 _MAX_WAITING = 1000
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -46,7 +46,7 @@ _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 class PureMapping:
     """The first `length_bytes` of a file, shared and writable. The caller may close fd at once."""
 
-    # So it is before __init__, and stays if that fails.
+    # The state before __init__, and after an __init__ that failed.
     _address = 0
     _closed = True
 
@@ -78,7 +78,7 @@ class PureMapping:
         self._u64(offset).value = value
 
     def add(self, offset: int, amount: int) -> None:
-        """Add to the u64 at an offset. Exact among the users of this mapping; other mappings are not waited for."""
+        """Add to the u64 at an offset. Exact among the users of this object, not among several mappings of a file."""
         self._u64(offset)
         self._adding.take((offset, amount), self._add)
 
@@ -119,10 +119,11 @@ class PureMapping:
 
 
 class Turns(Generic[T, R]):
-    """Works on items one at a time and in order, whoever brings them, and nobody waits.
+    """Works on items one at a time and in order, without a lock.
 
-    Who comes while another is at work (a thread, or a signal handler that interrupted the one at work) leaves the item
-    with it and goes on. A lock would not do: a handler cannot wait for what it interrupted.
+    A caller that arrives while another is at work (in another thread, or in a signal handler that interrupted it)
+    leaves its item with that one and goes on. A lock would not do, because a handler cannot wait for the code that it
+    interrupted.
     """
 
     def __init__(self) -> None:
@@ -130,20 +131,20 @@ class Turns(Generic[T, R]):
         self._holder: dict[str, T] = {}
 
     def take(self, item: T, work: Callable[[T, bool], R]) -> R | None:
-        """Return what `work(item, True)` did, or None if the item was left with another.
+        """Return the result of `work(item, True)`, or None if the item was left with another caller.
 
-        An item that was left by another is worked on as `work(item, False)`. Each `item` must be a new object.
+        An item that another caller left here is worked on as `work(item, False)`. Each `item` must be a new object.
         """
         result = None
         self._waiting.append(item)
         try:
-            # setdefault is one step for threads and signals alike. Looking at _waiting again after letting go is what
-            # catches an item that was left in between.
+            # setdefault is one step that neither a thread nor a signal divides. _waiting is looked at again after the
+            # turn was given up, because an item may have been left in between.
             while self._waiting and self._holder.setdefault("holder", item) is item:
                 result = self._drain(item, work, result)
                 self._holder.clear()
         finally:
-            # A signal handler that raises must not leave the turn taken for ever.
+            # A signal handler that raises must not keep the turn for ever.
             if self._holder.get("holder") is item:
                 self._holder.clear()
         return result
@@ -160,13 +161,14 @@ class Turns(Generic[T, R]):
 
 
 class _Ring(PureMapping):
-    """A whole ring, its data addressed by position."""
+    """A whole ring, with its data addressed by position."""
 
     def __init__(self, fd: int) -> None:
         self._capacity_bytes = layout.read_capacity(fd)
         self._largest_bytes = layout.largest_payload_bytes(self._capacity_bytes)
         super().__init__(fd, HEADER_BYTES + self._capacity_bytes)
-        # Looked up once: a load or store costs as much as the rest of a push. They live no longer than the mapping.
+        # These three views are made once, because a load or store costs as much as the rest of a push. They live no
+        # longer than the mapping.
         self._head, self._tail, self._left = map(self._u64, (layout.HEAD, layout.TAIL, layout.LEFT))
 
     @property
@@ -205,7 +207,7 @@ class PureProducer(_Ring):
 
     @property
     def foreign(self) -> bool:
-        """Whether this process is a fork of the one that made this."""
+        """Whether this process is a fork of the one that made this object."""
         return os.getpid() != self._owner_pid
 
     def push(self, kind: int, flags: int, trace_id: bytes, payload: bytes, /) -> int:
@@ -234,14 +236,15 @@ class PureProducer(_Ring):
 
     def _work(self, record: Push, own: bool) -> int:
         code = self._append(*record)
-        # Not its own: that push has returned PUSHED already, and nobody else can count what a BYE overtook.
+        # The push of another caller's record has returned PUSHED already. So if a BYE overtook the record, the loss is
+        # counted here.
         if code == FULL or (code == CLOSED and not own):
             self.add(layout.QUEUE_FULL, 1)
         return code
 
     def _append(self, kind: int, flags: int, trace_id: bytes, payload: bytes) -> int:
         head, size = self._head.value, layout.record_bytes(len(payload))
-        # Again: a BYE may have come first while this record waited for its turn.
+        # Checked again, because a BYE may have come first while this record waited for its turn.
         if self._left.value:
             return CLOSED
         if not self._has_room(kind, head, size):
@@ -258,7 +261,7 @@ class PureProducer(_Ring):
 
     def _has_room(self, kind: int, head: int, size: int) -> bool:
         used = head - self._tail.value
-        # A tail that no consumer writes. Overwriting would tear records; refusing is counted.
+        # No consumer writes such a tail. Overwriting would tear records; a refusal is counted.
         if not 0 <= used <= self._capacity_bytes:
             return False
         set_aside = self._open_after(kind) * layout.CLOSE_ROOM_BYTES + layout.BYE_ROOM_BYTES
@@ -302,7 +305,7 @@ class PureConsumer(_Ring):
 
     @property
     def stuck(self) -> bool:
-        """Whether the last read stopped before a record whose checksum did not fit: still on its way, or corrupt."""
+        """Whether the last read stopped at a record whose checksum did not fit: still being written, or corrupt."""
         return self._stuck
 
     def read(self, limit_bytes: int, until: int | None = None) -> list[Record]:
@@ -321,7 +324,7 @@ class PureConsumer(_Ring):
             try:
                 record, size = self._record_at(self._position, head, checksummed)
             except CorruptRing:
-                # Python cannot order its stores: what looks corrupt may be on its way.
+                # Python cannot order its stores, so a record that looks corrupt may still be being written.
                 self._stuck = checksummed
                 if checksummed or records:
                     break
@@ -333,7 +336,7 @@ class PureConsumer(_Ring):
         return records
 
     def seek(self, position: int, closes_read: int) -> None:
-        """Go on from a position after `tail` up to which an earlier consumer had read and kept all records."""
+        """Go on from a position after `tail`: an earlier consumer has read and kept all records before it."""
         if not 0 <= position < _ROLLED_OVER or not 0 <= closes_read < _ROLLED_OVER:
             raise OverflowError("position and closes_read must fit into 64 bits unsigned")
         self._position, self._closes_read = position, closes_read

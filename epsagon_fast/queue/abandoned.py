@@ -1,9 +1,9 @@
 """Rings of dead processes in a folder without a collector: nothing reads them, and each holds half a MiB of memory.
 
-They wait for the next collector, since what is in them was accepted. But where none comes (a frozen program, a
-supervised collector that is not there) every short job leaves one, until the application's own segments find no room.
-So the process that makes a ring first removes the oldest of them, as far as together they hold more than a bound, and
-counts in its own ring what was in them.
+They wait for the next collector, since their records were accepted. But where no collector comes (a frozen program, a
+supervised collector that is not there) every short job leaves a ring, until shared memory is full. So a process that
+makes a ring first removes the oldest abandoned rings if all of them together hold more than a bound. It counts the lost
+records in its own ring.
 """
 
 import fcntl
@@ -20,7 +20,7 @@ from epsagon_fast.queue import layout, ring
 from epsagon_fast.queue.folder import RING_NAME, Folder
 from epsagon_fast.queue.process import has_ended
 
-# They may hold this part of the filesystem, and never more than so much.
+# Abandoned rings may hold one SHARE-th of the filesystem, and at most MOST_BYTES.
 SHARE = 8
 MOST_BYTES = 256 * 1024 * 1024
 
@@ -32,16 +32,16 @@ class _Ring(NamedTuple):
 
 
 def clean_up(folder: Folder) -> Counter[str]:
-    """Remove what dead processes left beyond the bound, oldest first. Return how many records were lost, by reason.
+    """Remove the oldest rings of dead processes beyond the bound. Return how many records were lost, by reason.
 
-    Nothing is removed while a collector lives. OSError if the folder cannot be looked at.
+    Nothing is removed while a collector lives. Raises OSError if the folder cannot be read.
     """
     dir_fd = folder.open()
     try:
         space = os.fstatvfs(dir_fd)
         bound_bytes = min(space.f_blocks * space.f_frsize // SHARE, MOST_BYTES)
         names = [name for name in os.listdir(dir_fd) if RING_NAME.fullmatch(name)]
-        # Nearly always this is all.
+        # Nearly always the function ends here.
         if sum(_size_bytes(dir_fd, name) for name in names) <= bound_bytes:
             return Counter()
         with _no_collector(dir_fd) as is_alone:
@@ -62,7 +62,7 @@ def _no_collector(dir_fd: int) -> Iterator[bool]:
     try:
         yield True
     finally:
-        # Not by closing alone: a child that another thread forked meanwhile has the descriptor, too.
+        # Closing alone would not do: a child that another thread forked meanwhile has the descriptor too.
         fcntl.flock(dir_fd, fcntl.LOCK_UN)
 
 
@@ -79,7 +79,7 @@ def _reduce(dir_fd: int, names: list[str], bound_bytes: int) -> Counter[str]:
 
 
 def _dead_ring(dir_fd: int, name: str) -> _Ring | None:
-    """Return a ring if its process has ended; None if that lives, or the file is no ring."""
+    """Return a ring if its process has ended; None if the process lives or the file is no ring."""
     try:
         fd = private.open_file(name, os.O_RDWR, dir_fd=dir_fd)
     except OSError as error:
@@ -97,7 +97,7 @@ def _dead_ring(dir_fd: int, name: str) -> _Ring | None:
 
 
 def _remove(dir_fd: int, name: str) -> Counter[str]:
-    """Remove a ring; return what was lost with it: its records but the BYE, and what its process had counted itself."""
+    """Remove a ring and return what was lost with it: its records but the BYE, and its process's own refusals."""
     try:
         fd = private.open_file(name, os.O_RDWR, dir_fd=dir_fd)
     except OSError as error:
@@ -121,11 +121,11 @@ def _content(fd: int) -> Counter[str]:
         for number, reason in enumerate(REFUSALS):
             untold = consumer.load(layout.REFUSED + 8 * number) - consumer.load(layout.TOLD + 8 * number)
             lost[reason] += max(0, min(untold, layout.LARGEST_COUNT))
-        # Some at a time: each is copied.
+        # In parts, because each record is copied.
         while records := consumer.read(64 * 1024):
             lost["no_collector"] += sum(record.kind != Kind.BYE for record in records)
     except ValueError:
-        pass  # what comes after a corrupt record cannot be counted
+        pass  # records after a corrupt one cannot be counted
     finally:
         consumer.close()
     return +lost

@@ -1,8 +1,8 @@
-"""Which folder holds the rings, who owns it, and who holds its lock.
+"""The folder that holds the rings: where it lies, who owns it, and who holds its lock.
 
 A folder belongs to one effective user, one version of the package and one set of namespaces, so a deploy or a sandboxed
 service gets a collector of its own. A folder that is not ours alone (another owner, open to others, a symbolic link) is
-never used. A collector holds an exclusive flock on the folder for its life: that, and nothing else, says that it lives.
+never used. A collector holds an exclusive flock on the folder for its life. The lock alone says that a collector lives.
 """
 
 import errno
@@ -20,25 +20,26 @@ from epsagon_fast.interrupts import let_pass
 from epsagon_fast.queue.layout import HEADER_BYTES
 from epsagon_fast.version import __version__
 
-# The built-in name goes before the last destructors of the application run, and those may trace.
+# The interpreter drops the built-in name before the application's last destructors run, and those may trace.
 _open = open
 SHARED_MEMORY = "/dev/shm"
-# Where a stranger has taken our name, this many files at most are looked at for another one of ours: he may have made
-# millions, and an application waits for us.
+# At most so many files are searched for another base of ours if a stranger has taken our name: he may have made
+# millions of files, and the application waits for us.
 MOST_LOOKED_AT = 10_000
 RING_SUFFIX = ".ring"
 RING_NAME = re.compile(rf"[0-9a-f]{{32}}{re.escape(RING_SUFFIX)}")
 STATE = "state"
 LOG = "log"
-# Names of what is set aside: a ring, a journal's segment or an outbox ends so, records that killed collectors begin so.
+# Names of what is set aside: a ring, a journal's segment or an outbox gets this suffix, a file of records that killed
+# collectors this prefix.
 CORRUPT = ".corrupt"
 POISON = "poison-"
-# A ring may take this part of what its filesystem and the memory limit still allow: filling /dev/shm kills the
-# application with SIGBUS, and a container has 64 MiB of it.
+# A ring may take one SPACE_SHARE-th of the space that its filesystem and the memory limit still allow: a full /dev/shm
+# kills the application with SIGBUS, and a container has only 64 MiB of it.
 SPACE_SHARE = 64
 MIN_RING_BYTES = 64 * 1024
-# By the controllers that a line of /proc/self/cgroup names (none: version 2): where the groups lie, and which files
-# hold the limit and the use of memory.
+# For the controllers that a line of /proc/self/cgroup names (none: version 2): the directory of the groups, and the
+# files with the memory limit and the memory used.
 MEMORY_LIMITS = {
     "": ("/sys/fs/cgroup", "memory.max", "memory.current"),
     "memory": ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
@@ -48,11 +49,11 @@ PAGE_BYTES = 4096
 
 
 class FolderUnusable(OSError):
-    """No folder can be used; the text says which were tried and why each was refused."""
+    """No folder can be used. The text says which were tried and why each was refused."""
 
 
 class Folder:
-    """One folder of rings, by its path. It exists and is ours when this object is made."""
+    """One folder of rings. Making the object makes a missing directory, and raises NotOurs if it is not ours."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -68,7 +69,7 @@ class Folder:
             return False
         except OSError as error:
             let_pass(error)
-            # A process that has changed its user may not look any more.
+            # A process that has changed its user may not be allowed to look any more.
             return True
         return found.st_ino == self.inode
 
@@ -86,15 +87,15 @@ class Folder:
             return is_held(os.fsencode(self.path))
         except OSError as error:
             let_pass(error)
-            # Where it cannot be told (no descriptor is free), a collector that nobody needs would be no help.
+            # If it cannot be found out (no descriptor is free), it counts as held, so that no collector is started.
             return error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
     def new_ring_name(self) -> str:
-        """Return a name that no process can guess or meet again."""
+        """Return a random name that no other process can guess."""
         return os.urandom(16).hex() + RING_SUFFIX
 
     def ring_capacity(self, wanted_bytes: int) -> int:
-        """Return how many bytes a new ring may have here, at most `wanted_bytes`; 0: no room for the least one."""
+        """Return how many bytes a new ring may have here, at most `wanted_bytes`; 0: no room for the smallest ring."""
         free = os.statvfs(self.path)
         allowed = min(free.f_bavail * free.f_frsize, memory_headroom_bytes()) // SPACE_SHARE
         capacity = min(wanted_bytes, allowed, _largest_file_bytes()) // PAGE_BYTES * PAGE_BYTES
@@ -102,10 +103,10 @@ class Folder:
 
 
 def resolve(runtime_dir: str | None) -> Folder:
-    """Return this process's folder, made if need be.
+    """Return this process's folder, and make it if it is missing.
 
-    `runtime_dir`: the only base to try; None or "": shared memory, then the temporary directory. FolderUnusable if
-    none will do.
+    `runtime_dir`: the only base to try; None or "": shared memory, then the temporary directory. Raises FolderUnusable
+    if no base can be used.
     """
     refused = []
     for place in [runtime_dir] if runtime_dir else places():
@@ -113,7 +114,7 @@ def resolve(runtime_dir: str | None) -> Folder:
             base = place if runtime_dir else own_base(place)
             base_fd = private.make_directory(base)
             try:
-                # By the descriptor: what the path leads to may be another's by now.
+                # Through the descriptor, because by now the path may lead to another user's directory.
                 os.close(private.make_directory(instance_name(), dir_fd=base_fd))
             finally:
                 os.close(base_fd)
@@ -127,9 +128,10 @@ def resolve(runtime_dir: str | None) -> Folder:
 
 
 def existing(runtime_dir: str | None) -> str | None:
-    """Return the path of this process's folder if it is there already; nothing is created.
+    """Return the path of this process's folder if it exists; nothing is created.
 
-    `runtime_dir`: no other is looked for, so what is wrong with the folder there is for its user to hear.
+    With a `runtime_dir` only that base is tried, and a folder there is returned even if it cannot be used: opening it
+    then tells the user what is wrong.
     """
     if runtime_dir:
         path = os.path.join(runtime_dir, instance_name())
@@ -142,18 +144,18 @@ def existing(runtime_dir: str | None) -> str | None:
 
 
 def places() -> Iterator[str]:
-    """Yield the directories that everybody can write to, best first.
+    """Yield the directories that every user can write to, best first.
 
-    Neither /run/user/<uid> nor what systemd makes for a service is among them: they go with the user's last session,
-    and with the service's stop, and all that was not delivered yet with them.
+    Neither /run/user/<uid> nor a service's RuntimeDirectory is among them. They are deleted when the user's last login
+    ends or the service stops, together with everything that was not delivered yet.
     """
     if os.path.isdir(SHARED_MEMORY):
         yield SHARED_MEMORY
     if private.acts_for_its_caller():
-        # Not where the caller's environment says.
+        # The caller's environment, such as TMPDIR, must not decide.
         yield "/tmp"
         return
-    import tempfile  # costs more than all of this module, and is needed where there is no shared memory
+    import tempfile  # costs more than this whole module, and is needed only where there is no shared memory
 
     try:
         temporary = tempfile.gettempdir()
@@ -164,10 +166,10 @@ def places() -> Iterator[str]:
 
 
 def own_base(place: str) -> str:
-    """Return this user's directory in a place that everybody can write to, made if need be.
+    """Return this user's directory in a place that every user can write to, and make it if it is missing.
 
-    Strangers may have taken any name that they can guess. Then it has one that they cannot: the first that this user's
-    processes find among those that are theirs. Two that make one at the same moment may each keep its own.
+    A stranger may have taken the name that he can guess. Then the directory has a random suffix, and this user's other
+    processes find it because they own it. Two processes that make one at the same moment may each keep its own.
     """
     path = os.path.join(place, _base_name())
     try:
@@ -183,7 +185,7 @@ def own_base(place: str) -> str:
 
 
 def own_bases(place: str) -> list[str]:
-    """Return this user's directories in a place, in the order in which they are taken."""
+    """Return this user's directories in a place, in the order of preference."""
     first = os.path.join(place, _base_name())
     try:
         with os.scandir(place) as found:
@@ -195,7 +197,7 @@ def own_bases(place: str) -> list[str]:
 
 
 def beside(base: str) -> list[str]:
-    """Return the directories whose folders this user's processes may have left: a base, and what `own_base` gave."""
+    """Return the directories in which this user's processes may have left folders: a base, and those of `own_base`."""
     place, name = os.path.split(base)
     return own_bases(place) if f"{name}-".startswith(f"{_base_name()}-") else [base]
 
@@ -220,19 +222,19 @@ def _warn_if_exposed(base: str) -> None:
 
 
 def instance_name() -> str:
-    """Return the name that version and namespaces give a folder: processes that cannot see each other do not meet."""
+    """Return a folder's name, made of version and namespaces: processes that cannot see each other share no folder."""
     namespaces = (_namespace(kind) for kind in ("user", "pid", "mnt", "net"))
     return "-".join([__version__, *(n for n in namespaces if n)])
 
 
 def is_memory(path: str) -> bool:
-    """Say whether `path` is on tmpfs, where a write never waits for a disk. True where that cannot be told."""
+    """Say whether `path` is on tmpfs, where a write never waits for a disk. True if that cannot be found out."""
     kinds = filesystems(path)
     return not kinds or "tmpfs" in kinds or "ramfs" in kinds
 
 
 def filesystems(path: str) -> list[str]:
-    """Return the kind of file system that `path` is on, as /proc/self/mountinfo names it; [] if that cannot be told."""
+    """Return the kind of file system of `path`, as /proc/self/mountinfo names it; [] if that cannot be found out."""
     try:
         device = os.stat(path).st_dev
         number = f"{os.major(device)}:{os.minor(device)}"
@@ -244,16 +246,16 @@ def filesystems(path: str) -> list[str]:
 
 
 def _largest_file_bytes() -> int:
-    """Return how large a ring may be by this process's own limit, whose excess is a deadly signal (SIGXFSZ)."""
+    """Return how large a ring may be by this process's file size limit. A larger file means a deadly SIGXFSZ."""
     most = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     return UNLIMITED_BYTES if most == resource.RLIM_INFINITY else max(0, most - HEADER_BYTES)
 
 
 def memory_headroom_bytes() -> int:
-    """Return how much memory this process's cgroup may still take; very much where nothing limits it."""
+    """Return how much memory this process's cgroup may still take; UNLIMITED_BYTES if it has no limit."""
     try:
-        # UTF-8, whatever the names hold: the first text in another codec imports the codec, and a child that is forked
-        # meanwhile by another thread would wait for the end of that import for ever.
+        # UTF-8, whatever the names hold: using another codec for the first time imports it, and a child that another
+        # thread forks meanwhile would wait for the end of that import for ever.
         with _open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as lines:
             groups = [line.rstrip("\n").split(":", 2)[1:] for line in lines]
     except OSError as error:
@@ -266,7 +268,7 @@ def _headroom_bytes(controllers: str, group: str) -> int:
     if controllers not in MEMORY_LIMITS:
         return UNLIMITED_BYTES
     root, most, now = MEMORY_LIMITS[controllers]
-    # A container may see the group's name as its host has it, and the group itself as the root.
+    # A container may see the group's name as on its host, but the group itself as the root.
     folder = root + group if os.path.isdir(root + group) else root
     try:
         return max(0, _number(f"{folder}/{most}") - _number(f"{folder}/{now}"))
@@ -289,7 +291,10 @@ def _namespace(kind: str) -> str:
 
 
 def is_held(folder: bytes) -> bool:
-    """Ask in pure Python; the compiled module asks in one call that no fork of another thread can come between."""
+    """Say whether a collector holds the folder's lock, in pure Python.
+
+    The compiled function does the same in one call, so no fork of another thread can inherit the descriptor.
+    """
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)

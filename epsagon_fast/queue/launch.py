@@ -1,12 +1,12 @@
 """Starting a collector: a new program, in a session of its own, and an orphan.
 
-Never `multiprocessing.Process`: daemonic processes may have no children, an exit hook would end it with the worker that
-happened to start it, and spawn imports the user's `__main__` again. Never a direct child either: it would keep
-`while True: os.wait()` from ending and show up in SIGCHLD handlers. Orphans are process 1's; where that is the
-application itself, collector/leaving.py sees to it that it does not wait for ever.
+It is never a `multiprocessing.Process`: a daemonic process may have no children, an exit hook would end the collector
+with the worker that started it, and spawn imports the user's `__main__` again. It is never a direct child either: a
+child would keep `while True: os.wait()` from ending and show up in SIGCHLD handlers. Process 1 adopts orphans. Where
+process 1 is the application itself, collector/leaving.py takes care that it does not wait for ever.
 
-The starter takes the lock file `start` without waiting; the new program inherits the lock and drops it when it serves
-or dies. So there is one start at a time and no clock decides anything.
+The starter takes the lock file `start` without waiting. The new program inherits the lock and drops it when it serves
+or dies. So there is one start at a time, and no clock decides anything.
 """
 
 import errno
@@ -24,65 +24,65 @@ from epsagon_fast.compiled import COMPILED, implementation
 from epsagon_fast.config import logger
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.queue.folder import LOG, Folder, is_held
-from epsagon_fast.queue.state import NOBODY, Beat
+from epsagon_fast.queue.state import NO_BEAT, Beat
 
 START_LOCK_FD = 3
-# Ignored ones would stay ignored in the new program.
+# The signals that the new program gets with their default action: those that the starter ignores would stay ignored.
 SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
-# After a start that led to no living collector, this process waits so long before the next; doubled up to the most.
+# A process waits this long before another start if its last one led to no collector. The wait doubles up to the most.
 BACKOFF_S = 1.0
 MOST_BACKOFF_S = 60.0
 BOOT = (
     "import sys; sys.path.extend(sys.argv.pop(1).split(':')); "
     "from epsagon_fast.collector.__main__ import main; sys.exit(main())"
 )
-# The collector must not depend on what the environment of its starter happens to hold, nor keep its secrets: all that a
-# trace needs travels with the trace. These few say where things are or how the collector itself runs.
+# The variables that the collector gets from its starter: where things are, and how the collector itself runs. It must
+# depend on nothing else there and keep none of its secrets. What a trace needs travels with the trace.
 PASSED_ON = (
     *("HOME", "PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD", "DYLD_LIBRARY_PATH"),
     *("XDG_STATE_HOME", "EPSAGON_STATE_DIR", "EPSAGON_COLLECTOR_MEMORY_MB", "EPSAGON_LINGER_SEC", "EPSAGON_FAST_IMPL"),
 )
-# The names of an interpreter, and of nothing else: "python3.12", "pypy3", "python3.13t"; not "python-worker".
+# The names of an interpreter, such as "python3.12", "pypy3" and "python3.13t", but not "python-worker".
 INTERPRETER = re.compile(r"(python|pypy)\d*(\.\d+)?(-dbg|[dtm]+)?")
 HINT = "; `epsagon-fast collector`, installed beside it, would serve this program"
-# What EPSAGON_LAUNCH may say, in any case, if no collector is to be started.
+# The values of EPSAGON_LAUNCH, in any case, with which no collector is started.
 NOT = ("0", "FALSE", "NO", "OFF")
 
 
 class NoInterpreter(FileNotFoundError):
-    """No Python can be started that could import this package: a frozen program, or one that embeds Python."""
+    """There is no Python that could import this package: the program is frozen, or it embeds Python."""
 
 
 class Launcher:
-    """Starts collectors for one folder on behalf of one process, with a back-off kept in memory."""
+    """Starts collectors for one folder on behalf of one process, with a back-off that it keeps in memory."""
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
         self._wait_s = 0.0
         self._not_before = 0.0
-        # The last collector that had served the folder when this process last tried to start one.
+        # The incarnation of the last collector that had served when this process last tried to start one.
         self._served = 0
         self._has_started = False
-        # Whether this program has what it takes to start one.
+        # Whether this program is able to start a collector at all.
         self.is_able = True
         self._complained = False
 
-    def ensure(self, beat: Beat = NOBODY) -> bool:
-        """Return whether a collector lives or is being started; start one if none is and the back-off allows it.
+    def ensure(self, beat: Beat = NO_BEAT) -> bool:
+        """Start a collector if none lives, none is being started and the back-off allows it.
 
-        `beat`: the last sign of life of any collector here.
+        Return whether one lives or is being started. `beat`: the last sign of life of any collector here.
         """
         return self._folder.is_held() or self.start(beat)
 
     def start(self, beat: Beat, although_held: bool = False) -> bool:
-        """Start a collector unless one is being started or the back-off says no. Return whether one may be under way.
+        """Start a collector unless one is being started or the back-off says no. Return whether one may be starting.
 
-        `although_held`: also if a collector holds the folder, since it is leaving.
+        `although_held`: start one even though a collector holds the folder, because that one is leaving.
         """
         now = time.monotonic()
         if now < self._not_before or not allowed():
             return False
-        # A collector that served did not die of how it was started, whoever started it and however soon it died.
+        # A collector that served was started rightly, however soon it died. So its death causes no back-off.
         served = beat.served != self._served
         self._served = beat.served
         self._wait_s = BACKOFF_S if served else min(max(BACKOFF_S, 2 * self._wait_s), MOST_BACKOFF_S)
@@ -91,7 +91,7 @@ class Launcher:
             argv = command(self._folder.path)
             self.is_able = True
             started = _start(os.fsencode(self._folder.path), argv, environment(), although_held)
-        except (OSError, ValueError) as error:  # a ValueError: find_spec, of a module that somebody made by hand
+        except (OSError, ValueError) as error:  # a ValueError: find_spec, for a module object made by hand
             let_pass(error)
             self.is_able = not isinstance(error, NoInterpreter)
             self._complain(f"no collector could be started ({error})")
@@ -113,7 +113,7 @@ def allowed() -> bool:
 
 
 def able() -> bool:
-    """Say whether this program has what it takes to start one: an interpreter that can import us."""
+    """Say whether this program is able to start a collector: it has an interpreter that can import this package."""
     try:
         return bool(command(""))
     except NoInterpreter:
@@ -138,7 +138,7 @@ def environment() -> list[bytes]:
 def import_path() -> list[str]:
     """Return the directories and archives in which the collector finds this package and its two dependencies.
 
-    NoInterpreter if one of them is neither in a file nor in a zip archive: it is in the program, as a frozen one's are.
+    Raises NoInterpreter if one of them is neither in a file nor in a zip archive: then it is inside a frozen program.
     """
     found = []
     for name in ("epsagon_fast", "orjson", "urllib3"):
@@ -156,7 +156,7 @@ def import_path() -> list[str]:
 def is_frozen() -> bool:
     """Say whether this program brings its Python with it (PyInstaller, cx_Freeze, Nuitka, ...).
 
-    Then `sys.executable` is the program, whatever its name: to start it would do its work a second time.
+    Then `sys.executable` is the program itself, and starting it would do its work a second time.
     """
     marks = any(hasattr(sys, name) for name in ("frozen", "_MEIPASS", "oxidized"))
     return marks or hasattr(sys.modules.get("__main__"), "__compiled__")
@@ -180,9 +180,12 @@ def interpreter() -> str:
 
 
 def _start(folder: bytes, argv: list[bytes], env: list[bytes], although_held: bool) -> bool:
-    """Do what the compiled module does in one call, through a shell that leaves its child to init."""
+    """Start the program as an orphan, in pure Python: a shell starts it in the background and ends.
+
+    Return False if another start is under way or a collector lives. The compiled function does the same in one call.
+    """
     if private.may_change_user():
-        # The compiled module makes the ids one, where that can be done.
+        # Only the compiled function can make the ids the same.
         raise PermissionError(errno.EPERM, "real, effective and saved users or groups are not the same")
     with ExitStack() as opened:
         dir_fd = private.open_directory(folder)
@@ -199,7 +202,7 @@ def _start_locked(folder: bytes, argv: list[bytes], env: list[bytes], although_h
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    # Asked again under the lock: what another process has started meanwhile may hold the folder already.
+    # Asked again under the lock: a collector that another process has just started may hold the folder.
     if not although_held and is_held(folder):
         return False
     actions = [
@@ -213,14 +216,14 @@ def _start_locked(folder: bytes, argv: list[bytes], env: list[bytes], although_h
     pid = os.posix_spawn(
         "/bin/sh", shell, variables, file_actions=actions, setsid=True, setsigmask=[], setsigdef=SIGNALS
     )
-    # The application's own os.wait() may have been faster.
+    # The application's own os.wait() may already have reaped the shell.
     with suppress(ChildProcessError):
         os.waitpid(pid, 0)
     return True
 
 
 def _open_low(dir_fd: int, name: str, flags: int) -> int:
-    """Return a descriptor of a file in the folder that is none of those which the new program gets."""
+    """Return a descriptor of a file in the folder, above the numbers that the new program's descriptors get."""
     low = private.open_file(name, flags | os.O_CREAT, dir_fd=dir_fd)
     try:
         return fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, START_LOCK_FD + 1)

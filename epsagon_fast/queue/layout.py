@@ -1,8 +1,9 @@
-"""Where things lie in a ring's file, and what a record looks like. Both implementations of the ring read this.
+"""The layout of a ring's file and of a record. Both implementations of the ring use these constants.
 
-A file is HEADER_BYTES of header and then `capacity` bytes of data. All slots are 8-byte aligned u64 in the machine's
-order (a ring never leaves its machine). A record's position counts the bytes ever pushed before it, so positions only
-grow; its bytes lie at position % capacity and may wrap. Each side of the ring writes only its own lines.
+A file is HEADER_BYTES of header and then `capacity` bytes of data. The header consists of slots, 8-byte aligned u64 in
+the machine's order (a ring never leaves its machine). A record's position counts the bytes ever pushed before it, so
+positions only grow. Its bytes lie at position % capacity and may wrap. Producer and consumer write different slots, in
+different cache lines.
 """
 
 import os
@@ -13,57 +14,57 @@ HEADER_BYTES: Final = 16384
 MAGIC_VALUE: Final = int.from_bytes(b"EPSFRING", "little")
 LAYOUT_VERSION: Final = 1
 
-# Written once, by whoever creates the file.
+# Slots that are written once, when the file is made.
 MAGIC: Final = 0
 VERSION: Final = 8
 CAPACITY: Final = 16
 PID: Final = 24
 # Clock ticks since boot (field 22 of /proc/<pid>/stat); 0 where there is no /proc.
 START_TIME: Final = 32
-# 1: pure Python fills this ring. It cannot order its stores, so each record carries a CRC-32 of its position, header
-# and payload. The position matters: without it a record of the last lap, still visible, would pass for the new one.
+# 1: pure Python fills this ring. Python cannot order its stores, so each record has a CRC-32 of its position, header
+# and payload. Without the position a record of the last lap, which is still there, would pass for the new one.
 CHECKSUMMED: Final = 40
-# Nanoseconds since the epoch. Not the file's time, which writing to the mapped pages may change.
+# When the file was made, in nanoseconds since the epoch. The file's own time may change when mapped pages are written.
 CREATED_NS: Final = 48
 
-# The producer's lines.
+# The producer's slots.
 HEAD: Final = 128
-# CLOSE records pushed.
+# The number of CLOSE records pushed.
 CLOSED_COUNT: Final = 136
-# One slot for each of protocol.REFUSALS, of which queue_full is the first: `push` itself counts those.
+# One slot for each of protocol.REFUSALS. queue_full is the first: `push` itself counts that one.
 REFUSED: Final = 256
 QUEUE_FULL: Final = REFUSED
 REFUSED_SLOTS: Final = 16
-# 1 after BYE.
+# 1 after a BYE.
 LEFT: Final = 384
 
-# The consumer's lines.
+# The consumer's slots.
 TAIL: Final = 512
 # Ordinal of the last CLOSE before tail.
 CLOSES_READ: Final = 520
 SETTLED: Final = 528
 # How many settlements were ever published.
 SETTLEMENTS: Final = 536
-# Incarnation, pid and start time of the collector that has the ring mapped: while it lives it goes on reading, even if
-# the file is deleted, and its state page with it. 0: none has.
+# Incarnation, pid and start time of the collector that has mapped the ring; 0: none has. While that one lives it goes
+# on reading, even if the file and the state page are deleted.
 ADOPTED: Final = 544
 READER_PID: Final = 552
 READER_START_TIME: Final = 560
-# Bytes that the collector has in memory of the producer's traces.
+# How many bytes of the producer's traces the collector has in memory.
 HELD: Final = 568
-# One slot for each of protocol.REFUSALS: how many of them a trace has told the backend, or is about to.
+# One slot for each of protocol.REFUSALS: how many of the refusals a trace has told the backend, or is about to tell.
 TOLD: Final = 640
 
-# The latest settlements, up to the end of the header; their entries are settlements.py's.
+# The latest settlements, up to the end of the header. settlements.py defines an entry.
 SETTLEMENT_RING: Final = 4096
-# All before them, for a look from outside.
+# All slots before the settlements, for `read_slots`.
 _SLOTS: Final = struct.Struct(f"={SETTLEMENT_RING // 8}Q")
 
 # Length of the payload, CRC-32 or 0, kind, flags, two zeros, ordinal, trace id. The payload is padded to 8 bytes.
 RECORD_HEADER: Final = struct.Struct("<IIBBHIQ16s")
 
-# What `push` answers. PUSHED and LOOK: the record is in the ring, and with LOOK it is time to see whether a collector
-# lives. All others: nothing was written. FULL: and it was counted, since it may come with every push.
+# The answers of `push`. PUSHED and LOOK: the record is in the ring. With LOOK the caller should see whether a collector
+# lives. All others: nothing was written. FULL was counted by `push` itself, because it may come with every push.
 PUSHED: Final = 0
 LOOK: Final = 1
 FULL: Final = 2
@@ -71,25 +72,26 @@ TOO_LARGE: Final = 3
 FOREIGN: Final = 4
 CLOSED: Final = 5
 
-# LOOK comes whenever head passes a multiple of this.
+# `push` answers LOOK when head passes a multiple of 2 to this power.
 LOOK_SHIFT: Final = 16
-# Whoever puts many events need look for a collector with every so many FULLs only: LOOKs came before.
+# A producer looks for a collector only at one FULL in so many: LOOKs came before the first one.
 FULLS_PER_LOOK: Final = 16
 
-# protocol.Kind: the numbers from 1 to this are kinds.
+# The largest number in protocol.Kind; the smallest is 1.
 LAST_KIND: Final = 8
-# By kind, from 0: a record of it leaves capacity >> shift bytes free for more important ones. 63 leaves nothing.
+# For each kind from 0 on: a record of this kind leaves capacity >> shift bytes free for more important records. With 63
+# that is nothing.
 FREE_SHIFTS: Final = (3, 4, 3, 3, 3, 3, 5, 63, 63)
-# Every open trace has this much set aside, and the ring one BYE, whatever else is refused.
+# Room that is kept for the CLOSE of each open trace and for the BYE of the ring, whatever else is refused.
 CLOSE_ROOM_BYTES: Final = 64
 BYE_ROOM_BYTES: Final = RECORD_HEADER.size
 LARGEST_CLOSE_BYTES: Final = CLOSE_ROOM_BYTES - RECORD_HEADER.size
 
-# Headers are written by other processes. What no honest one counts must not go through our own counting.
+# Another process writes the header. A larger count than this is nonsense and must not enter our own counters.
 LARGEST_COUNT: Final = 2**48
 
 MIN_CAPACITY_BYTES: Final = 1024
-# Keeps every sum of a length and an offset far within 32 bits.
+# With this limit every sum of a length and an offset fits into 32 bits.
 MAX_CAPACITY_BYTES: Final = 1 << 30
 
 
@@ -98,7 +100,7 @@ class CorruptRing(ValueError):
 
 
 class UnfinishedRing(CorruptRing):
-    """A ring's file is still being created, or its creator died over it."""
+    """A ring's file is still being made, or its maker died before it was complete."""
 
 
 def record_bytes(payload_bytes: int) -> int:
@@ -141,9 +143,9 @@ def read_capacity(fd: int) -> int:
 
 
 def read_slots(fd: int) -> tuple[int, ...]:
-    """Return the slots of a ring's header, slot N of the file at N // 8, or raise what `read_capacity` does.
+    """Return the slots of a ring's header; the slot at offset N is number N // 8. Raises what `read_capacity` raises.
 
-    For those who look at a ring from outside: nothing is mapped, so its owner may truncate it meanwhile.
+    Use it to look at a ring from outside. It maps nothing, so it does no harm if the ring's owner truncates the file.
     """
     read_capacity(fd)
     header = os.pread(fd, _SLOTS.size, 0)

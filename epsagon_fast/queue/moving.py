@@ -1,4 +1,4 @@
-"""A ring that nobody will read any more: what is in it goes into another one."""
+"""Moves the records of a ring that no collector will read any more into another ring."""
 
 from collections.abc import Callable
 
@@ -9,8 +9,8 @@ from epsagon_fast.queue import layout, ring
 def move_unread(source: ring.Producer, put: Callable[[int, int, bytes, bytes], bool]) -> int:
     """Close the ring, put every record between its tail and head again, in order, and return how many.
 
-    The caller is the ring's own process and knows that no collector reads the ring. What other threads push from now on
-    is answered with CLOSED.
+    The caller is the ring's own process and knows that no collector reads the ring. Later pushes of other threads are
+    answered with CLOSED.
     """
     source.put_bye()
     position, head, count = source.load(layout.TAIL), source.head, 0

@@ -1,4 +1,4 @@
-"""Stands where no ring could be made: takes nothing, counts in this process's memory, never raises."""
+"""Takes the place of a ring where none could be made: refuses every record and counts the refusals in memory."""
 
 import os
 from collections import Counter
@@ -7,15 +7,15 @@ from functools import partial
 from epsagon_fast.protocol import REFUSALS
 from epsagon_fast.queue import layout
 
-# Its length says how often this process was forked off; asking the kernel for its pid would cost as much as all else
-# that is done here. The hook is no function of ours: what a signal's handler raised in one would never reach the
-# application.
+# Its length grows in every forked child, so a changed length means a fork. Asking the kernel for the pid would cost as
+# much as everything else here. The hook is a function of C, because an exception that a signal handler raises inside a
+# Python hook would never reach the application.
 _forks: list[None] = []
 os.register_at_fork(after_in_child=partial(_forks.append, None))
 
 
 class NoRing:
-    """Answers as a full ring does, or as a foreign one in a process that was forked off its own."""
+    """Answers as a full ring does, and in a forked child as a foreign ring does."""
 
     head = 0
 
@@ -31,22 +31,22 @@ class NoRing:
         return self._generation != len(_forks)
 
     def push(self, kind: int, flags: int, trace_id: bytes, payload: bytes) -> int:
-        """Refuse, or say that this is another process's."""
+        """Refuse the record and count it; in a forked child answer FOREIGN."""
         if self._generation != len(_forks):
             return layout.FOREIGN
         self._slots[self._refused] += 1
         return layout.FULL
 
     def load(self, offset: int) -> int:
-        """Return a counter."""
+        """Return the counter at an offset."""
         return self._slots[offset]
 
     def add(self, offset: int, count: int) -> None:
-        """Count."""
+        """Add to the counter at an offset."""
         self._slots[offset] += count
 
     def store(self, offset: int, value: int) -> None:
-        """Set a counter."""
+        """Set the counter at an offset."""
         self._slots[offset] = value
 
     def copy(self, offset: int, length: int) -> bytes:

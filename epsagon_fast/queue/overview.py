@@ -1,4 +1,4 @@
-"""A look at a folder from outside: who serves it and what its rings hold. Nobody is asked and nothing is changed."""
+"""A look at a folder from outside: who serves it and what its rings hold. It asks no process and changes nothing."""
 
 import os
 import time
@@ -22,7 +22,7 @@ class RingView:
     lives: bool
     capacity_bytes: int
     unread_bytes: int
-    # In the collector's memory, as of its last second.
+    # Bytes of its traces in the collector's memory, at most a second old.
     held_bytes: int
     closed: int
     settled: int
@@ -31,7 +31,7 @@ class RingView:
 
 @dataclass(frozen=True)
 class Overview:
-    """All of a folder. `pid` is None if no collector serves it; ages in seconds."""
+    """A folder with its collector and its rings. `pid` is None if no collector serves it; ages are in seconds."""
 
     path: str
     pid: int | None
@@ -42,13 +42,13 @@ class Overview:
     gauges: dict[str, int]
     counters: dict[str, int]
     rings: list[RingView]
-    # What the collector could not shed of what the process that started it left it.
+    # The limits and the like that the collector inherited from its starter and could not undo.
     inherited: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class SetAside:
-    """A file that nothing reads any more, kept for a person to look at. It may hold bodies, an outbox also tokens."""
+    """A file that is kept for a person to look at. It may hold bodies of traces, and an outbox also holds tokens."""
 
     path: str
     size_bytes: int
@@ -56,7 +56,7 @@ class SetAside:
 
 
 def set_aside(directory: str) -> list[SetAside]:
-    """Return what collectors set aside in a folder of rings or in a state directory, by name; [] if it is not there."""
+    """Return the files that collectors set aside in a folder or a state directory, by name; [] if it does not exist."""
     try:
         with os.scandir(directory) as entries:
             found = [(entry.path, entry.stat(follow_symlinks=False)) for entry in entries if _is_set_aside(entry.name)]
@@ -72,7 +72,7 @@ def _is_set_aside(name: str) -> bool:
 
 
 def look(path: str) -> Overview:
-    """Return what is to be seen in the folder `path`. OSError if it is not ours or not there."""
+    """Return an overview of the folder `path`. Raises OSError if it is not ours or does not exist."""
     fd = private.open_directory(path)
     try:
         held = Folder(path).is_held()

@@ -1,8 +1,8 @@
-"""Who a process is and whether it lives: a pid alone comes back, a pid with its start time does not.
+"""Who a process is and whether it lives. The kernel reuses a pid, so a process is known by its pid and its start time.
 
-Not to know is not to be dead. /proc/<pid> cannot be read where it is mounted with hidepid, under systemd's
-ProtectProc=invisible, or where there is none; then it is enough that the pid is taken. Nor does a file that a process
-has open or mapped belong to a dead one.
+A process that cannot be looked at is not taken for dead. /proc/<pid> cannot be read where it is mounted with hidepid,
+under systemd's ProtectProc=invisible, or where there is no /proc. Then a process lives as long as its pid is taken, or
+its file is open or mapped.
 """
 
 import errno
@@ -13,15 +13,15 @@ import signal
 import epsagon_fast.private as private
 from epsagon_fast.interrupts import let_pass
 
-# The built-in name goes before the last destructors of the application run, and those may trace.
+# The interpreter drops the built-in name before the application's last destructors run, and those may trace.
 _open = open
 LARGEST_PID = 2**31 - 1
 
 
 def start_time(pid: int) -> int | None:
-    """Return when a process started, in clock ticks since boot; 0 if it has ended, None if that cannot be told.
+    """Return when a process started, in clock ticks since boot; 0 if it has ended, None if that cannot be found out.
 
-    Field 22 of /proc/<pid>/stat (proc_pid_stat(5)), counted behind the last ")", since the name before it may hold any.
+    It is field 22 of /proc/<pid>/stat (proc_pid_stat(5)), counted from the last ")", since the name may hold others.
     """
     try:
         with _open(f"/proc/{pid}/stat", "rb") as stat:
@@ -29,17 +29,17 @@ def start_time(pid: int) -> int | None:
     except OSError as error:
         let_pass(error)
         return None if _is_taken(pid) else 0
-    # A zombie has ended; it only waits to be reaped.
+    # A zombie has ended and only waits to be reaped.
     return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
 def own_start_time() -> int:
-    """Return when this process started; 0 if that cannot be told."""
+    """Return when this process started; 0 if that cannot be found out."""
     return start_time(os.getpid()) or 0
 
 
 def lives(pid: int, since: int) -> bool:
-    """Say whether the process that started at `since` (0: unknown) is there. True where that cannot be told."""
+    """Say whether the process that started at `since` (0: unknown) lives. True if that cannot be found out."""
     found = start_time(pid)
     if found and since:
         return found == since
@@ -47,9 +47,9 @@ def lives(pid: int, since: int) -> bool:
 
 
 def has_ended(pid: int, since: int, fd: int) -> bool:
-    """Say whether the process that made a file is gone. Where its start time does not tell, the file's use does.
+    """Say whether the process that made a file has ended. If its start time cannot be compared, the file's use decides.
 
-    `fd`: the caller's own open file, which does not count. A pid that cannot be looked at may have come back.
+    `fd`: the caller's own open file, which does not count as a use. A pid whose start time is hidden may be reused.
     """
     found = start_time(pid)
     if found is not None and since:
@@ -58,9 +58,9 @@ def has_ended(pid: int, since: int, fd: int) -> bool:
 
 
 def is_waited_for() -> bool:
-    """Say whether our parent does nothing but wait for its children, and has no other child. False: or cannot be told.
+    """Say whether our parent waits for its children and has no child but this process; False if that is unknown.
 
-    Then it waits for us: whatever it called, no other child could end that.
+    Then only the end of this process can end the parent's wait.
     """
     parent = os.getppid()
     try:
@@ -78,7 +78,7 @@ def _read(path: str) -> bytes:
 
 
 def maps(pid: int, name: str) -> bool | None:
-    """Say whether a process has a file of this name mapped. None: cannot be told."""
+    """Say whether a process has a file of this name mapped; None if that cannot be found out."""
     try:
         with _open(f"/proc/{pid}/maps", "rb") as regions:
             wanted = os.fsencode(name)
@@ -89,7 +89,7 @@ def maps(pid: int, name: str) -> bool | None:
 
 
 def _is_taken(pid: int) -> bool:
-    """Say whether any process has this pid, whoever may look at it."""
+    """Say whether any process has this pid, even one that we may not look at."""
     if not 0 < pid <= LARGEST_PID:
         return False
     try:
@@ -102,10 +102,10 @@ def _is_taken(pid: int) -> bool:
 
 
 def is_unused(fd: int) -> bool | None:
-    """Say whether no other process, of whatever namespace, has an open file open or mapped. None: cannot be told.
+    """Say whether no other process, in any namespace, has this open file open or mapped; None if that is unknown.
 
-    The kernel gives a write lease only on a file that nobody else has open. It sends a signal if somebody opens the
-    file before the lease is given back: by default SIGIO, which ends a process, so here one that is ignored.
+    The kernel gives a write lease only on a file that no other process has open. It sends a signal if a process opens
+    the file before the lease is given back: by default SIGIO, which is deadly, so here one that is ignored by default.
     """
     try:
         fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
@@ -120,7 +120,7 @@ def is_unused(fd: int) -> bool | None:
 
 
 def is_open(dir_fd: int, name: str) -> bool:
-    """Say whether a process, of whatever namespace, has a file open or mapped. False where that cannot be told."""
+    """Say whether a process, in any namespace, has a file open or mapped; False if that is unknown."""
     try:
         fd = private.open_file(name, os.O_RDWR, dir_fd=dir_fd)
     except OSError as error:

@@ -1,7 +1,7 @@
-"""The collector's end of the queue: the rings of a folder, found by its descriptor, never by path.
+"""The collector's end of the queue: the rings of a folder, found through the folder's descriptor, never by path.
 
-A `Reader` is one ring with its producer's process; `Rings` is all of them. Reading has two steps, so that nothing is
-lost between them: `read` copies records out, `release` gives their room back once they are safe elsewhere.
+A `Reader` is one ring with its producer's process; `Rings` are all of them. Reading has two steps, so that no record is
+lost between them: `read` copies records out, and `release` gives their room back once they are in the journal.
 """
 
 import logging
@@ -20,7 +20,7 @@ from epsagon_fast.queue.process import LARGEST_PID, has_ended, lives, maps, own_
 
 log = logging.getLogger("epsagon_fast.queue")
 
-# A ring whose creator died over it, or that is no ring at all, is left alone for so long and then set aside.
+# A file without a ring's header is set aside after this time: its maker died, or it is no ring.
 UNFINISHED_S = 60.0
 REFUSED_BYTES = 8 * len(REFUSALS)
 WORD = 2**64 - 1
@@ -30,7 +30,7 @@ class Reader:
     """One ring, and the process that fills it."""
 
     def __init__(self, dir_fd: int, name: str) -> None:
-        """Map the ring. OSError or CorruptRing if it cannot be read."""
+        """Map the ring. Raises OSError or CorruptRing if it cannot be read."""
         self.name = name
         self.ring_id = bytes.fromhex(name.removesuffix(RING_SUFFIX))
         fd = private.open_file(name, os.O_RDWR, dir_fd=dir_fd)
@@ -44,9 +44,9 @@ class Reader:
         finally:
             os.close(fd)
         self.created_ns = self._ring.load(layout.CREATED_NS)
-        # Closed traces of this ring that are not settled yet.
+        # How many closed traces of this ring are not settled yet.
         self.unsettled = 0
-        # Whether its process has a newer ring and let go of this one.
+        # Whether its process has made a newer ring and will not write to this one again.
         self.superseded = False
 
     @property
@@ -61,34 +61,37 @@ class Reader:
 
     @property
     def tail(self) -> int:
-        """The position up to which the producer has its room back."""
+        """The position up to which the producer has been given the room back."""
         return self._ring.load(layout.TAIL)
 
     @property
     def left(self) -> bool:
-        """Whether the producer has said that it takes nothing more."""
+        """Whether the producer has pushed its BYE: no record follows."""
         return self._ring.load(layout.LEFT) != 0
 
     @property
     def stuck(self) -> bool:
-        """Whether the next record of a checksummed ring does not fit its checksum (yet)."""
+        """Whether the next record of a checksummed ring does not fit its checksum: being written, or corrupt."""
         return self._ring.stuck
 
     def read(self, limit_bytes: int, until: int) -> list[Record]:
-        """Return the next records, about `limit_bytes` of them, none beyond `until`. CorruptRing if there is none."""
+        """Return the next records, about `limit_bytes` of them, none beyond `until`.
+
+        Raises CorruptRing if the first of them is not a record.
+        """
         return self._ring.read(limit_bytes, until)
 
     def release(self) -> None:
-        """Give the room of everything that was read back to the producer."""
+        """Give the room of all records that were read back to the producer."""
         self._ring.commit()
         self.publish_settled()
 
     def back(self) -> None:
-        """Take back what was read and not released: it is read again."""
+        """Go back to the last release: records since then are read again."""
         self._ring.seek(self.tail, self._ring.load(layout.CLOSES_READ))
 
     def start_at(self, position: int, closes_read: int) -> None:
-        """Skip what an earlier collector has read; nothing happens if the ring's tail is already there."""
+        """Skip the records that an earlier collector has read; does nothing if the ring's tail is already there."""
         if position > self._ring.position:
             self._ring.seek(position, max(self._ring.closes_read, closes_read))
             self._ring.commit()
@@ -106,25 +109,28 @@ class Reader:
         self.publish_settled()
 
     def tell(self, trace_id: bytes, outcome: Outcome) -> None:
-        """Tell the producer news of a trace that is settled already: a stored one was delivered."""
+        """Tell the producer more of a trace that is settled already: a stored one was delivered."""
         settlements.publish(self._ring, trace_id, outcome)
 
     def publish_settled(self) -> None:
-        """Tell the producer how many of its closed traces need nothing more."""
+        """Tell the producer how many of its closed traces are settled."""
         self._ring.store(layout.SETTLED, self._ring.closes_read - self.unsettled & WORD)
 
     def publish_held(self, held_bytes: int) -> None:
-        """Show how much of the process's traces is in the collector's memory."""
+        """Show in the ring's header how many bytes of its process's traces the collector has in memory."""
         self._ring.store(layout.HELD, held_bytes)
 
     def refusals(self) -> tuple[int, ...]:
-        """Return the counts of refused records, in the order of REFUSALS; 0 for what cannot be a count."""
+        """Return the counts of refused records, in the order of REFUSALS; 0 for a count that is nonsense."""
         counts = (self._ring.load(layout.REFUSED + 8 * i) for i in range(layout.REFUSED_SLOTS))
         return tuple(count if count <= layout.LARGEST_COUNT else 0 for count in counts)
 
     def take_refusals(self) -> dict[str, int]:
-        """Return how many records were refused since the last call, whoever made it; reasons of none are left out."""
-        # Nearly always there are none, and this is asked with every trace: the counters one by one took a tenth of it.
+        """Return how many records were refused since the last call, by this collector or an earlier one.
+
+        Reasons without a refusal are left out.
+        """
+        # Every trace asks, and nearly always there are none. Comparing slot by slot took a tenth of a trace's time.
         if self._ring.copy(layout.REFUSED, REFUSED_BYTES) == self._ring.copy(layout.TOLD, REFUSED_BYTES):
             return {}
         news = {}
@@ -141,7 +147,7 @@ class Reader:
         return self._ring.load(layout.CLOSED_COUNT) - self._ring.closes_read
 
     def ended(self) -> bool:
-        """Say whether the process is gone, as far as that can be told. Of its pidfd, if it has one, others say it."""
+        """Say whether the process has ended. `Rings.ended` asks this only where there is no pidfd."""
         return self._is_gone or not lives(self.pid, self.start_time)
 
     def close(self) -> None:
@@ -157,16 +163,16 @@ class Reader:
             pidfd = os.pidfd_open(self.pid)
         except (OSError, AttributeError):
             return None, has_ended(self.pid, self.start_time, fd)
-        # Asked after the pidfd is had: now no other process can take the pid unnoticed.
+        # Asked after the pidfd was opened: from then on no other process can take the pid unnoticed.
         if has_ended(self.pid, self.start_time, fd):
             os.close(pidfd)
             return None, True
         return pidfd, False
 
-    # The queue's usual language, for tools and tests; the collector itself uses read and release.
+    # The interface of multiprocessing.Queue, for tools and tests. The collector itself uses read and release.
 
     def get(self, timeout_s: float = 0.0) -> Record:
-        """Return the next record and release it; queue.Empty if none comes within `timeout_s` seconds."""
+        """Return the next record and release it. Raises queue.Empty if none comes within `timeout_s` seconds."""
         deadline = time.monotonic() + timeout_s
         while True:
             records = self.read(1, self.head)
@@ -196,7 +202,7 @@ class Rings:
         return len(self._by_name)
 
     def by_id(self, ring_id: bytes) -> Reader | None:
-        """Return the ring of this id, if it is still there."""
+        """Return the ring with this id, None if it is gone."""
         return self._by_name.get(ring_id.hex() + RING_SUFFIX)
 
     def scan(self, now: float) -> list[Reader]:
@@ -213,11 +219,11 @@ class Rings:
         return new
 
     def wait(self, timeout_s: float) -> None:
-        """Sleep; the death of a process wakes up."""
+        """Sleep until `timeout_s` has passed or a process with a ring dies."""
         self._poll.poll(timeout_s * 1000)
 
     def ended(self) -> list[Reader]:
-        """Return the rings whose processes are gone, or let go of them and began a newer one (exec, a reloader)."""
+        """Return the rings whose processes have ended or have begun a newer ring (exec, a reloader)."""
         events = {fd for fd, _ in self._poll.poll(0)}
         return [
             reader
@@ -226,22 +232,22 @@ class Rings:
         ]
 
     def _supersede(self, newer: Reader) -> None:
-        """Note which older rings the process of a new one has let go of.
+        """Note which older rings the process of a new one will not write to again.
 
-        One process may fill several: it has sub-interpreters, or the package twice.
+        A process may fill several rings at a time: it has sub-interpreters, or has imported the package twice.
         """
         for older in self:
             if (older.pid, older.start_time) == (newer.pid, newer.start_time):
                 older.superseded = older.left or maps(older.pid, older.name) is False
 
     def remove(self, reader: Reader) -> None:
-        """Unmap a ring and delete its file: all that was in it is safe elsewhere."""
+        """Unmap a ring and delete its file. All its records must be safe elsewhere."""
         self._drop(reader)
         with suppress(OSError):
             os.unlink(reader.name, dir_fd=self._dir_fd)
 
     def quarantine(self, reader: Reader, reason: str) -> None:
-        """Unmap a ring that cannot be read on and keep its file for whoever wants to look into it."""
+        """Unmap a ring that cannot be read any further, and keep its file for a person to look into."""
         self._drop(reader)
         self._set_aside(reader.name, reason)
 
@@ -255,7 +261,7 @@ class Rings:
         try:
             return Reader(self._dir_fd, name)
         except (FileNotFoundError, BlockingIOError):
-            # Gone; or another process asks whether anybody uses it (process.is_unused), for a moment.
+            # It is gone, or another process holds a lease on it for a moment (process.is_unused).
             return None
         except layout.UnfinishedRing as error:
             if now - self._unreadable.setdefault(name, now) > UNFINISHED_S:

@@ -1,20 +1,20 @@
 """The ring: one process's records on their way to the collector, in a file that outlives the process.
 
-One producer and one consumer, each of which may die at any moment. Promises:
+It has one producer and one consumer, and each may die at any moment. Promises:
 
-- A record becomes visible when it is whole (`head` is stored with release after it), so a killed producer leaves whole
-  records only. The consumer copies first and validates the copy: whatever bytes lie in the file, it reads nothing
-  outside it and answers with records or with CorruptRing.
+- A record becomes visible when it is whole (`head` is stored after it, with release order), so a killed producer leaves
+  only whole records. The consumer copies first and checks the copy. Whatever bytes the file holds, it reads nothing
+  outside the file and answers with records or with CorruptRing.
 - `push` takes no lock, makes no system call, allocates nothing and runs no Python code: it may be called in a signal
   handler, a destructor or an at-fork hook.
-- Room is kept for what must not be refused: see FREE_SHIFTS and CLOSE_ROOM_BYTES in layout.py. A CLOSE after its OPEN
-  and the BYE always fit.
+- Room is kept for records that must not be refused: see FREE_SHIFTS and CLOSE_ROOM_BYTES in layout.py. A CLOSE whose
+  OPEN was taken and the BYE always fit.
 - A ring belongs to the process that made its Producer. In a forked child `push` answers FOREIGN and writes nothing.
-- No descriptor is kept; the caller closes the one it handed in.
+- No descriptor is kept. The caller closes the one that it passed in.
 
-The compiled classes and those in pure Python are interchangeable but for speed and two things that Python cannot do:
-order its stores (so records carry a CRC-32), and be uninterruptible (so a re-entered push is left with the push
-that it interrupted, and if the ring has no room by then, it is counted as queue_full there).
+The compiled classes and those in pure Python behave alike, except for speed and two things that Python cannot do. It
+cannot order its stores, so its records have a CRC-32. Its push can be interrupted, so a push that comes in the middle
+of another one leaves its record to that one, which counts it as queue_full if the ring has no room by then.
 """
 
 import errno
@@ -31,7 +31,7 @@ from epsagon_fast.queue.layout import *  # noqa: F403
 
 __all__ = ["IMPLEMENTATION", "Consumer", "Mapping", "Producer", "create", "own_pid", "pack"]
 
-# What posix_fallocate answers where a filesystem or a C library has none.
+# The errors of posix_fallocate where a filesystem or a C library does not support it.
 _NOT_SUPPORTED = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
 
@@ -59,8 +59,8 @@ def create(
 ) -> int:
     """Create an empty ring in a folder and return a descriptor of its file, which the caller closes.
 
-    All its blocks are reserved: a full filesystem shows here as OSError, not later as SIGBUS. `checksummed` says that
-    the pure-Python Producer will fill it. On any failure the file is removed again.
+    All its blocks are reserved, so a full filesystem is an OSError here and no SIGBUS later. `checksummed`: the
+    pure-Python Producer will fill the ring. On any failure the file is removed again.
     """
     layout.check_capacity(capacity_bytes)
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -69,7 +69,7 @@ def create(
         _reserve(fd, layout.HEADER_BYTES + capacity_bytes)
         fields = (layout.LAYOUT_VERSION, capacity_bytes, pid, start_time, int(checksummed), time.time_ns())
         os.pwrite(fd, struct.pack("=6Q", *fields), layout.VERSION)
-        # Last: a reader that meets the file before this knows that it is unfinished.
+        # The magic is written last: a reader that finds none knows that the file is unfinished.
         os.pwrite(fd, struct.pack("=Q", layout.MAGIC_VALUE), layout.MAGIC)
     except BaseException:
         os.close(fd)
@@ -84,7 +84,7 @@ def _reserve(fd: int, size_bytes: int) -> None:
         os.posix_fallocate(fd, 0, size_bytes)
     except (AttributeError, OSError) as error:
         let_pass(error)
-        # macOS has no such function. All else (no space, over quota) is the caller's to know.
+        # macOS has no such function. All other errors (no space, over quota) are for the caller.
         if isinstance(error, OSError) and error.errno not in _NOT_SUPPORTED:
             raise
         _write_zeros(fd, size_bytes)

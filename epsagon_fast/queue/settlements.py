@@ -1,7 +1,8 @@
-"""The collector's answers, in each ring's header: what became of a closed trace.
+"""Settlements: the collector tells a process, in its ring's header, what became of each closed trace.
 
-A small ring of the last 256 answers. The collector writes an entry and then the count; the worker reads from memory.
-One that was overwritten before the worker looked stays unknown to it; the counts of closed and settled do not.
+They are a small ring of the last 256. The collector writes an entry and then the count, and the process reads them from
+memory. A settlement that was overwritten before the process looked stays unknown to it, but the count of settled traces
+is always right.
 """
 
 import struct
@@ -19,11 +20,11 @@ REMEMBERED = 1024
 
 
 def publish(page: ring.Mapping, trace_id: bytes, outcome: Outcome) -> None:
-    """Write what became of a trace into its ring's header."""
+    """Write a trace's outcome into its ring's header."""
     count = page.load(layout.SETTLEMENTS)
     reason = (outcome.reason or "").encode("ascii", "replace")[:REASON_BYTES]
     page.write(_offset(count), ENTRY.pack(trace_id, OUTCOMES.index(outcome), reason))
-    # A stranger may have written the largest number there is.
+    # A damaged header may hold the largest number.
     page.store(layout.SETTLEMENTS, count + 1 & 0xFFFF_FFFF_FFFF_FFFF)
 
 
@@ -32,7 +33,7 @@ def _offset(number: int) -> int:
 
 
 class Settlements:
-    """The worker's view: the answers of one ring, read as they come."""
+    """The settlements of one ring, as its process reads them."""
 
     def __init__(self, page: ring.Mapping | NoRing) -> None:
         self._page = page
@@ -40,7 +41,7 @@ class Settlements:
         self._known: OrderedDict[bytes, Outcome] = OrderedDict()
 
     def news(self) -> list[tuple[bytes, Outcome]]:
-        """Return the answers that came since the last call, oldest first."""
+        """Return the settlements that came since the last call, oldest first."""
         count = self._page.load(layout.SETTLEMENTS)
         if count == self._read:
             return []
@@ -52,7 +53,7 @@ class Settlements:
         return found
 
     def outcome(self, trace_id: bytes) -> Outcome | None:
-        """Return what became of a trace as far as `news` has read, or None if nothing is known."""
+        """Return a trace's outcome if `news` has read it, else None."""
         return self._known.get(trace_id)
 
     def _entry(self, number: int) -> tuple[bytes, Outcome]:

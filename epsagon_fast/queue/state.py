@@ -1,12 +1,12 @@
-"""The collector's page in the folder: who it is, whether it beats, what it counted.
+"""The collector's state page in the folder: who serves the folder, its heartbeat, and its counters.
 
-One mapped file that the collector writes and any process of the same user reads without asking it. It outlives
-collectors and is never zeroed again, so counters go on where the last one left them. Layout (machine's byte order):
-64-bit slots named below, then from COUNTERS on entries of 64 bytes: a counter's name (56 bytes, NUL-padded ASCII) and
-its value.
+It is one mapped file that the collector writes and that any process of the same user reads without asking it. The file
+outlives collectors and is never reset, so counters go on where the last collector left them. Layout, in the machine's
+byte order: the 64-bit slots named below, and from COUNTERS on entries of 64 bytes, each a counter's name (56 bytes,
+NUL-padded ASCII) and its value.
 
-A process that may belong to another user, or looks at another's folder, takes a copy instead (`read`): the owner can
-cut the file off, and to touch a mapped page behind its end kills.
+A process that may have changed its user, or that looks at another folder, reads a copy instead (`read`): the file's
+owner can truncate it, and touching a mapped page behind its end kills.
 """
 
 import os
@@ -24,18 +24,18 @@ MAGIC_BYTES = struct.pack("=Q", MAGIC_VALUE)
 STATE_BYTES = 8192
 
 MAGIC, PID, START_TIME, INCARNATION, HEARTBEAT_NS, PHASE, GONE, STARTED_AT = range(0, 64, 8)
-# What the collector was doing with whose data, for the case that it dies of it; see collector/poison.py.
+# The record or trace that the collector is working on, in case it dies of it; see collector/poison.py.
 SUSPECT_DEATHS, SUSPECT = 64, 72
 # Seconds since the epoch when a collector was last asked to leave (a signal, `epsagon-fast stop`).
 ASKED_AT = 112
 # 16 random bytes: the same for all collectors that ever serve this folder.
 FOLDER_ID = 120
-# What a collector died over most recently; SUSPECT_DEATHS counts how many did in a row.
+# The record or trace over which a collector died most recently. SUSPECT_DEATHS counts how many died over it in a row.
 LAST_SUSPECT = 136
 SUSPECT_BYTES = 32
-# The incarnation of the last collector that served: it came to the end of a pass, and did not die of its start.
+# The incarnation of the last collector that served, which means that it came to the end of a pass.
 SERVED = 168
-# What a collector could not shed of what its starter left it: lines of UTF-8, NUL-padded.
+# What the collector inherited from its starter and could not undo: lines of UTF-8, NUL-padded.
 INHERITED, INHERITED_BYTES = 512, 512
 GAUGES = 256
 GAUGE_NAMES = ("rings", "open_traces", "held_bytes", "pending", "journal_bytes", "stored", "full")
@@ -48,7 +48,7 @@ NONE, SERVING, LEAVING = range(3)
 
 
 class Beat(NamedTuple):
-    """Who serves the folder and when it last said so."""
+    """Who serves the folder, and the collector's last sign of life."""
 
     pid: int
     start_time: int
@@ -59,12 +59,12 @@ class Beat(NamedTuple):
     served: int  # the incarnation of the last one that came to the end of a pass
 
 
-# Before the first collector.
-NOBODY = Beat(0, 0, 0, 0, NONE, 0, 0)
+# The beat of a folder that has had no collector yet.
+NO_BEAT = Beat(0, 0, 0, 0, NONE, 0, 0)
 
 
 class _Copy:
-    """What ring.Mapping is to a reader, of bytes."""
+    """Reads from bytes as ring.Mapping reads from a mapped file."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
@@ -83,7 +83,10 @@ class State:
     """The mapped page. Reading and writing it is memory access, no system call."""
 
     def __init__(self, folder_fd: int, *, create: bool = False) -> None:
-        """Map the folder's page. FileNotFoundError: there is none, and none is made; ValueError, NotOurs: foreign."""
+        """Map the folder's page, and make it with `create`.
+
+        Raises FileNotFoundError if there is none, ValueError if it has another layout, NotOurs if it is not ours.
+        """
         fd = private.open_file(STATE, os.O_RDWR | (os.O_CREAT if create else 0), dir_fd=folder_fd)
         try:
             content = _checked(fd, create)
@@ -97,13 +100,13 @@ class State:
         self._slots: dict[str, int] = {}
 
     def beat(self) -> Beat:
-        """Return who serves, as last written."""
+        """Return the last sign of life."""
         slots = (PID, START_TIME, INCARNATION, HEARTBEAT_NS, PHASE, STARTED_AT, SERVED)
         return Beat(*map(self._page.load, slots))
 
     @property
     def gone(self) -> bool:
-        """Whether the folder was deleted under its collector: new traces belong elsewhere."""
+        """Whether the folder was deleted while its collector lived. New traces then need another folder."""
         return self._page.load(GONE) == 1
 
     def store(self, slot: int, value: int) -> None:
@@ -115,46 +118,46 @@ class State:
         return self._page.load(slot)
 
     def folder_id(self) -> bytes:
-        """Return the folder's id, which no other folder has; made at the first call."""
+        """Return the folder's id, which no other folder has. The first call makes it."""
         if not any(self._page.copy(FOLDER_ID, 16)):
             self._page.write(FOLDER_ID, os.urandom(16))
         return self._page.copy(FOLDER_ID, 16)
 
     def suspect(self, key: bytes) -> None:
-        """Write down what is about to be worked on (32 bytes), or nothing (b"")."""
+        """Write down what the collector is about to work on (32 bytes); b"": nothing."""
         self._page.write(SUSPECT, key[:SUSPECT_BYTES].ljust(SUSPECT_BYTES, b"\0"))
 
     def suspected(self) -> bytes:
-        """Return what was being worked on when the page was last written."""
+        """Return what the last collector was working on when it ended."""
         return self._page.copy(SUSPECT, SUSPECT_BYTES)
 
     def remember_suspect(self, key: bytes) -> None:
-        """Write down what a collector died over."""
+        """Write down over what a collector died."""
         self._page.write(LAST_SUSPECT, key)
 
     def last_suspect(self) -> bytes:
-        """Return what a collector died over most recently."""
+        """Return over what a collector died most recently."""
         return self._page.copy(LAST_SUSPECT, SUSPECT_BYTES)
 
     def set_inherited(self, texts: list[str]) -> None:
-        """Write what the collector could not shed; what finds no room is left out."""
+        """Write what the collector inherited and could not undo. Texts beyond the room are left out."""
         data = "\n".join(texts).encode("utf-8", "replace")[:INHERITED_BYTES]
         self._page.write(INHERITED, data.ljust(INHERITED_BYTES, b"\0"))
 
     def inherited(self) -> list[str]:
-        """Return what the collector could not shed."""
+        """Return what the collector inherited and could not undo."""
         return self._page.copy(INHERITED, INHERITED_BYTES).rstrip(b"\0").decode("utf-8", "replace").splitlines()
 
     def set_gauge(self, name: str, value: int) -> None:
-        """Write how many there are now."""
+        """Set a gauge."""
         self._page.store(GAUGES + 8 * GAUGE_NAMES.index(name), value)
 
     def gauges(self) -> dict[str, int]:
-        """Return how many there are now, by name."""
+        """Return the gauges by name."""
         return {name: self._page.load(GAUGES + 8 * i) for i, name in enumerate(GAUGE_NAMES)}
 
     def counters(self) -> dict[str, int]:
-        """Return the counters by name, in the order in which they were first counted."""
+        """Return the counters by name, in the order of their first appearance."""
         found = {}
         for offset in range(COUNTERS, STATE_BYTES, COUNTER_BYTES):
             name = self._page.copy(offset, COUNTER_NAME_BYTES).rstrip(b"\0").decode("ascii", "replace")
@@ -185,7 +188,7 @@ class State:
 
 
 def read(folder_fd: int) -> State:
-    """Return a copy of the folder's page, for reading only. Errors as of State."""
+    """Return a copy of the folder's page, for reading only. Raises what State raises."""
     fd = private.open_file(STATE, os.O_RDONLY, dir_fd=folder_fd)
     try:
         content = _checked(fd, create=False)
@@ -197,7 +200,7 @@ def read(folder_fd: int) -> State:
 
 
 def is_to_be_made(folder_fd: int) -> bool:
-    """Say whether a collector may make the folder's page: there is none, or one that was never finished."""
+    """Say whether a collector may make the folder's page: there is none, or an unfinished one."""
     try:
         fd = private.open_file(STATE, os.O_RDONLY, dir_fd=folder_fd)
     except OSError as error:
@@ -213,7 +216,7 @@ def is_to_be_made(folder_fd: int) -> bool:
 
 
 def _checked(fd: int, create: bool) -> bytes:
-    """Return a page's content, which may be short only if it is still to be made. ValueError if it is none."""
+    """Return a page's content, which may be short only with `create`. Raises ValueError if it is no state page."""
     content = os.pread(fd, STATE_BYTES, 0)
     is_ours = content.startswith(MAGIC_BYTES)
     if len(content) < STATE_BYTES and not create:
@@ -225,5 +228,5 @@ def _checked(fd: int, create: bool) -> bytes:
 
 
 def _complete(fd: int, size_bytes: int) -> None:
-    """Give the file its room now: a write into a mapped hole of a full filesystem kills the process."""
+    """Fill the file now, because a write into a mapped hole of a full filesystem kills the process."""
     os.pwrite(fd, bytes(STATE_BYTES - size_bytes), size_bytes)

@@ -1,8 +1,8 @@
 """The producer's end of the queue: this process's ring in one folder.
 
-Promises: a push never waits for another process, a lock or the disk; nothing here raises into the application; whatever
-is refused is counted by reason. After a fork the child gets a ring of its own, never a place in its parent's. An open
-trace keeps its writer; where a new trace goes is decided when it opens (another user id, a folder that was deleted).
+Promises: a push never waits for another process, a lock or the disk. Nothing here raises into the application. Every
+refusal is counted by its reason. After a fork the child makes a ring of its own and never writes into its parent's. An
+open trace keeps its writer; a new trace may get another one (the user id has changed, or the folder was deleted).
 """
 
 import errno
@@ -26,11 +26,11 @@ from epsagon_fast.queue.moving import move_unread
 from epsagon_fast.queue.no_ring import NoRing
 from epsagon_fast.queue.process import lives, own_start_time
 from epsagon_fast.queue.settlements import Settlements
-from epsagon_fast.queue.state import LEAVING, NOBODY, State
+from epsagon_fast.queue.state import LEAVING, NO_BEAT, State
 
-# How often, at the most, a process looks at the world outside its ring.
+# A process looks at most this often whether a collector lives and whether its folder is still there.
 LOOK_S = 1.0
-# A collector whose heartbeat does not move for so long, by the waiter's own clock, is reported.
+# A collector is reported as stalled if its heartbeat has not moved for this time by our own clock.
 STALLED_S = 30.0
 DEFAULT_RING_BYTES = 512 * 1024
 
@@ -41,7 +41,7 @@ _QUEUE_FULL = _SLOTS["queue_full"]
 
 
 class Settings(Protocol):
-    """What the queue needs of a resolved Config."""
+    """The part of a resolved Config that the queue needs."""
 
     @property
     def runtime_dir(self) -> str | None: ...
@@ -59,11 +59,11 @@ class Writer:
         self._user = os.geteuid()
         self._folder = folder
         self._ring = own_ring
-        # Without a ring there is nothing that a collector could do here.
+        # Without a ring a collector would have nothing to read.
         self._launcher = Launcher(folder) if folder and not self.lacking else None
         self._settlements = Settlements(own_ring)
         self._state: State | None = None
-        # Takes what still comes for this ring, if nobody will read it any more.
+        # The writer that replaces this one after its folder was deleted.
         self._successor: Writer | None = None
         self.has_left = False
         self._next_look = 0.0
@@ -72,19 +72,19 @@ class Writer:
         self.record_limit_bytes = layout.largest_payload_bytes(own_ring.load(layout.CAPACITY))
 
     def put(self, kind: int, flags: int, trace_id: bytes, payload: bytes) -> bool:
-        """Push a record; False if it was refused, which has then been counted."""
+        """Push a record. Return False if it was refused and counted."""
         code = self.push(kind, flags, trace_id, payload)
         return code == layout.PUSHED or self.attend(code, kind, flags, trace_id, payload)
 
     def put_nowait(self, payload: bytes, kind: int = Kind.EVENT, trace_id: bytes = NO_TRACE) -> None:
-        """Push a record in the language of `multiprocessing.Queue`: queue.Full if it was refused."""
+        """Push a record with the interface of `multiprocessing.Queue`: raises queue.Full if it was refused."""
         if not self.put(kind, 0, trace_id, payload):
-            import queue  # costs every traced process a millisecond, and few speak this language
+            import queue  # costs a millisecond, and few processes use this interface
 
             raise queue.Full
 
     def attend(self, code: int, kind: int, flags: int, trace_id: bytes, payload: bytes) -> bool:
-        """Do what a push that answered `code` leaves to do. Return whether the record is in a ring."""
+        """Do the rest after a push that answered `code`. Return whether the record is in a ring."""
         if code == layout.CLOSED and self._successor is not None:
             return self._successor.put(kind, flags, trace_id, payload)
         if code == layout.FOREIGN:
@@ -103,13 +103,13 @@ class Writer:
             self._ring.add(_SLOTS[reason], count)
 
     def refusals(self) -> dict[str, int]:
-        """Return how many records were refused, by reason; reasons that did not occur are left out."""
+        """Return how many records were refused, by reason. Reasons without a refusal are left out."""
         counts = ((reason, self._ring.load(slot)) for reason, slot in _SLOTS.items())
         return {reason: count for reason, count in counts if count}
 
     @property
     def overflowed(self) -> bool:
-        """Whether a record was ever refused since the ring was full."""
+        """Whether a record was ever refused because the ring was full."""
         return self._ring.load(_QUEUE_FULL) != 0
 
     @property
@@ -119,7 +119,7 @@ class Writer:
 
     @property
     def settled(self) -> int:
-        """How many of them are delivered, stored, rejected or dropped."""
+        """How many of the closed traces are delivered, stored, rejected or dropped."""
         return self._ring.load(layout.SETTLED)
 
     @property
@@ -128,7 +128,7 @@ class Writer:
         return self._ring.foreign
 
     def settlement(self, trace_id: bytes) -> Outcome | None:
-        """Return what became of a trace, as far as `recent_settlements` has read; None: not known."""
+        """Return a trace's outcome if `recent_settlements` has read it, else None."""
         return self._settlements.outcome(trace_id)
 
     def recent_settlements(self) -> list[tuple[bytes, Outcome]]:
@@ -140,11 +140,11 @@ class Writer:
         return self._ring.load(layout.TAIL) == self._ring.head
 
     def collector_lives(self) -> bool:
-        """Say whether somebody reads this ring: the folder's lock is held, or its holder was left a deleted folder."""
+        """Say whether a collector reads this ring: it holds the folder's lock, or mapped the ring before a deletion."""
         return self._launcher is None or self._folder is None or self._folder.is_held() or self._adopted()
 
     def collector_may_come(self) -> bool:
-        """Say whether there is any use in waiting for a collector: it lives, or this program is able to start one."""
+        """Say whether waiting for a collector makes sense: one lives, or this program is able to start one."""
         return self._launcher is None or self._launcher.is_able or self.collector_lives()
 
     def ensure_collector(self) -> None:
@@ -154,14 +154,14 @@ class Writer:
         if self._launcher is None or self.folder_is_gone():
             return
         page = self._page()
-        beat = page.beat() if page else NOBODY
+        beat = page.beat() if page else NO_BEAT
         if beat.phase == LEAVING:
             self._launcher.start(beat, although_held=True)
         else:
             self._launcher.ensure(beat)
 
     def look(self) -> None:
-        """Once a second at the most: see whether a collector lives and beats."""
+        """See whether a collector lives and beats, at most once a second."""
         now = monotonic()
         if now >= self._next_look:
             self._next_look = now + LOOK_S
@@ -169,7 +169,10 @@ class Writer:
             self._watch_heartbeat(now)
 
     def stale(self) -> bool:
-        """Say whether the next trace needs another writer: a fork, another user, no ring yet, a folder that is gone."""
+        """Say whether the next trace needs another writer: after a fork, a change of user, or a deletion of the folder.
+
+        The same holds where no ring could be made: it is tried again.
+        """
         if self._ring.foreign or self.has_left:
             return True
         if monotonic() < self._next_look:
@@ -178,36 +181,36 @@ class Writer:
         return self.lacking is not None or self._user != os.geteuid() or self.folder_is_gone()
 
     def serves(self) -> bool:
-        """Say whether this is the writer for traces that open now, if they belong into its folder."""
+        """Say whether traces that open now in this folder may use this writer."""
         return not (self.foreign or self.lacking or self.has_left or self.folder_is_gone())
 
     def folder_is_gone(self) -> bool:
-        """Say whether the folder was deleted under us."""
+        """Say whether the folder was deleted."""
         page = self._page()
         return self._folder is not None and (not self._folder.still_there() or (page is not None and page.gone))
 
     def retire(self, successor: "Writer") -> None:
-        """Hand to `successor` what no collector will read in this ring any more, and what open traces still bring."""
+        """Hand over to `successor` the records that no collector will read here, and those that are still to come."""
         if self.lacking:
             for reason, count in self.refusals().items():
                 successor.refuse(reason, count)
         elif isinstance(self._ring, ring.Producer) and self._is_forsaken():
             for reason, count in self.refusals().items():
                 successor.refuse(reason, count)
-            # Before the ring is closed: from then on the open traces' records come by way of `attend`.
+            # Set before the ring is closed, because from then on `attend` hands on what open traces push.
             self._successor = successor
             move_unread(self._ring, successor.put)
             self._ring, self._settlements = successor._ring, successor._settlements
 
     def _is_forsaken(self) -> bool:
-        """Say whether this process's ring lies in a deleted folder, and no collector had mapped it before."""
+        """Say whether no collector will ever read this ring: its folder was deleted, and none had mapped it before."""
         return not self._ring.foreign and self.folder_is_gone() and not self._adopted()
 
     def bye(self) -> None:
-        """Say that this process leaves by itself: what it did not close is unfinished, not a victim of its death."""
+        """Say that this process leaves by itself. Its open traces then end as unfinished, not as `ProcessDied`."""
         if self.push(Kind.BYE, 0, NO_TRACE, b"") in (layout.PUSHED, layout.LOOK):
             self._ring.store(layout.LEFT, 1)
-        # What is traced even later gets a ring of its own.
+        # A trace that opens even later gets a new ring.
         self.has_left = not self.lacking
 
     def close(self) -> None:
@@ -215,7 +218,7 @@ class Writer:
         self._ring.close()
 
     def _page(self) -> State | None:
-        """Return the collector's page, once there is one."""
+        """Return the collector's state page, None if there is none yet."""
         if self._state is None and self._folder is not None:
             try:
                 fd = self._folder.open()
@@ -229,8 +232,9 @@ class Writer:
         return self._state
 
     def _adopted(self) -> bool:
-        """Say whether a living collector has mapped this ring, and so reads it wherever its file went."""
-        # The ring says who that is: the folder may have been deleted before this process ever saw the state page.
+        """Say whether a living collector has mapped this ring. It reads the ring even if the file was deleted."""
+        # The ring itself names that collector, because the folder may have been deleted before this process saw the
+        # state page.
         since = self._ring.load(layout.READER_START_TIME)
         return since != 0 and lives(self._ring.load(layout.READER_PID), since)
 
@@ -246,28 +250,28 @@ class Writer:
             logger().warning(complaint, self.path, STALLED_S)
 
 
-# This process's writers by folder; those that a fork left here are foreign and get replaced.
+# This process's writers by folder. After a fork they are foreign, and are replaced one by one.
 _writers: dict[str, Writer] = {}
 _current: Writer | None = None
 _making = threading.RLock()
 
 
-# No function of ours: what a signal's handler raised inside a hook would never reach the application.
+# The hook is a function of C, because an exception that a signal handler raises in a Python hook is never seen.
 os.register_at_fork(after_in_child=_making._at_fork_reinit)  # type: ignore[attr-defined]
 
 
 def current(config: Settings) -> Writer:
-    """Return this process's writer for a trace that opens now, in the folder that `config` says.
+    """Return this process's writer for a trace that opens now, in the folder that `config` names.
 
-    Where no folder or ring can be had, the writer refuses everything, counted, after one warning; the next look tries
-    again.
+    If no folder can be used or no ring be made, the writer refuses and counts every record after one warning. The next
+    look tries again.
     """
     global _current
     writer = _current
     if writer is None or writer.stale():
         new = _made(lambda: folders.resolve(config.runtime_dir), config.ring_bytes or DEFAULT_RING_BYTES)
         with _one_thread():
-            # Several may have found it stale.
+            # Several threads may have found the writer stale.
             if _current is writer:
                 if writer is not None:
                     writer.retire(new)
@@ -277,7 +281,7 @@ def current(config: Settings) -> Writer:
 
 
 def at(path: str, ring_bytes: int = DEFAULT_RING_BYTES) -> Writer:
-    """Return this process's writer in the folder `path`, for a trace that was opened elsewhere."""
+    """Return this process's writer in the folder `path`, for a trace that another process opened."""
     writer = _writers.get(path)
     if writer is None or writer.foreign:
         return _made(lambda: _existing(path), ring_bytes, path)
@@ -285,7 +289,7 @@ def at(path: str, ring_bytes: int = DEFAULT_RING_BYTES) -> Writer:
 
 
 def known() -> list[Writer]:
-    """Return the writers that this process itself made."""
+    """Return the writers that this process made, without those of its parent."""
     return [writer for writer in _writers.values() if not writer.foreign]
 
 
@@ -296,8 +300,8 @@ def _existing(path: str) -> Folder:
 
 
 def _made(find: Callable[[], Folder], ring_bytes: int, path: str = "") -> Writer:
-    """Return a writer in the folder that `find` gives: the one that is there, or a new one."""
-    # That another process's folder went with it says nothing of this one's own traces.
+    """Return a writer in the folder that `find` returns: the existing one, or a new one."""
+    # If another process's folder is gone, this process's own traces are not affected.
     lost = "what is added to another process's trace is lost" if path else "tracing is off in this process"
     with _one_thread():
         folder: Folder | None = None
@@ -317,7 +321,7 @@ def _made(find: Callable[[], Folder], ring_bytes: int, path: str = "") -> Writer
             let_pass(error)
             own_ring = NoRing("no_space" if getattr(error, "errno", 0) in NO_SPACE else "no_folder", ring_bytes)
             warn_once(lost, "%s: %s", lost, error)
-        # Before another thread looks, so that a process has no two rings in a folder.
+        # Registered under the lock, so that two threads do not make two rings in a folder.
         writer = _writers[path] = Writer(path, folder, own_ring)
     for reason, count in abandoned.items():
         writer.refuse(reason, count)
@@ -327,12 +331,12 @@ def _made(find: Callable[[], Folder], ring_bytes: int, path: str = "") -> Writer
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Let one thread at a time make a ring. Bounded, since a fork in C may leave the lock taken in the child."""
+    """Let one thread at a time make a ring. The wait is bounded: a fork in C may leave the lock taken for ever."""
     try:
         _making.acquire(timeout=LOOK_S)
         yield
     finally:
-        # Whether this thread holds it only the lock knows: an exception may have come right after it was taken.
+        # Only the lock knows whether this thread holds it: an exception may have arrived right after it was taken.
         with suppress(RuntimeError):
             _making.release()
 

@@ -17,6 +17,7 @@ from places import Place, give_away, until
 
 from epsagon_fast.backend import Backend
 from epsagon_fast.queue import folder as folders
+from epsagon_fast.queue.names import CORRUPT
 
 TRACES, EVENTS = 10, 3
 # What an application that cannot be traced still does, to its end.
@@ -237,7 +238,7 @@ def test_collector_that_cannot_be_started_is_one_warning_and_the_traces_wait(bac
 def test_collector_that_dies_at_once_is_one_warning_and_the_traces_wait(backend: Backend, place: Place) -> None:
     # It cannot be a file, nor be set aside, so no collector can live here.
     blocked(place, "state")
-    aside = pathlib.Path(place.folder, "state" + folders.CORRUPT)
+    aside = pathlib.Path(place.folder, "state" + CORRUPT)
     (aside / "full").mkdir(parents=True)
     report = run(
         place,

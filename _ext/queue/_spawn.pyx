@@ -5,16 +5,23 @@ from libc.stdlib cimport free, malloc
 
 import os
 
-from epsagon_fast import private
+from epsagon_fast.queue import names
 
 
 cdef extern from "spawn.h":
     int EPS_NOT_NEEDED
     int AT_FDCWD
+    int START_LOCK_FD
+    const char *START_NAME
+    const char *LOG_NAME
     int eps_folder_is_held(int dir_fd, const char *folder) noexcept
     int eps_is_elevated() noexcept
     int eps_close_memory() noexcept
     int eps_start(int dir_fd, char **argv, char **envp, int although_held) noexcept
+
+
+if (START_LOCK_FD, START_NAME.decode(), LOG_NAME.decode()) != (names.START_LOCK_FD, names.START, names.LOG):
+    raise ImportError("names.py and spawn.h do not agree")
 
 
 cdef char **pointers(list strings) except NULL:
@@ -53,23 +60,19 @@ def close_memory():
         raise OSError(-result, os.strerror(-result))
 
 
-def start(bytes folder not None, list argv not None, list env not None, bint although_held):
-    """Start `argv` in a session of its own, with stdout and stderr on the folder's log and the start lock as descriptor 3.
+def start(int dir_fd, list argv not None, list env not None, bint although_held):
+    """Start `argv` in a session of its own, with stdout and stderr on the folder's log, and the start lock as descriptor.
 
-    argv, env: bytes. although_held: also if some process holds the folder, since it is leaving. Return False if another
-    process is starting one, or (else) holds the folder. OSError if it could not be started.
+    dir_fd: the folder's. argv, env: bytes. although_held: also if some process holds the folder, since it is leaving.
+    Return False if another process is starting one, or (else) holds the folder. OSError if it could not be started.
     """
     cdef char **arguments = pointers(argv)
     cdef char **variables = NULL
-    cdef int result, dir_fd = -1
+    cdef int result
     try:
         variables = pointers(env)
-        # What is there may have been put there by another user. Below a directory of ours he can put nothing.
-        dir_fd = private.open_directory(folder)
         result = eps_start(dir_fd, arguments, variables, although_held)
     finally:
-        if dir_fd >= 0:
-            os.close(dir_fd)
         free(arguments)
         free(variables)
     if result < 0:

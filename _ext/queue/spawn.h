@@ -39,8 +39,11 @@
 #define EPS_SETGROUPS SYS_setgroups
 #endif
 
-/* The descriptor on which the new process finds the start lock. */
+/* The start lock's file, the descriptor on which the new process finds it, and the file that takes what it says.
+ * names.py has them too; _spawn.pyx compares. */
+#define START_NAME "start"
 #define START_LOCK_FD 3
+#define LOG_NAME "log"
 /* Neither a link is followed nor a FIFO waited for. */
 #define EPS_SAFELY (O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)
 
@@ -244,8 +247,8 @@ static int eps_start(int dir_fd, char *const *argv, char *const *envp, int altho
 {
     eps_program program = {argv, envp, -1, -1, -1, 0};
     int result;
-    program.lock_fd = openat(dir_fd, "start", O_RDWR | O_CREAT | EPS_SAFELY, 0600);
-    program.log_fd = openat(dir_fd, "log", O_WRONLY | O_CREAT | O_APPEND | EPS_SAFELY, 0600);
+    program.lock_fd = openat(dir_fd, START_NAME, O_RDWR | O_CREAT | EPS_SAFELY, 0600);
+    program.log_fd = openat(dir_fd, LOG_NAME, O_WRONLY | O_CREAT | O_APPEND | EPS_SAFELY, 0600);
     program.null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
     if (program.lock_fd < 0 || program.log_fd < 0 || program.null_fd < 0)
         result = -errno;

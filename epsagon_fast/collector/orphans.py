@@ -20,7 +20,8 @@ from epsagon_fast.collector.loop import Loop
 from epsagon_fast.collector.sending.outbox.file import NAME as OUTBOX
 from epsagon_fast.queue import layout
 from epsagon_fast.queue import state as states
-from epsagon_fast.queue.folder import LOG, RING_NAME, STATE, beside
+from epsagon_fast.queue.folder import beside
+from epsagon_fast.queue.names import JOURNAL_NAME, LOG, RING_NAME, START, STATE
 from epsagon_fast.queue.overview import look
 from epsagon_fast.queue.process import is_open
 
@@ -36,7 +37,9 @@ MEMORY_BYTES = 32 * 1024 * 1024
 # A user's runtime directory may hold other things. So a name like those that folder.instance_name makes proves nothing
 # before a file of ours is in the folder, and only these are ever removed. What was set aside is for people to look at.
 _VERSION = r"\d+\.\d+\.\d+[0-9a-z.+]*"
-_REMOVED = re.compile(rf"{STATE}|start|journal-\d{{16}}|{re.escape(OUTBOX)}(-wal|-shm|-journal)?|[0-9a-f]{{32}}")
+_OUTBOX = [re.escape(OUTBOX + companion) for companion in ("", *private.COMPANIONS)]
+_PROBE = "[0-9a-f]{32}"
+_REMOVED = re.compile("|".join([STATE, START, JOURNAL_NAME.pattern, *_OUTBOX, _PROBE]))
 
 
 class Orphans:

@@ -23,7 +23,7 @@ import epsagon_fast.private as private
 from epsagon_fast.collector.journal.frames import encode_batch
 from epsagon_fast.protocol import Record
 from epsagon_fast.queue import state as states
-from epsagon_fast.queue.folder import POISON
+from epsagon_fast.queue.names import POISON
 from epsagon_fast.queue.state import State
 
 log = logging.getLogger("epsagon_fast.collector")

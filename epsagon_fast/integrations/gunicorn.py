@@ -25,6 +25,7 @@ from epsagon_fast.producer import exit as leaving
 from epsagon_fast.producer import process
 from epsagon_fast.queue import folder as folders
 from epsagon_fast.queue.launch import Launcher
+from epsagon_fast.queue.names import RING_SUFFIX
 
 from . import asgi, wsgi
 from .web.request import RequestTrace
@@ -106,7 +107,7 @@ def _read_leftovers() -> None:
     """Start a collector if the workers left something and none lives."""
     path = folders.existing(process.setting("runtime_dir"))
     # A program that a half-changed user starts would be root again as soon as it likes.
-    if path and os.getuid() == os.geteuid() and any(name.endswith(folders.RING_SUFFIX) for name in os.listdir(path)):
+    if path and os.getuid() == os.geteuid() and any(name.endswith(RING_SUFFIX) for name in os.listdir(path)):
         Launcher(folders.Folder(path)).ensure()
 
 

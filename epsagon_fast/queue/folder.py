@@ -8,7 +8,6 @@ never used. A collector holds an exclusive flock on the folder for its life. The
 import errno
 import fcntl
 import os
-import re
 import resource
 from collections.abc import Iterator
 from itertools import chain, islice
@@ -18,6 +17,7 @@ from epsagon_fast.compiled import COMPILED, implementation
 from epsagon_fast.config import warn_once
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.queue.layout import HEADER_BYTES
+from epsagon_fast.queue.names import RING_SUFFIX
 from epsagon_fast.version import __version__
 
 # The interpreter drops the built-in name before the application's last destructors run, and those may trace.
@@ -26,14 +26,6 @@ SHARED_MEMORY = "/dev/shm"
 # At most so many files are searched for another base of ours if a stranger has taken our name: he may have made
 # millions of files, and the application waits for us.
 MOST_LOOKED_AT = 10_000
-RING_SUFFIX = ".ring"
-RING_NAME = re.compile(rf"[0-9a-f]{{32}}{re.escape(RING_SUFFIX)}")
-STATE = "state"
-LOG = "log"
-# Names of what is set aside: a ring, a journal's segment or an outbox gets this suffix, a file of records that killed
-# collectors this prefix.
-CORRUPT = ".corrupt"
-POISON = "poison-"
 # A ring may take one SPACE_SHARE-th of the space that its filesystem and the memory limit still allow: a full /dev/shm
 # kills the application with SIGBUS, and a container has only 64 MiB of it.
 SPACE_SHARE = 64
@@ -297,11 +289,18 @@ def is_held(folder: bytes) -> bool:
     """
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
+        return is_locked(fd)
+    finally:
+        os.close(fd)
+
+
+def is_locked(fd: int) -> bool:
+    """Say whether another descriptor has the exclusive lock of a file. This one has no lock afterwards."""
+    try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    finally:
-        os.close(fd)
+    fcntl.flock(fd, fcntl.LOCK_UN)
     return False
 
 

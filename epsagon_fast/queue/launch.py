@@ -23,10 +23,10 @@ import epsagon_fast.private as private
 from epsagon_fast.compiled import COMPILED, implementation
 from epsagon_fast.config import logger
 from epsagon_fast.interrupts import let_pass
-from epsagon_fast.queue.folder import LOG, Folder, is_held
+from epsagon_fast.queue.folder import Folder, is_locked
+from epsagon_fast.queue.names import LOG, START, START_LOCK_FD
 from epsagon_fast.queue.state import NO_BEAT, Beat
 
-START_LOCK_FD = 3
 # The signals that the new program gets with their default action: those that the starter ignores would stay ignored.
 SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 # A process waits this long before another start if its last one led to no collector. The wait doubles up to the most.
@@ -90,7 +90,7 @@ class Launcher:
         try:
             argv = command(self._folder.path)
             self.is_able = True
-            started = _start(os.fsencode(self._folder.path), argv, environment(), although_held)
+            started = _start(self._folder.path, argv, environment(), although_held)
         except (OSError, ValueError) as error:  # a ValueError: find_spec, for a module object made by hand
             let_pass(error)
             self.is_able = not isinstance(error, NoInterpreter)
@@ -179,7 +179,16 @@ def interpreter() -> str:
     raise NoInterpreter(f"no Python interpreter beside {sys.executable!r}{HINT}")
 
 
-def _start(folder: bytes, argv: list[bytes], env: list[bytes], although_held: bool) -> bool:
+def _start(folder: str, argv: list[bytes], env: list[bytes], although_held: bool) -> bool:
+    # What is there may have been put there by another user. Below a directory of ours he can put nothing.
+    dir_fd = private.open_directory(folder)
+    try:
+        return start(dir_fd, argv, env, although_held)
+    finally:
+        os.close(dir_fd)
+
+
+def start(dir_fd: int, argv: list[bytes], env: list[bytes], although_held: bool) -> bool:
     """Start the program as an orphan, in pure Python: a shell starts it in the background and ends.
 
     Return False if another start is under way or a collector lives. The compiled function does the same in one call.
@@ -188,22 +197,20 @@ def _start(folder: bytes, argv: list[bytes], env: list[bytes], although_held: bo
         # Only the compiled function can make the ids the same.
         raise PermissionError(errno.EPERM, "real, effective and saved users or groups are not the same")
     with ExitStack() as opened:
-        dir_fd = private.open_directory(folder)
-        opened.callback(os.close, dir_fd)
-        lock = _open_low(dir_fd, "start", os.O_RDWR)
+        lock = _open_low(dir_fd, START, os.O_RDWR)
         opened.callback(os.close, lock)
         log = _open_low(dir_fd, LOG, os.O_WRONLY | os.O_APPEND)
         opened.callback(os.close, log)
-        return _start_locked(folder, argv, env, although_held, lock, log)
+        return _start_locked(dir_fd, argv, env, although_held, lock, log)
 
 
-def _start_locked(folder: bytes, argv: list[bytes], env: list[bytes], although_held: bool, lock: int, log: int) -> bool:
+def _start_locked(dir_fd: int, argv: list[bytes], env: list[bytes], although_held: bool, lock: int, log: int) -> bool:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     # Asked again under the lock: a collector that another process has just started may hold the folder.
-    if not although_held and is_held(folder):
+    if not although_held and is_locked(dir_fd):
         return False
     actions = [
         (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0),
@@ -232,4 +239,4 @@ def _open_low(dir_fd: int, name: str, flags: int) -> int:
 
 
 if implementation("start") == COMPILED:
-    from epsagon_fast.queue._spawn import start as _start
+    from epsagon_fast.queue._spawn import start

@@ -17,7 +17,7 @@ from typing import NamedTuple, cast
 import epsagon_fast.private as private
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.queue import ring
-from epsagon_fast.queue.folder import STATE
+from epsagon_fast.queue.names import STATE
 
 MAGIC_VALUE = int.from_bytes(b"EPSSTAT1", "little")
 MAGIC_BYTES = struct.pack("=Q", MAGIC_VALUE)

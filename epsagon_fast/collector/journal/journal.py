@@ -43,7 +43,7 @@ from epsagon_fast.collector.journal.frames import (
     parse,
 )
 from epsagon_fast.protocol import NO_TRACE, Record
-from epsagon_fast.queue.folder import CORRUPT
+from epsagon_fast.queue.names import CORRUPT, JOURNAL_NAME, journal_name
 
 __all__ = ["SEGMENT_BYTES", "Batch", "Journal", "Settled", "Snapshot"]
 
@@ -51,8 +51,7 @@ SEGMENT_BYTES = 4 * 1024 * 1024
 # While nothing can be written, so much waits for a better time; what is over it goes.
 MAX_BUFFERED_BYTES = 4 * 1024 * 1024
 
-_NAME = re.compile(r"journal-(\d{16})")
-_ASIDE = re.compile(rf"{_NAME.pattern}\.corrupt")
+_ASIDE = re.compile(JOURNAL_NAME.pattern + re.escape(CORRUPT))
 _IOV_MAX = os.sysconf("SC_IOV_MAX") if "SC_IOV_MAX" in os.sysconf_names else 1024
 # O_APPEND: after a partial write was cut off, the next one goes to the new end.
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
@@ -76,7 +75,7 @@ class _Segment:
 
     @property
     def name(self) -> str:
-        return f"journal-{self.number:016}"
+        return journal_name(self.number)
 
 
 class Journal:
@@ -213,7 +212,7 @@ class Journal:
         """
         settled: set[bytes] = set()
         names = os.listdir(self._dir_fd)
-        found = sorted(_numbers(_NAME, names))
+        found = sorted(_numbers(JOURNAL_NAME, names))
         # Each number once, as long as something bears it: what is set aside takes no earlier one's place.
         self._number = max([*found, *_numbers(_ASIDE, names)], default=0)
         for number in found:

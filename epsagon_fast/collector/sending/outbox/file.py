@@ -18,7 +18,7 @@ import orjson
 
 import epsagon_fast.private as private
 from epsagon_fast.collector.parcel import Destination, Parcel
-from epsagon_fast.queue.folder import CORRUPT
+from epsagon_fast.queue.names import CORRUPT
 
 # The number is the schema's: another version of this package may use another file beside this one.
 NAME = "outbox-1.db"
@@ -267,7 +267,7 @@ def set_aside(path: str) -> str:
     """Move a file and its companions out of the way, over what was set aside before; return the new name."""
     aside = path + CORRUPT
     os.replace(path, aside)
-    for companion in ("-wal", "-shm"):
+    for companion in private.COMPANIONS:
         try:
             os.replace(path + companion, aside + companion)
         except FileNotFoundError:

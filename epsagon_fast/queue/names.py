@@ -1,0 +1,23 @@
+"""What the files in a folder are called, and the one descriptor that a collector inherits from its starter."""
+
+import re
+from typing import Final
+
+RING_SUFFIX: Final = ".ring"
+RING_NAME: Final = re.compile(rf"[0-9a-f]{{32}}{re.escape(RING_SUFFIX)}")
+STATE: Final = "state"
+LOG: Final = "log"
+# The lock file for starting a collector. The new program inherits the lock on this descriptor.
+START: Final = "start"
+START_LOCK_FD: Final = 3
+# So many digits that the names sort as the numbers do.
+JOURNAL_NAME: Final = re.compile(r"journal-(\d{16})")
+# Names of what is set aside: a ring, a journal's segment or an outbox gets this suffix, a file of records that killed
+# collectors this prefix.
+CORRUPT: Final = ".corrupt"
+POISON: Final = "poison-"
+
+
+def journal_name(number: int) -> str:
+    """Return the name of a journal's segment."""
+    return f"journal-{number:016}"

@@ -22,7 +22,8 @@ from strategies import damaged_text
 from vectors import traces
 
 from epsagon_fast.backend import Backend, Store, running, server
-from epsagon_fast.backend.app import MAX_BODY_BYTES, MAX_PAGE_TRACES
+from epsagon_fast.backend.answers import MAX_BODY_BYTES
+from epsagon_fast.backend.api import MAX_PAGE_TRACES
 from epsagon_fast.backend.shape import NotATrace, summarize
 
 TOKEN = {"Authorization": "Bearer any-token"}
@@ -138,7 +139,9 @@ def test_what_the_seed_sent_is_a_trace(case: Any) -> None:
 def test_the_body_in_the_documentation_is_a_trace() -> None:
     page = (Path(__file__).parent.parent / "docs" / "backend.md").read_text()
     body = page[page.index('{"app_name"') : page.index('"python 3.11.7"}') + len('"python 3.11.7"}')]
-    assert summarize(body.encode()) == ("shop", "checkout", 2, 1, 0, True)
+    summary = summarize(body.encode())
+    assert (summary.app_name, summary.runner, summary.error_code) == ("shop", "checkout", 2)
+    assert (summary.event_count, summary.exception_count, summary.is_trimmed) == (1, 0, True)
 
 
 def test_a_second_post_with_the_same_key_is_a_duplicate_whatever_its_body(ask: Asking, backend: Backend) -> None:
@@ -292,7 +295,15 @@ def test_a_summary_says_what_is_in_a_trace(ask: Asking) -> None:
         "size_bytes": len(bodies[0]),
         "duplicates": 0,
         "app_name": "shop",
+        "number": row["number"],
         "runner": "checkout",
+        "name": "checkout",
+        "type": "http",
+        "started_at": 1700000000.25,
+        "duration_s": 1.0,
+        "status": "error",
+        "error_type": "KeyError",
+        "http_trace_id": None,
         "error_code": 2,
         "event_count": 2,
         "exception_count": 1,

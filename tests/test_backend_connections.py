@@ -10,8 +10,7 @@ import pytest
 import urllib3
 from places import until
 
-from epsagon_fast.backend import Backend, connections, running
-from epsagon_fast.backend.shape import Summary
+from epsagon_fast.backend import Backend, connections, running, summary
 
 PATIENCE_S = 20.0
 HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer t\r\nContent-Length: 100\r\n"
@@ -62,8 +61,8 @@ def test_a_request_that_is_not_whole_in_time_ends_its_connection(backend: Backen
 
 
 def test_a_client_that_does_not_read_its_answers_is_given_up(backend: Backend) -> None:
-    summary = Summary("shop", None, None, 0, 0, False)
-    backend.store.keep("large", b"t", b"x" * 1_000_000, summary)
+    empty = {"app_name": "shop", "events": [], "exceptions": []}
+    backend.store.keep("large", b"t", b"x" * 1_000_000, summary.of(empty))
     # More than both sides' buffers hold.
     ask = ASK.replace(b"/traces", b"/traces/large")
     with connect(backend, ask) as connection:

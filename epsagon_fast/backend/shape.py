@@ -5,18 +5,13 @@ tracer can talk to an older backend.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
-from epsagon_fast.protocol import (
-    EVENT_FIELDS,
-    EXCEPTION_FIELDS,
-    IS_TRIMMED_KEY,
-    RESOURCE_FIELDS,
-    RUNNER_ORIGIN,
-    TRACE_FIELDS,
-)
+import epsagon_fast.backend.summary as summary
+from epsagon_fast.backend.summary import Summary
+from epsagon_fast.protocol import EVENT_FIELDS, EXCEPTION_FIELDS, RESOURCE_FIELDS, TRACE_FIELDS
 
 # protobuf's JSON form writes numbers that are not finite as these strings, and so does the seed; ours writes null.
 _NOT_FINITE = ("NaN", "Infinity", "-Infinity")
@@ -30,16 +25,14 @@ class NotATrace(ValueError):
     """The body is not a trace. The text says where and why, and repeats no value: values may be secret."""
 
 
-class Summary(NamedTuple):
-    """What a list of traces shows of one."""
-
-    app_name: str
-    # Of the first event with the origin "runner"; None if the trace has none.
-    runner: str | None
-    error_code: int | None
-    event_count: int
-    exception_count: int
-    is_trimmed: bool
+def checked(body: bytes) -> Any:
+    """Return the trace that a body is. Raises NotATrace."""
+    try:
+        trace = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise NotATrace(f"the body is not JSON: {error}") from None
+    _trace(trace, "trace")
+    return trace
 
 
 def summarize(body: bytes) -> Summary:
@@ -47,21 +40,7 @@ def summarize(body: bytes) -> Summary:
 
     Raises NotATrace.
     """
-    try:
-        trace = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise NotATrace(f"the body is not JSON: {error}") from None
-    _trace(trace, "trace")
-    events = trace["events"]
-    runner = next((event for event in events if event["origin"] == RUNNER_ORIGIN), None)
-    return Summary(
-        app_name=trace["app_name"],
-        runner=runner and runner["resource"]["name"],
-        error_code=runner and runner["error_code"],
-        event_count=len(events),
-        exception_count=len(trace["exceptions"]),
-        is_trimmed=any(IS_TRIMMED_KEY in event["resource"]["metadata"] for event in events),
-    )
+    return summary.of(checked(body))
 
 
 def _refuse(where: str, wanted: str, value: Any) -> NotATrace:

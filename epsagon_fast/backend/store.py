@@ -5,48 +5,33 @@ last traces before a power cut may be lost (SQLite's synchronous=NORMAL).
 """
 
 import hashlib
+import random
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+import epsagon_fast.backend.schema as schema
 import epsagon_fast.private as private
-from epsagon_fast.backend.shape import Summary
+from epsagon_fast.backend.filters import Filter
+from epsagon_fast.backend.retention import Retention, forget
+from epsagon_fast.backend.shape import summarize
+from epsagon_fast.backend.summary import Summary
 
 IN_MEMORY = ":memory:"
-# The file's user_version, so that we neither write into a stranger's database nor misread an older one of ours.
-_LAYOUT_VERSION = 1
 # How long to wait for another process that writes to the same file.
 _BUSY_TIMEOUT_S = 5.0
+# A start may lie so far ahead of our clock; beyond it, it is a mistake.
+_AHEAD_S = 86400.0
+# So many traces with the same start stand in the order of their arrival, further ones somewhere near.
+_SAME_START = 64
 
-# The bodies lie apart, so that a list or a count does not read through megabytes of them.
-_LAYOUT = f"""
-BEGIN IMMEDIATE;
-CREATE TABLE IF NOT EXISTS traces (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    trace_id TEXT NOT NULL UNIQUE,
-    received_at REAL NOT NULL,
-    token_sha256 TEXT NOT NULL,
-    size_bytes INTEGER NOT NULL,
-    duplicates INTEGER NOT NULL DEFAULT 0,
-    app_name TEXT NOT NULL,
-    runner TEXT,
-    error_code INTEGER,
-    event_count INTEGER NOT NULL,
-    exception_count INTEGER NOT NULL,
-    is_trimmed INTEGER NOT NULL
-);
-CREATE TABLE IF NOT EXISTS bodies (number INTEGER PRIMARY KEY REFERENCES traces, body BLOB NOT NULL);
-PRAGMA user_version = {_LAYOUT_VERSION};
-COMMIT;
-"""
-
-_RECEIVED = ("trace_id", "received_at", "token_sha256", "size_bytes", *Summary._fields)
-_COLUMNS = (*_RECEIVED, "duplicates")
-_INSERT = f"""INSERT INTO traces ({", ".join(_RECEIVED)}) VALUES (:{", :".join(_RECEIVED)})
-              ON CONFLICT (trace_id) DO NOTHING"""
+_SUMMARY = tuple(name for name in Summary._fields if name != "terms")
+_RECEIVED = ("number", "trace_id", "received_at", "token_sha256", "size_bytes", "duplicates", *_SUMMARY)
+_INSERT = f"INSERT INTO traces ({', '.join(_RECEIVED)}) VALUES (:{', :'.join(_RECEIVED)})"
+_COLUMNS = ", ".join(f"traces.{name}" for name in _RECEIVED)
 
 
 def _own(path: str) -> None:
@@ -56,97 +41,190 @@ def _own(path: str) -> None:
 
 
 class Store:
-    """The traces of one database. Any thread may call it; one at a time is served.
+    """The traces of one database. Any thread may call it; one writes and one reads at a time.
 
     database: a file's path, or IN_MEMORY. The file is this user's alone (0600, no link): a body holds whatever the
     traced program put into it. Raises OSError, sqlite3.Error, and ValueError for a database that is not ours.
     """
 
-    def __init__(self, database: str = IN_MEMORY) -> None:
+    def __init__(self, database: str = IN_MEMORY, retention: Retention | None = None) -> None:
         self.database = database
-        self._lock = threading.Lock()
+        self.retention = retention or Retention()
+        self._lock = self._reading_lock = threading.Lock()
         if database != IN_MEMORY:
             _own(database)
-        self._connection = sqlite3.connect(database, timeout=_BUSY_TIMEOUT_S, check_same_thread=False)
+        self._connection = self._reading = self._connect()
         try:
             self._prepare()
             if database != IN_MEMORY:
+                # A connection of its own: else a trace that comes waits for the page that somebody looks at.
+                self._reading, self._reading_lock = self._connect(), threading.Lock()
+                self._reading.execute("PRAGMA query_only = TRUE")
                 # Once more, with what SQLite has made beside it: another user may have been faster.
                 _own(database)
         except BaseException:
-            self._connection.close()
+            self.close()
             raise
 
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.database, timeout=_BUSY_TIMEOUT_S, check_same_thread=False)
+        connection.row_factory = sqlite3.Row
+        return connection
+
     def _prepare(self) -> None:
-        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-        (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if version != _LAYOUT_VERSION and (version or tables):
-            raise ValueError(f"{self.database} is not a database of this version of the backend")
         # Else SQLite wants a directory for temporary files, which a process with a read-only root does not have.
         self._connection.execute("PRAGMA temp_store = MEMORY")
+        schema.version(self._connection, self.database)
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = NORMAL")
-        self._connection.executescript(_LAYOUT)
-        self._connection.row_factory = sqlite3.Row
+        schema.prepare(self._connection, self.database, self._migrate)
+        while self._forget():
+            pass
 
     def keep(self, trace_id: str, token: bytes, body: bytes, summary: Summary) -> bool:
-        """Commit a trace, or count a duplicate of the one that has this id.
+        """Commit a trace, or count a duplicate of the one that has this id; then forget what is over the limits.
 
         token: kept as its SHA-256 (what the body says of it stays in the body). Returns True for a new trace, False for
         a duplicate.
         """
-        row = {
-            "trace_id": trace_id,
-            "received_at": time.time(),
-            "token_sha256": hashlib.sha256(token).hexdigest(),
-            "size_bytes": len(body),
-            **summary._asdict(),
-        }
         with self._lock, self._connection:
-            trace = self._connection.execute(_INSERT, row)
-            if trace.rowcount:
-                self._connection.execute("INSERT INTO bodies VALUES (?, ?)", (trace.lastrowid, body))
-                return True
-            self._connection.execute("UPDATE traces SET duplicates = duplicates + 1 WHERE trace_id = ?", (trace_id,))
-            return False
+            again = "UPDATE traces SET duplicates = duplicates + 1 WHERE trace_id = ?"
+            if self._connection.execute(again, (trace_id,)).rowcount:
+                return False
+            self._insert(trace_id, time.time(), hashlib.sha256(token).hexdigest(), 0, body, summary)
+        self._forget()
+        return True
 
-    def page(self, limit: int, offset: int) -> list[dict[str, Any]]:
-        """Return the rows of at most `limit` traces, newest first, after the first `offset`."""
-        newest = f"SELECT {', '.join(_COLUMNS)} FROM traces ORDER BY number DESC LIMIT ? OFFSET ?"
-        with self._lock:
-            rows = self._connection.execute(newest, (limit, offset)).fetchall()
+    def replace(self, trace_id: str, token: bytes, body: bytes, summary: Summary) -> None:
+        """Commit a trace in place of the one that has this id, if there is one."""
+        with self._lock, self._connection:
+            row = self._connection.execute("SELECT number FROM traces WHERE trace_id = ?", (trace_id,)).fetchone()
+            for table, key in (("terms", "rowid"), ("bodies", "number"), ("traces", "number")) if row else ():
+                self._connection.execute(f"DELETE FROM {table} WHERE {key} = ?", (row["number"],))
+            self._insert(trace_id, time.time(), hashlib.sha256(token).hexdigest(), 0, body, summary)
+        self._forget()
+
+    def _migrate(self, trace_id: str, received_at: float, token_sha256: str, duplicates: int, body: bytes) -> None:
+        self._insert(trace_id, received_at, token_sha256, duplicates, body, summarize(body))
+
+    def _insert(
+        self, trace_id: str, received_at: float, token_sha256: str, duplicates: int, body: bytes, summary: Summary
+    ) -> None:
+        # Strictly later than all before, also if the clock was set back: so it says what came since.
+        (latest,) = self._connection.execute("SELECT max(received_at) FROM traces").fetchone()
+        received_at = max(received_at, (latest or 0.0) + 1e-6)
+        row = {
+            **summary._asdict(),
+            "trace_id": trace_id,
+            "received_at": received_at,
+            "token_sha256": token_sha256,
+            "size_bytes": len(body),
+            "duplicates": duplicates,
+        }
+        started_at = summary.started_at
+        if started_at is None or not 0 <= started_at < received_at + _AHEAD_S:
+            started_at = row["started_at"] = received_at
+        number = row["number"] = self._free_number(int(started_at * 1e6))
+        self._connection.execute(_INSERT, row)
+        self._connection.execute("INSERT INTO bodies VALUES (?, ?)", (number, body))
+        self._connection.execute("INSERT INTO terms (rowid, tokens) VALUES (?, ?)", (number, summary.terms))
+
+    def _free_number(self, number: int) -> int:
+        taken = "SELECT 1 FROM traces WHERE number = ?"
+        tries = 0
+        while self._connection.execute(taken, (number,)).fetchone():
+            tries += 1
+            # Growing steps, since thousands may have begun at once.
+            number += 1 if tries < _SAME_START else random.randrange(1, 2 ** min(tries - _SAME_START + 8, 30))
+        return number
+
+    def _forget(self) -> int:
+        with self._lock, self._connection:
+            return forget(self._connection, self.retention, time.time())
+
+    def page(
+        self, limit: int, offset: int = 0, wanted: Filter | None = None, before: int | None = None
+    ) -> list[dict[str, Any]]:
+        """Return the rows of at most `limit` traces, those that started last first, after the first `offset`.
+
+        before: only those whose `number` is smaller, which is how the next page is asked for.
+        """
+        wanted = wanted or Filter()
+        source, number, conditions = "traces", "traces.number", list(wanted.conditions)
+        if before is not None:
+            conditions.append(("{number} < ?", before))
+        if wanted.match:
+            # The index of terms yields its rows in this order: not one more is read than is shown.
+            source, number = "terms CROSS JOIN traces ON traces.number = terms.rowid", "terms.rowid"
+            conditions.append(("terms MATCH ?", wanted.match))
+        return self._rows(source, conditions, f"ORDER BY {number} DESC LIMIT ? OFFSET ?", (limit, offset), number)
+
+    def arrivals(self, after: float, limit: int, wanted: Filter | None = None) -> list[dict[str, Any]]:
+        """Return the rows of at most `limit` traces whose `received_at` is greater than `after`, in that order."""
+        conditions = [("received_at > ?", after), *(wanted or Filter()).conditions]
+        if wanted and wanted.match:
+            found = "EXISTS (SELECT 1 FROM terms WHERE terms MATCH ? AND terms.rowid = traces.number)"
+            conditions.append((found, wanted.match))
+        return self._rows("traces", conditions, "ORDER BY received_at LIMIT ?", (limit,))
+
+    def latest(self) -> float:
+        """Return the `received_at` of what came last, 0.0 if nothing has come."""
+        with self._reading_lock:
+            (latest,) = self._reading.execute("SELECT max(received_at) FROM traces").fetchone()
+        return float(latest or 0.0)
+
+    def request(self, request_id: str, limit: int) -> list[dict[str, Any]]:
+        """Return the rows of the traces of one request, by its `http_trace_id` or one trace's id, oldest first."""
+        own = self._rows("traces", [("trace_id = ?", request_id)], "LIMIT 1", ())
+        shared = own[0]["http_trace_id"] if own and own[0]["http_trace_id"] else request_id
+        rows = self._rows("traces", [("http_trace_id = ?", shared)], "ORDER BY number LIMIT ?", (limit,))
+        return rows or own
+
+    def _rows(
+        self,
+        source: str,
+        conditions: Sequence[tuple[str, Any]],
+        rest: str,
+        values: Iterable[Any],
+        number: str = "traces.number",
+    ) -> list[dict[str, Any]]:
+        where = " AND ".join(text.format(number=number) for text, _ in conditions)
+        query = f"SELECT {_COLUMNS} FROM {source} {'WHERE ' + where if where else ''} {rest}"
+        with self._reading_lock:
+            rows = self._reading.execute(query, (*(value for _, value in conditions), *values)).fetchall()
         return [{**dict(row), "is_trimmed": bool(row["is_trimmed"])} for row in rows]
 
     def body(self, trace_id: str) -> bytes | None:
         """Return a trace's body as it was received, None if there is no such trace."""
         wanted = "SELECT body FROM traces JOIN bodies USING (number) WHERE trace_id = ?"
-        with self._lock:
-            row = self._connection.execute(wanted, (trace_id,)).fetchone()
+        with self._reading_lock:
+            row = self._reading.execute(wanted, (trace_id,)).fetchone()
         return None if row is None else bytes(row["body"])
 
     def bodies(self) -> Iterator[tuple[str, bytes]]:
-        """Yield (trace id, body) of every trace, oldest first, one read at a time."""
-        following = "SELECT number, trace_id, body FROM traces JOIN bodies USING (number) WHERE number > ? LIMIT 1"
-        number = 0
+        """Yield (trace id, body) of every trace, as they came, one read at a time."""
+        following = """SELECT received_at, trace_id, body FROM traces JOIN bodies USING (number)
+                       WHERE received_at > ? ORDER BY received_at LIMIT 1"""
+        received_at = -1.0
         while True:
-            with self._lock:
-                row = self._connection.execute(following, (number,)).fetchone()
+            with self._reading_lock:
+                row = self._reading.execute(following, (received_at,)).fetchone()
             if row is None:
                 return
-            number = row["number"]
+            received_at = row["received_at"]
             yield row["trace_id"], row["body"]
 
     def counts(self) -> dict[str, int]:
         """Return the numbers of traces, of duplicates that were not kept, and of bytes of all bodies."""
-        sums = """SELECT count(*) AS traces, coalesce(sum(duplicates), 0) AS duplicates,
-                  coalesce(sum(size_bytes), 0) AS bytes FROM traces"""
-        with self._lock:
-            return dict(self._connection.execute(sums).fetchone())
+        with self._reading_lock:
+            return dict(self._reading.execute("SELECT traces, duplicates, bytes FROM totals").fetchone())
 
     def close(self) -> None:
         """Close the database; a second time does nothing, other calls then raise sqlite3.ProgrammingError."""
         with self._lock:
             self._connection.close()
+        with self._reading_lock:
+            self._reading.close()
 
     def __enter__(self) -> Self:
         return self

@@ -20,6 +20,7 @@ import pytest
 from servers import HOST, Identity, Server, certificate, closing, drip, hang, raw, reply, reset, status, tunnel
 
 from epsagon_fast import __version__
+from epsagon_fast.collector.formats.epsagon import Epsagon
 from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.collector.sending import delivery as module
 from epsagon_fast.collector.sending import trust
@@ -608,7 +609,7 @@ def test_a_destination_that_hangs_does_not_starve_the_others(server: Server) -> 
     assert wait_until(lambda: delivery.threads == 0)
 
 
-def test_submit_and_results_do_not_wait_for_the_network(delivery: Delivery, server: Server) -> None:
+def test_submit_and_verdicts_do_not_wait_for_the_network(delivery: Delivery, server: Server) -> None:
     server.behave = hang
     caller = threading.get_ident()
     asked = []
@@ -626,7 +627,7 @@ def test_submit_and_results_do_not_wait_for_the_network(delivery: Delivery, serv
     assert asked and caller not in asked
 
 
-def test_what_is_pending_is_counted_until_its_result_is_taken(delivery: Delivery, server: Server) -> None:
+def test_what_is_pending_is_counted_until_its_verdict_is_taken(delivery: Delivery, server: Server) -> None:
     for number in range(10):
         delivery.submit(numbered(number), to(server.url), b"x" * 100)
     assert (delivery.pending, delivery.pending_bytes) == (10, 1000)
@@ -674,10 +675,10 @@ def test_a_system_without_threads_to_give_is_asked_again(
     assert [verdict.outcome for verdict in take(delivery, 1)] == [Outcome.DELIVERED]
 
 
-def test_an_unforeseen_error_is_a_result_too(
+def test_an_unforeseen_error_is_a_verdict_too(
     delivery: Delivery, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_headers", lambda _: 1 / 0)
+    monkeypatch.setattr(Epsagon, "post", lambda *_: 1 / 0)
     assert str(send(delivery, to(server.url)).outcome) == "STORED (internal)"
 
 

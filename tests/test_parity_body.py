@@ -9,7 +9,7 @@ from vectors import Case, comparable, seed_bytes, traces, without_stacks
 
 from epsagon_fast.collector.assembling import body
 from epsagon_fast.collector.assembling.assembly import Assembly
-from epsagon_fast.collector.formats.epsagon import MARKER_BYTES
+from epsagon_fast.collector.assembling.runners import MARKER_BYTES
 from epsagon_fast.producer.encoding import encode_event, encode_exception, encode_label, exception_of
 from epsagon_fast.protocol import MAX_TRACE_BYTES, Kind, Record
 

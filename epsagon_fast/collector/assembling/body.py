@@ -11,16 +11,18 @@ from typing import NamedTuple
 
 import orjson
 
+import epsagon_fast.cutting as cutting
+from epsagon_fast.collector.assembling import runners
+from epsagon_fast.collector.assembling.runners import Runner
 from epsagon_fast.collector.assembling.trace import Trace
-from epsagon_fast.collector.formats import epsagon as wire
-from epsagon_fast.cutting import fitted_stub
+from epsagon_fast.collector.formats import FittedTrace
 from epsagon_fast.trimming import TraceTooBig, trim
 
 
 class Body(NamedTuple):
     """What is sent of a trace, and what it cost."""
 
-    # None: not even the runner's stub fits. Then everything counts as dropped.
+    # In its destination's format. None: not even the runner's stub fits, and everything counts as dropped.
     data: bytes | None
     # As it would be if there were no limit.
     size_before_bytes: int
@@ -62,14 +64,14 @@ def _built(trace: Trace) -> Body:
     return _cut(trace, runner, before)
 
 
-def _dressed(trace: Trace) -> wire.Event | None:
+def _dressed(trace: Trace) -> Runner | None:
     if trace.runner is None:
         return None
-    runner = wire.with_labels(trace.runner, trace.labels)
-    return runner if trace.error is None else wire.with_error(runner, trace.error)
+    runner = runners.with_labels(trace.runner, trace.labels)
+    return runner if trace.error is None else runners.with_error(runner, trace.error)
 
 
-def _size_before(trace: Trace, runner: wire.Event | None) -> int:
+def _size_before(trace: Trace, runner: Runner | None) -> int:
     stream = trace.stream
     events = stream.event_count + (runner is not None)
     runner_bytes = 0 if runner is None else len(orjson.dumps(runner))
@@ -80,54 +82,59 @@ def _commas(events: int, exceptions: int) -> int:
     return max(0, events - 1) + max(0, exceptions - 1)
 
 
+def _joined_bytes(parts: list[bytes]) -> int:
+    """Return the length of the parts with a comma between neighbours."""
+    return sum(map(len, parts)) + max(0, len(parts) - 1)
+
+
 def _place(trace: Trace, events: list[bytes]) -> int:
     """Return where the runner stands among the events that are left."""
     return len(events) if trace.runner_place is None else min(trace.runner_place, len(events))
 
 
-def _trimmed(trace: Trace, runner: wire.Event | None, before: int) -> Body:
+def _trimmed(trace: Trace, runner: Runner | None, before: int) -> Body:
     """Trim a trace of which the first events may be stripped already. Raises TraceTooBig."""
     stream = trace.stream
     events = stream.events.copy()
     done, limit, reserve = stream.stripped_count, trace.limit_bytes, 0
     place = _place(trace, events)
     if runner is not None:
-        reserve = wire.MARKER_BYTES
+        reserve = runners.MARKER_BYTES
         if place < done:
             # It stands before an event that had to be stripped.
-            runner = wire.stripped(runner)
+            runner = cutting.stripped(runner)
             done += 1
         events.insert(place, orjson.dumps(runner))
     if done:
         # Over the limit once, the trace must have room for its marker, even if what is left fits.
         limit, reserve = max(0, limit - reserve), 0
     rest = events[done:]
-    outside = trace.envelope.size_bytes + wire.joined_bytes(stream.exceptions)
-    outside += wire.joined_bytes(events) - wire.joined_bytes(rest)
+    outside = trace.envelope.size_bytes + _joined_bytes(stream.exceptions)
+    outside += _joined_bytes(events) - _joined_bytes(rest)
     result = trim(rest, limit, envelope_bytes=outside, reserve_bytes=reserve)
     events[done:] = result.events
     stripped = done + result.stripped_count
     if stripped and runner is not None:
-        events[place] = orjson.dumps(wire.with_metadata(orjson.loads(events[place]), wire.marks(0, 0, 0)))
+        events[place] = orjson.dumps(runners.with_metadata(orjson.loads(events[place]), runners.marks(0, 0, 0)))
     data, told = _whole(trace, events, stream.exceptions, place)
     return Body(data, before, stripped > 0, stripped, 0, 0, told)
 
 
-def _cut(trace: Trace, runner: wire.Event | None, before: int) -> Body:
+def _cut(trace: Trace, runner: Runner | None, before: int) -> Body:
     """Fit a trace that was given up: all of it is stripped, its texts are cut, and it may still be too big."""
     stream = trace.stream
     events, exceptions = stream.events.copy(), stream.exceptions.copy()
     size = trace.envelope.size_bytes + sum(map(len, events)) + sum(map(len, exceptions))
     dropped_labels = 0
     if runner is not None:
-        runner, dropped_labels = wire.cut_runner(runner, trace.labels)
+        runner, dropped_labels = runners.cut(runner, trace.labels)
         size += len(orjson.dumps(runner))
-    runners = int(runner is not None)
+    own = int(runner is not None)
     while True:
         gone = stream.event_count - len(events), stream.exception_count - len(exceptions)
-        marks = wire.marks(*gone, dropped_labels)
-        commas = _commas(len(events) + runners, len(exceptions))
-        if size + commas + wire.marks_bytes(marks) * runners <= trace.limit_bytes:
+        marks = runners.marks(*gone, dropped_labels)
+        commas = _commas(len(events) + own, len(exceptions))
+        if size + commas + runners.marks_bytes(marks) * own <= trace.limit_bytes:
             break
         last = events or exceptions
         if not last:
@@ -135,31 +142,32 @@ def _cut(trace: Trace, runner: wire.Event | None, before: int) -> Body:
         size -= len(last.pop())
     place = _place(trace, events)
     if runner is not None:
-        events.insert(place, orjson.dumps(wire.with_metadata(runner, marks)))
+        events.insert(place, orjson.dumps(runners.with_metadata(runner, marks)))
     data, told = _whole(trace, events, exceptions, place)
-    return Body(data, before, True, stream.event_count + runners, *gone, told)
+    return Body(data, before, True, stream.event_count + own, *gone, told)
 
 
-def _stub(trace: Trace, runner: wire.Event | None, marks: dict[str, str], before: int) -> Body:
+def _stub(trace: Trace, runner: Runner | None, marks: dict[str, str], before: int) -> Body:
     """Return a body with nothing but what is left of the runner, or none."""
     stream = trace.stream
-    room = trace.limit_bytes - trace.envelope.size_bytes - wire.marks_bytes(marks)
-    smaller = fitted_stub(runner, room) if runner is not None else None
+    room = trace.limit_bytes - trace.envelope.size_bytes - runners.marks_bytes(marks)
+    smaller = cutting.fitted_stub(runner, room) if runner is not None else None
     if smaller is None:
         return Body(None, before, True, 0, stream.event_count, stream.exception_count)
-    marked = orjson.dumps(wire.with_metadata(orjson.loads(smaller), marks))
-    stripped_count = stream.event_count + 1
-    data = trace.envelope.around([marked], [])
-    return Body(data, before, True, stripped_count, stream.event_count, stream.exception_count)
+    marked = orjson.dumps(runners.with_metadata(orjson.loads(smaller), marks))
+    data = trace.envelope.body(FittedTrace(trace.trace_id, [marked], 0, []))
+    return Body(data, before, True, stream.event_count + 1, stream.event_count, stream.exception_count)
 
 
 def _whole(trace: Trace, events: list[bytes], exceptions: list[bytes], place: int) -> tuple[bytes, bool]:
     """Return the body of what is left, the runner at `place`, and whether it tells what the process lost."""
-    data = trace.envelope.around(events, exceptions)
-    if trace.dropped_records is None or trace.runner is None:
-        return data, False
-    news = {wire.DROPPED_RECORDS_KEY: trace.dropped_records}
-    runner = orjson.dumps(wire.with_metadata(orjson.loads(events[place]), news))
-    if len(data) - len(events[place]) + len(runner) > trace.limit_bytes:
-        return data, False
-    return trace.envelope.around([*events[:place], runner, *events[place + 1 :]], exceptions), True
+    told = False
+    if trace.dropped_records is not None and trace.runner is not None:
+        news = {runners.DROPPED_RECORDS_KEY: trace.dropped_records}
+        runner = orjson.dumps(runners.with_metadata(orjson.loads(events[place]), news))
+        size = trace.envelope.size_bytes + _joined_bytes(events) + _joined_bytes(exceptions)
+        told = size - len(events[place]) + len(runner) <= trace.limit_bytes
+        if told:
+            events = [*events[:place], runner, *events[place + 1 :]]
+    runner_place = None if trace.runner is None else place
+    return trace.envelope.body(FittedTrace(trace.trace_id, events, runner_place, exceptions)), told

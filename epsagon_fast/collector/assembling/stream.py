@@ -18,7 +18,7 @@ from collections import Counter
 
 import orjson
 
-from epsagon_fast.collector.formats import epsagon as wire
+import epsagon_fast.cutting as cutting
 from epsagon_fast.trimming import TraceTooBig, trim
 
 # A bytes object and its slot in a list, without its bytes.
@@ -155,7 +155,7 @@ class Stream:
         self.floor_bytes -= len(kept.pop()) + 1
 
     def _cut(self, value: bytes) -> bytes:
-        shorter = wire.cut(value)
+        shorter = _cut(value)
         if shorter is not value:
             self._counters["cut"] += 1
         return shorter
@@ -183,3 +183,15 @@ def _is_json(event: bytes) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _cut(value: bytes) -> bytes:
+    """Return the JSON of an event or an exception with its texts cut; the same object if there is nothing to cut."""
+    if len(value) <= cutting.TEXT_BYTES:
+        return value
+    try:
+        decoded = orjson.loads(value)
+    except ValueError:
+        decoded = None
+    shorter = cutting.texts(decoded, cutting.TEXT_BYTES)
+    return value if shorter == decoded else orjson.dumps(shorter)

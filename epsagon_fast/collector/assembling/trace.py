@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 import orjson
 
 from epsagon_fast.collector.assembling.accounts import TRACE_BYTES, Account
+from epsagon_fast.collector.assembling.runners import Runner, with_metadata
 from epsagon_fast.collector.assembling.stream import Stream
-from epsagon_fast.collector.formats import epsagon as wire
+from epsagon_fast.collector.formats import Envelope
+from epsagon_fast.collector.formats.choice import format_for
 from epsagon_fast.collector.parcel import Destination, from_config
 from epsagon_fast.protocol import (
     FROM_RUNNER,
@@ -54,7 +56,7 @@ class Terms(NamedTuple):
     config: dict[str, Any]
     platform: str
     destination: Destination
-    envelope: wire.Envelope
+    envelope: Envelope
     limit_bytes: int
     debug: bool
 
@@ -87,11 +89,11 @@ class Trace:
         self.opened_at = float(decoded["opened_at"])
         self.stream = Stream(self.terms.envelope.size_bytes, self.terms.limit_bytes, counters)
         # Its own runner stands last. Without one, an event may turn out to be the runner, and keeps its place.
-        self.runner: wire.Event | None = None if decoded["runner"] is None else _object_in(decoded, "runner")
+        self.runner: Runner | None = None if decoded["runner"] is None else _object_in(decoded, "runner")
         self.has_own_runner = self.runner is not None
         self.runner_place: int | None = None
         self.labels: dict[str, str | int | float | bool] = {}
-        self.error: wire.Event | None = None
+        self.error: Runner | None = None
         # Where it is counted what its opener has in memory; the assembly's.
         self.account: Account
         # What its process lost before, as JSON text; told if there is room for it.
@@ -100,7 +102,7 @@ class Trace:
         self.close_ordinal = 0
         self.is_closed = False
         # What RUNNER records brought before there was a runner.
-        self._runner_news: wire.Event = {}
+        self._runner_news: Runner = {}
         self._runner_bytes = len(opened)
         self._labels_bytes = 0
         self._error_bytes = 0
@@ -111,7 +113,7 @@ class Trace:
         return self.terms.config
 
     @property
-    def envelope(self) -> wire.Envelope:
+    def envelope(self) -> Envelope:
         """What stands around the trace's events and exceptions."""
         return self.terms.envelope
 
@@ -233,15 +235,16 @@ class Trace:
 
     def _add_metadata(self, metadata: dict[str, str]) -> None:
         if self.runner is not None:
-            self.runner = wire.with_metadata(self.runner, metadata)
+            self.runner = with_metadata(self.runner, metadata)
 
 
 @lru_cache(maxsize=256)
 def _terms(config_json: bytes, platform: str) -> Terms:
     config = _checked(orjson.loads(config_json))
-    envelope = wire.envelope(config["app_name"], config["token"], platform)
+    destination = from_config(config)
+    envelope = format_for(destination).envelope(config, platform)
     debug = bool(config.get("debug"))
-    return Terms(config, platform, from_config(config), envelope, config["max_trace_size_bytes"], debug)
+    return Terms(config, platform, destination, envelope, config["max_trace_size_bytes"], debug)
 
 
 def decoded_label(payload: bytes) -> tuple[str, str | int | float | bool]:

@@ -1,1 +1,80 @@
-"""How a finished trace is written for a backend."""
+"""What a backend's format decides: how traces are written for it, and how its answers are read.
+
+A destination has one format (choice.py), and nothing else in the collector knows which. Assembling asks how much room
+its envelope takes and has a body made of each trace; sending asks which traces may share a request, how that request
+looks, and whether a friendly answer means that they arrived; the outbox keeps bodies without their secrets.
+
+A new format is a module here that has what `Format` has, and a line in choice.py.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from epsagon_fast.collector.parcel import Destination, Parcel
+
+
+class FittedTrace(NamedTuple):
+    """A closed trace, masked and within its limit: all that a body is made of.
+
+    Labels, the error and the marks of trimming are in the runner already.
+    """
+
+    trace_id: bytes
+    # JSON objects, the runner among them.
+    events: Sequence[bytes]
+    # Where the runner stands among the events; None: the trace has none.
+    runner_place: int | None
+    # JSON objects.
+    exceptions: Sequence[bytes]
+
+
+class Post(NamedTuple):
+    """One HTTP request. Header values are written as latin-1."""
+
+    url: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Envelope(Protocol):
+    """What a format says alike of all traces of one config; made once for them."""
+
+    @property
+    def size_bytes(self) -> int:
+        """What of a trace's limit is taken before its first event. A comma before each further event counts too."""
+
+    def body(self, trace: FittedTrace) -> bytes:
+        """Return the body of a trace, as its parcel carries it."""
+
+
+class Format(Protocol):
+    """One way to write traces. Has no state: one object serves all threads."""
+
+    @property
+    def name(self) -> str:
+        """As people call it."""
+
+    @property
+    def content_type(self) -> str:
+        """Of its requests."""
+
+    def envelope(self, config: Mapping[str, Any], platform: str) -> Envelope:
+        """Return what traces of a config have in common. `config`: as an OPEN brings it; raises TypeError for others.
+
+        platform: the interpreter's name and version.
+        """
+
+    def shared(self, waiting: Iterable[Parcel]) -> int:
+        """Return how many of these, from the first on, share one request; at least 1. All have one destination."""
+
+    def post(self, parcels: Sequence[Parcel]) -> Post:
+        """Return the request that carries these parcels, which `shared` let share one."""
+
+    def refusal(self, answer: bytes) -> str | None:
+        """Return why a backend that answered 2xx and this body did not take the traces, in one word; None: it did."""
+
+    def without_secret(self, body: bytes, destination: Destination) -> tuple[int | None, bytes]:
+        """Return a body without the destination's secret, and where that stood; None: it has none."""
+
+    def with_secret(self, body: bytes, secret_at: int, destination: Destination) -> bytes:
+        """Return what `without_secret` was given."""

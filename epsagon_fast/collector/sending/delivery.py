@@ -11,18 +11,21 @@ import re
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import NamedTuple
 
+from epsagon_fast.collector.formats.choice import format_for
 from epsagon_fast.collector.parcel import Destination, Parcel
-from epsagon_fast.collector.sending.exchange import Failure, Pools
+from epsagon_fast.collector.sending.exchange import Failure, Pools, Response
 from epsagon_fast.collector.sending.verdict import Judge, Verdict
-from epsagon_fast.version import __version__
 
 # Another sender starts when a trace has waited so long that the ones there are do not keep up.
 PATIENCE_S = 0.02
 # Kept connections are let go after this time without traffic.
 IDLE_S = 60.0
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class _Waiting(NamedTuple):
@@ -34,6 +37,12 @@ class _Waiting(NamedTuple):
 class _Lane:
     waiting: deque[_Waiting] = field(default_factory=deque)
     in_flight: int = 0
+
+    def take(self) -> list[Parcel]:
+        """Take the parcels of the next request from those that wait."""
+        destination = self.waiting[0].parcel.destination
+        alike = takewhile(lambda parcel: parcel.destination == destination, (each.parcel for each in self.waiting))
+        return [self.waiting.popleft().parcel for _ in range(format_for(destination).shared(alike))]
 
 
 class Delivery:
@@ -76,7 +85,7 @@ class Delivery:
         with self._changed:
             if self._closing:
                 raise RuntimeError("delivery is closed")
-            lane = self._lanes.setdefault((destination.url, destination.proxy_url), _Lane())
+            lane = self._lanes.setdefault(_lane_key(destination), _Lane())
             lane.waiting.append(_Waiting(Parcel(trace_id, destination, body), now))
             self._pending += 1
             self._pending_bytes += len(body)
@@ -132,15 +141,15 @@ class Delivery:
 
     def _send_all(self) -> None:
         while (taken := self._take()) is not None:
-            lane, parcel = taken
-            verdict = self._attempt(parcel)
+            lane, parcels = taken
+            verdicts = self._attempt(parcels)
             with self._changed:
-                self._finish(lane, parcel, verdict)
-            # Or it would be kept in memory until this thread has work again.
-            del taken, parcel
+                self._finish(lane, parcels, verdicts)
+            # Or the bodies would be kept in memory until this thread has work again.
+            del taken, parcels
 
-    def _take(self) -> tuple[_Lane, Parcel] | None:
-        """Wait for a trace to send. None: this thread is not needed any more."""
+    def _take(self) -> tuple[_Lane, list[Parcel]] | None:
+        """Wait for a request to make. None: this thread is not needed any more."""
         with self._changed:
             while (lane := self._next_lane()) is None:
                 if self._closing or self._idle >= self._threads_min:
@@ -152,45 +161,48 @@ class Delivery:
                 self._idle -= 1
             self._busy += 1
             lane.in_flight += 1
-            return lane, lane.waiting.popleft().parcel
+            return lane, lane.take()
 
-    def _finish(self, lane: _Lane, parcel: Parcel, verdict: Verdict) -> None:
+    def _finish(self, lane: _Lane, parcels: list[Parcel], verdicts: list[Verdict]) -> None:
         self._busy -= 1
         lane.in_flight -= 1
         self._used_at = time.monotonic()
-        self._done.append((verdict, len(parcel.body)))
+        self._done += zip(verdicts, (len(parcel.body) for parcel in parcels), strict=True)
         if not lane.in_flight and not lane.waiting:
-            self._lanes.pop((parcel.destination.url, parcel.destination.proxy_url), None)
+            self._lanes.pop(_lane_key(parcels[0].destination), None)
         # One sender more is free for every lane, so another that was at its bound may go on.
         self._changed.notify()
 
-    def _attempt(self, parcel: Parcel) -> Verdict:
-        destination = parcel.destination
+    def _attempt(self, parcels: list[Parcel]) -> list[Verdict]:
+        """Make one request for parcels of one destination; return the verdict of each."""
         try:
-            answer = self._pools.post(
-                destination.url,
-                _headers(parcel),
-                parcel.body,
-                timeout_s=destination.send_timeout_s,
-                proxy_url=destination.proxy_url,
-                ca_file=destination.ca_file,
-            )
-            return self._judge.answered(parcel, answer)
+            response = self._ask(parcels[0].destination, parcels)
+            return [self._judge.answered(parcel, response) for parcel in parcels]
         except Failure as failure:
-            return self._judge.failed(parcel, failure)
+            return [self._judge.failed(parcel, failure) for parcel in parcels]
         except Exception as error:
             # A trace must get a verdict whatever is wrong here. The message may quote a header.
-            return self._judge.failed(parcel, Failure("internal", type(error).__name__))
+            internal = Failure("internal", type(error).__name__)
+            return [self._judge.failed(parcel, internal) for parcel in parcels]
+
+    def _ask(self, destination: Destination, parcels: list[Parcel]) -> Response:
+        post = format_for(destination).post(parcels)
+        _check(post.headers)
+        return self._pools.post(
+            post.url,
+            post.headers,
+            post.body,
+            timeout_s=destination.send_timeout_s,
+            proxy_url=destination.proxy_url,
+            ca_file=destination.ca_file,
+        )
 
 
-def _headers(parcel: Parcel) -> dict[str, str]:
-    token = parcel.destination.token
-    if re.search(r"[\x00-\x1f\x7f]", token):
+def _lane_key(destination: Destination) -> tuple[str, str | None]:
+    return destination.url, destination.proxy_url
+
+
+def _check(headers: Mapping[str, str]) -> None:
+    # A token is the only text of a user's in them.
+    if any(map(_CONTROL.search, headers.values())):
         raise Failure("bad_token", "it holds a control character")
-    return {
-        "Content-Type": "application/json",
-        # http.client writes headers as latin-1: this way UTF-8 comes out, as the seed sends it.
-        "Authorization": "Bearer " + token.encode("utf-8", "replace").decode("latin-1"),
-        "Idempotency-Key": parcel.trace_id.hex(),
-        "User-Agent": f"epsagon-fast/{__version__}",
-    }

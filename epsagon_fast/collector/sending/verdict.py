@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote
 
 from urllib3.util import parse_url
 
+from epsagon_fast.collector.formats.choice import format_for
 from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.collector.sending.exchange import Failure, Response
 from epsagon_fast.foreign import shown
@@ -61,8 +62,7 @@ class Judge:
         """Return what a server's answer means."""
         destination, reason = parcel.destination, str(response.status)
         if 200 <= response.status < 300:
-            self._forget(destination)
-            return Verdict(parcel.trace_id, Outcome.DELIVERED)
+            return self._welcomed(parcel, response)
         if response.status in TRANSIENT:
             self._complain(destination, reason, "answered %s; traces wait", reason)
             patience_s = retry_after_s(response.headers, time.time())
@@ -86,6 +86,14 @@ class Judge:
         self._complain(destination, reason, "gives no answer, traces wait: %s", said)
         patience_s = TLS_RETRY_S if reason == "tls" else None
         return Verdict(parcel.trace_id, Outcome.STORED.because(reason), True, patience_s)
+
+    def _welcomed(self, parcel: Parcel, response: Response) -> Verdict:
+        reason = format_for(parcel.destination).refusal(response.body)
+        if reason is None:
+            self._forget(parcel.destination)
+            return Verdict(parcel.trace_id, Outcome.DELIVERED)
+        self._complain(parcel.destination, reason, "took a request and not its trace: %s", reason)
+        return Verdict(parcel.trace_id, Outcome.REJECTED.because(reason))
 
     def _complain(self, destination: Destination, reason: str, message: str, *arguments: object) -> None:
         with self._lock:

@@ -14,9 +14,8 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
-import orjson
-
 import epsagon_fast.private as private
+from epsagon_fast.collector.formats.choice import format_for
 from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.queue.names import CORRUPT
 
@@ -121,7 +120,7 @@ class OutboxFile:
                 size += len(body)
                 if taken and size > MAX_TAKEN_BYTES:
                     break
-                taken.append((number, Parcel(trace_id, destination, _with_token(body, token_at, destination.token))))
+                taken.append((number, _parcel(trace_id, destination, body, token_at)))
             leases = [(now + lease_s, self._owner, number) for number, _ in taken]
             self._db.executemany("UPDATE traces SET leased_until = ?, owner = ? WHERE number = ?", leases)
         return [parcel for _, parcel in taken]
@@ -206,7 +205,7 @@ class OutboxFile:
             self._db.executescript(_SCHEMA)
 
     def _insert(self, parcel: Parcel) -> None:
-        token_at, body = _without_token(parcel.body, parcel.destination.token)
+        token_at, body = format_for(parcel.destination).without_secret(parcel.body, parcel.destination)
         self._db.execute(
             f"INSERT OR IGNORE INTO destinations ({_FIELDS}) VALUES (?, ?, ?, ?, ?)", _fields(parcel.destination)
         )
@@ -257,6 +256,12 @@ class OutboxFile:
         )
 
 
+def _parcel(trace_id: bytes, destination: Destination, body: bytes, token_at: int | None) -> Parcel:
+    if token_at is not None:
+        body = format_for(destination).with_secret(body, token_at, destination)
+    return Parcel(trace_id, destination, body)
+
+
 def is_corrupt(error: Exception) -> bool:
     """Say whether SQLite found a file that is none of its own, or damaged."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
@@ -284,17 +289,3 @@ def _fields(destination: Destination) -> tuple[object, ...]:
         destination.proxy_url or "",
         destination.ca_file or "",
     )
-
-
-def _without_token(body: bytes, token: str) -> tuple[int | None, bytes]:
-    """Return a body without its envelope's token, and where that stood; None: it has none."""
-    # Inside a JSON string the quotes would have backslashes, so the first such member is the envelope's own.
-    before, found, after = body.partition(b'"token":' + orjson.dumps(token))
-    if not found:
-        return None, body
-    token_at = len(before) + len(b'"token":')
-    return token_at, body[:token_at] + after
-
-
-def _with_token(body: bytes, token_at: int | None, token: str) -> bytes:
-    return body if token_at is None else body[:token_at] + orjson.dumps(token) + body[token_at:]

@@ -1,0 +1,157 @@
+"""What the collector asks of a format: one that lets traces share a request takes the place of a real one."""
+
+import logging
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from places import until
+from records import CONFIG, RING, added, closed, event, opened, own_runner
+from servers import Server, status
+
+from epsagon_fast.collector.assembling import body
+from epsagon_fast.collector.assembling.assembly import Assembly
+from epsagon_fast.collector.formats import FittedTrace, Post
+from epsagon_fast.collector.formats.choice import FORMATS, format_for
+from epsagon_fast.collector.formats.epsagon import EPSAGON
+from epsagon_fast.collector.parcel import Destination, Parcel
+from epsagon_fast.collector.sending.delivery import Delivery
+from epsagon_fast.collector.sending.outbox.file import OutboxFile
+from epsagon_fast.collector.sending.verdict import Verdict
+from epsagon_fast.protocol import Outcome
+
+HERE = Destination("http://here/", "token", 1.0)
+ENVELOPE_BYTES = 100
+
+
+class Lines:
+    """A trace is a line: its runner's place and its events. Three of them may share a request."""
+
+    name = "lines"
+    content_type = "text/plain"
+
+    @property
+    def size_bytes(self) -> int:
+        return ENVELOPE_BYTES
+
+    def envelope(self, config: Mapping[str, Any], platform: str) -> "Lines":
+        return self
+
+    def body(self, trace: FittedTrace) -> bytes:
+        return b" ".join((str(trace.runner_place).encode(), *trace.events))
+
+    def shared(self, waiting: Iterable[Any]) -> int:
+        return min(3, len(list(waiting)))
+
+    def post(self, parcels: Sequence[Any]) -> Post:
+        url = parcels[0].destination.url.removeprefix("lines+")
+        return Post(url, {"Content-Type": self.content_type}, b"\n".join(parcel.body for parcel in parcels))
+
+    def refusal(self, answer: bytes) -> str | None:
+        return answer.decode() or None
+
+    def without_secret(self, body: bytes, destination: Destination) -> tuple[int | None, bytes]:
+        return None, body
+
+    def with_secret(self, body: bytes, secret_at: int, destination: Destination) -> bytes:
+        raise AssertionError("it had no secret")
+
+
+@pytest.fixture(autouse=True)
+def lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FORMATS, "lines", Lines())
+
+
+@pytest.fixture
+def delivery() -> Iterator[Delivery]:
+    made = Delivery(log=logging.getLogger("test.formats"), threads_max=1)
+    yield made
+    made.close(5.0)
+
+
+def verdicts(delivery: Delivery, count: int) -> list[Verdict]:
+    heard: list[Verdict] = []
+
+    def all_came() -> bool:
+        heard.extend(delivery.verdicts())
+        return len(heard) == count
+
+    until(all_came, f"{count} verdicts come")
+    return heard
+
+
+def finished(url: str, limit_bytes: int, *events: bytes) -> bytes | None:
+    assembly = Assembly()
+    config = {**CONFIG, "collector_url": url, "max_trace_size_bytes": limit_bytes}
+    for each in (opened(own_runner(), **config), *map(added, events), closed()):
+        assembly.feed(RING, each, 0.0)
+    (only,) = [*assembly.end_pass(0.0), *assembly.end_pass(0.0)]
+    return body.build(only.trace).data
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("http://here", "epsagon"),
+        ("https://here/a+b", "epsagon"),
+        ("lines+http://here", "lines"),
+        ("Lines+HTTPS://here", "lines"),
+        # These cannot be sent to, which sending says.
+        ("unknown+http://here", "epsagon"),
+        ("no url", "epsagon"),
+    ],
+)
+def test_a_destinations_url_chooses_its_format(url: str, name: str) -> None:
+    assert format_for(HERE._replace(url=url)).name == name
+
+
+def test_a_trace_is_trimmed_to_its_limit_with_the_envelope_of_its_format() -> None:
+    url, one = "lines+http://here", event(1)
+    whole = finished(url, 65536, one)
+    assert whole is not None
+    place, runner = whole.split(b" ", 1)[0], whole[len(b"1 ") + len(one) + 1 :]
+    assert (place, whole) == (b"1", b" ".join((b"1", one, runner)))
+    room_bytes = ENVELOPE_BYTES + len(one) + len(b",") + len(runner)
+    assert finished(url, room_bytes, one) == whole
+    less = finished(url, room_bytes - 1, one)
+    assert less is not None
+    assert one not in less
+
+
+def test_traces_of_one_destination_share_a_request_and_each_gets_its_verdict(delivery: Delivery) -> None:
+    with Server(status(500)) as server:
+        here = HERE._replace(url="lines+" + server.url)
+        # The only sender is kept busy until all others wait.
+        numbers = [bytes([number]) * 16 for number in range(8)]
+        with delivery._changed:
+            for trace_id in numbers:
+                to = here._replace(token="another") if trace_id == numbers[4] else here
+                delivery.submit(trace_id, to, trace_id.hex()[:2].encode())
+        heard = verdicts(delivery, 8)
+        assert [request.body for request in server.requests] == [b"00\n01\n02", b"03", b"04", b"05\n06\n07"]
+    assert [verdict.trace_id for verdict in heard] == numbers
+    assert all(verdict.retry for verdict in heard)
+
+
+def test_a_friendly_answer_may_say_that_nothing_was_taken(delivery: Delivery) -> None:
+    with Server(status(200, body=b"unread")) as server:
+        delivery.submit(b"a" * 16, HERE._replace(url="lines+" + server.url), b"x")
+        delivery.submit(b"b" * 16, HERE._replace(url=server.url), b"x")
+        heard = {verdict.trace_id[:1]: verdict.outcome for verdict in verdicts(delivery, 2)}
+    assert (heard[b"a"], heard[b"a"].reason) == (Outcome.REJECTED, "unread")
+    assert heard[b"b"] == Outcome.DELIVERED
+
+
+def test_the_outbox_keeps_what_the_format_says_is_no_secret(tmp_path: Path) -> None:
+    file = OutboxFile(str(tmp_path), b"us")
+    now = time.time()
+    data = EPSAGON.envelope({"app_name": "a", "token": "token"}, "p").around([], [])
+    for number, url in enumerate(("http://here/", "lines+http://here/")):
+        to = HERE._replace(url=url)
+        file.put([Parcel(bytes([number]) * 16, to, data)], now)
+        assert [parcel.body for parcel in file.take(to, 1, now)] == [data]
+    stored = [body for (body,) in file._db.execute("SELECT body FROM traces ORDER BY number")]
+    assert [b'"token":"token"' in body for body in stored] == [False, True]
+    file.close()

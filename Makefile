@@ -64,6 +64,7 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
 
 # Into wheelhouse/, and tried in fresh environments of every CPython on this machine; see docs/releasing.md.
 wheel: $(VENV)/.installed

@@ -18,9 +18,8 @@ from measure import Row, by_turns
 from report import Report
 
 from epsagon_fast import Config, Tracer, create_tracer
-from epsagon_fast.producer import process
+from epsagon_fast.producer.process import process
 from epsagon_fast.queue import ring
-from epsagon_fast.queue import writer as writers
 
 ROUNDS = 300
 MEMORY = Path("/dev/shm")
@@ -33,20 +32,15 @@ def base(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A place of its own, in memory where there is such, that no collector reads."""
     monkeypatch.setenv("EPSAGON_LAUNCH", "0")
     path = Path(tempfile.mkdtemp(prefix="epsagon-bench-", dir=MEMORY if MEMORY.is_dir() else None))
-    with pytest.MonkeyPatch.context() as patch:
-        for module, name, value in (
-            (process, "_first_use", None),
-            (writers, "_current", None),
-            (writers, "_writers", {}),
-        ):
-            patch.setattr(module, name, value)
-        yield path
+    process.reset()
+    yield path
+    process.reset()
     shutil.rmtree(path)
 
 
 def started(runtime_dir: Path) -> Tracer:
     """Return a trace in a directory, as the first of this process."""
-    process._first_use = writers._current = None
+    process.own.first_use = process.writers._current = None
     tracer = create_tracer(Config(token="t", collector_url="http://127.0.0.1:1", runtime_dir=runtime_dir))
     tracer.start()
     return tracer

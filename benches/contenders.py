@@ -111,9 +111,9 @@ class Ours(Contender):
 
     def __init__(self) -> None:
         import epsagon_fast as epsagon
-        from epsagon_fast.queue import writer
+        from epsagon_fast.producer.process import process
 
-        self.epsagon, self.writers = epsagon, writer
+        self.epsagon, self.process = epsagon, process
         self.tracer = epsagon.create_tracer()
         self.tracer.start()
         self.add = self.tracer.add_event
@@ -127,7 +127,7 @@ class Ours(Contender):
                 tracer.add_event(self.made[number])
 
     def flush(self) -> None:
-        wait(lambda: all(each.drained() and each.settled == each.closed for each in self.writers.known()))
+        wait(lambda: all(each.drained() and each.settled == each.closed for each in self.process.writers.known()))
 
 
 class OursIncomplete(Ours):

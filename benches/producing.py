@@ -15,8 +15,7 @@ from events import of_size
 
 import epsagon_fast as epsagon
 from epsagon_fast import Tracer
-from epsagon_fast.producer import process
-from epsagon_fast.queue import writer as writers
+from epsagon_fast.producer.process import process
 from epsagon_fast.queue.writer import Writer
 
 PATIENCE_S = 60.0
@@ -32,12 +31,12 @@ pushed = itertools.count()
 
 
 def writer() -> Writer:
-    [mine] = writers.known()
+    [mine] = process.writers.known()
     return mine
 
 
 def drained() -> bool:
-    return all(each.drained() for each in writers.known())
+    return all(each.drained() for each in process.writers.known())
 
 
 def wait(condition: Callable[[], bool], what: str) -> None:

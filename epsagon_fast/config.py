@@ -75,6 +75,11 @@ def warn_once(name: str, message: str, *arguments: object) -> None:
         logger().warning(message, *plain)
 
 
+def forget_warnings() -> None:
+    """Let each warning be given once more."""
+    _warned.clear()
+
+
 def _is_plain(text: str) -> bool:
     return text.isprintable() or not any("\ud800" <= c <= "\udfff" or c == "\0" for c in text)
 

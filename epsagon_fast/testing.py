@@ -1,4 +1,4 @@
-"""For the tests of applications: `capture_traces()` collects finished traces in memory.
+"""For the tests of applications: `capture_traces()` collects finished traces in memory, `reset()` forgets them all.
 
 It starts no process and writes no file. The code that assembles, masks and trims is the collector's.
 """
@@ -10,8 +10,8 @@ from typing import Any
 
 from epsagon_fast.collector.assembling import body
 from epsagon_fast.collector.assembling.assembly import Assembly
-from epsagon_fast.producer import process
 from epsagon_fast.producer.memory import MemoryWriter
+from epsagon_fast.producer.process import process
 from epsagon_fast.protocol import Outcome, Record
 
 Trace = dict[str, Any]
@@ -30,14 +30,20 @@ def capture_traces() -> Iterator[list[Trace]]:
         assert traces[0]["events"][-1]["error_code"] == 0
     """
     capture = _Capture()
-    was_shut_down = process.is_shut_down()
-    process.shut_down(False)
-    process.captures.append(capture)
-    try:
+    with process.capturing(capture):
         yield capture.traces
-    finally:
-        process.captures.remove(capture)
-        process.shut_down(was_shut_down or process.is_shut_down())
+
+
+def reset() -> None:
+    """Forget what `init` said, what was warned of, and every trace: the next test is the first thing that is traced.
+
+    Open traces are closed as unfinished. Not inside `capture_traces`.
+    """
+    for tracer in process.all_traces():
+        tracer.abandon()
+    for writer in process.writers.known():
+        writer.bye()
+    process.reset()
 
 
 class _Capture(MemoryWriter):

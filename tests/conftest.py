@@ -1,5 +1,4 @@
 import os
-from collections import Counter
 from collections.abc import Iterator
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
@@ -10,9 +9,9 @@ from hypothesis import settings
 from places import Place, Privileges, descendants, until
 from rings import TWINS, Twin
 
-from epsagon_fast import config
 from epsagon_fast.backend import Backend, running
-from epsagon_fast.producer import current, entering, exit, lifecycle, process
+from epsagon_fast.producer import entering, exiting
+from epsagon_fast.producer.process import process
 
 if TYPE_CHECKING:
     from celeries import Shop
@@ -54,31 +53,22 @@ def twin(request: pytest.FixtureRequest) -> Twin:
 
 
 @pytest.fixture
-def untraced(monkeypatch: pytest.MonkeyPatch) -> None:
+def untraced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As in a process that never traced anything, and whose environment says nothing about it."""
     for name in [name for name in os.environ if "EPSAGON" in name or name == "AWS_REGION"]:
         monkeypatch.delenv(name)
-    for module, name, value in (
-        (process, "_in_force", None),
-        (process, "_is_shut_down", False),
-        (process, "_first_use", None),
-        (process, "_early_refusals", Counter()),
-        (process, "open_traces", {}),
-        (process, "attached", {}),
-        (process, "captures", []),
-        (current, "_global", {}),
-        (config, "_warned", {}),
-        (exit, "register", lambda timeout_s: None),
-    ):
-        monkeypatch.setattr(module, name, value)
+    # The process of the tests itself is to end as if it had traced nothing.
+    monkeypatch.setattr(exiting, "register", lambda timeout_s: None)
+    process.reset()
+    yield
+    process.reset()
 
 
 @pytest.fixture
 def queue(untraced: None, monkeypatch: pytest.MonkeyPatch) -> FakeQueue:
     """A queue without processes and files. Tracing is enabled, with a token and a backend that nobody asks."""
     fake = FakeQueue()
-    for module in (process, lifecycle, exit):
-        monkeypatch.setattr(module, "writers", fake)
+    process.reset(make_writers=lambda here: fake)
     monkeypatch.setenv("EPSAGON_TOKEN", "secret-token")
     monkeypatch.setenv("EPSAGON_COLLECTOR_URL", "http://127.0.0.1:1")
     return fake

@@ -13,7 +13,7 @@ from rings import TWINS, Twin, child, in_child
 from epsagon_fast.protocol import Kind
 from epsagon_fast.queue import abandoned, layout, ring
 from epsagon_fast.queue.folder import Folder
-from epsagon_fast.queue.process import start_time
+from epsagon_fast.queue.liveness import start_time
 
 TRACE = bytes(range(16))
 DATA_BYTES = 64 * 1024

@@ -24,7 +24,7 @@ TRACES, EVENTS = 10, 3
 APPLICATION = f"""
 import json, logging, os, signal, sys
 import epsagon_fast as epsagon
-from epsagon_fast.producer import process
+from epsagon_fast.producer.process import process
 
 warnings = []
 class Kept(logging.Handler):

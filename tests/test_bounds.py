@@ -172,7 +172,7 @@ def test_the_environment_names_the_bound(text: str, megabytes: float, monkeypatc
 # Pushes as fast as the collector reads, until it does not, and then until the ring is full.
 PUSHING = """
 import sys, time, epsagon_fast as epsagon
-from epsagon_fast.queue import writer
+from epsagon_fast.producer.process import process
 
 def pushed(one_more, count=0):
     while not refused():
@@ -180,7 +180,7 @@ def pushed(one_more, count=0):
         count += 1
         # The first time it waits for the collector to start.
         deadline = time.monotonic() + (0.7 if count > 1 else 15)
-        while not refused() and not writer.known()[-1].drained() and time.monotonic() < deadline:
+        while not refused() and not process.writers.known()[-1].drained() and time.monotonic() < deadline:
             time.sleep(0.001)
             if full:
                 break
@@ -188,7 +188,7 @@ def pushed(one_more, count=0):
     return count
 
 def refused():
-    return sum(writer.known()[-1].refusals().values()) if writer.known() else 0
+    return sum(process.writers.known()[-1].refusals().values()) if process.writers.known() else 0
 
 def event():
     return {"id": "x", "resource": {"metadata": {"k": "x" * 16000}}}

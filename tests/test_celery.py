@@ -23,7 +23,8 @@ from places import Place, until
 import epsagon_fast as epsagon
 from epsagon_fast.backend import Backend
 from epsagon_fast.integrations import celery as integration
-from epsagon_fast.producer import current, process
+from epsagon_fast.producer import current
+from epsagon_fast.producer.process import process
 from epsagon_fast.testing import capture_traces
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -269,15 +270,15 @@ def app(untraced: None) -> Iterator[Celery]:
 def waits(app: Celery, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of what is waited for, as it happens; `at exit` for what is to be done then."""
     calls: list[str] = []
-    for name in ("leave", "wait_for_backlog"):
-        monkeypatch.setattr(integration.leaving, name, functools.partial(calls.append, name))
+    for name in ("say_bye", "wait_for_backlog"):
+        monkeypatch.setattr(integration.exiting, name, functools.partial(calls.append, name))
     monkeypatch.setattr(integration.atexit, "register", lambda hook: (calls.append("at exit"), hook()))
     return calls
 
 
-def test_child_of_the_pool_leaves_as_any_process_does(waits: list[str]) -> None:
+def test_child_of_the_pool_ends_as_any_process_does(waits: list[str]) -> None:
     signals.worker_process_shutdown.send(sender="w", pid=1, exitcode=0)
-    assert waits == ["leave"]
+    assert waits == ["say_bye"]
 
 
 def test_worker_waits_for_what_its_children_left(waits: list[str]) -> None:

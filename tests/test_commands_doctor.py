@@ -11,6 +11,7 @@ from servers import Server
 
 from epsagon_fast.commands import doctor as command
 from epsagon_fast.config import Config
+from epsagon_fast.queue.writer import Writer
 
 HOPS = ["config", "build", "folder", "queue", "collector", "backend"]
 
@@ -59,12 +60,12 @@ def test_collector_that_nobody_may_start_is_named(place: Place) -> None:
     assert hops[-1][:2] == ["BAD", "collector"] and "EPSAGON_LAUNCH" in hops[-1][2]
 
 
-def test_collector_that_cannot_be_started_is_named(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_collector_that_cannot_be_started_is_named(
+    untraced: None, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(command, "START_TIMEOUT_S", 0.1)
-    monkeypatch.setattr(command.writer.Writer, "ensure_collector", lambda self: None)
-    monkeypatch.setattr(command.writer.Writer, "collector_lives", lambda self: False)
-    monkeypatch.setattr(command.writer, "_writers", {})
-    monkeypatch.setattr(command.writer, "_current", None)
+    monkeypatch.setattr(Writer, "ensure_collector", lambda self: None)
+    monkeypatch.setattr(Writer, "collector_lives", lambda self: False)
     config = Config(runtime_dir=place.runtime_dir, token="t", collector_url="http://x")
     hop = command._collector(config.resolve())
     assert not hop.is_well and f"{place.folder}/log" in hop.text

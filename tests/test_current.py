@@ -6,7 +6,8 @@ from fakes import FakeQueue
 
 import epsagon_fast as epsagon
 from epsagon_fast import Config, Outcome
-from epsagon_fast.producer import current, process
+from epsagon_fast.producer import current
+from epsagon_fast.producer.process import process
 from epsagon_fast.protocol import Kind
 
 ACTIONS: list[Callable[[], None]] = [

@@ -7,7 +7,7 @@ from fakes import FakeQueue
 
 import epsagon_fast as epsagon
 from epsagon_fast import Config, Outcome
-from epsagon_fast.producer import process
+from epsagon_fast.producer.process import process
 from epsagon_fast.protocol import Kind
 
 
@@ -59,11 +59,12 @@ def test_openers_config_rules(queue: FakeQueue) -> None:
 
 
 def test_process_that_attaches_keeps_its_own_ring_and_its_own_patience(queue: FakeQueue) -> None:
-    epsagon.init(ring_bytes=4 << 20, shutdown_timeout_s=0.3)
+    mine = epsagon.init(ring_bytes=4 << 20, shutdown_timeout_s=0.3)
     with epsagon.trace("theirs") as tracer:
         handle = tracer.handle()
     with epsagon.attach(handle) as attached:
         assert (attached.config.ring_bytes, attached.config.shutdown_timeout_s) == (4 << 20, 0.3)
+    assert process.config() is mine
 
 
 def test_attaching_to_a_trace_that_is_not_recorded_does_nothing(queue: FakeQueue) -> None:

@@ -14,7 +14,7 @@ from rings import in_child
 from epsagon_fast.collector import leaving
 from epsagon_fast.collector.leaving import BACKLOG_S, GRACE_S, LINGER_S, Leaving, linger_s
 from epsagon_fast.queue import state as states
-from epsagon_fast.queue.process import is_waited_for
+from epsagon_fast.queue.liveness import is_waited_for
 from epsagon_fast.queue.state import State
 
 

@@ -9,7 +9,7 @@ from fakes import FakeQueue
 import epsagon_fast as epsagon
 from epsagon_fast import Outcome
 from epsagon_fast.integrations.asgi import TracingMiddleware
-from epsagon_fast.producer import process
+from epsagon_fast.producer.process import process
 from epsagon_fast.protocol import UNFINISHED, Kind
 
 # init
@@ -243,4 +243,4 @@ def test_flush_that_is_interrupted_hears_no_more_of_traces(queue: FakeQueue, mon
     # Between the flush's first step and its first look.
     interrupted()
     gc.collect()
-    assert not process.flushes
+    assert not process.own.flushes

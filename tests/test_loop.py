@@ -26,8 +26,8 @@ from epsagon_fast.collector.loop import Loop
 from epsagon_fast.protocol import NO_TRACE, Kind
 from epsagon_fast.queue import layout, ring
 from epsagon_fast.queue import state as states
+from epsagon_fast.queue.liveness import start_time
 from epsagon_fast.queue.overview import look
-from epsagon_fast.queue.process import start_time
 from epsagon_fast.queue.state import State
 
 

@@ -13,9 +13,9 @@ import pytest
 from rings import TWINS, Twin, child, in_child
 
 from epsagon_fast.protocol import REFUSALS, Kind, Outcome, Record
-from epsagon_fast.queue import layout, process, reader, ring
+from epsagon_fast.queue import layout, liveness, reader, ring
 from epsagon_fast.queue.layout import LARGEST_COUNT
-from epsagon_fast.queue.process import own_start_time, start_time
+from epsagon_fast.queue.liveness import own_start_time, start_time
 from epsagon_fast.queue.reader import Reader, Rings
 from epsagon_fast.queue.settlements import Settlements
 
@@ -258,7 +258,7 @@ def test_where_there_is_no_pidfd_the_process_is_looked_for(folder: Folder, monke
 @pytest.fixture
 def hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where /proc shows no process of another: hidepid, ProtectProc=invisible, a worker that is not dumpable."""
-    monkeypatch.setattr(process, "start_time", lambda pid: None if process._is_taken(pid) else 0)
+    monkeypatch.setattr(liveness, "start_time", lambda pid: None if liveness._is_taken(pid) else 0)
 
 
 @pytest.mark.usefixtures("hidden")
@@ -303,8 +303,8 @@ def test_look_at_a_file_does_not_end_the_process_that_looks(folder: Folder, monk
         return ask(fd, what, how)
 
     fd = os.open(path, os.O_RDWR)
-    monkeypatch.setattr(process.fcntl, "fcntl", meanwhile)
-    assert process.is_unused(fd)
+    monkeypatch.setattr(liveness.fcntl, "fcntl", meanwhile)
+    assert liveness.is_unused(fd)
     os.close(fd)
 
 

@@ -18,6 +18,7 @@ from hostile import HostileError, HostileExit
 import epsagon_fast as epsagon
 from epsagon_fast import ErrorCode
 from epsagon_fast.producer import current, entering
+from epsagon_fast.producer.process import process
 from epsagon_fast.protocol import Kind, Record
 
 
@@ -95,7 +96,7 @@ def test_event_is_timed_and_takes_changes_until_the_end(queue: FakeQueue) -> Non
 def test_event_without_a_trace_is_counted(queue: FakeQueue) -> None:
     with epsagon.event("charge"):
         pass
-    assert epsagon.producer.process.refusals() == {"no_trace": 1}
+    assert process.refusals() == {"no_trace": 1}
 
 
 def test_event_belongs_to_the_trace_in_which_it_began(queue: FakeQueue) -> None:

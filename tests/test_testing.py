@@ -5,7 +5,7 @@ from fakes import FakeQueue
 
 import epsagon_fast as epsagon
 from epsagon_fast import Config, Outcome
-from epsagon_fast.testing import capture_traces
+from epsagon_fast.testing import capture_traces, reset
 
 
 def names(traces: list[dict]) -> list[str]:  # type: ignore[type-arg]
@@ -143,3 +143,13 @@ def test_unfinished_trace_says_so(queue: FakeQueue) -> None:
     with capture_traces() as traces, epsagon.trace("a"):
         epsagon.shutdown(0)
     assert traces[0]["events"][-1]["resource"]["metadata"]["unfinished"] == "true"
+
+
+def test_reset_ends_what_is_open_and_forgets_what_init_said(queue: FakeQueue) -> None:
+    epsagon.init(application_name="shop", ring_bytes=1 << 20)
+    tracer = epsagon.create_global_tracer()
+    tracer.start()
+    reset()
+    assert queue.kinds == ["OPEN", "CLOSE", "BYE"]
+    assert tracer.stopped and epsagon.global_tracer() is None
+    assert epsagon.init(ring_bytes=2 << 20).application_name == ""

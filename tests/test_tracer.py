@@ -13,7 +13,8 @@ from fakes import FakeQueue
 
 import epsagon_fast as epsagon
 from epsagon_fast import Config, Outcome
-from epsagon_fast.producer import process
+from epsagon_fast.producer import tracer as tracer_module
+from epsagon_fast.producer.process import process
 from epsagon_fast.producer.tracer import get_lambda_timeout_threshold_ms
 from epsagon_fast.protocol import FROM_RUNNER, Kind
 from epsagon_fast.queue.layout import CLOSED, FOREIGN, FULL, LOOK, TOO_LARGE
@@ -124,14 +125,16 @@ def test_stop_before_start_is_dropped_at_once(queue: FakeQueue) -> None:
     assert not tracer.running
 
 
-@pytest.mark.parametrize("step", ["writer_for", "report"])
-def test_start_that_is_interrupted_is_none(queue: FakeQueue, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+@pytest.mark.parametrize(("owner", "step"), [(process, "writer_for"), (tracer_module, "report")])
+def test_start_that_is_interrupted_is_none(
+    queue: FakeQueue, monkeypatch: pytest.MonkeyPatch, owner: object, step: str
+) -> None:
     def limit(*_: object) -> None:
         raise TimeoutError
 
     tracer = epsagon.create_global_tracer()
     with monkeypatch.context() as patch:
-        patch.setattr(process, step, limit)
+        patch.setattr(owner, step, limit)
         with pytest.raises(TimeoutError):
             tracer.start()
     # It stops the one before, which has no queue and waits for nothing.

@@ -358,7 +358,7 @@ def test_first_use_in_eight_processes_at_once_starts_one_collector(backend: Back
     process = driver.start(
         """
 from jobs import *
-from epsagon_fast.producer import process
+from epsagon_fast.producer.process import process
 for line in sys.stdin:
     os.environ["EPSAGON_RUNTIME_DIR"] = line.strip()
     ready, barrier = os.pipe()
@@ -445,7 +445,7 @@ def test_another_user_can_neither_read_nor_connect(backend: Backend, place: Plac
         stranger = f"""
 import logging, os
 import epsagon_fast as epsagon
-from epsagon_fast.queue.writer import at
+from epsagon_fast.producer.process import process
 from epsagon_fast.producer.handle import Handle
 os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
 for path in {[base, folder, *files]!r}:
@@ -460,7 +460,7 @@ with epsagon.attach(handle):
     epsagon.add_event({{"id": "of a stranger"}})
 with epsagon.trace("of a stranger"):
     pass
-print(at({folder!r}).refusals())
+print(process.writers.at({folder!r}).refusals())
 """
         done = subprocess.run(
             [sys.executable, "-c", stranger], env=place.env, capture_output=True, text=True, timeout=20
@@ -512,7 +512,7 @@ import os, subprocess
 subprocess.run(["mount", "-t", "proc", "-o", "hidepid=2", "proc", "/proc"], check=True)
 del os.environ["EPSAGON_RUNTIME_DIR"]
 from jobs import *
-from epsagon_fast.queue import writer
+from epsagon_fast.producer.process import process
 def until(condition):
     for _ in range(2000):
         if condition():
@@ -522,7 +522,7 @@ def until(condition):
 def worker():
     os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
     with epsagon.trace("worker"):
-        mine = writer.known()[-1]
+        mine = process.writers.known()[-1]
         until(mine.drained)
         # It has been looked at whether this process lives.
         since = mine._page().beat().heartbeat_ns

@@ -14,10 +14,11 @@ import pytest
 from places import BASE, Place
 from rings import in_child
 
-from epsagon_fast import config, private
+from epsagon_fast import private
+from epsagon_fast.producer.process import process
 from epsagon_fast.protocol import NO_TRACE, REFUSALS, Kind, Outcome
 from epsagon_fast.queue import folder as folders
-from epsagon_fast.queue import layout, ring, settlements, writer
+from epsagon_fast.queue import layout, liveness, ring, settlements, writer, writers
 from epsagon_fast.queue import state as states
 from epsagon_fast.queue.state import State
 from epsagon_fast.queue.writer import Writer
@@ -31,16 +32,15 @@ def base(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFacto
     path = Path(BASE or tmp_path_factory.mktemp("base")) / f"epsagon-test-writer-{os.getpid()}"
     path.mkdir(0o700)
     monkeypatch.setenv("EPSAGON_LAUNCH", "0")
-    monkeypatch.setattr(writer, "_writers", {})
-    monkeypatch.setattr(writer, "_current", None)
     monkeypatch.setattr(writer, "LOOK_S", 0.0)
-    monkeypatch.setattr(config, "_warned", {})
+    process.reset()
     yield path
+    process.reset()
     shutil.rmtree(path)
 
 
 def current(base: Path, ring_bytes: int = 65536) -> Writer:
-    return writer.current(SimpleNamespace(runtime_dir=str(base), ring_bytes=ring_bytes))
+    return process.writers.current(SimpleNamespace(runtime_dir=str(base), ring_bytes=ring_bytes))
 
 
 def rings(base: Path) -> list[Path]:
@@ -58,8 +58,8 @@ def read(path: Path) -> list[tuple[Kind, bytes, bytes]]:
 
 def test_process_has_one_ring(base: Path) -> None:
     first = current(base)
-    assert current(base) is first is writer.at(first.path)
-    assert writer.known() == [first]
+    assert current(base) is first is process.writers.at(first.path)
+    assert process.writers.known() == [first]
     (path,) = rings(base)
     assert path.parent == Path(first.path)
     assert first.put(Kind.EVENT, 0, TRACE, b"{}")
@@ -112,11 +112,11 @@ def test_child_gets_a_ring_of_its_own_and_leaves_its_parents_alone(base: Path) -
 
     def child() -> None:
         assert mine.foreign and mine.stale()
-        assert writer.known() == []
+        assert process.writers.known() == []
         assert mine.put(Kind.EVENT, 0, TRACE, b"by way of the old writer")
         mine.refuse("malformed")
         own = current(base)
-        assert own is not mine and own is writer.at(mine.path)
+        assert own is not mine and own is process.writers.at(mine.path)
         assert own.put(Kind.EVENT, 0, TRACE, b"own")
         assert own.refusals() == {"malformed": 1}
 
@@ -131,7 +131,7 @@ def test_child_gets_a_ring_of_its_own_and_leaves_its_parents_alone(base: Path) -
 
 def test_folder_that_is_not_there_takes_nothing_and_says_so_once(base: Path, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(3):
-        there = writer.at(str(base / "nowhere"))
+        there = process.writers.at(str(base / "nowhere"))
         assert not there.put(Kind.EVENT, 0, TRACE, b"{}")
     assert there.refusals() == {"no_folder": 3}
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
@@ -140,20 +140,19 @@ def test_folder_that_is_not_there_takes_nothing_and_says_so_once(base: Path, cap
 
 
 def test_count_of_refusals_moves_to_the_ring_that_is_made_later(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "_new_ring", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+    monkeypatch.setattr(writers, "_new_ring", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
     lacking = current(base)
     assert lacking.lacking == "no_space"
     assert not lacking.put(Kind.OPEN, 0, TRACE, b"{}")
     monkeypatch.undo()
     monkeypatch.setenv("EPSAGON_LAUNCH", "0")
     monkeypatch.setattr(writer, "LOOK_S", 0.0)
-    monkeypatch.setattr(writer, "_current", lacking)
     assert current(base).refusals() == {"no_space": 1}
 
 
 def test_without_a_ring_nobody_waits_for_a_collector(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (base / "file").touch()
-    lacking = writer.at(str(base / "file"))
+    lacking = process.writers.at(str(base / "file"))
     assert lacking.drained() and lacking.collector_lives()
     assert (lacking.closed, lacking.settled, lacking.recent_settlements()) == (0, 0, [])
 
@@ -173,7 +172,7 @@ def test_deleted_folder_is_left_and_what_nobody_read_is_moved(base: Path) -> Non
     assert [data for _, _, data in read(path)] == [b"open", b"unread", b"later", bytes(12)]
     assert (old.closed, new.closed) == (1, 1)
     assert old.refusals() == new.refusals() == {"malformed": 1}
-    assert writer.known() == [new]
+    assert process.writers.known() == [new]
 
 
 def test_answer_to_a_trace_that_moved_is_found_by_its_old_writer(base: Path) -> None:
@@ -198,7 +197,7 @@ def serving(old: Writer, phase: int = states.SERVING) -> State:
     finally:
         os.close(fd)
     page.store(states.PID, os.getpid())
-    page.store(states.START_TIME, writer.own_start_time())
+    page.store(states.START_TIME, liveness.own_start_time())
     page.store(states.PHASE, phase)
     return page
 
@@ -209,7 +208,7 @@ def adopted(base: Path) -> ring.Consumer:
     consumer = ring.Consumer(fd)
     os.close(fd)
     consumer.store(layout.READER_PID, os.getpid())
-    consumer.store(layout.READER_START_TIME, writer.own_start_time())
+    consumer.store(layout.READER_START_TIME, liveness.own_start_time())
     return consumer
 
 
@@ -259,7 +258,7 @@ def test_another_user_gets_another_ring_and_nothing_is_moved(base: Path, monkeyp
     (other,) = rings(base)
     real = os.geteuid()
     monkeypatch.setattr(writer.os, "geteuid", lambda: real + 1)
-    monkeypatch.setattr(writer, "_existing", lambda path: folders.Folder(path))
+    monkeypatch.setattr(writers, "_existing", lambda path: folders.Folder(path))
     monkeypatch.setattr(private, "judge", lambda *found, is_directory: None)
     new = current(base / "other")
     assert new is not old
@@ -351,7 +350,7 @@ def test_collector_that_does_not_move_is_reported(
 RACE = """
 import os, sys, threading
 import epsagon_fast as epsagon
-from epsagon_fast.queue import writer
+from epsagon_fast.producer.process import process
 
 # As often as can be, so that a step that another thread may come into is found.
 sys.setswitchinterval(1e-6)
@@ -362,7 +361,7 @@ for _ in range(50):
         barrier, found = threading.Barrier(6), []
         def look():
             barrier.wait()
-            found.append(writer.current(config))
+            found.append(process.writers.current(config))
         threads = [threading.Thread(target=look) for _ in range(6)]
         for thread in threads: thread.start()
         for thread in threads: thread.join()

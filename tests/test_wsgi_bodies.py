@@ -15,7 +15,7 @@ from test_wsgi import answer_of, ask, environ_of, metadata, runner, traces
 
 import epsagon_fast as epsagon
 from epsagon_fast.integrations.wsgi import TracingMiddleware
-from epsagon_fast.producer import process
+from epsagon_fast.producer.process import process
 
 __all__ = ["traces"]
 Traces = list[dict[str, Any]]

@@ -24,8 +24,8 @@ from epsagon_fast.collector.loop import Loop
 from epsagon_fast.collector.orphans import Orphans
 from epsagon_fast.compiled import COMPILED, implementation
 from epsagon_fast.queue import state as states
+from epsagon_fast.queue.liveness import lives, own_start_time
 from epsagon_fast.queue.names import CORRUPT, STATE
-from epsagon_fast.queue.process import lives, own_start_time
 from epsagon_fast.queue.state import State
 
 log = logging.getLogger("epsagon_fast.collector")

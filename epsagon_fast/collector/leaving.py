@@ -6,7 +6,7 @@ import time
 
 from epsagon_fast.collector.loop import Loop
 from epsagon_fast.queue import state as states
-from epsagon_fast.queue.process import is_waited_for
+from epsagon_fast.queue.liveness import is_waited_for
 from epsagon_fast.queue.state import State
 
 # With no producer left, so long for the next one.

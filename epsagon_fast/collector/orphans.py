@@ -21,9 +21,9 @@ from epsagon_fast.collector.sending.outbox.file import NAME as OUTBOX
 from epsagon_fast.queue import layout
 from epsagon_fast.queue import state as states
 from epsagon_fast.queue.folder import beside
+from epsagon_fast.queue.liveness import is_open
 from epsagon_fast.queue.names import JOURNAL_NAME, LOG, RING_NAME, START, STATE
 from epsagon_fast.queue.overview import look
-from epsagon_fast.queue.process import is_open
 
 log = logging.getLogger("epsagon_fast.collector")
 

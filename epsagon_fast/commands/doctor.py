@@ -12,9 +12,10 @@ import epsagon_fast as epsagon
 import epsagon_fast.compiled as compiled
 from epsagon_fast.config import ResolvedConfig
 from epsagon_fast.foreign import escaped, origin
+from epsagon_fast.producer.process import process
 from epsagon_fast.protocol import Outcome
 from epsagon_fast.queue import folder as folders
-from epsagon_fast.queue import launch, writer
+from epsagon_fast.queue import launch
 
 TRACE_NAME = "epsagon-fast doctor"
 START_TIMEOUT_S = 5.0
@@ -69,14 +70,14 @@ def _folder(config: ResolvedConfig) -> Hop:
 
 
 def _queue(config: ResolvedConfig) -> Hop:
-    mine = writer.current(config)
+    mine = process.writers.current(config)
     if mine.lacking:
         return Hop("queue", False, f"no ring could be made: {mine.lacking}")
     return Hop("queue", True, f"a ring that takes records of up to {mine.record_limit_bytes} bytes")
 
 
 def _collector(config: ResolvedConfig) -> Hop:
-    mine = writer.current(config)
+    mine = process.writers.current(config)
     if not mine.collector_lives() and not launch.allowed():
         return Hop("collector", False, "none runs, and EPSAGON_LAUNCH=0 keeps processes from starting one")
     deadline = time.monotonic() + START_TIMEOUT_S
@@ -95,7 +96,7 @@ def _backend(config: ResolvedConfig) -> Hop:
     outcome = tracer.stop()
     if outcome != Outcome.PENDING:
         return Hop("backend", outcome == Outcome.DELIVERED, f"{origin(config.collector_url)}: {outcome}")
-    if not writer.current(config).drained():
+    if not process.writers.current(config).drained():
         return Hop("backend", False, "the collector does not read the queue; see `epsagon-fast status`")
     where = origin(config.collector_url)
     return Hop("backend", False, f"{where} does not take the trace yet; it is kept and tried again")

@@ -6,7 +6,8 @@ last piece of the answer, so work in the background after it belongs to the trac
 
 from collections.abc import Awaitable, Callable
 
-from epsagon_fast.producer import current, process
+from epsagon_fast.producer import current
+from epsagon_fast.producer.process import process
 
 from .web.asgi_request import KINDS, WEBSOCKET, AsgiRequest, Message, Receive, Scope, Send, listed
 from .web.departures import is_broken, is_departure

@@ -17,10 +17,10 @@ from typing import Any, Final
 
 import orjson
 
-from epsagon_fast.producer import arguments, current, encoding, process
-from epsagon_fast.producer import exit as leaving
+from epsagon_fast.producer import arguments, current, encoding, exiting
 from epsagon_fast.producer.entering import Entered
 from epsagon_fast.producer.plain import type_name
+from epsagon_fast.producer.process import process
 from epsagon_fast.producer.scope import Event, is_error
 from epsagon_fast.producer.tracer import Tracer
 from epsagon_fast.propagation import (
@@ -264,14 +264,14 @@ def _worker_begins(instance: Any, **_: Any) -> None:
 
 def _child_ends(**_: Any) -> None:
     # billiard's pool ends its processes with os._exit, so no other hook runs there.
-    leaving.leave()
+    exiting.say_bye()
 
 
 def _worker_ends(**_: Any) -> None:
-    leaving.wait_for_backlog()
+    exiting.wait_for_backlog()
 
 
 def _worker_is_told_to_end(how: str, **_: Any) -> None:
     # After a cold shutdown celery does not say that the worker has ended.
     if how == "Cold":
-        atexit.register(leaving.wait_for_backlog)
+        atexit.register(exiting.wait_for_backlog)

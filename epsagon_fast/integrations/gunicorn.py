@@ -21,8 +21,8 @@ from types import FrameType
 from typing import Any, Final
 
 from epsagon_fast.config import LOGGER_NAME, Config, warn_once
-from epsagon_fast.producer import exit as leaving
-from epsagon_fast.producer import process
+from epsagon_fast.producer import exiting
+from epsagon_fast.producer.process import process
 from epsagon_fast.queue import folder as folders
 from epsagon_fast.queue.launch import Launcher
 from epsagon_fast.queue.names import RING_SUFFIX
@@ -42,7 +42,7 @@ def post_worker_init(worker: Any) -> None:
     _show_warnings(worker)
     _start_collector()
     if _master_waits(worker):
-        leaving.parent_waits(worker.ppid)
+        exiting.parent_waits(worker.ppid)
     if NATIVE_ASGI_WORKER in _modules(worker):
         worker.asgi = _around(worker.asgi, asgi.TracingMiddleware)
     elif any(module in _modules(worker) for module in WSGI_WORKERS):
@@ -67,7 +67,7 @@ def on_exit(server: Any) -> None:
     """Hook: the master ends. Wait, at most the shutdown timeout, for the traces of the workers that are gone."""
     with _as_user(server.cfg.uid):
         _read_leftovers()
-        leaving.wait_for_backlog()
+        exiting.wait_for_backlog()
 
 
 def _around(app: Any, middleware: type) -> Any:
@@ -137,7 +137,7 @@ def _leave_before_dying() -> None:
     """Leave as at any exit also in workers that end by a signal: uvicorn raises it again when it has finished."""
 
     def leave(number: int, frame: FrameType | None) -> None:
-        leaving.leave()
+        exiting.say_bye()
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 

@@ -8,7 +8,8 @@ answer that is in memory is complete when the application returns. See web/wsgi_
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from epsagon_fast.producer import current, process
+from epsagon_fast.producer import current
+from epsagon_fast.producer.process import process
 
 from .web.request import KEY, ignored_endpoints, is_under_way, watch_frameworks
 from .web.wsgi_bodies import handed_on

@@ -7,10 +7,10 @@ from typing import Final
 from epsagon_fast.config import Config
 from epsagon_fast.protocol import Outcome
 
-from . import exit as leaving
-from . import process
+from . import exiting
 from .entering import Entered
 from .handle import Handle
+from .process import process
 from .tracer import Tracer
 
 _OF_THE_OPENER: Final = ("max_trace_size_bytes", "metadata_only", "debug", "ignored_keys")
@@ -31,10 +31,10 @@ class Attached(Entered, Tracer):
         self._running = True
         self._outcome = Outcome.PENDING.because("opened by another process")
         process.attach(self)
-        if process.is_shut_down():
+        if process.is_shut_down:
             self._refusal = "closed"
         elif handle.runtime_dir:
-            leaving.register(self.config.shutdown_timeout_s)
+            exiting.register(self.config.shutdown_timeout_s)
             self._use(process.writer_at(handle.runtime_dir, self.config.ring_bytes))
             self._record()
         else:

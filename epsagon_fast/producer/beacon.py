@@ -8,7 +8,8 @@ from typing import Final
 
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.protocol import NO_TRACE, TRACE_ID_BYTES
-from epsagon_fast.queue.ring import own_pid
+
+from .process import process
 
 PAGE_BYTES: Final = 4096
 
@@ -19,15 +20,9 @@ class Page:
     def __init__(self) -> None:
         import mmap  # an extension module, and not needed before the first trace
 
-        self._owner_pid = own_pid()
         # Shared and anonymous: it has no descriptor and no file.
         self._memory = mmap.mmap(-1, PAGE_BYTES)
         self._free = [*range(0, PAGE_BYTES, TRACE_ID_BYTES)]
-
-    @property
-    def is_ours(self) -> bool:
-        """Whether this process made the page."""
-        return self._owner_pid == own_pid()
 
     def light(self, trace_id: bytes) -> "Beacon | None":
         """Say that a trace is open."""
@@ -67,17 +62,13 @@ class Beacon:
         self._page.put_out(self._place)
 
 
-_page: Page | None = None
-
-
 def light(trace_id: bytes) -> Beacon | None:
     """Say to the forks of this process that it has this trace open. None: it cannot be said."""
-    global _page
-    page = _page
-    if page is None or not page.is_ours:
+    own = process.own
+    if own.beacons is None:
         try:
-            page = _page = Page()
+            own.beacons = Page()
         except (OSError, ImportError) as error:
             let_pass(error)
             return None
-    return page.light(trace_id)
+    return own.beacons.light(trace_id)

@@ -4,7 +4,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from epsagon_fast.config import ResolvedConfig
 
-from . import process
+from .process import process
 
 # The strong key of each runner that takes part.
 HTTP_TRACE_ID_KEY: Final = "http_trace_id"

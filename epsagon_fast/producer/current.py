@@ -12,10 +12,11 @@ from epsagon_fast.config import Config, ResolvedConfig, warn_once
 from epsagon_fast.protocol import Outcome
 from epsagon_fast.queue.ring import own_pid
 
-from . import entering, process
+from . import entering
 from .entering import Within
 from .place import Place
 from .plain import type_name
+from .process import process
 from .tracer import Tracer
 
 
@@ -32,10 +33,8 @@ Current = Tracer | Place | NotTraced | None
 
 _get: Final = entering.current.get
 
-# The global tracer, under one key: a dict's setdefault and pop decide between two threads, or a thread and a signal
-# handler, without a lock.
-_global: dict[str, Tracer] = {}
-_KEY = "tracer"
+# The key of `process.global_tracer`.
+_KEY: Final = "tracer"
 
 
 def current_trace() -> Tracer | None:
@@ -82,7 +81,7 @@ def acting_trace() -> Tracer | None:
         return None
     tracer = None if place is None else place.open_trace()
     if tracer is None:
-        tracer = _global.get(_KEY)
+        tracer = process.global_tracer.get(_KEY)
         if tracer is not None and not tracer.running:
             return None
     return tracer
@@ -103,15 +102,15 @@ def create_tracer(config: Config | None = None) -> Tracer:
     its trace in memory and sends nothing. Raises ValueError if the config comes too late for this process's ring.
     """
     resolved = _resolved(config)
-    existing = _global.get(_KEY)
+    existing = process.global_tracer.get(_KEY)
     return existing if resolved.test_mode and existing is not None else Tracer(resolved)
 
 
 def create_global_tracer(config: Config | None = None) -> Tracer:
     """Return a new tracer, not started, as the process's global one. One that is there is stopped first."""
     tracer = Tracer(_resolved(config))
-    while _global.setdefault(_KEY, tracer) is not tracer:
-        before = _global.pop(_KEY, None)
+    while process.global_tracer.setdefault(_KEY, tracer) is not tracer:
+        before = process.global_tracer.pop(_KEY, None)
         if before is not None and not before.stopped:
             before.stop()
     return tracer
@@ -119,18 +118,18 @@ def create_global_tracer(config: Config | None = None) -> Tracer:
 
 def global_tracer() -> Tracer | None:
     """Return the global tracer, also when it is stopped; None if none was created."""
-    return _global.get(_KEY)
+    return process.global_tracer.get(_KEY)
 
 
 def stop_global_tracer() -> Outcome | None:
     """Stop the global tracer and wait for its outcome; None if none is there or it is stopped already."""
-    tracer = _global.get(_KEY)
+    tracer = process.global_tracer.get(_KEY)
     return None if tracer is None or tracer.stopped else tracer.stop()
 
 
 def global_tracer_config() -> Config:
     """Return the config of the global tracer; `Config()` if none is there or it is stopped."""
-    tracer = _global.get(_KEY)
+    tracer = process.global_tracer.get(_KEY)
     return Config() if tracer is None or tracer.stopped else tracer.config
 
 

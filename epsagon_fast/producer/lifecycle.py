@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from epsagon_fast.config import Config
-from epsagon_fast.queue import writer as writers
+from epsagon_fast.queue.writer import Writer
 
-from . import process
+from .process import process
+from .reporting import report, report_all
 from .waiting import pauses
 
 
@@ -49,7 +50,7 @@ def shutdown(timeout_s: float | None = None) -> None:
 
     `timeout_s`: by default the config's shutdown_timeout_s, 2 seconds if it says nothing.
     """
-    process.shut_down()
+    process.is_shut_down = True
     for tracer in process.all_traces():
         tracer.abandon()
     flush(process.config().shutdown_timeout_s if timeout_s is None else timeout_s)
@@ -61,13 +62,13 @@ class _Flush:
     def __init__(self) -> None:
         # Traces that closed since the call and are not settled, as far as is known.
         self.later: set[bytes] = set()
-        self._settled_later: Counter[writers.Writer] = Counter()
+        self._settled_later: Counter[Writer] = Counter()
         process.begin_flush(self)
-        self._closed = {writer: writer.closed for writer in writers.known()}
+        self._closed = {writer: writer.closed for writer in process.writers.known()}
 
     def is_done(self) -> bool:
         """Say whether all is settled that was closed before the call, and report what became of it."""
-        process.report_all()
+        report_all()
         return not self._unsettled()
 
     def until_settled(self, timeout_s: float) -> Iterator[float]:
@@ -80,15 +81,15 @@ class _Flush:
                 writer.ensure_collector()
             yield pause
 
-    def _unsettled(self) -> list[writers.Writer]:
+    def _unsettled(self) -> list[Writer]:
         return [writer for writer, closed in self._closed.items() if self._settled_of(writer) < closed]
 
-    def _settled_of(self, writer: writers.Writer) -> int:
+    def _settled_of(self, writer: Writer) -> int:
         """Return how many of the traces that were closed before the call are settled, at least."""
         settled = writer.settled
         if settled >= writer.closed:
             return settled
-        process.report(writer)
+        report(writer)
         later = {trace_id for trace_id in self.later.copy() if writer.settlement(trace_id) is not None}
         self.later -= later
         self._settled_later[writer] += len(later)

@@ -12,12 +12,13 @@ from typing import Any, Final, TypeVar, overload
 from epsagon_fast.protocol import RUNNER_ORIGIN, ErrorCode
 from epsagon_fast.queue.ring import own_pid
 
-from . import current, process
+from . import current
 from .context import HTTP_TRACE_ID_KEY, TraceContext, continue_context
 from .decorate import decorated
 from .entering import Blocks, Entered
 from .ids import event_id
 from .place import Branch, Place
+from .process import process
 from .tracer import Tracer
 
 F = TypeVar("F", bound=Callable[..., Any])

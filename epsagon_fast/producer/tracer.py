@@ -19,17 +19,20 @@ from epsagon_fast.queue.layout import FOREIGN, FULL, LOOK, PUSHED, TOO_LARGE
 from epsagon_fast.queue.ring import own_pid
 from epsagon_fast.queue.writer import REASONS
 
-from . import beacon, encoding, process
-from . import exit as leaving
+from . import beacon, encoding, exiting
 from .beacon import Beacon
 from .context import TraceContext, context_of
 from .entering import Started, close_once
 from .fitting import fitted_event, fitted_record
+from .forkers import is_of_pool
 from .handle import Handle
+from .interfaces import TraceWriter
 from .opening import opening
 from .place import Place
 from .plain import type_name
+from .process import process
 from .quick import QuickWay
+from .reporting import report, report_refusals
 from .waiting import pauses
 
 CLOSE: Final = struct.Struct("<di")
@@ -95,7 +98,7 @@ class Tracer(Started, QuickWay):
         self._running = True
         if not process.records(self.config):
             self._ignore_all(None, Outcome.DISABLED.because("disabled" if self.config.disable else "no token"))
-        elif process.is_shut_down():
+        elif process.is_shut_down:
             self._count("closed")
             self._ignore_all("closed", Outcome.DROPPED.because("closed"))
         else:
@@ -263,7 +266,7 @@ class Tracer(Started, QuickWay):
 
         It has ended, or this is a worker process of a pool that was made inside it: not all its jobs are that trace's.
         """
-        return (self._beacon is not None and not self._beacon.shines()) or process.is_of_pool()
+        return (self._beacon is not None and not self._beacon.shines()) or is_of_pool()
 
     def _give_up(self) -> None:
         """Take no more records."""
@@ -283,9 +286,9 @@ class Tracer(Started, QuickWay):
         self.trace_id = self._id.hex()
 
     def _open(self) -> None:
-        leaving.register(self.config.shutdown_timeout_s)
+        exiting.register(self.config.shutdown_timeout_s)
         writer = process.writer_for(self.config)
-        process.report(writer)
+        report(writer)
         self._use(writer)
         if self._own_runner:
             self._runner = self._encode_runner({"id": self.trace_id, **self._own_runner})
@@ -326,7 +329,7 @@ class Tracer(Started, QuickWay):
     def _encode_runner(self, runner: Mapping[str, Any]) -> bytes:
         return encoding.encode_event(runner).data
 
-    def _use(self, writer: process.Writer) -> None:
+    def _use(self, writer: TraceWriter) -> None:
         self._writer = writer
         self._push = writer.push
         self._count = writer.refuse
@@ -361,10 +364,10 @@ class Tracer(Started, QuickWay):
             process.closed_now(self._id)
             if code != PUSHED:
                 self._attend(code, _CLOSE, flags, payload)
-            if leaving.has_left():
-                leaving.wait_until_safe()
-            process.report(self._writer)
-            process.report_refusals(self._writer)
+            if exiting.is_exiting():
+                exiting.wait_until_safe()
+            report(self._writer)
+            report_refusals(self._writer)
 
     def _put(self, kind: int, payload: bytes, flags: int = 0) -> bool:
         code = self._push(kind, flags, self._id, payload)
@@ -374,7 +377,7 @@ class Tracer(Started, QuickWay):
         """Do what a push that answered `code` leaves to do. Return whether the record was taken."""
         if code == FOREIGN:
             # The process forked inside the trace: on with a ring of its own, in the folder where the trace is open.
-            leaving.register(self.config.shutdown_timeout_s)
+            exiting.register(self.config.shutdown_timeout_s)
             self._use(process.writer_at(self._writer.path, self.config.ring_bytes))
             self._record()
             code = self._push(kind, flags, self._id, payload)
@@ -440,7 +443,7 @@ class Tracer(Started, QuickWay):
     def _refuse(self) -> None:
         if self._refusal == "misuse":
             warn_once("misuse", "Ignored, and counted: a trace was added to before its start or after its end")
-        elif self._refusal == "closed" and leaving.has_left():
+        elif self._refusal == "closed" and exiting.is_exiting():
             warn_once("left", "Ignored, and counted: a trace was added to that its process had left open at its end")
         if self._refusal:
             self._count(self._refusal)
@@ -468,7 +471,7 @@ class Tracer(Started, QuickWay):
             return self._outcome
         if self.owner_pid != own_pid():
             return Outcome.PENDING.because("opened by another process")
-        process.report(self._writer)
+        report(self._writer)
         return self._writer.settlement(self._id) or Outcome.PENDING
 
 

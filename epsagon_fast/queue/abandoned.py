@@ -18,8 +18,8 @@ from epsagon_fast.interrupts import let_pass
 from epsagon_fast.protocol import REFUSALS, Kind
 from epsagon_fast.queue import layout, ring
 from epsagon_fast.queue.folder import Folder
+from epsagon_fast.queue.liveness import has_ended
 from epsagon_fast.queue.names import RING_NAME
-from epsagon_fast.queue.process import has_ended
 
 # Abandoned rings may hold one SHARE-th of the filesystem, and at most MOST_BYTES.
 SHARE = 8

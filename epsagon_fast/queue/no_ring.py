@@ -1,17 +1,10 @@
 """Takes the place of a ring where none could be made: refuses every record and counts the refusals in memory."""
 
-import os
 from collections import Counter
-from functools import partial
 
 from epsagon_fast.protocol import REFUSALS
 from epsagon_fast.queue import layout
-
-# Its length grows in every forked child, so a changed length means a fork. Asking the kernel for the pid would cost as
-# much as everything else here. The hook is a function of C, because an exception that a signal handler raises inside a
-# Python hook would never reach the application.
-_forks: list[None] = []
-os.register_at_fork(after_in_child=partial(_forks.append, None))
+from epsagon_fast.queue.ring import own_pid
 
 
 class NoRing:
@@ -21,18 +14,18 @@ class NoRing:
 
     def __init__(self, lacking: str, wanted_bytes: int) -> None:
         self.lacking = lacking
-        self._generation = len(_forks)
+        self._owner_pid = own_pid()
         self._refused = layout.REFUSED + 8 * REFUSALS.index(lacking)
         self._slots = Counter({layout.CAPACITY: wanted_bytes})
 
     @property
     def foreign(self) -> bool:
         """Whether this process is a fork of the one that made this object."""
-        return self._generation != len(_forks)
+        return self._owner_pid != own_pid()
 
     def push(self, kind: int, flags: int, trace_id: bytes, payload: bytes) -> int:
         """Refuse the record and count it; in a forked child answer FOREIGN."""
-        if self._generation != len(_forks):
+        if self._owner_pid != own_pid():
             return layout.FOREIGN
         self._slots[self._refused] += 1
         return layout.FULL

@@ -10,8 +10,8 @@ from epsagon_fast.protocol import REFUSALS
 from epsagon_fast.queue import layout
 from epsagon_fast.queue import state as states
 from epsagon_fast.queue.folder import Folder
+from epsagon_fast.queue.liveness import lives
 from epsagon_fast.queue.names import CORRUPT, POISON, RING_NAME
-from epsagon_fast.queue.process import lives
 from epsagon_fast.queue.state import LEAVING, Beat
 
 

@@ -15,8 +15,8 @@ from contextlib import suppress
 import epsagon_fast.private as private
 from epsagon_fast.protocol import REFUSALS, Outcome, Record
 from epsagon_fast.queue import layout, ring, settlements
+from epsagon_fast.queue.liveness import LARGEST_PID, has_ended, lives, maps, own_start_time
 from epsagon_fast.queue.names import CORRUPT, RING_NAME, RING_SUFFIX
-from epsagon_fast.queue.process import LARGEST_PID, has_ended, lives, maps, own_start_time
 
 log = logging.getLogger("epsagon_fast.queue")
 

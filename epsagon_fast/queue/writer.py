@@ -5,26 +5,19 @@ refusal is counted by its reason. After a fork the child makes a ring of its own
 open trace keeps its writer; a new trace may get another one (the user id has changed, or the folder was deleted).
 """
 
-import errno
 import os
-import threading
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from time import monotonic
-from typing import Protocol
 
-from epsagon_fast.config import logger, warn_once
+from epsagon_fast.config import logger
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.protocol import NO_TRACE, REFUSALS, Kind, Outcome
-from epsagon_fast.queue import folder as folders
 from epsagon_fast.queue import layout, ring
-from epsagon_fast.queue.abandoned import clean_up
 from epsagon_fast.queue.folder import Folder
 from epsagon_fast.queue.launch import Launcher
+from epsagon_fast.queue.liveness import lives
 from epsagon_fast.queue.moving import move_unread
 from epsagon_fast.queue.no_ring import NoRing
-from epsagon_fast.queue.process import lives, own_start_time
 from epsagon_fast.queue.settlements import Settlements
 from epsagon_fast.queue.state import LEAVING, NO_BEAT, State
 
@@ -32,32 +25,29 @@ from epsagon_fast.queue.state import LEAVING, NO_BEAT, State
 LOOK_S = 1.0
 # A collector is reported as stalled if its heartbeat has not moved for this time by our own clock.
 STALLED_S = 30.0
-DEFAULT_RING_BYTES = 512 * 1024
 
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EFBIG)
 REASONS = {layout.FULL: "queue_full", layout.TOO_LARGE: "too_large", layout.CLOSED: "closed"}
 _SLOTS = {reason: layout.REFUSED + 8 * i for i, reason in enumerate(REFUSALS)}
 _QUEUE_FULL = _SLOTS["queue_full"]
 
 
-class Settings(Protocol):
-    """The part of a resolved Config that the queue needs."""
-
-    @property
-    def runtime_dir(self) -> str | None: ...
-    @property
-    def ring_bytes(self) -> int | None: ...
-
-
 class Writer:
-    """One process's ring in one folder. Made by `current` and `at`."""
+    """One process's ring in one folder. Made by `Writers`."""
 
-    def __init__(self, path: str, folder: Folder | None, own_ring: "ring.Producer | NoRing") -> None:
+    def __init__(
+        self,
+        path: str,
+        folder: Folder | None,
+        own_ring: "ring.Producer | NoRing",
+        heir_at: "Callable[[str, int], Writer]",
+    ) -> None:
+        """`heir_at`: in a forked child, returns its own writer for a folder and the size of a ring."""
         self.path = path
         self.lacking = own_ring.lacking if isinstance(own_ring, NoRing) else None
         self.owner_pid = os.getpid()
         self._user = os.geteuid()
         self._folder = folder
+        self._heir_at = heir_at
         self._ring = own_ring
         # Without a ring a collector would have nothing to read.
         self._launcher = Launcher(folder) if folder and not self.lacking else None
@@ -88,7 +78,7 @@ class Writer:
         if code == layout.CLOSED and self._successor is not None:
             return self._successor.put(kind, flags, trace_id, payload)
         if code == layout.FOREIGN:
-            return at(self.path, self._ring.load(layout.CAPACITY)).put(kind, flags, trace_id, payload)
+            return self._heir().put(kind, flags, trace_id, payload)
         if code in (layout.TOO_LARGE, layout.CLOSED):
             self.refuse(self.lacking or REASONS[code])
         if monotonic() >= self._next_look:
@@ -98,7 +88,7 @@ class Writer:
     def refuse(self, reason: str, count: int = 1) -> None:
         """Count records that were refused for `reason` (one of REFUSALS)."""
         if self.foreign:
-            at(self.path, self._ring.load(layout.CAPACITY)).refuse(reason, count)
+            self._heir().refuse(reason, count)
         else:
             self._ring.add(_SLOTS[reason], count)
 
@@ -217,6 +207,9 @@ class Writer:
         """Unmap the ring; its records stay in the file."""
         self._ring.close()
 
+    def _heir(self) -> "Writer":
+        return self._heir_at(self.path, self._ring.load(layout.CAPACITY))
+
     def _page(self) -> State | None:
         """Return the collector's state page, None if there is none yet."""
         if self._state is None and self._folder is not None:
@@ -248,109 +241,3 @@ class Writer:
             self._last_beat = (beat, now)
             complaint = "the collector of %s has not moved for %d s; see `epsagon-fast status`"
             logger().warning(complaint, self.path, STALLED_S)
-
-
-# This process's writers by folder. After a fork they are foreign, and are replaced one by one.
-_writers: dict[str, Writer] = {}
-_current: Writer | None = None
-_making = threading.RLock()
-
-
-# The hook is a function of C, because an exception that a signal handler raises in a Python hook is never seen.
-os.register_at_fork(after_in_child=_making._at_fork_reinit)  # type: ignore[attr-defined]
-
-
-def current(config: Settings) -> Writer:
-    """Return this process's writer for a trace that opens now, in the folder that `config` names.
-
-    If no folder can be used or no ring be made, the writer refuses and counts every record after one warning. The next
-    look tries again.
-    """
-    global _current
-    writer = _current
-    if writer is None or writer.stale():
-        new = _made(lambda: folders.resolve(config.runtime_dir), config.ring_bytes or DEFAULT_RING_BYTES)
-        with _one_thread():
-            # Several threads may have found the writer stale.
-            if _current is writer:
-                if writer is not None:
-                    writer.retire(new)
-                _current = new
-        writer = new
-    return writer
-
-
-def at(path: str, ring_bytes: int = DEFAULT_RING_BYTES) -> Writer:
-    """Return this process's writer in the folder `path`, for a trace that another process opened."""
-    writer = _writers.get(path)
-    if writer is None or writer.foreign:
-        return _made(lambda: _existing(path), ring_bytes, path)
-    return writer
-
-
-def known() -> list[Writer]:
-    """Return the writers that this process made, without those of its parent."""
-    return [writer for writer in _writers.values() if not writer.foreign]
-
-
-def _existing(path: str) -> Folder:
-    if not os.path.isdir(path):
-        raise FileNotFoundError(errno.ENOENT, "the trace's folder is not there", path)
-    return Folder(path)
-
-
-def _made(find: Callable[[], Folder], ring_bytes: int, path: str = "") -> Writer:
-    """Return a writer in the folder that `find` returns: the existing one, or a new one."""
-    # If another process's folder is gone, this process's own traces are not affected.
-    lost = "what is added to another process's trace is lost" if path else "tracing is off in this process"
-    with _one_thread():
-        folder: Folder | None = None
-        abandoned: Counter[str] = Counter()
-        own_ring: ring.Producer | NoRing
-        try:
-            folder = find()
-            path = folder.path
-            there = _writers.get(path)
-            if there is not None and there.serves():
-                return there
-            abandoned = clean_up(folder)
-            own_ring = _new_ring(folder, ring_bytes)
-            if not folders.is_memory(path):
-                warn_once("disk", "%s is not in memory (tmpfs): recording an event may have to wait for the disk", path)
-        except (OSError, ImportError) as error:  # an ImportError: of tempfile, in a process that has changed its root
-            let_pass(error)
-            own_ring = NoRing("no_space" if getattr(error, "errno", 0) in NO_SPACE else "no_folder", ring_bytes)
-            warn_once(lost, "%s: %s", lost, error)
-        # Registered under the lock, so that two threads do not make two rings in a folder.
-        writer = _writers[path] = Writer(path, folder, own_ring)
-    for reason, count in abandoned.items():
-        writer.refuse(reason, count)
-    writer.look()
-    return writer
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let one thread at a time make a ring. The wait is bounded: a fork in C may leave the lock taken for ever."""
-    try:
-        _making.acquire(timeout=LOOK_S)
-        yield
-    finally:
-        # Only the lock knows whether this thread holds it: an exception may have arrived right after it was taken.
-        with suppress(RuntimeError):
-            _making.release()
-
-
-def _new_ring(folder: Folder, ring_bytes: int) -> ring.Producer:
-    capacity = folder.ring_capacity(ring_bytes)
-    if not capacity:
-        raise OSError(errno.ENOSPC, f"no room for a queue of {folders.MIN_RING_BYTES} bytes", folder.path)
-    dir_fd = folder.open()
-    try:
-        fd = ring.create(dir_fd, folder.new_ring_name(), capacity, pid=os.getpid(), start_time=own_start_time())
-    finally:
-        os.close(dir_fd)
-    try:
-        return ring.Producer(fd)
-    finally:
-        os.close(fd)

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import epsagon_fast as epsagon
-from epsagon_fast.producer import process
+from epsagon_fast.producer.process import process
 
 
 class Book:

@@ -122,8 +122,8 @@ def test_exit_is_delayed_by_no_more_than_the_shutdown_timeout() -> None:
         for _ in range(TRIES):
             os.kill(collector, signal.SIGSTOP)
             out = here.run(
-                BEGIN + "from epsagon_fast.producer import exit\nnoting.fill()\nbegan = time.monotonic()\n"
-                "exit.leave()\nprint(time.monotonic() - began)"
+                BEGIN + "from epsagon_fast.producer import exiting\nnoting.fill()\nbegan = time.monotonic()\n"
+                "exiting.say_bye()\nprint(time.monotonic() - began)"
             )
             print(f"left after {float(out):.2f} s")
             os.kill(collector, signal.SIGCONT)

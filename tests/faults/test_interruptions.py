@@ -12,9 +12,10 @@ from places import FULL, Place, times
 FUZZ = """
 import collections, datetime, decimal, json, os, random, signal, sys
 import epsagon_fast as epsagon
-from epsagon_fast.producer import entering, process
+from epsagon_fast.producer import entering
+from epsagon_fast.producer.process import process
 from epsagon_fast.protocol import Kind
-from epsagon_fast.queue import writer
+from epsagon_fast.producer.process import process
 from epsagon_fast.queue.reader import Rings
 
 class Limit(Exception):
@@ -87,7 +88,7 @@ def handle(*_):
 
 signal.signal(signal.SIGALRM, handle)
 nested()
-[mine] = writer.known()
+[mine] = process.writers.known()
 folder = os.open(mine.path, os.O_RDONLY)
 rings = Rings(folder, 1)
 open_ids = set()

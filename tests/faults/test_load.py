@@ -74,11 +74,11 @@ os._exit(0)
 # It holds little and waits for its reader, so it is refused only if it is not read.
 FRUGAL = """
 import sys, time, noting
-from epsagon_fast.queue import writer
+from epsagon_fast.producer.process import process
 for _ in range(int(sys.argv[1])):
     noting.fill(5, 1000)
     deadline = time.monotonic() + 60
-    while not writer.known()[0].drained():
+    while not process.writers.known()[0].drained():
         assert time.monotonic() < deadline, "its ring is not read"
         time.sleep(0.001)
 """
@@ -128,11 +128,11 @@ def test_events_of_every_size_arrive_or_are_counted() -> None:
 
 OPEN = """
 import sys, time, epsagon_fast as epsagon, noting
-from epsagon_fast.queue import writer
+from epsagon_fast.producer.process import process
 def now_and_then(number):
     if number % 200 == 199:
         deadline = time.monotonic() + 60
-        while not writer.known()[0].drained():
+        while not process.writers.known()[0].drained():
             assert time.monotonic() < deadline, "the collector reads no more"
             time.sleep(0.001)
 tracers = []
@@ -174,13 +174,13 @@ def test_very_many_open_traces() -> None:
 
 LONG = """
 import sys, time, epsagon_fast as epsagon, noting
-from epsagon_fast.queue import writer
+from epsagon_fast.producer.process import process
 with noting.trace() as long:
     for number in range(int(sys.argv[1])):
         if number % 100 == 0:
             noting.add(long, 100)
         noting.fill(5, 10_000)
-        while not writer.known()[0].drained():
+        while not process.writers.known()[0].drained():
             time.sleep(0.0005)
     print(flush=True)
     sys.stdin.readline()

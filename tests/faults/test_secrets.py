@@ -141,12 +141,12 @@ def test_what_another_process_adds_is_masked_before_it_is_in_a_file() -> None:
 def test_what_was_never_opened_is_in_no_file() -> None:
     script = f"""
 import sys, epsagon_fast as epsagon, noting
-from epsagon_fast.queue import writer
+from epsagon_fast.producer.process import process
 from epsagon_fast.protocol import Kind
 noting.fill(1)
 secret = b'{{"id":"e","resource":{{"metadata":{{"password":"{MASKED}"}}}}}}'
 for number in range(10):
-    writer.known()[0].put(Kind.EVENT, 0, bytes([number + 1] * 16), secret)
+    process.writers.known()[0].put(Kind.EVENT, 0, bytes([number + 1] * 16), secret)
 assert epsagon.flush(10)
 noting.fill(1)
 print(flush=True)

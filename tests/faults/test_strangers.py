@@ -17,8 +17,8 @@ WORKERS = times(200, 60)
 
 WORKER = """
 import os, sys, noting, epsagon_fast as epsagon
-from epsagon_fast.queue import writer
-print(noting.fill(3) or writer.known()[0]._ring.load(8), flush=True)
+from epsagon_fast.producer.process import process
+print(noting.fill(3) or process.writers.known()[0]._ring.load(8), flush=True)
 for _ in sys.stdin:
     noting.fill(5)
     print(epsagon.flush(float(sys.argv[1])), flush=True)
@@ -222,12 +222,12 @@ def test_a_small_shared_memory_is_never_filled(megabytes: int) -> None:
 
 LONG = """
 import os, time, epsagon_fast as epsagon, noting
-from epsagon_fast.queue import writer
+from epsagon_fast.producer.process import process
 least = 1.0
 with noting.trace() as tracer:
     for _ in range(1500):
         assert noting.add(tracer, 10_000)
-        while not writer.known()[0].drained():
+        while not process.writers.known()[0].drained():
             time.sleep(0.0005)
         room = os.statvfs("/dev/shm")
         least = min(least, room.f_bavail / room.f_blocks)

@@ -20,7 +20,7 @@ from typing import Any
 import orjson
 
 import epsagon_fast as epsagon
-from epsagon_fast.producer import process
+from epsagon_fast.producer.process import process
 
 # No new package is begun after this time, so that the demo ends in time on any machine.
 BUDGET_S = 15.0

@@ -1,4 +1,4 @@
-"""Leaving: what a process does for its records before it ends.
+"""What a process does for its records before it ends.
 
 It says BYE, so that what it left open is unfinished and not the victim of a death, and waits, at most the shutdown
 timeout, until its ring is empty (the collector's journal has it all) and a collector lives. In a container the
@@ -11,20 +11,19 @@ import math
 import os
 import sys
 import time
-from typing import Any, Final
+from typing import Final
 
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.queue import folder as folders
 from epsagon_fast.queue import launch, overview
-from epsagon_fast.queue import writer as writers
-from epsagon_fast.queue.process import lives
-from epsagon_fast.queue.ring import own_pid
+from epsagon_fast.queue.liveness import lives
+from epsagon_fast.queue.writer import Writer
 
-from . import process
+from .forkers import FORKERS, parent_in
+from .process import process
+from .reporting import report_all
 from .waiting import pauses
 
-# Their children end with os._exit, so atexit does not run there; their own finalizers do.
-FORKERS: Final = ("multiprocessing", "billiard")
 # After the application's own finalizers, which may still trace.
 LAST: Final = -1000
 # The inode of the kernel's first pid namespace (PROC_PID_INIT_INO).
@@ -32,70 +31,62 @@ FIRST_PID_NAMESPACE: Final = "pid:[4026531836]"
 # A record that left its ring is in no gauge before the pass ends, and a trace is counted a pass after its last record.
 PASSES_TO_BE_SURE: Final = 2
 
-_registered_pid = 0
-_left_pid = 0
-_timeout_s = 2.0
-# Set by an integration in the children of a server that waits for the collector itself.
-_waiting_parent_pid = 0
-
 
 def register(timeout_s: float) -> None:
     """See to it that this process waits at its end. Called when a writer is asked for; costs nothing the second time.
 
     Once in each process: a registration that a fork inherits is wiped by multiprocessing.
     """
-    global _registered_pid, _timeout_s
-    if has_left():
+    own = process.own
+    if own.is_exiting:
         return
-    _timeout_s = timeout_s
-    pid = own_pid()
-    if pid == _registered_pid:
+    own.exit_timeout_s = timeout_s
+    if own.is_registered:
         return
-    if not _registered_pid:
-        atexit.register(leave)
-    _registered_pid = pid
+    if not process.has_exit_hook:
+        atexit.register(say_bye)
+    process.has_exit_hook = own.is_registered = True
     for name in FORKERS:
         # If it is not imported yet, this process is no child of it, and atexit runs.
         util = sys.modules.get(f"{name}.util")
         if util is not None:
-            util.Finalize(None, leave, exitpriority=LAST)
+            util.Finalize(None, say_bye, exitpriority=LAST)
 
 
 def parent_waits(pid: int) -> None:
     """Say that the parent process `pid`, while it lives, waits for this process's traces at its own end."""
-    global _waiting_parent_pid
-    _waiting_parent_pid = pid
+    process.waiting_parent_pid = pid
 
 
-def leave() -> None:
+def say_bye() -> None:
     """Say BYE and wait. The second call in a process does nothing.
 
     What is traced afterwards, by exit handlers and threads that end later still, goes into a ring of its own.
     """
-    global _left_pid, _timeout_s
-    if has_left():
+    own = process.own
+    if own.is_exiting:
         return
-    _left_pid = own_pid()
+    own.is_exiting = True
     for tracer in process.own_traces():
         tracer.abandon()
-    mine = writers.known()
-    for writer in mine:
+    for writer in own.writers.known():
         writer.bye()
     wait_until_safe()
 
 
-def has_left() -> bool:
-    """Say whether this process has begun to leave."""
-    return _left_pid != 0 and _left_pid == own_pid()
+def is_exiting() -> bool:
+    """Say whether this process has begun to end."""
+    return process.own.is_exiting
 
 
 def wait_until_safe() -> None:
     """Wait until what is in the rings needs this process no longer, at most for what is left of its timeout."""
-    global _timeout_s
-    mine = writers.known()
+    own = process.own
+    mine = own.writers.known()
     begun_at = time.monotonic()
+    timeout_s = process.setting("shutdown_timeout_s") if own.exit_timeout_s is None else own.exit_timeout_s
     safe = _settled if _dies_with_us() else _journaled
-    for pause in pauses(_timeout_s):
+    for pause in pauses(timeout_s):
         waiting = [writer for writer in mine if not safe(writer) and _may_come(writer)]
         if not waiting:
             break
@@ -103,8 +94,8 @@ def wait_until_safe() -> None:
             writer.ensure_collector()
         if any(map(_may_come, waiting)):
             _sleep(pause)
-    _timeout_s = max(0.0, _timeout_s - (time.monotonic() - begun_at))
-    process.report_all()
+    own.exit_timeout_s = max(0.0, timeout_s - (time.monotonic() - begun_at))
+    report_all()
 
 
 def wait_for_backlog(timeout_s: float | None = None) -> bool:
@@ -113,7 +104,7 @@ def wait_for_backlog(timeout_s: float | None = None) -> bool:
     Where it ends with process 1, wait until their traces are settled too. For servers at their end, whose children
     relied on it. `timeout_s`: by default the shutdown timeout in force. Return whether that was enough.
     """
-    mine = writers.known()
+    mine = process.writers.known()
     path = mine[-1].path if mine else folders.existing(process.setting("runtime_dir"))
     if path is None:
         return True
@@ -155,15 +146,15 @@ def _sleep(seconds: float) -> None:
     (monkey.get_original("time", "sleep") if monkey else time.sleep)(seconds)
 
 
-def _journaled(writer: writers.Writer) -> bool:
+def _journaled(writer: Writer) -> bool:
     return writer.drained() and writer.collector_lives()
 
 
-def _settled(writer: writers.Writer) -> bool:
+def _settled(writer: Writer) -> bool:
     return _journaled(writer) and writer.settled >= writer.closed
 
 
-def _may_come(writer: writers.Writer) -> bool:
+def _may_come(writer: Writer) -> bool:
     """Say whether there is, or could be, a collector to wait for. The rings' files wait without us."""
     return writer.collector_may_come() and (launch.allowed() or writer.collector_lives())
 
@@ -176,11 +167,5 @@ def _dies_with_us() -> bool:
     except OSError as error:  # no /proc, so no namespaces
         let_pass(error)
         return False
-    parents = [_waiting_parent_pid, *(_parent_in(name) for name in FORKERS)]
+    parents = [process.waiting_parent_pid, *(parent_in(name) for name in FORKERS)]
     return not any(pid and lives(pid, 0) for pid in parents)
-
-
-def _parent_in(forker: str) -> int:
-    """Return the pid of the process that made this one with `forker`, 0 if none did."""
-    module: Any = sys.modules.get(f"{forker}.process")
-    return getattr(module.current_process(), "_parent_pid", None) or 0 if module else 0

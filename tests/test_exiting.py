@@ -14,17 +14,17 @@ from places import Place, until
 
 import epsagon_fast as epsagon
 from epsagon_fast.backend import Backend
-from epsagon_fast.producer import exit
+from epsagon_fast.producer import exiting
+from epsagon_fast.producer.process import process
 from epsagon_fast.protocol import UNFINISHED, Kind
 from epsagon_fast.queue import layout, ring
 
 
 @pytest.fixture
-def leaving(queue: FakeQueue, monkeypatch: pytest.MonkeyPatch) -> FakeQueue:
+def ending(queue: FakeQueue, monkeypatch: pytest.MonkeyPatch) -> FakeQueue:
     """A process that may leave: not in a container, with a trace open and one closed."""
-    monkeypatch.setattr(exit, "_left_pid", 0)
-    monkeypatch.setattr(exit, "_timeout_s", 60.0)
-    monkeypatch.setattr(exit, "_dies_with_us", lambda: False)
+    process.own.exit_timeout_s = 60.0
+    monkeypatch.setattr(exiting, "_dies_with_us", lambda: False)
     with epsagon.trace("closed"):
         pass
     epsagon.create_tracer().start()
@@ -32,69 +32,69 @@ def leaving(queue: FakeQueue, monkeypatch: pytest.MonkeyPatch) -> FakeQueue:
     return queue
 
 
-def test_leaving_closes_what_is_open_and_says_bye_last(leaving: FakeQueue) -> None:
-    exit.leave()
-    assert leaving.kinds == ["CLOSE", "BYE"]
-    assert leaving.records[0].flags == UNFINISHED
+def test_leaving_closes_what_is_open_and_says_bye_last(ending: FakeQueue) -> None:
+    exiting.say_bye()
+    assert ending.kinds == ["CLOSE", "BYE"]
+    assert ending.records[0].flags == UNFINISHED
 
 
-def test_leaving_twice_is_leaving_once(leaving: FakeQueue) -> None:
-    exit.leave()
-    exit.leave()
-    assert leaving.kinds == ["CLOSE", "BYE"]
+def test_leaving_twice_is_leaving_once(ending: FakeQueue) -> None:
+    exiting.say_bye()
+    exiting.say_bye()
+    assert ending.kinds == ["CLOSE", "BYE"]
 
 
-def test_leaving_waits_until_the_ring_is_empty(leaving: FakeQueue) -> None:
-    leaving.is_drained = False
+def test_leaving_waits_until_the_ring_is_empty(ending: FakeQueue) -> None:
+    ending.is_drained = False
 
     def start() -> None:
-        leaving.is_drained = True
+        ending.is_drained = True
 
-    leaving.ensure_collector = start  # type: ignore[method-assign]
-    exit.leave()
-    assert leaving.is_drained
+    ending.ensure_collector = start  # type: ignore[method-assign]
+    exiting.say_bye()
+    assert ending.is_drained
 
 
-def test_leaving_waits_no_longer_than_the_timeout(leaving: FakeQueue, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exit, "_timeout_s", 0.02)
-    leaving.is_drained = False
-    exit.leave()
-    assert leaving.starts > 0
+def test_leaving_waits_no_longer_than_the_timeout(ending: FakeQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    process.own.exit_timeout_s = 0.02
+    ending.is_drained = False
+    exiting.say_bye()
+    assert ending.starts > 0
 
 
 def test_leaving_does_not_wait_for_a_collector_that_nobody_may_start(
-    leaving: FakeQueue, monkeypatch: pytest.MonkeyPatch
+    ending: FakeQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EPSAGON_LAUNCH", "0")
-    leaving.is_drained = False
-    monkeypatch.setattr(leaving, "collector_lives", lambda: False)
-    exit.leave()
-    assert leaving.starts == 0
+    ending.is_drained = False
+    monkeypatch.setattr(ending, "collector_lives", lambda: False)
+    exiting.say_bye()
+    assert ending.starts == 0
 
 
 def test_leaving_does_not_wait_for_a_collector_that_cannot_be_started(
-    leaving: FakeQueue, monkeypatch: pytest.MonkeyPatch
+    ending: FakeQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    leaving.is_drained = False
-    monkeypatch.setattr(leaving, "collector_may_come", lambda: not leaving.starts)
-    exit.leave()
-    assert leaving.starts == 1
+    ending.is_drained = False
+    monkeypatch.setattr(ending, "collector_may_come", lambda: not ending.starts)
+    exiting.say_bye()
+    assert ending.starts == 1
 
 
-def test_leaving_says_why_a_trace_was_not_delivered(leaving: FakeQueue, caplog: pytest.LogCaptureFixture) -> None:
-    leaving.news = [(bytes(16), epsagon.Outcome.REJECTED.because("HTTP 401"))]
-    exit.leave()
+def test_leaving_says_why_a_trace_was_not_delivered(ending: FakeQueue, caplog: pytest.LogCaptureFixture) -> None:
+    ending.news = [(bytes(16), epsagon.Outcome.REJECTED.because("HTTP 401"))]
+    exiting.say_bye()
     assert [record.message for record in caplog.records] == ["A trace was rejected: HTTP 401"]
 
 
 def test_process_in_a_container_waits_until_its_traces_are_settled(
-    leaving: FakeQueue, monkeypatch: pytest.MonkeyPatch
+    ending: FakeQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exit, "_dies_with_us", lambda: True)
-    leaving.ensure_collector = lambda: leaving.settle(epsagon.Outcome.DELIVERED)  # type: ignore[method-assign]
-    leaving.closed = 2
-    exit.leave()
-    assert leaving.settled == leaving.closed
+    monkeypatch.setattr(exiting, "_dies_with_us", lambda: True)
+    ending.ensure_collector = lambda: ending.settle(epsagon.Outcome.DELIVERED)  # type: ignore[method-assign]
+    ending.closed = 2
+    exiting.say_bye()
+    assert ending.settled == ending.closed
 
 
 # Who outlives whom.
@@ -102,37 +102,37 @@ def test_process_in_a_container_waits_until_its_traces_are_settled(
 
 @pytest.fixture
 def container(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(exit.os, "readlink", lambda path: "pid:[4026532000]")
-    monkeypatch.setattr(exit, "_waiting_parent_pid", 0)
+    monkeypatch.setattr(exiting.os, "readlink", lambda path: "pid:[4026532000]")
+    monkeypatch.setattr(process, "waiting_parent_pid", 0)
     yield
 
 
 def test_collector_outlives_a_process_in_the_first_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exit.os, "readlink", lambda path: exit.FIRST_PID_NAMESPACE)
-    assert not exit._dies_with_us()
+    monkeypatch.setattr(exiting.os, "readlink", lambda path: exiting.FIRST_PID_NAMESPACE)
+    assert not exiting._dies_with_us()
 
 
 def test_collector_may_end_with_a_process_in_a_container(container: None) -> None:
-    assert exit._dies_with_us()
+    assert exiting._dies_with_us()
 
 
 def test_child_of_a_server_that_waits_need_not_wait(container: None) -> None:
-    exit.parent_waits(os.getppid())
-    assert not exit._dies_with_us()
+    exiting.parent_waits(os.getppid())
+    assert not exiting._dies_with_us()
 
 
 def test_child_of_a_server_that_died_waits(container: None) -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait(60)
-    exit.parent_waits(child.pid)
-    assert exit._dies_with_us()
+    exiting.parent_waits(child.pid)
+    assert exiting._dies_with_us()
 
 
-@pytest.mark.parametrize("forker", exit.FORKERS)
+@pytest.mark.parametrize("forker", exiting.FORKERS)
 def test_child_of_a_forker_need_not_wait(container: None, monkeypatch: pytest.MonkeyPatch, forker: str) -> None:
     module = SimpleNamespace(current_process=lambda: SimpleNamespace(_parent_pid=os.getpid()))
     monkeypatch.setitem(sys.modules, f"{forker}.process", module)
-    assert not exit._dies_with_us()
+    assert not exiting._dies_with_us()
 
 
 # Waiting for the work of others.
@@ -140,9 +140,9 @@ def test_child_of_a_forker_need_not_wait(container: None, monkeypatch: pytest.Mo
 OTHERS = """
 import os, sys
 import epsagon_fast as epsagon
-from epsagon_fast.producer import exit
+from epsagon_fast.producer import exiting
 
-exit._dies_with_us = lambda: True
+exiting._dies_with_us = lambda: True
 for number in range(5):
     if os.fork() == 0:
         with epsagon.trace("closed"):
@@ -153,7 +153,7 @@ while True:
         os.wait()
     except ChildProcessError:
         break
-print(exit.wait_for_backlog(15))
+print(exiting.wait_for_backlog(15))
 """
 
 
@@ -169,7 +169,7 @@ def test_waiting_for_the_backlog_is_bounded(backend: Backend, place: Place) -> N
 
 
 def test_without_a_folder_there_is_no_backlog(place: Place) -> None:
-    assert place.run("from epsagon_fast.producer import exit; print(exit.wait_for_backlog(60))") == "True\n"
+    assert place.run("from epsagon_fast.producer import exiting; print(exiting.wait_for_backlog(60))") == "True\n"
 
 
 # The hooks.
@@ -276,10 +276,10 @@ def test_nothing_is_registered_before_the_first_trace() -> None:
 
 
 def test_registering_again_costs_next_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exit, "_registered_pid", os.getpid())
+    monkeypatch.setattr(process.own, "is_registered", True)
     began = time.perf_counter()
     for _ in range(1000):
-        exit.register(2.0)
+        exiting.register(2.0)
     # A bound against hooks that pile up, not a measurement.
     assert time.perf_counter() - began < 5
 

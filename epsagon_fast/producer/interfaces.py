@@ -1,0 +1,41 @@
+"""What the process knows of the objects that register with it, so that it need not import them."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from epsagon_fast.protocol import Outcome
+
+
+class OpenTrace(Protocol):
+    """A tracer, as far as a process that ends is concerned."""
+
+    owner_pid: int
+
+    def abandon(self) -> None: ...
+
+
+class TraceWriter(Protocol):
+    """What a tracer needs of the queue's writer; `memory.MemoryWriter` offers the same without a queue."""
+
+    path: str
+    # Why it has no ring and refuses everything; None if it has one.
+    lacking: str | None
+    record_limit_bytes: int
+
+    @property
+    def push(self) -> Callable[[int, int, bytes, bytes], int]: ...
+    def attend(self, code: int, kind: int, flags: int, trace_id: bytes, payload: bytes) -> bool: ...
+    def refuse(self, reason: str, count: int = 1) -> None: ...
+    def refusals(self) -> dict[str, int]: ...
+    def settlement(self, trace_id: bytes) -> Outcome | None: ...
+    def recent_settlements(self) -> list[tuple[bytes, Outcome]]: ...
+    @property
+    def overflowed(self) -> bool: ...
+    def ensure_collector(self) -> None: ...
+    def collector_may_come(self) -> bool: ...
+
+
+class Flush(Protocol):
+    """A call of `flush`, as far as a trace that closes meanwhile is concerned."""
+
+    later: set[bytes]

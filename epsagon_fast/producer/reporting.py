@@ -1,0 +1,26 @@
+"""Telling the log what became of traces, each reason once in a process. Reads memory only."""
+
+from epsagon_fast.config import warn_once
+from epsagon_fast.protocol import Outcome
+
+from .interfaces import TraceWriter
+from .process import process
+
+
+def report(writer: TraceWriter) -> None:
+    """Log each new reason for which a trace was not simply delivered."""
+    for _trace_id, outcome in writer.recent_settlements():
+        if outcome.reason and outcome != Outcome.DELIVERED:
+            warn_once(f"settled:{outcome.reason}", "A trace was %s: %s", outcome.name.lower(), outcome.reason)
+
+
+def report_all() -> None:
+    """Log the new reasons in all rings of this process."""
+    for writer in process.writers.known():
+        report(writer)
+
+
+def report_refusals(writer: TraceWriter) -> None:
+    """Log, once, that the ring was full."""
+    if writer.overflowed:
+        warn_once("queue_full", "Records are refused, and counted: %s is full; see `epsagon-fast status`", writer.path)

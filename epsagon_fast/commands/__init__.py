@@ -1,6 +1,6 @@
-"""The command line `epsagon-fast`: one module per subcommand, imported when it is chosen.
+"""The command line `epsagon-fast`: one module per subcommand, imported only when it is chosen.
 
-Each module has `add_arguments(parser) -> None` and `run(arguments) -> int`. Exit codes: 0, 1 failed, 2 wrong usage.
+Each module has `add_arguments(parser) -> None` and `run(arguments) -> int`. Exit codes: 1 failed, 2 wrong usage.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from epsagon_fast.version import __version__
 
 PROGRAM = "epsagon-fast"
-# The names of the modules, with what `--help` says of each.
+# The modules by name, with the line that `--help` prints for each.
 COMMANDS = {
     "demo": "trace real work in several processes and check that all of it arrives",
     "backend": "run a small backend on this machine that takes any token",
@@ -26,8 +26,8 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code.
 
-    argv: the arguments after the program's name; None: this process's. Wrong usage raises SystemExit(2), `--help` and
-    `--version` raise SystemExit(0), as argparse does.
+    argv: the arguments after the program's name; None: those of this process. As with any argparse program, wrong usage
+    raises SystemExit(2), and `--help` and `--version` raise SystemExit(0).
     """
     chosen = _parser().parse_args(argv)
     command = importlib.import_module(f"{__name__}.{chosen.command}")
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 1
     except BrokenPipeError:
-        # `epsagon-fast status --watch | head`: whoever read has seen enough. What is still buffered goes nowhere.
+        # `epsagon-fast status --watch | head`: the reader has gone. What is still buffered must go nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
@@ -59,8 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="see below; each has a --help")
-    # Left to the command's own parser, so that only the chosen command is imported.
+    # The command's own parser takes them, so that only the chosen command is imported.
     rest = parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    # Else a missing COMMAND is reported as two missing arguments.
+    # Otherwise argparse would report a missing COMMAND as two missing arguments.
     rest.required = False
     return parser

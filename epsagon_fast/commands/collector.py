@@ -1,7 +1,7 @@
-"""Run the collector of this user and version in the foreground, for whoever wants to supervise it.
+"""Run the collector of this user and version in the foreground, under a supervisor of your own.
 
-Workers start one by themselves; this one serves them if it is there first. EPSAGON_LAUNCH=0 in the workers keeps them
-from starting any.
+Traced processes start a collector if none runs; this one serves them if it is there first. Set EPSAGON_LAUNCH=0 in
+those processes, and they start none.
 """
 
 import argparse
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve until nobody needs it; return the collector's exit code, or 1 if the folder cannot be used."""
+    """Serve until the collector leaves; return its exit code, or 1 if the folder cannot be used."""
     base = Config(disable=True, runtime_dir=arguments.runtime_dir).resolve().runtime_dir
     try:
         path = folders.resolve(base).path

@@ -22,7 +22,7 @@ START_TIMEOUT_S = 5.0
 
 
 class Hop(NamedTuple):
-    """What was found at one place on the way."""
+    """The finding at one place on the trace's way."""
 
     name: str
     is_well: bool
@@ -30,7 +30,7 @@ class Hop(NamedTuple):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `epsagon-fast doctor`: there are none, the environment says what is to be tried."""
+    """Add no option: the environment says what is tried."""
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -55,7 +55,7 @@ def _config(config: ResolvedConfig) -> Hop:
 
 
 def _build(config: ResolvedConfig) -> Hop:
-    # Slower is not ill.
+    # Plain Python is slower, but not a fault.
     parts = ", ".join(f"{part} {which}" for part, which in compiled.overview().items())
     return Hop("build", True, f"{epsagon.__version__}; {parts}")
 

@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def overview() -> Overview | None:
-    """Return this user's folder as it is seen from outside; None if there is none."""
+    """Return an overview of this user's folder; None if there is no folder."""
     path = folders.existing(Config(disable=True).resolve().runtime_dir)
     try:
         return look(path) if path else None
@@ -51,12 +51,12 @@ def overview() -> Overview | None:
 
 
 def _places(seen: Overview | None) -> list[str]:
-    """Return the directories in which something may have been set aside."""
+    """Return the directories in which a collector may have set files aside."""
     return [place for place in (seen.path if seen else "", Config(disable=True).resolve().state_dir) if place]
 
 
 def as_json(seen: Overview | None, aside: Sequence[SetAside] = ()) -> dict[str, object]:
-    """Return what `--json` prints."""
+    """Return the object that `--json` prints."""
     return {
         "running": bool(seen and seen.pid),
         **compiled.overview(),
@@ -66,7 +66,7 @@ def as_json(seen: Overview | None, aside: Sequence[SetAside] = ()) -> dict[str, 
 
 
 def as_text(seen: Overview | None, aside: Sequence[SetAside] = ()) -> str:
-    """Return what a person reads."""
+    """Return the text for a person."""
     if seen is None:
         lines = ["No collector runs, and no process has traced anything yet.", _build_line()]
     else:

@@ -1,7 +1,7 @@
 """Ask the collector to finish and leave.
 
-It serves the processes that it has until they leave, at most 30 seconds, delivers what it can and leaves the rest in
-its folder for the next one. --force kills it at once, which loses nothing either.
+It serves its processes until they leave, at most 30 seconds, delivers what it can and leaves the rest in its folder for
+the next collector. --force kills it at once, which loses nothing either.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from epsagon_fast.commands.status import overview
 from epsagon_fast.queue.folder import Folder
 from epsagon_fast.queue.overview import Overview
 
-# The grace of a collector, and time to deliver.
+# The 30 seconds that a collector waits for its processes, and time to deliver.
 TIMEOUT_S = 45.0
 
 

@@ -1,11 +1,11 @@
-"""celery: each run of a task is a trace of its own, each message sent is an event of the trace that sends it.
+"""celery: each run of a task is a trace, and each message sent is an event of the trace that sends it.
 
     app = Celery("shop")
     instrument(app)
 
-It listens to celery's signals, which every pool sends in the process, thread or greenlet that runs the task. No handler
-of them waits for anything; only at the end of a process is there a wait, which is bounded. A message carries the trace
-context in its headers, so a request, its tasks and their tasks share one `http_trace_id`.
+The integration listens to celery's signals, which every pool sends in the process, thread or greenlet that runs the
+task. No handler waits, except at the end of a process, where the wait is bounded. A message carries the trace context
+in its headers, so a request, its tasks and their tasks share one `http_trace_id`.
 """
 
 import atexit
@@ -35,28 +35,30 @@ from epsagon_fast.propagation import (
 )
 from epsagon_fast.protocol import RUNNER_ORIGIN, TIME_LIMIT_KEY, TIME_LIMIT_SLACK_S, ErrorCode, Kind
 
-# As Epsagon's own tracer for Python names them.
+# Epsagon's own tracer for Python uses these names.
 TYPE: Final = "celery"
 EXECUTE: Final = "execute"
 PUBLISH: Final = "publish"
 
 STATE_KEY: Final = "state"
-# Besides celery's own states: what a run is in until it ends, also if its process dies, and a run that was cut off.
+# Two states besides celery's own. STARTED is a run's state until it ends, and for ever if its process dies. TERMINATED
+# is the state of a run that was cut off.
 STARTED: Final = "STARTED"
 TERMINATED: Final = "TERMINATED"
 
-# The run that this thread or greenlet is in; the message that it is about to send, by the headers that it will have.
+# The run that this thread or greenlet is in, and the message that it is sending with the event for it. The message is
+# known by its headers.
 _running: ContextVar["Run | None"] = ContextVar("epsagon_fast_celery_run", default=None)
 _sending: ContextVar[tuple[object, Event] | None] = ContextVar("epsagon_fast_celery_message", default=None)
-# The hard time limit that the worker was started with. Forked children inherit it.
+# The hard time limit with which the worker was started. Forked children inherit it.
 _worker_limit_s: float | None = None
 
 
 def instrument(app: Any) -> None:
-    """Trace the tasks of this process. Once is enough, before or after tasks are registered; again changes nothing.
+    """Trace the tasks of this process. Call it before or after tasks are registered; a second call changes nothing.
 
-    `app`: the Celery application. Signals are celery's and not one application's, so if a process has several, all of
-    them are traced. TypeError if it is none.
+    `app`: the Celery application. celery has one set of signals, so if a process has several applications, all of them
+    are traced. Raises TypeError if `app` is not a Celery application.
     """
     from celery import Celery
 
@@ -96,7 +98,7 @@ class Run(Entered, Tracer):
     _result: Any = None
 
     def __init__(self, task: Any, request: Any) -> None:
-        """`request`: what celery knows of this run, its `Context`."""
+        """`request`: celery's `Context` of this run."""
         metadata = _metadata(request)
         resource = {"name": request.shadow or task.name, "type": TYPE, "operation": EXECUTE, "metadata": metadata}
         super().__init__(process.config(), {"start_time": time.time(), "resource": resource, "origin": RUNNER_ORIGIN})
@@ -122,7 +124,7 @@ class Run(Entered, Tracer):
 
     @property
     def is_forsaken(self) -> bool:
-        """Whether celery is done with this run, and could not say so: a time limit struck as it sent the signal."""
+        """Whether celery is done with this run without having said so: a time limit struck as it sent the signal."""
         return all(request is not self.request for request in self._task.request_stack.stack)
 
     def open(self) -> "Run":
@@ -142,7 +144,7 @@ class Run(Entered, Tracer):
         """Close the trace with what became of the run."""
         state, result = self._state, self._result
         _running.set(self._outer)
-        # An exception: its traceback holds frames that hold this run.
+        # The result may be an exception, whose traceback holds frames that hold this run.
         self._result = None
         if state == "SUCCESS" and self.keeps_values:
             arguments.Noted(self._task.run).result(self, result)
@@ -171,11 +173,11 @@ class Run(Entered, Tracer):
         self.set_runner_metadata(key, value)
 
     def _is_cut_off(self, error: BaseException | None) -> None:
-        """Close for a run that neither returned nor raised what celery handles."""
+        """Close the trace of a run that neither returned nor raised an exception that celery handles."""
         from celery.exceptions import TimeLimitExceeded
 
         if isinstance(error, Exception):
-            # Handed to the caller: task_eager_propagates.
+            # celery raises it in the caller (task_eager_propagates).
             self.conclude("FAILURE", error, ErrorCode.EXCEPTION)
         elif self._limit_s and time.monotonic() - self._begun_at > self._limit_s - TIME_LIMIT_SLACK_S:
             # The worker sends SIGTERM first, and SIGKILL a moment later.
@@ -200,7 +202,7 @@ def _metadata(request: Any) -> dict[str, str]:
 
 
 def _context(request: Any) -> TraceContext | None:
-    """Return the context that the message brought; of a task that is run in place, that of its caller."""
+    """Return the trace context that the message brought, or that of the caller if the task is run in place."""
     headers = {name: request.get(name) for name in (TRACEPARENT, TRACESTATE)}
     context = extract({name: value for name, value in headers.items() if isinstance(value, str)})
     caller = current.enclosing_trace()
@@ -219,13 +221,13 @@ def _run_begins(task: Any, args: Any, kwargs: Any, **_: Any) -> None:
 
 def _run_ends(task: Any, state: str | None, retval: Any, **_: Any) -> None:
     run = _running.get()
-    # Another one if the signal was sent for a task that began before `instrument`.
+    # The task differs if it began before `instrument`.
     if run is not None and run.request is task.request:
         run.end(state, retval)
 
 
 def _task_is_revoked(sender: Any, request: Any, terminated: bool, expired: bool, **_: Any) -> None:
-    """Trace a task that will not run. One that was running has its trace."""
+    """Trace a task that will not run. A task that was running has its trace already."""
     if not terminated:
         run = Run(sender, request)
         run.start()
@@ -239,7 +241,7 @@ def _sending_begins(sender: str, headers: dict[str, Any], body: Any, exchange: s
     if tracer is None:
         return
     inject(headers)
-    # The first protocol has its fields in the body.
+    # The first message protocol has these fields in the body.
     fields = headers if "id" in headers else body
     event = Event(sender, TYPE, PUBLISH, TYPE)
     event.metadata = {"task_id": str(fields["id"]), "queue": routing_key or "", "retries": str(fields["retries"] or 0)}
@@ -251,7 +253,7 @@ def _sending_begins(sender: str, headers: dict[str, Any], body: Any, exchange: s
 
 def _sending_ends(headers: dict[str, Any], **_: Any) -> None:
     sending = _sending.get()
-    # Another one if sending failed: celery has no signal for that, and its exception reaches whoever sent.
+    # The headers differ if an earlier message was not sent: celery has no signal for that.
     if sending is not None and sending[0] is headers:
         _sending.set(None)
         sending[1].leave(None)

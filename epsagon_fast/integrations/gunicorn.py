@@ -33,7 +33,7 @@ from .web.request import RequestTrace
 # gunicorn's own workers that take WSGI applications; others inherit from them.
 WSGI_WORKERS: Final = ("gunicorn.workers.sync", "gunicorn.workers.gthread", "gunicorn.workers.base_async")
 NATIVE_ASGI_WORKER: Final = "gunicorn.workers.gasgi"
-# Frames of these are no part of where a worker was when its time was up.
+# Frames of these modules are left out of the stack that a worker had when its time was up.
 SERVER_MODULES: Final = ("gunicorn.", "epsagon_fast.")
 
 
@@ -56,7 +56,7 @@ def post_worker_init(worker: Any) -> None:
 
 
 def worker_abort(worker: Any) -> None:
-    """Hook: a worker has run into `timeout`. Its requests' traces say so, and where that was."""
+    """Hook: a worker has run into `timeout`. Close its requests' traces with the stack that it was in."""
     stack = "".join(traceback.format_stack(_interrupted(sys._getframe())))
     for tracer in process.own_traces():
         if isinstance(tracer, RequestTrace):
@@ -64,7 +64,7 @@ def worker_abort(worker: Any) -> None:
 
 
 def on_exit(server: Any) -> None:
-    """Hook: the master ends. Wait, at most the shutdown timeout, for the traces of the workers that are gone."""
+    """Hook: the master ends. Wait for the traces of its workers, at most the shutdown timeout."""
     with _as_user(server.cfg.uid):
         _read_leftovers()
         exiting.wait_for_backlog()
@@ -79,7 +79,7 @@ def _modules(worker: object) -> set[str]:
 
 
 def _is_asgi(app: Any) -> bool:
-    """Say whether uvicorn would take `app` for an ASGI 3 application; wrapped, anything else would become one."""
+    """Say whether uvicorn would take `app` for an ASGI 3 application. Any object looks like one once it is wrapped."""
     call = app if inspect.isfunction(app) else getattr(app, "__call__", None)  # noqa: B004 - the method is wanted
     return inspect.iscoroutinefunction(call)
 
@@ -93,12 +93,12 @@ def _show_warnings(worker: Any) -> None:
 
 
 def _start_collector() -> None:
-    """Start a collector if none lives, before the first request needs it: its start takes as long as hundreds of them.
+    """Start a collector if none lives, before the first request: a start takes as long as hundreds of requests.
 
-    So a worker also looks after what one before it left, if the collector has died with that one.
+    This also saves what an earlier worker left if the collector died together with it.
     """
     if process.setting("token") and not process.setting("disable"):
-        # What is wrong with the folder the first trace will say.
+        # If the folder cannot be used, the first trace warns of it.
         with suppress(OSError):
             Launcher(folders.resolve(process.setting("runtime_dir"))).ensure()
 
@@ -106,21 +106,21 @@ def _start_collector() -> None:
 def _read_leftovers() -> None:
     """Start a collector if the workers left something and none lives."""
     path = folders.existing(process.setting("runtime_dir"))
-    # A program that a half-changed user starts would be root again as soon as it likes.
+    # While the real and the effective user differ, a started program could become root again.
     if path and os.getuid() == os.geteuid() and any(name.endswith(RING_SUFFIX) for name in os.listdir(path)):
         Launcher(folders.Folder(path)).ensure()
 
 
 def _master_waits(worker: Any) -> bool:
-    """Say whether the master will wait for what is in the folder of this worker."""
+    """Say whether the master will wait for the traces in this worker's folder."""
     has_hook = getattr(worker.cfg.on_exit, "__module__", "") != "gunicorn.config"
-    # What the application itself says to `init`, the master knows only if it has loaded it.
+    # The master knows what the application says to `init` only if it has loaded the application.
     same_folder = worker.cfg.preload_app or process.setting("runtime_dir") == Config().value("runtime_dir")
     return has_hook and same_folder
 
 
 def _watch_abort(worker: Any) -> None:
-    """Hear of SIGABRT also in workers that do not call the hook: uvicorn's, and any event loop that is blocked."""
+    """Handle SIGABRT in workers that do not call the hook: uvicorn's, and any with a blocked event loop."""
     before = signal.getsignal(signal.SIGABRT)
     if before == worker.handle_abort:
         return
@@ -134,7 +134,7 @@ def _watch_abort(worker: Any) -> None:
 
 
 def _leave_before_dying() -> None:
-    """Leave as at any exit also in workers that end by a signal: uvicorn raises it again when it has finished."""
+    """Leave as at a normal exit in workers that end by a signal: uvicorn raises it again when it has finished."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         exiting.say_bye()
@@ -147,7 +147,7 @@ def _leave_before_dying() -> None:
 
 
 def _interrupted(frame: FrameType | None) -> FrameType | None:
-    """Return the frame that a signal handler came into."""
+    """Return the frame that a signal handler interrupted."""
     while frame and str(frame.f_globals.get("__name__")).startswith(SERVER_MODULES):
         frame = frame.f_back
     return frame
@@ -155,7 +155,7 @@ def _interrupted(frame: FrameType | None) -> FrameType | None:
 
 @contextmanager
 def _as_user(uid: int) -> Iterator[None]:
-    """Act as the workers' user: their folder belongs to it, and a master that is root may not be trusted with it."""
+    """Act as the workers' user, because their folder belongs to it and is refused to a master that is root."""
     before = os.geteuid()
     if uid == before or before != 0:
         yield

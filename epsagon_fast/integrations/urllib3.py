@@ -1,13 +1,13 @@
-"""Outgoing requests: each is a timed event of the current trace, and carries the trace context to whoever is asked.
+"""Outgoing requests: each is a timed event of the current trace and carries the trace context to the server.
 
     from epsagon_fast.integrations import urllib3
     urllib3.instrument(ignored_hosts=["169.254.169.254"])
 
-requests, botocore and many clients of services go through urllib3. One event stands for one call of it, with all the
-attempts that its `retries` allow, and with the redirects that a connection pool follows by itself; those that a
-PoolManager follows are calls of their own. Without a trace nothing changes.
+requests, botocore and many other clients use urllib3. One event stands for one call of a connection pool's `urlopen`,
+with all the attempts that its `retries` allow and the redirects that the pool follows. A redirect that a PoolManager
+follows is a call of its own. Without a trace nothing changes.
 
-A request's host, method, path and status are recorded; its query and the headers of both sides only with
+A request's host, method, path and status are recorded. Its query and the headers of both sides are recorded only with
 `metadata_only` off. The collector's own requests are never traced.
 """
 
@@ -30,18 +30,18 @@ ORIGIN: Final = "urllib3"
 SERVER_ERROR: Final = 500
 IN_COLLECTOR: Final = "EPSAGON_IN_COLLECTOR"
 
-# Not traced; None: nothing is.
+# Requests to these hosts are not traced. None: no request is traced.
 _ignored_hosts: frozenset[str] | None = None
-# What `urlopen` was before it was wrapped.
+# `HTTPConnectionPool.urlopen` before it was wrapped.
 _original: Callable[..., Any] | None = None
-# The pool whose request is under way: what it sends meanwhile is another attempt.
+# The pool whose request is under way. Another request of the same pool meanwhile is another attempt.
 _asking: ContextVar[object] = ContextVar("epsagon_fast_urllib3_pool", default=None)
 
 
 def instrument(ignored_hosts: Iterable[str] = ()) -> None:
-    """Trace the requests that this process sends through urllib3. Again: only `ignored_hosts` may change.
+    """Trace the requests that this process sends through urllib3. A second call only changes `ignored_hosts`.
 
-    `ignored_hosts`: names or addresses that get neither an event nor the trace context.
+    `ignored_hosts`: names or addresses; requests to them get neither an event nor the trace context.
     """
     global _ignored_hosts, _original
     if isinstance(ignored_hosts, str):
@@ -62,7 +62,7 @@ def uninstrument() -> None:
     from urllib3 import HTTPConnectionPool
 
     _ignored_hosts = None
-    # Whoever wrapped it after us goes on calling our wrapper, which then only calls on.
+    # If another library wrapped `urlopen` after us, our wrapper must stay. Without `_ignored_hosts` it only calls on.
     if _original is not None and getattr(HTTPConnectionPool.urlopen, "__wrapped__", None) is _original:
         HTTPConnectionPool.urlopen = _original  # type: ignore[method-assign, assignment]
         _original = None
@@ -111,9 +111,9 @@ def _target(pool: Any, url: str) -> _Target:
         from urllib3.util import parse_url
 
         try:
-            # Through a proxy the whole URL is asked for, and the pool's host is the proxy.
+            # For a proxy, `url` is the whole URL and the pool's host is the proxy.
             parsed = parse_url(url)
-        except LocationParseError:  # urllib3 will say so
+        except LocationParseError:  # urllib3 itself will raise it
             return _Target(host, port, "", "")
         host, port, url = parsed.host or host, parsed.port, parsed.request_uri
     path, _, query = url.partition("#")[0].partition("?")
@@ -121,7 +121,7 @@ def _target(pool: Any, url: str) -> _Target:
 
 
 def _with_context(headers: Any) -> MutableMapping[str, str]:
-    """Return a copy of the headers that carries the context, unless the application put one in itself."""
+    """Return a copy of the headers with the trace context, unless the application has put one there itself."""
     own: MutableMapping[str, str] = headers.copy() if hasattr(headers, "copy") else dict(headers)
     if not any(_text(name).lower() == TRACEPARENT for name in own):
         inject(own)

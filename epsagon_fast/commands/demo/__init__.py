@@ -19,11 +19,11 @@ from contextlib import contextmanager, suppress
 from epsagon_fast.queue.folder import SHARED_MEMORY, resolve
 from epsagon_fast.queue.overview import look
 
-# The worker that dies does so after this many events of one trace.
+# The worker that is killed dies after this many events of one trace.
 DIE_AFTER = 5
 ARRIVAL_TIMEOUT_S = 20.0
 POLL_S = 0.05
-# A worker pushes whole source files, and the collector is away for a moment.
+# The rings are large, because a worker pushes whole source files while no collector reads for a moment.
 RING_BYTES = 4 * 1024 * 1024
 
 
@@ -60,7 +60,7 @@ def _demo(scratch: str, runtime: str) -> int:
     database = os.path.join(scratch, "backend.sqlite")
     notes_of = {way: os.path.join(scratch, way.replace(" ", "-")) for way in WAYS}
     with _backend(database) as url:
-        # Whether the user's own programs are traced, and by what proxy they reach others, is not the demo's affair.
+        # The user's own settings must not decide whether the demo's workers are traced.
         for name in ("DISABLE_EPSAGON", "EPSAGON_LAUNCH"):
             os.environ.pop(name, None)
         os.environ.update(_settings(url, runtime, scratch))
@@ -118,11 +118,11 @@ def _work(notes_of: dict[str, str], folder: str, database: str) -> None:
 
 
 def _shares(packages: dict[str, list[str]], count: int) -> list[dict[str, list[str]]]:
-    """Deal the packages out, the largest first, each to whoever has the fewest files so far."""
+    """Deal the packages out, the largest first, each to the worker that has the fewest files so far."""
     shares: list[dict[str, list[str]]] = [{} for _ in range(count)]
     for name, paths in sorted(packages.items(), key=lambda item: -len(item[1])):
         min(shares, key=lambda share: sum(map(len, share.values())))[name] = paths
-    # The last worker dies in its first trace with enough files, so let it do some small ones before.
+    # The last worker dies in its first trace with enough files, so it gets small packages first.
     shares[-1] = dict(sorted(shares[-1].items(), key=lambda item: len(item[1])))
     return shares
 
@@ -142,7 +142,7 @@ def _kill_collector(folder: str) -> None:
 
 
 def _stop_collector(folder: str) -> int:
-    """Have the collector leave, and return how many bytes of traces it and those before it saw before trimming."""
+    """Ask the collector to leave. Return how many bytes of traces all collectors saw before trimming."""
     deadline = time.monotonic() + ARRIVAL_TIMEOUT_S
     seen = look(folder)
     while seen.pid is not None and time.monotonic() < deadline:
@@ -155,7 +155,7 @@ def _stop_collector(folder: str) -> int:
 
 @contextmanager
 def _backend(database: str) -> Iterator[str]:
-    """Run the embedded backend as a process of its own, as a user would."""
+    """Run the embedded backend in a process of its own, as a user would."""
     command = [sys.executable, "-m", "epsagon_fast", "backend", "--port", "0", "--database", database]
     backend = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert backend.stdout is not None

@@ -27,7 +27,7 @@ class Notes:
     dumps_ns: int = 0
 
     def read(self, path: str) -> None:
-        """Add one worker's notes; a line that its death cut short says nothing."""
+        """Add one worker's notes. A last line that its death cut short is ignored."""
         if not os.path.exists(path):
             return
         costs = Counter[str]()
@@ -53,7 +53,7 @@ class Notes:
 
 @dataclass
 class Result:
-    """What became of everything that was pushed."""
+    """The outcome of everything that was pushed."""
 
     opened: int
     pushed: int
@@ -70,7 +70,7 @@ class Result:
 
 
 def compare(notes: Notes, store: Store) -> Result:
-    """Return the result. Missing is what was pushed and neither arrived nor was dropped as too big."""
+    """Return the result. An event is missing if it was pushed and neither arrived nor was dropped as too big."""
     result = Result(
         opened=len(notes.traces),
         pushed=sum(len(trace.events) for trace in notes.traces.values()),
@@ -105,7 +105,7 @@ def _add(result: Result, noted: Noted, trace: dict[str, Any]) -> None:
 
 
 def table(result: Result, notes: Notes, bytes_before: int) -> str:
-    """Return what the demo prints at its end."""
+    """Return the table that the demo prints at its end."""
     too_big = ", ".join(f"{name} ({count})" for name, count in result.too_big.most_common())
     ratio = notes.add_event_ns / notes.dumps_ns if notes.dumps_ns else 0.0
     per_event = max(1, result.pushed)

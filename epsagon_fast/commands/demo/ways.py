@@ -10,12 +10,13 @@ from collections.abc import Callable
 import epsagon_fast as epsagon
 from epsagon_fast.commands.demo.work import work
 
-# Starts a worker and returns a function that waits for it and returns its exit status (negative: a signal).
+# A function that starts a worker and returns another one, which waits for it and returns its exit status (negative: a
+# signal).
 Way = Callable[[str, dict[str, list[str]], int], Callable[[], int]]
 
 
 def raw_fork(notes: str, packages: dict[str, list[str]], die_after: int) -> Callable[[], int]:
-    """Fork as gunicorn does: os.fork, and os._exit at the end, so that no exit hook of Python's runs."""
+    """Fork as gunicorn does: os.fork, and os._exit at the end, so that no exit hook of Python runs."""
     pid = os.fork()
     if pid == 0:
         status = 1
@@ -44,7 +45,7 @@ def _multiprocessing(method: str) -> Way:
 
 
 def unrelated(notes: str, packages: dict[str, list[str]], die_after: int) -> Callable[[], int]:
-    """Run a program that shares nothing with this one but the environment."""
+    """Run a program that shares only the environment with this one."""
     listed = notes + ".packages"
     with open(listed, "w", encoding="utf-8") as out:
         json.dump(packages, out)

@@ -20,18 +20,18 @@ RawHeaders = Iterable[tuple[bytes, bytes]]
 
 WEBSOCKET: Final = "WEBSOCKET"
 SWITCHING_PROTOCOLS: Final = 101
-# What a server answers when a websocket is closed before it was accepted.
+# The status that a server answers if a websocket is closed before it was accepted.
 FORBIDDEN: Final = 403
-# What carries the body: also a file that the server sends by itself, by its path or opened.
+# The messages that carry the body: bytes, or a file that the server sends by itself, by its path or open.
 PIECES: Final = ("http.response.body", "http.response.pathsend", "http.response.zerocopysend")
-# The close code that stands for a connection that broke (RFC 6455).
+# The close code of a connection that broke (RFC 6455).
 BROKEN: Final = 1006
 
 
 class AsgiRequest(RequestTrace):
     """What HTTP and websockets share."""
 
-    # Whether the application has returned or raised. What its tasks still send is none of ours.
+    # Whether the application has returned or raised. What its tasks send later is not recorded.
     is_over = False
 
     def __init__(self, config: ResolvedConfig, scope: Scope) -> None:
@@ -51,12 +51,12 @@ class AsgiRequest(RequestTrace):
         """Close the trace when the application has returned or raised."""
         self.is_over = True
         if error is None and not (self.status or self.client_closed or self.answered):
-            # It returned without an answer: servers say so for it.
+            # The application returned without an answer, so the server answers with an error.
             self.status = SERVER_ERROR
         self.route = self.route or self._route(scope)
-        # What the application left unread counts too.
+        # The Content-Length is preferred, because it also counts what the application left unread.
         self.request_bytes = self._request_body.size_bytes if self._length is None else self._length
-        # Servers send no body in answer to HEAD, whatever the application gives them.
+        # A server sends no body in answer to HEAD, whatever the application gives it.
         self.response_bytes = 0 if self.method == "HEAD" else self._response_body.size_bytes
         if self.keeps_values:
             self._keep_values()
@@ -90,7 +90,7 @@ class AsgiRequest(RequestTrace):
     def _route(self, scope: Scope) -> str:
         try:
             return asgi_route(scope, self._host)
-        except Exception as error:  # of objects that are the framework's own
+        except Exception as error:  # raised by the framework's own objects
             let_pass(error)
             return ""
 
@@ -186,11 +186,11 @@ KINDS: Final[dict[str, type[HttpRequest] | type[WebSocketRequest]]] = {
 
 
 def listed(holder: dict[str, Any]) -> RawHeaders:
-    """Return the headers of a scope or a message, to be read at any time. An iterator in it is left as new."""
+    """Return the headers of a scope or a message. If they are an iterator, a new one takes its place."""
     headers = holder.get("headers", ())
     if type(headers) is not list and isinstance(headers, Iterator):
         headers = list(headers)
-        # Not the list: servers that read headers twice find them gone the second time, and so they do with us.
+        # An iterator and not the list, so that a server that reads the headers twice finds what it finds without us.
         holder["headers"] = iter(headers)
     return headers  # type: ignore[no-any-return]
 
@@ -207,7 +207,7 @@ def _known(config: ResolvedConfig, scope: Scope, headers: RawHeaders) -> dict[st
 
 
 def _all(headers: RawHeaders, wanted: bytes) -> str:
-    """Return a header's values as one: two `traceparent` are none."""
+    """Return all values of a header as one text. Two `traceparent` then are an invalid one."""
     return ",".join(value.decode("latin-1") for name, value in headers if name == wanted)
 
 
@@ -222,7 +222,7 @@ def _data(message: Message) -> bytes:
 
 
 def _length(headers: RawHeaders) -> int:
-    """Return what the answer's headers say of its body's size; 0 if nothing."""
+    """Return the body's size as the answer's headers say it; 0 if they do not."""
     length = next((value for name, value in headers if name.lower() == b"content-length"), b"")
     return number(_text(length)) or 0
 

@@ -1,8 +1,8 @@
-"""What people send, for `metadata_only=False`: query, headers and the first bytes of bodies, as metadata.
+"""What clients send, for `metadata_only=False`: query, headers and the first bytes of bodies, as metadata.
 
-It is masked here, since people do not write names as the application does: `API-Key` is `api_key`. Masking looks into
-JSON. So everything is JSON where it can be. Where it cannot, and keys are to be ignored, it is left out: a part of a
-body, or text of another kind, could hold one of them.
+It is masked here, because clients write names in their own way: `API-Key` is `api_key`. Masking looks into JSON, so the
+values are written as JSON. If `ignored_keys` are set, a value that cannot be JSON is left out: a part of a body, or a
+text of another kind, could hold one of the keys where masking does not find it.
 """
 
 import json
@@ -16,13 +16,13 @@ from epsagon_fast.masking import LooseNames, Mask, merged
 from epsagon_fast.producer.encoding import metadata_text
 from epsagon_fast.protocol import MASK
 
-# Bytes of a body that are kept.
+# How many bytes of a body are kept.
 MAX_BODY_BYTES: Final = 1024
-# Headers that are secrets by themselves, however a trace is configured.
+# Headers that are always masked.
 SECRET_HEADERS: Final = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie"})
 FORM: Final = "application/x-www-form-urlencoded"
-# Names and values as forms are encoded, and as people write them by hand. What else calls itself a form (XML, YAML)
-# could hold a key that no name shows.
+# A name and a value as browsers encode them and as people write them by hand. Another text that calls itself a form
+# (XML, YAML) could hold an ignored key that is no field's name.
 _FIELD: Final = r"[\w.~*+%\[\]-]+=[\w.~*+%\[\]!'(),/:@$?=-]*"
 _FORM_TEXT: Final = re.compile(f"{_FIELD}(?:&{_FIELD})*", re.ASCII)
 
@@ -43,12 +43,12 @@ class Payload:
             self._left_bytes -= len(data)
 
     def text(self, content_type: str, ignored_keys: Iterable[str]) -> str:
-        """Return what of the body may be recorded."""
+        """Return the part of the body that may be recorded."""
         data = b"".join(self._parts)
         whole = self.size_bytes == len(data)
         # The last character may have been cut in two.
         text = data.decode("utf-8", "replace" if whole else "ignore")
-        # What it is decides, and what it is said to be comes second: `curl -d` calls everything a form.
+        # The content decides before the content type, because `curl -d` calls everything a form.
         if whole and _is_json(text):
             return _masked(text, ignored_keys)
         is_form = content_type.partition(";")[0].strip().lower() == FORM
@@ -78,7 +78,7 @@ def _masked(text: str, ignored_keys: Iterable[str]) -> str:
     return _mask(keys).text(text) if keys else text
 
 
-# Requests of one config share it.
+# All requests with the same config share one mask.
 @lru_cache(maxsize=16)
 def _mask(ignored_keys: tuple[str, ...]) -> Mask:
     return Mask(ignored_keys, loosely=True)

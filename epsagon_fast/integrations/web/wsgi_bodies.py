@@ -1,11 +1,11 @@
-"""What the server gets of an application's answer, and how a request learns of its end.
+"""The answer's body on its way from the application to the server, and how the trace learns of its end.
 
-A server may know a body by its identity (gunicorn's ALREADY_HANDLED), its type (a list, a file in the server's own
-wrapper) or its length. So such a body reaches it as it is. What is in memory is known at once, and its trace ends when
-the application returns; a file tells its end by its `close`. A body that a server can only go over piece by piece is
-wrapped, and the trace is the current one in each step.
+A server may treat a body by its identity (gunicorn's ALREADY_HANDLED), its type (a list, a file in the server's own
+wrapper) or its length, so such a body is handed on as it is. A body in memory is known at once, and its trace ends when
+the application returns. A file's end is seen at its `close`. A body that a server can only iterate over is wrapped, and
+the trace is the current one in each step.
 
-The trace of a body that is never closed ends when it is exhausted or collected.
+The trace of a body that is never closed ends when the body is exhausted or collected.
 """
 
 import os
@@ -21,19 +21,19 @@ from .objects import attribute
 from .wsgi_request import WsgiRequest
 
 Close = Callable[[], Any]
-# Notes what was sent of a body.
+# A function that notes how much of a body was sent.
 Count = Callable[[WsgiRequest, Any], None]
 
-# No bodies by PEP 3333, but some servers take them.
+# PEP 3333 does not allow these as bodies, but some servers take them.
 ONE_PIECE: Final = frozenset({bytes, bytearray, str})
-# Nothing runs when a server takes these apart, and nothing can be hung on them.
+# No code runs when a server takes these apart, and no attribute can be set on them.
 IN_MEMORY: Final = ONE_PIECE | {list, tuple, dict, set, frozenset}
-# After the last piece. An exception that crosses a `with` costs more.
+# Marks the end of an iteration. A StopIteration that crosses a `with` would cost more.
 END: Final = object()
 
 
 def handed_on(request: WsgiRequest, body: Any) -> Any:
-    """Return what the server gets in place of a body: mostly itself. The request ends with it."""
+    """Return what the server gets for a body: mostly the body itself. The request's trace ends with it."""
     kind = type(body)
     if kind in IN_MEMORY:
         request.sent_pieces((body,) if kind in ONE_PIECE else body)
@@ -50,26 +50,26 @@ def handed_on(request: WsgiRequest, body: Any) -> Any:
     elif hasattr(kind, "__iter__") or hasattr(kind, "__getitem__"):
         return IterableBody(request, body)
     else:
-        # The application has answered by itself, and the server knows this object as the sign of it.
+        # The application has answered over the socket itself. The server knows this object as the sign of that.
         request.answer_ends()
         request.end()
     return body
 
 
 class WrappedBody:
-    """A body that the server takes piece by piece. What else the application's own can do it still can."""
+    """A body that the server takes piece by piece. Other attributes are those of the application's own body."""
 
     def __init__(self, request: WsgiRequest, body: Any) -> None:
         self._request = request
         self._body = body
-        # A step is never inside another one of the same body.
+        # One object serves all steps, since a step is never inside another step of the same body.
         self._in_trace = current.within(request)
         self._error: BaseException | None = None
 
     def close(self) -> None:
         """Let the application close its answer, then end the trace."""
         request, error = self._request, self._error
-        # Its traceback holds the frame that holds this object.
+        # The error's traceback holds the frame that holds this object.
         self._error = None
         if error is None and not request.answered:
             error = request.given_up(sys.exception())
@@ -109,12 +109,12 @@ class IteratorBody(WrappedBody):
 
 
 class IterableBody(WrappedBody):
-    """A body that can be gone over, perhaps more than once."""
+    """A body that can be iterated over, perhaps more than once."""
 
     _counted = 0
 
     def __iter__(self) -> Iterator[bytes]:
-        # gevent's server goes over all pieces in the middle of sending them, to add up their lengths.
+        # gevent's server iterates a second time in the middle of sending, to add up the lengths.
         for index, piece in enumerate(self._steps()):
             if index == self._counted:
                 self._counted += 1
@@ -138,20 +138,20 @@ class IterableBody(WrappedBody):
 
 
 class SizedBody(IterableBody):
-    """A body of which a server may ask how many pieces there are, to send the length of a single one."""
+    """A body with a length: a server that finds a single piece may send its size as Content-Length."""
 
     def __len__(self) -> int:
         return len(self._body)
 
 
 class CloseHook:
-    """Stands in for the `close` of a body that is handed on as it is. If it is never called, it acts when it dies."""
+    """Takes the place of `close` on a body that is handed on as it is. If never called, it acts when collected."""
 
     _request: WsgiRequest | None = None
 
     def __init__(self, request: WsgiRequest, body: Any, count: Count) -> None:
-        """Raises TypeError for a body without attributes of its own, or one that cannot be referred to weakly."""
-        # The body holds this object: a circle would leave both to the garbage collector.
+        """Raises TypeError if the body has no `__dict__` or no weak references."""
+        # A weak reference, because the body holds this object.
         self._body = weakref.ref(body)
         self._own: Close | None = vars(body).get("close")
         self._count = count
@@ -162,7 +162,7 @@ class CloseHook:
         self._request = None
         if request is None:
             return
-        # What the server met while it sent the body, if anything.
+        # The exception that the server met while it sent the body, if any.
         error = sys.exception()
         if error is None:
             self._count(request, body)
@@ -175,7 +175,7 @@ class CloseHook:
             self._request.end()
 
     def _restored(self, body: Any) -> Close | None:
-        """Leave the body as it was, and return its `close`."""
+        """Take the hook off the body again, and return the body's own `close`."""
         if body is None or self._own is not None:
             return self._own
         vars(body).pop("close", None)
@@ -184,7 +184,7 @@ class CloseHook:
 
 
 def _with_close_hook(request: WsgiRequest, body: Any, count: Count) -> Any:
-    """Return the body itself, which tells its end from now on; if that cannot be, this is the end."""
+    """Return the body itself, with a hook on its `close`. If no hook can be set, end the trace now."""
     try:
         vars(body)["close"] = CloseHook(request, body, count)
     except Exception as error:  # made in C, or of a class with slots
@@ -195,10 +195,10 @@ def _with_close_hook(request: WsgiRequest, body: Any, count: Count) -> Any:
 
 
 def _sent_file(size_bytes: int | None) -> Count:
-    """Return what notes a file when the server is through with it; before that nothing says how much is sent."""
+    """Return a function that notes how much of a file was sent, which is known when the server is done with it."""
 
     def count(request: WsgiRequest, body: Any) -> None:
-        # waitress counts down, and closes what it could not send as it closes what it sent.
+        # waitress counts down in `remain`, and closes a file that it could not send as one that it sent.
         left = attribute(body, "remain")
         request.sent_file(size_bytes, left if type(left) is int else 0)
 
@@ -206,7 +206,7 @@ def _sent_file(size_bytes: int | None) -> Count:
 
 
 def _stored(body: Any) -> "Iterator[bytes]":
-    """Go over what a list or a tuple holds, whatever its class makes of a loop."""
+    """Iterate over a list's or a tuple's items, even if its class overrides `__iter__`."""
     return list.__iter__(body) if isinstance(body, list) else tuple.__iter__(body)
 
 
@@ -226,21 +226,21 @@ def _close(request: WsgiRequest, close: Close | None, error: BaseException | Non
 
 
 def _is_servers_file(wrapper: Any, body: Any) -> bool:
-    """Say whether the server may send a body by itself, since it is of its wrapper for files."""
+    """Say whether a body was made by the server's own wrapper for files, so that the server may send it by itself."""
     if wrapper is None or isinstance(wrapper, type):
         return wrapper is not None and issubclass(type(body), wrapper)
-    # A function: uWSGI's remembers the file and returns it, others make an object in C.
+    # The wrapper is a function. uWSGI's remembers the file and returns it; others make an object in C.
     return attribute(body, "read") is not None or attribute(body, "filelike") is not None
 
 
 def _size_of(body: Any) -> int | None:
-    """Return how much is left of the file in a wrapper; None if that cannot be told."""
+    """Return how much is left of the file in a wrapper; None if that cannot be found out."""
     file = attribute(body, "filelike") or attribute(body, "file") or body
     try:
         place = file.tell()
         end: int = file.seek(0, os.SEEK_END)
         file.seek(place)
         return end - int(place)
-    except Exception as error:  # of the application's own object
+    except Exception as error:  # raised by the application's own object
         let_pass(error)
         return None

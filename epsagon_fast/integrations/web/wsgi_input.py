@@ -1,4 +1,4 @@
-"""The body of a WSGI request as the application reads it: each way of reading that the server's object has."""
+"""Notes what a WSGI application reads of its request's body, by each reading method that the server's object has."""
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -17,7 +17,7 @@ def _pieces(lines: list[bytes], *_: Any) -> bytes:
 
 
 def _filled(count: int | None, buffer: Any = b"", *_: Any) -> bytes:
-    # A stream that does not wait says None if there is nothing yet.
+    # A non-blocking stream returns None if no byte is there yet.
     return bytes(memoryview(buffer).cast("B")[: count or 0])
 
 
@@ -25,7 +25,8 @@ def _nothing(*_: Any) -> bytes:
     return b""
 
 
-# What was read, by the outcome of the call and its arguments. `peek` leaves what it shows to be read.
+# For each method: a function that takes the call's result and arguments and returns the bytes that were read. `peek`
+# reads none.
 READS: Final[dict[str, Callable[..., bytes]]] = {
     "read": _piece,
     "read1": _piece,
@@ -38,7 +39,7 @@ READS: Final[dict[str, Callable[..., bytes]]] = {
 
 
 class Input:
-    """The server's object, noting what is read. It has the ways of reading that the other has, with its signatures."""
+    """Stands for the server's object and notes what is read. Its reading methods have the same signatures."""
 
     def __init__(self, stream: Any, request: WsgiRequest) -> None:
         self._stream = stream
@@ -46,7 +47,7 @@ class Input:
 
     @property  # type: ignore[misc]  # it can be written elsewhere
     def __class__(self) -> Any:
-        """Answer `isinstance` as the server's object does."""
+        """The server's class, so that `isinstance` answers as for the server's object."""
         return type(self._stream)
 
     def __getattr__(self, name: str) -> Any:
@@ -60,29 +61,29 @@ class Input:
             self._request.received(read, outcome, *arguments)
             return outcome
 
-        # Not kept: it holds this object, which would hold it.
+        # Not cached on this object: the function refers to it, which would make a circle.
         return noted
 
     def _read(self, way: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         try:
             return way(*arguments, **options)
         except Exception as error:
-            # The connection is the server's: what fails here is the client's doing.
+            # The connection is the server's, so a failure here is the client's doing.
             if is_departure(error, told=True):
                 self._request.client_leaves()
             raise
 
 
 def noting(stream: Any, request: WsgiRequest) -> Input:
-    """Return an object that reads from the server's `stream` and lets the request note it."""
+    """Return an object that reads from the server's `stream` and tells `request` what was read."""
     kind: Any = type(stream)
     return _class_for(kind)(stream, request)
 
 
-# Servers have a few such classes.
+# A server has a few classes of streams.
 @lru_cache(maxsize=16)
 def _class_for(kind: Any) -> type[Input]:
-    """Return the class for a kind of stream: Python looks for these methods there, so it has those that `kind` has."""
+    """Return the class for a kind of stream. Python looks up these methods on the class, so it has those of `kind`."""
     methods = {name: method for name, method in METHODS.items() if hasattr(kind, name)}
     return type(Input.__name__, (Input,), methods)
 

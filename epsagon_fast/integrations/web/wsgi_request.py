@@ -24,7 +24,7 @@ WITHOUT_BODY: Final = (204, 304)
 class WsgiRequest(RequestTrace):
     """One request to a WSGI application."""
 
-    # Whether some of the answer was on its way when the trace ended.
+    # Whether a part of the answer had been sent when the trace ended.
     _is_begun = False
 
     def __init__(self, config: ResolvedConfig, path: str, environ: Environ, start: Callable[..., Any]) -> None:
@@ -35,7 +35,7 @@ class WsgiRequest(RequestTrace):
         self._environ = environ
         self._script_name = environ.get("SCRIPT_NAME", "")
         self._mount = ""
-        # A test client may keep an answer and never close it. Servers do close it, and say who they are.
+        # A test client may keep an answer and never close it. A server closes it, and names itself in the environ.
         self._is_served = "SERVER_SOFTWARE" in environ
         self._start_response = start
         self._headers: Headers = []
@@ -50,7 +50,7 @@ class WsgiRequest(RequestTrace):
 
     @property
     def file_wrapper(self) -> Any:
-        """What the server has for files, None if it has nothing."""
+        """The server's wrapper for files, None if it has none."""
         return self._environ.get("wsgi.file_wrapper")
 
     @property
@@ -64,11 +64,12 @@ class WsgiRequest(RequestTrace):
             self.route = self._within_mount(route)
 
     def start_response(self, status: str, headers: Headers, exc_info: Any = None) -> Callable[[bytes], Any]:
-        """Hand on the answer's status and take note of it: the last one that the server took is the client's."""
+        """Hand on the answer's status and take note of it. The last status that the server took is the client's."""
         code, _, reason = str(status).partition(" ")
         known = number(code) or 0
         environ = self._environ
-        # What mounted the application has returned when the answer begins, and Flask takes its request away then.
+        # The route is found now, because later the code that mounted the application has returned and Flask has
+        # removed its request.
         if (script_name := environ.get("SCRIPT_NAME", "")) != self._script_name:
             self.route = self._mount = mounted_at(self._script_name, script_name)
         if FLASK in environ:
@@ -81,11 +82,11 @@ class WsgiRequest(RequestTrace):
         return self._write
 
     def received(self, read: Callable[..., bytes], *outcome: Any) -> None:
-        """Take note of a piece of the request's body. `read`: what tells it from a call's outcome and its arguments."""
+        """Take note of a piece of the request's body. `read` returns it from a reading call's result and arguments."""
         if self._request_body is not None:
             try:
                 self._request_body.add(read(*outcome))
-            except Exception as error:  # of a stream that gives something else; the application will notice
+            except Exception as error:  # the stream returned no bytes; the application will notice
                 let_pass(error)
 
     def sent(self, data: bytes) -> None:
@@ -94,7 +95,7 @@ class WsgiRequest(RequestTrace):
             self.response_bytes += len(data)
             if self._response_body is not None:
                 self._response_body.add(data)
-        except TypeError:  # no bytes: the server will say so
+        except TypeError:  # not bytes; the server will say so
             return
 
     def sent_pieces(self, pieces: Iterable[bytes]) -> None:
@@ -104,7 +105,7 @@ class WsgiRequest(RequestTrace):
             self.sent(piece)
 
     def sent_file(self, size_bytes: int | None, left_bytes: int) -> None:
-        """Take note that the server is through with a file. `size_bytes`: None if it is not known."""
+        """Take note that the server is done with a file. `size_bytes`: of the file, None if it is not known."""
         self.answer_ends()
         length = self._promised_bytes()
         known = [size for size in (size_bytes, length) if size is not None]
@@ -120,9 +121,9 @@ class WsgiRequest(RequestTrace):
             self.end()
 
     def given_up(self, error: BaseException | None) -> BaseException | None:
-        """Take note that the server closes a body before its end. `error`: what it met, None if nothing.
+        """Take note that the server closes a body before its end. `error`: the exception that it met, if any.
 
-        Returns the error to be recorded.
+        Returns the error that is to be recorded.
         """
         if error is None and (self._has_no_body() or self.response_bytes == self._promised_bytes()):
             self.answer_ends()
@@ -144,12 +145,12 @@ class WsgiRequest(RequestTrace):
             self.request_bytes = self.request_bytes or body.size_bytes
         if self._response_body is not None:
             self._keep_values()
-        # The environ holds us: a circle would leave both to the garbage collector.
+        # The environ refers to this object. Letting go of it breaks the circle.
         self._environ = {}
         super().end(error)
 
     def _status_of_failed(self) -> int:
-        # Where nothing was on its way yet, the server answers with an error of its own.
+        # If nothing of the answer had been sent, the server answers with an error of its own.
         return self.status if self._is_begun or self.answered else 0
 
     def _has_no_body(self) -> bool:

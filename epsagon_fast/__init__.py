@@ -17,9 +17,10 @@ from epsagon_fast.producer.current import (
     stop_global_tracer,
 )
 from epsagon_fast.producer.handle import Handle
+from epsagon_fast.producer.lambda_timeout import get_lambda_timeout_threshold_ms
 from epsagon_fast.producer.lifecycle import aflush, flush, init, shutdown
 from epsagon_fast.producer.scope import event, trace
-from epsagon_fast.producer.tracer import Tracer, get_lambda_timeout_threshold_ms
+from epsagon_fast.producer.tracer import Tracer
 from epsagon_fast.protocol import ErrorCode, Outcome
 from epsagon_fast.version import __version__
 

@@ -22,7 +22,6 @@ from epsagon_fast.producer.encoding import (
     encode_event,
     encode_exception,
     encode_label,
-    encode_partial,
     exception_of,
     metadata_text,
 )
@@ -474,15 +473,6 @@ def test_any_label_is_encoded_or_refused(value: Any) -> None:
     if data is not None:
         assert orjson.loads(data)[0] == "key"
         assert type(orjson.loads(data)[1]) in (str, int, float, bool)
-
-
-def test_a_part_of_an_event_is_written_as_it_is() -> None:
-    part = {"error_code": 2, "exception": {"type": "E"}}
-    assert parsed(encode_partial(part))["exception"]["type"] == "E"
-    assert (
-        encode_partial({"resource": {"metadata": {"k": "\ud800"}}})
-        == '{"resource":{"metadata":{"k":"\ufffd"}}}'.encode()
-    )
 
 
 # What the encoder gives, the backend takes.

@@ -15,7 +15,6 @@ import epsagon_fast as epsagon
 from epsagon_fast import Config, Outcome
 from epsagon_fast.producer import tracer as tracer_module
 from epsagon_fast.producer.process import process
-from epsagon_fast.producer.tracer import get_lambda_timeout_threshold_ms
 from epsagon_fast.protocol import FROM_RUNNER, Kind
 from epsagon_fast.queue.layout import CLOSED, FOREIGN, FULL, LOOK, TOO_LARGE
 
@@ -509,16 +508,3 @@ def test_handle_is_picklable_and_holds_no_token(queue: FakeQueue, tracer: epsago
     packed = pickle.dumps(tracer.handle())
     assert b"secret-token" not in packed
     assert pickle.loads(packed).trace_id == tracer.trace_id
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [(None, 200), ("350", 350), ("-1", -1), ("+7", 7), ("1.5", 200), ("", 200), ("1_0", 200), ("9" * 5000, 200)],
-)
-def test_lambda_threshold_is_an_integer_of_the_environment_or_200(
-    monkeypatch: pytest.MonkeyPatch, text: str | None, expected: int
-) -> None:
-    monkeypatch.delenv("EPSAGON_LAMBDA_TIMEOUT_THRESHOLD_MS", raising=False)
-    if text is not None:
-        monkeypatch.setenv("EPSAGON_LAMBDA_TIMEOUT_THRESHOLD_MS", text)
-    assert get_lambda_timeout_threshold_ms() == expected

@@ -15,12 +15,11 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any, Final
 
-import orjson
-
-from epsagon_fast.producer import arguments, current, encoding, exiting
+from epsagon_fast.producer import arguments, current, exiting
 from epsagon_fast.producer.entering import Entered
 from epsagon_fast.producer.plain import type_name
 from epsagon_fast.producer.process import process
+from epsagon_fast.producer.runner import new_runner
 from epsagon_fast.producer.scope import Event, is_error
 from epsagon_fast.producer.tracer import Tracer
 from epsagon_fast.propagation import (
@@ -33,7 +32,7 @@ from epsagon_fast.propagation import (
     extract,
     inject,
 )
-from epsagon_fast.protocol import RUNNER_ORIGIN, TIME_LIMIT_KEY, TIME_LIMIT_SLACK_S, ErrorCode, Kind
+from epsagon_fast.protocol import TIME_LIMIT_KEY, TIME_LIMIT_SLACK_S, ErrorCode
 
 # Epsagon's own tracer for Python uses these names.
 TYPE: Final = "celery"
@@ -94,14 +93,15 @@ class Run(Entered, Tracer):
     """One run of a task."""
 
     _outer: "Run | None" = None
-    _state: str | None = None
+    _ended_as: str | None = None
     _result: Any = None
 
     def __init__(self, task: Any, request: Any) -> None:
         """`request`: celery's `Context` of this run."""
         metadata = _metadata(request)
-        resource = {"name": request.shadow or task.name, "type": TYPE, "operation": EXECUTE, "metadata": metadata}
-        super().__init__(process.config(), {"start_time": time.time(), "resource": resource, "origin": RUNNER_ORIGIN})
+        # Messages come from elsewhere: their names may be of any type.
+        name = str(request.shadow or task.name)
+        super().__init__(process.config(), new_runner(name, TYPE, EXECUTE, metadata, time.time()))
         metadata[HTTP_TRACE_ID_KEY] = continue_context(self, _context(request))
         self.request = request
         self._task = task
@@ -119,7 +119,7 @@ class Run(Entered, Tracer):
 
     def end(self, state: str | None, result: Any) -> None:
         """Close the trace. `state`, `result`: as celery's signal has them."""
-        self._state, self._result = state, result
+        self._ended_as, self._result = state, result
         self.__exit__(None, None, None)
 
     @property
@@ -142,7 +142,7 @@ class Run(Entered, Tracer):
 
     def close(self, error: BaseException | None) -> None:
         """Close the trace with what became of the run."""
-        state, result = self._state, self._result
+        state, result = self._ended_as, self._result
         _running.set(self._outer)
         # The result may be an exception, whose traceback holds frames that hold this run.
         self._result = None
@@ -158,14 +158,9 @@ class Run(Entered, Tracer):
                 self.add_exception(cause)
             self.conclude(state)
 
-    def conclude(self, state: str, error: BaseException | None = None, code: ErrorCode = ErrorCode.OK) -> None:
+    def conclude(self, state: str, error: BaseException | None = None, code: ErrorCode | None = None) -> None:
         """Close the trace with what became of the task."""
-        fields: dict[str, Any] = {"resource": {"metadata": {STATE_KEY: state}}}
-        if error is not None and self._recording:
-            self._error_code = fields["error_code"] = int(code)
-            fields["exception"] = orjson.Fragment(encoding.encode_exception(error).data)
-        if self._recording:
-            self._put(Kind.RUNNER, orjson.dumps(fields))
+        self.update_runner({STATE_KEY: state}, code, error)
         self.send_stop_signal()
 
     def note(self, key: str, value: str) -> None:

@@ -13,7 +13,6 @@ import inspect
 import logging
 import os
 import signal
-import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -57,7 +56,7 @@ def post_worker_init(worker: Any) -> None:
 
 def worker_abort(worker: Any) -> None:
     """Hook: a worker has run into `timeout`. Close its requests' traces with the stack that it was in."""
-    stack = "".join(traceback.format_stack(_interrupted(sys._getframe())))
+    stack = "".join(traceback.format_stack(_interrupted(inspect.currentframe())))
     for tracer in process.own_traces():
         if isinstance(tracer, RequestTrace):
             tracer.time_out("Stack (most recent call last):\n" + stack)

@@ -11,7 +11,8 @@ from . import exiting
 from .entering import Entered
 from .handle import Handle
 from .process import process
-from .tracer import Tracer
+from .states import LEFT, OPEN, SILENT
+from .tracer import ELSEWHERE, Tracer
 
 _OF_THE_OPENER: Final = ("max_trace_size_bytes", "metadata_only", "debug", "ignored_keys")
 
@@ -28,36 +29,35 @@ class Attached(Entered, Tracer):
         # Disabled here: this process opens and sends nothing for the trace, and needs no token for it.
         super().__init__(Config(disable=True, **wire, **mine).resolve())
         self.context = handle.context
-        self._running = True
-        self._outcome = Outcome.PENDING.because("opened by another process")
         process.attach(self)
         if process.is_shut_down:
-            self._refusal = "closed"
+            self._state = LEFT
         elif handle.runtime_dir:
             exiting.register(self.config.shutdown_timeout_s)
             self._use(process.writer_at(handle.runtime_dir, self.config.ring_bytes))
-            self._record()
+            self._state = OPEN
+            self._let_pass()
         else:
-            self._refusal = None
+            self._state = SILENT
 
     def _identify(self) -> None:
         self.owner_pid = os.getpid()
         self.trace_id = self._handle.trace_id
         self._id = bytes.fromhex(self.trace_id)
 
-    def start(self, timeout_s: float = 1.0) -> None:
-        """Do nothing: the trace runs."""
-
     def send_stop_signal(self) -> None:
         """Do nothing: only the opener closes a trace."""
 
     def abandon(self) -> None:
         """Take nothing more. The trace goes on."""
-        self._give_up()
+        self._leave()
 
     def _until_settled(self, timeout_s: float | None) -> Iterator[float]:
         # Nobody here will hear of it.
         return iter(())
+
+    def _known_outcome(self) -> Outcome:
+        return Outcome.PENDING.because(ELSEWHERE)
 
     def open(self) -> "Attached":
         """Do nothing: the trace runs."""

@@ -12,7 +12,7 @@ import orjson
 
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.producer.exceptions import exception_of as exception_of
-from epsagon_fast.producer.plain import Copy, clean, dumps, json_bytes, type_name
+from epsagon_fast.producer.plain import Copy, clean, dumps, type_name
 from epsagon_fast.producer.plain import metadata_text as metadata_text
 from epsagon_fast.protocol import EVENT_FIELDS, FROM_RUNNER, RESOURCE_FIELDS, RUNNER_ORIGIN, ErrorCode
 
@@ -51,8 +51,8 @@ def encode_event(event: Mapping[str, Any]) -> Encoded:
             return Encoded(orjson.dumps(copy), _flags(copy))
     except Exception as error:
         let_pass(error)
-        # A lone surrogate, an int over 64 bits, a metadata key that is no string: the careful way handles them.
-        return _encode_carefully(event)
+        # A lone surrogate, an int over 64 bits, a metadata key that is no string: the slow path handles them.
+        return _encode_slowly(event)
     return _encode_incomplete(event)
 
 
@@ -142,11 +142,6 @@ def encode_entry(key: str, value: Any) -> tuple[dict[str, str], Encoded]:
     return entry, Encoded(dumps({"resource": {"metadata": entry}}), left_out=copy.left_out)
 
 
-def encode_partial(fields: Mapping[str, Any]) -> bytes:
-    """Return the JSON of a part of an event, to be merged into the runner."""
-    return json_bytes(fields)
-
-
 def _encode_incomplete(event: Any) -> Encoded:
     """Encode the common cases: fields left out or in another order, metadata values that are no strings."""
     try:
@@ -158,12 +153,12 @@ def _encode_incomplete(event: Any) -> Encoded:
             return Encoded(dumps(filled), _flags(filled), left_out=copy.left_out)
     except Exception as error:
         let_pass(error)
-        # No mapping where there should be one, or one that cannot be read: the careful way loses that field only.
-        return _encode_carefully(event)
-    return _encode_carefully(event)
+        # No mapping where there should be one, or one that cannot be read: the slow path loses that field only.
+        return _encode_slowly(event)
+    return _encode_slowly(event)
 
 
-def _encode_carefully(event: object) -> Encoded:
+def _encode_slowly(event: object) -> Encoded:
     try:
         shape = _Shape()
         wire = shape.event(event)

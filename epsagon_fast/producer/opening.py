@@ -9,6 +9,8 @@ import orjson
 
 from epsagon_fast.config import ResolvedConfig
 
+from .fitting import fitted_event
+
 PLATFORM: Final = f"python {platform.python_version()}"
 
 
@@ -22,6 +24,17 @@ def opening(config: ResolvedConfig, runner: bytes | None) -> bytes:
             "opened_at": time.time(),
         }
     )
+
+
+def fitted_opening(config: ResolvedConfig, runner: bytes | None, limit_bytes: int) -> tuple[bytes, bytes | None]:
+    """Return an OPEN's payload, and the runner in it: as much of `runner` as leaves it at most `limit_bytes` long."""
+    opened = opening(config, runner)
+    excess_bytes = len(opened) - limit_bytes
+    if excess_bytes <= 0 or runner is None:
+        return opened, runner
+    smaller = fitted_event(runner, len(runner) - excess_bytes, config.ignored_keys).data
+    # Without even a stub: the config alone is too large, and all of it is needed.
+    return (opened, runner) if smaller is None else (opening(config, smaller), smaller)
 
 
 # Traces of one config write it once.

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, TypeVar, overload
 
-from epsagon_fast.protocol import RUNNER_ORIGIN, ErrorCode
+from epsagon_fast.protocol import ErrorCode
 from epsagon_fast.queue.ring import own_pid
 
 from . import current
@@ -19,6 +19,7 @@ from .entering import Blocks, Entered
 from .ids import event_id
 from .place import Branch, Place
 from .process import process
+from .runner import new_runner
 from .tracer import Tracer
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -175,10 +176,7 @@ class Block(Entered):
         self._own = self._event = self._branch = None
 
     def _runner(self, start_time: float, metadata: dict[Any, Any]) -> dict[str, Any]:
-        resource = {"name": self._name, "type": FUNCTION_TYPE, "operation": INVOKE, "metadata": metadata}
-        # Complete, in wire order: what was to be filled in would take longer to encode.
-        times = {"start_time": start_time, "resource": resource, "origin": RUNNER_ORIGIN, "duration": 0}
-        return {**times, "error_code": _OK, "exception": None}
+        return new_runner(self._name, FUNCTION_TYPE, INVOKE, metadata, start_time)
 
 
 class Trace(Blocks):

@@ -7,17 +7,15 @@ it also holds the query, the headers and the first bytes of the bodies: see payl
 import os
 import sys
 import time
-from collections.abc import Mapping
 from typing import Any, Final
-
-import orjson
 
 from epsagon_fast.config import ResolvedConfig
 from epsagon_fast.producer import current, encoding
+from epsagon_fast.producer.runner import new_runner
 from epsagon_fast.producer.scope import is_error
-from epsagon_fast.producer.tracer import UNCHANGED, Tracer
+from epsagon_fast.producer.tracer import Tracer
 from epsagon_fast.propagation import HTTP_TRACE_ID_KEY, TRACEPARENT, TRACESTATE, TraceContext, extract
-from epsagon_fast.protocol import RUNNER_ORIGIN, ErrorCode, Kind
+from epsagon_fast.protocol import ErrorCode
 
 from .departures import is_departure
 
@@ -28,8 +26,6 @@ TYPE: Final = "http"
 SERVER_ERROR: Final = 500
 # No length has more digits. Python refuses to read thousands of them.
 MOST_DIGITS: Final = 18
-# A plain int: asking an enum for its member costs as much as a push.
-RUNNER: Final = int(Kind.RUNNER)
 
 
 class RequestTrace(Tracer):
@@ -46,15 +42,7 @@ class RequestTrace(Tracer):
         """`metadata`: what is known of the request before the application sees it. `context`: the caller's."""
         if context is not None:
             metadata[HTTP_TRACE_ID_KEY] = context.trace_id
-        runner = {
-            "start_time": time.time(),
-            "resource": {"name": host, "type": TYPE, "operation": method, "metadata": metadata},
-            "origin": RUNNER_ORIGIN,
-            "duration": 0.0,
-            "error_code": int(ErrorCode.OK),
-            "exception": None,
-        }
-        super().__init__(config, runner)
+        super().__init__(config, new_runner(host, TYPE, method, metadata, time.time()))
         self.context = context
         self.method = method
         self.path = metadata["path"]
@@ -93,7 +81,7 @@ class RequestTrace(Tracer):
         """Note an exception that made the application answer with an error. The first one counts."""
         if is_departure(error, told=self.client_closed):
             self.client_leaves()
-        elif error is not None and self._error_code == UNCHANGED and is_error(error):
+        elif error is not None and not self.has_failed and is_error(error):
             self.fail(error)
 
     def client_leaves(self) -> None:
@@ -106,15 +94,14 @@ class RequestTrace(Tracer):
     def time_out(self, traceback: str) -> None:
         """Close the trace: the server ends this process because it took too long. `traceback`: where it was."""
         message = "the server's timeout for its worker has passed"
-        self._error_code = int(ErrorCode.TIMEOUT)
         exception = {**encoding.exception_of("WorkerTimeout", message), "traceback": traceback}
-        self._put(RUNNER, encoding.encode_partial({"error_code": self._error_code, "exception": exception}))
-        self._close()
+        self.update_runner(error_code=ErrorCode.TIMEOUT, exception=exception)
+        self.send_stop_signal()
 
     def end(self, error: BaseException | None = None) -> None:
         """Close the trace. `error`: what left the application. SystemExit 0 is no error, but cuts the request short."""
-        if not self._recording or self.owner_pid != os.getpid():
-            self._close()
+        if not self.recording or self.owner_pid != os.getpid():
+            self.send_stop_signal()
             return
         if is_departure(error, told=self.client_closed):
             self.client_leaves()
@@ -123,28 +110,20 @@ class RequestTrace(Tracer):
             self.blame(error)
             # A server answers with 500 if the application has not answered.
             self.status = self._status_of_failed() or SERVER_ERROR
-        fields: dict[str, Any] = {"resource": {"metadata": self._result()}}
-        if self.status >= SERVER_ERROR and self._error_code == UNCHANGED and not self._is_told:
-            fields.update(self._status_as_error())
-        self._put(RUNNER, _encoded(fields))
+        if self.status >= SERVER_ERROR and not self.has_failed and not self._is_told:
+            self.update_runner(self._result(), ErrorCode.ERROR, self._status_as_error())
+        else:
+            self.update_runner(self._result())
         if self._answered_at:
-            # The duration is the time since `_opened_at`. What passed since the answer does not count.
-            self._opened_at += time.perf_counter() - self._answered_at
+            self.stop_clock(self._answered_at)
         if error is None or self.answered or self.client_closed or is_error(error):
-            self._close()
+            self.send_stop_signal()
         else:
             self.abandon()
 
     def _status_of_failed(self) -> int:
         """Return the status that a failed request's client has seen; 0 if the server answered for the application."""
         return self.status
-
-    def _encode_runner(self, runner: Mapping[str, Any]) -> bytes:
-        # The runner made above is complete and holds only texts. A lone surrogate is all that orjson may refuse in it.
-        try:
-            return orjson.dumps(runner)
-        except TypeError:
-            return super()._encode_runner(runner)
 
     def _result(self) -> dict[str, str]:
         metadata = {"request_bytes": str(self.request_bytes), "response_bytes": str(self.response_bytes), **self.notes}
@@ -157,23 +136,8 @@ class RequestTrace(Tracer):
         return metadata
 
     def _status_as_error(self) -> dict[str, Any]:
-        self._error_code = int(ErrorCode.ERROR)
-        exception = {
-            "type": "HTTPStatus",
-            "message": f"{self.status} {self.reason}".rstrip(),
-            # The code that chose this answer has returned. A stack would only show the server.
-            "traceback": "",
-            "time": time.time(),
-            "additional_data": {},
-        }
-        return {"error_code": self._error_code, "exception": exception}
-
-
-def _encoded(fields: dict[str, Any]) -> bytes:
-    try:
-        return orjson.dumps(fields)
-    except TypeError:  # a route or a reason with a lone surrogate
-        return encoding.encode_partial(fields)
+        # The code that chose this answer has returned. A stack would only show the server.
+        return {"type": "HTTPStatus", "message": f"{self.status} {self.reason}".rstrip(), "time": time.time()}
 
 
 def ignored_endpoints() -> frozenset[str]:

@@ -134,7 +134,7 @@ class WsgiRequest(RequestTrace):
 
     def end(self, error: BaseException | None = None) -> None:
         """Close the trace."""
-        if self._stopped:
+        if self.stopped:
             return
         if self.response_bytes:
             self._is_begun = True

@@ -1,0 +1,19 @@
+"""When a Lambda's trace is to be sent, before the service ends its process."""
+
+import os
+from typing import Final
+
+DEFAULT_LAMBDA_TIMEOUT_THRESHOLD_MS: Final = 200
+# Of an integer of 64 bits. Python refuses to read one of thousands.
+MOST_DIGITS: Final = 18
+
+
+def get_lambda_timeout_threshold_ms() -> int:
+    """Return how many milliseconds before a Lambda's timeout its trace is to be sent.
+
+    EPSAGON_LAMBDA_TIMEOUT_THRESHOLD_MS, else 200 (the seed's GetLambdaTimeoutThresholdMs).
+    """
+    text = os.environ.get("EPSAGON_LAMBDA_TIMEOUT_THRESHOLD_MS", "")
+    digits = text[1:] if text[:1] in ("+", "-") else text
+    is_integer = digits.isascii() and digits.isdigit() and len(digits) <= MOST_DIGITS
+    return int(text) if is_integer else DEFAULT_LAMBDA_TIMEOUT_THRESHOLD_MS

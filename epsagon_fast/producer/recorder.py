@@ -1,0 +1,264 @@
+"""What is added to one trace, on its way into this process's ring.
+
+Nothing here raises for what the application traces. The hot path, `add_event`, is QuickWay's.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+
+from epsagon_fast.config import ResolvedConfig, logger, warn_once
+from epsagon_fast.foreign import shown
+from epsagon_fast.protocol import IS_TRIMMED_KEY, ErrorCode, Kind
+from epsagon_fast.queue.layout import FOREIGN, FULL, LOOK, PUSHED, TOO_LARGE
+from epsagon_fast.queue.ring import own_pid
+
+from . import encoding, exiting
+from .fitting import fitted_event, fitted_record
+from .interfaces import TraceWriter
+from .plain import type_name
+from .process import process
+from .quick import QuickWay
+from .runner import UNCHANGED, encoded_update
+from .states import ITS_OWN, NEW, OPEN, TABLE, State
+
+# As plain integers: asking the enum for a member costs as much as a push.
+_EVENT, _EXCEPTION, _LABEL, _RUNNER, _ERROR = map(
+    int, (Kind.EVENT, Kind.EXCEPTION, Kind.LABEL, Kind.RUNNER, Kind.ERROR)
+)
+_TRIMMED = orjson.dumps({"resource": {"metadata": {IS_TRIMMED_KEY: "true"}}})
+# What the quick way answers if the event is in the ring or will never be. Else it may yet be taken: by a ring of this
+# process's own (FOREIGN), or by the one that open traces go on in when a folder was deleted (CLOSED).
+_OVER: Final = (FULL, LOOK, TOO_LARGE)
+
+
+class Recorder(QuickWay):
+    """Takes what belongs to one trace while its state is OPEN; in other states see states.py.
+
+    `config`: what the trace was opened with. `trace_id`: 32 hex digits. `owner_pid`: of the process that opened it.
+    Set by the tracer: all three, the state, and where the records go.
+    """
+
+    config: ResolvedConfig
+    trace_id: str
+    owner_pid: int
+    _id: bytes
+    _writer: TraceWriter
+
+    def __init__(self, config: ResolvedConfig) -> None:
+        self.config = config
+        self._debug = config.debug
+        self._state: State = NEW
+        # Why the trace was refused, or is not recorded.
+        self._reason = "never started"
+        self._count = process.refuse
+        # The runner as the wire has it, once it is known.
+        self._runner: bytes | None = None
+        self._runner_metadata: dict[str, str] = {}
+        self._error_code = UNCHANGED
+
+    @property
+    def recording(self) -> bool:
+        """Whether what is added is taken."""
+        return self._state is OPEN
+
+    @property
+    def keeps_values(self) -> bool:
+        """Whether arguments and return values of traced functions are recorded."""
+        return self._state is OPEN and not self.config.metadata_only
+
+    # Adding.
+
+    def add_exception(self, exception: BaseException | Mapping[str, Any]) -> None:
+        """Add an exception to the trace's own list: a Python exception, or the fields as the wire has them."""
+        if self._state is OPEN:
+            self._put_encoded(_EXCEPTION, encoding.encode_exception(exception))
+        else:
+            self._refuse()
+
+    def add_exception_type_and_message(self, exception_type: str, message: str) -> None:
+        """Add an exception with the caller's stack and the time of the call."""
+        if self._state is OPEN:
+            self._put_encoded(_EXCEPTION, encoding.encode_error(exception_type, message))
+        else:
+            self._refuse()
+
+    def add_label(self, key: str, value: str | int | float | bool) -> None:
+        """Label the trace; the last value of a key counts. A value of another type is ignored."""
+        if self._state is not OPEN:
+            self._refuse()
+        elif (label := encoding.encode_label(key, value)) is None:
+            self._count("malformed")
+            if self._debug:
+                logger().debug("label ignored: a %s with a %s", type_name(key), type_name(value))
+        else:
+            self._put(_LABEL, label)
+            if self._debug:
+                logger().debug("label added to %s: %s", self.trace_id, shown(key))
+
+    def add_error(self, error_type: str, value: str | BaseException) -> None:
+        """Set the trace's error: the runner's exception, with error_code 1. The last call counts.
+
+        An exception brings its own traceback, if it was raised; else the caller's stack is taken. A value of another
+        type is ignored.
+        """
+        if self._state is not OPEN:
+            self._refuse()
+        # Asking the value itself for its class may fail: a lazy object would be evaluated.
+        elif issubclass(type(value), (str, BaseException)):
+            self._put_encoded(_ERROR, encoding.encode_error(error_type, value))
+        elif self._debug:
+            logger().debug("error ignored: its value must be a str or an exception, not a %s", type_name(value))
+
+    # The runner.
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether this process gave the runner an error code."""
+        return self._error_code != UNCHANGED
+
+    @property
+    def runner_event(self) -> dict[str, Any] | None:
+        """A copy of the event that stands for the whole trace, as far as this process knows it, or None."""
+        if self._runner is None:
+            return None
+        event: dict[str, Any] = orjson.loads(self._runner)
+        event["resource"]["metadata"].update(self._runner_metadata)
+        return event
+
+    def set_runner_metadata(self, key: str, value: Any) -> None:
+        """Set one entry of the runner's metadata, until the trace closes."""
+        if self._state is OPEN:
+            entry, encoded = encoding.encode_entry(key, value)
+            self._runner_metadata.update(entry)
+            self._put_encoded(_RUNNER, encoded)
+        else:
+            self._refuse()
+
+    def update_runner(
+        self,
+        metadata: Mapping[str, str] | None = None,
+        error_code: ErrorCode | None = None,
+        exception: BaseException | Mapping[str, Any] | None = None,
+    ) -> None:
+        """Say more about the work that the trace stands for; what is left out stays as it is.
+
+        For integrations, which know what became of a request or a task. Where nothing is recorded it does nothing, and
+        counts nothing: the trace itself was counted.
+        """
+        if self._state is not OPEN:
+            return
+        encoded = None if exception is None else encoding.encode_exception(exception)
+        if encoded is not None:
+            self._count_losses(encoded)
+        if error_code is not None:
+            self._error_code = int(error_code)
+        self._put(_RUNNER, encoded_update(metadata or {}, error_code, encoded))
+
+    def fail(self, error: BaseException) -> None:
+        """Say that an exception left the traced block; to be called before the stop signal.
+
+        A forked child that leaves the block this way says nothing about the work of the trace's own process.
+        """
+        if self.owner_pid == own_pid():
+            self.update_runner(None, ErrorCode.EXCEPTION, error)
+
+    # The way into the ring.
+
+    def _use(self, writer: TraceWriter) -> None:
+        self._writer = writer
+        self._push = writer.push
+        self._count = writer.refuse
+        self._event_limit_bytes = min(self.config.max_trace_size_bytes, writer.record_limit_bytes)
+
+    def _let_pass(self) -> None:
+        """Let complete events go straight into the ring. The fast path logs nothing."""
+        # A signal's handler may have closed the trace meanwhile.
+        if self._state is OPEN and not self._debug:
+            self._open_way(self._push, self._id, self._event_limit_bytes)
+
+    def _move_to(self, state: State) -> None:
+        """Take nothing more: go on to `state`."""
+        self._state = state
+        self._close_way()
+
+    def _put(self, kind: int, payload: bytes, flags: int = 0) -> bool:
+        code = self._push(kind, flags, self._id, payload)
+        return code == PUSHED or self._attend(code, kind, flags, payload)
+
+    def _attend(self, code: int, kind: int, flags: int, payload: bytes) -> bool:
+        """Do what a push that answered `code` leaves to do. Return whether the record was taken."""
+        if code == FOREIGN:
+            # The process forked inside the trace: on with a ring of its own, in the folder where the trace is open.
+            exiting.register(self.config.shutdown_timeout_s)
+            self._use(process.writer_at(self._writer.path, self.config.ring_bytes))
+            self._let_pass()
+            code = self._push(kind, flags, self._id, payload)
+        if code == TOO_LARGE and len(payload) > self._writer.record_limit_bytes:
+            return self._put_smaller(kind, flags, payload)
+        return code == PUSHED or self._writer.attend(code, kind, flags, self._id, payload)
+
+    def _put_smaller(self, kind: int, flags: int, payload: bytes) -> bool:
+        smaller = fitted_record(kind, payload, self._writer.record_limit_bytes, self.config.ignored_keys)
+        if smaller is None:
+            return self._writer.attend(TOO_LARGE, kind, flags, self._id, payload)
+        self._count("cut")
+        code = self._push(kind, flags, self._id, smaller)
+        return code == PUSHED or self._writer.attend(code, kind, flags, self._id, smaller)
+
+    def _add_otherwise(self, event: Mapping[str, Any], code: int) -> None:
+        """Do what the quick way, which answered `code`, left to do."""
+        if self._state is not OPEN:
+            self._refuse()
+        elif code in _OVER:
+            self._writer.attend(code, _EVENT, 0, self._id, b"")
+        else:
+            self._add_slowly(event)
+
+    def _add_slowly(self, event: Mapping[str, Any]) -> None:
+        encoded = encoding.encode_event(event)
+        payload, flags, _, _ = encoded
+        self._count_losses(encoded)
+        if len(payload) > self._event_limit_bytes and not (payload := self._fitted(payload)):
+            return
+        if flags and self._runner is None:
+            self._runner = payload
+        self._put(_EVENT, payload, flags)
+        if self._debug:
+            logger().debug("event added to %s: %d bytes", self.trace_id, len(payload))
+
+    def _put_encoded(self, kind: int, encoded: encoding.Encoded) -> None:
+        self._count_losses(encoded)
+        self._put(kind, encoded.data)
+
+    def _count_losses(self, encoded: encoding.Encoded) -> None:
+        if encoded.malformed:
+            self._count("malformed", encoded.malformed)
+        if encoded.left_out:
+            self._count("cut", encoded.left_out)
+
+    def _fitted(self, event: bytes) -> bytes:
+        """Return the event as it can be sent, since it cannot be whole. Empty: not at all, counted."""
+        data, is_less, is_cut = fitted_event(event, self._event_limit_bytes, self.config.ignored_keys)
+        if data is None:
+            self._count("too_large")
+            return b""
+        if is_cut:
+            self._count("cut")
+        if is_less:
+            # The collector sees an event that fits, and could not tell.
+            self._put(_RUNNER, _TRIMMED)
+        return data
+
+    def _refuse(self) -> None:
+        """Count what was added in a state in which nothing is taken."""
+        reason = TABLE[self._state].refusal
+        if reason == ITS_OWN:
+            reason = self._reason
+        if reason == "misuse":
+            warn_once("misuse", "Ignored, and counted: a trace was added to before its start or after its end")
+        elif reason == "closed" and exiting.is_exiting():
+            warn_once("left", "Ignored, and counted: a trace was added to that its process had left open at its end")
+        if reason:
+            self._count(reason)

@@ -1,0 +1,50 @@
+"""The runner: the event that stands for a whole trace, last in its body."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+
+from epsagon_fast.protocol import RUNNER_ORIGIN, ErrorCode
+
+from . import encoding
+
+# A CLOSE leaves the runner's error code and, with this duration, its duration as they are.
+UNCHANGED: Final = -1
+NOT_MEASURED: Final = float("nan")
+# As a plain integer: asking the enum for it costs as much as a function.
+_OK: Final = int(ErrorCode.OK)
+
+
+def new_runner(name: str, kind: str, operation: str, metadata: dict[str, str], start_time: float) -> dict[str, Any]:
+    """Return a runner but for its id, which is the trace's: all fields, in wire order.
+
+    All arguments are strings and `start_time` seconds since the epoch, so nothing has to be looked at to encode it.
+    """
+    resource = {"name": name, "type": kind, "operation": operation, "metadata": metadata}
+    times = {"start_time": start_time, "resource": resource, "origin": RUNNER_ORIGIN, "duration": 0}
+    return {**times, "error_code": _OK, "exception": None}
+
+
+def encoded_runner(runner: Mapping[str, Any], trace_id: str) -> bytes:
+    """Return the JSON of what `new_runner` made."""
+    whole = {"id": trace_id, **runner}
+    try:
+        return orjson.dumps(whole)
+    except TypeError:  # a lone surrogate
+        return encoding.encode_event(whole).data
+
+
+def encoded_update(metadata: Mapping[str, str], error_code: int | None, exception: encoding.Encoded | None) -> bytes:
+    """Return the JSON of what changes in a runner; the collector merges it into what is there."""
+    fields: dict[str, Any] = {"resource": {"metadata": metadata}} if metadata else {}
+    if error_code is not None:
+        fields["error_code"] = error_code
+    if exception is not None:
+        fields["exception"] = orjson.Fragment(exception.data)
+    try:
+        return orjson.dumps(fields)
+    except TypeError:  # a lone surrogate
+        return encoded_update(
+            {encoding.metadata_text(k): encoding.metadata_text(v) for k, v in metadata.items()}, error_code, exception
+        )

@@ -1,7 +1,9 @@
 """All hypothesis strategies, by the part of the package they serve."""
 
 import collections
-from typing import Any
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import orjson
 from hostile import Box, BrokenMapping, Colour, Count, Loud, ViewOf, Word
@@ -280,6 +282,63 @@ def event_texts() -> st.SearchStrategy[bytes]:
 def traces() -> st.SearchStrategy[list[bytes]]:
     """Events of one trace."""
     return st.lists(event_texts(), max_size=2)
+
+
+# What stands in a value that was shortened before, and what only looks so.
+MARKS = (
+    *("... 7 bytes left out", "... 123456789012345 bytes left out", "... 1234567890123456 bytes left out"),
+    *("... 07 bytes left out", "...7 bytes left out", "... 7 bytes left out!", "... 12 bytes left out ..."),
+)
+
+
+def long_string_texts() -> st.SearchStrategy[str]:
+    """A string as JSON text, mostly long enough to be shortened."""
+
+    def run(piece: str, size: int) -> str:
+        return piece * (size // len(piece) + 1)
+
+    runs = st.builds(run, st.sampled_from(STRING_PIECES), st.sampled_from([0, 0, 9, 40, 100]))
+    content = st.lists(runs, max_size=4).map("".join)
+    marks = st.sampled_from(("", "", "", *MARKS))
+    tail = st.sampled_from(["", "", "a", "\\n" * 70])
+    return st.builds(lambda head, mark, tail: f'"{head}{mark}{tail}"', content, marks, tail)
+
+
+class Parts(NamedTuple):
+    """An event in parts. members: a key as JSON text, as it is meant, and the value as JSON text."""
+
+    members: list[tuple[str, str, str]]
+    message: str
+    traceback: str
+    exception_is_first: bool
+
+    def built(self, values: Sequence[str | None] | None = None) -> str:
+        """Return the event, perhaps with other values: of the members, then the message, then the traceback."""
+        own = [*(value for _, _, value in self.members), self.message, self.traceback]
+        texts = [other or value for value, other in zip(own, values or [None] * len(own), strict=True)]
+        *metadata, message, traceback = texts
+        members = ", ".join(f"{key}:{value}" for (key, _, _), value in zip(self.members, metadata, strict=True))
+        resource = f'"resource":{{"name":"n","metadata":{{{members}}},"metadata":{{"k":"{"x" * 90}"}}}}'
+        exception = f'"exception" : {{"type":"T","message":{message},"traceback": {traceback}}}'
+        middle = f"{exception},{resource}" if self.exception_is_first else f"{resource},{exception}"
+        return f'{{"id":"1",{middle},"origin":"{"o" * 90}"}}'
+
+
+def long_events() -> st.SearchStrategy[Parts]:
+    """An event with values that may be shortened: texts, and the JSON text of what is in containers."""
+    strings = long_string_texts()
+    nested = st.builds(lambda text, space: f'[{{"a":{space}{text}}},{space}1, [true]]', strings, spaces())
+    values = strings | strings | nested | value_texts().filter(lambda text: len(text) < 200)
+    keys = st.sampled_from(['"k"', '"\\u006b"', '"region"', '"\\u0072egion"', '"labels"', '"other"'])
+    members = st.lists(st.tuples(keys, values).map(lambda pair: (pair[0], json.loads(pair[0]), pair[1])), max_size=3)
+    long = strings.map(lambda text: text[:-1] + text[1:-1] * 2 + '"')
+    texts = st.sampled_from(['""', "null", "[1]"]) | strings | long
+    return st.builds(Parts, members, texts, texts, st.booleans())
+
+
+def long_traces() -> st.SearchStrategy[list[Parts]]:
+    """A trace in which there is something to shorten."""
+    return st.lists(long_events(), min_size=1, max_size=3)
 
 
 def mangled(events: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:

@@ -6,7 +6,8 @@ Both give the same bytes; epsagon_fast/compiled.py says which of them is taken.
 from typing import TYPE_CHECKING, Final
 
 from epsagon_fast.compiled import COMPILED, implementation
-from epsagon_fast.trimming._types import TraceTooBig, Trimmed
+from epsagon_fast.trimming._reference import shorten
+from epsagon_fast.trimming._types import Shortened, TraceTooBig, Trimmed
 
 IMPLEMENTATION: Final = implementation("trimmer")
 
@@ -15,4 +16,4 @@ if TYPE_CHECKING or IMPLEMENTATION == COMPILED:
 else:
     from epsagon_fast.trimming._reference import trim
 
-__all__ = ["IMPLEMENTATION", "TraceTooBig", "Trimmed", "trim"]
+__all__ = ["IMPLEMENTATION", "Shortened", "TraceTooBig", "Trimmed", "shorten", "trim"]

@@ -1,33 +1,23 @@
-"""The trimmer in plain Python: the standard library's JSON decoder says where keys and values end.
+"""The trimmer in plain Python. `_walking.py` says where an event's values lie, `_texts.py` how one is shortened."""
 
-An event is read as Latin-1, one character a byte, so that every index is a byte's index. JSON's own syntax and the keys
-looked for are ASCII; all other bytes are copied unread, so neither trimmer minds what UTF-8 they make.
-"""
-
-import json
-import re
+from bisect import bisect_right
 from collections.abc import Sequence
 from operator import index
-from typing import NamedTuple
 
 from epsagon_fast.protocol import STRONG_KEYS
-from epsagon_fast.trimming._types import METADATA_KEY, RESOURCE_KEY, TraceTooBig, Trimmed
+from epsagon_fast.trimming._texts import Read, read
+from epsagon_fast.trimming._types import (
+    LEAST_LEVEL_BYTES,
+    METADATA_KEY,
+    RESOURCE_KEY,
+    Shortened,
+    TraceTooBig,
+    Trimmed,
+)
+from epsagon_fast.trimming._walking import first, members_of, root
 
-# Numbers are not needed as numbers, and int() refuses more than 4300 digits, which JSON allows.
-_decoder = json.JSONDecoder(parse_int=str, parse_float=str)
-_spaces = re.compile(r"[ \t\n\r]*")
-_quote_or_bracket = re.compile(r'["\[\]{}]')
 # Of the bytes themselves, whatever a subclass says its length is; C code sees nothing else either.
 _length = bytes.__len__
-
-
-class _Member(NamedTuple):
-    """Where a member of an object lies: `"key": value` is text[start:end], its value text[value:end]."""
-
-    key: str
-    start: int
-    value: int
-    end: int
 
 
 def trim(events: Sequence[bytes], limit_bytes: int, *, envelope_bytes: int = 0, reserve_bytes: int = 0) -> Trimmed:
@@ -38,10 +28,7 @@ def trim(events: Sequence[bytes], limit_bytes: int, *, envelope_bytes: int = 0, 
     Returns the same event objects, in a new list, if the body fits as it is.
     Raises TraceTooBig if it never fits, ValueError for a negative size or an event that is not JSON, TypeError.
     """
-    limit = _size("limit_bytes", limit_bytes)
-    envelope = _size("envelope_bytes", envelope_bytes)
-    reserve = _size("reserve_bytes", reserve_bytes)
-    kept = list(events)
+    kept, limit, envelope, reserve = _checked(events, limit_bytes, envelope_bytes, reserve_bytes)
     size = envelope + _joined_size(kept)
     if size <= limit:
         return Trimmed(kept, size, 0)
@@ -51,6 +38,56 @@ def trim(events: Sequence[bytes], limit_bytes: int, *, envelope_bytes: int = 0, 
         if size <= limit - reserve:
             return Trimmed(kept, size, number + 1)
     raise TraceTooBig(size)
+
+
+def shorten(events: Sequence[bytes], limit_bytes: int, *, envelope_bytes: int = 0, reserve_bytes: int = 0) -> Shortened:
+    """Shorten the longest values of a trace, all to the same length, until a body fits its limit.
+
+    The level is the highest at which it fits: no value loses a byte while a longer one keeps more. What has a level is
+    weak metadata and, at EXCEPTION_SHARE times as much, the message and traceback of each event's exception. If
+    LEAST_LEVEL_BYTES is too high a level, events are stripped from the front as `trim` does it.
+    Arguments and errors are those of `trim`; each event is read if the body does not fit as it is.
+    """
+    kept, limit, envelope, reserve = _checked(events, limit_bytes, envelope_bytes, reserve_bytes)
+    size = envelope + _joined_size(kept)
+    if size <= limit:
+        return Shortened(kept, size, limit, 0, 0)
+    readings = [_read(event, number) for number, event in enumerate(kept)]
+    level = _highest_level(readings, limit - reserve - size)
+    if level >= LEAST_LEVEL_BYTES:
+        shorter = [reading.at(level) for reading in readings]
+        return Shortened(shorter, envelope + _joined_size(shorter), level, _count(readings, level, 0), 0)
+    least = [reading.at(LEAST_LEVEL_BYTES) for reading in readings]
+    stripped = trim(least, max(0, limit - reserve), envelope_bytes=envelope)
+    count = _count(readings, LEAST_LEVEL_BYTES, stripped.stripped_count)
+    return Shortened(stripped.events, stripped.size_bytes, LEAST_LEVEL_BYTES, count, stripped.stripped_count)
+
+
+def _highest_level(readings: list[Read], room: int) -> int:
+    """Return the highest level at which the events grow by at most `room`, a negative number.
+
+    Less than LEAST_LEVEL_BYTES if there is none: a level higher by a byte never makes a value shorter.
+    """
+
+    def growth(level: int) -> int:
+        return sum(reading.growth(level) for reading in readings)
+
+    top = max((reading.longest for reading in readings), default=0)
+    return LEAST_LEVEL_BYTES - 1 + bisect_right(range(LEAST_LEVEL_BYTES, top + 1), room, key=growth)
+
+
+def _count(readings: list[Read], level: int, stripped: int) -> int:
+    """Return how many values are shortened at a level, without those that went with an event's metadata."""
+    return sum(reading.shortened_count(level, number < stripped) for number, reading in enumerate(readings))
+
+
+def _checked(
+    events: Sequence[bytes], limit_bytes: int, envelope_bytes: int, reserve_bytes: int
+) -> tuple[list[bytes], int, int, int]:
+    limit = _size("limit_bytes", limit_bytes)
+    envelope = _size("envelope_bytes", envelope_bytes)
+    reserve = _size("reserve_bytes", reserve_bytes)
+    return list(events), limit, envelope, reserve
 
 
 def _size(name: str, value: int) -> int:
@@ -68,6 +105,13 @@ def _joined_size(events: list[bytes]) -> int:
     return sum(map(_length, events)) + max(0, len(events) - 1)
 
 
+def _read(event: bytes, number: int) -> Read:
+    try:
+        return read(event)
+    except (ValueError, IndexError):
+        raise ValueError(f"event {number} is not JSON") from None
+
+
 def _strip(event: bytes, number: int) -> bytes:
     """Return the event without its weak metadata; the same object if there is nothing to take away."""
     try:
@@ -78,71 +122,9 @@ def _strip(event: bytes, number: int) -> bytes:
 
 
 def _without_weak_metadata(text: str) -> str:
-    start = _skip_spaces(text, 0)
-    end = _value_end(text, start)
-    if _skip_spaces(text, end) != len(text):
-        raise ValueError("bytes after the value")
-    resource = _first(text, start, RESOURCE_KEY)
-    metadata = _first(text, resource, METADATA_KEY)
+    metadata = first(text, first(text, root(text), RESOURCE_KEY), METADATA_KEY)
     if metadata is None or text[metadata] != "{":
         return text
-    members, close = _members(text, metadata)
+    members, close = members_of(text, metadata)
     strong = [text[member.start : member.end] for member in members if member.key in STRONG_KEYS]
     return text[: metadata + 1] + ",".join(strong) + text[close:]
-
-
-def _first(text: str, start: int | None, key: str) -> int | None:
-    """Return where the value of an object's first member of that name starts; None without object or member."""
-    if start is None or text[start] != "{":
-        return None
-    members, _ = _members(text, start)
-    return next((member.value for member in members if member.key == key), None)
-
-
-def _members(text: str, start: int) -> tuple[list[_Member], int]:
-    """Return the members of the object at `start`, and the index of its closing brace."""
-    members: list[_Member] = []
-    at = _skip_spaces(text, start + 1)
-    while text[at] != "}":
-        if members:
-            at = _skip_spaces(text, at + 1)
-        key, key_end = _string(text, at)
-        value = _skip_spaces(text, _skip_spaces(text, key_end) + 1)
-        end = _value_end(text, value)
-        members.append(_Member(key, at, value, end))
-        at = _skip_spaces(text, end)
-    return members, at
-
-
-def _skip_spaces(text: str, at: int) -> int:
-    spaces = _spaces.match(text, at)
-    assert spaces is not None
-    return spaces.end()
-
-
-def _string(text: str, start: int) -> tuple[str, int]:
-    if text[start] != '"':
-        raise ValueError("a string was expected")
-    string, end = _decoder.raw_decode(text, start)
-    return string, end
-
-
-def _value_end(text: str, start: int) -> int:
-    try:
-        return _decoder.raw_decode(text, start)[1]
-    except RecursionError:
-        return _nested_end(text, start)
-
-
-def _nested_end(text: str, start: int) -> int:
-    """Find the end of a container nested deeper than the decoder's stack allows: JSON itself has no limit."""
-    depth, at = 0, start
-    while found := _quote_or_bracket.search(text, at):
-        at = found.end()
-        if found[0] == '"':
-            at = _string(text, found.start())[1]
-            continue
-        depth += 1 if found[0] in "[{" else -1
-        if depth == 0:
-            return at
-    raise ValueError("a container without end")

@@ -1,9 +1,23 @@
-"""What both trimmers return and raise, and the two member names on the way to an event's metadata."""
+"""What both trimmers return and raise, the names that they look for, and what they write in place of what is gone."""
 
 from typing import NamedTuple
 
 RESOURCE_KEY = "resource"
 METADATA_KEY = "metadata"
+EXCEPTION_KEY = "exception"
+EXCEPTION_TEXT_KEYS = ("message", "traceback")
+
+# No value is shortened to less: with a mark in it, it would say next to nothing.
+LEAST_LEVEL_BYTES = 64
+# An exception's texts may have so many times the level: mostly they are what a trace is looked at for.
+EXCEPTION_SHARE = 4
+# A mark is MARK_HEAD, a number, and what follows it. A shortened value ends with its mark; an exception's text has it
+# between its two ends.
+MARK_HEAD = "... "
+MARK_AT_END = " bytes left out"
+MARK_BETWEEN = " bytes left out ..."
+# A number of more digits is the application's own.
+MARK_DIGITS = 15
 
 
 class Trimmed(NamedTuple):
@@ -13,6 +27,20 @@ class Trimmed(NamedTuple):
     # The body's size with these events: envelope, events, and the commas between them.
     size_bytes: int
     # Events visited from the front; those after them are the caller's own objects.
+    stripped_count: int
+
+
+class Shortened(NamedTuple):
+    """A trace's events within its limit, in add order. Those in which nothing changed are the caller's own objects."""
+
+    events: list[bytes]
+    # The body's size with these events: envelope, events, and the commas between them.
+    size_bytes: int
+    # The most that a value was left, in bytes of JSON between its quotes; the limit itself if nothing was to be done.
+    level_bytes: int
+    # Values that were shortened and are still there.
+    shortened_count: int
+    # Events stripped from the front, since not even the least level was enough; 0 for nearly every trace.
     stripped_count: int
 
 

@@ -1,0 +1,213 @@
+"""Shortening what is longest: each property over both implementations, beside an oracle that tries every level."""
+
+import json
+import re
+from bisect import bisect_right
+from collections.abc import Callable
+from functools import lru_cache
+from operator import itemgetter
+from typing import Any
+
+import pytest
+import strategies
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import Parts
+
+from epsagon_fast.protocol import STRONG_KEYS
+from epsagon_fast.trimming import Shortened, TraceTooBig, Trimmed, _reference, trim
+
+Shortener = Callable[..., Shortened]
+SHORTENERS: dict[str, Shortener] = {"reference": _reference.shorten}
+LEAST = 64
+# The oracle takes its time; `make fuzz` gives it more.
+half_as_often = settings(max_examples=settings.default.max_examples // 2)
+MARK = re.compile(r"\.\.\. ([0-9]+) bytes left out( \.\.\.)?")
+
+
+@pytest.fixture(params=SHORTENERS.values(), ids=SHORTENERS, scope="module")
+def shorten(request: pytest.FixtureRequest) -> Shortener:
+    """Each implementation in turn."""
+    return request.param
+
+
+# ---- the oracle: the rule once more, on events of which the parts are known
+
+
+class Value:
+    """A value that may be shortened, and what each limit leaves of it."""
+
+    def __init__(self, text: str, content: str, has_two_ends: bool) -> None:
+        head, tail, gone = parted(content, has_two_ends)
+        total = size(head) + size(tail) * (tail is not head) + gone
+        heads, tails = cuts(head), cuts(tail)[::-1]
+        self.text, self.length, self.share = text, size(text) - 2, 4 if has_two_ends else 1
+        # The longest of what is left for so many bytes of its own, for each length it may have with its mark.
+        self.left: dict[int, str] = {}
+        for room in range(min(total, size(content)) + 1):
+            first, last = ((room + 1) // 2, room // 2) if has_two_ends else (room, 0)
+            kept = head[: heads[bisect_right(heads, first, key=itemgetter(1)) - 1][0]]
+            rest = tail[tails[bisect_right(tails, last, key=itemgetter(2)) - 1][0] :]
+            mark = f"... {total - size(kept) - size(rest)} bytes left out" + " ..." * has_two_ends
+            self.left[size(kept) + size(mark) + size(rest)] = f'"{kept}{mark}{rest}"'
+
+    def at(self, level: int) -> str:
+        limit = level * self.share
+        return self.text if self.length <= limit else self.left[max(left for left in self.left if left <= limit)]
+
+
+def size(text: str) -> int:
+    return len(text.encode())
+
+
+def value_of(text: str, has_two_ends: bool = False) -> Value | None:
+    if text[0] not in '"[{' or (has_two_ends and text[0] != '"'):
+        return None
+    return Value(text, text[1:-1] if text[0] == '"' else json.dumps(text, ensure_ascii=False)[1:-1], has_two_ends)
+
+
+def parted(content: str, two_ends: bool) -> tuple[str, str, int]:
+    """Return what stands before a mark and behind it, and its number; without a mark, the content twice."""
+    for mark in MARK.finditer(content):
+        number, between = mark.groups()
+        if number[0] != "0" and len(number) <= 15 and (between if two_ends else mark.end() == len(content)):
+            return content[: mark.start()], content[mark.end() :], int(number)
+    return content, content, 0
+
+
+@lru_cache(maxsize=1000)
+def cuts(content: str) -> list[tuple[int, int, int]]:
+    """Return where a string may be cut in two that mean, one behind the other, what the whole means.
+
+    With the bytes before it, and those behind it.
+    """
+    whole = json.loads(f'"{content}"')
+    places = range(len(content) + 1)
+    if whole != content:
+        places = [at for at in places if meaning(content[:at]) + meaning(content[at:]) == whole]
+    return [(at, size(content[:at]), size(content[at:])) for at in places]
+
+
+def meaning(content: str) -> str:
+    try:
+        return json.loads(f'"{content}"')
+    except ValueError:
+        return "\0 not a string"
+
+
+class Oracle:
+    """A trace at each level, built from its parts."""
+
+    def __init__(self, trace: list[Parts]) -> None:
+        self.trace = trace
+        self.values = [
+            [
+                *(None if name in STRONG_KEYS else value_of(value) for _, name, value in parts.members),
+                value_of(parts.message, True),
+                value_of(parts.traceback, True),
+            ]
+            for parts in trace
+        ]
+
+    def at(self, level: int) -> list[str]:
+        return [
+            parts.built([value.at(level) if value else None for value in values])
+            for parts, values in zip(self.trace, self.values, strict=True)
+        ]
+
+    def top(self) -> int:
+        return max((value.length for values in self.values for value in values if value), default=0)
+
+    def highest(self, room: int) -> int | None:
+        levels = range(max(LEAST, self.top()), LEAST - 1, -1)
+        return next((level for level in levels if joined(self.at(level)) <= room), None)
+
+
+def joined(events: list[str]) -> int:
+    return size(",".join(events))
+
+
+def encoded(trace: list[Parts]) -> list[bytes]:
+    return [parts.built().encode() for parts in trace]
+
+
+def answer(shorten: Shortener, *args: Any, **sizes: Any) -> Any:
+    """Return what is given, or the type and text of the error."""
+    try:
+        return shorten(*args, **sizes)
+    except Exception as error:
+        return type(error), str(error)
+
+
+@st.composite
+def asked(draw: st.DrawFn) -> tuple[list[Parts], int, dict[str, int]]:
+    """A trace, a limit near a size that matters, an envelope and a reserve."""
+    trace = draw(strategies.long_traces())
+    envelope, reserve = draw(st.sampled_from([0, 1, 100])), draw(st.sampled_from([0, 0, 1, 20, 10**6]))
+    oracle = Oracle(trace)
+    level = draw(st.integers(LEAST - 30, max(LEAST, oracle.top())))
+    near = joined(oracle.at(max(level, LEAST))) if level > LEAST - 20 else joined(oracle.at(LEAST)) * 2 // 3
+    limit = envelope + near + draw(st.sampled_from([0, 0, 1, -1, 7])) + draw(st.sampled_from([0, min(reserve, 20)]))
+    return trace, max(0, limit), {"envelope_bytes": envelope, "reserve_bytes": reserve}
+
+
+@half_as_often
+@given(asked())
+def test_level_is_the_highest_of_all_at_which_the_trace_fits(
+    shorten: Shortener, asked: tuple[list[Parts], int, dict[str, int]]
+) -> None:
+    trace, limit, sizes = asked
+    events, envelope = encoded(trace), sizes["envelope_bytes"]
+    room = limit - sizes["reserve_bytes"] - envelope
+    got = answer(shorten, events, limit, **sizes)
+    if envelope + len(b",".join(events)) <= limit:
+        assert got == Shortened(events, envelope + len(b",".join(events)), limit, 0, 0)
+        return
+    oracle = Oracle(trace)
+    level = oracle.highest(room)
+    least = [event.encode() for event in oracle.at(level or LEAST)]
+    expected = answer(trim, least, max(0, room), envelope_bytes=0) if level is None else Trimmed(least, 0, 0)
+    if not isinstance(expected, Trimmed):
+        assert got[0] is TraceTooBig
+        return
+    assert (got.events, got.level_bytes, got.stripped_count) == (
+        expected.events,
+        level or LEAST,
+        expected.stripped_count,
+    )
+    assert got.size_bytes == envelope + len(b",".join(got.events)) <= limit - sizes["reserve_bytes"]
+    changed = [
+        value and value.at(got.level_bytes) != value.text and (number >= got.stripped_count or value.share > 1)
+        for number, values in enumerate(oracle.values)
+        for value in values
+    ]
+    assert got.shortened_count == sum(map(bool, changed))
+
+
+@half_as_often
+@given(strategies.long_traces(), st.integers(LEAST, 400), st.integers(LEAST, 400))
+def test_a_level_and_then_a_lower_one_leave_what_the_lower_one_alone_leaves(
+    shorten: Shortener, trace: list[Parts], one: int, other: int
+) -> None:
+    lower, higher = sorted((one, other))
+    oracle = Oracle(trace)
+    limits = [joined(oracle.at(level)) for level in (lower, higher)]
+    events = encoded(trace)
+    at_once = shorten(events, limits[0])
+    in_steps = shorten(shorten(events, limits[1]).events, limits[0])
+    assert in_steps.events == at_once.events
+    assert in_steps.level_bytes == at_once.level_bytes or limits[0] == len(b",".join(in_steps.events))
+
+
+@given(strategies.long_traces(), st.integers(0, 110))
+def test_what_is_left_is_json_and_shortening_it_again_changes_nothing(
+    shorten: Shortener, trace: list[Parts], percent: int
+) -> None:
+    events = encoded(trace)
+    limit = len(b",".join(events)) * percent // 100
+    once = answer(shorten, events, limit)
+    if isinstance(once, Shortened):
+        assert [sorted(json.loads(event)) for event in once.events] == [sorted(json.loads(event)) for event in events]
+        twice = shorten(once.events, limit)
+        assert twice == Shortened(once.events, once.size_bytes, limit, 0, 0)
+        assert all(second is first for second, first in zip(twice.events, once.events, strict=True))

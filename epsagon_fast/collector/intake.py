@@ -5,23 +5,28 @@ are in memory, and delivered if this process lives; it is tried again all the ti
 """
 
 import logging
+import os
 import time
 from collections import Counter
 from operator import itemgetter
 
 from epsagon_fast.collector.assembling.assembly import Assembly
-from epsagon_fast.collector.bounds import Bounds
+from epsagon_fast.collector.bounds import Bounds, Held
 from epsagon_fast.collector.journal import snapshot
-from epsagon_fast.collector.journal.journal import Batch, Journal, Snapshot
+from epsagon_fast.collector.journal.journal import SEGMENT_BYTES, Batch, Journal, Snapshot
 from epsagon_fast.collector.parcel import Parcel, parcel_bytes
 from epsagon_fast.collector.poison import Poison
-from epsagon_fast.collector.settling.replies import Replies
+from epsagon_fast.collector.settling.outcomes import Outcomes
 from epsagon_fast.protocol import NO_TRACE, REFUSALS, Kind, Record
+from epsagon_fast.queue import state as states
 from epsagon_fast.queue.layout import CorruptRing
 from epsagon_fast.queue.reader import Reader, Rings
+from epsagon_fast.queue.state import State
 
 log = logging.getLogger("epsagon_fast.collector")
 
+# In a journal at its bound. The one that is written stays, whatever is in it.
+SEGMENTS = 16
 # What one ring may bring into one round.
 QUOTA_BYTES = 64 * 1024
 # Of one ring.
@@ -31,24 +36,50 @@ _trace_id = itemgetter(Record._fields.index("trace_id"))
 _OPEN = int(Kind.OPEN)
 
 
+class ServedFolder:
+    """The folder whose rings are read, until it is deleted: then those that are mapped are served on."""
+
+    def __init__(self, fd: int, path: str, state: State) -> None:
+        self.fd = fd
+        self.gone = False
+        self._path = path
+        self._state = state
+        self._inode = os.fstat(fd).st_ino
+
+    def look(self) -> None:
+        """Tell the processes, in the state page, once the path leads here no more."""
+        if not self.gone and not self._is_there():
+            self.gone = True
+            self._state.store(states.GONE, 1)
+            log.warning("the folder was deleted: serving the processes that are here until they leave")
+
+    def _is_there(self) -> bool:
+        try:
+            return os.stat(self._path, follow_symlinks=False).st_ino == self._inode
+        except OSError:
+            return False
+
+
 class Intake:
-    """One folder's rings and journal. `counts` takes what is counted here."""
+    """One folder's rings and journal, read into the assembly. `counts` takes what is counted here."""
 
     def __init__(
         self,
-        folder_fd: int,
-        incarnation: int,
+        folder: ServedFolder,
+        rings: Rings,
+        journal: Journal,
         assembly: Assembly,
-        replies: Replies,
+        outcomes: Outcomes,
         poison: Poison,
         bounds: Bounds,
         counts: Counter[str],
     ) -> None:
-        self.rings = Rings(folder_fd, incarnation)
-        self.journal = Journal(folder_fd)
+        self.rings = rings
+        self.journal = journal
         self.journal_works = True
+        self._folder = folder
         self._assembly = assembly
-        self._replies = replies
+        self._outcomes = outcomes
         self._poison = poison
         self._bounds = bounds
         self._counts = counts
@@ -81,6 +112,12 @@ class Intake:
                 reader.start_at(end, closes.get(ring_id, 0))
         return finished
 
+    def find(self, now: float) -> list[Reader]:
+        """Map new rings; return those whose processes have ended. In this order: what they pushed last is then read."""
+        if not self._folder.gone:
+            self.rings.scan(now)
+        return self.rings.ended()
+
     def read(self, sending_bytes: int, ended: list[Reader], now: float) -> bool:
         """Read the rings up to where they are now, as far as each has room. Return whether any record came.
 
@@ -101,6 +138,10 @@ class Intake:
 
     def bury(self, reader: Reader, now: float) -> bool:
         """Close the traces of a process that ended. False: not all that it pushed has been read."""
+        if self.rings.by_id(reader.ring_id) is not reader:
+            # It was found corrupt in this pass, and set aside.
+            return True
+        self._outcomes.drops.take_over(reader)
         if reader.position < reader.head:
             if not reader.stuck:
                 return False
@@ -125,10 +166,22 @@ class Intake:
             log.info("the journal can be written again")
         self.journal_works = True
 
-    def look(self) -> None:
-        """Tell the bounds how much is held."""
+    def look(self) -> Held:
+        """Tell the bounds how much is held, and return it."""
         held_bytes = self._assembly.held_bytes + self._sending_bytes + self.journal.buffered_bytes
-        self._bounds.look(held_bytes, self.journal.size_bytes if self.journal_works else 0)
+        held = Held(held_bytes, self.journal.size_bytes)
+        self._bounds.look(held.memory_bytes, held.journal_bytes if self.journal_works else 0)
+        return held
+
+    def tidy(self) -> None:
+        """Do what is due once a second: for the processes, the journal and the folder."""
+        for reader in self.rings:
+            reader.publish_held(self._assembly.accounts.held_by(reader.ring_id).memory_bytes)
+        if self.journal.segments > 1:
+            self.journal.keep_only(self._assembly)
+        self._bounds.fit_journal(self._folder.fd, self.journal.size_bytes)
+        self.journal.segment_bytes = min(SEGMENT_BYTES, self._bounds.journal_bytes // SEGMENTS)
+        self._folder.look()
 
     def _read_round(self, heads: dict[Reader, int]) -> list[_Read]:
         """Read a part of each ring that has room, and of one that is read for its CLOSE."""
@@ -234,14 +287,14 @@ class Intake:
         self._assembly.restore_finished(trace_id, item.ring_id, found.ordinal, parcel_bytes(found.parcel))
         reader = self.rings.by_id(item.ring_id)
         if found.ordinal and reader is not None:
-            self._replies.expect(trace_id, reader)
+            self._outcomes.replies.expect(trace_id, reader)
         return [found.parcel]
 
     def _expect(self, ring_id: bytes, trace_id: bytes) -> None:
         """Note that a process waits for the outcome of a trace, unless its CLOSE closed nothing."""
         reader = self.rings.by_id(ring_id)
         if reader is not None and self._assembly.is_closed_by(trace_id, ring_id):
-            self._replies.expect(trace_id, reader)
+            self._outcomes.replies.expect(trace_id, reader)
 
     def _give_up(self, reader: Reader, reason: str) -> None:
         self._assembly.ring_died(reader.ring_id, time.time(), reader.pid)
@@ -252,7 +305,7 @@ class Intake:
         for reason, count in zip(REFUSALS, reader.refusals(), strict=False):
             self._counts[f"refused_{reason}"] += count
         self.journal.forget_ring(reader.ring_id)
-        self._replies.forget(reader)
+        self._outcomes.replies.forget(reader)
 
 
 def _without_payload(record: Record) -> Record:

@@ -37,9 +37,13 @@ class Compaction:
     def step(self, part_bytes: int = PART_BYTES, bound_bytes: int = sys.maxsize) -> None:
         """Copy a part, if there is reason to; to be called when all that was appended has been fed on.
 
-        bound_bytes: of the journal; at it the processes wait, so less gain is reason enough.
+        bound_bytes: of the journal; at it the processes wait, so all that is not needed goes, and less gain is reason
+        enough.
         """
-        worth = WORTH if self._journal.size_bytes < bound_bytes else WORTH_AT_BOUND
+        worth = WORTH
+        if self._journal.size_bytes >= bound_bytes:
+            self._journal.keep_only(self._assembly)
+            worth = WORTH_AT_BOUND
         if not self._to_copy and (self._journal.incomplete or self._is_wasteful(worth)):
             self._to_copy.extend(self._assembly.ids())
             self._journal.incomplete = False

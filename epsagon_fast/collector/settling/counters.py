@@ -9,7 +9,7 @@ UNNAMED = "unnamed"
 
 
 class Counters:
-    """Sums of several sources. A source is a Counter that its owner only ever adds to."""
+    """Sums of several sources. A source is a Counter of its owner's, whose values never become smaller."""
 
     def __init__(self, state: State, *sources: "Counter[str]") -> None:
         self._state = state
@@ -20,8 +20,13 @@ class Counters:
         self._published: dict[str, int] = {}
         self._without_room: set[str] = set()
 
-    def publish(self) -> None:
-        """Write what changed to the state page."""
+    def publish(self, **gauges: int) -> None:
+        """Write what was counted to the state page, as far as it has changed, and how things stand now: `gauges`."""
+        self._publish_counts()
+        for name, value in gauges.items():
+            self._state.set_gauge(name, value)
+
+    def _publish_counts(self) -> None:
         total = Counter(self._base)
         for source in self._sources:
             total.update(source)

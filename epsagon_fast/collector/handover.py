@@ -1,0 +1,78 @@
+"""From a closed trace to the parcel that is sent: its body is built here, with what its process lost in it.
+
+A trace without a parcel is settled at once: its body has killed two collectors (poison.py), or not even the stub of its
+runner fits its limit.
+"""
+
+import logging
+from collections import Counter
+
+from epsagon_fast.collector.assembling import body
+from epsagon_fast.collector.assembling.assembly import Assembly, ClosedTrace
+from epsagon_fast.collector.assembling.body import Body
+from epsagon_fast.collector.journal import snapshot
+from epsagon_fast.collector.parcel import Parcel, parcel_bytes
+from epsagon_fast.collector.poison import Poison
+from epsagon_fast.collector.sending.dispatch import Dispatch
+from epsagon_fast.collector.settling.outcomes import Outcomes
+from epsagon_fast.protocol import Outcome
+from epsagon_fast.queue.reader import Rings
+
+log = logging.getLogger("epsagon_fast.collector")
+
+
+class Handover:
+    """The step between assembling and sending. `counts` takes what trimming did."""
+
+    def __init__(
+        self,
+        rings: Rings,
+        assembly: Assembly,
+        poison: Poison,
+        outcomes: Outcomes,
+        sending: Dispatch,
+        counts: Counter[str],
+    ) -> None:
+        self._rings = rings
+        self._assembly = assembly
+        self._poison = poison
+        self._outcomes = outcomes
+        self._sending = sending
+        self._counts = counts
+
+    def hand_over(self, closed: ClosedTrace) -> None:
+        """Give a closed trace to sending, or settle it."""
+        trace_id = closed.trace_id
+        if self._poison.is_body(trace_id):
+            self._poison.set_aside(closed.ring_id, snapshot.of_trace(closed.trace))
+            self._outcomes.settle(trace_id, Outcome.DROPPED.because("poison"))
+            return
+        built = self._build(closed)
+        self._count(built)
+        if closed.debug and built.trimmed:
+            log.info("trimmed a trace from %d to %d KB", built.size_before_bytes // 1024, built.size_bytes // 1024)
+        if built.data is None:
+            self._outcomes.settle(trace_id, Outcome.DROPPED.because("too_big"))
+            return
+        parcel = Parcel(trace_id, closed.destination, built.data)
+        self._assembly.has_body(trace_id, parcel_bytes(parcel))
+        self._sending.add(parcel)
+
+    def _build(self, closed: ClosedTrace) -> Body:
+        drops = self._outcomes.drops
+        reader = self._rings.by_id(closed.ring_id)
+        if reader is not None:
+            drops.take_over(reader)
+        closed.trace.dropped_records = drops.text_for(closed.ring_id)
+        self._poison.body(closed.trace_id)
+        built = body.build(closed.trace)
+        self._poison.nothing()
+        if built.told:
+            drops.carried(closed.trace_id, closed.ring_id)
+        return built
+
+    def _count(self, built: Body) -> None:
+        self._counts["closed"] += 1
+        self._counts["trimmed"] += built.trimmed
+        self._counts["bytes_before_trimming"] += built.size_before_bytes
+        self._counts["bytes_after_trimming"] += built.size_bytes

@@ -17,6 +17,7 @@ from typing import Any
 import redis
 from celery import Celery
 from places import Place, until
+from waiting import TIMEOUT_S
 
 from epsagon_fast.backend import Backend
 
@@ -98,7 +99,6 @@ EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
 # How many tasks each pool runs; `make soak` asks for more.
 TASKS = int(os.environ.get("EPSAGON_TEST_TASKS", "12"))
 START_TIMEOUT_S = 10.0
-TIMEOUT_S = 40.0 + TASKS
 
 
 @contextmanager

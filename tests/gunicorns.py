@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from places import Place, need_root, until
+from waiting import TIMEOUT_S
 
 from epsagon_fast.backend import Backend
 
@@ -77,7 +78,6 @@ WORKERS: dict[str, Sequence[str]] = {
     "asgi": ("-k", "asgi"),
 }
 ASGI = ("uvicorn", "asgi")
-TIMEOUT_S = 30.0
 # Between two requests of one client.
 PAUSE_S = 0.005
 

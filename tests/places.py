@@ -9,35 +9,20 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
+
+from waiting import TIMEOUT_S, until
 
 from epsagon_fast.queue import folder as folders
 from epsagon_fast.queue.folder import is_held
 from epsagon_fast.queue.overview import Overview, look
 
 BASE = "/dev/shm" if os.path.isdir("/dev/shm") else None
-TIMEOUT_S = 20.0
 NOBODY = 65534
 # `make soak`: the full counts.
 FULL = os.environ.get("EPSAGON_SOAK", "0") == "1"
-
-T = TypeVar("T")
-
-
-def until(condition: Callable[[], T], what: str | Callable[[], str], timeout_s: float = TIMEOUT_S) -> T:
-    """Return the condition's value once it is true; fail with `what`, which may be a function, after `timeout_s`."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        value = condition()
-        if value:
-            return value
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not in {timeout_s:g} s: {what if isinstance(what, str) else what()}")
-        time.sleep(0.005)
 
 
 def times(full: int, quick: int) -> int:
@@ -95,6 +80,8 @@ class Place:
             "EPSAGON_TOKEN": "secret-token",
             "EPSAGON_APP_NAME": "tests",
             "EPSAGON_LINGER_SEC": "0.2",
+            # On a busy machine an answer may take longer than the default allows, and its trace would come twice.
+            "EPSAGON_SEND_TIMEOUT_SEC": "30",
             **settings,
         }
         # An error in a hook or a thread of the script must not pass unseen.
@@ -169,6 +156,16 @@ class Place:
     def until_left(self) -> None:
         """Wait until no collector is left, as happens by itself when no producer is."""
         until(lambda: not self.collectors() and not self._is_held(), lambda: f"the collector leaves; {self.log()}")
+
+    def dismiss(self) -> None:
+        """Ask the collectors to leave, however long they would linger, and wait until they have."""
+        for pid in self.collectors():
+            os.kill(pid, signal.SIGTERM)
+        self.until_left()
+
+    def linger(self) -> None:
+        """Let collectors stay that have nothing to do. For tests that look at one: a busy machine needs its time."""
+        self.env["EPSAGON_LINGER_SEC"] = self.settings["EPSAGON_LINGER_SEC"] = "60"
 
     def _is_held(self) -> bool:
         # A dying process loses its command line before its locks.

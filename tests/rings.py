@@ -2,11 +2,12 @@
 
 import os
 import struct
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from waiting import until
 
 from epsagon_fast.protocol import NO_TRACE
 from epsagon_fast.queue import _pure, _ring, layout, ring
@@ -77,17 +78,20 @@ def in_child(work: Callable[[], Any]) -> int:
         os._exit(code)
 
 
-def exit_code(pid: int, timeout_s: float = 60) -> int:
+def exit_code(pid: int) -> int:
     """Return a child's exit code, negative for a signal; a child that is late is killed."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.001)
-    os.kill(pid, 9)
-    os.waitpid(pid, 0)
-    raise AssertionError(f"child {pid} was still running after {timeout_s} s")
+
+    def ended() -> tuple[int, int] | None:
+        found = os.waitpid(pid, os.WNOHANG)
+        return found if found[0] else None
+
+    try:
+        _, status = until(ended, f"child {pid} ends", pause_s=0.001)
+    except AssertionError:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+        raise
+    return os.waitstatus_to_exitcode(status)
 
 
 @contextmanager

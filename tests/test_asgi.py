@@ -28,6 +28,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Host, Mount, Route, Router, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
+from waiting import TIMEOUT_S
 from websockets.sync.client import connect
 
 import epsagon_fast as epsagon
@@ -745,7 +746,7 @@ def test_websocket_is_one_trace_to_its_end(traces: Traces, port: int) -> None:
     with connect(f"ws://127.0.0.1:{port}/echo") as client:
         for text in ("ab", "é"):
             client.send(text)
-            assert client.recv(timeout=10) == 2 * text
+            assert client.recv(timeout=TIMEOUT_S) == 2 * text
         assert not traces
     until(lambda: traces, "the trace ends")
     event = runner(traces)
@@ -806,7 +807,7 @@ def test_websocket_that_its_client_closes_while_the_application_reads_is_no_erro
 
 
 def test_client_that_hangs_up_on_a_real_server(traces: Traces, port: int) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
     connection.request("GET", "/endless")
     assert connection.getresponse().read(10) == b"x" * 10
     connection.close()

@@ -20,6 +20,7 @@ from hypothesis import given
 from places import give_away
 from strategies import damaged_text
 from vectors import traces
+from waiting import TIMEOUT_S
 
 from epsagon_fast.backend import Backend, Store, running, server
 from epsagon_fast.backend.answers import MAX_BODY_BYTES
@@ -27,7 +28,6 @@ from epsagon_fast.backend.api import MAX_PAGE_TRACES
 from epsagon_fast.backend.shape import NotATrace, summarize
 
 TOKEN = {"Authorization": "Bearer any-token"}
-PATIENCE_S = 30
 
 EXCEPTION = {"type": "KeyError", "message": "'a'", "traceback": "", "time": 1.5, "additional_data": {"k": "v"}}
 EVENT = {
@@ -65,7 +65,7 @@ def backend(tmp_path: Path) -> Iterator[Backend]:
 
 @pytest.fixture
 def client() -> Iterator[urllib3.PoolManager]:
-    with urllib3.PoolManager(retries=False, timeout=PATIENCE_S, maxsize=16, block=True) as client:
+    with urllib3.PoolManager(retries=False, timeout=TIMEOUT_S, maxsize=16, block=True) as client:
         yield client
 
 
@@ -97,7 +97,7 @@ def ask(client: urllib3.PoolManager, backend: Backend) -> Asking:
 @pytest.fixture(scope="module")
 def refusing() -> Iterator[Asking]:
     """A backend that every test here only asks for what it must refuse."""
-    with urllib3.PoolManager(retries=False, timeout=PATIENCE_S) as client, running() as backend:
+    with urllib3.PoolManager(retries=False, timeout=TIMEOUT_S) as client, running() as backend:
         ask = Asking(client, backend.url)
         yield ask
         assert ask.counts() == (0, 0, 0)
@@ -107,7 +107,7 @@ def refusing() -> Iterator[Asking]:
 def connected(url: str) -> Iterator[socket.socket]:
     address = urllib3.util.parse_url(url)
     assert address.host and address.port
-    with socket.create_connection((address.host, address.port), timeout=PATIENCE_S) as connection:
+    with socket.create_connection((address.host, address.port), timeout=TIMEOUT_S) as connection:
         yield connection
 
 

@@ -9,10 +9,10 @@ from contextlib import ExitStack
 import pytest
 import urllib3
 from places import until
+from waiting import TIMEOUT_S
 
 from epsagon_fast.backend import Backend, connections, running, summary
 
-PATIENCE_S = 20.0
 HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer t\r\nContent-Length: 100\r\n"
 ASK = b"GET /traces HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -28,7 +28,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
 
 def connect(backend: Backend, sent: bytes = b"") -> socket.socket:
     port = urllib3.util.parse_url(backend.url).port
-    connection = socket.create_connection(("127.0.0.1", port or 0), timeout=PATIENCE_S)
+    connection = socket.create_connection(("127.0.0.1", port or 0), timeout=TIMEOUT_S)
     connection.sendall(sent)
     return connection
 
@@ -81,7 +81,7 @@ def test_a_connection_may_rest_between_requests(backend: Backend) -> None:
 
 
 def test_a_newcomer_is_served_however_many_wait(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "EXCHANGE_S", PATIENCE_S)
+    monkeypatch.setattr(connections, "EXCHANGE_S", TIMEOUT_S)
     with ExitStack() as stack:
         used = stack.enter_context(connect(backend, ASK))
         idle = [stack.enter_context(connect(backend, sent)) for sent in (b"", b"G", HEAD + b"\r\n{") * 20]

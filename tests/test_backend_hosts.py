@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import urllib3
+from waiting import TIMEOUT_S
 
 from epsagon_fast.backend import Backend, running
 from epsagon_fast.backend.hosts import Hosts
@@ -57,7 +58,7 @@ def backend() -> Iterator[Backend]:
 @pytest.mark.parametrize(("method", "path"), [("GET", "/traces"), ("POST", "/"), ("GET", "/healthz"), ("PUT", "/no")])
 def test_a_request_that_came_by_a_strange_name_is_refused(backend: Backend, method: str, path: str) -> None:
     headers = {"Host": "attacker.example\x9b31m", "Authorization": "Bearer t"}
-    with urllib3.PoolManager(retries=False, timeout=20.0) as client:
+    with urllib3.PoolManager(retries=False, timeout=TIMEOUT_S) as client:
         answer = client.request(method, backend.url + path, headers=headers, body=b"x" * 300_000)
     assert answer.status == 421
     assert answer.data.isascii() and b"attacker.example" in answer.data
@@ -68,6 +69,6 @@ def test_a_request_that_came_by_a_strange_name_is_refused(backend: Backend, meth
 def test_a_request_with_no_name_or_two_is_refused(backend: Backend) -> None:
     port = urllib3.util.parse_url(backend.url).port
     for lines in (b"GET /traces HTTP/1.0\r\n\r\n", b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: attacker\r\n\r\n"):
-        with socket.create_connection(("127.0.0.1", port or 0), timeout=20.0) as connection:
+        with socket.create_connection(("127.0.0.1", port or 0), timeout=TIMEOUT_S) as connection:
             connection.sendall(lines)
             assert connection.recv(100).split()[1] in (b"400", b"421")

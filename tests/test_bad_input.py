@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 from arrivals import await_traces, ids
 from places import Place, give_away, until
+from waiting import TIMEOUT_S
 
 from epsagon_fast.backend import Backend
 from epsagon_fast.queue import folder as folders
@@ -316,7 +317,7 @@ input()
         assert report.outcome == "PENDING"
         assert place.collectors() == [pid], "nobody starts a second one beside it"
         os.kill(pid, signal.SIGCONT)
-        process.communicate("\n", timeout=20)
+        process.communicate("\n", timeout=TIMEOUT_S)
     trace = await_traces(backend, place, "before", "stopped")["stopped"]
     dropped = int(trace["events"][-1]["resource"]["metadata"].get("dropped_events", 0))
     assert len(ids(trace)) + dropped + report.refused["queue_full"] == 3000
@@ -362,6 +363,7 @@ except ChildProcessError:
 def test_without_the_extension_low_descriptors_may_be_closed_too(
     backend: Backend, place: Place, closed: tuple[int, ...]
 ) -> None:
+    place.linger()
     place.run(
         PURE
         + APPLICATION
@@ -381,7 +383,7 @@ def test_forced_extension_that_is_missing_says_so_at_import(place: Place) -> Non
     process = place.start(
         PURE + "import epsagon_fast.queue.ring", env={"EPSAGON_FAST_IMPL": "compiled"}, stderr=subprocess.PIPE
     )
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 1
     assert errors.splitlines()[-1].startswith("ModuleNotFoundError: import of epsagon_fast.")
 

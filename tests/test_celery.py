@@ -19,6 +19,7 @@ from celeries import TASKS, Shop
 from celery import Celery, signals
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from places import Place, until
+from waiting import TIMEOUT_S
 
 import epsagon_fast as epsagon
 from epsagon_fast.backend import Backend
@@ -250,7 +251,7 @@ def test_handlers_wait_for_nothing_even_if_the_collector_stands_still(place: Pla
         process.stdin.flush()
         counts = process.stdout.readline()
         os.kill(collector, signal.SIGCONT)
-        process.communicate("\n", timeout=20)
+        process.communicate("\n", timeout=TIMEOUT_S)
     # A wait of any kind would give up the processor once for each of 300 tasks. The ring is full at the end.
     assert min(map(int, counts.split())) == 0, counts
 

@@ -17,6 +17,7 @@ import servers
 from arrivals import arrived, await_traces, death, ids, runner
 from places import NOBODY, Place, until
 from servers import Server
+from waiting import TIMEOUT_S
 
 from epsagon_fast.backend import Backend
 from epsagon_fast.collector import __main__ as main_module
@@ -70,7 +71,7 @@ class Worker:
         return self.process.stdout.readline().strip()
 
     def leave(self) -> None:
-        self.process.communicate(timeout=20)
+        self.process.communicate(timeout=TIMEOUT_S)
 
 
 @contextmanager
@@ -107,7 +108,7 @@ def in_foreground(place: Place) -> Iterator["subprocess.Popen[str]"]:
         yield process
     finally:
         process.kill()
-        process.communicate(timeout=20)
+        process.communicate(timeout=TIMEOUT_S)
 
 
 # How it lives.
@@ -158,7 +159,7 @@ sys.stdin.read()
 
 
 def test_port_of_the_application_is_free_when_it_has_ended(place: Place) -> None:
-    place.env["EPSAGON_LINGER_SEC"] = "30"
+    place.linger()
     port = place.run("""
 import os, socket
 import epsagon_fast as epsagon
@@ -193,7 +194,7 @@ def descriptors(process: pathlib.Path) -> list[str]:
 def test_only_one_collector_serves_a_folder(backend: Backend, place: Place, worker: Worker) -> None:
     assert worker.do("stop first") == "DELIVERED"
     with in_foreground(place) as second:
-        _, errors = second.communicate(timeout=20)
+        _, errors = second.communicate(timeout=TIMEOUT_S)
     assert second.returncode == 0
     assert "another collector serves" in errors
     assert place.look().incarnation == 1
@@ -216,7 +217,7 @@ while not folder.is_held(): pass
         with in_foreground(place) as collector:
             until(lambda: place.look().pid, "it serves")
             assert place.look().pid == collector.pid
-            prober.communicate(timeout=20)
+            prober.communicate(timeout=TIMEOUT_S)
 
 
 @pytest.mark.parametrize("words", [[], ["--runtime-dir"], ["--runtime-dir", "/tmp", "--no-such"]], ids=str)
@@ -255,7 +256,7 @@ def test_folder_that_cannot_be_served_is_exit_code_1(place: Place, name: str) ->
     else:
         pathlib.Path(place.folder).write_text("")
     with in_foreground(place) as collector:
-        collector.communicate(timeout=20)
+        collector.communicate(timeout=TIMEOUT_S)
     assert collector.returncode == 1
 
 
@@ -277,7 +278,7 @@ def test_collector_without_producers_lingers_and_leaves(place: Place) -> None:
 
 
 def test_collector_that_lingers_serves_the_next_producer(backend: Backend, place: Place) -> None:
-    place.env["EPSAGON_LINGER_SEC"] = "30"
+    place.linger()
     for name in ("first", "second"):
         place.run(f"import epsagon_fast as e\nwith e.trace({name!r}): pass")
     await_traces(backend, place, "first", "second")
@@ -295,7 +296,7 @@ def test_collector_stays_as_long_as_a_producer_lives(place: Place, worker: Worke
 
 
 def test_sigterm_without_producers_ends_it_at_once(place: Place) -> None:
-    place.env["EPSAGON_LINGER_SEC"] = "30"
+    place.linger()
     place.run("import epsagon_fast as e\nwith e.trace('main'): pass\ne.flush(10)")
     killed(place, signal.SIGTERM)
     assert "leaving" in place.log()
@@ -327,7 +328,7 @@ def state_of(place: Place, slot: int) -> int:
 
 
 def test_one_that_starts_after_such_an_end_does_not_linger(backend: Backend, place: Place) -> None:
-    place.env["EPSAGON_LINGER_SEC"] = "30"
+    place.linger()
     place.run("import epsagon_fast as e\nwith e.trace('first'): pass\ne.flush(10)")
     killed(place, signal.SIGTERM)
     place.run("import epsagon_fast as e\nwith e.trace('second'): pass")
@@ -472,6 +473,7 @@ def test_worker_and_collector_killed_together_lose_nothing(backend: Backend, pla
 
 
 def test_counters_go_on_from_collector_to_collector(place: Place) -> None:
+    place.linger()
     for number in (1, 2, 3):
         place.run("import epsagon_fast as e\nwith e.trace('main'): pass\ne.flush(10)")
         until(lambda number=number: place.look().counters.get("delivered") == number, f"{number} delivered")

@@ -4,17 +4,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import TIMEOUT_S
 
 from epsagon_fast import __version__, commands
 from epsagon_fast.commands import backend, main
 
-PATIENCE_S = 30
 SCRIPT = [os.path.join(os.path.dirname(sys.executable), "epsagon-fast")]
 MODULE = [sys.executable, "-m", "epsagon_fast"]
 
 
 def done(line: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=PATIENCE_S)
+    return subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=TIMEOUT_S)
 
 
 @pytest.mark.parametrize("program", [SCRIPT, MODULE], ids=["script", "module"])
@@ -82,6 +82,6 @@ def test_reader_that_has_seen_enough_gets_no_traceback(tmp_path: Path) -> None:
     os.close(reader)
     with os.fdopen(writer, "wb") as pipe:
         answer = subprocess.run(
-            [*MODULE, "status", "--watch"], cwd=tmp_path, stdout=pipe, stderr=subprocess.PIPE, timeout=PATIENCE_S
+            [*MODULE, "status", "--watch"], cwd=tmp_path, stdout=pipe, stderr=subprocess.PIPE, timeout=TIMEOUT_S
         )
     assert (answer.returncode, answer.stderr) == (1, b"")

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 import urllib3
+from waiting import TIMEOUT_S
 
 from epsagon_fast.backend import Store
 
-PATIENCE_S = 30
 BODY = json.dumps({"app_name": "a", "token": "t", "events": [], "exceptions": [], "version": "1", "platform": "p"})
 
 
@@ -42,7 +42,7 @@ class Started:
         self.process = process
         assert process.stdout
         # The kill ends the read below, so that a command that says nothing fails and does not hang.
-        patience = threading.Timer(PATIENCE_S, process.kill)
+        patience = threading.Timer(TIMEOUT_S, process.kill)
         patience.start()
         self.comment, *exports = [process.stdout.readline().strip() for _ in range(3)]
         patience.cancel()
@@ -52,12 +52,12 @@ class Started:
 
     def post(self, key: str) -> urllib3.BaseHTTPResponse:
         headers = {"Authorization": f"Bearer {self.token}", "Idempotency-Key": key}
-        with urllib3.PoolManager(retries=False, timeout=PATIENCE_S) as client:
+        with urllib3.PoolManager(retries=False, timeout=TIMEOUT_S) as client:
             return client.request("POST", self.url, body=BODY.encode(), headers=headers)
 
     def end(self, number: int) -> tuple[int, str, str]:
         self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=PATIENCE_S)
+        out, err = self.process.communicate(timeout=TIMEOUT_S)
         return self.process.returncode, out, err
 
 
@@ -75,7 +75,7 @@ def started(cwd: Path, *arguments: str, **more: str) -> Iterator[Started]:
 def failed(cwd: Path, line: list[str], **more: str) -> str:
     """Run a command that must fail at once with exit code 1, and return what it says: one line."""
     done = subprocess.run(
-        line, cwd=cwd, env=environment(cwd.parent, **more), capture_output=True, text=True, timeout=PATIENCE_S
+        line, cwd=cwd, env=environment(cwd.parent, **more), capture_output=True, text=True, timeout=TIMEOUT_S
     )
     assert (done.returncode, done.stdout) == (1, "")
     [said] = done.stderr.splitlines()
@@ -102,7 +102,7 @@ def test_a_signal_in_its_first_moment_ends_it_with_0(elsewhere: Path) -> None:
 
 def test_listening_beyond_this_machine_is_warned_of(elsewhere: Path) -> None:
     with started(elsewhere, "--host", "0.0.0.0", "--allow-host", "backend", "--database", ":memory:") as backend:
-        with urllib3.PoolManager(retries=False, timeout=PATIENCE_S) as client:
+        with urllib3.PoolManager(retries=False, timeout=TIMEOUT_S) as client:
             hosts = ("backend:80", "10.0.0.1", "attacker.example")
             answers = [client.request("GET", f"{backend.url}/traces", headers={"Host": host}) for host in hosts]
         assert [answer.status for answer in answers] == [200, 200, 421]
@@ -122,7 +122,7 @@ def test_idle_connections_neither_stop_it_nor_fill_its_log(elsewhere: Path) -> N
         backend = Started(process)
         address = urllib3.util.parse_url(backend.url)
         for _ in range(100):
-            connection = socket.create_connection((address.host, address.port), timeout=PATIENCE_S)
+            connection = socket.create_connection((address.host, address.port), timeout=TIMEOUT_S)
             idle.enter_context(connection).sendall(b"G")
         assert backend.post("key").status == 200
         assert len(backend.end(signal.SIGTERM)[2].splitlines()) <= 5
@@ -191,5 +191,5 @@ sys.exit(main(["backend", "--port", "0"]))
 
 @pytest.mark.parametrize("port", ["-1", "65536", "http", "", "٨"])
 def test_what_is_no_port_is_wrong_usage(elsewhere: Path, port: str) -> None:
-    done = subprocess.run(command("--port", port), cwd=elsewhere, capture_output=True, text=True, timeout=PATIENCE_S)
+    done = subprocess.run(command("--port", port), cwd=elsewhere, capture_output=True, text=True, timeout=TIMEOUT_S)
     assert done.returncode == 2 and "is not a port" in done.stderr

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from places import Place, until
+from waiting import TIMEOUT_S
 
 from epsagon_fast import compiled
 from epsagon_fast.backend import Backend
@@ -90,7 +91,7 @@ def test_watching_goes_on_until_it_is_interrupted(place: Place) -> None:
         for _ in range(2):
             assert json.loads(process.stdout.readline())["running"] is False
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=TIMEOUT_S)
     assert (process.returncode, errors) == (1, "")
 
 

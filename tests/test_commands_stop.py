@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import pytest
 from arrivals import await_traces
 from places import Place, until
+from waiting import TIMEOUT_S
 
 from epsagon_fast.backend import Backend
 from epsagon_fast.commands import stop
@@ -34,7 +35,7 @@ def collector(place: Place, *words: str) -> Iterator["subprocess.Popen[str]"]:
         yield process
     finally:
         process.kill()
-        process.communicate(timeout=20)
+        process.communicate(timeout=TIMEOUT_S)
 
 
 # collector
@@ -48,7 +49,7 @@ def test_supervised_collector_serves_workers_that_start_none(backend: Backend, p
         await_traces(backend, place, "main")
         assert place.collectors() == []  # its command line names no folder: it is the one in the foreground
         process.send_signal(signal.SIGTERM)
-        _, log = process.communicate(timeout=20)
+        _, log = process.communicate(timeout=TIMEOUT_S)
         assert process.returncode == 0
         assert "serving" in log and "leaving" in log
 
@@ -58,15 +59,15 @@ def test_supervised_collector_takes_the_directory_from_its_option(place: Place) 
     with collector(place, "--runtime-dir", base) as process:
         until(lambda: os.path.isdir(base) and os.listdir(base), "it makes its folder")
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=20)
+        process.communicate(timeout=TIMEOUT_S)
 
 
 def test_second_collector_leaves_the_folder_to_the_first(place: Place) -> None:
-    place.env["EPSAGON_LINGER_SEC"] = "30"
+    place.linger()
     with collector(place) as first:
         until(lambda: os.path.isdir(place.folder) and place.look().pid == first.pid, "it serves")
         with collector(place) as second:
-            _, log = second.communicate(timeout=20)
+            _, log = second.communicate(timeout=TIMEOUT_S)
             assert second.returncode == 0
             assert "another collector serves" in log
 
@@ -87,7 +88,7 @@ def test_with_no_collector_there_is_nothing_to_stop(place: Place) -> None:
 
 
 def test_collector_that_lingers_leaves(backend: Backend, place: Place) -> None:
-    place.env["EPSAGON_LINGER_SEC"] = "30"
+    place.linger()
     place.run(ONE_TRACE.format(name="main"))
     pid = place.the_collector()
     done = place.command("stop")
@@ -111,7 +112,7 @@ def test_collector_that_is_killed_loses_nothing_and_is_replaced(backend: Backend
 
 
 def test_stopped_process_cannot_be_asked_but_forced(place: Place) -> None:
-    place.env["EPSAGON_LINGER_SEC"] = "30"
+    place.linger()
     place.run(ONE_TRACE.format(name="main"))
     os.kill(place.the_collector(), signal.SIGSTOP)
     assert place.command("stop", "--force").returncode == 0
@@ -121,7 +122,7 @@ def test_stopped_process_cannot_be_asked_but_forced(place: Place) -> None:
 def test_collector_that_does_not_leave_in_time_is_a_failure(
     place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    place.env["EPSAGON_LINGER_SEC"] = "30"
+    place.linger()
     place.run(ONE_TRACE.format(name="main"))
     os.kill(place.the_collector(), signal.SIGSTOP)
     monkeypatch.setenv("EPSAGON_RUNTIME_DIR", place.runtime_dir)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import orjson
 import pytest
+from waiting import TIMEOUT_S
 
 from epsagon_fast import config as config_module
 from epsagon_fast.config import Config, ResolvedConfig
@@ -431,7 +432,7 @@ def test_importing_and_resolving_loads_nothing_heavy() -> None:
         "import sys; from epsagon_fast.config import Config; Config(token='t', collector_url='http://h').to_wire();"
         "print(sorted({'urllib.request', 'ssl', 'http.client', 'urllib3'} & set(sys.modules)))"
     )
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
     assert run.stdout.strip() == "[]"
 
 

@@ -11,13 +11,14 @@ import sys
 import threading
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
 import pytest
 from servers import HOST, Identity, Server, certificate, closing, drip, hang, raw, reply, reset, status, tunnel
+from waiting import TIMEOUT_S, until
 
 from epsagon_fast import __version__
 from epsagon_fast.collector.formats.epsagon import Epsagon
@@ -33,23 +34,21 @@ from epsagon_fast.protocol import Outcome
 
 TOKEN = 'tok"en/of-someone'
 TRACE_ID = bytes(range(16))
-# Long enough for a loaded machine to answer, short enough to wait for.
-TIMEOUT_S = 5.0
+# How long a test waits for what never comes.
 SHORT_S = 0.3
-PATIENCE_S = 20.0
 
 
 @pytest.fixture(autouse=True)
 def no_thread_is_left() -> Iterator[None]:
     yield
-    assert wait_until(lambda: not senders()), f"senders are left: {senders()}"
+    until(lambda: not senders(), lambda: f"no sender is left: {senders()}")
 
 
 @pytest.fixture
 def delivery() -> Iterator[Delivery]:
     made = Delivery(log=logging.getLogger("test.delivery"))
     yield made
-    made.close(PATIENCE_S)
+    made.close(TIMEOUT_S)
 
 
 @pytest.fixture
@@ -67,15 +66,6 @@ def senders() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name == "epsagon-sender"]
 
 
-def wait_until(holds: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + PATIENCE_S
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.002)
-    return True
-
-
 def to(url: str, timeout_s: float = TIMEOUT_S, **more: str) -> Destination:
     return Destination(url, TOKEN, timeout_s, **more)
 
@@ -87,7 +77,7 @@ def take(delivery: Delivery, count: int) -> list[Verdict]:
         taken.extend(delivery.verdicts())
         return len(taken) >= count
 
-    assert wait_until(complete), f"{len(taken)} of {count} verdicts came within {PATIENCE_S} s"
+    until(complete, lambda: f"{count} verdicts come; {len(taken)} did")
     assert len(taken) == count
     return taken
 
@@ -205,7 +195,7 @@ def test_a_dripping_body_cannot_take_back_its_status(delivery: Delivery, server:
     length = b"Transfer-Encoding: chunked" if b"\r" in rest else b"Content-Length: 1000"
     server.behave = drip(rest, at_once=b"HTTP/1.1 200 OK\r\n" + length + b"\r\n\r\n")
     assert send(delivery, to(server.url, SHORT_S)).outcome == Outcome.DELIVERED
-    assert wait_until(lambda: delivery.pending == 0)
+    until(lambda: delivery.pending == 0, "nothing is pending")
 
 
 def test_a_server_that_takes_no_body_ends_with_the_timeout(delivery: Delivery) -> None:
@@ -306,10 +296,10 @@ def test_all_that_waited_arrives_once_the_backend_is_well(delivery: Delivery, se
         sending.step(time.monotonic() * 100)
         return not sending.stored and not sending.held_bytes
 
-    assert wait_until(lambda: pass_once() or len(server.requests) > MAX_IN_FLIGHT + 5)
+    until(lambda: pass_once() or len(server.requests) > MAX_IN_FLIGHT + 5, "it is asked again")
     assert sending.stored == 200
     server.behave = status(200)
-    assert wait_until(pass_once)
+    until(pass_once, "all is sent")
     assert {request.headers["idempotency-key"] for request in server.requests} == {
         numbered(n).hex() for n in range(200)
     }
@@ -416,7 +406,7 @@ def dead(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     monkeypatch.setattr(os, "open", reach)
     yield mount
     back.set()
-    assert wait_until(lambda: not lookup_threads())
+    until(lambda: not lookup_threads(), "no lookup is left")
 
 
 def lookup_threads() -> list[str]:
@@ -579,19 +569,19 @@ def test_a_backlog_gets_more_senders_and_idle_ones_leave(delivery: Delivery, ser
     gate = threading.Event()
 
     def behave(_: object, connection: socket.socket) -> bool:
-        gate.wait(PATIENCE_S)
+        gate.wait(TIMEOUT_S)
         connection.sendall(reply(200, {}, b"{}"))
         return True
 
     server.behave = behave
     for number in range(100):
-        delivery.submit(numbered(number), to(server.url, PATIENCE_S), b"{}")
-    assert wait_until(lambda: not delivery.verdicts() and len(server.requests) == 32)
+        delivery.submit(numbered(number), to(server.url, TIMEOUT_S), b"{}")
+    until(lambda: not delivery.verdicts() and len(server.requests) == 32, "half of the senders are busy")
     # Half of all for one destination: the others' share stays free.
     assert 32 <= delivery.threads <= 64
     gate.set()
     take(delivery, 100)
-    assert wait_until(lambda: delivery.threads == 4)
+    until(lambda: delivery.threads == 4, "those that idle leave")
 
 
 def test_a_destination_that_hangs_does_not_starve_the_others(server: Server) -> None:
@@ -600,13 +590,13 @@ def test_a_destination_that_hangs_does_not_starve_the_others(server: Server) -> 
         for number in range(100):
             delivery.submit(numbered(number), to(one.url, 60.0), b"{}")
             delivery.submit(numbered(1000 + number), to(other.url, 60.0), b"{}")
-        assert wait_until(lambda: not delivery.verdicts() and len(one.requests) + len(other.requests) >= 5)
+        until(lambda: not delivery.verdicts() and len(one.requests) + len(other.requests) >= 5, "both hang")
         for number in range(50):
             assert send(delivery, to(server.url), trace_id=numbered(2000 + number)).outcome == Outcome.DELIVERED
         assert delivery.threads <= 8
         assert delivery.pending == 200
         delivery.close(0.0)
-    assert wait_until(lambda: delivery.threads == 0)
+    until(lambda: delivery.threads == 0, "the senders leave")
 
 
 def test_submit_and_verdicts_do_not_wait_for_the_network(delivery: Delivery, server: Server) -> None:
@@ -641,8 +631,8 @@ def test_close_sends_what_was_submitted(server: Server) -> None:
     delivery = Delivery(log=logging.getLogger("test.delivery"))
     for number in range(50):
         delivery.submit(numbered(number), to(server.url), b"{}")
-    delivery.close(PATIENCE_S)
-    assert {verdict.outcome for verdict in delivery.verdicts()} == {Outcome.DELIVERED}
+    delivery.close(TIMEOUT_S)
+    assert {result.outcome for result in delivery.verdicts()} == {Outcome.DELIVERED}
     assert len(server.requests) == 50
     with pytest.raises(RuntimeError, match="closed"):
         delivery.submit(TRACE_ID, to(server.url), b"{}")
@@ -657,8 +647,8 @@ def test_close_does_not_wait_for_a_server_that_hangs(server: Server) -> None:
     delivery.close(0.05)
     assert delivery.pending == 50
     server.close()
-    assert wait_until(lambda: delivery.threads == 0)
-    # What was in flight has a verdict, the others are left to the journal.
+    until(lambda: delivery.threads == 0, "the senders leave")
+    # What was in flight has a result, the others are left to the journal.
     assert 4 <= len(delivery.verdicts()) < 50
 
 
@@ -692,7 +682,7 @@ def test_a_failure_lets_go_of_its_body_without_a_garbage_collection(delivery: De
             send(delivery, to(server.url, SHORT_S), body)
         server.close()
         send(delivery, to(server.url, SHORT_S), body)
-        assert wait_until(lambda: sys.getrefcount(body) == references)
+        until(lambda: sys.getrefcount(body) == references, "the body is let go")
     finally:
         gc.enable()
 

@@ -32,7 +32,7 @@ def test_a_script_is_traced_and_nothing_is_left_behind(backend: Backend, place: 
 
 def test_output_of_a_traced_script_ends_with_the_script(backend: Backend, place: Place) -> None:
     # A collector that kept the pipe would hold up whoever reads it.
-    place.settings["EPSAGON_LINGER_SEC"] = place.env["EPSAGON_LINGER_SEC"] = "30"
+    place.linger()
     assert place.run(ONE_TRACE + 'print("done")') == "done\n"
     assert place.collectors()
 

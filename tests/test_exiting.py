@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 from fakes import FakeQueue
 from places import Place, until
+from waiting import TIMEOUT_S
 
 import epsagon_fast as epsagon
 from epsagon_fast.backend import Backend
@@ -206,7 +207,6 @@ if __name__ == "__main__":
         work()
     {action}
 """
-TIMEOUT_S = 60
 
 
 def run(tmp_path: Path, action: str, *arguments: str) -> list[list[str]]:

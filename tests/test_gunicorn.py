@@ -61,6 +61,7 @@ def with_and_without_preload() -> list[tuple[str, ...]]:
 
 @pytest.mark.parametrize("options", with_and_without_preload(), ids="".join)
 def test_reloads_and_resizes_under_load_lose_nothing(backend: Backend, place: Place, options: tuple[str, ...]) -> None:
+    place.linger()
     with Gunicorn(place, *options) as server, Load(server.port) as load:
         load.more(REQUESTS)
         collector = place.the_collector()
@@ -78,13 +79,14 @@ def test_reloads_and_resizes_under_load_lose_nothing(backend: Backend, place: Pl
         server.leave()
         assert set(load.answers) == {200}
         all_arrive(server, backend)
-        place.until_left()
+        place.dismiss()
         assert_nothing_is_left(place)
         assert_collector_was_nobodys_child(server)
 
 
 @pytest.mark.parametrize("kind", of_all("sync", "gthread", "uvicorn"))
 def test_recycled_workers_lose_nothing(backend: Backend, place: Place, kind: str) -> None:
+    place.linger()
     with Gunicorn(place, kind, "--max-requests", "3", "--max-requests-jitter", "2") as server:
         with Load(server.port) as load:
             load.more(REQUESTS)
@@ -93,7 +95,7 @@ def test_recycled_workers_lose_nothing(backend: Backend, place: Place, kind: str
         assert len(place.collectors()) == 1
         server.leave()
         all_arrive(server, backend)
-        place.until_left()
+        place.dismiss()
         assert_nothing_is_left(place)
 
 
@@ -186,6 +188,7 @@ def test_worker_and_collector_that_die_together_lose_nothing(backend: Backend, p
 @pytest.mark.root
 def test_workers_may_be_another_user_than_the_master(backend: Backend, place: Place) -> None:
     give_away(place.runtime_dir)
+    place.linger()
     with Gunicorn(place, "sync", "--user", str(NOBODY), wrapper=readable_by_all()) as server:
         with Load(server.port, count=REQUESTS) as load:
             load.join()
@@ -195,7 +198,7 @@ def test_workers_may_be_another_user_than_the_master(backend: Backend, place: Pl
         assert os.stat(f"/proc/{server.master}").st_uid == 0
         server.leave()
         all_arrive(server, backend)
-    place.until_left()
+    place.dismiss()
     # A master that is root has put nothing there that the workers could not use.
     for path in pathlib.Path(place.runtime_dir).rglob("*"):
         assert path.stat().st_uid == NOBODY, path
@@ -204,6 +207,7 @@ def test_workers_may_be_another_user_than_the_master(backend: Backend, place: Pl
 @pytest.mark.root
 @pytest.mark.parametrize("kind", of_all("sync", "uvicorn"))
 def test_process_1_of_a_container_waits_until_all_is_delivered(backend: Backend, place: Place, kind: str) -> None:
+    place.linger()
     unshare = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
     with Gunicorn(place, kind, wrapper=unshare) as server:
         assert namespace_pid(server.master) == 1
@@ -224,7 +228,7 @@ def test_process_1_of_a_container_waits_until_all_is_delivered(backend: Backend,
 
 
 def test_restart_gets_its_port_at_once(backend: Backend, place: Place) -> None:
-    place.env["EPSAGON_LINGER_SEC"] = "30"
+    place.linger()
     with Gunicorn(place, "sync") as first:
         assert fetch(first.port, "/r/1")[0] == 200
         place.the_collector()

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import TIMEOUT_S
 
 # What a traced process should not have to pay for, and what would be monkey-patched or break after a fork.
 HEAVY = (
@@ -21,7 +22,7 @@ def run(code: str) -> str:
     # The pure-Python ring needs ctypes.
     env = {name: value for name, value in os.environ.items() if name != "EPSAGON_FAST_IMPL"}
     command = [sys.executable, "-I", "-S", "-c", head + code]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return done.stdout

@@ -46,7 +46,7 @@ signal.setitimer(signal.ITIMER_REAL, 3600)
 
 def collector_of(place: Place, burden: str) -> int:
     """The collector of a program that runs under `burden`."""
-    place.env["EPSAGON_LINGER_SEC"] = "60"
+    place.linger()
     place.run(BURDENED, burden)
     return place.the_collector()
 

@@ -15,6 +15,7 @@ from importlib.machinery import ModuleSpec
 
 import pytest
 from places import descendants, give_away, loaded_anew, until
+from waiting import TIMEOUT_S
 
 from epsagon_fast.queue import _spawn, launch
 from epsagon_fast.queue.folder import Folder
@@ -177,7 +178,9 @@ def test_command_leaves_nothing_to_the_environment_and_tells_no_secret(monkeypat
 def test_command_runs_with_an_empty_environment_from_anywhere() -> None:
     words = launch.command("/the/folder")
     place = words.index(b"--runtime-dir")
-    done = subprocess.run([*words[:place], b"--help"], env={}, cwd="/", capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [*words[:place], b"--help"], env={}, cwd="/", capture_output=True, text=True, timeout=TIMEOUT_S
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("usage: epsagon_fast.collector")
 
@@ -292,7 +295,7 @@ def test_no_interpreter_anywhere_is_an_error_with_a_name(monkeypatch: pytest.Mon
 
 def test_import_path_is_that_of_the_package_and_its_two_dependencies() -> None:
     check = f"import sys; sys.path += {launch.import_path()!r}; import epsagon_fast.collector.__main__, orjson, urllib3"
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", check], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", check], capture_output=True, text=True, timeout=TIMEOUT_S)
     assert done.returncode == 0, done.stderr
 
 

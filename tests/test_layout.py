@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from rings import Twin, child, exit_code
+from waiting import TIMEOUT_S
 
 from epsagon_fast.protocol import REFUSALS, Kind
 from epsagon_fast.queue import layout, ring
@@ -145,7 +146,7 @@ def picked(forced: str, before: str = "") -> str:
         env=dict(os.environ, EPSAGON_FAST_IMPL=forced),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=TIMEOUT_S,
     )
     return done.stdout.strip() or done.stderr.strip().splitlines()[-1]
 

@@ -7,10 +7,9 @@ from typing import NoReturn
 
 import pytest
 from places import until
+from waiting import TIMEOUT_S
 
 from epsagon_fast.collector.sending.lookups import Lookups
-
-TIMEOUT_S = 20.0
 
 
 class Mount:

@@ -18,6 +18,7 @@ from places import BASE
 from records import CONFIG, OPENED_AT, event, own_runner
 from rings import child, exit_code, in_child
 from servers import Server
+from waiting import until
 
 from epsagon_fast.collector import bounds, intake
 from epsagon_fast.collector.assembling.trace import CLOSE
@@ -147,13 +148,14 @@ def other_pids() -> Iterator[list[int]]:
         yield [stack.enter_context(child(signal.pause)) for _ in range(5)]
 
 
-def passes(loop: Loop, until: Callable[[], object], timeout_s: float = 10.0) -> None:
+def passes(loop: Loop, condition: Callable[[], object]) -> None:
     """Make passes until something is so."""
-    deadline = time.monotonic() + timeout_s
-    while not until():
-        assert time.monotonic() < deadline, f"not in {timeout_s} s; counted: {dict(loop.counts)}"
+
+    def pass_once() -> object:
         loop.one_pass()
-        time.sleep(0.001)
+        return condition()
+
+    until(lambda: condition() or pass_once(), lambda: f"it comes to that; counted: {dict(loop.counts)}", pause_s=0.001)
 
 
 def test_closed_trace_is_sent_settled_and_forgotten(folder: Folder, loop: Loop) -> None:

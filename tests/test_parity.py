@@ -16,6 +16,7 @@ from places import Place, until
 from servers import Request, Server
 from test_parity_body import CASES, SENT, built, shifted_limit
 from vectors import Case, comparable, without_stacks
+from waiting import TIMEOUT_S
 
 from epsagon_fast import __version__
 from epsagon_fast.protocol import MAX_TRACE_BYTES
@@ -89,7 +90,7 @@ class Worker:
         return [request for request in self.server.requests if request.headers.get("idempotency-key") == trace_id]
 
     def close(self) -> None:
-        self._process.communicate(timeout=20)
+        self._process.communicate(timeout=TIMEOUT_S)
 
 
 def _told(value: Any) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from places import Place, until
 from records import TRACE_ID, added, event
+from waiting import TIMEOUT_S
 
 from epsagon_fast.backend import Backend
 from epsagon_fast.collector.journal.frames import MAGIC, Batch, parse
@@ -134,7 +135,7 @@ def test_the_next_collectors_go_on_without_it(death: str, work: str, backend: Ba
     codes = []
     for _ in range(8):
         process = place.start(script, "--runtime-dir", place.folder, env={"EPSAGON_LINGER_SEC": "0"})
-        process.communicate(timeout=30)
+        process.communicate(timeout=TIMEOUT_S)
         codes.append(process.returncode)
         if process.returncode == 0:
             break

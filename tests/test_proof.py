@@ -29,7 +29,7 @@ urllib3.instrument()
 
 @app.task(ignore_result=True)
 def book(order):
-    requests.get(os.environ["STOCK_URL"] + "/stock/" + order, timeout=10).raise_for_status()
+    requests.get(os.environ["STOCK_URL"] + "/stock/" + order, timeout=60).raise_for_status()
 """
 
 SHOP_FRONT = """
@@ -57,7 +57,7 @@ import epsagon_fast as epsagon
 from epsagon_fast.integrations import urllib3
 urllib3.instrument()
 with epsagon.trace("client") as tracer:
-    requests.post(sys.argv[1], timeout=10).raise_for_status()
+    requests.post(sys.argv[1], timeout=60).raise_for_status()
 print(tracer.trace_id)
 """
 

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +15,10 @@ from typing import Any
 import pytest
 from places import times
 from rings import COMPILED, TRACE, Twin, child, exit_code, payloads
+from waiting import TIMEOUT_S, until
 
 from epsagon_fast.protocol import Kind
 from epsagon_fast.queue import ring
-
-TIMEOUT_S = 90
 
 # Not a divisor of any ring, so each comes to lie everywhere, and never on its own bytes of the last lap.
 LAP = [random.Random(number).randbytes(number % 61) for number in range(4099)]
@@ -58,12 +56,8 @@ def number_in(payload: bytes) -> int:
 
 def batches(consumer: Any, limit_bytes: int = 1 << 20) -> Iterator[list[bytes]]:
     """Read and commit whenever there is something."""
-    deadline = time.monotonic() + TIMEOUT_S
     while True:
-        if batch := payloads(consumer, limit_bytes):
-            yield batch
-        assert time.monotonic() < deadline, f"no end of records after {TIMEOUT_S} s"
-        os.sched_yield()
+        yield until(lambda: payloads(consumer, limit_bytes), "records come", pause_s=0)
 
 
 @pytest.mark.parametrize(
@@ -138,11 +132,8 @@ def test_after_a_killed_reader_the_next_goes_on_from_tail(twin: Twin, tmp_path: 
     with child(lambda: count_for_ever(twin.producer(fd))):
         for _ in range(25):
             goal = log.stat().st_size + chance.randrange(1, 20000 if twin is COMPILED else 2000)
-            deadline = time.monotonic() + TIMEOUT_S
             with child(read_for_ever) as reader:
-                while log.stat().st_size < goal:
-                    assert time.monotonic() < deadline, "the reader stands still"
-                    os.sched_yield()
+                until(lambda goal=goal: log.stat().st_size >= goal, "the reader reads", pause_s=0)
                 os.kill(reader, signal.SIGKILL)
                 assert exit_code(reader) == -signal.SIGKILL
     read_up_to = last = 0
@@ -213,6 +204,7 @@ def test_forks_are_noticed_where_the_kernel_cannot_wipe_a_page(tmp_path: Path, f
     script = f"""
 import ctypes, os, sys
 from pathlib import Path
+from waiting import until
 from rings import COMPILED, TRACE, exit_code
 from epsagon_fast.queue import _ring
 _ring.watch_forks(may_wipe=False)
@@ -235,7 +227,7 @@ print(exit_code(pid), len(consumer.read(1000)))
         env=dict(os.environ, PYTHONPATH=str(Path(__file__).parent)),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=TIMEOUT_S,
     )
     assert (done.stdout, done.stderr) == (f"{ring.FOREIGN * 10} 1\n", "")
 

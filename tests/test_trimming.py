@@ -15,6 +15,7 @@ import pytest
 import strategies
 from hypothesis import given
 from hypothesis import strategies as st
+from waiting import TIMEOUT_S
 
 import epsagon_fast.trimming
 from epsagon_fast.protocol import STRONG_KEYS
@@ -440,7 +441,9 @@ def in_python(code: str, **environment: str) -> str:
     """Run code in a new interpreter and return what it prints."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("EPSAGON")}
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=clean | environment, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        command, env=clean | environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=True
+    )
     return done.stdout.strip()
 
 

@@ -11,6 +11,7 @@ import urllib3
 from botocore.config import Config
 from places import Place
 from servers import Server, reset, status
+from waiting import TIMEOUT_S
 
 import epsagon_fast as epsagon
 from epsagon_fast.backend import Backend
@@ -118,7 +119,7 @@ def test_each_hop_of_a_redirect_is_an_event(traces: Traces, server: Server) -> N
 
 def test_requests_through_a_proxy_name_whom_they_are_for(traces: Traces, server: Server) -> None:
     with epsagon.trace("work"), urllib3.ProxyManager(server.url) as proxy:
-        proxy.request("GET", "http://shop.example:8080/orders?q=1", timeout=10)
+        proxy.request("GET", "http://shop.example:8080/orders?q=1", timeout=TIMEOUT_S)
     (event,) = events(traces)
     assert event["resource"]["name"] == "shop.example"
     assert metadata(traces) == {"path": "/orders", "port": "8080", "status_code": "200"}
@@ -184,8 +185,8 @@ def test_context_that_came_in_goes_on(traces: Traces, server: Server) -> None:
 def test_callers_own_headers_stay_as_they_are(traces: Traces, server: Server) -> None:
     mine = {"X-Mine": "1"}
     with epsagon.trace("work"), urllib3.PoolManager(headers={"X-All": "1"}) as pools:
-        pools.request("GET", server.url, headers=mine, timeout=10)
-        pools.request("GET", server.url, timeout=10)
+        pools.request("GET", server.url, headers=mine, timeout=TIMEOUT_S)
+        pools.request("GET", server.url, timeout=TIMEOUT_S)
         assert dict(pools.headers) == {"X-All": "1"}
     assert mine == {"X-Mine": "1"}
     first, second = server.wait_for(2)
@@ -206,7 +207,7 @@ def test_context_that_the_application_sends_is_not_replaced(traces: Traces, serv
 
 def test_requests_is_traced(traces: Traces, server: Server) -> None:
     with epsagon.trace("work") as tracer, requests.Session() as session:
-        assert session.get(f"{server.url}r?q=1", timeout=10).status_code == 200
+        assert session.get(f"{server.url}r?q=1", timeout=TIMEOUT_S).status_code == 200
     assert metadata(traces)["path"] == "/r"
     assert tracer.trace_id in server.wait_for(1)[0].headers["traceparent"]
 

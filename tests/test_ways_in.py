@@ -13,6 +13,7 @@ import pytest
 from arrivals import arrived, await_traces, death, ids, labels, runner
 from namespaces import readable_by_all, with_tmpfs
 from places import BASE, NOBODY, Place, need_root, times, until
+from waiting import TIMEOUT_S
 
 from epsagon_fast.backend import Backend
 from epsagon_fast.queue import folder as folders
@@ -563,7 +564,7 @@ def test_parent_of_all_orphans_waits_for_its_children_and_not_for_the_collector(
     backend: Backend, place: Place, how: str
 ) -> None:
     """Process 1 of a container, and a subreaper: orphans become its children, and `os.wait()` waits for them."""
-    place.env["EPSAGON_LINGER_SEC"] = "60"
+    place.linger()
     program = ["unshare", "-m", "-p", "-f", "--kill-child", "--mount-proc", sys.executable]
     place.run(REAPING, how, **({"program": program} if how == "process 1" else {}))
     traces = await_traces(backend, place, "parent", "child0", "child1")
@@ -587,7 +588,7 @@ def test_disabled_program_leaves_nothing_anywhere(place: Place, variables: dict[
 
 
 def test_output_of_a_traced_program_ends_with_the_program(place: Place) -> None:
-    place.env["EPSAGON_LINGER_SEC"] = "30"
+    place.linger()
     assert place.run("from jobs import *; work('main'); print('done')") == "done\n"
     assert len(place.collectors()) == 1
 
@@ -651,6 +652,7 @@ assert reaped == [own]
 
 @pytest.mark.parametrize("closed", [(0,), (0, 1, 2), (3,), (0, 1, 2, 3)], ids=str)
 def test_starter_with_low_descriptors_closed(backend: Backend, place: Place, closed: tuple[int, ...]) -> None:
+    place.linger()
     place.run(f"""
 from jobs import *
 for fd in {closed!r}:
@@ -742,7 +744,7 @@ def test_environment_of_the_starter_does_not_break_the_collector(backend: Backen
 
 
 def test_token_is_on_no_command_line_and_in_no_environment_of_the_collector(place: Place) -> None:
-    place.env["EPSAGON_LINGER_SEC"] = "30"
+    place.linger()
     place.run("from jobs import *; epsagon.init(token='told-by-code'); work('main')")
     process = pathlib.Path(f"/proc/{place.the_collector()}")
     for name in ("cmdline", "environ"):
@@ -753,7 +755,7 @@ def test_token_is_on_no_command_line_and_in_no_environment_of_the_collector(plac
 def test_nothing_that_was_closed_is_missing_however_a_process_ends(backend: Backend, place: Place, way: str) -> None:
     code = "" if way == "return" else way
     process = place.start(f"from jobs import *\nwork('main')\n{code}")
-    process.communicate(timeout=20)
+    process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == {"sys.exit(3)": 3, "1/0": 1, "os.kill(os.getpid(), 15)": -signal.SIGTERM}.get(way, 0)
     assert ids(await_traces(backend, place, "main")["main"]) == traced("main")
 

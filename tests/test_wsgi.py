@@ -16,6 +16,7 @@ from wsgiref.validate import validator
 
 import pytest
 from places import until
+from waiting import TIMEOUT_S
 
 import epsagon_fast as epsagon
 from epsagon_fast.integrations.web.request import KEY
@@ -447,7 +448,7 @@ def running(server: WSGIServer) -> Iterator[int]:
 
 
 def fetch(port: int, path: str = "/", method: str = "GET") -> tuple[http.client.HTTPResponse, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
     try:
         connection.request(method, path)
         response = connection.getresponse()

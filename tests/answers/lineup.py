@@ -16,12 +16,12 @@ from typing import NamedTuple
 
 from gunicorns import connects, free_port
 from places import Place, descendants, until
+from waiting import TIMEOUT_S
 
 HERE = pathlib.Path(__file__).parent
 BINARIES = pathlib.Path(sys.executable).parent
 # Set by `make servers`.
 ALL = os.environ.get("EPSAGON_TEST_SERVERS") == "all"
-TIMEOUT_S = 20.0
 Words = Callable[[int], list[object]]
 
 

@@ -18,13 +18,13 @@ import wsgi_apps
 from gunicorns import path_of, runners
 from lineup import ALL, Server, Serving, chosen
 from places import Place, until
+from waiting import TIMEOUT_S
 
 from epsagon_fast.backend import Backend
 
 BIG_BYTES = (400 if ALL else 64) << 20
 # Allocators differ from run to run by this much; a file in memory is far more.
 SLACK_BYTES = 16 << 20
-TIMEOUT_S = 20.0
 NOT_COMPARED = ("/file/big", "/endless")
 # Some servers leave a connection open after an answer that is not whole. Daphne looks once a second.
 QUIET_S = 3.0

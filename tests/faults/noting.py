@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from waiting import until
+
 import epsagon_fast as epsagon
 from epsagon_fast.producer.process import process
 
@@ -92,6 +94,11 @@ def fill(count: int = 10, size_bytes: int = 1000, pause_s: float = 0.0) -> None:
             add(tracer, size_bytes)
             if pause_s:
                 time.sleep(pause_s)
+
+
+def until_read() -> None:
+    """Wait until the collector has read all that this process pushed."""
+    until(process.writers.known()[-1].drained, "its ring is read", pause_s=0.001)
 
 
 def until_stopped(count: int = 10, size_bytes: int = 1000, pause_s: float = 0.001) -> None:

@@ -116,7 +116,8 @@ class Scene(Place):
         self.paper = base / f"{os.path.basename(self.runtime_dir)}-notes"
         self.notes = self.paper / "notes"
         self.notes.mkdir(parents=True)
-        self.env |= {"NOTES": str(self.notes), "PYTHONPATH": f"{HERE}:{os.environ.get('PYTHONPATH', '')}", **settings}
+        path = [HERE, os.path.dirname(HERE), os.environ.get("PYTHONPATH", "")]
+        self.env |= {"NOTES": str(self.notes), "PYTHONPATH": ":".join(path), **settings}
 
     @property
     def folder(self) -> str:

@@ -6,6 +6,7 @@ import time
 
 from places import times, until
 from scenes import holds, scene
+from waiting import TIMEOUT_S
 
 TRIES = times(20, 3)
 LOAD = """
@@ -32,7 +33,7 @@ def test_nothing_unread_is_missing_and_one_collector_serves_again() -> None:
             here.row.tried += 1
         until(lambda: os.path.isdir(here.folder) and here.look().gauges.get("rings") == 3, "all have moved")
         here.stop()
-        _, errors = load.communicate(timeout=60)
+        _, errors = load.communicate(timeout=TIMEOUT_S)
         assert load.returncode == 0, errors
         for reason, count in here.lost().items():
             lost[reason] = lost.get(reason, 0) + count

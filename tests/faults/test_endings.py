@@ -7,6 +7,7 @@ import time
 import pytest
 from places import FULL, times
 from scenes import Scene, holds, scene
+from waiting import TIMEOUT_S
 
 TRIES = times(50, 2)
 # What an exit may be delayed by, at the most: the default shutdown timeout. The rest is a busy machine.
@@ -69,7 +70,7 @@ def test_what_a_process_closed_arrives_however_it_ends(ending: str) -> None:
     with scene(f"worker ends by {ending}", EPSAGON_LINGER_SEC="5") as here:
         for _ in range(TRIES):
             with here.start(BEGIN + script) as process:
-                _, errors = process.communicate(timeout=60)
+                _, errors = process.communicate(timeout=TIMEOUT_S)
                 assert process.returncode == code, errors
             here.row.tried += 1
         noted = here.account()

@@ -7,6 +7,7 @@ import time
 
 from places import times, until
 from scenes import Scene, holds, scene
+from waiting import TIMEOUT_S
 
 TRIES = times(100, 4)
 TOGETHER = times(50, 3)
@@ -53,7 +54,7 @@ def test_producers_start_the_next_one_and_every_trace_arrives() -> None:
                 here.row.tried += 1
             serving(here, here.row.tried)
             here.stop()
-            _, errors = load.communicate(timeout=60)
+            _, errors = load.communicate(timeout=TIMEOUT_S)
             assert load.returncode == 0, errors
         noted = here.account()
         holds(here.row)

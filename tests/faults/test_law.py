@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 from places import FULL, times
 from scenes import ROWS, Row, Scene, holds
+from waiting import TIMEOUT_S
 
 HISTORIES = times(200, 4)
 STEPS = 30 if FULL else 20
@@ -61,7 +62,7 @@ class Worker:
 
     def end(self) -> None:
         """Let it come to its end."""
-        _, errors = self.process.communicate(timeout=60)
+        _, errors = self.process.communicate(timeout=TIMEOUT_S)
         assert self.process.returncode == 0, errors
 
 

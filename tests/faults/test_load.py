@@ -7,6 +7,7 @@ from pathlib import Path
 
 from places import times, until
 from scenes import Scene, holds, scene
+from waiting import TIMEOUT_S
 
 MIB = 1024 * 1024
 BOUND_MB = 32
@@ -46,7 +47,7 @@ def test_a_storm_is_refused_and_counted() -> None:
         storm = [here.start(STORM, str(times(30, 2))) for _ in range(2)]
         most = watch(here, storm)
         for process in storm:
-            _, errors = process.communicate(timeout=60)
+            _, errors = process.communicate(timeout=TIMEOUT_S)
             assert process.returncode == 0, errors
         here.row.tried = 1
         here.until_left()
@@ -73,14 +74,10 @@ os._exit(0)
 """
 # It holds little and waits for its reader, so it is refused only if it is not read.
 FRUGAL = """
-import sys, time, noting
-from epsagon_fast.producer.process import process
+import sys, noting
 for _ in range(int(sys.argv[1])):
     noting.fill(5, 1000)
-    deadline = time.monotonic() + 60
-    while not process.writers.known()[0].drained():
-        assert time.monotonic() < deadline, "its ring is not read"
-        time.sleep(0.001)
+    noting.until_read()
 """
 
 
@@ -103,7 +100,7 @@ def test_one_process_that_closes_nothing_does_not_keep_seven_others_waiting() ->
             assert not noted.refused and not noted.refused_traces
         finally:
             here.stop()
-            hoarder.communicate(timeout=20)
+            hoarder.communicate(timeout=TIMEOUT_S)
 
 
 SIZES = """
@@ -127,14 +124,10 @@ def test_events_of_every_size_arrive_or_are_counted() -> None:
 
 
 OPEN = """
-import sys, time, epsagon_fast as epsagon, noting
-from epsagon_fast.producer.process import process
+import sys, epsagon_fast as epsagon, noting
 def now_and_then(number):
     if number % 200 == 199:
-        deadline = time.monotonic() + 60
-        while not process.writers.known()[0].drained():
-            assert time.monotonic() < deadline, "the collector reads no more"
-            time.sleep(0.001)
+        noting.until_read()
 tracers = []
 for number in range(int(sys.argv[1])):
     tracer = epsagon.create_tracer()
@@ -173,15 +166,13 @@ def test_very_many_open_traces() -> None:
 
 
 LONG = """
-import sys, time, epsagon_fast as epsagon, noting
-from epsagon_fast.producer.process import process
+import sys, epsagon_fast as epsagon, noting
 with noting.trace() as long:
     for number in range(int(sys.argv[1])):
         if number % 100 == 0:
             noting.add(long, 100)
         noting.fill(5, 10_000)
-        while not process.writers.known()[0].drained():
-            time.sleep(0.0005)
+        noting.until_read()
     print(flush=True)
     sys.stdin.readline()
     noting.add(long, 100)

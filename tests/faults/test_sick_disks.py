@@ -133,12 +133,13 @@ def test_without_space_for_the_journal_traces_arrive() -> None:
 
 
 SEEN = """
+from waiting import until
 from epsagon_fast.producer.process import process
 from epsagon_fast.queue import overview
-deadline = time.monotonic() + 20
-while not overview.look(process.writers.known()[0].path).counters.get("journal_unavailable"):
+def seen():
     noting.fill(20)
-    assert time.monotonic() < deadline, overview.look(process.writers.known()[0].path)
+    return overview.look(process.writers.known()[0].path).counters.get("journal_unavailable")
+until(seen, lambda: str(overview.look(process.writers.known()[0].path)))
 assert "journal_unavailable" in open(process.writers.known()[0].path + "/log").read()
 """
 

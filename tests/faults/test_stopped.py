@@ -6,6 +6,7 @@ import time
 
 from places import FULL, times, until
 from scenes import Scene, holds, scene
+from waiting import TIMEOUT_S
 
 TRIES = times(20, 2)
 STOPPED_S = 5.0 if FULL else 0.7
@@ -31,7 +32,7 @@ def test_add_event_does_not_wait_for_a_stopped_collector() -> None:
             here.row.tried += 1
             until(lambda: not sum(ring.unread_bytes for ring in here.look().rings) > 400_000, "it catches up")
         here.stop()
-        _, errors = worker.communicate(timeout=60)
+        _, errors = worker.communicate(timeout=TIMEOUT_S)
         assert worker.returncode == 0, errors
         noted = here.account()
         holds(here.row)
@@ -58,7 +59,7 @@ def test_others_do_not_notice_a_stopped_worker() -> None:
             here.row.tried += 1
         here.stop()
         for worker in (stopped, other):
-            _, errors = worker.communicate(timeout=60)
+            _, errors = worker.communicate(timeout=TIMEOUT_S)
             assert worker.returncode == 0, errors
         noted = here.account()
         holds(here.row)

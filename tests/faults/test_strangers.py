@@ -9,6 +9,7 @@ import pytest
 from namespaces import readable_by_all, with_tmpfs
 from places import give_away, times, until
 from scenes import Scene, holds, scene
+from waiting import TIMEOUT_S
 
 from epsagon_fast.queue import layout
 
@@ -122,7 +123,7 @@ def test_a_directory_that_is_not_ours_alone_is_refused(kind: str) -> None:
             DIRECTORIES[kind](path)
             before = sorted(os.listdir("/dev/shm")) if path.is_symlink() else []
             with here.start(script, env={"EPSAGON_RUNTIME_DIR": str(path)}) as worker:
-                _, errors = worker.communicate(timeout=30)
+                _, errors = worker.communicate(timeout=TIMEOUT_S)
             assert worker.returncode == 0
             # Once, however often it traces.
             assert errors.count("tracing is off in this process") == 1, errors
@@ -189,7 +190,8 @@ assert sorted(os.listdir("/dev/shm")) == ["epsagon-fast-0", "epsagon-fast-65534"
 
 
 MANY = """
-import os, sys, time, noting, epsagon_fast as epsagon
+import os, sys, noting, epsagon_fast as epsagon
+from waiting import until
 read, write = os.pipe()
 def child():
     os.close(write)
@@ -198,9 +200,7 @@ def child():
     os.read(read, 1)
     noting.fill(9)
 pids = [noting.spawn(child) for _ in range(int(sys.argv[1]))]
-deadline = time.monotonic() + 60
-while len(os.listdir(os.environ["NOTES"])) < len(pids) and time.monotonic() < deadline:
-    time.sleep(0.01)
+until(lambda: len(os.listdir(os.environ["NOTES"])) >= len(pids), "all have come")
 os.close(write)
 codes = [os.waitpid(pid, 0)[1] for pid in pids]
 # Whoever fills /dev/shm would be killed with SIGBUS.
@@ -221,14 +221,12 @@ def test_a_small_shared_memory_is_never_filled(megabytes: int) -> None:
 
 
 LONG = """
-import os, time, epsagon_fast as epsagon, noting
-from epsagon_fast.producer.process import process
+import os, epsagon_fast as epsagon, noting
 least = 1.0
 with noting.trace() as tracer:
     for _ in range(1500):
         assert noting.add(tracer, 10_000)
-        while not process.writers.known()[0].drained():
-            time.sleep(0.0005)
+        noting.until_read()
         room = os.statvfs("/dev/shm")
         least = min(least, room.f_bavail / room.f_blocks)
 assert epsagon.flush(20)

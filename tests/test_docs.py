@@ -1,0 +1,121 @@
+"""The docs say what is so: their links lead somewhere, the files that they name exist, their modules run."""
+
+import ast
+import random
+import re
+import smtplib
+import types
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from records import RING, closed, exception_fields, opened, own_runner, record
+
+import epsagon_fast as epsagon
+from epsagon_fast.collector.assembling.assembly import Assembly, ClosedTrace
+from epsagon_fast.collector.formats import FittedTrace
+from epsagon_fast.collector.parcel import Destination, Parcel
+from epsagon_fast.protocol import Kind, Record
+from epsagon_fast.testing import capture_traces
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.md")])
+PACKAGE = sorted(ROOT.glob("epsagon_fast/**/*.py"))
+# Sentences with these must be read twice; and outside of this project "the seed" is no name of epsagon-go.
+UNWANTED = re.compile(r"\b(whoever|nobody|the seed)\b", re.IGNORECASE)
+# They tell what was said and done at the time.
+HISTORY = {"CHANGELOG.md"}
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / name).read_text()
+
+
+def module_in(name: str) -> Any:
+    """Run the module that a page shows."""
+    (source,) = re.findall(r"^```python\n(.*?)^```$", page(name), re.DOTALL | re.MULTILINE)
+    module = types.ModuleType(name)
+    exec(compile(source, name, "exec"), vars(module))
+    return module
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_links_between_pages_lead_to_a_page_and_a_heading(path: Path) -> None:
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)", path.read_text()):
+        there = (path.parent / target) if target else path
+        assert there.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", there.read_text(), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", each).lower().replace(" ", "-") for each in headings}, anchor
+
+
+def test_architecture_names_files_that_exist() -> None:
+    named = set(re.findall(r"`([\w/]+(?:\.(?:py|pyx|h|toml)|/))`", page("architecture.md")))
+    roots = [ROOT, ROOT / "epsagon_fast", ROOT / "epsagon_fast/collector"]
+    assert len(named) > 30
+    assert not {each for each in named if not any((root / each).exists() for root in roots)}
+
+
+def test_glossary_explains_each_word_in_one_line() -> None:
+    rows = re.findall(r"^\| ([^|]+) \| (.+) \|$", page("glossary.md"), re.MULTILINE)[1:]
+    assert len(rows) >= 20
+    assert len({word for word, _ in rows}) == len(rows)
+
+
+@pytest.mark.parametrize("path", [path for path in PAGES if path.name not in HISTORY], ids=lambda path: path.name)
+def test_pages_are_written_in_plain_words(path: Path) -> None:
+    assert not UNWANTED.findall(path.read_text())
+
+
+def test_each_module_says_what_it_is() -> None:
+    assert not [str(path) for path in PACKAGE if not ast.get_docstring(ast.parse(path.read_text()))]
+
+
+def test_instrumentation_of_the_docs_makes_an_event_of_each_call_and_changes_nothing_else() -> None:
+    original = smtplib.SMTP.sendmail
+    smtp = module_in("adding-an-instrumentation.md")
+    smtp.instrument()
+    try:
+        with pytest.raises(smtplib.SMTPServerDisconnected):
+            smtplib.SMTP().sendmail("me", ["you", "her"], "hello")
+        with capture_traces() as traces, epsagon.trace("mailing"), pytest.raises(smtplib.SMTPServerDisconnected):
+            smtplib.SMTP().sendmail("me", ["you", "her"], "hello")
+    finally:
+        smtp.uninstrument()
+    event = traces[0]["events"][0]
+    assert (event["resource"]["type"], event["resource"]["metadata"]) == ("smtp", {"recipients": "2"})
+    assert event["exception"]["type"] == "SMTPServerDisconnected"
+    assert smtplib.SMTP.sendmail is original
+
+
+def test_format_of_the_docs_writes_lines_that_share_a_request() -> None:
+    lines = module_in("adding-a-format.md")
+    destination = Destination("lines+http://localhost", "secret", 1.0)
+    envelope = lines.LINES.envelope({"app_name": "shop"}, "python")
+    events = [b'{"id":"1"}', b'{"id":"2"}']
+    body = envelope.body(FittedTrace(bytes(16), events, 0, []))
+    assert len(body) == envelope.size_bytes + sum(map(len, events)) + 1
+    parcels = [Parcel(bytes([number] * 16), destination, body) for number in range(3)]
+    assert lines.LINES.shared(parcels) == 3
+    post = lines.LINES.post(parcels)
+    assert post.url == "http://localhost"
+    assert [orjson.loads(line)["events"] for line in post.body.splitlines()] == [[{"id": "1"}, {"id": "2"}]] * 3
+
+
+def test_sampler_of_the_docs_keeps_all_that_failed_and_a_share_of_the_rest() -> None:
+    sampling = module_in("adding-a-sampler.md")
+    kept = sum(sampling.keeps(each.trace) for each in closed_traces(2000))
+    assert 5 <= kept <= 40
+    assert all(sampling.keeps(each.trace) for each in closed_traces(20, record(Kind.ERROR, exception_fields())))
+
+
+def closed_traces(count: int, error: Record | None = None) -> list[ClosedTrace]:
+    """Return so many closed traces as the collector has them, each with this ERROR."""
+    assembly, ids = Assembly(), random.Random(1)
+    for _ in range(count):
+        trace_id = ids.randbytes(16)
+        for each in (opened(own_runner()), error, closed(1.0)):
+            if each is not None:
+                assembly.feed(RING, each._replace(trace_id=trace_id), 0.0)
+    return [*assembly.end_pass(0.0), *assembly.end_pass(0.0)]

@@ -1,6 +1,7 @@
 """Where each field of a Config comes from, and what is refused."""
 
 import dataclasses
+import inspect
 import logging
 import os
 import pickle
@@ -15,8 +16,9 @@ import orjson
 import pytest
 from waiting import TIMEOUT_S
 
-from epsagon_fast import config as config_module
-from epsagon_fast.config import Config, ResolvedConfig
+import epsagon_fast as epsagon
+from epsagon_fast.config import OPTIONS, Config, ResolvedConfig
+from epsagon_fast.log import forget_warnings
 from epsagon_fast.queue import folder as folders
 
 SECRET = "11111111-2222-3333-4444-555555555555"
@@ -147,7 +149,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         if variable.lower().endswith("_proxy") or variable in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):
             monkeypatch.delenv(variable)
     monkeypatch.setenv("HOME", "/home/me")
-    monkeypatch.setattr(config_module, "_warned", {})
+    forget_warnings()
 
 
 @pytest.fixture
@@ -449,8 +451,42 @@ def test_one_field_is_read_as_resolve_would_without_a_warning(
 def test_the_documentation_names_every_field_with_its_variable() -> None:
     page = (Path(__file__).parent.parent / "docs" / "configuration.md").read_text()
     rows = {words[1].strip("` "): words[2].strip("` ") for line in page.splitlines() if (words := line.split("|"))[1:]}
-    documented = {name: rows.get(name) for name in (each.name for each in dataclasses.fields(Config))}
-    assert documented == {name: rule.variable or "" for name, rule in config_module._RULES.items()}
+    documented = {name: rows.get(name) for name in OPTIONS}
+    assert documented == {name: option.variable or "" for name, option in OPTIONS.items()}
+
+
+def test_there_is_one_list_of_options() -> None:
+    fields = {field.name: field.type for field in dataclasses.fields(Config)}
+    parameters = inspect.signature(epsagon.init).parameters.values()
+    assert list(OPTIONS) == list(fields) == list(ResolvedConfig.__annotations__)
+    assert fields == {each.name: each.annotation for each in parameters}
+    assert {(each.kind, each.default) for each in parameters} == {(inspect.Parameter.KEYWORD_ONLY, None)}
+
+
+RIGHT = """
+import pathlib
+import epsagon_fast as epsagon
+
+epsagon.init(token="t", ignored_keys={"card"}, runtime_dir=pathlib.Path("/run"), send_timeout_s=1, debug=None)
+"""
+WRONG = """
+import epsagon_fast as epsagon
+
+epsagon.init(tokn="t")
+epsagon.init(token=1)
+"""
+
+
+def test_a_type_checker_sees_a_misspelt_option_and_a_wrong_type(tmp_path: Path) -> None:
+    (tmp_path / "right.py").write_text(RIGHT)
+    (tmp_path / "wrong.py").write_text(WRONG)
+    options = ("--strict", "--cache-dir=/dev/null", "--follow-imports=silent", "--no-error-summary")
+    command = [sys.executable, "-m", "mypy", *options, "right.py", "wrong.py"]
+    env = {**os.environ, "MYPYPATH": str(Path(epsagon.__path__[0]).parent)}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False)
+    errors = [line for line in done.stdout.splitlines() if " error: " in line]
+    assert [error.partition(" error:")[0] for error in errors] == ["wrong.py:4:", "wrong.py:5:"], done
+    assert '"tokn"' in errors[0] and '"token"' in errors[1] and '"int"' in errors[1]
 
 
 HERE = ["http://localhost:8686", "http://a.LocalHost/x", "http://127.0.0.1", "http://127.9.8.7:1/", "http://[::1]:80"]

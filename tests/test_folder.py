@@ -13,7 +13,8 @@ from types import SimpleNamespace
 import pytest
 from places import give_away, loaded_anew
 
-from epsagon_fast import __version__, config, private
+from epsagon_fast import __version__, private
+from epsagon_fast.log import forget_warnings
 from epsagon_fast.queue import _spawn
 from epsagon_fast.queue import folder as folders
 from epsagon_fast.queue.folder import Folder, FolderUnusable
@@ -160,7 +161,7 @@ def test_folder_in_whose_place_another_is_is_not_opened(tmp_path: Path) -> None:
 def test_base_that_others_can_take_away_is_one_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(config, "_warned", {})
+    forget_warnings()
     (tmp_path / "loose").mkdir()
     (tmp_path / "loose").chmod(0o777)
     for _ in range(2):

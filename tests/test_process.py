@@ -7,8 +7,9 @@ from fakes import FakeQueue
 from rings import in_child
 
 import epsagon_fast as epsagon
-from epsagon_fast import config, queue
 from epsagon_fast import producer as producers
+from epsagon_fast import queue
+from epsagon_fast.log import warn_once
 from epsagon_fast.producer import exiting
 from epsagon_fast.producer.process import process
 
@@ -35,7 +36,7 @@ def test_reset_process_is_one_that_never_traced(queue: FakeQueue, caplog: pytest
         tracer = epsagon.create_global_tracer()
         tracer.start()
         epsagon.label("with no", "trace")
-        config.warn_once("said", "once")
+        warn_once("said", "once")
         exiting.parent_waits(os.getppid())
         exiting.say_bye()
         epsagon.shutdown(0)

@@ -19,7 +19,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, Final
 
-from epsagon_fast.config import LOGGER_NAME, Config, warn_once
+from epsagon_fast.config import Config
+from epsagon_fast.log import LOGGER_NAME, warn_once
 from epsagon_fast.producer import exiting
 from epsagon_fast.producer.process import process
 from epsagon_fast.queue import folder as folders

@@ -6,10 +6,7 @@ trace has its id in a page of memory that all forks share, until it closes. Chil
 
 from typing import Final
 
-from epsagon_fast.interrupts import let_pass
 from epsagon_fast.protocol import NO_TRACE, TRACE_ID_BYTES
-
-from .process import process
 
 PAGE_BYTES: Final = 4096
 
@@ -60,15 +57,3 @@ class Beacon:
     def put_out(self) -> None:
         """Say that the trace has ended."""
         self._page.put_out(self._place)
-
-
-def light(trace_id: bytes) -> Beacon | None:
-    """Say to the forks of this process that it has this trace open. None: it cannot be said."""
-    own = process.own
-    if own.beacons is None:
-        try:
-            own.beacons = Page()
-        except (OSError, ImportError) as error:
-            let_pass(error)
-            return None
-    return own.beacons.light(trace_id)

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Final
 
-from epsagon_fast.config import Config, ResolvedConfig, warn_once
+from epsagon_fast.config import Config, ResolvedConfig
+from epsagon_fast.log import warn_once
 from epsagon_fast.protocol import Outcome
 from epsagon_fast.queue.ring import own_pid
 
@@ -81,10 +82,14 @@ def acting_trace() -> Tracer | None:
         return None
     tracer = None if place is None else place.open_trace()
     if tracer is None:
-        tracer = process.global_tracer.get(_KEY)
+        tracer = global_tracer()
         if tracer is not None and not tracer.running:
             return None
     return tracer
+
+
+def _global() -> dict[str, Tracer]:
+    return process.global_tracer
 
 
 def no_trace() -> None:
@@ -102,15 +107,15 @@ def create_tracer(config: Config | None = None) -> Tracer:
     its trace in memory and sends nothing. Raises ValueError if the config comes too late for this process's ring.
     """
     resolved = _resolved(config)
-    existing = process.global_tracer.get(_KEY)
+    existing = global_tracer()
     return existing if resolved.test_mode and existing is not None else Tracer(resolved)
 
 
 def create_global_tracer(config: Config | None = None) -> Tracer:
     """Return a new tracer, not started, as the process's global one. One that is there is stopped first."""
     tracer = Tracer(_resolved(config))
-    while process.global_tracer.setdefault(_KEY, tracer) is not tracer:
-        before = process.global_tracer.pop(_KEY, None)
+    while _global().setdefault(_KEY, tracer) is not tracer:
+        before = _global().pop(_KEY, None)
         if before is not None and not before.stopped:
             before.stop()
     return tracer
@@ -118,18 +123,18 @@ def create_global_tracer(config: Config | None = None) -> Tracer:
 
 def global_tracer() -> Tracer | None:
     """Return the global tracer, also when it is stopped; None if none was created."""
-    return process.global_tracer.get(_KEY)
+    return _global().get(_KEY)
 
 
 def stop_global_tracer() -> Outcome | None:
     """Stop the global tracer and wait for its outcome; None if none is there or it is stopped already."""
-    tracer = process.global_tracer.get(_KEY)
+    tracer = global_tracer()
     return None if tracer is None or tracer.stopped else tracer.stop()
 
 
 def global_tracer_config() -> Config:
     """Return the config of the global tracer; `Config()` if none is there or it is stopped."""
-    tracer = process.global_tracer.get(_KEY)
+    tracer = global_tracer()
     return Config() if tracer is None or tracer.stopped else tracer.config
 
 

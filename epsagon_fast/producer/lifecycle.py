@@ -1,9 +1,9 @@
 """What an application does once: `init`, `flush`, `shutdown`."""
 
+import os
 import time
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Set
 
 from epsagon_fast.config import Config
 from epsagon_fast.queue.writer import Writer
@@ -13,13 +13,30 @@ from .reporting import report, report_all
 from .waiting import pauses
 
 
-def init(**fields: Any) -> Config:
-    """Say how traces that open from now on are traced: the fields of Config. Returns the config in force.
+def init(
+    *,
+    application_name: str | None = None,
+    token: str | None = None,
+    collector_url: str | None = None,
+    metadata_only: bool | None = None,
+    debug: bool | None = None,
+    send_timeout_s: float | None = None,
+    disable: bool | None = None,
+    test_mode: bool | None = None,
+    ignored_keys: list[str] | tuple[str, ...] | Set[str] | None = None,
+    max_trace_size_bytes: int | None = None,
+    runtime_dir: str | os.PathLike[str] | None = None,
+    state_dir: str | os.PathLike[str] | None = None,
+    ring_bytes: int | None = None,
+    shutdown_timeout_s: float | None = None,
+) -> Config:
+    """Say how traces that open from now on are traced: see Config. Returns the config in force.
 
-    The same fields again change nothing. After `shutdown` it makes tracing work again. TypeError or ValueError for what
-    is not allowed, and ValueError for a runtime_dir or ring_bytes other than this process already uses.
+    The same options again change nothing. After `shutdown` it makes tracing work again. TypeError or ValueError for
+    what is not allowed, and ValueError for a runtime_dir or ring_bytes other than this process already uses.
     """
-    return process.init(Config(**fields))
+    # First in the function: its parameters and nothing else.
+    return process.init(Config(**locals()))
 
 
 def flush(timeout_s: float = 2.0) -> bool:

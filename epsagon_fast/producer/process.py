@@ -13,21 +13,20 @@ What must be decided once is decided by one operation of a dict or a list, which
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from weakref import ref
 
 from epsagon_fast.compiled import REFERENCE
-from epsagon_fast.config import Config, ResolvedConfig, forget_warnings, logger
+from epsagon_fast.config import Config, ResolvedConfig
+from epsagon_fast.interrupts import let_pass
+from epsagon_fast.log import forget_warnings, logger
 from epsagon_fast.queue import ring
 from epsagon_fast.queue.writers import Writers
 
+from .beacon import Beacon, Page
 from .interfaces import Flush, OpenTrace, TraceWriter
 from .late_imports import import_now
 from .memory import MemoryWriter
-
-if TYPE_CHECKING:
-    from .beacon import Page
-    from .tracer import Tracer
 
 
 class _InForce(NamedTuple):
@@ -90,7 +89,7 @@ class Process:
         # since what a signal's handler raised in one would never reach the application.
         self._attached: dict[ref[OpenTrace], None] = {}
         # The global tracer, if there is one, under one key: a dict's setdefault and pop decide between two threads.
-        self.global_tracer: dict[str, Tracer] = {}
+        self.global_tracer: dict[str, Any] = {}
         # Stand in for the queue while tests capture traces; the last one counts.
         self._captures: list[TraceWriter] = []
         # A server that forked this process, or its parent, and waits for its traces at its own end; 0: none.
@@ -224,6 +223,17 @@ class Process:
         # A list first, since that is one step: another thread may attach meanwhile.
         joined = [reference() for reference in list(self._attached)]
         return [*self.open_traces.values(), *(tracer for tracer in joined if tracer is not None)]
+
+    def light(self, trace_id: bytes) -> Beacon | None:
+        """Say to the forks of this process that it has this trace open. None: it cannot be said."""
+        own = self.own
+        if own.beacons is None:
+            try:
+                own.beacons = Page()
+            except (OSError, ImportError) as error:
+                let_pass(error)
+                return None
+        return own.beacons.light(trace_id)
 
     def attach(self, tracer: OpenTrace) -> None:
         """Note that this process may add to a trace of another one."""

@@ -8,8 +8,9 @@ from typing import Any, Final
 
 import orjson
 
-from epsagon_fast.config import ResolvedConfig, logger, warn_once
+from epsagon_fast.config import ResolvedConfig
 from epsagon_fast.foreign import shown
+from epsagon_fast.log import logger, warn_once
 from epsagon_fast.protocol import IS_TRIMMED_KEY, ErrorCode, Kind
 from epsagon_fast.queue.layout import FOREIGN, FULL, LOOK, PUSHED, TOO_LARGE
 from epsagon_fast.queue.ring import own_pid

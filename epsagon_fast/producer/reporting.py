@@ -1,6 +1,6 @@
 """Telling the log what became of traces, each reason once in a process. Reads memory only."""
 
-from epsagon_fast.config import warn_once
+from epsagon_fast.log import warn_once
 from epsagon_fast.protocol import Outcome
 
 from .interfaces import TraceWriter

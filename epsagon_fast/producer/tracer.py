@@ -9,13 +9,14 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from epsagon_fast.config import ResolvedConfig, logger
+from epsagon_fast.config import ResolvedConfig
+from epsagon_fast.log import logger
 from epsagon_fast.protocol import NO_TRACE, UNFINISHED, Kind, Outcome
 from epsagon_fast.queue.layout import LOOK, PUSHED
 from epsagon_fast.queue.ring import own_pid
 from epsagon_fast.queue.writer import REASONS
 
-from . import beacon, exiting
+from . import exiting
 from .beacon import Beacon
 from .context import TraceContext, context_of
 from .entering import Started, close_once
@@ -188,7 +189,7 @@ class Tracer(Started, Recorder):
         self._use(writer)
         runner = encoded_runner(self._own_runner, self.trace_id) if self._own_runner else None
         self._opened_at = time.perf_counter()
-        self._beacon = beacon.light(self._id)
+        self._beacon = process.light(self._id)
         opened, self._runner = fitted_opening(self.config, runner, writer.record_limit_bytes)
         if self._runner is not runner:
             self._count("cut")

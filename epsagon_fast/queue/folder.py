@@ -14,8 +14,8 @@ from itertools import chain, islice
 
 import epsagon_fast.private as private
 from epsagon_fast.compiled import COMPILED, implementation
-from epsagon_fast.config import warn_once
 from epsagon_fast.interrupts import let_pass
+from epsagon_fast.log import warn_once
 from epsagon_fast.queue.layout import HEADER_BYTES
 from epsagon_fast.queue.names import RING_SUFFIX
 from epsagon_fast.version import __version__

@@ -21,8 +21,8 @@ from importlib.util import find_spec
 
 import epsagon_fast.private as private
 from epsagon_fast.compiled import COMPILED, implementation
-from epsagon_fast.config import logger
 from epsagon_fast.interrupts import let_pass
+from epsagon_fast.log import logger
 from epsagon_fast.queue.folder import Folder, is_locked
 from epsagon_fast.queue.names import LOG, START, START_LOCK_FD
 from epsagon_fast.queue.state import NO_BEAT, Beat

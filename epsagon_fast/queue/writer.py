@@ -9,8 +9,8 @@ import os
 from collections.abc import Callable
 from time import monotonic
 
-from epsagon_fast.config import logger
 from epsagon_fast.interrupts import let_pass
+from epsagon_fast.log import logger
 from epsagon_fast.protocol import NO_TRACE, REFUSALS, Kind, Outcome
 from epsagon_fast.queue import layout, ring
 from epsagon_fast.queue.folder import Folder

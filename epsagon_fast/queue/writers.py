@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
-from epsagon_fast.config import DEFAULT_RING_BYTES, warn_once
+from epsagon_fast.config import DEFAULT_RING_BYTES
 from epsagon_fast.interrupts import let_pass
+from epsagon_fast.log import warn_once
 from epsagon_fast.queue import folder as folders
 from epsagon_fast.queue import ring
 from epsagon_fast.queue.abandoned import clean_up

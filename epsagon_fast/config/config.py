@@ -1,0 +1,127 @@
+"""`Config`, what code says about tracing, and `ResolvedConfig`, of which no field is unset."""
+
+import os
+from collections.abc import Set
+from dataclasses import dataclass, field
+from typing import Any
+
+from epsagon_fast.foreign import origin
+from epsagon_fast.log import warn_once
+
+from .environment import ca_file, default_state_dir, default_url, from_environment, proxy_for
+from .options import OPTIONS
+from .values import goes_in_clear
+
+# A ring holds several traces' worth of records, or one burst fills it before the collector's next pass.
+RING_BYTES_PER_TRACE_BYTE = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What code says about tracing. None means unset: the environment rules, else the default.
+
+    send_timeout_s, shutdown_timeout_s: seconds. max_trace_size_bytes: UTF-8 bytes of a trace's JSON body. ring_bytes:
+    capacity of this process's ring, raised to four times the trace limit. ignored_keys: names of metadata keys that are
+    masked. runtime_dir, state_dir: made absolute. Raises TypeError or ValueError for what is not allowed.
+    """
+
+    application_name: str | None = None
+    token: str | None = field(default=None, repr=False)
+    collector_url: str | None = None
+    metadata_only: bool | None = None
+    debug: bool | None = None
+    send_timeout_s: float | None = None
+    disable: bool | None = None
+    test_mode: bool | None = None
+    ignored_keys: list[str] | tuple[str, ...] | Set[str] | None = None
+    max_trace_size_bytes: int | None = None
+    runtime_dir: str | os.PathLike[str] | None = None
+    state_dir: str | os.PathLike[str] | None = None
+    ring_bytes: int | None = None
+    shutdown_timeout_s: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, option in OPTIONS.items():
+            value = getattr(self, name)
+            if value is not None:
+                # The class is frozen for its users; this is still its construction.
+                object.__setattr__(self, name, option.accept(name, value))
+
+    def resolve(self) -> "ResolvedConfig":
+        """Return a Config with no field unset: code, then environment, then default."""
+        values: dict[str, Any] = {name: self.value(name) for name in OPTIONS}
+        sends = not values["disable"] and not values["test_mode"]
+        if sends and not values["token"]:
+            warn_once("token", "No token is set (init(token=...) or EPSAGON_TOKEN): no trace is sent")
+        if values["collector_url"] is None:
+            values["collector_url"] = default_url(warn=sends and values["token"])
+        if sends and values["token"]:
+            _warn_of_readers(values["collector_url"])
+        if values["state_dir"] is None:
+            values["state_dir"] = default_state_dir()
+        values["ring_bytes"] = max(values["ring_bytes"], RING_BYTES_PER_TRACE_BYTE * values["max_trace_size_bytes"])
+        return ResolvedConfig(**values)
+
+    def value(self, name: str) -> Any:
+        """Return one field from code, environment or default; None where only `resolve` can tell the default."""
+        value = getattr(self, name)
+        if value is None:
+            value = from_environment(name)
+        return OPTIONS[name].default if value is None else value
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return what an OPEN record tells the collector: plain JSON values, proxy and CA file looked up here.
+
+        The collector's own environment is that of the process that started it, so it is not asked.
+        """
+        config = self.resolve()
+        return {
+            "app_name": config.application_name,
+            "token": config.token,
+            "collector_url": config.collector_url,
+            "metadata_only": config.metadata_only,
+            "debug": config.debug,
+            "send_timeout_s": config.send_timeout_s,
+            "ignored_keys": list(config.ignored_keys),
+            "max_trace_size_bytes": config.max_trace_size_bytes,
+            "state_dir": config.state_dir,
+            "proxy_url": proxy_for(config.collector_url),
+            "ca_file": ca_file(),
+        }
+
+
+class ResolvedConfig(Config):
+    """A Config of which no field is unset.
+
+    runtime_dir "": the queue chooses a folder. state_dir "": no home directory, the collector's own folder serves.
+    """
+
+    application_name: str
+    token: str
+    collector_url: str
+    metadata_only: bool
+    debug: bool
+    send_timeout_s: float
+    disable: bool
+    test_mode: bool
+    ignored_keys: tuple[str, ...]
+    max_trace_size_bytes: int
+    runtime_dir: str
+    state_dir: str
+    ring_bytes: int
+    shutdown_timeout_s: float
+
+    @property
+    def enabled(self) -> bool:
+        """Whether traces are recorded at all: not disabled, and there is a token."""
+        return not self.disable and self.token != ""
+
+    def resolve(self) -> "ResolvedConfig":
+        """Return this object: nothing is unset."""
+        return self
+
+
+def _warn_of_readers(url: str) -> None:
+    if goes_in_clear(url):
+        message = "Traces and their token go to %s unencrypted: https:// keeps them from those on the way"
+        warn_once("in clear", message, origin(url))

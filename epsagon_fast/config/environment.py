@@ -1,0 +1,90 @@
+"""What the environment says of options, and what follows from it: default URL and folder, the proxy, the CA file."""
+
+import os
+import re
+import sys
+from typing import Any
+
+import epsagon_fast.private as private
+from epsagon_fast.foreign import shown
+from epsagon_fast.log import warn_once
+
+from .options import OPTIONS
+from .values import absolute, is_plain
+
+SEED_URL = "https://{region}.tc.epsagon.com"
+SEED_REGION = "us-east-1"
+STATE_FOLDER = "epsagon-fast"
+
+
+def from_environment(name: str) -> Any:
+    """Return what the environment says of an option; None if unset, empty or (after one warning) not acceptable."""
+    option = OPTIONS[name]
+    text = os.environ.get(option.variable, "") if option.variable else ""
+    if not text:
+        return None
+    if name.endswith("_dir") and private.acts_for_its_caller():
+        # It could be led to places that only this program may write to.
+        ignored = "%s is ignored: this program has rights that its caller lacks"
+        warn_once(f"{option.variable}", ignored, option.variable)
+        return None
+    try:
+        return option.accept(name, option.parse(text))
+    except (ValueError, TypeError, KeyError):
+        message = "%s=%s is ignored: it must be %s"
+        warn_once(f"{option.variable}", message, option.variable, option.shown(text), option.allowed)
+        return None
+
+
+def default_state_dir() -> str:
+    """Return where traces wait for a sick backend; "" without a home: the collector then uses its own folder."""
+    if private.acts_for_its_caller():
+        return ""
+    base = os.environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(base):
+        home = os.path.expanduser("~")
+        base = os.path.join(home, ".local", "state")
+    return os.path.join(base, STATE_FOLDER) if os.path.isabs(base) and is_plain(base) else ""
+
+
+def default_url(warn: bool) -> str:
+    """Return the URL of the service that this protocol was made for. `warn`: traces would go there."""
+    region = os.environ.get("AWS_REGION") or SEED_REGION
+    if not re.fullmatch(r"[A-Za-z0-9-]+", region):
+        warn_once("AWS_REGION", "AWS_REGION=%s is ignored: it must be letters, digits and hyphens", shown(region))
+        region = SEED_REGION
+    url = SEED_URL.format(region=region)
+    if warn:
+        message = (
+            "No backend is named, so traces go to %s, a service that is closed. Name yours with "
+            "init(collector_url=...) or EPSAGON_COLLECTOR_URL; `epsagon-fast backend` starts one for development"
+        )
+        warn_once("collector_url", message, url)
+    return url
+
+
+def may_need_proxy() -> bool:
+    """Say whether a proxy may have to be looked up, which imports urllib.request: some 20 ms."""
+    # On macOS it also asks the system's settings.
+    named = any(name.lower() in ("http_proxy", "https_proxy") and value for name, value in os.environ.items())
+    return named or sys.platform == "darwin"
+
+
+def proxy_for(url: str) -> str | None:
+    """Return the URL of the proxy that the environment names for `url`, or None."""
+    if not may_need_proxy():
+        return None
+    from urllib.parse import urlsplit
+    from urllib.request import getproxies, proxy_bypass
+
+    parts = urlsplit(url)
+    proxy = getproxies().get(parts.scheme)
+    if not proxy or not is_plain(proxy) or proxy_bypass(parts.netloc):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def ca_file() -> str | None:
+    """Return the file with the certificates to trust that the environment names, or None."""
+    path = os.environ.get("SSL_CERT_FILE") or os.environ.get("REQUESTS_CA_BUNDLE")
+    return absolute(path) if path and is_plain(path) else None

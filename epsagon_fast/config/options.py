@@ -1,0 +1,28 @@
+"""The list of options. What else names them all (Config, ResolvedConfig, `init`) a test compares with it."""
+
+from typing import Final
+
+from epsagon_fast.protocol import DEFAULT_MAX_TRACE_BYTES, MAX_TRACE_BYTES
+
+from .values import Option, flag, names, path, seconds, size, text, token, url
+
+DEFAULT_RING_BYTES = 512 * 1024
+MIN_RING_BYTES = 64 * 1024
+MAX_RING_BYTES = 256 * 1024 * 1024
+
+OPTIONS: Final[dict[str, Option]] = {
+    "application_name": text("EPSAGON_APP_NAME", ""),
+    "token": token("EPSAGON_TOKEN"),
+    "collector_url": url("EPSAGON_COLLECTOR_URL"),
+    "metadata_only": flag("EPSAGON_METADATA", True),
+    "debug": flag("EPSAGON_DEBUG", False),
+    "send_timeout_s": seconds("EPSAGON_SEND_TIMEOUT_SEC", 1.0, positive=True),
+    "disable": flag("DISABLE_EPSAGON", False),
+    "test_mode": flag(None, False),
+    "ignored_keys": names("EPSAGON_IGNORED_KEYS"),
+    "max_trace_size_bytes": size("EPSAGON_MAX_TRACE_SIZE", DEFAULT_MAX_TRACE_BYTES, 1, MAX_TRACE_BYTES),
+    "runtime_dir": path("EPSAGON_RUNTIME_DIR", ""),
+    "state_dir": path("EPSAGON_STATE_DIR", None),
+    "ring_bytes": size("EPSAGON_RING_BYTES", DEFAULT_RING_BYTES, MIN_RING_BYTES, MAX_RING_BYTES),
+    "shutdown_timeout_s": seconds("EPSAGON_SHUTDOWN_TIMEOUT_SEC", 2.0, positive=False),
+}

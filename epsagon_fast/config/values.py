@@ -1,0 +1,167 @@
+"""The kinds of options: which values they take from code, and how a text of the environment says one."""
+
+import math
+import os
+import re
+from collections.abc import Callable, Set
+from typing import Any, NamedTuple
+
+from epsagon_fast.foreign import origin, shown
+from epsagon_fast.interrupts import let_pass
+
+# Sockets refuse much larger timeouts with an OverflowError, and an application waits no hour for a trace.
+MAX_TIMEOUT_S = 3600.0
+
+_BOOLS = {"TRUE": True, "1": True, "YES": True, "ON": True, "FALSE": False, "0": False, "NO": False, "OFF": False}
+_UNITS = {"": 1.0, "s": 1.0, "ms": 0.001}
+# Names of this machine that need no look-up.
+_HERE = r"localhost|.*\.localhost|127(\.[0-9]{1,3}){3}|\[::1\]"
+_URL = r"https?://(?P<host>\[[0-9a-f:.]+\]|[^\s/?#@:\\\[\]]+)(:(?P<port>[0-9]{1,5}))?([/?#]\S*)?"
+
+
+class Option(NamedTuple):
+    """One option. `default`: None where only `Config.resolve` can tell it."""
+
+    variable: str | None
+    default: Any
+    # What is allowed, in words for an error's text.
+    allowed: str
+    types: tuple[type, ...]
+    fits: Callable[[Any], bool]
+    # From what was accepted to what is kept: one type per option, hashable.
+    keep: Callable[[Any], Any]
+    # From a text of the environment to a value; ValueError or KeyError if it says none.
+    parse: Callable[[str], Any] = str
+    is_secret: bool = False
+    is_url: bool = False
+
+    def shown(self, value: object) -> str:
+        """Return a value as an error or a warning may show it."""
+        if self.is_secret:
+            return "****"
+        # A URL's user, path and query may hold secrets.
+        return origin(value) if self.is_url and isinstance(value, str) else shown(value)
+
+    def accept(self, name: str, value: Any) -> Any:
+        """Return `value` as it is kept; TypeError or ValueError name the option, the value and what is allowed."""
+        if not self._is_of_type(value):
+            raise TypeError(f"{name}={self.shown(value)} has a wrong type: {name} must be {self.allowed}")
+        if not self.fits(value):
+            raise ValueError(f"{name}={self.shown(value)} is refused: {name} must be {self.allowed}")
+        return self.keep(value)
+
+    def _is_of_type(self, value: Any) -> bool:
+        # A bool is an int to isinstance, but True is no size.
+        of_type = isinstance(value, self.types) and (bool in self.types or not isinstance(value, bool))
+        return of_type and (list not in self.types or all(isinstance(each, str) for each in value))
+
+
+def text(variable: str, default: str) -> Option:
+    """A text that goes into JSON and file names as it is."""
+    return Option(variable, default, "a str that UTF-8 can encode, without NUL", (str,), is_plain, str)
+
+
+def flag(variable: str | None, default: bool) -> Option:
+    """A yes or no."""
+    allowed = "a bool (in the environment: TRUE, 1, YES, ON, FALSE, 0, NO or OFF)"
+    return Option(variable, default, allowed, (bool,), lambda value: True, bool, lambda text: _BOOLS[text.upper()])
+
+
+def size(variable: str, default: int, low: int, high: int) -> Option:
+    """A number of bytes."""
+    allowed = f"an int from {low} to {high}"
+    return Option(variable, default, allowed, (int,), lambda value: low <= value <= high, int, _parse_int)
+
+
+def seconds(variable: str, default: float, positive: bool) -> Option:
+    """A time to wait at the most."""
+    low = "more than" if positive else "at least"
+    allowed = f"seconds, {low} 0 and at most {MAX_TIMEOUT_S:g} (in the environment also as 250ms or 1.5s)"
+    return Option(variable, default, allowed, (int, float), lambda s: _in_time(s, positive), float, _parse_seconds)
+
+
+def path(variable: str, default: str | None) -> Option:
+    """A directory."""
+    return Option(
+        variable,
+        default,
+        "a path (str or os.PathLike, '' for the default) that UTF-8 can encode",
+        (str, os.PathLike),
+        lambda path: isinstance(os.fspath(path), str) and is_plain(os.fspath(path)),
+        lambda path: absolute(os.fspath(path)),
+    )
+
+
+def names(variable: str) -> Option:
+    """Several names; none by default."""
+    allowed = "a list, tuple or set of str (in the environment: separated by commas)"
+    types = (list, tuple, set, frozenset)
+    return Option(variable, (), allowed, types, lambda names: all(map(is_plain, names)), _keep_names, _parse_names)
+
+
+def token(variable: str) -> Option:
+    """A bearer token, which becomes part of an HTTP header."""
+    allowed = "a str of printable ASCII without spaces"
+    return Option(variable, "", allowed, (str,), _is_token, str, is_secret=True)
+
+
+def url(variable: str) -> Option:
+    """The URL of a backend."""
+    allowed = "an http:// or https:// URL without user name or password"
+    return Option(variable, None, allowed, (str,), _is_url, str, is_url=True)
+
+
+def is_plain(text: str) -> bool:
+    """Say whether UTF-8 can encode a text and C can take it."""
+    return text.isprintable() or not any("\ud800" <= c <= "\udfff" or c == "\0" for c in text)
+
+
+def absolute(path: str) -> str:
+    """Return the path as it is named from anywhere: the collector's working directory is /."""
+    try:
+        return os.path.abspath(path) if path else ""
+    except OSError as error:
+        let_pass(error)
+        # The working directory was deleted.
+        return path
+
+
+def goes_in_clear(url: str) -> bool:
+    """Say whether others on the way can read what is sent to `url`."""
+    found = re.fullmatch(_URL, url, re.IGNORECASE)
+    host = found["host"].lower() if found and url.lower().startswith("http://") else "localhost"
+    return not re.fullmatch(_HERE, host) and host != os.uname().nodename.lower()
+
+
+def _is_url(url: str) -> bool:
+    found = re.fullmatch(_URL, url, re.IGNORECASE)
+    return found is not None and url.isprintable() and int(found["port"] or 80) <= 65535
+
+
+def _is_token(token: str) -> bool:
+    return token.isascii() and token.isprintable() and " " not in token
+
+
+def _in_time(value: float, positive: bool) -> bool:
+    return math.isfinite(value) and 0 <= value <= MAX_TIMEOUT_S and not (positive and value == 0)
+
+
+def _keep_names(names: Any) -> tuple[str, ...]:
+    return tuple(sorted(names) if isinstance(names, Set) else names)
+
+
+def _parse_int(text: str) -> int:
+    if not re.fullmatch(r"\+?[0-9]+", text):
+        raise ValueError(text)
+    return int(text)
+
+
+def _parse_seconds(text: str) -> float:
+    found = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ms|s)?", text)
+    if not found:
+        raise ValueError(text)
+    return float(found[1]) * _UNITS[found[2] or ""]
+
+
+def _parse_names(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, map(str.strip, text.split(","))))

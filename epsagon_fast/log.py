@@ -1,0 +1,56 @@
+"""The package's logger, and warnings that a process gives once."""
+
+from typing import TYPE_CHECKING
+
+from epsagon_fast.foreign import escaped
+
+if TYPE_CHECKING:
+    import logging
+
+LOGGER_NAME = "epsagon_fast"
+
+# Warnings given in this process, by name.
+_warned: dict[str, object] = {}
+
+
+class _Silent:
+    """Stands for a logger where there is none."""
+
+    def _say(self, *_: object) -> None:
+        pass
+
+    debug = info = warning = _say
+
+
+def logger() -> "logging.Logger":
+    """Return the package's logger. Its import waits for the first trace: it is a third of all of ours."""
+    try:
+        import logging
+    except ImportError:
+        # The first trace of a process that has changed its root before.
+        return _Silent()  # type: ignore[return-value]
+    return logging.getLogger(LOGGER_NAME)
+
+
+def warn_once(name: str, message: str, *arguments: object) -> None:
+    """Log `message` at WARNING on the package's logger, once per process and name."""
+    if is_first(name):
+        logger().warning(message, *_plain(arguments))
+
+
+def is_first(name: str) -> bool:
+    """Say whether this is the first call with `name` in this process."""
+    mine = object()
+    # setdefault is one step under the GIL: of twenty threads at their first trace only one warns, and no lock can be
+    # left locked by a fork.
+    return _warned.setdefault(name, mine) is mine
+
+
+def forget_warnings() -> None:
+    """Let each warning be given once more."""
+    _warned.clear()
+
+
+def _plain(arguments: tuple[object, ...]) -> list[object]:
+    # Names and errors of the system are texts of others.
+    return [escaped(str(each)) if isinstance(each, (str, OSError)) else each for each in arguments]

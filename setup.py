@@ -42,7 +42,7 @@ def compiled() -> list[Extension]:
         [
             # Compiled as it stands: the same lines, but not interrupted in between.
             extension("epsagon_fast.producer._entering", "epsagon_fast/producer/entering.py"),
-            extension("epsagon_fast.producer._quick", "_ext/producer/_quick.pyx"),
+            extension("epsagon_fast.producer._fast_path", "_ext/producer/_fast_path.pyx"),
             extension("epsagon_fast.queue._ring", "_ext/queue/_ring.pyx", GUARDED_BUT_IDS),
             extension("epsagon_fast.queue._spawn", "_ext/queue/_spawn.pyx"),
             extension("epsagon_fast.trimming._compiled", "_ext/trimming/_compiled.pyx"),

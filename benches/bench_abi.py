@@ -102,15 +102,15 @@ def push_round(folder: Path, size: str, times_reading: bool) -> Round:
 
 
 def add_round(folder: Path, event_name: str) -> Round:
-    quick_way = load(folder, "_quick").QuickWay
+    fast_path = load(folder, "_fast_path").FastPath
     producer, consumer = both_ends(folder)
 
-    class Tracer(quick_way):
-        def _add_otherwise(self, event: object, code: int) -> None:
+    class Tracer(fast_path):
+        def _add_slowly(self, event: object, code: int) -> None:
             assert code == ring.layout.LOOK
 
     tracer = Tracer()
-    tracer._open_way(producer.push, TRACE, RING_BYTES)
+    tracer._open_path(producer.push, TRACE, RING_BYTES)
     events = [bench_encoding.EVENTS[event_name](number) for number in range(bench_encoding.EVENTS_PER_ROUND)]
 
     def add_all() -> None:

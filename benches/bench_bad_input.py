@@ -48,7 +48,7 @@ os._exit(0)
 """
 PURE = """
 import sys
-for name in ("queue._ring", "queue._spawn", "producer._quick", "trimming._compiled"):
+for name in ("queue._ring", "queue._spawn", "producer._fast_path", "trimming._compiled"):
     sys.modules["epsagon_fast." + name] = None
 """
 NO_SPACE = """

@@ -14,7 +14,7 @@ from typing import Final
 MODULES: Final = {
     "trimmer": "epsagon_fast.trimming._compiled",
     "ring": "epsagon_fast.queue._ring",
-    "add_event": "epsagon_fast.producer._quick",
+    "add_event": "epsagon_fast.producer._fast_path",
     "blocks": "epsagon_fast.producer._entering",
     "start": "epsagon_fast.queue._spawn",
 }

@@ -327,7 +327,7 @@ input()
 
 PURE = """
 import sys
-for name in ("queue._ring", "queue._spawn", "producer._entering", "producer._quick", "trimming._compiled"):
+for name in ("queue._ring", "queue._spawn", "producer._entering", "producer._fast_path", "trimming._compiled"):
     sys.modules["epsagon_fast." + name] = None
 """
 

@@ -11,14 +11,14 @@ import pytest
 from fakes import FakeQueue
 
 import epsagon_fast as epsagon
-from epsagon_fast.producer import _quick, quick
+from epsagon_fast.producer import _fast_path, fast_path
 from epsagon_fast.queue import _pure, _ring
 from epsagon_fast.trimming import _compiled
 
 WAYS: list[Callable[[Any], Any]] = [copy.copy, copy.deepcopy, pickle.dumps, lambda each: pickle.dumps(each, 0)]
 CLASSES = [
     each
-    for module in (_ring, _pure, _quick, quick, _compiled)
+    for module in (_ring, _pure, _fast_path, fast_path, _compiled)
     for each in vars(module).values()
     if inspect.isclass(each) and each.__module__ == module.__name__ and each is not _pure.Turns
 ]

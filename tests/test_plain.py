@@ -20,7 +20,7 @@ from hypothesis import example, given
 from naming import named
 from strategies import anything, json_shaped, wild_text
 
-from epsagon_fast.producer._quick import exact_json
+from epsagon_fast.producer._fast_path import exact_json
 from epsagon_fast.producer.plain import (
     CUT,
     MAX_CHARACTERS,

@@ -55,7 +55,7 @@ def test_integration_touches_no_underscore_of_another_module(path: Path) -> None
 def test_integration_takes_no_private_name_that_the_tracer_has() -> None:
     producer = Path(epsagon_fast.__file__).parent / "producer"
     taken: set[str] = set()
-    for name in ("tracer", "recorder", "quick", "entering"):
+    for name in ("tracer", "recorder", "fast_path", "entering"):
         taken |= own_names(ast.parse((producer / f"{name}.py").read_text()))
     for path in INTEGRATIONS:
         tree = ast.parse(path.read_text())

@@ -115,7 +115,7 @@ class Run(Entered, Tracer):
         _end_forsaken()
         self.__enter__()
         if self.keeps_values:
-            arguments.Noted(self._task.run).arguments(self, args, kwargs)
+            arguments.CallNotes(self._task.run).arguments(self, args, kwargs)
 
     def end(self, state: str | None, result: Any) -> None:
         """Close the trace. `state`, `result`: as celery's signal has them."""
@@ -147,7 +147,7 @@ class Run(Entered, Tracer):
         # The result may be an exception, whose traceback holds frames that hold this run.
         self._result = None
         if state == "SUCCESS" and self.keeps_values:
-            arguments.Noted(self._task.run).result(self, result)
+            arguments.CallNotes(self._task.run).result(self, result)
         if state is None:
             self._is_cut_off(sys.exception())
         elif state == "FAILURE" and isinstance(result, BaseException):

@@ -20,8 +20,8 @@ class Notes(Protocol):
     def note(self, key: str, value: str) -> None: ...
 
 
-class Noted:
-    """One function's arguments and results, as metadata."""
+class CallNotes:
+    """Keeps a function's arguments and results as metadata."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         try:

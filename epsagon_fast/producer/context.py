@@ -55,7 +55,7 @@ def continue_context(tracer: Continuing, context: TraceContext | None) -> str:
 def context_of(tracer: Continuing) -> TraceContext | None:
     """Return the context that a trace is part of. A recorded one without any begins one, and its runner tells it.
 
-    None: the trace is not recorded, so nobody would find what continues it.
+    None: the trace is not recorded, so what continues it would continue nothing that arrives.
     """
     if tracer.context is None and process.records(tracer.config):
         tracer.context = begun_by(tracer)

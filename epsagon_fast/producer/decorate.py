@@ -1,7 +1,8 @@
 """Traced functions: plain ones, coroutines, generators, asynchronous generators.
 
 A generator keeps its trace to itself: the trace is current only while the generator's body runs, never in between in
-whoever consumes it. What the body itself made current (a `with trace(new=True)` around a yield) comes back with it.
+the code that consumes it. What the body made current, such as a `with trace(new=True)` around a yield, is current
+again at its next step.
 """
 
 import functools
@@ -17,8 +18,8 @@ from .tracer import Tracer
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Scope(Protocol):
-    """What one call records: see scope.Block."""
+class CallBlock(Protocol):
+    """The block that one call runs in: scope.Block, as far as this module needs it."""
 
     def open(self) -> Tracer: ...
     def close(self, error: BaseException | None) -> None: ...
@@ -30,14 +31,14 @@ class Scope(Protocol):
     ) -> None: ...
 
 
-def decorated(function: F, new_scope: Callable[[], Scope]) -> F:
-    """Return a function of the same kind that runs each call in a scope of its own."""
+def decorated(function: F, new_block: Callable[[], CallBlock]) -> F:
+    """Return a function of the same kind that runs each call in a block of its own."""
     if isinstance(function, (staticmethod, classmethod)):
         # The order of two decorators is easily mistaken, and what a wrapped one is called with would be wrong.
-        return cast(F, type(function)(decorated(function.__func__, new_scope)))
+        return cast(F, type(function)(decorated(function.__func__, new_block)))
     if not callable(function) or inspect.isclass(function):
         raise TypeError(f"trace decorates functions, not {function!r}")
-    wrapper = _wrap_of(function)(function, new_scope, arguments.Noted(function))
+    wrapper = _wrap_of(function)(function, new_block, arguments.CallNotes(function))
     return cast(F, functools.wraps(function)(wrapper))
 
 
@@ -65,44 +66,46 @@ def _awaitable_generator(*arguments: Any) -> Callable[..., Any]:
     return types.coroutine(_generator(*arguments))
 
 
-def _plain(function: Callable[..., Any], new_scope: Callable[[], Scope], noted: arguments.Noted) -> Callable[..., Any]:
+def _plain(
+    function: Callable[..., Any], new_block: Callable[[], CallBlock], notes: arguments.CallNotes
+) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
-        scope = new_scope()
-        with scope as tracer:
+        block = new_block()
+        with block as tracer:
             if not tracer.keeps_values:
                 return function(*args, **kwargs)
-            noted.arguments(scope, args, kwargs)
+            notes.arguments(block, args, kwargs)
             result = function(*args, **kwargs)
-            noted.result(scope, result)
+            notes.result(block, result)
             return result
 
     return call
 
 
 def _coroutine(
-    function: Callable[..., Awaitable[Any]], new_scope: Callable[[], Scope], noted: arguments.Noted
+    function: Callable[..., Awaitable[Any]], new_block: Callable[[], CallBlock], notes: arguments.CallNotes
 ) -> Callable[..., Any]:
     async def call(*args: Any, **kwargs: Any) -> Any:
-        scope = new_scope()
-        with scope as tracer:
+        block = new_block()
+        with block as tracer:
             if not tracer.keeps_values:
                 return await function(*args, **kwargs)
-            noted.arguments(scope, args, kwargs)
+            notes.arguments(block, args, kwargs)
             result = await function(*args, **kwargs)
-            noted.result(scope, result)
+            notes.result(block, result)
             return result
 
     return call
 
 
 def _generator(
-    function: Callable[..., Generator[Any, Any, Any]], new_scope: Callable[[], Scope], noted: arguments.Noted
+    function: Callable[..., Generator[Any, Any, Any]], new_block: Callable[[], CallBlock], notes: arguments.CallNotes
 ) -> Callable[..., Any]:
     def steps(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         body = function(*args, **kwargs)
-        with Opened(new_scope()) as opened:
+        with Opened(new_block()) as opened:
             if opened.tracer.keeps_values:
-                noted.arguments(opened.scope, args, kwargs)
+                notes.arguments(opened.block, args, kwargs)
             step: Callable[[Any], Any] = body.send
             sent: Any = None
             while True:
@@ -131,13 +134,13 @@ def _generator(
 
 
 def _async_generator(
-    function: Callable[..., AsyncGenerator[Any, Any]], new_scope: Callable[[], Scope], noted: arguments.Noted
+    function: Callable[..., AsyncGenerator[Any, Any]], new_block: Callable[[], CallBlock], notes: arguments.CallNotes
 ) -> Callable[..., Any]:
     async def steps(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         body = function(*args, **kwargs)
-        with Opened(new_scope()) as opened:
+        with Opened(new_block()) as opened:
             if opened.tracer.keeps_values:
-                noted.arguments(opened.scope, args, kwargs)
+                notes.arguments(opened.block, args, kwargs)
             step: Callable[[Any], Awaitable[Any]] = body.asend
             sent: Any = None
             while True:

@@ -59,7 +59,7 @@ def encode_event(event: Mapping[str, Any]) -> Encoded:
 def complete_copy(event: object) -> dict[str, Any] | None:
     """Return a copy of an event that is as the wire wants it: all fields, their order, their types. None: it is not.
 
-    orjson may be given the copy: no one else has it, and orjson itself refuses keys that are no exact strings.
+    orjson may read the copy: no other thread knows it. orjson itself refuses keys that are no exact strings.
     """
     if type(event) is not dict:
         return None

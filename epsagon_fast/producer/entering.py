@@ -122,25 +122,25 @@ class Entered:
 
 
 class Opened:
-    """A generator's scope, open over its whole life; `inside` it only while the body runs."""
+    """A generator's block: open over its whole life, and current only in `inside`, while the body runs."""
 
-    def __init__(self, scope: Any) -> None:
-        self.scope = scope
+    def __init__(self, block: Any) -> None:
+        self.block = block
 
     def __enter__(self) -> Any:
         try:
-            self.tracer = self.scope.open()
-            self.inside = Inside(self.scope.place)
+            self.tracer = self.block.open()
+            self.inside = Inside(self.block.place)
             return self
         except BaseException:
-            self.scope.cut_off()
+            self.block.cut_off()
             raise
 
     def __exit__(self, kind: Kind, error: Error, trace: TracebackType | None) -> None:
         try:
-            self.scope.close(error)
+            self.block.close(error)
         except BaseException:
-            self.scope.cut_off()
+            self.block.cut_off()
             raise
         finally:
             # Contexts that tasks and timers copied in the body live on.

@@ -48,7 +48,7 @@ _METHODS_OF_MAPPINGS = ("keys", "values", "items", "__getitem__")
 _NAME = type.__dict__["__name__"]
 
 if implementation("add_event") == COMPILED:
-    from epsagon_fast.producer._quick import exact_json
+    from epsagon_fast.producer._fast_path import exact_json
 else:
 
     def exact_json(value: object, most_values: int, most_characters: int, most_levels: int) -> bytes | None:

@@ -1,6 +1,6 @@
 """What is added to one trace, on its way into this process's ring.
 
-Nothing here raises for what the application traces. The hot path, `add_event`, is QuickWay's.
+Nothing here raises for what the application traces. The hot path, `add_event`, is FastPath's.
 """
 
 from collections.abc import Mapping
@@ -16,11 +16,11 @@ from epsagon_fast.queue.layout import FOREIGN, FULL, LOOK, PUSHED, TOO_LARGE
 from epsagon_fast.queue.ring import own_pid
 
 from . import encoding, exiting
+from .fast_path import FastPath
 from .fitting import fitted_event, fitted_record
 from .interfaces import TraceWriter
 from .plain import type_name
 from .process import process
-from .quick import QuickWay
 from .runner import UNCHANGED, encoded_update
 from .states import ITS_OWN, NEW, OPEN, TABLE, State
 
@@ -29,12 +29,12 @@ _EVENT, _EXCEPTION, _LABEL, _RUNNER, _ERROR = map(
     int, (Kind.EVENT, Kind.EXCEPTION, Kind.LABEL, Kind.RUNNER, Kind.ERROR)
 )
 _TRIMMED = orjson.dumps({"resource": {"metadata": {IS_TRIMMED_KEY: "true"}}})
-# What the quick way answers if the event is in the ring or will never be. Else it may yet be taken: by a ring of this
+# What the fast path answers if the event is in the ring or will never be. Else it may yet be taken: by a ring of this
 # process's own (FOREIGN), or by the one that open traces go on in when a folder was deleted (CLOSED).
 _OVER: Final = (FULL, LOOK, TOO_LARGE)
 
 
-class Recorder(QuickWay):
+class Recorder(FastPath):
     """Takes what belongs to one trace while its state is OPEN; in other states see states.py.
 
     `config`: what the trace was opened with. `trace_id`: 32 hex digits. `owner_pid`: of the process that opened it.
@@ -177,12 +177,12 @@ class Recorder(QuickWay):
         """Let complete events go straight into the ring. The fast path logs nothing."""
         # A signal's handler may have closed the trace meanwhile.
         if self._state is OPEN and not self._debug:
-            self._open_way(self._push, self._id, self._event_limit_bytes)
+            self._open_path(self._push, self._id, self._event_limit_bytes)
 
     def _move_to(self, state: State) -> None:
         """Take nothing more: go on to `state`."""
         self._state = state
-        self._close_way()
+        self._close_path()
 
     def _put(self, kind: int, payload: bytes, flags: int = 0) -> bool:
         code = self._push(kind, flags, self._id, payload)
@@ -208,16 +208,16 @@ class Recorder(QuickWay):
         code = self._push(kind, flags, self._id, smaller)
         return code == PUSHED or self._writer.attend(code, kind, flags, self._id, smaller)
 
-    def _add_otherwise(self, event: Mapping[str, Any], code: int) -> None:
-        """Do what the quick way, which answered `code`, left to do."""
+    def _add_slowly(self, event: Mapping[str, Any], code: int) -> None:
+        """Do what the fast path, which answered `code`, left to do."""
         if self._state is not OPEN:
             self._refuse()
         elif code in _OVER:
             self._writer.attend(code, _EVENT, 0, self._id, b"")
         else:
-            self._add_slowly(event)
+            self._encode_and_put(event)
 
-    def _add_slowly(self, event: Mapping[str, Any]) -> None:
+    def _encode_and_put(self, event: Mapping[str, Any]) -> None:
         encoded = encoding.encode_event(event)
         payload, flags, _, _ = encoded
         self._count_losses(encoded)

@@ -179,7 +179,7 @@ class Block(Entered):
         return new_runner(self._name, FUNCTION_TYPE, INVOKE, metadata, start_time)
 
 
-class Trace(Blocks):
+class TraceBlocks(Blocks):
     """What `trace` returns: a context manager and a decorator, for any number of blocks and calls."""
 
     def __init__(self, name: str | None, new: bool) -> None:
@@ -197,7 +197,7 @@ class Trace(Blocks):
 
 
 @overload
-def trace(name: str | None = None, *, new: bool = False) -> Trace: ...
+def trace(name: str | None = None, *, new: bool = False) -> TraceBlocks: ...
 @overload
 def trace(name: F) -> F: ...
 def trace(name: Any = None, *, new: bool = False) -> Any:
@@ -207,8 +207,8 @@ def trace(name: Any = None, *, new: bool = False) -> Any:
     default a function's qualified name. An exception that leaves the block is recorded and goes on its way.
     """
     if name is None or isinstance(name, str):
-        return Trace(name, new)
-    return Trace(None, new)(name)
+        return TraceBlocks(name, new)
+    return TraceBlocks(None, new)(name)
 
 
 def event(name: str, *, type: str = FUNCTION_TYPE, operation: str = INVOKE, origin: str = ORIGIN) -> Event:
@@ -216,7 +216,7 @@ def event(name: str, *, type: str = FUNCTION_TYPE, operation: str = INVOKE, orig
     return Event(name, type, operation, origin)
 
 
-# What ends work from outside, and the module that has it: if nobody imported that, it raised none.
+# Exceptions that end work from outside, by module. A module that is not imported has raised none.
 _CANCELLATIONS: Final = (("asyncio", "CancelledError"), ("trio", "Cancelled"), ("greenlet", "GreenletExit"))
 _EXCEPTIONS: Final = BaseExceptionGroup.__dict__["exceptions"]
 

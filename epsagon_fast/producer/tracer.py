@@ -46,7 +46,7 @@ class Tracer(Started, Recorder):
     `config`: what the trace was opened with. `trace_id`: 32 hex digits. Usable in `with`: start, then the stop signal.
     """
 
-    # What it continues, once somebody asked; see context.py.
+    # The context that the trace continues, once it is known; see context.py.
     context: TraceContext | None = None
     _place: Place | None = None
     _beacon: Beacon | None = None

@@ -1,4 +1,4 @@
-"""The quick way of an event into a ring, in both its implementations."""
+"""The fast path of an event into a ring, in both its implementations."""
 
 import ast
 from pathlib import Path
@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from strategies import anything, complete_events, loose_events
 
-from epsagon_fast.producer import _quick, encoding
-from epsagon_fast.producer.quick import NOT_TAKEN, PureQuickWay
+from epsagon_fast.producer import _fast_path, encoding
+from epsagon_fast.producer.fast_path import NOT_TAKEN, PureFastPath
 from epsagon_fast.protocol import Kind
 from epsagon_fast.queue.layout import FULL, FULLS_PER_LOOK
 
@@ -18,14 +18,14 @@ TRACE = bytes(range(16))
 
 
 class Way:
-    """A quick way, what it pushed, and what it left to do."""
+    """A fast path, what it pushed, and what it left to do."""
 
     def __init__(self, kind: type, limit_bytes: int = 1 << 20, answer: int = 0) -> None:
         self.pushed: list[Any] = []
         self.left: list[tuple[Any, int]] = []
 
         class Tracer(kind):  # type: ignore[misc]
-            def _add_otherwise(tracer, event: Any, code: int) -> None:
+            def _add_slowly(tracer, event: Any, code: int) -> None:
                 self.left.append((event, code))
 
         def push(*record: Any) -> int:
@@ -33,10 +33,10 @@ class Way:
             return answer
 
         self.tracer = Tracer()
-        self.tracer._open_way(push, TRACE, limit_bytes)
+        self.tracer._open_path(push, TRACE, limit_bytes)
 
 
-@pytest.fixture(params=[_quick.QuickWay, PureQuickWay], ids=["compiled", "reference"])
+@pytest.fixture(params=[_fast_path.FastPath, PureFastPath], ids=["compiled", "reference"])
 def kind(request: pytest.FixtureRequest) -> type:
     found: type = request.param
     return found
@@ -115,7 +115,7 @@ def test_what_push_answers_is_passed_on(kind: type) -> None:
 
 def test_nothing_passes_before_opening_and_after_closing(kind: type) -> None:
     way = Way(kind)
-    way.tracer._close_way()
+    way.tracer._close_path()
     event = complete()
     way.tracer.add_event(event)
     assert way.pushed == []
@@ -141,7 +141,7 @@ def test_error_of_push_is_raised(kind: type) -> None:
     def broken(*record: Any) -> int:
         raise ValueError("closed")
 
-    way.tracer._open_way(broken, TRACE, 1 << 20)
+    way.tracer._open_path(broken, TRACE, 1 << 20)
     with pytest.raises(ValueError, match="closed"):
         way.tracer.add_event(complete())
 
@@ -152,14 +152,14 @@ def test_keyboard_interrupt_is_not_kept(kind: type) -> None:
     def interrupted(*record: Any) -> int:
         raise KeyboardInterrupt
 
-    way.tracer._open_way(interrupted, TRACE, 1 << 20)
+    way.tracer._open_path(interrupted, TRACE, 1 << 20)
     with pytest.raises(KeyboardInterrupt):
         way.tracer.add_event(complete())
 
 
 @given(complete_events() | loose_events() | anything())
 def test_both_implementations_take_the_same_events(event: Any) -> None:
-    compiled, reference = Way(_quick.QuickWay), Way(PureQuickWay)
+    compiled, reference = Way(_fast_path.FastPath), Way(PureFastPath)
     compiled.tracer.add_event(event)
     reference.tracer.add_event(event)
     assert compiled.pushed == reference.pushed
@@ -169,8 +169,8 @@ def test_both_implementations_take_the_same_events(event: Any) -> None:
 
 
 def test_stub_names_the_methods() -> None:
-    stub = ast.parse(Path(_quick.__file__).with_name("_quick.pyi").read_text())
+    stub = ast.parse(Path(_fast_path.__file__).with_name("_fast_path.pyi").read_text())
     [stubbed] = [node for node in stub.body if isinstance(node, ast.ClassDef)]
     names = {node.name for node in stubbed.body if isinstance(node, ast.FunctionDef)}
-    assert names == {name for name in vars(_quick.QuickWay) if not name.startswith("__")}
-    assert names <= set(vars(PureQuickWay))
+    assert names == {name for name in vars(_fast_path.FastPath) if not name.startswith("__")}
+    assert names <= set(vars(PureFastPath))

@@ -1,4 +1,4 @@
-"""The quick way of a complete event into a ring: compiled where it was built, else in plain Python.
+"""The fast path of a complete event into a ring: compiled where it was built, else in plain Python.
 
 Looking at every field in Python, and even the frame of one Python function, cost as much as encoding the event does.
 """
@@ -14,16 +14,16 @@ from epsagon_fast.producer.encoding import complete_copy
 from epsagon_fast.protocol import RUNNER_ORIGIN, Kind
 from epsagon_fast.queue.layout import FULL, FULLS_PER_LOOK, PUSHED
 
-__all__ = ["NOT_TAKEN", "PureQuickWay", "QuickWay"]
+__all__ = ["NOT_TAKEN", "FastPath", "PureFastPath"]
 
 NOT_TAKEN: Final = -1
 
 
-class PureQuickWay:
-    """The part of a tracer that has to be fast. What it or the ring does not take goes to `_add_otherwise`."""
+class PureFastPath:
+    """The part of a tracer that has to be fast. What it or the ring does not take goes to `_add_slowly`."""
 
     _fulls = 0
-    _way: tuple[Callable[[int, int, bytes, bytes], int], bytes, int] | None = None
+    _path: tuple[Callable[[int, int, bytes, bytes], int], bytes, int] | None = None
 
     def add_event(self, event: Mapping[str, Any]) -> None:
         """Add an event as it is now; later changes of `event` have no effect.
@@ -36,28 +36,28 @@ class PureQuickWay:
             if self._fulls % FULLS_PER_LOOK != 1:
                 return
         if code != PUSHED:
-            self._add_otherwise(event, code)
+            self._add_slowly(event, code)
 
     def __reduce__(self) -> str:
         """Raise TypeError: a copy would lead into the ring of one process."""
         raise TypeError("this cannot be copied: it leads into the ring of one process")
 
-    def _open_way(self, push: Callable[[int, int, bytes, bytes], int], trace_id: bytes, limit_bytes: int) -> None:
+    def _open_path(self, push: Callable[[int, int, bytes, bytes], int], trace_id: bytes, limit_bytes: int) -> None:
         """Let events of at most `limit_bytes` pass to `push`."""
-        self._way = (push, trace_id, limit_bytes)
+        self._path = (push, trace_id, limit_bytes)
 
-    def _close_way(self) -> None:
+    def _close_path(self) -> None:
         """Let nothing pass any more."""
-        self._way = None
+        self._path = None
 
-    def _add_otherwise(self, event: Mapping[str, Any], code: int) -> None:
+    def _add_slowly(self, event: Mapping[str, Any], code: int) -> None:
         """Do what is left to do. `code`: what push answered; NOT_TAKEN: it was not asked."""
         raise NotImplementedError
 
     def _pushed(self, event: Any) -> int:
-        if self._way is None:
+        if self._path is None:
             return NOT_TAKEN
-        push, trace_id, limit_bytes = self._way
+        push, trace_id, limit_bytes = self._path
         try:
             copy = complete_copy(event)
             if copy is None or copy["origin"] == RUNNER_ORIGIN:
@@ -71,6 +71,6 @@ class PureQuickWay:
 
 
 if TYPE_CHECKING or implementation("add_event") == COMPILED:
-    from epsagon_fast.producer._quick import QuickWay
+    from epsagon_fast.producer._fast_path import FastPath
 else:
-    QuickWay = PureQuickWay
+    FastPath = PureFastPath

@@ -1,5 +1,5 @@
 # cython: language_level=3, binding=False
-"""The quick way from a complete event, or any exact value, to its JSON, compiled. quick.py and plain.py do the same.
+"""The fast path from a complete event, or any exact value, to its JSON, compiled. fast_path.py and plain.py do the same.
 
 What is looked at and what is written must be the same: no Python code may run in between, and none while orjson writes.
 So only exact types pass here; looking at them and orjson's call are one step, in which no other thread gets the GIL.
@@ -50,21 +50,21 @@ cdef Field[7] event_fields
 cdef Field[4] resource_fields
 # They own what the tables above point to.
 cdef tuple event_names = EVENT_FIELDS, resource_names = RESOURCE_FIELDS
-cdef object runner_origin = RUNNER_ORIGIN, dumps = orjson.dumps, add_otherwise = "_add_otherwise"
+cdef object runner_origin = RUNNER_ORIGIN, dumps = orjson.dumps, add_slowly = "_add_slowly"
 cdef unsigned int fulls_per_look = FULLS_PER_LOOK
 # Made once: CPython has one object for each small int, so an answer can be told by its identity.
 cdef object pushed = PUSHED, full = FULL, not_taken = -1, event_kind = int(Kind.EVENT), no_flags = 0
 
 if len(event_names) != 7 or len(resource_names) != 4:
-    raise ImportError("protocol.py and _quick.pyx do not agree")
+    raise ImportError("protocol.py and _fast_path.pyx do not agree")
 for _number, _form in enumerate((TEXT, NUMBER, RESOURCE, ORIGIN, NUMBER, INTEGER, NOTHING)):
     event_fields[_number] = Field(<PyObject *>event_names[_number], _form)
 for _number, _form in enumerate((TEXT, TEXT, TEXT, METADATA)):
     resource_fields[_number] = Field(<PyObject *>resource_names[_number], _form)
 
 
-cdef class QuickWay:
-    """See quick.PureQuickWay."""
+cdef class FastPath:
+    """See fast_path.PureFastPath."""
 
     cdef object push, trace_id
     cdef Py_ssize_t limit_bytes
@@ -78,41 +78,41 @@ cdef class QuickWay:
         return _add_event(self, event)
 
     def __reduce__(self):
-        """See quick.PureQuickWay."""
+        """See fast_path.PureFastPath."""
         raise TypeError("this cannot be copied: it leads into the ring of one process")
 
-    def _open_way(self, push, bytes trace_id, Py_ssize_t limit_bytes):
-        """See quick.PureQuickWay."""
+    def _open_path(self, push, bytes trace_id, Py_ssize_t limit_bytes):
+        """See fast_path.PureFastPath."""
         self.trace_id = trace_id
         self.limit_bytes = limit_bytes
         self.push = push
 
-    def _close_way(self):
-        """See quick.PureQuickWay."""
+    def _close_path(self):
+        """See fast_path.PureFastPath."""
         self.push = None
 
-    def _add_otherwise(self, event, code):
-        """See quick.PureQuickWay."""
+    def _add_slowly(self, event, code):
+        """See fast_path.PureFastPath."""
         raise NotImplementedError
 
 
 cdef object _add_event(object tracer, object event):
-    cdef QuickWay way = <QuickWay>tracer
-    # Another thread may close the way while orjson works.
-    push = way.push
+    cdef FastPath path = <FastPath>tracer
+    # Another thread may close the path while orjson works.
+    push = path.push
     if push is None or not _has_fields(<PyObject *>event, event_fields, 7):
-        return call_method_of_two(tracer, add_otherwise, event, not_taken)
+        return call_method_of_two(tracer, add_slowly, event, not_taken)
     payload = call_or_none(dumps, event)
-    if payload is None or PyBytes_Size(payload) > way.limit_bytes:
-        return call_method_of_two(tracer, add_otherwise, event, not_taken)
-    code = call_of_four(push, event_kind, no_flags, way.trace_id, payload)
+    if payload is None or PyBytes_Size(payload) > path.limit_bytes:
+        return call_method_of_two(tracer, add_slowly, event, not_taken)
+    code = call_of_four(push, event_kind, no_flags, path.trace_id, payload)
     if code is pushed:
         return None
     if code is full:
-        way.fulls += 1
-        if way.fulls % fulls_per_look != 1:
+        path.fulls += 1
+        if path.fulls % fulls_per_look != 1:
             return None
-    return call_method_of_two(tracer, add_otherwise, event, code)
+    return call_method_of_two(tracer, add_slowly, event, code)
 
 
 def exact_json(value, Py_ssize_t most_values, Py_ssize_t most_characters, int most_levels):
@@ -121,12 +121,12 @@ def exact_json(value, Py_ssize_t most_values, Py_ssize_t most_characters, int mo
     return call_or_none(dumps, value) if _is_exact(<PyObject *>value, &room, most_levels) else None
 
 
-cdef bytes _doc = QuickWay.add_event.__doc__.encode()
-quicken_add_event(<PyTypeObject *>QuickWay, _doc, _add_event)
+cdef bytes _doc = FastPath.add_event.__doc__.encode()
+quicken_add_event(<PyTypeObject *>FastPath, _doc, _add_event)
 
 
-# The references below are borrowed. Nothing here runs Python code (only exact types are looked at), so nobody can
-# change a dict or take away what it holds meanwhile.
+# The references below are borrowed. Nothing here runs Python code (only exact types are looked at), so no other
+# thread can change a dict or take away what it holds meanwhile.
 cdef bint _has_fields(PyObject *source, const Field *fields, Py_ssize_t count) noexcept:
     cdef Py_ssize_t place = 0
     cdef PyObject *key

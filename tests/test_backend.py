@@ -347,12 +347,13 @@ def test_what_is_not_there_is_404(refusing: Asking, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "allowed"), [("/", "POST"), ("/traces", "GET"), ("/traces/x", "GET"), ("/healthz", "GET")]
+    ("path", "allowed"), [("/", "GET, POST"), ("/traces", "GET"), ("/traces/x", "GET"), ("/healthz", "GET")]
 )
 def test_other_methods_are_refused(refusing: Asking, path: str, allowed: str) -> None:
-    for method in {"GET", "POST", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"} - {allowed}:
+    methods = {*allowed.split(", ")}
+    for method in {"GET", "POST", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"} - methods:
         answer = refusing(method, path, headers=TOKEN)
-        assert (answer.status, answer.headers["allow"]) == (405, allowed), method
+        assert (answer.status, {*answer.headers["allow"].split(", ")}) == (405, methods), method
 
 
 def in_chunks(body: bytes) -> Iterator[bytes]:

@@ -44,11 +44,12 @@ class Started:
         # The kill ends the read below, so that a command that says nothing fails and does not hang.
         patience = threading.Timer(TIMEOUT_S, process.kill)
         patience.start()
-        self.comment, *exports = [process.stdout.readline().strip() for _ in range(3)]
+        self.comment, *exports, look = [process.stdout.readline().strip() for _ in range(4)]
         patience.cancel()
         patience.join()
         assert [line.partition("=")[0] for line in exports] == ["export EPSAGON_COLLECTOR_URL", "export EPSAGON_TOKEN"]
         self.url, self.token = (line.partition("=")[2] for line in exports)
+        assert look == f"# Look at them: {self.url}"
 
     def post(self, key: str) -> urllib3.BaseHTTPResponse:
         headers = {"Authorization": f"Bearer {self.token}", "Idempotency-Key": key}
@@ -101,7 +102,8 @@ def test_a_signal_in_its_first_moment_ends_it_with_0(elsewhere: Path) -> None:
 
 
 def test_listening_beyond_this_machine_is_warned_of(elsewhere: Path) -> None:
-    with started(elsewhere, "--host", "0.0.0.0", "--allow-host", "backend", "--database", ":memory:") as backend:
+    beyond = ("--host", "0.0.0.0", "--allow-host", "backend", "--database", ":memory:")
+    with started(elsewhere, *beyond, "--open") as backend:
         with urllib3.PoolManager(retries=False, timeout=TIMEOUT_S) as client:
             hosts = ("backend:80", "10.0.0.1", "attacker.example")
             answers = [client.request("GET", f"{backend.url}/traces", headers={"Host": host}) for host in hosts]
@@ -110,6 +112,30 @@ def test_listening_beyond_this_machine_is_warned_of(elsewhere: Path) -> None:
     assert "all who reach it can read" in err
     with started(elsewhere, "--database", ":memory:") as backend:
         assert backend.end(signal.SIGTERM)[2] == ""
+
+
+def test_listening_beyond_this_machine_wants_a_token_or_a_word(elsewhere: Path) -> None:
+    line = command("--host", "0.0.0.0", "--port", "0", "--database", ":memory:")
+    surroundings = environment(elsewhere.parent)
+    done = subprocess.run(line, cwd=elsewhere, env=surroundings, capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--token" in done.stderr and "--open" in done.stderr
+    with started(elsewhere, *line[2:4], "--database", ":memory:", EPSAGON_BACKEND_TOKEN="hush") as backend:
+        assert backend.post("k").status == 401
+        backend.token = "hush"
+        assert backend.post("k").status == 200
+        code, out, err = backend.end(signal.SIGTERM)
+    assert (code, err) == (0, "") and "hush" not in out
+
+
+def test_what_is_over_a_limit_is_forgotten(elsewhere: Path) -> None:
+    with started(
+        elsewhere, "--database", "db", "--max-traces", "2", "--max-age", "7d", "--max-bytes", "9999"
+    ) as backend:
+        assert [backend.post(f"k{number}").status for number in range(4)] == [200] * 4
+        assert backend.end(signal.SIGTERM)[0] == 0
+    with Store(str(elsewhere / "db")) as store:
+        assert [trace_id for trace_id, _ in store.bodies()] == ["k2", "k3"]
 
 
 def test_idle_connections_neither_stop_it_nor_fill_its_log(elsewhere: Path) -> None:

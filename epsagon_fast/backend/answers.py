@@ -60,11 +60,16 @@ async def _throw_away(receive: Receive) -> None:
         left_bytes -= len(message["body"])
 
 
+def parting(reason: str, status: int, headers: dict[str, str] | None = None) -> Response:
+    """Return a refusal that is given before the body is read, and ends the connection."""
+    return _Parting({"error": reason}, status, {"Connection": "close", **(headers or {})})
+
+
 def misdirected(asked_for: list[str]) -> Response:
     """Return the answer to a request for another host. `asked_for`: its headers `Host`."""
     name = shown(", ".join(asked_for))
     reason = f"this backend does not answer as {name}: start it with --allow-host NAME if it should"
-    return _Parting({"error": reason}, 421, {"Connection": "close"})
+    return parting(reason, 421)
 
 
 async def _refused(request: Request, error: Exception) -> Response:
@@ -77,8 +82,7 @@ async def _bad(request: Request, error: Exception) -> Response:
 
 
 async def _too_large(request: Request, error: Exception) -> Response:
-    reason = f"a trace may have {MAX_BODY_BYTES} bytes at most"
-    return _Parting({"error": reason}, 413, {"Connection": "close"})
+    return parting(f"a trace may have {MAX_BODY_BYTES} bytes at most", 413)
 
 
 async def _left(request: Request, error: Exception) -> Response:

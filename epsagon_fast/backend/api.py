@@ -19,7 +19,7 @@ DEFAULT_PAGE_TRACES = 50
 # Few enough digits for SQLite's integers.
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")
 _SECONDS = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
-_MAX_WHOLE = 10**18 - 1
+MAX_WHOLE = 10**18 - 1
 _MAX_OFFSET = 10**15
 
 
@@ -40,7 +40,7 @@ class Api:
             after = float(asked["arrived_after"])
             traces = await run_in_threadpool(self._store.arrivals, after, limit, wanted)
         else:
-            before = whole_number(asked, "before", _MAX_WHOLE, 0, _MAX_WHOLE)
+            before = whole_number(asked, "before", MAX_WHOLE, 0, MAX_WHOLE)
             traces = await run_in_threadpool(self._store.page, limit, offset, wanted, before)
         counts = await run_in_threadpool(self._store.counts)
         # A full page may be followed by an empty one.
@@ -53,8 +53,7 @@ class Api:
         body = await run_in_threadpool(self._store.body, request.path_params["trace_id"])
         if body is None:
             raise HTTPException(404, "there is no trace with this id")
-        # A browser that guesses might take a trace for a page.
-        return Response(body, headers={"X-Content-Type-Options": "nosniff"}, media_type="application/json")
+        return Response(body, media_type="application/json")
 
     async def health(self, request: Request) -> Response:
         """Answer `GET /healthz`."""

@@ -1,4 +1,4 @@
-"""The backend's HTTP: its routes.
+"""The backend's HTTP: its routes, and what every request passes and every answer carries.
 
 Requests are served by one event loop; checking a body and SQLite run in threads, so one large trace does not hold up
 the others.
@@ -7,46 +7,89 @@ the others.
 from collections.abc import Awaitable, Callable
 
 from starlette.applications import Starlette
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from epsagon_fast.backend.answers import HANDLERS, misdirected
+from epsagon_fast.backend.access import LOGIN, Access
+from epsagon_fast.backend.answers import HANDLERS, misdirected, parting
 from epsagon_fast.backend.api import Api
 from epsagon_fast.backend.hosts import Hosts
 from epsagon_fast.backend.intake import Intake
+from epsagon_fast.backend.pages import rendering
+from epsagon_fast.backend.pages.listing import Listing
+from epsagon_fast.backend.pages.live import Live
+from epsagon_fast.backend.pages.login import Login
 from epsagon_fast.backend.store import Store
 
+# As much as all filters together may have.
+_MAX_QUERY_BYTES = 32 * 1024
 
-def application(store: Store, hosts: Hosts) -> ASGIApp:
+# Only what this backend serves itself, no script or style in a page, and no frame around one: what a trace says could
+# do nothing even if it were not escaped.
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self';"
+    " base-uri 'none'; frame-ancestors 'none'"
+)
+_HEADERS = {
+    "Content-Security-Policy": _POLICY,
+    # A browser that guesses might take a trace for a page.
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+
+def application(store: Store, hosts: Hosts, access: Access, live: Live) -> ASGIApp:
     """Return the ASGI application that keeps its traces in `store`. Closing the store is left to the caller.
 
-    hosts: a request for another one is refused.
+    hosts: a request for another one is refused. access: who may come in. live: tells pages what has come.
     """
-    intake, api = Intake(store), Api(store)
-    app = Starlette(
-        routes=[
-            _route("/", "POST", intake.take),
-            _route("/traces", "GET", api.page),
-            # A path: an Idempotency-Key may hold slashes.
-            _route("/traces/{trace_id:path}", "GET", api.trace),
-            _route("/healthz", "GET", api.health),
-        ],
-        exception_handlers=HANDLERS,
-    )
+    app = Starlette(routes=_routes(store, access, live), exception_handlers=HANDLERS)
 
     async def gate(scope: Scope, receive: Receive, send: Send) -> None:
-        asked_for = Headers(scope=scope).getlist("host")
-        known = len(asked_for) == 1 and hosts.hold(asked_for[0])
-        await (app if known else misdirected(asked_for))(scope, receive, send)
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(raw=message["headers"]).update(_HEADERS)
+            await send(message)
+
+        await (_refusal(scope, hosts, access) or app)(scope, receive, send_guarded)
 
     return gate
 
 
-def _route(path: str, method: str, endpoint: Callable[[Request], Awaitable[Response]]) -> Route:
-    route = Route(path, endpoint, methods=[method])
+def _refusal(scope: Scope, hosts: Hosts, access: Access) -> Response | None:
+    asked_for = Headers(scope=scope).getlist("host")
+    if len(asked_for) != 1 or not hosts.hold(asked_for[0]):
+        return misdirected(asked_for)
+    if len(scope["query_string"]) > _MAX_QUERY_BYTES:
+        return parting(f"a query may have {_MAX_QUERY_BYTES} bytes at most", 414)
+    return access.refusal(scope)
+
+
+def _routes(store: Store, access: Access, live: Live) -> list[Route | Mount]:
+    intake, api, listing, login = Intake(store, live), Api(store), Listing(store, live), Login(access)
+    return [
+        _route("/", POST=intake.take, GET=listing.show),
+        _route("/live", GET=listing.stream),
+        _route("/traces", GET=api.page),
+        # A path: an Idempotency-Key may hold slashes.
+        _route("/traces/{trace_id:path}", GET=api.trace),
+        _route("/healthz", GET=api.health),
+        _route(LOGIN, GET=login.ask, POST=login.take),
+        Mount("/static", StaticFiles(directory=rendering.HERE / "static")),
+    ]
+
+
+def _route(path: str, **endpoints: Callable[[Request], Awaitable[Response]]) -> Route:
+    async def endpoint(request: Request) -> Response:
+        return await endpoints[request.method](request)
+
+    route = Route(path, endpoint)
     # Starlette adds HEAD to every GET.
-    route.methods = {method}
+    route.methods = {*endpoints}
     return route

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from epsagon_fast.backend.answers import MAX_BODY_BYTES, Json, TooLarge
+from epsagon_fast.backend.pages.live import Live
 from epsagon_fast.backend.shape import summarize
 from epsagon_fast.backend.store import Store
 
@@ -19,8 +20,9 @@ _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,200}")
 class Intake:
     """Takes traces in the tracer's own format."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, live: Live) -> None:
         self._store = store
+        self._live = live
 
     async def take(self, request: Request) -> Response:
         """Answer `POST /`."""
@@ -28,6 +30,7 @@ class Intake:
         key = _idempotency_key(request)
         body = await body_of(request)
         trace_id, is_new = await run_in_threadpool(self._keep, token, key, body)
+        self._live.notify()
         return Json({"trace_id": trace_id, "duplicate": not is_new})
 
     def _keep(self, token: bytes, key: str | None, body: bytes) -> tuple[str, bool]:

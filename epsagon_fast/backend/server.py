@@ -9,9 +9,12 @@ from typing import Self
 
 import uvicorn
 
+from epsagon_fast.backend.access import Access
 from epsagon_fast.backend.app import application
 from epsagon_fast.backend.connections import Connection, connections_max
 from epsagon_fast.backend.hosts import Hosts
+from epsagon_fast.backend.pages.live import Live
+from epsagon_fast.backend.retention import Retention
 from epsagon_fast.backend.store import IN_MEMORY, Store
 
 # As many as the kernel allows by default: a client whose connection waits here is slow, one that is refused is broken.
@@ -49,10 +52,11 @@ def is_loopback(listener: socket.socket) -> bool:
     return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
 
 
-def http_server(store: Store, hosts: Hosts) -> uvicorn.Server:
+def http_server(store: Store, hosts: Hosts, access: Access) -> uvicorn.Server:
     """Return the server, not running yet: `run(sockets=[listener])` serves until its `should_exit` is set."""
+    live = Live(store)
     config = uvicorn.Config(
-        application(store, hosts),
+        application(store, hosts, access, live),
         # uvicorn's h11: it would take whatever is installed, and each parser treats early answers in its own way.
         http=Connection,
         # One more than are kept, or uvicorn would refuse the last one.
@@ -68,24 +72,33 @@ def http_server(store: Store, hosts: Hosts) -> uvicorn.Server:
         log_config=None,
         log_level=None,
     )
-    return uvicorn.Server(config)
+    server = uvicorn.Server(config)
+    live.is_stopping = lambda: server.should_exit
+    return server
 
 
 class Backend:
     """A backend that serves from a thread of this process, from its making until `stop` or the end of its `with`."""
 
     def __init__(
-        self, host: str = "127.0.0.1", port: int = 0, database: str = IN_MEMORY, *, allowed_hosts: Iterable[str] = ()
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        database: str = IN_MEMORY,
+        *,
+        allowed_hosts: Iterable[str] = (),
+        token: str | None = None,
+        retention: Retention | None = None,
     ) -> None:
         self._listener = listen(host, port)
         try:
-            self.store = Store(database)
+            self.store = Store(database, retention)
         except BaseException:
             self._listener.close()
             raise
         self.url = url_of(self._listener)
         self.database = database
-        self._server = http_server(self.store, Hosts(host, allowed_hosts))
+        self._server = http_server(self.store, Hosts(host, allowed_hosts), Access(token))
         serve = {"sockets": [self._listener]}
         self._thread = threading.Thread(target=self._server.run, kwargs=serve, name="epsagon-backend", daemon=True)
         self._thread.start()
@@ -108,12 +121,19 @@ class Backend:
 
 
 def running(
-    host: str = "127.0.0.1", port: int = 0, database: str = IN_MEMORY, *, allowed_hosts: Iterable[str] = ()
+    host: str = "127.0.0.1",
+    port: int = 0,
+    database: str = IN_MEMORY,
+    *,
+    allowed_hosts: Iterable[str] = (),
+    token: str | None = None,
+    retention: Retention | None = None,
 ) -> Backend:
     """Start a backend in a thread; use it in `with`, or call its `stop`.
 
     port: 0 takes any free one. database: a path, or ":memory:". allowed_hosts: other names than
-    `host` and this machine's own under which it answers. The result has `url`, `database` and `store`.
+    `host` and this machine's own under which it answers. token: what readers and writers must know; None: nothing.
+    retention: what is kept. The result has `url`, `database` and `store`.
     Raises OSError, sqlite3.Error, or ValueError for a database of something else.
     """
-    return Backend(host, port, database, allowed_hosts=allowed_hosts)
+    return Backend(host, port, database, allowed_hosts=allowed_hosts, token=token, retention=retention)

@@ -9,12 +9,17 @@ import signal
 import socket
 import sqlite3
 import sys
+from typing import TYPE_CHECKING
 
 import epsagon_fast.private as private
 from epsagon_fast.config import Config
 from epsagon_fast.foreign import escaped
 
+if TYPE_CHECKING:
+    from epsagon_fast.backend.retention import Retention
+
 _INSTALL = "pip install 'epsagon-fast[backend]'"
+TOKEN_VARIABLE = "EPSAGON_BACKEND_TOKEN"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +39,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="SQLite file, made if missing; ':memory:': none (default: backend.sqlite in $EPSAGON_STATE_DIR,"
         " else in $XDG_STATE_HOME/epsagon-fast, else in ~/.local/state/epsagon-fast)",
     )
+    parser.add_argument(
+        "--token",
+        default=os.environ.get(TOKEN_VARIABLE) or None,
+        help=f"what readers and writers must know (default: ${TOKEN_VARIABLE}, which `ps` does not show)",
+    )
+    parser.add_argument("--open", action="store_true", help="let all who reach another address than loopback come in")
+    for name, kind, what in (
+        ("--max-age", _seconds, "forget traces that are older, as 12h or 7d"),
+        ("--max-traces", _count, "keep so many"),
+        ("--max-bytes", _count, "keep bodies of so many bytes (default: 1 GiB)"),
+    ):
+        parser.add_argument(name, type=kind, metavar=name[6:].upper(), help=what)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -49,37 +66,47 @@ def run(arguments: argparse.Namespace) -> int:
         reason = getattr(error, "strerror", None) or error
         return _fail(f"cannot listen: {reason}; --host and --port choose another place")
     with listener:
+        if not (server.is_loopback(listener) or arguments.token or arguments.open):
+            _warn("beyond this machine it wants --token TOKEN, or --open to let all who reach it read and add traces")
+            return 2
         return _serve(listener, arguments)
 
 
 def _serve(listener: socket.socket, arguments: argparse.Namespace) -> int:
-    from epsagon_fast.backend import hosts, log, server, store
+    from epsagon_fast.backend import access, hosts, log, retention, server, store
 
     database = arguments.database
     log.set_up()
     try:
         path = _default_database() if database is None else database
-        traces = store.Store(path)
+        traces = store.Store(path, _retention(arguments, retention.Retention()))
     except (OSError, sqlite3.Error, ValueError) as error:
         return _fail(f"cannot use the database: {error}")
     with traces:
-        uvicorn = server.http_server(traces, hosts.Hosts(arguments.host, arguments.allow_host))
+        doors = hosts.Hosts(arguments.host, arguments.allow_host), access.Access(arguments.token)
+        uvicorn = server.http_server(traces, *doors)
         # uvicorn sets these too, but only once it runs, and raises the signal again when it has finished: without ours
         # that would end in a traceback or in an exit code other than 0.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, uvicorn.handle_exit)
-        if not server.is_loopback(listener):
-            _warn("it listens beyond this machine: all who reach it can read and add traces, there are no passwords")
-        _announce(server.url_of(listener), path)
+        if not (server.is_loopback(listener) or arguments.token):
+            _warn("it listens beyond this machine: all who reach it can read and add traces")
+        _announce(server.url_of(listener), path, "local" if arguments.token is None else "<the token>")
         uvicorn.run(sockets=[listener])
     return 0
 
 
-def _announce(url: str, path: str) -> None:
+def _announce(url: str, path: str, token: str) -> None:
     print(f"# Keeping traces in {escaped(path)}. To send some here, paste this where your program starts:")
     print(f"export EPSAGON_COLLECTOR_URL={url}")
-    # Any token is taken, but without one the tracer is off.
-    print("export EPSAGON_TOKEN=local", flush=True)
+    # Without --token any is taken, but without one the tracer is off.
+    print(f"export EPSAGON_TOKEN={token}")
+    print(f"# Look at them: {url}", flush=True)
+
+
+def _retention(arguments: argparse.Namespace, default: "Retention") -> "Retention":
+    given = {"age_s": arguments.max_age, "traces": arguments.max_traces, "bytes": arguments.max_bytes}
+    return default._replace(**{name: limit for name, limit in given.items() if limit is not None})
 
 
 def _default_database() -> str:
@@ -96,6 +123,21 @@ def _port(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and int(text) < 65536):
         raise argparse.ArgumentTypeError(f"{text!r} is not a port: 0 to 65535")
     return int(text)
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) < 2**62):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    from epsagon_fast.backend.filters import BadQuery, amount_s
+
+    try:
+        return amount_s("it", text)
+    except BadQuery as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _warn(text: str) -> None:

@@ -1,0 +1,67 @@
+"""Who may read and write: all who reach the backend, or those who know its token.
+
+A program sends the token with each request (`Authorization: Bearer`), a browser once at `/login`; from then on a cookie
+speaks for it until the backend stops.
+"""
+
+import hmac
+import secrets
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import quote
+
+from starlette.datastructures import Headers
+from starlette.responses import RedirectResponse, Response
+from starlette.types import Scope
+
+from epsagon_fast.backend.answers import parting
+
+LOGIN = "/login"
+COOKIE = "epsagon_fast_backend"
+# The page of the login needs its stylesheet.
+_PUBLIC = (LOGIN, "/static/viewer.css")
+
+# What a browser says of requests that no other site has caused; programs do not say it.
+_OWN_SITES = ("none", "same-origin")
+
+
+class Access:
+    """What a request must bring. `token`: None admits all."""
+
+    def __init__(self, token: str | None = None) -> None:
+        self._token = None if token is None else token.encode("utf-8", "surrogatepass")
+        self.session = secrets.token_urlsafe(32)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether no token is needed."""
+        return self._token is None
+
+    def knows(self, token: bytes) -> bool:
+        """Say whether this is the token, in a time that does not tell how much of it is right."""
+        return self._token is None or hmac.compare_digest(token, self._token)
+
+    def refusal(self, scope: Scope) -> Response | None:
+        """Return the answer to a request that may not pass, None for one that may."""
+        headers = Headers(scope=scope)
+        if scope["method"] not in ("GET", "HEAD") and headers.get("sec-fetch-site", "none") not in _OWN_SITES:
+            return parting("a page of another site may not write here", 403)
+        if self.is_open or scope["path"] in _PUBLIC or self._is_known(headers):
+            return None
+        if scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
+            here = scope["path"] + ("?" + scope["query_string"].decode("latin-1") if scope["query_string"] else "")
+            return RedirectResponse(f"{LOGIN}?next={quote(here, safe='')}", 303)
+        return parting(
+            "this backend wants its token: Authorization: Bearer <token>", 401, {"WWW-Authenticate": "Bearer"}
+        )
+
+    def _is_known(self, headers: Headers) -> bool:
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            return self.knows(token.strip(" \t").encode("latin-1"))
+        try:
+            cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+        except CookieError:
+            return False
+        return cookie is not None and hmac.compare_digest(
+            cookie.value.encode("utf-8", "replace"), self.session.encode()
+        )

@@ -1,0 +1,88 @@
+"""The list of traces at `/`, and what comes while somebody looks at it."""
+
+import re
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+import epsagon_fast.backend.summary as summary
+from epsagon_fast.backend.api import MAX_WHOLE, query, whole_number
+from epsagon_fast.backend.filters import BadQuery, Filter
+from epsagon_fast.backend.pages.live import Live
+from epsagon_fast.backend.pages.rendering import page, render, url
+from epsagon_fast.backend.store import Store
+from epsagon_fast.protocol import DEFAULT_MAX_TRACE_BYTES
+
+PAGE_TRACES = 100
+_MOMENT = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
+_FORM = ("text", "app", "name", "error_type", "status", "min_duration", "max_duration", "since", "until")
+
+
+class Listing:
+    """Pages of one store's traces."""
+
+    def __init__(self, store: Store, live: Live) -> None:
+        self._store = store
+        self._live = live
+
+    async def show(self, request: Request) -> Response:
+        """Answer `GET /`."""
+        problem = ""
+        try:
+            wanted, asked = query(request, "before")
+            before = whole_number(asked, "before", MAX_WHOLE, 0, MAX_WHOLE)
+        except BadQuery as error:
+            wanted, asked, before, problem = Filter(), {}, MAX_WHOLE, str(error)
+        return await run_in_threadpool(self._page, wanted, asked, before, problem)
+
+    def _page(self, wanted: Filter, asked: dict[str, str], before: int, problem: str) -> Response:
+        latest = self._store.latest()
+        rows = [] if problem else self._store.page(PAGE_TRACES, 0, wanted, before)
+        more = url("/", *wanted.given, ("before", rows[-1]["number"])) if len(rows) == PAGE_TRACES else None
+        is_first = not asked and not problem
+        return page(
+            "list.html",
+            400 if problem else 200,
+            rows=rows,
+            longest_s=longest(rows),
+            limit_bytes=DEFAULT_MAX_TRACE_BYTES,
+            given={**dict.fromkeys(_FORM, ""), **dict(wanted.given)},
+            chips=_chips(wanted),
+            statuses=(*summary.STATUSES, summary.TRIMMED),
+            problem=problem,
+            more=more,
+            live=url("/live", *wanted.given, ("after", repr(latest))) if is_first else None,
+            first=None if is_first else url("/", *wanted.given),
+            counts=self._store.counts(),
+            retention=str(self._store.retention),
+            here="list",
+        )
+
+    async def stream(self, request: Request) -> Response:
+        """Answer `GET /live`: server-sent events of the rows that come."""
+        wanted, asked = query(request, "after")
+        after = request.headers.get("last-event-id") or asked.get("after", "0")
+        if not _MOMENT.fullmatch(after):
+            raise BadQuery("after must be Unix seconds: a trace's received_at")
+        events = self._live.stream(wanted, float(after), _shown)
+        return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    html = render("row.html", row=row, longest_s=row["duration_s"], limit_bytes=DEFAULT_MAX_TRACE_BYTES)
+    return {"number": row["number"], "html": html}
+
+
+def longest(rows: list[dict[str, Any]]) -> float:
+    """Return the longest duration among rows, 0.0 if none is known."""
+    return max((row["duration_s"] or 0.0 for row in rows), default=0.0)
+
+
+def _chips(wanted: Filter) -> list[tuple[str, str, str]]:
+    """Return each filter that is on, with its value and the address of the list without it."""
+    return [
+        (name, value, url("/", *(pair for pair in wanted.given if pair != (name, value))))
+        for name, value in wanted.given
+    ]

@@ -1,0 +1,163 @@
+"""The pages as a client without JavaScript has them."""
+
+import html
+import http.client
+import json
+import re
+import urllib.parse
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import urllib3
+from records import event_fields, exception_fields
+from waiting import TIMEOUT_S
+
+from epsagon_fast.backend import Backend
+from epsagon_fast.backend.pages import rendering
+
+STARTED_AT = 1_700_000_000.0
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>\u202egnp.exe\x1b[31m\r\n\x00{{ 7*7 }}"
+
+
+def post(backend: Backend, trace_id: str, *events: dict[str, Any], app: str = "shop", **more: Any) -> None:
+    trace = {"app_name": app, "token": "t", "events": events, "exceptions": [], "version": "1", "platform": "p", **more}
+    with urllib3.PoolManager(retries=False, timeout=TIMEOUT_S) as client:
+        headers = {"Authorization": "Bearer t", "Idempotency-Key": trace_id}
+        answer = client.request("POST", backend.url, body=json.dumps(trace).encode(), headers=headers)
+    assert answer.status == 200, answer.data
+
+
+def runner(name: str = "work", started: float = 0.0, duration: float = 1.0, **metadata: str) -> dict[str, Any]:
+    fields = event_fields("r", "runner", **metadata)
+    fields |= {"start_time": STARTED_AT + started, "duration": duration, "id": "ab" * 8}
+    return {**fields, "resource": {**fields["resource"], "name": name, "type": "python-function"}}
+
+
+@pytest.fixture
+def client() -> Iterator[urllib3.PoolManager]:
+    with urllib3.PoolManager(retries=False, timeout=TIMEOUT_S) as client:
+        yield client
+
+
+def read(client: urllib3.PoolManager, backend: Backend, path: str, status: int = 200) -> str:
+    answer = client.request("GET", backend.url + path)
+    assert answer.status == status, answer.data
+    return answer.data.decode()
+
+
+def rows(page: str) -> list[str]:
+    return [html.unescape(found) for found in re.findall(r'<td class="name"><a [^>]*><bdi>([^<]*)</bdi>', page)]
+
+
+def test_the_list_shows_the_newest_first_with_all_columns(client: urllib3.PoolManager, backend: Backend) -> None:
+    post(backend, "a", runner("first", 1, 0.25))
+    post(backend, "b", runner("second", 2, 1.0), app="bakery")
+    page = read(client, backend, "/")
+    assert rows(page) == ["second", "first"]
+    for said in (
+        "bakery",
+        "250 ms",
+        "1 s",
+        'class="badge ok"',
+        '<span class="unit">events </span>1',
+        "keeps 1,024 MiB",
+    ):
+        assert said in page
+    assert re.findall(r'<rect class="ok" x="0" width="(\d+)"', page) == ["10000", "2500"]
+    assert 'data-live="/live?after=' in page
+
+
+def test_a_filter_is_the_same_on_the_page_and_in_the_api(client: urllib3.PoolManager, backend: Backend) -> None:
+    for number in range(4):
+        post(backend, f"t{number}", runner(f"work {number}", number, labels=json.dumps({"user": number})))
+    for query in ("text=work", "label.user=2", "name=work+1", "min_duration=2s", "since=1h", "status=ok&app=shop"):
+        names = [row["name"] for row in json.loads(read(client, backend, f"/traces?{query}"))["traces"]]
+        assert rows(read(client, backend, f"/?{query}")) == names, query
+    assert "unknown parameter" in read(client, backend, "/?colour=red", 400)
+    assert "unknown parameter" in read(client, backend, "/traces?colour=red", 400)
+
+
+def test_older_traces_are_a_link_away(
+    client: urllib3.PoolManager, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("epsagon_fast.backend.pages.listing.PAGE_TRACES", 2)
+    for number in range(5):
+        post(backend, f"t{number}", runner(f"work {number}", number))
+    page, seen = read(client, backend, "/?text=work"), []
+    while True:
+        seen += rows(page)
+        older = re.search(r'<a href="([^"]*)" rel="next">', page)
+        if older is None:
+            break
+        page = read(client, backend, html.unescape(older[1]))
+        assert "data-live" not in page
+    assert seen == [f"work {number}" for number in (4, 3, 2, 1, 0)]
+
+
+def events(response: http.client.HTTPResponse, count: int) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    while len(found) < count:
+        line = response.readline()
+        assert line, "the stream has ended"
+        if line.startswith(b"data: "):
+            found.append(json.loads(line[6:]))
+    return found
+
+
+def test_what_comes_is_told_to_a_page_that_asked_for_such(backend: Backend) -> None:
+    post(backend, "old", runner("old"))
+    after = backend.store.latest()
+    connection = http.client.HTTPConnection(urllib.parse.urlsplit(backend.url).netloc, timeout=TIMEOUT_S)
+    try:
+        connection.request("GET", f"/live?text=wanted&after={after!r}")
+        response = connection.getresponse()
+        assert response.getheader("content-type", "").startswith("text/event-stream")
+        post(backend, "other", runner("other"))
+        post(backend, "new", runner("wanted"))
+        [told] = events(response, 1)
+    finally:
+        connection.close()
+    assert rows(told["html"]) == ["wanted"] and told["html"].lstrip().startswith("<tr ")
+
+
+def test_a_stream_ends_by_itself_and_goes_on_where_it_was(
+    client: urllib3.PoolManager, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("epsagon_fast.backend.pages.live.STREAM_S", 0.0)
+    post(backend, "a", runner("a"))
+    assert read(client, backend, "/live?after=0") == "retry: 300\n\n"
+    monkeypatch.setattr("epsagon_fast.backend.pages.live.STREAM_S", 0.2)
+    answer = client.request(
+        "GET", backend.url + "/live?after=0", headers={"Last-Event-ID": repr(backend.store.latest())}
+    )
+    assert b"data:" not in answer.data
+    assert read(client, backend, "/live?after=0").count("data:") == 1
+    assert client.request("GET", backend.url + "/live?after=soon").status == 400
+
+
+def test_what_a_trace_says_stays_text(client: urllib3.PoolManager, backend: Backend) -> None:
+    labels = json.dumps({HOSTILE: HOSTILE})
+    event = runner(HOSTILE, path=HOSTILE, labels=labels, **{HOSTILE: HOSTILE})
+    event |= {"exception": {**exception_fields(HOSTILE, HOSTILE), "type": HOSTILE}, "error_code": 2}
+    post(backend, "h", event, app=HOSTILE)
+    for path in ("/", f"/?text={urllib.parse.quote('<script>')}", f"/?app={urllib.parse.quote(HOSTILE)}"):
+        page = read(client, backend, path)
+        assert "<script>alert" not in page and "<img" not in page and "49" not in rows(page)
+        assert not {*"\u202e\x1b\x00"} & {*page}
+
+
+def test_a_name_of_a_megabyte_is_cut(client: urllib3.PoolManager, backend: Backend) -> None:
+    post(backend, "m", runner("x" * 1_000_000))
+    assert len(read(client, backend, "/")) < 20_000
+
+
+@pytest.mark.parametrize(
+    ("value_s", "said"),
+    [
+        *((None, "–"), (0.0, "0 µs"), (0.000045, "45 µs"), (0.00123, "1.23 ms"), (0.1, "100 ms"), (0.0999, "99.9 ms")),
+        *((1.0, "1 s"), (59.94, "59.9 s"), (61.0, "1 min 1 s"), (7200.0, "120 min 0 s"), (1e-9, "0 µs")),
+    ],
+)
+def test_a_duration_has_three_digits(value_s: float | None, said: str) -> None:
+    assert rendering.duration(value_s) == said

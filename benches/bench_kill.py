@@ -29,7 +29,7 @@ RECORD = os.urandom(1000)
 PRODUCERS, RECORDS_EACH = 4, 5000
 PUTS, PUT_ROUNDS = 256, 60
 STOPPED_S = 1.0
-# While nobody reads a multiprocessing.Queue takes everything; this is enough to see it.
+# A multiprocessing.Queue takes everything while no process reads. So many records are enough to see it.
 MOST_OFFERED = 200_000
 fork = multiprocessing.get_context("fork")
 
@@ -202,8 +202,8 @@ def records_per_second(way: Way) -> float:
     return rate
 
 
-def while_nobody_reads(way: Way) -> str:
-    """Offer records for a while that nobody reads; say what comes of it."""
+def while_unread(way: Way) -> str:
+    """Offer records for a while that no process reads, and say what happens."""
     told = fork.SimpleQueue()
 
     def offer() -> None:
@@ -233,12 +233,12 @@ def test_the_queue(report: Report) -> None:
                 hangs = sum(a_kill_hangs_the_others(make(folder, stack)) for _ in range(ROUNDS))
                 arrived = arrived_from_a_raw_fork(make(folder, stack))
                 rate = records_per_second(make(folder, stack))
-                unread = while_nobody_reads(make(folder, stack))
+                unread = while_unread(make(folder, stack))
                 cost = costs.get(name) or plain_put_costs(make(folder, stack))
             table.append([name, *cost, rate, f"{hangs} of {ROUNDS}", unread, f"{arrived} of {FORKED_PUTS}"])
             if name == "ring":
                 assert (hangs, arrived) == (0, FORKED_PUTS)
     columns = ("records of 1 KB", "put ns", "CPU ns, all threads", f"records/s, {PRODUCERS} producers")
-    columns += ("kills that hang the others", f"nobody reads for {STOPPED_S:g} s", "arrive from a raw os.fork")
+    columns += ("kills that hang the others", f"unread for {STOPPED_S:g} s", "arrive from a raw os.fork")
     note = "A full ring refuses and counts. Its CPU is mostly the wait for the reader, which looks every 2 ms."
     report.table("queue", "The queue beside those of multiprocessing", columns, table, note)

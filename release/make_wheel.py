@@ -1,8 +1,8 @@
 """Make what a release uploads for this machine, in wheelhouse/: the sdist, and a wheel that is built from that sdist.
 
 `python release/make_wheel.py` (Linux, with the extra `release`) also makes the wheel without compiled modules, in
-wheelhouse/pure/. That one is not uploaded: an installer would take it wherever no other fits, and nobody would see why
-it is slow. prove_wheel.py tries both. Whatever is wrong ends this with an exit code other than 0.
+wheelhouse/pure/. That one is not uploaded: an installer would take it wherever no other fits, and its user would not
+see why it is slow. prove_wheel.py tries both. Any failure ends this with an exit code other than 0.
 """
 
 import os

@@ -56,7 +56,7 @@ typedef struct {
     volatile int error; /* memory is shared until exec, so the caller sees what went wrong */
 } eps_program;
 
-/* 1: somebody holds it, 0: nobody, negative: -errno. `dir_fd`: what a relative path begins at. */
+/* 1: a process holds it, 0: none does, negative: -errno. `dir_fd`: the directory from which a relative path starts. */
 static int eps_folder_is_held(int dir_fd, const char *folder)
 {
     int fd = openat(dir_fd, folder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -241,8 +241,8 @@ static int eps_spawn_twice(eps_program *program)
 
 /* Take the folder's start lock and start the program, which inherits the lock. EPS_STARTED, EPS_NOT_NEEDED, -errno.
  *
- * The folder is asked about again under the start lock: the program that another process has started meanwhile may hold
- * it already. `although_held`: not asked, since whoever holds it is leaving. */
+ * Under the start lock the folder is looked at again: a program that another process has started meanwhile may hold it.
+ * `although_held`: it is not looked at, because the collector that holds it is leaving. */
 static int eps_start(int dir_fd, char *const *argv, char *const *envp, int although_held)
 {
     eps_program program = {argv, envp, -1, -1, -1, 0};

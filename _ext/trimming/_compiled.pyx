@@ -165,7 +165,7 @@ cdef _strip(event, Py_ssize_t number, _Scratch scratch):
     if outcome == STRIP_NOTHING or cut.kept == cut.close - cut.open:
         return event
     stripped = PyBytes_FromStringAndSize(NULL, cut.open + cut.kept + length - cut.close)
-    # Nobody else has seen the new object yet, and strip_event promises open + kept <= close <= length.
+    # No other code has the new object yet, and strip_event promises open + kept <= close <= length.
     target = <unsigned char *>PyBytes_AsString(stripped)
     memcpy(target, source, cut.open)
     memcpy(target + cut.open, scratch.room, cut.kept)

@@ -1,4 +1,4 @@
-"""What a traced function was called with and what it returned, for `metadata_only=False`."""
+"""The arguments and the return value of a traced function, as metadata, for `metadata_only=False`."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -9,13 +9,13 @@ from .plain import type_name
 
 ARGUMENTS_KEY: Final = "arguments"
 RETURN_VALUE_KEY: Final = "return_value"
-# UTF-8 bytes of one value. A longer one is left out and only its type and size are told: a part of it would not be JSON
-# any more, so masking could not look inside.
+# UTF-8 bytes of one value. Of a longer one only the type and the size are recorded: a part of it would not be JSON, so
+# masking could not look inside.
 MAX_VALUE_BYTES: Final = 1024
 
 
 class Notes(Protocol):
-    """What keeps metadata."""
+    """Keeps metadata."""
 
     def note(self, key: str, value: str) -> None: ...
 
@@ -43,7 +43,7 @@ class CallNotes:
             if self._signature is None:
                 raise TypeError
             named = dict(self._signature.bind(*args, **kwargs).arguments)
-        except TypeError:  # the call itself will say so
+        except TypeError:  # the call itself will raise it
             return {"args": args, "kwargs": kwargs}
         first = next(iter(self._signature.parameters), "")
         if first in ("self", "cls"):

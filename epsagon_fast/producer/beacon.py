@@ -1,7 +1,7 @@
-"""Whether an inherited trace is still open in the process that opened it.
+"""Tells a forked child whether an inherited trace is still open in the process that opened it.
 
-A child that was forked inside a trace adds to it, and cannot see its end: it has a copy of the tracer. So each open
-trace has its id in a page of memory that all forks share, until it closes. Children only read.
+A child that was forked inside a trace may add to it, but has only a copy of the tracer and cannot see the trace's end.
+So each trace has its id in a page of memory, which all forks share, until it closes. Children only read the page.
 """
 
 from typing import Final
@@ -12,17 +12,17 @@ PAGE_BYTES: Final = 4096
 
 
 class Page:
-    """One process's open traces, as far as there is room; `None` in place of a beacon: there was none."""
+    """The ids of one process's open traces, as far as there is room."""
 
     def __init__(self) -> None:
-        import mmap  # an extension module, and not needed before the first trace
+        import mmap  # not needed before the first trace
 
-        # Shared and anonymous: it has no descriptor and no file.
+        # Shared and anonymous, so it has no descriptor and no file.
         self._memory = mmap.mmap(-1, PAGE_BYTES)
         self._free = [*range(0, PAGE_BYTES, TRACE_ID_BYTES)]
 
     def light(self, trace_id: bytes) -> "Beacon | None":
-        """Say that a trace is open."""
+        """Show that a trace is open. Returns None if the page is full."""
         try:
             place = self._free.pop()
         except IndexError:
@@ -31,17 +31,17 @@ class Page:
         return Beacon(self, place, trace_id)
 
     def put_out(self, place: int) -> None:
-        """Say that the trace there has ended."""
+        """Show that the trace at `place` has ended."""
         self._memory[place : place + TRACE_ID_BYTES] = NO_TRACE
         self._free.append(place)
 
     def shows(self, place: int, trace_id: bytes) -> bool:
-        """Say whether a trace is open there, in the process that made the page."""
+        """Say whether a trace is open at `place`, in the process that made the page."""
         return self._memory[place : place + TRACE_ID_BYTES] == trace_id
 
 
 class Beacon:
-    """What one open trace shows to the forks of its process."""
+    """The sign of one open trace for the forks of its process."""
 
     __slots__ = ("_page", "_place", "_trace_id")
 
@@ -51,9 +51,9 @@ class Beacon:
         self._trace_id = trace_id
 
     def shines(self) -> bool:
-        """Say whether the trace is still open where it was opened."""
+        """Say whether the trace is still open in the process that opened it."""
         return self._page.shows(self._place, self._trace_id)
 
     def put_out(self) -> None:
-        """Say that the trace has ended."""
+        """Show that the trace has ended."""
         self._page.put_out(self._place)

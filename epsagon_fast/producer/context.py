@@ -1,4 +1,4 @@
-"""What a trace continues: the context that all traces share which one request causes (W3C Trace Context)."""
+"""The trace context (W3C Trace Context): what all the traces have in common that one request causes."""
 
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -6,7 +6,7 @@ from epsagon_fast.config import ResolvedConfig
 
 from .process import process
 
-# The strong key of each runner that takes part.
+# The metadata key under which each runner holds the shared id; a strong key.
 HTTP_TRACE_ID_KEY: Final = "http_trace_id"
 SAMPLED: Final = 1
 PARENT_ID_DIGITS: Final = 16
@@ -14,9 +14,9 @@ _VERSION: Final = "00"
 
 
 class TraceContext(NamedTuple):
-    """Whose work a request is part of.
+    """The shared trace that a piece of work is part of, and its caller.
 
-    trace_id: 32 lower-case hex digits. parent_id: 16, the caller's own step. flags: the eight bits, 1 is "sampled".
+    trace_id: 32 lower-case hex digits. parent_id: 16 digits, the caller's own step. flags: eight bits, 1 is "sampled".
     tracestate: the vendors' list as it came, "" if there was none or it was broken.
     """
 
@@ -32,7 +32,7 @@ class TraceContext(NamedTuple):
 
 
 class Continuing(Protocol):
-    """What this module needs of a tracer."""
+    """The part of a tracer that this module needs."""
 
     config: ResolvedConfig
     trace_id: str
@@ -42,9 +42,9 @@ class Continuing(Protocol):
 
 
 def continue_context(tracer: Continuing, context: TraceContext | None) -> str:
-    """Let a trace that is not started yet continue `context`; None: begin a context of its own.
+    """Let a trace that is not started yet continue `context`; None: let it begin a context of its own.
 
-    Returns the shared trace id, which belongs into the runner's metadata as `http_trace_id`.
+    Returns the shared trace id, which the runner's metadata must hold as `http_trace_id`.
     """
     if context is None and process.records(tracer.config):
         context = begun_by(tracer)
@@ -53,9 +53,9 @@ def continue_context(tracer: Continuing, context: TraceContext | None) -> str:
 
 
 def context_of(tracer: Continuing) -> TraceContext | None:
-    """Return the context that a trace is part of. A recorded one without any begins one, and its runner tells it.
+    """Return the context that a trace is part of. A recorded trace without a context begins one and notes it.
 
-    None: the trace is not recorded, so what continues it would continue nothing that arrives.
+    Returns None if the trace is not recorded: work that continued it would have a parent that never arrives.
     """
     if tracer.context is None and process.records(tracer.config):
         tracer.context = begun_by(tracer)

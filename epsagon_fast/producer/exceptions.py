@@ -1,4 +1,4 @@
-"""An exception of the application, as the wire's fields: its own traceback, or the stack of who reported it."""
+"""An exception of the application, in the wire's fields, with its own traceback or the stack of the reporting code."""
 
 import sys
 import time
@@ -8,12 +8,12 @@ from typing import Any, cast
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.producer.plain import Copy, clean, printed
 
-# Bytes of JSON; of what is longer the first and the last half stay. A recursion's traceback says one thing a thousand
-# times, and what caused it stands at the ends.
+# Bytes of JSON. A longer text is cut in the middle: a recursion's traceback repeats itself there, and its cause stands
+# at the ends.
 MAX_TRACEBACK_BYTES = 64 * 1024
 MAX_MESSAGE_BYTES = 16 * 1024
 MAX_TYPE_BYTES = 1024
-# Frames of these modules are no part of the caller's stack.
+# Frames of this package are left out of the caller's stack.
 _OWN_MODULES = __name__.rpartition(".")[0] + "."
 
 
@@ -34,14 +34,14 @@ def exception_of(error_type: str, value: str | BaseException, copy: Copy | None 
 
 def _stack_of(value: object) -> str:
     try:
-        # With what it imports, a tenth of the package's import, and most processes never need it.
+        # Imported here, since it takes a tenth of the package's import time and most processes never need it.
         from . import stack
 
         text = stack.of_exception(cast(BaseException, value)) if issubclass(type(value), BaseException) else ""
         return text or stack.of_caller(_callers_frame())
     except Exception as error:
         let_pass(error)
-        # It reads the application's source files, and is not there if the first trace came after a chroot.
+        # It reads the application's source files. It cannot be imported if the first trace came after a chroot.
         return ""
 
 

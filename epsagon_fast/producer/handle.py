@@ -1,4 +1,4 @@
-"""A trace's name for other processes; see attached.py."""
+"""The handle of a trace, with which another process adds to it; see attached.py."""
 
 from dataclasses import dataclass
 
@@ -7,10 +7,10 @@ from .context import TraceContext
 
 @dataclass(frozen=True)
 class Handle:
-    """What another process needs to add to a trace: picklable, without any secret.
+    """All that another process needs to add to a trace. It is picklable and holds no secret.
 
-    trace_id: 32 hex digits. runtime_dir: the folder where the trace is open; "" if it is not recorded. context: what
-    the trace continues. The rest is of the opener's config, which rules.
+    trace_id: 32 hex digits. runtime_dir: the folder where the trace is open; "" if it is not recorded. context: the
+    trace context that the trace continues. The other fields come from the opener's config, which counts for the trace.
     """
 
     trace_id: str

@@ -1,4 +1,4 @@
-"""Stands for the queue where nothing is to be sent: keeps the records in this process."""
+"""Takes the place of the queue in test mode: keeps the records in this process and sends nothing."""
 
 import os
 from collections import Counter
@@ -14,7 +14,7 @@ class MemoryWriter:
     overflowed = False
     record_limit_bytes = MAX_TRACE_BYTES
 
-    # What becomes of every closed trace.
+    # The outcome of every closed trace.
     outcome = Outcome.DISABLED.because("test_mode")
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class MemoryWriter:
         self._refusals: Counter[str] = Counter()
 
     def push(self, kind: int, flags: int, trace_id: bytes, payload: bytes, /) -> int:
-        """Keep a record. The traces' records are handed to `finish` at their CLOSE."""
+        """Keep a record. A CLOSE hands all records of its trace to `finish`."""
         record = Record(kind, flags, int(kind == Kind.CLOSE), trace_id, payload)
         if kind == Kind.OPEN:
             self.records[trace_id] = [record]
@@ -37,7 +37,7 @@ class MemoryWriter:
         """Take the records of a trace that was closed."""
 
     def attend(self, code: int, kind: int, flags: int, trace_id: bytes, payload: bytes) -> bool:
-        """There is never anything to do."""
+        """Return whether the record was taken; there is never more to do."""
         return code == PUSHED
 
     def refuse(self, reason: str, count: int = 1) -> None:
@@ -49,15 +49,15 @@ class MemoryWriter:
         return dict(self._refusals)
 
     def settlement(self, trace_id: bytes) -> Outcome | None:
-        """Return the one outcome, for a trace that is closed."""
+        """Return the outcome of a closed trace, None for an open one."""
         return None if trace_id in self.records else self.outcome
 
     def recent_settlements(self) -> list[tuple[bytes, Outcome]]:
-        """Return nothing: nobody is to be told."""
+        """Return nothing, because no outcome is news."""
         return []
 
     def collector_may_come(self) -> bool:
-        """None is needed."""
+        """Return True: a wait for one ends at once."""
         return True
 
     def ensure_collector(self) -> None:

@@ -1,4 +1,4 @@
-"""What an OPEN record says: how the trace is to be treated, and what is known of its runner."""
+"""The payload of an OPEN record: the config of the trace, and its runner as far as it is known."""
 
 import platform
 import time
@@ -15,7 +15,7 @@ PLATFORM: Final = f"python {platform.python_version()}"
 
 
 def opening(config: ResolvedConfig, runner: bytes | None) -> bytes:
-    """Return the payload of an OPEN, JSON. `runner`: that event as the wire has it, or None if none is known yet."""
+    """Return the payload of an OPEN as JSON. `runner`: the runner event in the wire's form; None: not known yet."""
     return orjson.dumps(
         {
             "config": _wire(config),
@@ -37,7 +37,7 @@ def fitted_opening(config: ResolvedConfig, runner: bytes | None, limit_bytes: in
     return (opened, runner) if smaller is None else (opening(config, smaller), smaller)
 
 
-# Traces of one config write it once.
+# Traces with the same config encode it once.
 @lru_cache(maxsize=16)
 def _wire(config: ResolvedConfig) -> orjson.Fragment:
     return orjson.Fragment(orjson.dumps(config.to_wire()))

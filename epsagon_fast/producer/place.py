@@ -1,7 +1,8 @@
-"""Where traced work is: what a context holds in place of the trace itself.
+"""The place of the current trace: a Python context holds the place, and the place holds the trace while it is open.
 
-Tasks, timers and threads may keep the context that they were made in long after the trace has ended, and with it all
-that a request holds. So the trace takes itself out of its place when it ends, and leaves there what continues it.
+Tasks, timers and threads may keep the context in which they were made long after the trace has ended. If the context
+held the trace, it would keep everything that a request holds. So a trace that ends leaves its place, and leaves there
+the trace context with which later work can continue it.
 """
 
 from typing import TYPE_CHECKING, Protocol
@@ -15,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class Place:
-    """A trace while it is open. `tracer`: None since it ended; `context`: then what it was part of."""
+    """Holds a trace while it is open. `tracer`: None once it has ended. `context`: from then on, its trace context."""
 
     __slots__ = ("context", "tracer")
-    # The place that this one is inside of.
+    # The place around this one.
     outer: "Place | None" = None
 
     def __init__(self, tracer: "Tracer | None") -> None:
@@ -26,33 +27,33 @@ class Place:
         self.context: TraceContext | None = None
 
     def vacate(self) -> None:
-        """Let go of the trace, which has ended."""
+        """Let go of the trace, which has ended, and keep its trace context."""
         tracer, self.tracer = self.tracer, None
         if tracer is not None:
             self.context = tracer.context or begun_by(tracer)
 
     def open_trace(self) -> "Tracer | None":
-        """Return the open trace here, None if there is none any more."""
+        """Return the open trace here, None if it has ended."""
         tracer = self.tracer
-        # Here a trace that ends leaves its place. A process that was forked inside it has to ask.
+        # In its own process a trace that ends leaves its place. In a child that was forked inside it, it must be asked.
         if tracer is not None and tracer.owner_pid != own_pid() and tracer.stopped:
             self.vacate()
             return None
         return tracer
 
     def heritage(self) -> TraceContext | None:
-        """Return what the trace that was here was part of."""
+        """Return the trace context of the trace that was here."""
         return self.context
 
 
 class Successor(Protocol):
-    """A block inside a trace that may have to go on without it."""
+    """A block inside a trace, which may have to go on when the trace has ended."""
 
     def succeed(self, context: TraceContext | None) -> "Tracer | None": ...
 
 
 class Branch(Place):
-    """The place of a block inside a trace. If the trace ends before it, the block becomes a trace of its own."""
+    """The place of a block inside a trace. If the trace ends before the block, the block becomes a trace of its own."""
 
     __slots__ = ("_block", "outer")
 
@@ -62,15 +63,15 @@ class Branch(Place):
         self._block: Successor | None = block
 
     def open_trace(self) -> "Tracer | None":
-        """Return the trace that the block is part of; where there is none any more, the block's own."""
+        """Return the trace that the block is part of, or the block's own trace if that one has ended."""
         return self.outer.open_trace() or super().open_trace() or self._succeeded()
 
     def heritage(self) -> TraceContext | None:
-        """Return what the trace that was here was part of."""
+        """Return the trace context of the trace that was here."""
         return self.context or self.outer.heritage()
 
     def end(self) -> None:
-        """Say that the block has ended."""
+        """Note that the block has ended."""
         self._block = None
         self.vacate()
 

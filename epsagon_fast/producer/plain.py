@@ -1,12 +1,12 @@
 """Any Python value as valid JSON in valid UTF-8, without ever raising into the application.
 
-orjson reads the memory of dicts and lists without asking them. If Python code runs meanwhile (a date's tzinfo, an
-enum's value, a `default`), the application or another thread of it may change what orjson is reading: the process dies.
-So orjson gets a Copy, of exact dicts, lists and scalars, that no one else knows. Or it gets the application's own value
-after `exact_json` has seen, in the same step, that it consists of such alone: for them orjson runs no Python code.
+orjson reads the memory of dicts and lists directly. If Python code runs meanwhile (a date's tzinfo, an enum's value, a
+`default`), the application or another thread may change what orjson is reading, and the process dies. So orjson gets a
+copy that consists of exact dicts, lists and scalars and that no other code knows. Or it gets the application's own
+value right after `exact_json` has seen that it consists only of these: then orjson runs no Python code.
 
-A copy is bounded, since objects that name each other in many ways have more paths than there are atoms. What it leaves
-out is marked where it stood, and counted.
+A copy is bounded, because objects that refer to each other in many ways have more paths than there are atoms. Where
+something is left out, the copy has a mark, and it is counted.
 """
 
 import codecs
@@ -29,22 +29,23 @@ from epsagon_fast.interrupts import let_pass
 from epsagon_fast.masking import merged
 from epsagon_fast.protocol import MAX_TRACE_BYTES
 
-# Stands for what was left out: too deep, or a value inside itself. With a number: that many more.
+# The mark for what was left out: a value that is too deep or inside itself. With a number: so many more values.
 CUT = "..."
 MAX_DEPTH = 100
-# More does not fit into a trace, and copying it would hold up the application for tens of milliseconds.
+# More values do not fit into a trace, and copying them would hold up the application for tens of milliseconds.
 MAX_VALUES = 10_000
-# Of texts in containers. What names one long text many times would need many times its memory.
+# Characters of texts in containers. A container that holds one long text many times would need many times its memory.
 MAX_CHARACTERS = 2 * MAX_TRACE_BYTES
-# Shorter texts are not counted: there are at most so many values.
+# Shorter texts are not counted, since the number of values bounds them.
 _SHORT = 100
-# No iterators and generators: the application wants to consume those itself.
+# Types that become JSON arrays. Iterators and generators are not among them: the application must consume those itself.
 _ROWS = (list, tuple, set, frozenset, deque)
-# What is not simply printed.
+# Types that are not simply printed.
 _SHAPED = (Enum, str, int, float, bytes, bytearray, memoryview, datetime, Mapping, *_ROWS)
-# What classes have that are mappings and do not say so, as werkzeug's Headers. A database's client may have `keys`.
+# A class with all these methods is a mapping even if it does not say so, as werkzeug's Headers. `keys` alone would not
+# be enough: a database client may have it.
 _METHODS_OF_MAPPINGS = ("keys", "values", "items", "__getitem__")
-# A metaclass may override `__name__`.
+# Read through `type`, because a metaclass may override `__name__`.
 _NAME = type.__dict__["__name__"]
 
 if implementation("add_event") == COMPILED:
@@ -52,31 +53,31 @@ if implementation("add_event") == COMPILED:
 else:
 
     def exact_json(value: object, most_values: int, most_characters: int, most_levels: int) -> bytes | None:
-        """Return None: between a look and orjson's call another thread may come in, so all is copied."""
+        """Return None: another thread may run between the look and orjson's call, so every value is copied."""
         return None
 
 
 def clean(text: str) -> str:
     """Return `text` as an exact str that UTF-8 can encode: each lone surrogate becomes U+FFFD, pairs are joined."""
-    # A subclass may override every method that is used here.
+    # The method is that of str, because a subclass may override every method.
     text = str.__str__(text)
     try:
         text.encode()
     except UnicodeEncodeError:
-        # By the functions and not by the codec's name, which would import the codec: see queue/folder.py.
+        # Functions, because a codec's name would import the codec: see memory_headroom_bytes in queue/folder.py.
         pairs, _ = codecs.utf_16_le_encode(text, "surrogatepass")
         return codecs.utf_16_le_decode(pairs, "replace", True)[0]
     return text
 
 
 def printed(value: object) -> str:
-    """Return what `value` says of itself by str, repr, or at least its type and address."""
+    """Return `str(value)`, else `repr(value)`, else its type and address."""
     for show in (str, repr):
         try:
             return clean(show(value))
         except Exception as error:
             let_pass(error)
-            # The application's own __str__ failed. It is not for a tracer to say so by raising.
+            # The application's own __str__ failed. A tracer must not raise for that.
             continue
     return _address(value)
 
@@ -87,20 +88,20 @@ def type_name(value: object) -> str:
 
 
 def json_bytes(value: object) -> bytes:
-    """Return `value` as JSON; what JSON lacks becomes a string, NaN and infinities null."""
+    """Return `value` as JSON. A type that JSON does not have becomes a string, NaN and infinities become null."""
     return Copy().json(value)
 
 
 def metadata_text(value: Any) -> str:
     """Return a metadata value: a string as it is, another value as its JSON text.
 
-    What is a string in JSON (a UUID, a date, bytes) comes without the quotes.
+    If the JSON text is a string (of a UUID, a date, bytes), it comes without the quotes.
     """
     return Copy().text(value)
 
 
 def dumps(tree: Any) -> bytes:
-    """Return the JSON of a tree of exact dicts, lists and scalars that belongs to the caller alone."""
+    """Return the JSON of a tree of exact dicts, lists and scalars that no other code knows."""
     try:
         return orjson.dumps(tree)
     except TypeError:
@@ -109,18 +110,18 @@ def dumps(tree: Any) -> bytes:
 
 
 class Copy:
-    """Copies values of the application. `left_out` counts the values that its copies lack."""
+    """Copies values of the application. `left_out` counts the values that it left out."""
 
     def __init__(self) -> None:
         self.left_out = 0
         self._room = MAX_VALUES
         self._characters = MAX_CHARACTERS
-        # The containers that the copying is in.
+        # The containers around the value that is being copied.
         self._inside: list[int] = []
 
     def text(self, value: Any) -> str:
         """Return `metadata_text(value)`."""
-        # isinstance would ask the object for its __class__, which may fail.
+        # Not isinstance, which asks the object for its __class__, and that may fail.
         if issubclass(type(value), str):
             return clean(value)
         data = self.json(value)
@@ -138,17 +139,20 @@ class Copy:
             return orjson.dumps(self._cut())
 
     def bounded(self, text: str, limit_bytes: int) -> str:
-        """Return a text that UTF-8 can encode in at most so many bytes of JSON, with a mark where it is cut."""
+        """Return a text in at most `limit_bytes` of JSON, with a mark where it is cut. It must fit into UTF-8."""
         shorter = cutting.text(text, limit_bytes)
         self.left_out += shorter is not text
         return shorter
 
     def texts(self, mapping: Any) -> dict[str, str]:
-        """Return a mapping as metadata, however long. Raises TypeError if it is none, and what reading it raises."""
-        # A copy first: another thread may add to the application's dict meanwhile.
+        """Return a mapping as metadata, however long.
+
+        Raises TypeError if it is no mapping, and any exception that reading it raises.
+        """
+        # Copied first, because another thread may add to the application's dict meanwhile.
         pairs: Collection[tuple[Any, Any]]
         pairs = mapping.copy().items() if type(mapping) is dict else list(_pairs_or_error(mapping))
-        # Most are strings: no call for those.
+        # Most keys and values are strings, and need no call.
         texts = {
             key if type(key) is str else self.text(key): value if type(value) is str else self.text(value)
             for key, value in pairs
@@ -160,11 +164,11 @@ class Copy:
         }
 
     def of(self, value: Any) -> Any:
-        """Return `value` in exact dicts, lists and scalars."""
+        """Return a copy of `value` that consists of exact dicts, lists and scalars."""
         kind = type(value)
         if kind is str:
             return self._text(value)
-        # Not looked up in a set: a metaclass may have a hash of its own.
+        # Not looked up in a set, because a metaclass may have a hash of its own.
         if kind is int or kind is float or kind is bool or value is None:
             return value
         if (kind is dict or kind is list) and len(value) <= self._room:
@@ -175,15 +179,15 @@ class Copy:
             return self._cut()
         except Exception as error:
             let_pass(error)
-            # Masking could not look into a container that is printed.
+            # A container is not printed, because masking could not look into the text.
             return _address(value) if issubclass(kind, (dict, *_ROWS)) else printed(value)
 
     def _of_exact(self, value: Any) -> Any:
-        """Copy a plain dict or list for which there is room: what applications hand over most."""
+        """Copy a plain dict or list for which there is room. Applications hand over these most."""
         inside = self._inside
         if len(inside) >= MAX_DEPTH or id(value) in inside:
             return self._cut()
-        # In one step, so no other thread comes in between.
+        # `copy` is one step, so no other thread changes the container meanwhile.
         content = value.copy()
         self._room -= len(content)
         inside.append(id(value))
@@ -210,7 +214,7 @@ class Copy:
         return self._text(metadata_text(key))
 
     def _text(self, text: str) -> str:
-        """Return a text if there is room for it."""
+        """Return a text if there is room for it, else the mark."""
         if len(text) > _SHORT:
             self._characters -= len(text)
             if self._characters < 0:
@@ -218,7 +222,7 @@ class Copy:
         return text
 
     def _of_other(self, value: Any) -> Any:
-        """Copy what is no plain dict, list or scalar. isinstance knows a proxy by what it stands for."""
+        """Copy a value that is no plain dict, list or scalar. isinstance treats a proxy as the object behind it."""
         if isinstance(value, Enum):
             return self._within(value, self.of, value.value)
         if isinstance(value, str):
@@ -251,7 +255,7 @@ class Copy:
             return self._cut()
         except Exception as error:
             let_pass(error)
-            # Not printed: masking could not look into that.
+            # A container is not printed, because masking could not look into the text.
             return _address(container)
         finally:
             self._inside.pop()
@@ -287,11 +291,11 @@ class Copy:
 
 
 def _pairs_of(value: Any) -> Iterable[tuple[Any, Any]] | None:
-    """Return the members of what is a mapping, behaves like one or is a dataclass; None: it is none of these."""
+    """Return the members of a mapping, of an object that behaves like one, or of a dataclass; None: it is neither."""
     if issubclass(type(value), dict):
-        # Its own memory: a subclass may override every method.
+        # The method is that of dict, because a subclass may override every method.
         return dict.items(value)
-    # A proxy names the class of what it stands for.
+    # A proxy's __class__ is the class of the object behind it.
     kind = value.__class__
     if isinstance(value, Mapping) or (hasattr(kind, "keys") and _has_methods(kind)):
         items: Iterable[tuple[Any, Any]] = value.items()
@@ -302,13 +306,13 @@ def _pairs_of(value: Any) -> Iterable[tuple[Any, Any]] | None:
     return None
 
 
-# What is asked of a class costs more than the copying: once for each.
+# Cached, because looking at a class costs more than copying a value.
 @lru_cache(maxsize=512)
 def _is_printed(kind: Any) -> bool:
-    """Say whether all values of a class are written as what they print, as numbers of decimal and paths are."""
+    """Say whether the values of a class are written as `str` prints them, such as decimals and paths."""
     if issubclass(kind, _SHAPED) or is_dataclass(kind) or _has_methods(kind):
         return False
-    # A proxy says that it is of another class.
+    # A proxy has a __class__ of its own.
     return not any("__class__" in vars(base) for base in kind.__mro__ if base is not object)
 
 
@@ -324,12 +328,12 @@ def _pairs_or_error(value: Any) -> Iterable[tuple[Any, Any]]:
 
 
 def _address(value: object) -> str:
-    """Return the type and address of a value, in object's own words, without asking it anything."""
+    """Return the type and address of a value as object's repr writes them, without calling the value's own methods."""
     return clean(object.__repr__(value))
 
 
 def _writable(tree: Any) -> Any:
-    """Return a tree of exact values in those that the standard library's encoder writes as UTF-8 and as JSON."""
+    """Return a tree of exact values in a form that the standard library writes as valid JSON and valid UTF-8."""
     if type(tree) is dict:
         return merged([(clean(key), _writable(value)) for key, value in tree.items()])
     if type(tree) is list:
@@ -345,6 +349,6 @@ def _exact(value: int) -> int | str:
     try:
         str(value)
     except ValueError:
-        # Over the interpreter's limit of decimal digits (sys.set_int_max_str_digits).
+        # It has more decimal digits than the interpreter converts (sys.set_int_max_str_digits).
         return hex(value)
     return value

@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from epsagon_fast.collector.journal import journal as journal_module
+from epsagon_fast.collector.journal import segments as segments_module
 
 # What befalls a collector and then its successors: how many calls it still makes, how much of a write in hand is done.
 # Often the one that comes next dies too, or before it has done anything.
@@ -63,8 +63,8 @@ class Kernel:
 @contextmanager
 def instead_of_os(kernel: Kernel) -> Iterator[None]:
     """Let the journal call this kernel."""
-    journal_module.os = kernel  # type: ignore[assignment]
+    segments_module.os = kernel  # type: ignore[assignment]
     try:
         yield
     finally:
-        journal_module.os = os
+        segments_module.os = os

@@ -281,7 +281,7 @@ def test_marks_do_not_pile_up_while_nothing_can_be_written(dir_fd: int, monkeypa
             with pytest.raises(OSError):
                 collector.journal.commit()
             collector.journal.settled(numbered(number))
-    assert len(collector.journal._marks) + len(collector.journal._buffered_marks) < 50
+    assert len(collector.journal._uncommitted.marks) < 50
 
 
 def test_a_parcel_of_any_destination_is_kept() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from epsagon_fast.collector.journal import journal as journal_module
+from epsagon_fast.collector.journal import segments as segments_module
 from epsagon_fast.collector.journal.frames import MAGIC
 from epsagon_fast.collector.journal.journal import Batch, Journal, Settled
 from epsagon_fast.protocol import NO_TRACE, Kind, Record
@@ -162,7 +162,7 @@ def test_a_batch_larger_than_a_segment_has_one_of_its_own(journal: Journal, dir_
 def test_more_frames_than_one_writev_takes_are_all_written(
     journal: Journal, dir_fd: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal_module, "_IOV_MAX", 3)
+    monkeypatch.setattr(segments_module, "_IOV_MAX", 3)
     for number in range(20):
         journal.append(trace_id(number), number, [event(number)])
     journal.commit()

@@ -305,9 +305,9 @@ class JournalMachine(RuleBasedStateMachine):
                     assert opener.id in self.collector.missing_rings
 
     def bury(self) -> None:
-        if hasattr(self, "collector") and self.collector.journal._fd is not None:
-            os.close(self.collector.journal._fd)
-            self.collector.journal._fd = None
+        if hasattr(self, "collector") and self.collector.journal._segments._fd is not None:
+            os.close(self.collector.journal._segments._fd)
+            self.collector.journal._segments._fd = None
 
     # What must hold
 

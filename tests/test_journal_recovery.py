@@ -280,8 +280,8 @@ class RecoveryMachine(RuleBasedStateMachine):
     def bury_collector(self) -> None:
         for trace_id in {*self.collector.unanswered, *self.collector.unmarked}:
             self.world.traces[trace_id].excuses += 1
-        if self.collector.journal._fd is not None:
-            os.close(self.collector.journal._fd)
+        if self.collector.journal._segments._fd is not None:
+            os.close(self.collector.journal._segments._fd)
 
     def teardown(self) -> None:
         """At the end every process is gone: then each trace has come out and no segment stays."""

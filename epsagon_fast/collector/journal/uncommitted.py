@@ -1,0 +1,79 @@
+"""What waits for the journal's next commit: frames, and what will be pinned and marked once they are written."""
+
+from collections.abc import Sequence
+from operator import itemgetter
+
+from epsagon_fast.collector.journal.frames import encode_batch, encode_marks, encode_snapshot
+from epsagon_fast.protocol import NO_TRACE, Record
+
+trace_id_of = itemgetter(Record._fields.index("trace_id"))
+
+
+class Uncommitted:
+    """Everything that was appended or settled since the last commit."""
+
+    def __init__(self) -> None:
+        self._frames: list[bytes] = []
+        self.frame_bytes = 0
+        # Of them, bytes of batches; the rest is of snapshots.
+        self.batch_bytes = 0
+        # Traces that have records in the frames.
+        self._pins: set[bytes] = set()
+        # Traces of which the frames hold all that is needed.
+        self.snapshots: set[bytes] = set()
+        self._marks: list[bytes] = []
+        # Of traces of which nothing is in a segment yet: if their records go, these may go too.
+        self._marks_of_frames: list[bytes] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._frames or self.marks)
+
+    @property
+    def marks(self) -> list[bytes]:
+        """The settled traces that are not marked yet."""
+        return [*self._marks, *self._marks_of_frames]
+
+    @property
+    def pins(self) -> set[bytes]:
+        """The traces that need what is written."""
+        return self._pins - {NO_TRACE}
+
+    def append(self, ring_id: bytes, end: int, records: Sequence[Record]) -> None:
+        """Add a batch."""
+        self.batch_bytes += self._add(encode_batch(ring_id, end, records))
+        self._pins.update(map(trace_id_of, records))
+
+    def snapshot(self, ring_id: bytes, trace_id: bytes, records: Sequence[Record]) -> None:
+        """Add a snapshot."""
+        self._add(encode_snapshot(ring_id, records))
+        self.snapshots.add(trace_id)
+        self._pins.add(trace_id)
+
+    def settled(self, trace_id: bytes, *, is_written: bool) -> None:
+        """Add the mark of a settled trace. `is_written`: a segment has records of it."""
+        (self._marks if is_written else self._marks_of_frames).append(trace_id)
+        self._pins.discard(trace_id)
+
+    def frames(self) -> list[bytes]:
+        """Return all that is to be written, in order."""
+        marks = self.marks
+        return [*self._frames, *(encode_marks(marks) if marks else ())]
+
+    def clear(self) -> None:
+        """Let go of all: it is written, or never will be."""
+        self.clear_frames()
+        self._marks.clear()
+
+    def clear_frames(self) -> None:
+        """Let go of the frames, and of marks that mean nothing without them."""
+        self._frames.clear()
+        self.frame_bytes = self.batch_bytes = 0
+        self._pins.clear()
+        self.snapshots.clear()
+        self._marks_of_frames.clear()
+
+    def _add(self, frame: tuple[bytes, bytes]) -> int:
+        size = len(frame[0]) + len(frame[1])
+        self._frames += frame
+        self.frame_bytes += size
+        return size

@@ -131,7 +131,7 @@ def test_a_trace_is_given_back_byte_for_byte(ask: Asking) -> None:
 
 
 @pytest.mark.parametrize("case", [case for case in traces() if case.expected_body is not None], ids=str)
-def test_what_the_seed_sent_is_a_trace(case: Any) -> None:
+def test_what_epsagon_go_sent_is_a_trace(case: Any) -> None:
     summary = summarize(case.expected_body.encode())
     assert summary.app_name == case.application_name
 

@@ -193,7 +193,7 @@ def test_the_environment_sets_a_field_that_code_leaves_open(field: Field, monkey
 
 @pytest.mark.parametrize("field", IN_ENVIRONMENT, ids=of)
 def test_code_wins_over_the_environment(field: Field, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows size-config, timeout-units and metadata-env: in the seed the environment won, or a valid value was lost."""
+    """Rows size-config, timeout-units and metadata-env: there the environment won, or a valid value was lost."""
     monkeypatch.setenv(str(field.variable), field.text)
     assert getattr(Config(**{field.name: field.code}).resolve(), field.name) == field.kept
 
@@ -246,7 +246,7 @@ def test_a_bool_of_the_environment_can_be_written_in_four_ways_to_be_false(
 
 
 def test_the_environment_turns_metadata_only_on_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row metadata-env: the seed could only turn it off."""
+    """Row metadata-env: epsagon-go could only turn it off."""
     monkeypatch.setenv("EPSAGON_METADATA", "TRUE")
     assert Config().resolve().metadata_only is True
     assert Config(metadata_only=False).resolve().metadata_only is False
@@ -256,7 +256,7 @@ def test_the_environment_turns_metadata_only_on_as_well(monkeypatch: pytest.Monk
 def test_a_timeout_in_the_environment_is_seconds_or_has_a_unit(
     text: str, seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row timeout-units: the seed took `5` for an error, so for one second."""
+    """Row timeout-units: epsagon-go took `5` for an error, so for one second."""
     monkeypatch.setenv("EPSAGON_SEND_TIMEOUT_SEC", text)
     assert Config().resolve().send_timeout_s == seconds
 
@@ -293,7 +293,7 @@ def test_the_state_directory_follows_xdg_and_is_empty_without_a_home(monkeypatch
     assert Config().resolve().state_dir == ""
 
 
-def test_the_region_names_the_seeds_url(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_region_names_the_default_url(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
     assert Config().resolve().collector_url == "https://eu-west-1.tc.epsagon.com"
 
@@ -304,7 +304,7 @@ def test_a_region_that_would_change_the_host_is_ignored(monkeypatch: pytest.Monk
     assert sum("AWS_REGION" in warning for warning in warnings) == 1
 
 
-def test_the_seeds_url_is_warned_of_once_and_only_if_traces_would_go_there(warnings: list[str]) -> None:
+def test_the_default_url_is_warned_of_once_and_only_if_traces_would_go_there(warnings: list[str]) -> None:
     """Row default-url."""
     Config(disable=True, token=SECRET).resolve()
     Config(test_mode=True, token=SECRET).resolve()

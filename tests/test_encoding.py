@@ -112,11 +112,11 @@ def assert_is_number(value: Any) -> None:
     assert value is None or type(value) in (int, float)
 
 
-# The seed's vectors.
+# epsagon-go's vectors.
 
 
 @pytest.mark.parametrize("vector", SENT, ids=lambda vector: vector["case"]["name"])
-def test_events_are_what_the_seed_sent(vector: dict[str, Any]) -> None:
+def test_events_are_what_epsagon_go_sent(vector: dict[str, Any]) -> None:
     """All but what labels, error, masking and trimming do to them later, in the collector."""
     case, body = vector["case"], orjson.loads(vector["expected"]["body"])
     assert len(case["events"]) == len(body["events"])
@@ -124,8 +124,8 @@ def test_events_are_what_the_seed_sent(vector: dict[str, Any]) -> None:
     for given_event, sent in zip(case["events"], body["events"], strict=True):
         event = encoded(given_event)
         assert_is_event(event)
-        ours, seeds = event["resource"].pop("metadata"), sent["resource"].pop("metadata")
-        assert comparable(ours, case, sent is runner) == comparable(seeds, case, sent is runner)
+        ours, theirs = event["resource"].pop("metadata"), sent["resource"].pop("metadata")
+        assert comparable(ours, case, sent is runner) == comparable(theirs, case, sent is runner)
         if case["error"] and sent is runner:
             del event["exception"], event["error_code"], sent["exception"], sent["error_code"]
         assert event == sent
@@ -141,7 +141,7 @@ def comparable(metadata: dict[str, str], case: dict[str, Any], of_runner: bool) 
 
 
 @pytest.mark.parametrize("vector", SENT, ids=lambda vector: vector["case"]["name"])
-def test_exceptions_are_what_the_seed_sent(vector: dict[str, Any]) -> None:
+def test_exceptions_are_what_epsagon_go_sent(vector: dict[str, Any]) -> None:
     body = orjson.loads(vector["expected"]["body"])
     ours = [parsed(encode_exception(exception).data) for exception in vector["case"]["exceptions"]]
     assert ours == body["exceptions"]
@@ -150,7 +150,7 @@ def test_exceptions_are_what_the_seed_sent(vector: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("vector", UNSENT, ids=lambda vector: vector["case"]["name"])
-def test_events_that_the_seed_did_not_send_are_encoded(vector: dict[str, Any]) -> None:
+def test_events_that_epsagon_go_did_not_send_are_encoded(vector: dict[str, Any]) -> None:
     """Rows no-panic (nil resource, nil metadata), too-big, disabled-free."""
     for given_event in vector["case"]["events"]:
         event = encoded(given_event)
@@ -184,7 +184,7 @@ def test_an_event_in_another_order_is_written_in_wire_order(event: dict[str, Any
 
 
 def test_what_is_not_finite_is_null() -> None:
-    """Row json-forms: the seed wrote the strings "NaN" and "Infinity"."""
+    """Row json-forms: epsagon-go wrote the strings "NaN" and "Infinity"."""
     event = complete(start_time=math.nan, duration=-math.inf)
     assert encoded(event) == {**event, "start_time": None, "duration": None}
     assert malformed(event) == 0
@@ -192,7 +192,7 @@ def test_what_is_not_finite_is_null() -> None:
 
 
 def test_characters_are_raw_utf_8() -> None:
-    """Row json-forms: the seed escaped <, > and &."""
+    """Row json-forms: epsagon-go escaped <, > and &."""
     assert "<é€😀&>\u2028".encode() in encode_event(complete(id="<é€😀&>\u2028"))[0]
 
 
@@ -456,7 +456,7 @@ def test_a_label_keeps_its_type(value: Any, written: str) -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, None, [1], {}, b"x", 1j, 2**64, Loud()])
 def test_what_is_no_label_is_refused(value: Any) -> None:
-    """Row labels-kept: that label alone. The seed lost all labels to one NaN."""
+    """Row labels-kept: that label alone. epsagon-go lost all labels to one NaN."""
     assert encode_label("key", value) is None
 
 

@@ -144,7 +144,7 @@ def test_what_has_nothing_to_cut_is_refused_and_counted(small: FakeQueue) -> Non
 
 
 def test_large_first_an_event_that_is_too_large_alone_saves_the_metadata_of_those_before_it() -> None:
-    """Row large-first: by the seed's order the first three would be stripped, too."""
+    """Row large-first: by epsagon-go's order the first three would be stripped, too."""
     config = Config(token="t", max_trace_size_bytes=3000)
     with capture_traces() as traces, epsagon.create_tracer(config) as tracer:
         for number in range(3):

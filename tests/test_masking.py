@@ -22,7 +22,7 @@ def masked(keys: list[str], **metadata: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("case", [case for case in traces() if case.name.startswith("ignored_keys")], ids=str)
-def test_metadata_is_masked_as_the_seed_did(case: Any) -> None:
+def test_metadata_is_masked_as_epsagon_go_did(case: Any) -> None:
     expected = [event["resource"]["metadata"] for event in comparable(case.expected_body)["events"]]
     mask = Mask(case.ignored_keys)
     body = {"events": [orjson.loads(mask.event(orjson.dumps(event))) for event in case.events]}
@@ -30,12 +30,12 @@ def test_metadata_is_masked_as_the_seed_did(case: Any) -> None:
         event["resource"]["metadata"]
         for event in comparable(orjson.dumps({**body, "version": 0, "platform": 0}))["events"]
     ]
-    for mine, seeds in zip(ours, expected, strict=True):
-        seeds.pop("labels", None)
+    for mine, theirs in zip(ours, expected, strict=True):
+        theirs.pop("labels", None)
         # Row ints-exact.
-        seeds.pop("nums", None)
+        theirs.pop("nums", None)
         mine.pop("nums", None)
-        assert mine == seeds
+        assert mine == theirs
 
 
 def test_an_event_without_the_keys_is_the_same_object() -> None:
@@ -62,7 +62,7 @@ def test_fields_outside_metadata_are_no_metadata() -> None:
 
 
 def test_json_in_json_is_masked_at_any_depth() -> None:
-    """Row masked-deep: a form's field, a queue's message. A string literal stays, as the seed's vectors have it."""
+    """Row masked-deep: a form's field, a queue's message. A string literal stays, as epsagon-go's vectors have it."""
     inside = json.dumps({"pan": "4111"})
     deep = json.dumps([json.dumps({"body": json.dumps([inside, 1])})])
     result = masked(["pan"], once=inside, literal=json.dumps(inside), nested=json.dumps({"body": inside}), deep=deep)

@@ -1,4 +1,4 @@
-"""What the seed sent, through the real thing: a tracer, the queue, a collector process and a real HTTP server.
+"""What epsagon-go sent, through the real thing: a tracer, the queue, a collector process and a real HTTP server.
 
 All cases share one traced process and one collector. Where we differ, test_parity_body.py says how and by which row of
 the parity table; here the bytes that arrive must be the ones that it looked at.
@@ -21,7 +21,7 @@ from waiting import TIMEOUT_S
 from epsagon_fast import __version__
 from epsagon_fast.protocol import MAX_TRACE_BYTES
 
-# Reads one trace a line, in the seed's call order, and prints what became of it.
+# Reads one trace a line, in epsagon-go's call order, and prints what became of it.
 WORKER = """
 import json, sys
 import epsagon_fast as epsagon
@@ -123,13 +123,13 @@ def limit_of(case: Case) -> int | None:
 
 
 @pytest.mark.parametrize("case", SENT, ids=str)
-def test_golden_trace_arrives_as_the_seed_sent_it_or_as_a_row_of_the_table_says(worker: Worker, case: Case) -> None:
+def test_golden_trace_arrives_as_epsagon_go_sent_it_or_as_a_row_of_the_table_says(worker: Worker, case: Case) -> None:
     sent = worker.case(case, limit_of(case))
     assert sent.outcome == "DELIVERED"
     (request,) = worker.requests(sent.trace_id)
     arrived = comparable(request.body)
     for event in arrived["events"]:
-        # What the tracer had to refuse is told in the next trace; the seed says nothing of it.
+        # What the tracer had to refuse is told in the next trace; epsagon-go says nothing of it.
         event["resource"]["metadata"].pop("dropped_records", None)
     expected = comparable(case.expected_body or "") if case.row is None else comparable(_ours(case))
     assert (without_stacks(arrived) if case.error else arrived) == expected, case.row
@@ -162,7 +162,7 @@ def metadata_of(request: Request) -> dict[str, str]:
     return dict(event["resource"]["metadata"])
 
 
-def test_request_is_a_post_with_the_seeds_headers_and_a_key_of_its_own(worker: Worker) -> None:
+def test_request_is_a_post_with_the_headers_of_epsagon_go_and_a_key_of_its_own(worker: Worker) -> None:
     sent = worker.trace(TOKEN, events=[RUNNER])
     (request,) = worker.requests(sent.trace_id)
     assert (request.method, request.path) == ("POST", "/")

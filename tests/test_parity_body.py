@@ -1,11 +1,11 @@
-"""The seed's forty golden traces through records, assembly and body: equal, or different for a reason with a name."""
+"""epsagon-go's forty golden traces through records, assembly and body: equal, or different for a reason with a name."""
 
 import json
 from typing import Any
 
 import pytest
 from records import RING, TRACE_ID, closed, opened
-from vectors import Case, comparable, seed_bytes, traces, without_stacks
+from vectors import Case, comparable, go_bytes, traces, without_stacks
 
 from epsagon_fast.collector.assembling import body
 from epsagon_fast.collector.assembling.assembly import Assembly
@@ -44,12 +44,12 @@ def records(case: Case, limit_bytes: int) -> list[Record]:
 
 
 def shifted_limit(case: Case) -> int:
-    """Return the limit at which we decide at the same distance from it as the seed did."""
+    """Return the limit at which we decide at the same distance from it as epsagon-go did."""
     if case.limit_bytes is None:
         return 65536
     untrimmed = built(case).data
     assert untrimmed is not None
-    return case.limit_bytes + len(untrimmed) - seed_bytes(untrimmed)
+    return case.limit_bytes + len(untrimmed) - go_bytes(untrimmed)
 
 
 def same(case: Case, result: body.Body) -> bool:
@@ -66,18 +66,18 @@ def events_of(result: body.Body) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("case", [case for case in SENT if case.row is None], ids=str)
-def test_a_golden_trace_comes_out_as_the_seed_sent_it(case: Case) -> None:
+def test_a_golden_trace_comes_out_as_epsagon_go_sent_it(case: Case) -> None:
     assert same(case, built(case, shifted_limit(case)))
 
 
 @pytest.mark.parametrize("case", [case for case in SENT if case.limit_bytes and case.expected_body], ids=str)
-def test_the_yardstick_for_limits_measures_what_the_seed_sent(case: Case) -> None:
+def test_the_yardstick_for_limits_measures_what_epsagon_go_sent(case: Case) -> None:
     assert case.expected_body is not None
-    assert seed_bytes(case.expected_body) == len(case.expected_body.encode())
+    assert go_bytes(case.expected_body) == len(case.expected_body.encode())
 
 
 @pytest.mark.parametrize("case", [case for case in SENT if case.row == "marker-counted"], ids=str)
-def test_marker_counted_the_seeds_answer_needs_room_for_the_marker(case: Case) -> None:
+def test_marker_counted_the_answer_of_epsagon_go_needs_room_for_the_marker(case: Case) -> None:
     limit = shifted_limit(case)
     assert same(case, built(case, limit + MARKER_BYTES))
     result = built(case, limit)
@@ -118,12 +118,12 @@ def test_no_panic_what_is_missing_gets_its_default(name: str) -> None:
 
 def test_json_forms_what_is_no_number_is_null() -> None:
     case = CASES["floats_common"]
-    ours, seeds = comparable(built(case).data or b""), comparable(case.expected_body or "")
-    for mine, other in zip(ours["events"], seeds["events"], strict=True):
+    ours, theirs = comparable(built(case).data or b""), comparable(case.expected_body or "")
+    for mine, other in zip(ours["events"], theirs["events"], strict=True):
         for field in ("start_time", "duration"):
             expected = other.pop(field)
             assert mine.pop(field) == (None if isinstance(expected, str) else float(expected))
-    assert ours == seeds
+    assert ours == theirs
 
 
 def test_ints_exact_a_masked_neighbour_does_not_round_integers() -> None:
@@ -134,8 +134,8 @@ def test_ints_exact_a_masked_neighbour_does_not_round_integers() -> None:
         "s": "****",
     }
     assert "12345678901234567890" in metadata["nums"]
-    seeds = json.loads(case.expected_body or "")["events"][0]["resource"]["metadata"]
-    assert [key for key in metadata if json.dumps(metadata[key]) != json.dumps(seeds[key])] == ["nums"]
+    theirs = json.loads(case.expected_body or "")["events"][0]["resource"]["metadata"]
+    assert [key for key in metadata if json.dumps(metadata[key]) != json.dumps(theirs[key])] == ["nums"]
 
 
 def test_all_forty_are_here() -> None:

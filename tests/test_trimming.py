@@ -82,11 +82,11 @@ def size_of(events: list[bytes]) -> int:
     return len(b",".join(events))
 
 
-# ---- against the seed
+# ---- against epsagon-go
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["name"])
-def test_trims_as_the_seed_did(trimmer: Trimmer, vector: dict[str, Any]) -> None:
+def test_trims_as_epsagon_go_did(trimmer: Trimmer, vector: dict[str, Any]) -> None:
     events = [text.encode() for text in vector["events"]]
     got = answer(trimmer, events, vector["limit_bytes"], envelope_bytes=vector["envelope_bytes"])
     if vector["expected"] is None:

@@ -1,4 +1,4 @@
-"""The golden traces: cases that the seed was run with, and what it sent. For every test that compares with the seed.
+"""The golden traces: cases that epsagon-go was run with, and what it sent. For every test that compares with them.
 
 Bodies are compared as parsed JSON: the two encoders write floats and `<>&` differently. `version` and `platform` are
 each implementation's own, and so are the time and stack of an error.
@@ -11,7 +11,7 @@ from typing import Any
 
 GOLDEN = Path(__file__).parent / "golden"
 
-# Cases of which the seed's answer is not ours, with the row of the parity table that says why.
+# Cases of which epsagon-go's answer is not ours, with the row of the parity table that says why.
 DIFFERENT = {
     "trim_first_3_of_8": "marker-counted",
     "trim_down_to_last_event": "marker-counted",
@@ -28,13 +28,13 @@ DIFFERENT = {
     "ignored_keys_arrays": "ints-exact",
     "empty_token": "disabled-free",
 }
-SEED_VERSION = "1.39.0"
-SEED_PLATFORM = "go go1.19.8"
+GO_VERSION = "1.39.0"
+GO_PLATFORM = "go go1.19.8"
 
 
 @dataclass(frozen=True)
 class Case:
-    """One trace: what was handed to the seed, in Python's values, and what came out.
+    """One trace: what was handed to epsagon-go, in Python's values, and what came out.
 
     Call order: events, exceptions, labels, error, stop. `labels` hold values that the tracer must refuse, too.
     """
@@ -92,12 +92,12 @@ def without_stacks(trace: dict[str, Any]) -> dict[str, Any]:
     return trace
 
 
-def seed_bytes(body: str | bytes) -> int:
-    """Return how long a body of ours would be if the seed had written it.
+def go_bytes(body: str | bytes) -> int:
+    """Return how long a body of ours would be if epsagon-go had written it.
 
     Only for numbers that both write alike, which those of all cases with a limit are.
     """
-    trace = {**json.loads(body), "version": SEED_VERSION, "platform": SEED_PLATFORM}
+    trace = {**json.loads(body), "version": GO_VERSION, "platform": GO_PLATFORM}
     text = json.dumps(trace, ensure_ascii=False, separators=(",", ":"))
     # Go escapes these five.
     for character in "<>&\u2028\u2029":

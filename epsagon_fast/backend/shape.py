@@ -13,7 +13,7 @@ import epsagon_fast.backend.summary as summary
 from epsagon_fast.backend.summary import Summary
 from epsagon_fast.protocol import EVENT_FIELDS, EXCEPTION_FIELDS, RESOURCE_FIELDS, TRACE_FIELDS
 
-# protobuf's JSON form writes numbers that are not finite as these strings, and so does the seed; ours writes null.
+# protobuf's JSON form writes numbers that are not finite as these strings, and so does epsagon-go; ours writes null.
 _NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 # Enough of a key to find it by; a body may hold a key of a megabyte.
 _SHOWN_CHARACTERS = 60

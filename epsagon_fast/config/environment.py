@@ -12,8 +12,8 @@ from epsagon_fast.log import warn_once
 from .options import OPTIONS
 from .values import absolute, is_plain
 
-SEED_URL = "https://{region}.tc.epsagon.com"
-SEED_REGION = "us-east-1"
+CLOSED_SERVICE_URL = "https://{region}.tc.epsagon.com"
+DEFAULT_REGION = "us-east-1"
 STATE_FOLDER = "epsagon-fast"
 
 
@@ -49,11 +49,11 @@ def default_state_dir() -> str:
 
 def default_url(warn: bool) -> str:
     """Return the URL of the service that this protocol was made for. `warn`: traces would go there."""
-    region = os.environ.get("AWS_REGION") or SEED_REGION
+    region = os.environ.get("AWS_REGION") or DEFAULT_REGION
     if not re.fullmatch(r"[A-Za-z0-9-]+", region):
         warn_once("AWS_REGION", "AWS_REGION=%s is ignored: it must be letters, digits and hyphens", shown(region))
-        region = SEED_REGION
-    url = SEED_URL.format(region=region)
+        region = DEFAULT_REGION
+    url = CLOSED_SERVICE_URL.format(region=region)
     if warn:
         message = (
             "No backend is named, so traces go to %s, a service that is closed. Name yours with "

@@ -101,7 +101,7 @@ def no_trace() -> None:
 
 
 def create_tracer(config: Config | None = None) -> Tracer:
-    """Return a tracer that is not started yet (the seed's CreateTracer).
+    """Return a tracer that is not started yet (epsagon-go's CreateTracer).
 
     `config`: None takes the one in force. With `test_mode` it is the global tracer if there is one, else one that keeps
     its trace in memory and sends nothing. Raises ValueError if the config comes too late for this process's ring.

@@ -266,7 +266,7 @@ def _number(value: object) -> float:
         return float.__float__(value)
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(type(value))
-    # The wire's field is a double; what 64 bits hold stays an int, as the seed's 0 and 100 are written.
+    # The wire's field is a double; what 64 bits hold stays an int, as epsagon-go's 0 and 100 are written.
     return int.__index__(value) if _is_64_bits(value) else float(value)
 
 

@@ -11,7 +11,7 @@ MOST_DIGITS: Final = 18
 def get_lambda_timeout_threshold_ms() -> int:
     """Return how many milliseconds before a Lambda's timeout its trace is to be sent.
 
-    EPSAGON_LAMBDA_TIMEOUT_THRESHOLD_MS, else 200 (the seed's GetLambdaTimeoutThresholdMs).
+    EPSAGON_LAMBDA_TIMEOUT_THRESHOLD_MS, else 200 (epsagon-go's GetLambdaTimeoutThresholdMs).
     """
     text = os.environ.get("EPSAGON_LAMBDA_TIMEOUT_THRESHOLD_MS", "")
     digits = text[1:] if text[:1] in ("+", "-") else text

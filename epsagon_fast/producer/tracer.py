@@ -65,7 +65,7 @@ class Tracer(Started, Recorder):
     def start(self, timeout_s: float = 1.0) -> None:
         """Open the trace in this process's ring. A second start, or one after the stop, is ignored.
 
-        `timeout_s`: the seed's bound. Nothing is waited for here: a ring is made in about a millisecond, and a trace
+        `timeout_s`: epsagon-go's bound. Nothing is waited for here: a ring is made in about a millisecond, and a trace
         that a full one refuses is dropped, counted.
         """
         before, self._state = self._state, TABLE[self._state].start

@@ -31,7 +31,7 @@ TLS_RETRY_S = 300.0
 # A server that asks for a day's patience is asked again sooner.
 MAX_RETRY_AFTER_S = 3600.0
 LOGGED_BODY_BYTES = 200
-# The seed's backend, closed for good: its names will not come back, so its traces are not stored.
+# epsagon-go's backend, closed for good: its names will not come back, so its traces are not stored.
 CLOSED_SERVICE = ".tc.epsagon.com"
 # Destinations whose complaints are remembered. Beyond it all are forgotten, and may be logged once more.
 MAX_REMEMBERED = 1000

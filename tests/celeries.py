@@ -16,7 +16,7 @@ from typing import Any
 
 import redis
 from celery import Celery
-from places import Place, until
+from places import Place, free_port, until
 from waiting import TIMEOUT_S
 
 from epsagon_fast.backend import Backend
@@ -135,8 +135,7 @@ def _files(directory: pathlib.Path) -> dict[str, Any]:
 
 @contextmanager
 def _redis(program: str, directory: str) -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     words = ["--bind", "127.0.0.1", "--port", str(port), "--dir", directory, "--save", "", "--appendonly", "no"]
     server = subprocess.Popen([program, *words], stdout=subprocess.DEVNULL)
     try:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from fakes import FakeQueue
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from places import Place, Privileges, descendants, until
 from rings import TWINS, Twin
 
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from celeries import Shop
 
 # The same examples in every run, and no outcome may hang on how busy the machine is. `make fuzz` looks for others.
-settings.register_profile("repeatable", deadline=None, derandomize=True)
-settings.register_profile("fuzz", deadline=None, max_examples=int(os.environ.get("EXAMPLES", "10000")))
+TIMELESS = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("repeatable", TIMELESS, derandomize=True)
+settings.register_profile("fuzz", TIMELESS, max_examples=int(os.environ.get("EXAMPLES", "10000")))
 settings.load_profile("repeatable")
 
 

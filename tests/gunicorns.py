@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from places import Place, need_root, until
+from places import Place, free_port, need_root, until
 from waiting import TIMEOUT_S
 
 from epsagon_fast.backend import Backend
@@ -259,14 +259,6 @@ def namespace_pid(pid: int) -> int:
         lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
         return next(int(line.split()[-1]) for line in lines if line.startswith("NSpid:"))
     return 0
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def connects(port: int) -> bool:

@@ -4,8 +4,10 @@ import importlib.util
 import json
 import os
 import pathlib
+import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -64,6 +66,19 @@ def descendants(pid: int) -> list[int]:
             for child in map(int, pathlib.Path(f"/proc/{pid}/task/{task}/children").read_text().split()):
                 found += [child, *descendants(child)]
     return found
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on, for a program that must be told one.
+
+    It is none of those that the kernel gives to clients, who could have it before the program does.
+    """
+    while True:
+        with suppress(OSError), socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Not from a generator that a test may have seeded: two workers would get the same ports.
+            probe.bind(("127.0.0.1", 10_000 + secrets.randbelow(20_000)))
+            return int(probe.getsockname()[1])
 
 
 class Place:

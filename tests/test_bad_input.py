@@ -256,7 +256,7 @@ report(work("second"))
     (warning,) = report.warnings
     assert "ends as soon as it is started" in warning and place.folder in warning
     assert report[1:] == ({}, "PENDING")
-    assert place.log().count("Directory not empty") == 2, "a start, one a second later, the next two seconds after that"
+    until(lambda: place.log().count("Directory not empty") >= 2, "it was started twice at least")
     shutil.rmtree(aside)
     run(place, "report(work('later'), 10)")
     await_traces(backend, place, "first", "second", "later")
@@ -289,7 +289,7 @@ def test_stopped_collector_keeps_nobody_waiting(backend: Backend, place: Place) 
         APPLICATION
         + """
 work("before")
-assert epsagon.flush(10)
+assert epsagon.flush(60)
 print(flush=True)
 input()
 import resource
@@ -348,7 +348,7 @@ if pid == 0:
     os._exit(0)
 tracer = work("main")
 assert os.waitpid(pid, 0)[1] == 0
-assert epsagon.flush(10)
+assert epsagon.flush(60)
 try:
     os.wait()
 except ChildProcessError:
@@ -372,7 +372,7 @@ for fd in {closed!r}:
     try: os.close(fd)
     except OSError: pass
 work("main")
-os._exit(0 if epsagon.flush(10) else 9)
+os._exit(0 if epsagon.flush(60) else 9)
 """
     )
     await_traces(backend, place, "main")

@@ -206,10 +206,10 @@ print(pushed(one_more), flush=True)
 sys.stdin.readline()
 for tracer in tracers:
     tracer.send_stop_signal()
-print(epsagon.flush(20), refused(), flush=True)
+print(epsagon.flush(60), refused(), flush=True)
 with epsagon.trace("one more"):
     pass
-print(epsagon.flush(20), flush=True)
+print(epsagon.flush(60), flush=True)
 """
 )
 # Traces on and on for a backend that takes nothing.
@@ -221,7 +221,7 @@ def one_more():
         epsagon.add_event(event())
 print(pushed(one_more), flush=True)
 sys.stdin.readline()
-print(epsagon.flush(20), flush=True)
+print(epsagon.flush(60), flush=True)
 """
 )
 
@@ -291,8 +291,8 @@ for line in sys.stdin:
     for number in range(20):
         with epsagon.trace("t"):
             epsagon.add_event({"id": "x", "resource": {"metadata": {"k": "x" * 3000}}})
-    print(epsagon.flush(10), flush=True)
-print(held.stop(10).name)
+    print(epsagon.flush(60), flush=True)
+print(held.stop(60).name)
 """
 
 

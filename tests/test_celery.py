@@ -233,7 +233,7 @@ def switches():
     return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - before
 
 send.apply()
-epsagon.flush(10)
+epsagon.flush(60)
 print("ready", flush=True)
 sys.stdin.readline()
 print(*(switches() for _ in range(3)), flush=True)

@@ -46,14 +46,14 @@ for line in sys.stdin:
         pid = os.fork()
         if pid == 0:
             epsagon.add_event({"id": name})
-            epsagon.flush(2)
+            epsagon.flush(60)
             os._exit(0)
         os.waitpid(pid, 0)
     else:
         with epsagon.trace(name, new=True) as other:
             other.add_event({"id": name})
         if verb == "stop":
-            answer = other.stop(10)
+            answer = other.stop(60)
     print(answer, flush=True)
 """
 
@@ -126,7 +126,7 @@ os.set_inheritable(listener.fileno(), True)
 kept = os.open("kept", os.O_RDWR | os.O_CREAT)
 os.set_inheritable(kept, True)
 with epsagon.trace("main"): pass
-assert epsagon.flush(10)
+assert epsagon.flush(60)
 print(os.getpid(), os.getsid(0))
 sys.stdin.read()
 """
@@ -297,7 +297,7 @@ def test_collector_stays_as_long_as_a_producer_lives(place: Place, worker: Worke
 
 def test_sigterm_without_producers_ends_it_at_once(place: Place) -> None:
     place.linger()
-    place.run("import epsagon_fast as e\nwith e.trace('main'): pass\ne.flush(10)")
+    place.run("import epsagon_fast as e\nwith e.trace('main'): pass\ne.flush(60)")
     killed(place, signal.SIGTERM)
     assert "leaving" in place.log()
     assert "Traceback" not in place.log()
@@ -329,7 +329,7 @@ def state_of(place: Place, slot: int) -> int:
 
 def test_one_that_starts_after_such_an_end_does_not_linger(backend: Backend, place: Place) -> None:
     place.linger()
-    place.run("import epsagon_fast as e\nwith e.trace('first'): pass\ne.flush(10)")
+    place.run("import epsagon_fast as e\nwith e.trace('first'): pass\ne.flush(60)")
     killed(place, signal.SIGTERM)
     place.run("import epsagon_fast as e\nwith e.trace('second'): pass")
     place.until_left()
@@ -399,7 +399,7 @@ for name in sys.argv[1:]:
     if pid == 0:
         with epsagon.trace(name):
             pass
-        assert epsagon.flush(10)
+        assert epsagon.flush(60)
         os._exit(0)
     assert os.waitpid(pid, 0)[1] == 0
 """,
@@ -475,7 +475,7 @@ def test_worker_and_collector_killed_together_lose_nothing(backend: Backend, pla
 def test_counters_go_on_from_collector_to_collector(place: Place) -> None:
     place.linger()
     for number in (1, 2, 3):
-        place.run("import epsagon_fast as e\nwith e.trace('main'): pass\ne.flush(10)")
+        place.run("import epsagon_fast as e\nwith e.trace('main'): pass\ne.flush(60)")
         until(lambda number=number: place.look().counters.get("delivered") == number, f"{number} delivered")
         until(lambda: place.look().pid, "it serves")
         killed(place)
@@ -544,13 +544,13 @@ import os, shutil
 import epsagon_fast as epsagon
 with epsagon.trace("parent"):
     pass
-assert epsagon.flush(10)
+assert epsagon.flush(60)
 shutil.rmtree({place.folder!r})
 pid = os.fork()
 if pid == 0:
     with epsagon.trace("child"):
         pass
-    assert epsagon.flush(10)
+    assert epsagon.flush(60)
     os._exit(0)
 assert os.waitpid(pid, 0)[1] == 0
 """)

@@ -21,7 +21,7 @@ WORKER = """
 import sys, epsagon_fast as epsagon
 with epsagon.trace("main"): pass
 epsagon.add_event({})
-assert epsagon.flush(10)
+assert epsagon.flush(60)
 print(flush=True)
 sys.stdin.read()
 """

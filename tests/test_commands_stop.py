@@ -20,7 +20,7 @@ WORKER = """
 import sys, epsagon_fast as epsagon
 for line in sys.stdin:
     with epsagon.trace(line.strip()): pass
-    print(epsagon.flush(10), flush=True)
+    print(epsagon.flush(60), flush=True)
 """
 
 

@@ -15,7 +15,7 @@ import epsagon_fast as epsagon
 with epsagon.trace("small and large"):
     epsagon.add_event({"id": "small"})
     epsagon.add_event({"id": "large", "resource": {"metadata": {"k": "v" * 100_000}}})
-print(epsagon.flush(10))
+print(epsagon.flush(60))
 """
 
 

@@ -89,7 +89,7 @@ def test_thread_has_no_trace_of_the_thread_that_started_it(queue: FakeQueue) -> 
     with epsagon.trace("a"):
         thread = threading.Thread(target=epsagon.label, args=("k", 1))
         thread.start()
-        thread.join(10)
+        thread.join(60)
     assert queue.kinds == ["OPEN", "CLOSE"]
     assert queue.counts == {"no_trace": 1}
 
@@ -156,14 +156,14 @@ def test_many_threads_that_create_a_global_tracer_leave_one_running(queue: FakeQ
     made: list[epsagon.Tracer] = []
 
     def create() -> None:
-        barrier.wait(10)
+        barrier.wait(60)
         made.append(epsagon.create_global_tracer())
 
     threads = [threading.Thread(target=create) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert [tracer for tracer in made if not tracer.stopped] == [epsagon.global_tracer()]
 
 

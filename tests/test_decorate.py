@@ -284,7 +284,7 @@ def test_generator_may_move_between_threads(queue: FakeQueue) -> None:
     for _ in range(3):
         thread = threading.Thread(target=next, args=(generator,))
         thread.start()
-        thread.join(10)
+        thread.join(60)
     assert list(generator) == []
     assert queue.kinds == ["OPEN", "LABEL", "LABEL", "LABEL", "CLOSE"]
 

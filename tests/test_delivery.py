@@ -399,7 +399,7 @@ def dead(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
         return opened(path, *rest, **options) if not str(path).startswith(str(mount)) else hang_until_back()
 
     def hang_until_back() -> Any:
-        back.wait(30.0)
+        back.wait(60)
         raise OSError(errno.EIO, "away")
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)

@@ -124,14 +124,14 @@ LOSER = """
 import sys, epsagon_fast as epsagon
 with epsagon.trace("first"):
     epsagon.add_event({"id": "x" * 300_000})
-print(epsagon.flush(10), flush=True)
+print(epsagon.flush(60), flush=True)
 epsagon.add_event({"id": "for no trace"})
 sys.stdin.readline()
 with epsagon.trace("second"):
     pass
 with epsagon.trace("third"):
     pass
-print(epsagon.flush(10), flush=True)
+print(epsagon.flush(60), flush=True)
 """
 
 

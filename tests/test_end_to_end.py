@@ -40,7 +40,7 @@ def test_output_of_a_traced_script_ends_with_the_script(backend: Backend, place:
 def test_a_killed_worker_loses_nothing(backend: Backend, place: Place) -> None:
     script = ONE_TRACE + "    import os, signal; os.kill(os.getpid(), signal.SIGKILL)\n"
     process = place.start(script)
-    assert process.wait(10) == -signal.SIGKILL
+    assert process.wait(60) == -signal.SIGKILL
     process.communicate()
     # It died before it could see a collector; the one that it started delivers.
     until(lambda: backend.store.counts()["traces"] == 1, f"the trace arrives; {place.log()}")
@@ -56,7 +56,7 @@ import sys, epsagon_fast as epsagon
 for line in sys.stdin:
     with epsagon.trace(line.strip()):
         epsagon.add_event({"id": line.strip()})
-    print(epsagon.flush(10), flush=True)
+    print(epsagon.flush(60), flush=True)
 """
     with place.start(script, stdin=-1) as process:
         assert process.stdin is not None and process.stdout is not None
@@ -77,7 +77,7 @@ import epsagon_fast as first
 with first.trace("first"):
     with first.trace("before", new=True):
         pass
-    assert first.flush(20)
+    assert first.flush(60)
     for name in [name for name in sys.modules if name.startswith("epsagon_fast")]:
         del sys.modules[name]
     import epsagon_fast as second
@@ -85,9 +85,9 @@ with first.trace("first"):
     for number in range(3):
         with second.trace("second"):
             pass
-        assert second.flush(20)
+        assert second.flush(60)
     first.label("k", 1)
-assert first.flush(20)
+assert first.flush(60)
 """
     # Cython's modules can be imported once.
     place.run(script, env={"EPSAGON_FAST_IMPL": "reference"})

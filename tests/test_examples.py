@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from gunicorns import TIMEOUT_S, connects, fetch, free_port
-from places import Place, until
+from gunicorns import TIMEOUT_S, connects, fetch
+from places import Place, free_port, until
 
 from epsagon_fast.backend import Backend
 

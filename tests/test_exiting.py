@@ -307,7 +307,7 @@ def child():
     multiprocessing.util.Finalize(None, report, exitpriority=-2000)
 process = multiprocessing.get_context("fork").Process(target=child)
 process.start()
-process.join(30)
+process.join(60)
 """,
 }
 

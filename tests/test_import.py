@@ -46,7 +46,8 @@ def state():
         sorted(os.listdir("/proc/self/task")),
         open("/proc/self/task/%d/children" % os.getpid()).read(),
         [signal.getsignal(number) for number in signal.valid_signals()],
-        [os.path.isdir("/dev/shm") and sorted(os.listdir("/dev/shm"))],
+        # Other tests, and whoever else is on this machine, have names of their own there.
+        [name for name in os.listdir("/dev/shm" if os.path.isdir("/dev/shm") else "/tmp") if "epsagon-fast" in name],
         dict(os.environ),
     )
 def forbid(event, args):

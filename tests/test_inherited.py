@@ -22,7 +22,7 @@ exec(sys.argv[1])
 import epsagon_fast as epsagon
 with epsagon.trace("main"):
     pass
-assert epsagon.flush(10)
+assert epsagon.flush(60)
 """
 SOFT = """
 for number, soft in ((resource.RLIMIT_FSIZE, 300_000), (resource.RLIMIT_CPU, 100), (resource.RLIMIT_AS, 150 << 20),

@@ -114,7 +114,7 @@ def test_exception_of_another_thread_is_an_interruption_in_our_code() -> None:
     thread.start()
     until(lambda: bool(started), "the thread spins")
     assert ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(Limit)) == 1
-    thread.join(30)
+    thread.join(60)
     assert is_interruption(found[0])
 
 

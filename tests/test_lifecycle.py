@@ -64,14 +64,14 @@ def test_many_threads_may_init_at_once(queue: FakeQueue) -> None:
     configs = []
 
     def init() -> None:
-        barrier.wait(10)
+        barrier.wait(60)
         configs.append(epsagon.init(token="t", application_name="shop"))
 
     threads = [threading.Thread(target=init) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert len(set(configs)) == 1
     assert epsagon.create_tracer().config == configs[0]
 
@@ -221,7 +221,7 @@ def test_flush_waits_for_what_was_closed_before_it_only(queue: FakeQueue) -> Non
         queue.settled += 1
 
     queue.ensure_collector = ensure_collector  # type: ignore[method-assign]
-    assert epsagon.flush(10)
+    assert epsagon.flush(60)
     assert len(later) == 5
     assert queue.settled < queue.closed
 
@@ -235,7 +235,7 @@ def test_flush_that_is_interrupted_hears_no_more_of_traces(queue: FakeQueue, mon
 
     def interrupted() -> None:
         with pytest.raises(TimeoutError):
-            epsagon.flush(10)
+            epsagon.flush(60)
 
     queue.ensure_collector = ensure_collector  # type: ignore[method-assign]
     interrupted()

@@ -367,7 +367,7 @@ def test_a_state_directory_on_a_dead_mount_holds_up_no_other(
     back, own = threading.Event(), place_module.own_state_directory
 
     def own_state_directory(path: str) -> None:
-        assert "dead" not in path or back.wait(30.0)
+        assert "dead" not in path or back.wait(60)
         own(path)
 
     monkeypatch.setattr(place_module, "own_state_directory", own_state_directory)
@@ -543,9 +543,9 @@ def test_a_process_hears_that_its_stored_trace_was_delivered(away: Server, far: 
 import sys, epsagon_fast as epsagon
 tracer = epsagon.create_tracer()
 tracer.start()
-print(tracer.stop(10).name, flush=True)
+print(tracer.stop(60).name, flush=True)
 sys.stdin.readline()
-print(tracer.stop(10).name, flush=True)
+print(tracer.stop(60).name, flush=True)
 """
     with far.start(script, stdin=-1) as process:
         assert process.stdin is not None and process.stdout is not None

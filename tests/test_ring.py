@@ -15,7 +15,7 @@ from strategies import pushes
 from epsagon_fast.protocol import NO_TRACE, Kind, Record
 from epsagon_fast.queue import _pure, _ring, layout, ring
 
-IN_PLACE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+IN_PLACE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
 
 
 def test_a_record_comes_out_as_it_went_in(twin: Twin, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from strategies import damage
 from epsagon_fast.protocol import Kind
 from epsagon_fast.queue import layout, ring
 
-IN_PLACE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+IN_PLACE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
 
 
 @IN_PLACE

@@ -161,10 +161,10 @@ def test_threads_do_not_mix_up_traces(queue: FakeQueue) -> None:
     def work(name: str) -> None:
         for _ in range(20):
             with epsagon.trace(name):
-                barrier.wait(30)
+                barrier.wait(60)
                 epsagon.label("name", name)
                 with epsagon.event(name):
-                    barrier.wait(30)
+                    barrier.wait(60)
 
     threads = [threading.Thread(target=work, args=(str(number),)) for number in range(8)]
     for thread in threads:
@@ -262,17 +262,17 @@ def test_one_trace_object_serves_nested_blocks_and_threads(queue: FakeQueue) -> 
 
     def hold() -> None:
         with work:
-            barrier.wait(30)
-            barrier.wait(30)
+            barrier.wait(60)
+            barrier.wait(60)
 
     thread = threading.Thread(target=hold)
     with work as tracer:
         thread.start()
-        barrier.wait(30)
+        barrier.wait(60)
     assert tracer.stopped
     assert queue.kinds == ["OPEN", "OPEN", "CLOSE"]
-    barrier.wait(30)
-    thread.join(30)
+    barrier.wait(60)
+    thread.join(60)
     assert queue.kinds == ["OPEN", "OPEN", "CLOSE", "CLOSE"]
 
 

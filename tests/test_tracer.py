@@ -172,14 +172,14 @@ def test_many_threads_that_stop_close_once(queue: FakeQueue, tracer: epsagon.Tra
     barrier = threading.Barrier(8)
 
     def stop() -> None:
-        barrier.wait(10)
+        barrier.wait(60)
         tracer.send_stop_signal()
 
     threads = [threading.Thread(target=stop) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert queue.kinds == ["OPEN", "CLOSE"]
 
 

@@ -301,7 +301,7 @@ epsagon.create_global_tracer().start()
 for number in range(3):
     with epsagon.trace("work"):
         pass
-epsagon.flush(10)
+epsagon.flush(60)
 epsagon.stop_global_tracer()
 """
 

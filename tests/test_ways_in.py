@@ -116,7 +116,7 @@ def greenlet(name):
         for n in range(2):
             gevent.sleep(0)
             epsagon.add_event({"id": f"{name}-{n}"})
-    assert tracer.stop(10) == epsagon.Outcome.DELIVERED
+    assert tracer.stop(60) == epsagon.Outcome.DELIVERED
 gevent.joinall([gevent.spawn(greenlet, f"greenlet{n}") for n in range(20)], raise_error=True)
 assert ticks > 3, ticks
 ticker.kill()
@@ -256,7 +256,7 @@ with epsagon.trace("open"):
     if pid == 0:
         epsagon.add_event({"id": "of the child"})
         work("child")
-        epsagon.flush(5)
+        epsagon.flush(60)
         os._exit(0)
     ended_well(pid)
 work("parent again")
@@ -490,10 +490,10 @@ work("master")
 def worker():
     os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
     work("worker")
-    assert epsagon.flush(10)
+    assert epsagon.flush(60)
 ended_well(in_child(worker))
 work("master again")
-assert epsagon.flush(10)
+assert epsagon.flush(60)
 for path in {shared!r}:
     print(os.stat(path).st_uid, oct(os.stat(path).st_mode & 0o777))
 """,
@@ -529,7 +529,7 @@ def worker():
         since = mine._page().beat().heartbeat_ns
         until(lambda: mine._page().beat().heartbeat_ns > since)
         epsagon.add_event({{"id": "later"}})
-    assert epsagon.flush(10)
+    assert epsagon.flush(60)
 ended_well(in_child(worker))
 """,
         program=with_tmpfs(("mode=1777,size=64m", folders.SHARED_MEMORY), pid=True, then=readable_by_all()),
@@ -554,7 +554,7 @@ with epsagon.trace("parent"):
             break
     assert children < reaped
     epsagon.add_event({"id": "after"})
-assert epsagon.flush(10)
+assert epsagon.flush(60)
 """
 
 
@@ -610,7 +610,7 @@ signal.signal(signal.SIGCHLD, lambda number, frame: heard.append(number))
 mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
 before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
 work("main")
-assert epsagon.flush(10)
+assert epsagon.flush(60)
 # No child of ours to wait for, no signal about one, nothing left changed.
 try:
     os.wait()
@@ -639,7 +639,7 @@ def reap():
 thread = threading.Thread(target=reap)
 thread.start()
 work("main")
-assert epsagon.flush(10)
+assert epsagon.flush(60)
 os.kill(own, 9)
 thread.join()
 assert reaped == [own]
@@ -659,7 +659,7 @@ for fd in {closed!r}:
     try: os.close(fd)
     except OSError: pass
 work("main")
-ok = epsagon.flush(10)
+ok = epsagon.flush(60)
 os._exit(0 if ok else 9)
 """)
     await_traces(backend, place, "main")
@@ -676,7 +676,7 @@ os.dup2(kept, 3)
 os.set_inheritable(3, True)
 before = sorted(os.listdir("/proc/self/fd"))
 work("main")
-assert epsagon.flush(10)
+assert epsagon.flush(60)
 assert sorted(os.listdir("/proc/self/fd")) == before, "a worker keeps no descriptor"
 os.write(3, b"mine")
 assert open("kept").read() == "mine"
@@ -699,7 +699,7 @@ with epsagon.trace("daemon"):
     files = [os.open("app.db", os.O_RDWR | os.O_CREAT) for _ in range(8)]
     epsagon.add_event({"id": "after"})
     work("own trace of the daemon")
-    epsagon.flush(10)
+    epsagon.flush(60)
     assert os.path.getsize("app.db") == 0
     open("fine", "w").close()
     os._exit(0)
@@ -725,7 +725,7 @@ with epsagon.trace("before exec"):
     os.execv(sys.executable, [sys.executable, "-c", '''
 from jobs import *
 work("after exec")
-assert epsagon.flush(10)
+assert epsagon.flush(60)
 print("waiting", flush=True)
 sys.stdin.read()
 '''])

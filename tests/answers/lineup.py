@@ -14,8 +14,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
-from gunicorns import connects, free_port
-from places import Place, descendants, until
+from gunicorns import connects
+from places import Place, descendants, free_port, until
 from waiting import TIMEOUT_S
 
 HERE = pathlib.Path(__file__).parent

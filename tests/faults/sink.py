@@ -46,14 +46,14 @@ class Sink:
         ready = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(ready,), daemon=True)
         self._thread.start()
-        assert ready.wait(10), "the sink does not begin to listen"
+        assert ready.wait(60), "the sink does not begin to listen"
 
     def close(self) -> None:
         """Refuse connections from now on."""
         if not self._thread.is_alive():
             return
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(60)
         assert not self._thread.is_alive(), "the sink does not end"
 
     def take(self, key: str, body: bytes) -> None:

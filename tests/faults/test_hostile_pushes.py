@@ -39,7 +39,7 @@ with noting.trace() as tracer:
     for _ in range(10):
         children.append(os.fork())
         if not children[-1]:
-            epsagon.flush(10)
+            epsagon.flush(60)
             os._exit(0)
     # What a child adds is late once the opener has closed.
     assert all(os.waitpid(child, 0)[1] == 0 for child in children)

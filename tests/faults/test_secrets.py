@@ -96,7 +96,7 @@ noting.fill(20, 10_000)
 with epsagon.trace("long") as tracer:
     print(pickle.dumps(tracer.handle()).hex(), flush=True)
     sys.stdin.readline()
-assert epsagon.flush(20)
+assert epsagon.flush(60)
 """
 ADDER = f"""
 import pickle, sys, epsagon_fast as epsagon, noting
@@ -147,7 +147,7 @@ noting.fill(1)
 secret = b'{{"id":"e","resource":{{"metadata":{{"password":"{MASKED}"}}}}}}'
 for number in range(10):
     process.writers.known()[0].put(Kind.EVENT, 0, bytes([number + 1] * 16), secret)
-assert epsagon.flush(10)
+assert epsagon.flush(60)
 noting.fill(1)
 print(flush=True)
 sys.stdin.readline()

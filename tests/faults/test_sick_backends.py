@@ -34,9 +34,9 @@ for tracer in tracers:
     for _ in range(int(sys.argv[2])):
         noting.add(tracer)
     tracer.send_stop_signal()
-print(json.dumps(Counter(str(tracer.stop(30)) for tracer in tracers)), flush=True)
+print(json.dumps(Counter(str(tracer.stop(60)) for tracer in tracers)), flush=True)
 sys.stdin.readline()
-print(json.dumps(Counter(str(tracer.stop(30)) for tracer in tracers)), flush=True)
+print(json.dumps(Counter(str(tracer.stop(60)) for tracer in tracers)), flush=True)
 """
 
 

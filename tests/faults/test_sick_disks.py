@@ -31,7 +31,7 @@ for _ in range(10):
 {after}
 print(flush=True)
 sys.stdin.readline()
-print(epsagon.flush(30))
+print(epsagon.flush(60))
 """
 
 OUTBOX = {
@@ -119,7 +119,7 @@ def test_two_collectors_share_an_outbox() -> None:
 def test_without_space_for_the_journal_traces_arrive() -> None:
     with scene("journal: no space") as here:
         script = WORKER.format(before="noting.fill(1)", after="").replace(
-            "for _ in range(10)", "epsagon.flush(10); fill_up(os.environ['EPSAGON_RUNTIME_DIR'])\nfor _ in range(10)"
+            "for _ in range(10)", "epsagon.flush(60); fill_up(os.environ['EPSAGON_RUNTIME_DIR'])\nfor _ in range(10)"
         )
         script = script.replace("print(flush=True)", SEEN + "print(flush=True)")
         for _ in range(TRIES):

@@ -25,7 +25,8 @@ while time.monotonic() < deadline:
     noting.fill(2, 200)
     time.sleep(0.02)
 pauses = [b - a for a, b in zip(starts, starts[1:])]
-assert all(later > before for before, later in zip(pauses, pauses[1:])), pauses
+# At least so long; how much longer is the machine's affair.
+assert all(pause > 0.5 * 2**n for n, pause in enumerate(pauses)), pauses
 print(len(starts), flush=True)
 if len(sys.argv) > 2:
     launch.command = real
@@ -123,7 +124,7 @@ def test_a_clock_set_back_an_hour_changes_nothing() -> None:
                 here.row.tried += 1
             process.communicate()
             noted = here.account()
-            assert served.wait(30) == 0
+            assert served.wait(60) == 0
         holds(here.row)
         assert noted.opened == set(here.sink.traces)
         assert not any(arrival.died or arrival.unfinished for arrival in here.sink.traces.values())
@@ -140,7 +141,7 @@ def test_two_collectors_at_once_are_one() -> None:
             several = [here.start(script, "--runtime-dir", here.folder, stdout=-3, stderr=-3) for _ in range(5)]
             here.run("import noting; noting.fill()")
             here.row.tried += len(several)
-            codes = [each.wait(30) for each in several]
+            codes = [each.wait(60) for each in several]
             assert codes == [0] * len(several)
         noted = here.account()
         holds(here.row)

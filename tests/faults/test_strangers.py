@@ -11,6 +11,7 @@ from places import give_away, times, until
 from scenes import Scene, holds, scene
 from waiting import TIMEOUT_S
 
+from epsagon_fast import __version__
 from epsagon_fast.queue import layout
 
 TRIES = times(100, 4)
@@ -48,7 +49,7 @@ def test_nonsense_in_a_ring_harms_no_other(where: str) -> None:
                     victim.stdin.write("\n\n")
                     victim.stdin.close()
                     # It may lose what it has, nothing else: it does not crash and is not held up.
-                    assert victim.wait(30) == 0, victim.stderr
+                    assert victim.wait(60) == 0, victim.stderr
                 here.row.tried += 1
                 until(lambda: len(list(Path(here.folder).glob("*.ring"))) == 1, lambda: f"it is away: {here.log()}")
             out, errors = honest.communicate()
@@ -121,14 +122,13 @@ def test_a_directory_that_is_not_ours_alone_is_refused(kind: str) -> None:
         for number in range(TRIES):
             path = here.scratch / f"runtime-{number}"
             DIRECTORIES[kind](path)
-            before = sorted(os.listdir("/dev/shm")) if path.is_symlink() else []
             with here.start(script, env={"EPSAGON_RUNTIME_DIR": str(path)}) as worker:
                 _, errors = worker.communicate(timeout=TIMEOUT_S)
             assert worker.returncode == 0
             # Once, however often it traces.
             assert errors.count("tracing is off in this process") == 1, errors
             assert "secret-token" not in errors
-            assert not before or not set(os.listdir(path)) - set(os.listdir("/dev/shm"))
+            assert not path.is_dir() or not list(path.glob(f"{__version__}-*")), "nothing is made in it"
             here.row.tried += 1
         here.account({})
         holds(here.row)
@@ -149,7 +149,7 @@ for name in taken:
     os.chown(name, 65534, 65534)
 def other():
     noting.fill(5)
-    assert epsagon.flush(10)
+    assert epsagon.flush(60)
 other()
 # All processes of the user meet in the same place.
 assert os.waitpid(noting.spawn(other), 0)[1] == 0
@@ -171,13 +171,13 @@ import os, noting, epsagon_fast as epsagon
 def other():
     os.setgroups([]); os.setgid(65534); os.setuid(65534)
     noting.fill(5)
-    assert epsagon.flush(10)
+    assert epsagon.flush(60)
     try: os.listdir("/dev/shm/epsagon-fast-0")
     except PermissionError: pass
     else: raise AssertionError("it can look into another user's folder")
 os.chmod(os.environ["NOTES"], 0o777)
 noting.fill(5)
-assert epsagon.flush(10)
+assert epsagon.flush(60)
 assert os.waitpid(noting.spawn(other), 0)[1] == 0
 assert sorted(os.listdir("/dev/shm")) == ["epsagon-fast-0", "epsagon-fast-65534"], os.listdir("/dev/shm")
 """
@@ -206,7 +206,7 @@ codes = [os.waitpid(pid, 0)[1] for pid in pids]
 # Whoever fills /dev/shm would be killed with SIGBUS.
 assert not any(codes), codes
 noting.fill(1)
-assert epsagon.flush(20)
+assert epsagon.flush(60)
 """
 
 
@@ -229,7 +229,7 @@ with noting.trace() as tracer:
         noting.until_read()
         room = os.statvfs("/dev/shm")
         least = min(least, room.f_bavail / room.f_blocks)
-assert epsagon.flush(20)
+assert epsagon.flush(60)
 # The rest is the application's, which a full /dev/shm would kill.
 assert least > 0.5, least
 """
@@ -261,7 +261,7 @@ noting.fill(5)
 ballast.clear()
 time.sleep(1.1)
 noting.fill(5)
-assert epsagon.flush(10)
+assert epsagon.flush(60)
 """
 
 if os.access(GROUPS, os.W_OK):  # elsewhere no group can be made

@@ -10,7 +10,7 @@ from records import event_fields, exception_fields
 
 from epsagon_fast.backend.shape import summarize
 from epsagon_fast.backend.store import Store
-from epsagon_fast.commands.demo.report import Notes, compare, table
+from epsagon_fast.commands.demo.report import WorkerNotes, compare, table
 
 
 @pytest.fixture
@@ -19,10 +19,10 @@ def store() -> Iterator[Store]:
         yield made
 
 
-def noted(tmp_path: Path, *lines: dict[str, Any], torn: str = "") -> Notes:
+def noted(tmp_path: Path, *lines: dict[str, Any], torn: str = "") -> WorkerNotes:
     path = tmp_path / "notes"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines) + torn)
-    notes = Notes()
+    notes = WorkerNotes()
     notes.read(str(path))
     return notes
 
@@ -82,7 +82,7 @@ def test_event_that_arrives_without_its_note_is_no_fault(tmp_path: Path, store: 
 
 
 def test_worker_that_noted_nothing_says_nothing(tmp_path: Path, store: Store) -> None:
-    notes = Notes()
+    notes = WorkerNotes()
     notes.read(str(tmp_path / "nowhere"))
     assert compare(notes, store).opened == 0
 

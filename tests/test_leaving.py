@@ -15,7 +15,7 @@ from epsagon_fast.collector import leaving
 from epsagon_fast.collector.leaving import BACKLOG_S, GRACE_S, LINGER_S, Leaving, linger_s
 from epsagon_fast.queue import state as states
 from epsagon_fast.queue.liveness import is_waited_for
-from epsagon_fast.queue.state import State
+from epsagon_fast.queue.state import StatePage
 
 
 class FakeLoop:
@@ -37,9 +37,9 @@ class FakeLoop:
 
 
 @pytest.fixture
-def page(tmp_path: Path) -> Iterator[State]:
+def page(tmp_path: Path) -> Iterator[StatePage]:
     fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
-    yield State(fd, create=True)
+    yield StatePage(fd, create=True)
     os.close(fd)
 
 
@@ -66,7 +66,7 @@ def waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("waited_for")
-def test_for_a_parent_that_waits_for_its_end_it_does_not_stay(page: State, loop: Any) -> None:
+def test_for_a_parent_that_waits_for_its_end_it_does_not_stay(page: StatePage, loop: Any) -> None:
     loop.rings.append(PARENT)
     # Open in the parent while it waits.
     loop.assembly.open_count = 1
@@ -74,7 +74,7 @@ def test_for_a_parent_that_waits_for_its_end_it_does_not_stay(page: State, loop:
 
 
 @pytest.mark.usefixtures("waited_for")
-def test_it_stays_for_others_for_what_is_on_its_way_and_for_a_supervisor(page: State, loop: Any) -> None:
+def test_it_stays_for_others_for_what_is_on_its_way_and_for_a_supervisor(page: StatePage, loop: Any) -> None:
     loop.rings += [PARENT, ring_of(os.getppid() + 1)]
     mine = Leaving(page, is_orphan=True)
     assert not mine.due(loop, 0.0)
@@ -86,7 +86,7 @@ def test_it_stays_for_others_for_what_is_on_its_way_and_for_a_supervisor(page: S
     assert mine.due(loop, 2e6)
 
 
-def test_parent_that_does_something_else_keeps_it(page: State, loop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parent_that_does_something_else_keeps_it(page: StatePage, loop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leaving, "is_waited_for", lambda: False)
     loop.rings.append(PARENT)
     mine = Leaving(page, is_orphan=True)
@@ -110,14 +110,14 @@ def test_only_child_is_waited_for_and_one_of_two_is_not() -> None:
     assert os.waitpid(in_child(parent), 0)[1] == 0
 
 
-def test_with_a_producer_it_stays_for_ever(page: State, loop: Any) -> None:
+def test_with_a_producer_it_stays_for_ever(page: StatePage, loop: Any) -> None:
     loop.rings.append(ring_of(1))
     mine = Leaving(page)
     assert not any(mine.due(loop, now) for now in (0.0, 1e6, 1e9))
     assert page.beat().phase == states.SERVING
 
 
-def test_without_one_it_lingers(page: State, loop: Any) -> None:
+def test_without_one_it_lingers(page: StatePage, loop: Any) -> None:
     mine = Leaving(page)
     assert not mine.due(loop, 100.0)
     assert not mine.due(loop, 100.0 + LINGER_S - 1)
@@ -125,7 +125,7 @@ def test_without_one_it_lingers(page: State, loop: Any) -> None:
     assert page.beat().phase == states.LEAVING
 
 
-def test_producer_that_comes_begins_the_linger_anew(page: State, loop: Any) -> None:
+def test_producer_that_comes_begins_the_linger_anew(page: StatePage, loop: Any) -> None:
     mine = Leaving(page)
     mine.due(loop, 100.0)
     loop.rings.append(ring_of(1))
@@ -135,7 +135,7 @@ def test_producer_that_comes_begins_the_linger_anew(page: State, loop: Any) -> N
     assert mine.due(loop, 100.0 + 2 * LINGER_S)
 
 
-def test_producer_that_comes_while_it_leaves_keeps_it(page: State, loop: Any) -> None:
+def test_producer_that_comes_while_it_leaves_keeps_it(page: StatePage, loop: Any) -> None:
     mine = Leaving(page)
     mine.due(loop, 0.0)
     # It says that it is leaving and looks once more: whoever came before it said so is seen.
@@ -146,7 +146,7 @@ def test_producer_that_comes_while_it_leaves_keeps_it(page: State, loop: Any) ->
     assert page.beat().phase == states.SERVING
 
 
-def test_open_traces_of_dead_processes_are_finished_first(page: State, loop: Any) -> None:
+def test_open_traces_of_dead_processes_are_finished_first(page: StatePage, loop: Any) -> None:
     mine = Leaving(page)
     loop.assembly.open_count = 1
     assert not mine.due(loop, 0.0)
@@ -157,7 +157,7 @@ def test_open_traces_of_dead_processes_are_finished_first(page: State, loop: Any
 
 
 @pytest.mark.parametrize("what", ["unsettled", "stored"])
-def test_with_a_backlog_it_stays_longer_but_not_for_ever(page: State, loop: Any, what: str) -> None:
+def test_with_a_backlog_it_stays_longer_but_not_for_ever(page: StatePage, loop: Any, what: str) -> None:
     setattr(loop if what == "unsettled" else loop.sending, what, 3)
     mine = Leaving(page)
     assert not mine.due(loop, 0.0)
@@ -165,12 +165,12 @@ def test_with_a_backlog_it_stays_longer_but_not_for_ever(page: State, loop: Any,
     assert mine.due(loop, BACKLOG_S + 1)
 
 
-def test_in_a_deleted_folder_it_does_not_linger(page: State, loop: Any) -> None:
+def test_in_a_deleted_folder_it_does_not_linger(page: StatePage, loop: Any) -> None:
     loop.gone = True
     assert Leaving(page).due(loop, 0.0)
 
 
-def test_asked_to_leave_it_serves_its_producers_first(page: State, loop: Any) -> None:
+def test_asked_to_leave_it_serves_its_producers_first(page: StatePage, loop: Any) -> None:
     mine = Leaving(page)
     loop.rings.append(ring_of(1))
     mine.ask(100.0)
@@ -182,7 +182,7 @@ def test_asked_to_leave_it_serves_its_producers_first(page: State, loop: Any) ->
     assert mine.due(loop, 102.0)
 
 
-def test_asked_to_leave_it_waits_no_longer_than_its_grace(page: State, loop: Any) -> None:
+def test_asked_to_leave_it_waits_no_longer_than_its_grace(page: StatePage, loop: Any) -> None:
     loop.rings.append(ring_of(1))
     mine = Leaving(page)
     mine.ask(100.0)
@@ -190,7 +190,7 @@ def test_asked_to_leave_it_waits_no_longer_than_its_grace(page: State, loop: Any
     assert mine.due(loop, 101.0 + GRACE_S)
 
 
-def test_asked_twice_it_goes_now(page: State, loop: Any) -> None:
+def test_asked_twice_it_goes_now(page: StatePage, loop: Any) -> None:
     loop.rings.append(ring_of(1))
     loop.sending.busy = 5
     mine = Leaving(page)
@@ -199,7 +199,7 @@ def test_asked_twice_it_goes_now(page: State, loop: Any) -> None:
     assert mine.due(loop, 100.2)
 
 
-def test_asking_is_remembered_for_the_next_one(page: State, loop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_asking_is_remembered_for_the_next_one(page: StatePage, loop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leaving.time, "time", lambda: 5000.0)
     Leaving(page).ask(100.0)
     monkeypatch.setattr(leaving.time, "time", lambda: 5000.0 + leaving.GOING_DOWN_S - 1)
@@ -209,7 +209,7 @@ def test_asking_is_remembered_for_the_next_one(page: State, loop: Any, monkeypat
 
 
 def test_clock_that_was_set_back_is_no_reason_to_hurry_for_ever(
-    page: State, loop: Any, monkeypatch: pytest.MonkeyPatch
+    page: StatePage, loop: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(leaving.time, "time", lambda: 9000.0)
     Leaving(page).ask(100.0)

@@ -29,7 +29,7 @@ from epsagon_fast.queue import layout, ring
 from epsagon_fast.queue import state as states
 from epsagon_fast.queue.liveness import start_time
 from epsagon_fast.queue.overview import look
-from epsagon_fast.queue.state import State
+from epsagon_fast.queue.state import StatePage
 
 
 class Process:
@@ -89,7 +89,7 @@ class Folder:
         self.path = path
         self.server = server
         self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        self.state = State(self.fd, create=True)
+        self.state = StatePage(self.fd, create=True)
         self.loops: list[Loop] = []
 
     def collector(self) -> Loop:

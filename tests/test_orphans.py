@@ -14,7 +14,7 @@ from servers import Server, hang, status
 from epsagon_fast.backend import Backend
 from epsagon_fast.collector.orphans import SILENT_S
 from epsagon_fast.queue import state as states
-from epsagon_fast.queue.state import State
+from epsagon_fast.queue.state import StatePage
 
 # Like our own, of another version.
 OLDER = "0.0.1-1-2-3-4"
@@ -47,7 +47,7 @@ def forsaken(path: Path, silent_s: float = SILENT_S + 1) -> None:
     """Write into a folder's state page that its last collector beat so long ago."""
     fd = os.open(path, os.O_RDONLY)
     try:
-        state = State(fd, create=True)
+        state = StatePage(fd, create=True)
         state.store(states.HEARTBEAT_NS, max(1, time.monotonic_ns() - int(silent_s * 1e9)))
         state.close()
     finally:

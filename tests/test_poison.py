@@ -15,7 +15,7 @@ from epsagon_fast.backend import Backend
 from epsagon_fast.collector.journal.frames import MAGIC, Batch, parse
 from epsagon_fast.collector.poison import Poison
 from epsagon_fast.protocol import Record
-from epsagon_fast.queue.state import State
+from epsagon_fast.queue.state import StatePage
 
 RING = bytes(16)
 DEADLY, OTHER = added(event("deadly")), added(event("other"))
@@ -33,7 +33,7 @@ class Collector:
 
     def __init__(self, folder_fd: int) -> None:
         self.counts: Counter[str] = Counter()
-        self.poison = Poison(folder_fd, State(folder_fd, create=True), self.counts)
+        self.poison = Poison(folder_fd, StatePage(folder_fd, create=True), self.counts)
 
     def work(self, *records: Record, dies_of: Record | None = None) -> list[Record]:
         """Work on records; die of one as compiled code does, without a word."""

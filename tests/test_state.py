@@ -10,7 +10,7 @@ import pytest
 from epsagon_fast.collector.__main__ import own_page
 from epsagon_fast.collector.settling.counters import Counters
 from epsagon_fast.queue import state as states
-from epsagon_fast.queue.state import State
+from epsagon_fast.queue.state import StatePage
 
 
 @pytest.fixture
@@ -21,33 +21,33 @@ def folder_fd(tmp_path: Path) -> Iterator[int]:
 
 
 @pytest.fixture
-def page(folder_fd: int) -> State:
-    return State(folder_fd, create=True)
+def page(folder_fd: int) -> StatePage:
+    return StatePage(folder_fd, create=True)
 
 
 def test_page_that_is_not_there_is_not_made_by_a_reader(folder_fd: int, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        State(folder_fd)
+        StatePage(folder_fd)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_one_writes_another_reads(page: State, folder_fd: int) -> None:
+def test_what_one_writes_another_reads(page: StatePage, folder_fd: int) -> None:
     for slot, value in ((states.PID, 7), (states.INCARNATION, 3), (states.PHASE, states.LEAVING)):
         page.store(slot, value)
-    beat = State(folder_fd).beat()
+    beat = StatePage(folder_fd).beat()
     assert (beat.pid, beat.incarnation, beat.phase) == (7, 3, states.LEAVING)
 
 
-def test_page_outlives_its_writer_and_is_never_zeroed(page: State, folder_fd: int) -> None:
+def test_page_outlives_its_writer_and_is_never_zeroed(page: StatePage, folder_fd: int) -> None:
     page.store(states.INCARNATION, 5)
     page.set_counter("delivered", 9)
     page.close()
-    again = State(folder_fd, create=True)
+    again = StatePage(folder_fd, create=True)
     assert again.load(states.INCARNATION) == 5
     assert again.counters() == {"delivered": 9}
 
 
-def test_page_takes_its_room_at_once(page: State, tmp_path: Path) -> None:
+def test_page_takes_its_room_at_once(page: StatePage, tmp_path: Path) -> None:
     # A hole in it would kill whoever writes there on a full filesystem.
     found = os.stat(tmp_path / "state")
     assert found.st_size == states.STATE_BYTES
@@ -63,7 +63,7 @@ def place(tmp_path: Path, content: bytes) -> None:
 @pytest.mark.parametrize("content", [b"", b"x" * 100])
 def test_page_that_is_not_whole_yet_is_no_page(folder_fd: int, tmp_path: Path, content: bytes) -> None:
     place(tmp_path, content)
-    for look in (State, states.read):
+    for look in (StatePage, states.read):
         with pytest.raises(ValueError, match="not complete"):
             look(folder_fd)
 
@@ -72,7 +72,7 @@ def test_page_of_another_layout_is_refused(folder_fd: int, tmp_path: Path) -> No
     place(tmp_path, b"another!" + bytes(states.STATE_BYTES))
     for create in (False, True):
         with pytest.raises(ValueError, match="another layout"):
-            State(folder_fd, create=create)
+            StatePage(folder_fd, create=create)
 
 
 FOREIGN = [b"my program's own state\n", bytes(states.STATE_BYTES + 1), b"EPSSTAT2", bytes(100) + b"x"]
@@ -82,7 +82,7 @@ FOREIGN = [b"my program's own state\n", bytes(states.STATE_BYTES + 1), b"EPSSTAT
 def test_foreign_file_in_the_page_s_place_is_not_written_to(folder_fd: int, tmp_path: Path, content: bytes) -> None:
     place(tmp_path, content)
     with pytest.raises(ValueError, match="another layout"):
-        State(folder_fd, create=True)
+        StatePage(folder_fd, create=True)
     assert not states.is_to_be_made(folder_fd)
     assert (tmp_path / "state").read_bytes() == content
 
@@ -91,7 +91,7 @@ def test_foreign_file_in_the_page_s_place_is_not_written_to(folder_fd: int, tmp_
 def test_page_that_was_never_finished_is_finished(folder_fd: int, tmp_path: Path, size_bytes: int) -> None:
     place(tmp_path, bytes(size_bytes))
     assert states.is_to_be_made(folder_fd)
-    State(folder_fd, create=True).store(states.PID, 7)
+    StatePage(folder_fd, create=True).store(states.PID, 7)
     assert states.read(folder_fd).beat().pid == 7
 
 
@@ -110,7 +110,7 @@ def test_what_is_in_the_place_of_the_collector_s_own_page_is_set_aside(
     assert os.path.lexists(tmp_path / "state.corrupt")
 
 
-def test_copy_of_a_page_that_is_cut_off_meanwhile_stays_whole(page: State, folder_fd: int, tmp_path: Path) -> None:
+def test_copy_of_a_page_that_is_cut_off_meanwhile_stays_whole(page: StatePage, folder_fd: int, tmp_path: Path) -> None:
     page.set_counter("delivered", 9)
     copy = states.read(folder_fd)
     os.truncate(tmp_path / "state", 0)
@@ -125,28 +125,28 @@ def test_page_behind_a_link_is_not_opened(folder_fd: int, tmp_path: Path) -> Non
     (tmp_path / "elsewhere").write_bytes(bytes(states.STATE_BYTES))
     (tmp_path / "state").symlink_to("elsewhere")
     with pytest.raises(OSError, match="not a regular file"):
-        State(folder_fd, create=True)
+        StatePage(folder_fd, create=True)
 
 
 def test_page_keeps_no_descriptor(folder_fd: int) -> None:
     before = os.listdir("/proc/self/fd")
-    page = State(folder_fd, create=True)
+    page = StatePage(folder_fd, create=True)
     assert os.listdir("/proc/self/fd") == before
     page.close()
 
 
-def test_counters_keep_their_order_and_their_values(page: State, folder_fd: int) -> None:
+def test_counters_keep_their_order_and_their_values(page: StatePage, folder_fd: int) -> None:
     for name, value in (("b", 1), ("a", 2), ("b", 3)):
         assert page.set_counter(name, value)
-    assert list(State(folder_fd).counters().items()) == [("b", 3), ("a", 2)]
+    assert list(StatePage(folder_fd).counters().items()) == [("b", 3), ("a", 2)]
 
 
-def test_name_that_is_too_long_is_cut(page: State) -> None:
+def test_name_that_is_too_long_is_cut(page: StatePage) -> None:
     assert page.set_counter("n" * 100, 1)
     assert page.counters() == {"n" * states.COUNTER_NAME_BYTES: 1}
 
 
-def test_page_without_room_for_a_counter_says_so_and_keeps_the_others(page: State) -> None:
+def test_page_without_room_for_a_counter_says_so_and_keeps_the_others(page: StatePage) -> None:
     room = (states.STATE_BYTES - states.COUNTERS) // states.COUNTER_BYTES
     assert all(page.set_counter(f"c{n}", n) for n in range(room))
     assert not page.set_counter("one more", 1)
@@ -154,9 +154,9 @@ def test_page_without_room_for_a_counter_says_so_and_keeps_the_others(page: Stat
     assert page.counters() == {f"c{n}": n or 99 for n in range(room)}
 
 
-def test_gauges_are_those_that_have_names(page: State, folder_fd: int) -> None:
+def test_gauges_are_those_that_have_names(page: StatePage, folder_fd: int) -> None:
     page.set_gauge("rings", 4)
-    gauges = State(folder_fd).gauges()
+    gauges = StatePage(folder_fd).gauges()
     assert list(gauges) == list(states.GAUGE_NAMES)
     assert gauges["rings"] == 4
     with pytest.raises(ValueError):
@@ -170,14 +170,14 @@ def test_no_two_places_of_the_page_overlap() -> None:
     assert len(slots) > 10
 
 
-def test_suspect_is_written_and_taken_back(page: State, folder_fd: int) -> None:
+def test_suspect_is_written_and_taken_back(page: StatePage, folder_fd: int) -> None:
     page.suspect(b"ring and position")
-    assert State(folder_fd).suspected().rstrip(b"\0") == b"ring and position"
+    assert StatePage(folder_fd).suspected().rstrip(b"\0") == b"ring and position"
     page.suspect(b"")
-    assert State(folder_fd).suspected() == bytes(states.SUSPECT_BYTES)
+    assert StatePage(folder_fd).suspected() == bytes(states.SUSPECT_BYTES)
 
 
-def test_counters_go_on_where_the_last_collector_left_them(page: State) -> None:
+def test_counters_go_on_where_the_last_collector_left_them(page: StatePage) -> None:
     page.set_counter("delivered", 10)
     own, other = Counter[str](), Counter[str]()
     counters = Counters(page, own, other)
@@ -190,7 +190,7 @@ def test_counters_go_on_where_the_last_collector_left_them(page: State) -> None:
     assert page.counters() == {"delivered": 16, "late": 1, "unnamed": 0}
 
 
-def test_what_finds_no_room_in_the_page_is_counted_without_its_name(page: State) -> None:
+def test_what_finds_no_room_in_the_page_is_counted_without_its_name(page: StatePage) -> None:
     own = Counter[str]()
     for _ in range(2):
         counters = Counters(page, own)

@@ -20,7 +20,7 @@ from epsagon_fast.protocol import NO_TRACE, REFUSALS, Kind, Outcome
 from epsagon_fast.queue import folder as folders
 from epsagon_fast.queue import layout, liveness, ring, settlements, writer, writers
 from epsagon_fast.queue import state as states
-from epsagon_fast.queue.state import State
+from epsagon_fast.queue.state import StatePage
 from epsagon_fast.queue.writer import Writer
 
 TRACE = bytes(range(16))
@@ -189,11 +189,11 @@ def test_answer_to_a_trace_that_moved_is_found_by_its_old_writer(base: Path) -> 
     assert old.settlement(TRACE) == Outcome.DELIVERED
 
 
-def serving(old: Writer, phase: int = states.SERVING) -> State:
+def serving(old: Writer, phase: int = states.SERVING) -> StatePage:
     """The page of a collector that lives: this process."""
     fd = os.open(old.path, os.O_RDONLY)
     try:
-        page = State(fd, create=True)
+        page = StatePage(fd, create=True)
     finally:
         os.close(fd)
     page.store(states.PID, os.getpid())

@@ -26,7 +26,7 @@ from epsagon_fast.compiled import COMPILED, implementation
 from epsagon_fast.queue import state as states
 from epsagon_fast.queue.liveness import lives, own_start_time
 from epsagon_fast.queue.names import CORRUPT, STATE
-from epsagon_fast.queue.state import State
+from epsagon_fast.queue.state import StatePage
 
 log = logging.getLogger("epsagon_fast.collector")
 
@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def open_loop(folder_fd: int, path: str) -> Loop:
     """Return a loop for another folder that this process has locked."""
-    state = State(folder_fd, create=True)
+    state = StatePage(folder_fd, create=True)
     return Loop(folder_fd, path, state, sign_in(state))
 
 
@@ -112,14 +112,14 @@ def close_memory() -> None:
         ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
-def own_page(folder_fd: int) -> State:
+def own_page(folder_fd: int) -> StatePage:
     """Map the state page of the folder that we serve; what else is in its place is set aside."""
     try:
-        return State(folder_fd, create=True)
+        return StatePage(folder_fd, create=True)
     except (private.NotOurs, ValueError) as error:
         log.warning("%s is set aside: %s", STATE, error)
         os.rename(STATE, STATE + CORRUPT, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
-        return State(folder_fd, create=True)
+        return StatePage(folder_fd, create=True)
 
 
 def take_lock(folder_fd: int) -> bool:
@@ -144,7 +144,7 @@ def is_served(folder_fd: int) -> bool:
     return beat.phase == states.SERVING and beat.start_time != 0 and lives(beat.pid, beat.start_time)
 
 
-def sign_in(state: State) -> int:
+def sign_in(state: StatePage) -> int:
     """Write who serves into the state page and return the incarnation: how many collectors this folder has had."""
     incarnation = state.load(states.INCARNATION) + 1
     slots = {

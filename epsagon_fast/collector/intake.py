@@ -21,7 +21,7 @@ from epsagon_fast.protocol import NO_TRACE, REFUSALS, Kind, Record
 from epsagon_fast.queue import state as states
 from epsagon_fast.queue.layout import CorruptRing
 from epsagon_fast.queue.reader import Reader, Rings
-from epsagon_fast.queue.state import State
+from epsagon_fast.queue.state import StatePage
 
 log = logging.getLogger("epsagon_fast.collector")
 
@@ -39,7 +39,7 @@ _OPEN = int(Kind.OPEN)
 class ServedFolder:
     """The folder whose rings are read, until it is deleted: then those that are mapped are served on."""
 
-    def __init__(self, fd: int, path: str, state: State) -> None:
+    def __init__(self, fd: int, path: str, state: StatePage) -> None:
         self.fd = fd
         self.gone = False
         self._path = path

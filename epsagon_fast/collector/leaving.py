@@ -7,7 +7,7 @@ import time
 from epsagon_fast.collector.loop import Loop
 from epsagon_fast.queue import state as states
 from epsagon_fast.queue.liveness import is_waited_for
-from epsagon_fast.queue.state import State
+from epsagon_fast.queue.state import StatePage
 
 # With no producer left, so long for the next one.
 LINGER_S = 30.0
@@ -24,7 +24,7 @@ PARENT_LOOK_S = 0.2
 class Leaving:
     """Decides after each pass whether this collector is still needed."""
 
-    def __init__(self, state: State, is_orphan: bool = False) -> None:
+    def __init__(self, state: StatePage, is_orphan: bool = False) -> None:
         """`is_orphan`: a process started us and left us to the next one above it; no supervisor wants us to stay."""
         self._state = state
         self._is_orphan = is_orphan

@@ -34,7 +34,7 @@ from epsagon_fast.collector.settling.relief import Relief
 from epsagon_fast.config import Config
 from epsagon_fast.queue import state as states
 from epsagon_fast.queue.reader import Rings
-from epsagon_fast.queue.state import State
+from epsagon_fast.queue.state import StatePage
 
 log = logging.getLogger("epsagon_fast.collector")
 
@@ -44,7 +44,7 @@ SECOND_S = 1.0
 class Loop:
     """All that one pass needs. `folder_fd` is the folder, locked by the caller; `path` is only compared with it."""
 
-    def __init__(self, folder_fd: int, path: str, state: State, incarnation: int) -> None:
+    def __init__(self, folder_fd: int, path: str, state: StatePage, incarnation: int) -> None:
         self._incarnation = incarnation
         self.state = state
         self.counts: Counter[str] = Counter()

@@ -24,7 +24,7 @@ from epsagon_fast.collector.journal.frames import encode_batch
 from epsagon_fast.protocol import Record
 from epsagon_fast.queue import state as states
 from epsagon_fast.queue.names import POISON
-from epsagon_fast.queue.state import State
+from epsagon_fast.queue.state import StatePage
 
 log = logging.getLogger("epsagon_fast.collector")
 
@@ -40,7 +40,7 @@ _BATCH, _RECORD, _BODY = b"b", b"r", b"t"
 class Poison:
     """One collector's notes in the state page, and what earlier ones were found to have died of."""
 
-    def __init__(self, folder_fd: int, state: State, counts: Counter[str]) -> None:
+    def __init__(self, folder_fd: int, state: StatePage, counts: Counter[str]) -> None:
         self._folder_fd = folder_fd
         self._state = state
         self._counts = counts

@@ -26,7 +26,7 @@ SHARE = 8
 MOST_BYTES = 256 * 1024 * 1024
 
 
-class _Ring(NamedTuple):
+class _DeadRing(NamedTuple):
     created_ns: int
     name: str
     size_bytes: int
@@ -79,7 +79,7 @@ def _reduce(dir_fd: int, names: list[str], bound_bytes: int) -> Counter[str]:
     return +lost
 
 
-def _dead_ring(dir_fd: int, name: str) -> _Ring | None:
+def _dead_ring(dir_fd: int, name: str) -> _DeadRing | None:
     """Return a ring if its process has ended; None if the process lives or the file is no ring."""
     try:
         fd = private.open_file(name, os.O_RDWR, dir_fd=dir_fd)
@@ -89,7 +89,7 @@ def _dead_ring(dir_fd: int, name: str) -> _Ring | None:
     try:
         slots = layout.read_slots(fd)
         ended = has_ended(slots[layout.PID // 8], slots[layout.START_TIME // 8], fd)
-        return _Ring(slots[layout.CREATED_NS // 8], name, os.fstat(fd).st_blocks * 512) if ended else None
+        return _DeadRing(slots[layout.CREATED_NS // 8], name, os.fstat(fd).st_blocks * 512) if ended else None
     except (OSError, ValueError) as error:
         let_pass(error)
         return None

@@ -79,7 +79,7 @@ class _Copy:
         self._content = b""
 
 
-class State:
+class StatePage:
     """The mapped page. Reading and writing it is memory access, no system call."""
 
     def __init__(self, folder_fd: int, *, create: bool = False) -> None:
@@ -187,14 +187,14 @@ class State:
         self._page.close()
 
 
-def read(folder_fd: int) -> State:
-    """Return a copy of the folder's page, for reading only. Raises what State raises."""
+def read(folder_fd: int) -> StatePage:
+    """Return a copy of the folder's page, for reading only. Raises what StatePage raises."""
     fd = private.open_file(STATE, os.O_RDONLY, dir_fd=folder_fd)
     try:
         content = _checked(fd, create=False)
     finally:
         os.close(fd)
-    copy = State.__new__(State)
+    copy = StatePage.__new__(StatePage)
     copy._page, copy._slots = cast(ring.Mapping, _Copy(content)), {}
     return copy
 

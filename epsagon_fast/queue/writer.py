@@ -19,7 +19,7 @@ from epsagon_fast.queue.liveness import lives
 from epsagon_fast.queue.moving import move_unread
 from epsagon_fast.queue.no_ring import NoRing
 from epsagon_fast.queue.settlements import Settlements
-from epsagon_fast.queue.state import LEAVING, NO_BEAT, State
+from epsagon_fast.queue.state import LEAVING, NO_BEAT, StatePage
 
 # A process looks at most this often whether a collector lives and whether its folder is still there.
 LOOK_S = 1.0
@@ -52,7 +52,7 @@ class Writer:
         # Without a ring a collector would have nothing to read.
         self._launcher = Launcher(folder) if folder and not self.lacking else None
         self._settlements = Settlements(own_ring)
-        self._state: State | None = None
+        self._state: StatePage | None = None
         # The writer that replaces this one after its folder was deleted.
         self._successor: Writer | None = None
         self.has_left = False
@@ -210,13 +210,13 @@ class Writer:
     def _heir(self) -> "Writer":
         return self._heir_at(self.path, self._ring.load(layout.CAPACITY))
 
-    def _page(self) -> State | None:
+    def _page(self) -> StatePage | None:
         """Return the collector's state page, None if there is none yet."""
         if self._state is None and self._folder is not None:
             try:
                 fd = self._folder.open()
                 try:
-                    self._state = State(fd)
+                    self._state = StatePage(fd)
                 finally:
                     os.close(fd)
             except (OSError, ValueError) as error:

@@ -13,7 +13,7 @@ from scenes import Scene, holds, scene
 from epsagon_fast.collector.journal.frames import MAGIC
 from epsagon_fast.collector.sending.outbox.file import NAME
 from epsagon_fast.queue import state as states
-from epsagon_fast.queue.state import State
+from epsagon_fast.queue.state import StatePage
 
 TRIES = times(20, 1)
 # Traces, tells, and waits for a line before it leaves.
@@ -204,7 +204,7 @@ def test_what_an_older_version_left_behind_is_delivered() -> None:
 
 def _grow_old(here: Scene) -> None:
     fd = os.open(here.folder, os.O_RDONLY)
-    page = State(fd)
+    page = StatePage(fd)
     page.store(states.HEARTBEAT_NS, max(1, time.monotonic_ns() - 61 * 10**9))
     page.close()
     os.close(fd)

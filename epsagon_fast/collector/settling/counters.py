@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from epsagon_fast.queue.state import State
+from epsagon_fast.queue.state import StatePage
 
 # Of what finds no room in the page: a backend may answer with any number of statuses.
 UNNAMED = "unnamed"
@@ -11,7 +11,7 @@ UNNAMED = "unnamed"
 class Counters:
     """Sums of several sources. A source is a Counter of its owner's, whose values never become smaller."""
 
-    def __init__(self, state: State, *sources: "Counter[str]") -> None:
+    def __init__(self, state: StatePage, *sources: "Counter[str]") -> None:
         self._state = state
         self._sources = sources
         self._base = state.counters()

@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _demo(scratch: str, runtime: str) -> int:
     from epsagon_fast.backend.store import Store
-    from epsagon_fast.commands.demo.report import Notes, compare, table
+    from epsagon_fast.commands.demo.report import WorkerNotes, compare, table
     from epsagon_fast.commands.demo.ways import WAYS
 
     database = os.path.join(scratch, "backend.sqlite")
@@ -67,7 +67,7 @@ def _demo(scratch: str, runtime: str) -> int:
         folder = resolve(runtime).path
         try:
             _work(notes_of, folder, database)
-            notes = Notes()
+            notes = WorkerNotes()
             for path in notes_of.values():
                 notes.read(path)
             with Store(database) as store:

@@ -10,7 +10,7 @@ from epsagon_fast.backend.store import Store
 
 
 @dataclass
-class Noted:
+class NotedTrace:
     """One trace as its worker noted it."""
 
     package: str
@@ -19,10 +19,10 @@ class Noted:
 
 
 @dataclass
-class Notes:
+class WorkerNotes:
     """All workers' notes."""
 
-    traces: dict[str, Noted] = field(default_factory=dict)
+    traces: dict[str, NotedTrace] = field(default_factory=dict)
     add_event_ns: int = 0
     dumps_ns: int = 0
 
@@ -40,7 +40,7 @@ class Notes:
 
     def _take(self, note: dict[str, Any], costs: "Counter[str]") -> None:
         if "opened" in note:
-            self.traces[note["opened"]] = Noted(note["package"])
+            self.traces[note["opened"]] = NotedTrace(note["package"])
         elif "event" in note:
             trace = self.traces[note["trace"]]
             trace.refused += note["refused"]
@@ -52,7 +52,7 @@ class Notes:
 
 
 @dataclass
-class Result:
+class Comparison:
     """The outcome of everything that was pushed."""
 
     opened: int
@@ -69,9 +69,9 @@ class Result:
     bytes_after: int = 0
 
 
-def compare(notes: Notes, store: Store) -> Result:
+def compare(notes: WorkerNotes, store: Store) -> Comparison:
     """Return the result. An event is missing if it was pushed and neither arrived nor was dropped as too big."""
-    result = Result(
+    result = Comparison(
         opened=len(notes.traces),
         pushed=sum(len(trace.events) for trace in notes.traces.values()),
         refused=sum(trace.refused for trace in notes.traces.values()),
@@ -87,7 +87,7 @@ def compare(notes: Notes, store: Store) -> Result:
     return result
 
 
-def _add(result: Result, noted: Noted, trace: dict[str, Any]) -> None:
+def _add(result: Comparison, noted: NotedTrace, trace: dict[str, Any]) -> None:
     runner = next(event for event in trace["events"] if event["origin"] == "runner")
     metadata = runner["resource"]["metadata"]
     arrived = noted.events & {event["id"] for event in trace["events"]}
@@ -104,7 +104,7 @@ def _add(result: Result, noted: Noted, trace: dict[str, Any]) -> None:
         result.missing.append(f"{lost} events of {noted.package}")
 
 
-def table(result: Result, notes: Notes, bytes_before: int) -> str:
+def table(result: Comparison, notes: WorkerNotes, bytes_before: int) -> str:
     """Return the table that the demo prints at its end."""
     too_big = ", ".join(f"{name} ({count})" for name, count in result.too_big.most_common())
     ratio = notes.add_event_ns / notes.dumps_ns if notes.dumps_ns else 0.0

@@ -1,5 +1,6 @@
 """The package's logger, and warnings that a process gives once."""
 
+import sys
 from typing import TYPE_CHECKING
 
 from epsagon_fast.foreign import escaped
@@ -36,6 +37,13 @@ def warn_once(name: str, message: str, *arguments: object) -> None:
     """Log `message` at WARNING on the package's logger, once per process and name."""
     if is_first(name):
         logger().warning(message, *_plain(arguments))
+
+
+def debug_once(name: str, message: str) -> None:
+    """Log `message` at DEBUG on the package's logger, once per process and name."""
+    # A program that has not imported logging shows no such line, and need not pay for the import.
+    if "logging" in sys.modules and is_first(name):
+        logger().debug(message)
 
 
 def is_first(name: str) -> bool:

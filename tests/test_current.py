@@ -1,3 +1,6 @@
+import logging
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 
@@ -48,17 +51,36 @@ def test_current_trace_comes_before_the_global_tracer(queue: FakeQueue) -> None:
     assert label.trace_id.hex() == tracer.trace_id
 
 
-def test_without_a_trace_all_is_counted_and_one_warning_given(
+def test_without_a_trace_all_is_counted_and_one_debug_line_says_so(
     queue: FakeQueue, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.DEBUG, "epsagon_fast")
     act()
     epsagon.create_global_tracer()
     act()
     epsagon.stop_global_tracer()
     act()
     assert process.refusals() == {"no_trace": 3 * len(ACTIONS)}
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert [record.levelname for record in caplog.records] == ["DEBUG"]
     assert queue.records == []
+
+
+def test_library_in_a_program_that_does_not_trace_prints_nothing() -> None:
+    code = """
+import sys
+import epsagon_fast as epsagon
+from epsagon_fast.producer.process import process
+with epsagon.event("query") as event:
+    event.metadata["rows"] = 1
+epsagon.label("user", 42)
+epsagon.error("no")
+assert process.refusals() == {"no_trace": 3}, process.refusals()
+assert "logging" not in sys.modules
+import logging
+epsagon.label("user", 42)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 def test_early_refusals_are_counted_in_the_first_ring(queue: FakeQueue) -> None:

@@ -6,6 +6,7 @@ import math
 import re
 import sys
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from strategies import anything, complete_events, loose_events, loose_exceptions
 
 from epsagon_fast.backend.shape import Summary, summarize
 from epsagon_fast.collector.formats.epsagon import envelope
+from epsagon_fast.producer import encoding
 from epsagon_fast.producer.encoding import (
     complete_copy,
     encode_event,
@@ -59,6 +61,14 @@ def complete(**fields: Any) -> dict[str, Any]:
     resource = {"name": "n", "type": "t", "operation": "o", "metadata": {"k": "v"}}
     event = {"id": "1", "start_time": 1.5, "resource": resource, "origin": "sdk", "duration": 0.5, "error_code": 0}
     return {**event, "exception": None, **fields}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_ids() -> Iterator[None]:
+    """An event without an id keeps the empty one here, so that events can be compared; see test_tracer.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoding, "event_id", lambda: "")
+        yield
 
 
 def with_metadata(metadata: Any) -> dict[str, Any]:

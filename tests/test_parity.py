@@ -15,7 +15,7 @@ import servers
 from places import Place, until
 from servers import Request, Server
 from test_parity_body import CASES, SENT, built, shifted_limit
-from vectors import Case, comparable, without_stacks
+from vectors import Case, comparable, without_given_ids, without_stacks
 from waiting import TIMEOUT_S
 
 from epsagon_fast import __version__
@@ -132,6 +132,7 @@ def test_golden_trace_arrives_as_epsagon_go_sent_it_or_as_a_row_of_the_table_say
         # What the tracer had to refuse is told in the next trace; epsagon-go says nothing of it.
         event["resource"]["metadata"].pop("dropped_records", None)
     expected = comparable(case.expected_body or "") if case.row is None else comparable(_ours(case))
+    without_given_ids(arrived, expected)
     assert (without_stacks(arrived) if case.error else arrived) == expected, case.row
     assert json.loads(request.body)["version"] == __version__
     assert json.loads(request.body)["platform"] == f"python {platform.python_version()}"

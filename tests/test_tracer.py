@@ -4,6 +4,7 @@ import logging
 import math
 import os
 import pickle
+import re
 import signal
 import threading
 from typing import Any
@@ -27,6 +28,8 @@ RUNNER = {
     "error_code": 0,
     "exception": None,
 }
+
+EVENT_ID = r"[0-9a-f]{16,32}"
 
 
 @pytest.fixture
@@ -70,7 +73,16 @@ def test_event_is_encoded_at_the_call(queue: FakeQueue, tracer: epsagon.Tracer) 
 def test_field_of_a_wrong_type_is_counted_as_malformed(queue: FakeQueue, tracer: epsagon.Tracer) -> None:
     tracer.add_event({"id": 7, "start_time": "now"})
     assert queue.counts == {"malformed": 2}
-    assert queue.bodies(Kind.EVENT)[0]["id"] == ""
+    assert re.fullmatch(EVENT_ID, queue.bodies(Kind.EVENT)[0]["id"])
+
+
+def test_each_event_without_an_id_gets_one_of_its_own(queue: FakeQueue, tracer: epsagon.Tracer) -> None:
+    """Row event-id: epsagon-go sent the empty text."""
+    for event in ({}, {"origin": "sdk"}, {"id": None}, {"resource": None}, {"id": "mine"}):
+        tracer.add_event(event)
+    *given, mine = [event["id"] for event in queue.bodies(Kind.EVENT)]
+    assert mine == "mine"
+    assert len({*given}) == len(given) and all(re.fullmatch(EVENT_ID, each) for each in given)
 
 
 @pytest.mark.parametrize("nothing", [None, 5, "text", [1]])

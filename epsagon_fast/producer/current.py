@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any, Final
 
 from epsagon_fast.config import Config, ResolvedConfig
-from epsagon_fast.log import warn_once
+from epsagon_fast.log import debug_once
 from epsagon_fast.protocol import Outcome
 from epsagon_fast.queue.ring import own_pid
 
@@ -93,11 +93,14 @@ def _global() -> dict[str, Tracer]:
 
 
 def no_trace() -> None:
-    """Count something that had no trace to go to, unless it is not to be traced."""
+    """Count something that had no trace to go to, unless it is not to be traced.
+
+    That is no mistake: a library may add events and labels, and run in a program that does not trace.
+    """
     if entering.current.get() is NOT_TRACED:
         return
     process.refuse("no_trace")
-    warn_once("no_trace", "Ignored, and counted: something was added where no trace is open")
+    debug_once("no_trace", "Ignored, and counted: something was added where no trace is open")
 
 
 def create_tracer(config: Config | None = None) -> Tracer:

@@ -1,7 +1,7 @@
 """What the application hands over, as the JSON of the wire. Nothing here raises into the application.
 
-An event gets the protobuf defaults for what is missing or of a wrong type, in wire order; fields that the wire does not
-know are left out. orjson is given a copy only, of exact types: see plain.py.
+An event gets an id of its own if it has none, and the protobuf defaults for what else is missing or of a wrong type, in
+wire order; fields that the wire does not know are left out. orjson is given a copy only, of exact types: see plain.py.
 """
 
 import math
@@ -12,6 +12,7 @@ import orjson
 
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.producer.exceptions import exception_of as exception_of
+from epsagon_fast.producer.ids import event_id
 from epsagon_fast.producer.plain import Copy, clean, dumps, type_name
 from epsagon_fast.producer.plain import metadata_text as metadata_text
 from epsagon_fast.protocol import EVENT_FIELDS, FROM_RUNNER, RESOURCE_FIELDS, RUNNER_ORIGIN, ErrorCode
@@ -146,6 +147,8 @@ def _encode_incomplete(event: Any) -> Encoded:
     """Encode the common cases: fields left out or in another order, metadata values that are no strings."""
     try:
         filled = {**_BLANK_EVENT, **event}
+        if "id" not in event:
+            filled["id"] = event_id()
         resource = filled["resource"] = {**_BLANK_RESOURCE, **filled["resource"]}
         copy = Copy()
         resource["metadata"] = copy.texts(resource["metadata"])
@@ -185,7 +188,7 @@ class _Shape:
             self.malformed += 1
             source = {}
         return {
-            "id": self._field(source, "id", _text, ""),
+            "id": self._field(source, "id", _text, event_id()),
             "start_time": self._field(source, "start_time", _number, 0),
             "resource": self._field(source, "resource", self._resource, _BLANK_RESOURCE),
             "origin": self._field(source, "origin", _text, ""),

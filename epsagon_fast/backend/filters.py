@@ -2,7 +2,7 @@
 
 | parameter | finds traces |
 |---|---|
-| `text` | that have words beginning so: in names, ids, messages, labels, attributes |
+| `text` | that have these words, or with a star words that begin so: in names, ids, messages, labels, attributes |
 | `app`, `name`, `error_type` | of this application, name, type of exception |
 | `status` | that ended so: ok, error, timeout, died, or were trimmed; may be repeated |
 | `min_duration`, `max_duration` | that took so long, in seconds, or as `250ms` |
@@ -73,7 +73,7 @@ def _add(name: str, value: str, now: float, matches: list[str], conditions: list
         matches.append(terms.facet(kind, key, value))
     elif name == "text":
         # A text without a word, as "?!", finds nothing.
-        matches += terms.beginnings(value) or [terms.facet("nothing")]
+        matches += terms.wanted_words(value) or [terms.facet("nothing")]
     elif name == "http_trace_id":
         conditions.append(("http_trace_id = ?", value))
     elif name in ("min_duration", "max_duration"):

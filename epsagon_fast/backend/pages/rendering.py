@@ -10,6 +10,7 @@ import jinja2
 from markupsafe import Markup
 from starlette.responses import HTMLResponse, Response
 
+from epsagon_fast.backend.outline import cut, duration
 from epsagon_fast.foreign import escaped
 from epsagon_fast.version import __version__
 
@@ -17,22 +18,6 @@ HERE = Path(__file__).parent
 # Of a bar's drawing; a rectangle in it has this many units for the longest.
 BAR_UNITS = 10_000
 _LINE_CHARACTERS = 200
-
-_UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
-
-
-def duration(value_s: float | None) -> str:
-    """Return a duration with three digits and a unit: `1.23 s`, `312 ms`, `45 µs`."""
-    if value_s is None:
-        return "–"
-    if value_s >= 60:
-        minutes, rest_s = divmod(round(value_s), 60)
-        return f"{minutes} min {rest_s} s"
-    size, unit = next(((size, unit) for size, unit in _UNITS if value_s >= size), _UNITS[-1])
-    number = value_s / size
-    digits = 0 if number >= 100 else 1 if number >= 10 else 2
-    text = f"{number:.{digits}f}"
-    return f"{text.rstrip('0').rstrip('.') if digits else text} {unit}"
 
 
 def size(value_bytes: float) -> str:
@@ -61,8 +46,7 @@ def iso(value: float | None) -> str:
 
 def line(text: object, characters: int = _LINE_CHARACTERS) -> str:
     """Return a text as one line: what is not printable as in repr, too long ones with dots."""
-    said = str(text)
-    return escaped(said[:characters]) + ("…" if len(said) > characters else "")
+    return cut(text, characters)
 
 
 def lines(text: str) -> str:

@@ -141,8 +141,21 @@ def test_what_a_trace_says_stays_text(client: urllib3.PoolManager, backend: Back
     event = runner(HOSTILE, path=HOSTILE, labels=labels, **{HOSTILE: HOSTILE})
     event |= {"exception": {**exception_fields(HOSTILE, HOSTILE), "type": HOSTILE}, "error_code": 2}
     post(backend, "h", event, app=HOSTILE)
-    for path in ("/", f"/?text={urllib.parse.quote('<script>')}", f"/?app={urllib.parse.quote(HOSTILE)}"):
-        page = read(client, backend, path)
+    details = [f"/{part}/h?event=h:0" for part in ("requests", "event")]
+    for path in (
+        *details,
+        "/copy/h",
+        "/nodes/h",
+        "/",
+        f"/?text={urllib.parse.quote('<script>')}",
+        f"/?app={urllib.parse.quote(HOSTILE)}",
+    ):
+        answer = client.request("GET", backend.url + path)
+        page = answer.data.decode()
+        assert answer.status == 200
+        if not answer.headers["content-type"].startswith("text/html"):
+            assert not {*"\u202e\x1b\x00"} & {*page}
+            continue
         assert "<script>alert" not in page and "<img" not in page and "49" not in rows(page)
         assert not {*"\u202e\x1b\x00"} & {*page}
 
@@ -150,6 +163,7 @@ def test_what_a_trace_says_stays_text(client: urllib3.PoolManager, backend: Back
 def test_a_name_of_a_megabyte_is_cut(client: urllib3.PoolManager, backend: Backend) -> None:
     post(backend, "m", runner("x" * 1_000_000))
     assert len(read(client, backend, "/")) < 20_000
+    assert len(read(client, backend, "/requests/m")) < 20_000
 
 
 @pytest.mark.parametrize(
@@ -161,3 +175,61 @@ def test_a_name_of_a_megabyte_is_cut(client: urllib3.PoolManager, backend: Backe
 )
 def test_a_duration_has_three_digits(value_s: float | None, said: str) -> None:
     assert rendering.duration(value_s) == said
+
+
+def called(http_trace_id: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """A request's runner, its call, and the runner of who was called."""
+    call = {**event_fields("call"), "id": "c" * 16, "start_time": STARTED_AT + 0.25, "duration": 0.5}
+    web = runner("web", 0, 1.0, http_trace_id=http_trace_id)
+    other = {**runner("other", 0.3, 0.25, http_trace_id=http_trace_id), "parent_id": "c" * 16}
+    return web, call, other
+
+
+def test_a_request_is_shown_with_all_its_traces(client: urllib3.PoolManager, backend: Backend) -> None:
+    web, call, other = called("a" * 32)
+    post(backend, "t/1", call, web)
+    post(backend, "t?2", other, app="bakery")
+    for request_id in ("a" * 32, "t%2F1", "t%3F2"):
+        page = read(client, backend, f"/requests/{request_id}")
+        assert re.findall(r'class="title" href="[^"]*"><bdi>([^<]*)', page) == ["web", "db", "other"]
+        assert "<b>2</b> traces" in page and ">bakery<" in page
+        bars = re.findall(r'<rect class="ok" x="([\d.]+)" width="([\d.]+)"', page)
+        assert bars == [("0.0", "10000.0"), ("2500.0", "5000.0"), ("3000.0", "2500.0")]
+    assert "<h2><bdi>other</bdi></h2>" in read(client, backend, "/requests/t%3F2")
+    nodes = json.loads(read(client, backend, f"/nodes/{'a' * 32}"))
+    assert [(node["title"], node["depth"]) for node in nodes["nodes"]] == [("web", 0), ("db", 1), ("other", 2)]
+    assert json.loads(read(client, backend, f"/find/{'a' * 32}?text=SELECT"))["count"] == 3
+    copied = read(client, backend, f"/copy/{'a' * 32}?form=text&event={urllib.parse.quote('t?2:0')}")
+    assert copied.startswith("other  ") and copied.count("\n") == 1
+    assert len(json.loads(read(client, backend, f"/copy/{'a' * 32}?form=json"))) == 3
+
+
+def test_a_trace_that_comes_later_joins_its_request(client: urllib3.PoolManager, backend: Backend) -> None:
+    web, call, other = called("b" * 32)
+    post(backend, "one", call, web)
+    assert "<b>1</b> trace\n" in read(client, backend, f"/requests/{'b' * 32}").replace("trace</span>", "trace\n")
+    post(backend, "two", other)
+    assert "<b>2</b> traces" in read(client, backend, f"/requests/{'b' * 32}")
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        *(("/requests/none", 404), ("/nodes/none", 404), ("/event/none?event=x", 404), ("/copy/none", 404)),
+        *(("/event/x?event=x:9", 404), ("/copy/x?event=x:9", 404), ("/copy/x?form=xml", 400), ("/find/x?text=", 400)),
+        *(("/requests/x?from=9", 400), ("/requests/x?event=nowhere", 200), ("/find/x?text=" + "x" * 501, 400)),
+    ],
+)
+def test_what_is_not_there_is_said(client: urllib3.PoolManager, backend: Backend, path: str, status: int) -> None:
+    post(backend, "x", runner("x"))
+    read(client, backend, path, status)
+
+
+def test_ten_thousand_events_are_read_by_pages(client: urllib3.PoolManager, backend: Backend) -> None:
+    events = [
+        {**event_fields(number), "id": f"{number:016x}", "start_time": STARTED_AT + number} for number in range(4000)
+    ]
+    post(backend, "many", *events, runner("many", 0, 9999))
+    page = read(client, backend, "/requests/many?from=3900")
+    assert len(re.findall('<li class="event', page)) == 101
+    assert len(json.loads(read(client, backend, "/nodes/many"))["nodes"]) == 4001

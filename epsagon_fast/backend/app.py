@@ -23,6 +23,7 @@ from epsagon_fast.backend.pages import rendering
 from epsagon_fast.backend.pages.listing import Listing
 from epsagon_fast.backend.pages.live import Live
 from epsagon_fast.backend.pages.login import Login
+from epsagon_fast.backend.pages.request import RequestPages
 from epsagon_fast.backend.store import Store
 
 # As much as all filters together may have.
@@ -73,6 +74,7 @@ def _refusal(scope: Scope, hosts: Hosts, access: Access) -> Response | None:
 
 def _routes(store: Store, access: Access, live: Live) -> list[Route | Mount]:
     intake, api, listing, login = Intake(store, live), Api(store), Listing(store, live), Login(access)
+    requests = RequestPages(store)
     return [
         _route("/", POST=intake.take, GET=listing.show),
         _route("/live", GET=listing.stream),
@@ -81,6 +83,11 @@ def _routes(store: Store, access: Access, live: Live) -> list[Route | Mount]:
         _route("/traces/{trace_id:path}", GET=api.trace),
         _route("/healthz", GET=api.health),
         _route(LOGIN, GET=login.ask, POST=login.take),
+        _route("/requests/{request_id:path}", GET=requests.show),
+        _route("/nodes/{request_id:path}", GET=requests.nodes),
+        _route("/event/{request_id:path}", GET=requests.event),
+        _route("/find/{request_id:path}", GET=requests.find),
+        _route("/copy/{request_id:path}", GET=requests.copy),
         Mount("/static", StaticFiles(directory=rendering.HERE / "static")),
     ]
 

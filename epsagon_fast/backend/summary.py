@@ -68,14 +68,17 @@ def of(trace: Mapping[str, Any]) -> Summary:
     )
 
 
-def name_of(resource: Mapping[str, Any] | None) -> str:
-    """Return how people call what a resource is: `GET /orders/{id}`, a task, a function, a host."""
+def name_of(resource: Mapping[str, Any] | None, *, with_host: bool = False) -> str:
+    """Return how people call what a resource is: `GET /orders/{id}`, a task, a function.
+
+    with_host: `GET shop.example/orders/7`, for what is asked of others.
+    """
     if resource is None:
         return "(no events)"
     metadata, name = resource["metadata"], resource["name"]
     place = metadata.get("route") or metadata.get("path")
     if resource["type"] == "http" and place:
-        return f"{resource['operation']} {place}"
+        return f"{resource['operation']} {name if with_host else ''}{place}"
     return str(name or resource["operation"] or "(no name)")
 
 

@@ -48,7 +48,7 @@ class Node:
     @property
     def title(self) -> str:
         """How people call it."""
-        return summary.name_of(self.event["resource"])
+        return summary.name_of(self.event["resource"], with_host=not self.is_runner)
 
     @property
     def kind(self) -> str:
@@ -163,7 +163,7 @@ def _cut_circles(nodes: list[Node]) -> None:
 def _in_order(nodes: list[Node]) -> tuple[list[Node], list[int]]:
     """Return the nodes in the order of the tree, with their new places as parents and children, and the roots."""
     children: list[list[int]] = [[] for _ in nodes]
-    roots = []
+    roots: list[int] = []
     for place, node in enumerate(nodes):
         (roots if node.parent is None else children[node.parent]).append(place)
 
@@ -199,7 +199,7 @@ def _self_time(node: Node, nodes: list[Node]) -> float:
 
 
 def _mark_critical(nodes: list[Node], roots: list[int], start: float, end: float) -> None:
-    """Mark what the end of the request waited for: from the end back, always what ended last before it began to wait."""
+    """Mark what the request waited for: from its end back, always what ended last."""
     open_windows: list[tuple[int | None, float, float]] = [(None, start, end)]
     while open_windows:
         place, low, high = open_windows.pop()

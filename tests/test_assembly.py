@@ -27,7 +27,8 @@ from records import (
 from epsagon_fast.collector.assembling import assembly as module
 from epsagon_fast.collector.assembling import body
 from epsagon_fast.collector.assembling.assembly import Assembly, ClosedTrace
-from epsagon_fast.collector.assembling.trace import CLOSE
+from epsagon_fast.collector.assembling.open_trace import CLOSE
+from epsagon_fast.collector.assembling.unopened import MAX_HELD_BYTES
 from epsagon_fast.producer import tracer
 from epsagon_fast.protocol import NO_TRACE, UNFINISHED, Kind, Record
 
@@ -113,9 +114,9 @@ def test_records_of_a_trace_that_never_opens_are_orphans(assembly: Assembly) -> 
 
 
 def test_held_records_are_bounded(assembly: Assembly) -> None:
-    for number in range(module.MAX_HELD_BYTES // 1000):
+    for number in range(MAX_HELD_BYTES // 1000):
         feed(assembly, added(event(number, weak="x" * 1000)))
-    assert module.MAX_HELD_BYTES - 2000 < assembly.held_bytes <= module.MAX_HELD_BYTES
+    assert MAX_HELD_BYTES - 2000 < assembly.held_bytes <= MAX_HELD_BYTES
     assert assembly.counters["orphan"] > 0
 
 

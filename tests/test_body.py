@@ -10,11 +10,11 @@ from records import RING, added, closed, event, exception_fields, label, opened,
 from epsagon_fast import __version__
 from epsagon_fast.collector.assembling import body
 from epsagon_fast.collector.assembling.assembly import Assembly
-from epsagon_fast.collector.assembling.trace import Trace
+from epsagon_fast.collector.assembling.open_trace import OpenTrace
 from epsagon_fast.protocol import TRACE_FIELDS, Kind, Record
 
 
-def closed_trace(*records: Record) -> Trace:
+def closed_trace(*records: Record) -> OpenTrace:
     assembly = Assembly()
     for each in (*records, closed()):
         assembly.feed(RING, assembly.masked(each), 0.0)

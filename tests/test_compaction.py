@@ -15,7 +15,7 @@ from strategies import trace_records
 
 from epsagon_fast.collector.assembling import body
 from epsagon_fast.collector.assembling.assembly import Assembly, ClosedTrace
-from epsagon_fast.collector.assembling.trace import Trace
+from epsagon_fast.collector.assembling.open_trace import OpenTrace
 from epsagon_fast.collector.journal import journal, snapshot
 from epsagon_fast.collector.journal.compaction import Compaction
 from epsagon_fast.collector.journal.journal import Batch, Journal, Settled, Snapshot
@@ -51,7 +51,7 @@ class Collector:
 
     def restore(self, item: Snapshot) -> None:
         found = snapshot.restored(item.ring_id, item.records, self.assembly.counters)
-        if isinstance(found, Trace):
+        if isinstance(found, OpenTrace):
             self.assembly.restore(found)
         else:
             self.assembly.restore_finished(found.parcel.trace_id, item.ring_id, found.ordinal, 0)
@@ -111,7 +111,7 @@ def test_a_snapshot_at_any_time_changes_no_byte(records: list[Record], after: fr
             if trace is not None:
                 successor = Assembly()
                 restored = snapshot.restored(OPENER, snapshot.of_trace(trace), successor.counters)
-                assert isinstance(restored, Trace)
+                assert isinstance(restored, OpenTrace)
                 successor.restore(restored)
                 assert successor.held_bytes == copied.held_bytes
                 copied = successor

@@ -24,7 +24,7 @@ from records import CONFIG, OPENED_AT, event, own_runner
 
 from epsagon_fast.collector.assembling import body
 from epsagon_fast.collector.assembling.assembly import Assembly, ClosedTrace
-from epsagon_fast.collector.assembling.trace import Trace
+from epsagon_fast.collector.assembling.open_trace import OpenTrace
 from epsagon_fast.collector.journal import snapshot
 from epsagon_fast.collector.journal.journal import Batch, Journal, Snapshot
 from epsagon_fast.protocol import NO_TRACE, Kind, Record
@@ -120,7 +120,7 @@ class Collector:
 
     def restore(self, found: Snapshot) -> None:
         trace = snapshot.restored(found.ring_id, found.records, self.assembly.counters)
-        assert isinstance(trace, Trace)
+        assert isinstance(trace, OpenTrace)
         self.assembly.restore(trace)
 
     def copy_forward(self, count: int) -> None:

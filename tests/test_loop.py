@@ -21,7 +21,7 @@ from servers import Server
 from waiting import until
 
 from epsagon_fast.collector import bounds, intake
-from epsagon_fast.collector.assembling.trace import CLOSE
+from epsagon_fast.collector.assembling.open_trace import CLOSE
 from epsagon_fast.collector.bounds import LEAST_JOURNAL_BYTES
 from epsagon_fast.collector.loop import Loop
 from epsagon_fast.protocol import NO_TRACE, Kind

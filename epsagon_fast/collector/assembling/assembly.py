@@ -15,30 +15,24 @@ Nothing that a record holds can raise here: what is broken is counted as `malfor
 """
 
 from collections import Counter, deque
-from collections.abc import Iterable
-from functools import lru_cache
 from typing import Any, NamedTuple
 
-import orjson
-
 from epsagon_fast.collector.assembling.accounts import Accounts
-from epsagon_fast.collector.assembling.trace import BROKEN, Trace, decoded_label
+from epsagon_fast.collector.assembling.masks import Masks
+from epsagon_fast.collector.assembling.open_trace import OpenTrace
+from epsagon_fast.collector.assembling.payloads import BROKEN
+from epsagon_fast.collector.assembling.unopened import Unopened
 from epsagon_fast.collector.parcel import Destination
-from epsagon_fast.masking import Mask
 from epsagon_fast.protocol import Kind, Record
 
 # Settled traces that are remembered, so that what comes for them is known to be late.
 REMEMBERED = 100_000
-# Records of traces not yet opened, of one ring.
-MAX_HELD_BYTES = 4 * 1024 * 1024
-# A record's tuple and payload object, without its bytes.
-RECORD_BYTES = 200
 
 # As plain integers: comparing with a member of Kind costs more than the rest of the decision.
 _OPEN, _EVENT, _EXCEPTION, _LABEL, _RUNNER, _ERROR, _CLOSE, _BYE = map(int, Kind)
 
 
-class Finished(NamedTuple):
+class Unsettled(NamedTuple):
     """A trace that is finished and not settled."""
 
     ring_id: bytes
@@ -59,7 +53,7 @@ class ClosedTrace(NamedTuple):
     debug: bool
     # As the OPEN brought it.
     config: dict[str, Any]
-    trace: Trace
+    trace: OpenTrace
 
 
 class Assembly:
@@ -69,30 +63,21 @@ class Assembly:
         self.counters: Counter[str] = Counter()
         # By ring: what its process pushed and no trace took. For whoever empties it.
         self.lost: dict[bytes, Counter[str]] = {}
-        self._open: dict[bytes, Trace] = {}
-        # Of open traces that have ignored keys.
-        self.masks: dict[bytes, Mask] = {}
+        self._open: dict[bytes, OpenTrace] = {}
+        self.masks = Masks()
         # In this pass, and in the one before.
-        self._closed: list[Trace] = []
-        self._closed_before: list[Trace] = []
-        self._held: dict[bytes, list[tuple[bytes, Record]]] = {}
-        self._held_before: dict[bytes, list[tuple[bytes, Record]]] = {}
-        self._unsettled: dict[bytes, Finished] = {}
+        self._closed: list[OpenTrace] = []
+        self._closed_before: list[OpenTrace] = []
+        self._unsettled: dict[bytes, Unsettled] = {}
         self._settled: set[bytes] = set()
         self._settled_order: deque[bytes] = deque()
         # Of open traces, held records and finished traces.
         self.accounts = Accounts()
-        # By ring, of records of traces not yet opened.
-        self._held_records_bytes: Counter[bytes] = Counter()
+        self._unopened = Unopened(self.accounts)
 
     def __contains__(self, trace_id: object) -> bool:
         """Return whether a trace's records are still needed."""
-        return (
-            trace_id in self._open
-            or trace_id in self._unsettled
-            or trace_id in self._held
-            or trace_id in self._held_before
-        )
+        return trace_id in self._open or trace_id in self._unsettled or trace_id in self._unopened
 
     def knows(self, trace_id: bytes) -> bool:
         """Return whether a trace was opened, as far as that is remembered."""
@@ -107,7 +92,7 @@ class Assembly:
         trace = self._open.get(trace_id)
         return trace is not None and trace.is_closed and trace.ring_id == ring_id
 
-    def finished(self, trace_id: bytes) -> Finished | None:
+    def finished(self, trace_id: bytes) -> Unsettled | None:
         """Return what is known of a trace that is finished and not settled."""
         return self._unsettled.get(trace_id)
 
@@ -116,7 +101,7 @@ class Assembly:
         trace = self._open.get(trace_id) or self._unsettled.get(trace_id)
         return None if trace is None else trace.ring_id
 
-    def unclosed(self, trace_id: bytes) -> Trace | None:
+    def unclosed(self, trace_id: bytes) -> OpenTrace | None:
         """Return a trace that is open and that nobody has closed."""
         trace = self._open.get(trace_id)
         return None if trace is None or trace.is_closed else trace
@@ -125,7 +110,7 @@ class Assembly:
         """Return the traces that are open, or finished and not settled."""
         return [*self._open, *self._unsettled]
 
-    def unclosed_of(self, ring_id: bytes) -> list[Trace]:
+    def unclosed_of(self, ring_id: bytes) -> list[OpenTrace]:
         """Return the traces that a ring's process opened and nobody has closed, oldest first."""
         return [trace for trace in self._open.values() if trace.ring_id == ring_id and not trace.is_closed]
 
@@ -150,9 +135,8 @@ class Assembly:
         An OPEN makes its trace's ignored keys known at once. A record that cannot be searched loses its payload.
         """
         if record.kind == _OPEN:
-            return self._masked_open(record)
-        mask = self.masks.get(record.trace_id)
-        return record if mask is None else _masked(mask, record)
+            return self.masks.opened(record, is_new=not self.knows(record.trace_id))
+        return self.masks.masked(record)
 
     def feed(self, ring_id: bytes, record: Record, now: float) -> None:
         """Take in a record of one ring."""
@@ -172,16 +156,14 @@ class Assembly:
             self.counters["malformed"] += 1
         trace.account.open_bytes += trace.held_bytes - before
 
-    def restore(self, trace: Trace) -> None:
+    def restore(self, trace: OpenTrace) -> None:
         """Take in an open trace as a snapshot kept it."""
-        mask = _mask(tuple(trace.config["ignored_keys"]))
-        if mask:
-            self.masks[trace.trace_id] = mask
+        self.masks.learn(trace.trace_id, trace.config["ignored_keys"])
         self._enter(trace)
 
     def restore_finished(self, trace_id: bytes, ring_id: bytes, ordinal: int, body_bytes: int) -> None:
         """Take in that a trace is finished and not settled."""
-        self._unsettled[trace_id] = Finished(ring_id, ordinal, 0)
+        self._unsettled[trace_id] = Unsettled(ring_id, ordinal, 0)
         self.has_body(trace_id, body_bytes)
 
     def has_body(self, trace_id: bytes, body_bytes: int) -> None:
@@ -209,11 +191,8 @@ class Assembly:
     def end_pass(self, now: float) -> list[ClosedTrace]:
         """Return the traces whose closing was fed before this pass began."""
         ready, self._closed_before, self._closed = self._closed_before, self._closed, []
-        orphans, self._held_before, self._held = self._held_before, self._held, {}
-        for records in orphans.values():
-            for ring_id, record in records:
-                self._release(ring_id, record)
-                self._lose(ring_id, "orphan")
+        for ring_id, _ in self._unopened.end_pass():
+            self._lose(ring_id, "orphan")
         return [self._finish(trace) for trace in ready if trace.trace_id in self._open]
 
     def forget(self, trace_id: bytes) -> None:
@@ -225,21 +204,9 @@ class Assembly:
         finished = self._unsettled.pop(trace_id, None)
         if finished is not None:
             self.accounts.charge(finished.ring_id, body_bytes=-finished.body_bytes)
-        for ring_id, record in self._take_held(trace_id):
-            self._release(ring_id, record)
+        for ring_id, _ in self._unopened.take(trace_id):
             self._lose(ring_id, "late")
         self._remember(trace_id)
-
-    def _masked_open(self, record: Record) -> Record:
-        try:
-            opened = orjson.loads(record.payload)
-            mask = _mask(tuple(opened["config"]["ignored_keys"]))
-            changed = mask.runner(opened["runner"])
-        except BROKEN:
-            return record._replace(payload=b"")
-        if mask and not self.is_open(record.trace_id) and not self._is_finished(record.trace_id):
-            self.masks[record.trace_id] = mask
-        return record._replace(payload=orjson.dumps(opened)) if changed else record
 
     def _feed_unopened(self, ring_id: bytes, record: Record, now: float) -> None:
         if record.kind == _BYE:
@@ -248,10 +215,8 @@ class Assembly:
             self._lose(ring_id, "late")
         elif record.kind == _OPEN:
             self._begin(ring_id, record, now)
-        elif self._held_records_bytes.get(ring_id, 0) + _record_bytes(record) > MAX_HELD_BYTES:
+        elif not self._unopened.hold(ring_id, record):
             self._lose(ring_id, "orphan")
-        else:
-            self._hold(ring_id, record)
 
     def _lose(self, ring_id: bytes, reason: str) -> None:
         self.counters[reason] += 1
@@ -259,18 +224,17 @@ class Assembly:
 
     def _begin(self, ring_id: bytes, record: Record, now: float) -> None:
         try:
-            trace = Trace(record.trace_id, ring_id, record.payload, self.counters)
+            trace = OpenTrace(record.trace_id, ring_id, record.payload, self.counters)
         except BROKEN:
             self.counters["malformed"] += 1
             self.masks.pop(record.trace_id, None)
             return
         self._enter(trace)
-        # Nobody knew the keys.
-        for other_ring, held in self._take_held(record.trace_id):
-            self._release(other_ring, held)
+        # They came before the keys that they must be masked for.
+        for other_ring, held in self._unopened.take(record.trace_id):
             self.feed(other_ring, self.masked(held), now)
 
-    def _apply(self, trace: Trace, ring_id: bytes, record: Record) -> None:
+    def _apply(self, trace: OpenTrace, ring_id: bytes, record: Record) -> None:
         """Take in a record of an open trace. Raises BROKEN."""
         kind, flags, ordinal, _, payload = record
         if kind == _EVENT:
@@ -293,11 +257,11 @@ class Assembly:
             # A second OPEN or CLOSE, a CLOSE of a process that did not open the trace, a kind that there is not.
             self.counters["misplaced"] += 1
 
-    def _finish(self, trace: Trace) -> ClosedTrace:
+    def _finish(self, trace: OpenTrace) -> ClosedTrace:
         del self._open[trace.trace_id]
         self.accounts.charge(trace.ring_id, -trace.held_bytes, open_traces=-1)
         self.masks.pop(trace.trace_id, None)
-        self._unsettled[trace.trace_id] = Finished(trace.ring_id, trace.close_ordinal, 0)
+        self._unsettled[trace.trace_id] = Unsettled(trace.ring_id, trace.close_ordinal, 0)
         terms = trace.terms
         return ClosedTrace(
             trace.trace_id, trace.ring_id, trace.close_ordinal, terms.destination, terms.debug, terms.config, trace
@@ -314,59 +278,6 @@ class Assembly:
         if len(self._settled_order) > REMEMBERED:
             self._settled.discard(self._settled_order.popleft())
 
-    def _take_held(self, trace_id: bytes) -> Iterable[tuple[bytes, Record]]:
-        return [*self._held_before.pop(trace_id, ()), *self._held.pop(trace_id, ())]
-
-    def _hold(self, ring_id: bytes, record: Record) -> None:
-        size_bytes = _record_bytes(record)
-        self._held.setdefault(record.trace_id, []).append((ring_id, record))
-        self._held_records_bytes[ring_id] += size_bytes
-        self.accounts.charge(ring_id, size_bytes)
-
-    def _release(self, ring_id: bytes, record: Record) -> None:
-        size_bytes = _record_bytes(record)
-        self._held_records_bytes[ring_id] -= size_bytes
-        if not self._held_records_bytes[ring_id]:
-            del self._held_records_bytes[ring_id]
-        self.accounts.charge(ring_id, -size_bytes)
-
-    def _enter(self, trace: Trace) -> None:
+    def _enter(self, trace: OpenTrace) -> None:
         self._open[trace.trace_id] = trace
         trace.account = self.accounts.charge(trace.ring_id, trace.held_bytes, open_traces=1)
-
-
-# Traces of one config share its mask.
-@lru_cache(maxsize=256)
-def _mask(ignored_keys: tuple[str, ...]) -> Mask:
-    return Mask(ignored_keys)
-
-
-def _masked(mask: Mask, record: Record) -> Record:
-    payload = record.payload
-    try:
-        if record.kind == _EVENT:
-            masked = mask.event(payload)
-        elif record.kind == _LABEL:
-            masked = _masked_label(mask, payload)
-        elif record.kind == _RUNNER:
-            masked = _masked_news(mask, payload)
-        else:
-            return record
-    except BROKEN:
-        return record._replace(payload=b"")
-    return record if masked is payload else record._replace(payload=masked)
-
-
-def _masked_label(mask: Mask, payload: bytes) -> bytes:
-    key, value = decoded_label(payload)
-    masked = mask.value(key, value)
-    return payload if masked == value else orjson.dumps([key, masked])
-
-
-def _masked_news(mask: Mask, payload: bytes) -> bytes:
-    news = orjson.loads(payload)
-    return orjson.dumps(news) if mask.runner(news) else payload
-
-
-def _record_bytes(record: Record) -> int:
-    return len(record.payload) + RECORD_BYTES

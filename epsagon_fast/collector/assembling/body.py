@@ -13,8 +13,8 @@ import orjson
 
 import epsagon_fast.cutting as cutting
 from epsagon_fast.collector.assembling import runners
+from epsagon_fast.collector.assembling.open_trace import OpenTrace
 from epsagon_fast.collector.assembling.runners import Runner
-from epsagon_fast.collector.assembling.trace import Trace
 from epsagon_fast.collector.formats import FittedTrace
 from epsagon_fast.trimming import TraceTooBig, trim
 
@@ -40,7 +40,7 @@ class Body(NamedTuple):
         return len(self.data or b"")
 
 
-def build(trace: Trace) -> Body:
+def build(trace: OpenTrace) -> Body:
     """Return a closed trace's body, never over the trace's limit. Counts what it has to drop as `too_big`."""
     try:
         body = _built(trace)
@@ -53,7 +53,7 @@ def build(trace: Trace) -> Body:
     return body
 
 
-def _built(trace: Trace) -> Body:
+def _built(trace: OpenTrace) -> Body:
     runner = _dressed(trace)
     before = _size_before(trace, runner)
     if not trace.stream.is_too_big:
@@ -64,14 +64,14 @@ def _built(trace: Trace) -> Body:
     return _cut(trace, runner, before)
 
 
-def _dressed(trace: Trace) -> Runner | None:
+def _dressed(trace: OpenTrace) -> Runner | None:
     if trace.runner is None:
         return None
     runner = runners.with_labels(trace.runner, trace.labels)
     return runner if trace.error is None else runners.with_error(runner, trace.error)
 
 
-def _size_before(trace: Trace, runner: Runner | None) -> int:
+def _size_before(trace: OpenTrace, runner: Runner | None) -> int:
     stream = trace.stream
     events = stream.event_count + (runner is not None)
     runner_bytes = 0 if runner is None else len(orjson.dumps(runner))
@@ -87,12 +87,12 @@ def _joined_bytes(parts: list[bytes]) -> int:
     return sum(map(len, parts)) + max(0, len(parts) - 1)
 
 
-def _place(trace: Trace, events: list[bytes]) -> int:
+def _place(trace: OpenTrace, events: list[bytes]) -> int:
     """Return where the runner stands among the events that are left."""
     return len(events) if trace.runner_place is None else min(trace.runner_place, len(events))
 
 
-def _trimmed(trace: Trace, runner: Runner | None, before: int) -> Body:
+def _trimmed(trace: OpenTrace, runner: Runner | None, before: int) -> Body:
     """Trim a trace of which the first events may be stripped already. Raises TraceTooBig."""
     stream = trace.stream
     events = stream.events.copy()
@@ -120,7 +120,7 @@ def _trimmed(trace: Trace, runner: Runner | None, before: int) -> Body:
     return Body(data, before, stripped > 0, stripped, 0, 0, told)
 
 
-def _cut(trace: Trace, runner: Runner | None, before: int) -> Body:
+def _cut(trace: OpenTrace, runner: Runner | None, before: int) -> Body:
     """Fit a trace that was given up: all of it is stripped, its texts are cut, and it may still be too big."""
     stream = trace.stream
     events, exceptions = stream.events.copy(), stream.exceptions.copy()
@@ -147,7 +147,7 @@ def _cut(trace: Trace, runner: Runner | None, before: int) -> Body:
     return Body(data, before, True, stream.event_count + own, *gone, told)
 
 
-def _stub(trace: Trace, runner: Runner | None, marks: dict[str, str], before: int) -> Body:
+def _stub(trace: OpenTrace, runner: Runner | None, marks: dict[str, str], before: int) -> Body:
     """Return a body with nothing but what is left of the runner, or none."""
     stream = trace.stream
     room = trace.limit_bytes - trace.envelope.size_bytes - runners.marks_bytes(marks)
@@ -159,7 +159,7 @@ def _stub(trace: Trace, runner: Runner | None, marks: dict[str, str], before: in
     return Body(data, before, True, stream.event_count + 1, stream.event_count, stream.exception_count)
 
 
-def _whole(trace: Trace, events: list[bytes], exceptions: list[bytes], place: int) -> tuple[bytes, bool]:
+def _whole(trace: OpenTrace, events: list[bytes], exceptions: list[bytes], place: int) -> tuple[bytes, bool]:
     """Return the body of what is left, the runner at `place`, and whether it tells what the process lost."""
     told = False
     if trace.dropped_records is not None and trace.runner is not None:

@@ -9,8 +9,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from epsagon_fast.collector.assembling import stream, trace
-from epsagon_fast.collector.assembling.trace import BROKEN, Trace
+from epsagon_fast.collector.assembling.open_trace import SAVED as TRACE_FIELDS
+from epsagon_fast.collector.assembling.open_trace import OpenTrace
+from epsagon_fast.collector.assembling.payloads import BROKEN
+from epsagon_fast.collector.assembling.stream import SAVED as STREAM_FIELDS
 from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.protocol import Kind, Record
 
@@ -26,14 +28,14 @@ class Finished(NamedTuple):
     ordinal: int
 
 
-def of_trace(open_trace: Trace) -> list[Record]:
+def of_trace(open_trace: OpenTrace) -> list[Record]:
     """Return an open trace's records."""
     trace_id, flow = open_trace.trace_id, open_trace.stream
     state = {
         "config": open_trace.config,
         "platform": open_trace.terms.platform,
-        "trace": {name: getattr(open_trace, name) for name in trace.SAVED},
-        "stream": {name: getattr(flow, name) for name in stream.SAVED},
+        "trace": {name: getattr(open_trace, name) for name in TRACE_FIELDS},
+        "stream": {name: getattr(flow, name) for name in STREAM_FIELDS},
     }
     return [
         Record(STATE, 0, 0, trace_id, _encode(state)),
@@ -50,7 +52,7 @@ def of_parcel(parcel: Parcel, ordinal: int) -> list[Record]:
     ]
 
 
-def restored(ring_id: bytes, records: Sequence[Record], counters: Counter[str]) -> Trace | Finished:
+def restored(ring_id: bytes, records: Sequence[Record], counters: Counter[str]) -> OpenTrace | Finished:
     """Return what a snapshot holds; `ring_id` is the opener's. Raises one of BROKEN if it is none of ours."""
     first, *rest = records
     if first.kind != STATE:
@@ -62,12 +64,14 @@ def restored(ring_id: bytes, records: Sequence[Record], counters: Counter[str]) 
     return _trace(ring_id, first.trace_id, state, rest, counters)
 
 
-def _trace(ring_id: bytes, trace_id: bytes, state: dict[str, Any], rest: list[Record], counters: Counter[str]) -> Trace:
+def _trace(
+    ring_id: bytes, trace_id: bytes, state: dict[str, Any], rest: list[Record], counters: Counter[str]
+) -> OpenTrace:
     opened = {"config": state["config"], "platform": state["platform"], "runner": None, "opened_at": 0.0}
-    made = Trace(trace_id, ring_id, _encode(opened), counters)
-    for name in trace.SAVED:
+    made = OpenTrace(trace_id, ring_id, _encode(opened), counters)
+    for name in TRACE_FIELDS:
         setattr(made, name, state["trace"][name])
-    for name in stream.SAVED:
+    for name in STREAM_FIELDS:
         setattr(made.stream, name, state["stream"][name])
     made.stream.events = [record.payload for record in rest if record.kind == Kind.EVENT]
     made.stream.exceptions = [record.payload for record in rest if record.kind == Kind.EXCEPTION]

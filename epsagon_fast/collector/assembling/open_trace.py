@@ -1,23 +1,20 @@
 """One trace from its OPEN on: what the opener's config says, the runner, and what has come so far."""
 
-import json
 import math
 import struct
 from collections import Counter
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
 from epsagon_fast.collector.assembling.accounts import TRACE_BYTES, Account
+from epsagon_fast.collector.assembling.payloads import BROKEN, decoded_label, label_bytes, object_in, object_of
 from epsagon_fast.collector.assembling.runners import Runner, with_metadata
 from epsagon_fast.collector.assembling.stream import Stream
+from epsagon_fast.collector.assembling.terms import terms_of
 from epsagon_fast.collector.formats import Envelope
-from epsagon_fast.collector.formats.choice import format_for
-from epsagon_fast.collector.parcel import Destination, from_config
 from epsagon_fast.protocol import (
     FROM_RUNNER,
-    LABEL_NUMBER_BYTES,
     MAX_LABELS_BYTES,
     MAX_TRACE_BYTES,
     TIME_LIMIT_KEY,
@@ -46,22 +43,9 @@ SAVED = (
     "_labels_bytes",
     "_error_bytes",
 )
-# What a payload raises that no producer of ours made. Such a record changes nothing.
-BROKEN = (ValueError, TypeError, KeyError, struct.error, RecursionError)
 
 
-class Terms(NamedTuple):
-    """What an opener's config says. Traces of one config share it."""
-
-    config: dict[str, Any]
-    platform: str
-    destination: Destination
-    envelope: Envelope
-    limit_bytes: int
-    debug: bool
-
-
-class Trace:
+class OpenTrace:
     """A trace under way, made from an OPEN's payload. Every method that takes a payload may raise BROKEN.
 
     trace_id, ring_id: of the OPEN; only that ring's process closes the trace. `counters` takes what is dropped and why.
@@ -81,15 +65,15 @@ class Trace:
     )
 
     def __init__(self, trace_id: bytes, ring_id: bytes, opened: bytes, counters: Counter[str]) -> None:
-        decoded = _object(opened)
-        self.terms = _terms(orjson.dumps(_object_in(decoded, "config")), decoded["platform"])
+        decoded = object_of(opened)
+        self.terms = terms_of(orjson.dumps(object_in(decoded, "config")), decoded["platform"])
         self.trace_id = trace_id
         self.ring_id = ring_id
         self.counters = counters
         self.opened_at = float(decoded["opened_at"])
         self.stream = Stream(self.terms.envelope.size_bytes, self.terms.limit_bytes, counters)
         # Its own runner stands last. Without one, an event may turn out to be the runner, and keeps its place.
-        self.runner: Runner | None = None if decoded["runner"] is None else _object_in(decoded, "runner")
+        self.runner: Runner | None = None if decoded["runner"] is None else object_in(decoded, "runner")
         self.has_own_runner = self.runner is not None
         self.runner_place: int | None = None
         self.labels: dict[str, str | int | float | bool] = {}
@@ -145,9 +129,9 @@ class Trace:
     def add_label(self, payload: bytes) -> bool:
         """Take in `[key, value]`; False: it is over the bound. An overwritten label gives its size back."""
         key, value = decoded_label(payload)
-        size = _label_bytes(key, value)
+        size = label_bytes(key, value)
         if key in self.labels:
-            size -= _label_bytes(key, self.labels[key])
+            size -= label_bytes(key, self.labels[key])
         if self._labels_bytes + size > MAX_LABELS_BYTES:
             return False
         self._labels_bytes += size
@@ -157,7 +141,7 @@ class Trace:
     def merge_runner(self, news: bytes) -> bool:
         """Merge a partial event into the runner, object by object; False: there is no room for it."""
         runner = self._runner_news if self.runner is None else self.runner
-        decoded = _object(news)
+        decoded = object_of(news)
         if self._runner_bytes + len(news) > MAX_RUNNER_BYTES:
             # Much of what was merged may have been overwritten since.
             self._runner_bytes = len(orjson.dumps(runner))
@@ -169,7 +153,7 @@ class Trace:
 
     def set_error(self, error: bytes) -> None:
         """Take in the runner's error; the last one counts."""
-        self.error = _object(error)
+        self.error = object_of(error)
         self._error_bytes = len(error)
 
     def close(self, payload: bytes, flags: int, ordinal: int) -> None:
@@ -227,7 +211,7 @@ class Trace:
             self.runner["duration"] = max(0.0, now - self.opened_at)
 
     def _set_runner(self, event: bytes) -> None:
-        runner = _object(event)
+        runner = object_of(event)
         _merge(runner, self._runner_news)
         self.runner = runner
         self.runner_place = self.stream.event_count
@@ -236,62 +220,6 @@ class Trace:
     def _add_metadata(self, metadata: dict[str, str]) -> None:
         if self.runner is not None:
             self.runner = with_metadata(self.runner, metadata)
-
-
-@lru_cache(maxsize=256)
-def _terms(config_json: bytes, platform: str) -> Terms:
-    config = _checked(orjson.loads(config_json))
-    destination = from_config(config)
-    envelope = format_for(destination).envelope(config, platform)
-    debug = bool(config.get("debug"))
-    return Terms(config, platform, destination, envelope, config["max_trace_size_bytes"], debug)
-
-
-def decoded_label(payload: bytes) -> tuple[str, str | int | float | bool]:
-    """Return a LABEL's key and value. Raises ValueError."""
-    # The standard library's decoder keeps integers of any size; labels are few.
-    label = json.loads(payload)
-    if not isinstance(label, list) or len(label) != 2:
-        raise ValueError("not a key and a value")
-    key, value = label
-    if not isinstance(key, str) or not isinstance(value, str | int | float):
-        raise ValueError("not a label's types")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("a number that JSON lacks")
-    return key, value
-
-
-def _label_bytes(key: str, value: object) -> int:
-    return len(key.encode()) + (len(value.encode()) if isinstance(value, str) else LABEL_NUMBER_BYTES)
-
-
-def _object(payload: bytes) -> dict[str, Any]:
-    decoded = orjson.loads(payload)
-    if not isinstance(decoded, dict):
-        raise ValueError("not a JSON object")
-    if payload.count(b"{") + payload.count(b"[") > 200:
-        # orjson reads 1024 levels and writes 254: what cannot be written is refused here, not at the end.
-        orjson.dumps({"runner": decoded})
-    return decoded
-
-
-def _object_in(decoded: dict[str, Any], name: str) -> dict[str, Any]:
-    value = decoded[name]
-    if not isinstance(value, dict):
-        raise ValueError(f"{name} is not an object")
-    return value
-
-
-def _checked(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a config that will not surprise whoever uses it later."""
-    texts = [config[name] for name in ("app_name", "token", "collector_url")]
-    texts += [config[name] for name in ("proxy_url", "ca_file") if config.get(name) is not None]
-    if not all(isinstance(text, str) for text in texts):
-        raise ValueError("not a text")
-    # What is over this would not be bounded in memory.
-    if not 1 <= config["max_trace_size_bytes"] <= MAX_TRACE_BYTES:
-        raise ValueError("not a trace's limit")
-    return config
 
 
 def _merge(event: dict[str, Any], news: dict[str, Any]) -> None:

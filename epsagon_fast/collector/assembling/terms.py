@@ -1,0 +1,44 @@
+"""What the config of a trace's opener says: where the trace goes, how it is written, how large it may be."""
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import orjson
+
+from epsagon_fast.collector.formats import Envelope
+from epsagon_fast.collector.formats.choice import format_for
+from epsagon_fast.collector.parcel import Destination, from_config
+from epsagon_fast.protocol import MAX_TRACE_BYTES
+
+
+class Terms(NamedTuple):
+    """What an opener's config says. Traces of one config share it."""
+
+    config: dict[str, Any]
+    platform: str
+    destination: Destination
+    envelope: Envelope
+    limit_bytes: int
+    debug: bool
+
+
+@lru_cache(maxsize=256)
+def terms_of(config_json: bytes, platform: str) -> Terms:
+    """Return the terms of a config, which is orjson's form of what an OPEN brought. Raises one of BROKEN."""
+    config = _checked(orjson.loads(config_json))
+    destination = from_config(config)
+    envelope = format_for(destination).envelope(config, platform)
+    debug = bool(config.get("debug"))
+    return Terms(config, platform, destination, envelope, config["max_trace_size_bytes"], debug)
+
+
+def _checked(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a config, if it has what is used of it later."""
+    texts = [config[name] for name in ("app_name", "token", "collector_url")]
+    texts += [config[name] for name in ("proxy_url", "ca_file") if config.get(name) is not None]
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("not a text")
+    # What is over this would not be bounded in memory.
+    if not 1 <= config["max_trace_size_bytes"] <= MAX_TRACE_BYTES:
+        raise ValueError("not a trace's limit")
+    return config

@@ -34,7 +34,7 @@ servers: .venv-servers/.installed
 # EXAMPLES=100000 looks longer for an input on which the two trimmers differ, ROUNDS=100000 for a value that changes
 # while it is encoded, and ends its process.
 fuzz: $(VENV)/.installed
-	$(BIN)/pytest tests/test_trimming.py --hypothesis-profile=fuzz --timeout=0
+	$(BIN)/pytest tests/test_trimming.py tests/test_shortening.py --hypothesis-profile=fuzz --timeout=0
 	EPSAGON_TEST_ROUNDS=$${ROUNDS:-20000} $(BIN)/pytest tests/test_plain.py -k ends_no_process --timeout=0
 
 # A million damaged events against each part of the trimmer that is written in C.

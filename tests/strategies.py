@@ -304,6 +304,28 @@ def long_string_texts() -> st.SearchStrategy[str]:
     return st.builds(lambda head, mark, tail: f'"{head}{mark}{tail}"', content, marks, tail)
 
 
+def exception_members() -> st.SearchStrategy[str]:
+    """An event's exception as JSON text, or what stands in its place."""
+    keys = key_texts("message", "traceback", "type")
+    long = long_string_texts().map(lambda text: text[:-1] + text[1:-1] * 2 + '"')
+    exception = container_texts("{}", member_texts(keys, long | value_texts())) | value_texts()
+    return member_texts(key_texts("exception"), exception)
+
+
+def failed_event_texts() -> st.SearchStrategy[bytes]:
+    """An event as JSON, with something that may be its exception at its beginning or end."""
+
+    def assemble(event: bytes, first: str, last: str, where: int) -> bytes:
+        start, end = event.find(b"{") + 1, event.rfind(b"}")
+        if not start or not event[start:end].strip():
+            return event
+        before = first.encode() + b"," if where & 1 else b""
+        behind = b"," + last.encode() if where & 2 else b""
+        return event[:start] + before + event[start:end] + behind + event[end:]
+
+    return st.builds(assemble, event_texts(), exception_members(), exception_members(), st.integers(0, 3))
+
+
 class Parts(NamedTuple):
     """An event in parts. members: a key as JSON text, as it is meant, and the value as JSON text."""
 

@@ -1,6 +1,7 @@
 """Shortening what is longest: each property over both implementations, beside an oracle that tries every level."""
 
 import json
+import os
 import re
 from bisect import bisect_right
 from collections.abc import Callable
@@ -13,12 +14,19 @@ import strategies
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import Parts
+from test_trimming import ANSWERS, BALLAST, HARD_EVENTS, NOT_JSON, NOTHING_TO_STRIP
 
 from epsagon_fast.protocol import STRONG_KEYS
 from epsagon_fast.trimming import Shortened, TraceTooBig, Trimmed, _reference, trim
 
 Shortener = Callable[..., Shortened]
 SHORTENERS: dict[str, Shortener] = {"reference": _reference.shorten}
+if os.environ.get("EPSAGON_FAST_PURE") != "1" and os.environ.get("EPSAGON_FAST_IMPL") != "reference":
+    # A build that is missing is an error here, never a test left out.
+    from epsagon_fast.trimming import _compiled
+
+    SHORTENERS["compiled"] = _compiled.shorten
+
 LEAST = 64
 # The oracle takes its time; `make fuzz` gives it more.
 half_as_often = settings(max_examples=settings.default.max_examples // 2)
@@ -211,3 +219,75 @@ def test_what_is_left_is_json_and_shortening_it_again_changes_nothing(
         twice = shorten(once.events, limit)
         assert twice == Shortened(once.events, once.size_bytes, limit, 0, 0)
         assert all(second is first for second, first in zip(twice.events, once.events, strict=True))
+
+
+# ---- events of any kind
+
+
+@given(st.lists(strategies.failed_event_texts(), max_size=3), st.integers(0, 110))
+def test_both_give_the_same_bytes_and_the_same_errors(events: list[bytes], percent: int) -> None:
+    first, *others = (answer(each, events, len(b",".join(events)) * percent // 100) for each in SHORTENERS.values())
+    assert all(other == first for other in others)
+
+
+@pytest.mark.parametrize("name", HARD_EVENTS)
+def test_both_shorten_hard_events_alike(name: str) -> None:
+    events = [HARD_EVENTS[name][0], BALLAST]
+    first, *others = (answer(each, events, len(events[0]) * 2 // 3) for each in SHORTENERS.values())
+    assert all(other == first for other in others)
+
+
+@pytest.mark.parametrize("given", NOTHING_TO_STRIP)
+def test_an_event_with_nothing_to_shorten_is_the_same_object(shorten: Shortener, given: bytes) -> None:
+    long = BALLAST.replace(b"w" * 50, b"w" * 200)
+    assert shorten([given, long], len(given) + len(long)).events[0] is given
+
+
+@half_as_often
+@given(strategies.mangled(strategies.failed_event_texts()))
+def test_damaged_events_are_refused_or_shortened(shorten: Shortener, event: bytes) -> None:
+    got = answer(shorten, [event, BALLAST], len(event))
+    if isinstance(got, Shortened):
+        assert got.size_bytes == len(b",".join(got.events))
+    else:
+        assert got in [(ValueError, "event 0 is not JSON"), (TraceTooBig, got[1])]
+
+
+@pytest.mark.parametrize(("args", "sizes", "expected"), ANSWERS)
+def test_answers_and_errors_are_those_of_trimming(
+    shorten: Shortener, args: Any, sizes: dict[str, Any], expected: Any
+) -> None:
+    got = answer(shorten, *args, **sizes)
+    if isinstance(expected, Trimmed) and isinstance(got, Shortened):
+        assert (got.events, got.size_bytes, got.stripped_count) == expected
+    elif isinstance(expected, Trimmed):
+        # Trimming did not come as far as this event.
+        assert got == (ValueError, "event 1 is not JSON")
+    else:
+        assert got == expected
+
+
+@pytest.mark.parametrize("given", NOT_JSON)
+def test_what_is_not_json_is_refused_with_its_index(shorten: Shortener, given: bytes) -> None:
+    assert answer(shorten, [BALLAST, given], 10) == (ValueError, "event 1 is not JSON")
+
+
+def test_events_that_nothing_else_holds_are_still_there_when_they_are_written(shorten: Shortener) -> None:
+    got = shorten((BALLAST.replace(b"w", b"w" * 9 + bytes([letter])) for letter in range(97, 120)), 9000)
+    assert [event.count(b" bytes left out") for event in got.events] == [1] * 23
+
+
+def test_where_a_value_is_cut(shorten: Shortener) -> None:
+    """Fifty ordinary values keep every byte; the two that are long give way, both to the same length."""
+    short = [b'{"resource":{"metadata":{"k":"%b"}}}' % (b"s" * 90)] * 50
+    (sql, rows) = b"SELECT " + b"x" * 100_000, b"[" + b'{"id":1},' * 9000 + b"{}]"
+    long = [b'{"resource":{"metadata":{"sql":"%b","region":"%b"}}}' % (sql, b"r" * 500)]
+    long += [b'{"resource":{"metadata":{"rows":%b,"count":5}}}' % rows]
+    got = shorten([*short, *long], 20_000)
+    assert got[1:] == (20_000, 6577, 2, 0)
+    assert got.events[:50] == short
+    sql_left, rows_left = (json.loads(event)["resource"]["metadata"] for event in got.events[50:])
+    assert sql_left["region"] == "r" * 500
+    assert re.fullmatch(r"SELECT x+\.\.\. 93454 bytes left out", sql_left["sql"])
+    assert rows_left["rows"].startswith('[{"id":1},') and rows_left["count"] == 5
+    assert re.search(r"\.\.\. \d+ bytes left out$", rows_left["rows"])

@@ -472,13 +472,15 @@ def test_this_process_uses_the_implementation_it_says() -> None:
     assert epsagon_fast.trimming.trim.__module__ == f"epsagon_fast.trimming._{epsagon_fast.trimming.IMPLEMENTATION}"
 
 
-def test_stub_and_both_implementations_have_one_signature(trimmer: Trimmer) -> None:
+@pytest.mark.parametrize("name", ["trim", "shorten"])
+def test_stub_and_both_implementations_have_one_signature(name: str) -> None:
     stub = ast.parse(Path(epsagon_fast.trimming.__file__).with_name("_compiled.pyi").read_text())
-    (trim,) = (node for node in stub.body if isinstance(node, ast.FunctionDef))
-    signature = inspect.signature(trimmer)
-    assert list(signature.parameters) == [argument.arg for argument in trim.args.args + trim.args.kwonlyargs]
+    (stated,) = (node for node in stub.body if isinstance(node, ast.FunctionDef) and node.name == name)
+    signature = inspect.signature(getattr(_reference, name))
+    assert list(signature.parameters) == [argument.arg for argument in stated.args.args + stated.args.kwonlyargs]
+    used = inspect.signature(getattr(epsagon_fast.trimming, name))
     assert [(p.kind, p.default) for p in signature.parameters.values()] == [
-        (p.kind, p.default) for p in inspect.signature(_reference.trim).parameters.values()
+        (p.kind, p.default) for p in used.parameters.values()
     ]
 
 

@@ -1,17 +1,31 @@
 # cython: language_level=3
-# distutils: depends = _ext/trimming/strip.h _ext/trimming/marks.h
-"""The trimmer in C. `_reference.py` says what it does, strip.h how an event is read."""
+# distutils: depends = _ext/trimming/marks.h _ext/trimming/strip.h _ext/trimming/cuts.h _ext/trimming/shorten.h
+"""The trimmer in C. `_reference.py` says what it does, strip.h and shorten.h how an event is read."""
 
 from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize, PyBytes_Size
 from cpython.list cimport PyList_SetItem, PyList_Size
 from cpython.number cimport PyNumber_Index
 from cpython.ref cimport Py_INCREF, PyObject
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 import sys
 
 from epsagon_fast.protocol import STRONG_KEYS
-from epsagon_fast.trimming._types import METADATA_KEY, RESOURCE_KEY, TraceTooBig, Trimmed
+from epsagon_fast.trimming._types import (
+    EXCEPTION_KEY,
+    EXCEPTION_SHARE,
+    EXCEPTION_TEXT_KEYS,
+    LEAST_LEVEL_BYTES,
+    MARK_AT_END,
+    MARK_BETWEEN,
+    MARK_DIGITS,
+    MARK_HEAD,
+    METADATA_KEY,
+    RESOURCE_KEY,
+    Shortened,
+    TraceTooBig,
+    Trimmed,
+)
 
 
 cdef extern from "strip.h":
@@ -31,6 +45,42 @@ cdef extern from "strip.h":
     bint strip_add_strong(strip_keys *keys, const unsigned char *name, size_t length) noexcept
     strip_outcome strip_event(
         const unsigned char *event, size_t length, const strip_keys *keys, unsigned char *out, strip_cut *cut
+    ) noexcept
+
+cdef extern from "shorten.h":
+    ctypedef struct cut_marks:
+        strip_key head
+        strip_key behind[2]
+        size_t max_digits
+    ctypedef struct shorten_rules:
+        const strip_keys *keys
+        strip_key exception
+        strip_key texts[2]
+        cut_marks marks
+        size_t least_level
+        size_t share
+    ctypedef struct found_value:
+        pass
+    ctypedef struct found_event:
+        size_t length
+        size_t saved
+    ctypedef struct found_trace:
+        found_event *events
+        found_value *values
+    ctypedef enum shorten_outcome:
+        SHORTEN_NOT_JSON
+        SHORTEN_NO_MEMORY
+        SHORTEN_READ
+    shorten_outcome shorten_read(
+        found_trace *trace, const shorten_rules *rules, const unsigned char *event, size_t length
+    ) noexcept
+    size_t shorten_level(found_trace *trace, const shorten_rules *rules, size_t excess) noexcept
+    size_t shorten_size(
+        const found_trace *trace, size_t number, const shorten_rules *rules, size_t level, bint stripped, size_t *count
+    ) noexcept
+    void shorten_write(
+        const found_trace *trace, size_t number, const shorten_rules *rules, size_t level, bint stripped,
+        unsigned char *out
     ) noexcept
 
 cdef extern from "Python.h":
@@ -57,6 +107,35 @@ cdef int _fill_keys() except -1:
 
 
 _fill_keys()
+
+cdef shorten_rules rules
+# As _names, for as long.
+cdef list _words = [
+    text.encode("ascii") for text in (EXCEPTION_KEY, *EXCEPTION_TEXT_KEYS, MARK_HEAD, MARK_AT_END, MARK_BETWEEN)
+]
+
+
+cdef int _set_word(strip_key *word, Py_ssize_t number) except -1:
+    word.name = <const unsigned char *>PyBytes_AsString(_words[number])
+    word.length = PyBytes_Size(_words[number])
+    return 0
+
+
+cdef int _fill_rules() except -1:
+    rules.keys = &keys
+    _set_word(&rules.exception, 0)
+    _set_word(&rules.texts[0], 1)
+    _set_word(&rules.texts[1], 2)
+    _set_word(&rules.marks.head, 3)
+    _set_word(&rules.marks.behind[0], 4)
+    _set_word(&rules.marks.behind[1], 5)
+    rules.marks.max_digits = MARK_DIGITS
+    rules.least_level = LEAST_LEVEL_BYTES
+    rules.share = EXCEPTION_SHARE
+    return 0
+
+
+_fill_rules()
 
 cdef _new_tuple = tuple.__new__
 
@@ -171,3 +250,109 @@ cdef _strip(event, Py_ssize_t number, _Scratch scratch):
     memcpy(target + cut.open, scratch.room, cut.kept)
     memcpy(target + cut.open + cut.kept, source + cut.close, length - cut.close)
     return stripped
+
+
+cdef class _Found:
+    """What was found in a trace's events. It points into them, so it must not outlive `events`."""
+
+    cdef found_trace trace
+    cdef list events
+
+    cdef int read(self, list events) except -1:
+        """Read all events; once for each object."""
+        cdef Py_ssize_t number
+        self.events = events
+        self.trace.events = <found_event *>calloc(PyList_Size(events) + 1, sizeof(found_event))
+        if self.trace.events == NULL:
+            raise MemoryError
+        for number in range(PyList_Size(events)):
+            event = <object>PyList_GetItem(events, number)
+            outcome = shorten_read(
+                &self.trace, &rules, <const unsigned char *>PyBytes_AsString(event), PyBytes_Size(event)
+            )
+            if outcome == SHORTEN_NOT_JSON:
+                raise ValueError(f"event {number} is not JSON")
+            if outcome == SHORTEN_NO_MEMORY:
+                raise MemoryError
+        return 0
+
+    cdef Py_ssize_t strip_until(self, Py_ssize_t *size, Py_ssize_t limit) except? -1:
+        """Strip from the front, at the least level; return how many were visited, -1 for never."""
+        cdef size_t number, ignored = 0
+        for number in range(<size_t>PyList_Size(self.events)):
+            size[0] -= self.trace.events[number].length - self.trace.events[number].saved
+            size[0] += shorten_size(&self.trace, number, &rules, rules.least_level, True, &ignored)
+            if size[0] <= limit:
+                return number + 1
+        return -1
+
+    cdef list at(self, size_t level, Py_ssize_t stripped_count, size_t *count):
+        """Return the events at a level, and add to `count` how many values were shortened."""
+        cdef Py_ssize_t number
+        cdef list events = self.events.copy()
+        for number in range(PyList_Size(events)):
+            event = self.event_at(number, level, number < stripped_count, count)
+            if event is not None:
+                Py_INCREF(event)
+                PyList_SetItem(events, number, event)
+        return events
+
+    cdef event_at(self, Py_ssize_t number, size_t level, bint is_stripped, size_t *count):
+        """Return an event at a level, None if that is what it is already."""
+        cdef size_t size = shorten_size(&self.trace, number, &rules, level, is_stripped, count)
+        if size == self.trace.events[number].length:
+            return None
+        event = PyBytes_FromStringAndSize(NULL, size)
+        # Nobody else has seen the new object yet, and shorten_write keeps to what shorten_size says.
+        shorten_write(&self.trace, number, &rules, level, is_stripped, <unsigned char *>PyBytes_AsString(event))
+        return event
+
+    def __dealloc__(self):
+        free(self.trace.events)
+        free(self.trace.values)
+
+    def __reduce__(self):
+        # Cython would copy the addresses.
+        raise TypeError("this cannot be copied: it owns memory")
+
+
+def shorten(events, limit_bytes, *, envelope_bytes=0, reserve_bytes=0):
+    """Shorten the longest values of a trace, all to the same length, until a body fits its limit.
+
+    The level is the highest at which it fits: no value loses a byte while a longer one keeps more. What has a level is
+    weak metadata and, at EXCEPTION_SHARE times as much, the message and traceback of each event's exception. If
+    LEAST_LEVEL_BYTES is too high a level, events are stripped from the front as `trim` does it.
+    Arguments and errors are those of `trim`; each event is read if the body does not fit as it is.
+    """
+    limit = _size("limit_bytes", limit_bytes)
+    envelope = _size("envelope_bytes", envelope_bytes)
+    reserve = _size("reserve_bytes", reserve_bytes)
+    cdef list kept = list(events)
+    cdef Py_ssize_t size = _joined_size(kept)
+    if size <= limit - envelope:
+        return _new_tuple(Shortened, (kept, envelope + size, limit, 0, 0))
+    cdef _Found found = _Found()
+    found.read(kept)
+    return _shortened(found, size, _clamped(limit - envelope - reserve), envelope)
+
+
+cdef _shortened(_Found found, Py_ssize_t size, Py_ssize_t room, envelope):
+    cdef Py_ssize_t stripped = 0
+    cdef size_t count = 0
+    cdef size_t level = shorten_level(&found.trace, &rules, size - room)
+    if level == 0:
+        level = rules.least_level
+        size -= _saved(found)
+        stripped = found.strip_until(&size, room)
+        if stripped < 0:
+            raise TraceTooBig(envelope + size)
+    shorter = found.at(level, stripped, &count)
+    return _new_tuple(Shortened, (shorter, envelope + _joined_size(shorter), level, count, stripped))
+
+
+cdef Py_ssize_t _saved(_Found found) noexcept:
+    """Return what the least level takes away."""
+    cdef Py_ssize_t saved = 0
+    for number in range(<size_t>PyList_Size(found.events)):
+        saved += found.trace.events[number].saved
+    return saved

@@ -1,6 +1,7 @@
 """A request as text: an indented tree with bars, for the terminal and for copying."""
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -79,6 +80,15 @@ def duration(value_s: float | None) -> str:
     digits = 0 if number >= 100 else 1 if number >= 10 else 2
     said = f"{number:.{digits}f}"
     return f"{said.rstrip('0').rstrip('.') if digits else said} {unit}"
+
+
+def moment(value: float | None) -> str:
+    """Return a time of this machine's time zone, with its date unless it is today."""
+    if value is None:
+        return "–"
+    at = time.localtime(value)
+    day = "" if at[:3] == time.localtime()[:3] else time.strftime("%Y-%m-%d ", at)
+    return day + time.strftime("%H:%M:%S", at) + f".{int(value % 1 * 1000):03}"
 
 
 def cut(said: object, characters: int) -> str:

@@ -16,6 +16,8 @@ PROGRAM = "epsagon-fast"
 COMMANDS = {
     "demo": "trace real work in several processes and check that all of it arrives",
     "backend": "run a small backend on this machine that takes any token",
+    "traces": "list the traces that a backend has, or follow them as they come",
+    "show": "show one request as a tree, with all its traces",
     "status": "show the collector and what it has counted",
     "doctor": "send one trace and show what became of it at each hop",
     "collector": "run a collector in the foreground",

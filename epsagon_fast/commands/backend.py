@@ -11,15 +11,13 @@ import sqlite3
 import sys
 from typing import TYPE_CHECKING
 
-import epsagon_fast.private as private
-from epsagon_fast.config import Config
+from epsagon_fast.backend.place import TOKEN_VARIABLE, make_default_database
 from epsagon_fast.foreign import escaped
 
 if TYPE_CHECKING:
     from epsagon_fast.backend.retention import Retention
 
 _INSTALL = "pip install 'epsagon-fast[backend]'"
-TOKEN_VARIABLE = "EPSAGON_BACKEND_TOKEN"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,7 +76,7 @@ def _serve(listener: socket.socket, arguments: argparse.Namespace) -> int:
     database = arguments.database
     log.set_up()
     try:
-        path = _default_database() if database is None else database
+        path = make_default_database() if database is None else database
         traces = store.Store(path, _retention(arguments, retention.Retention()))
     except (OSError, sqlite3.Error, ValueError) as error:
         return _fail(f"cannot use the database: {error}")
@@ -107,16 +105,6 @@ def _announce(url: str, path: str, token: str) -> None:
 def _retention(arguments: argparse.Namespace, default: "Retention") -> "Retention":
     given = {"age_s": arguments.max_age, "traces": arguments.max_traces, "bytes": arguments.max_bytes}
     return default._replace(**{name: limit for name, limit in given.items() if limit is not None})
-
-
-def _default_database() -> str:
-    # disable: a backend sends nothing, so it need not warn of a missing token.
-    directory = Config(disable=True).resolve().state_dir
-    if not directory:
-        raise ValueError("there is no home directory to keep it in; --database names a file")
-    private.judge_way(directory)
-    os.close(private.make_directory(directory, closed_to=0o022))
-    return os.path.join(directory, "backend.sqlite")
 
 
 def _port(text: str) -> int:

@@ -1,6 +1,5 @@
 """How values are written on a page, and how a page is made of a template."""
 
-import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import jinja2
 from markupsafe import Markup
 from starlette.responses import HTMLResponse, Response
 
-from epsagon_fast.backend.outline import cut, duration
+from epsagon_fast.backend.outline import cut, duration, moment
 from epsagon_fast.foreign import escaped
 from epsagon_fast.version import __version__
 
@@ -28,15 +27,6 @@ def size(value_bytes: float) -> str:
             break
         value_bytes, unit = value_bytes / 1024, following
     return f"{value_bytes:.3g} {unit}"
-
-
-def moment(value: float | None) -> str:
-    """Return a time of this machine's time zone, with its date unless it is today."""
-    if value is None:
-        return "–"
-    at = time.localtime(value)
-    day = "" if at[:3] == time.localtime()[:3] else time.strftime("%Y-%m-%d ", at)
-    return day + time.strftime("%H:%M:%S", at) + f".{int(value % 1 * 1000):03}"
 
 
 def iso(value: float | None) -> str:

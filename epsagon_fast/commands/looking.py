@@ -1,0 +1,159 @@
+"""Where `traces` and `show` look: a backend's API, or its file where none runs."""
+
+import argparse
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, Protocol
+from urllib.parse import quote, urlencode
+
+import epsagon_fast.backend.filters as filters
+import epsagon_fast.backend.summary as summary
+from epsagon_fast.backend.place import TOKEN_VARIABLE, default_database
+from epsagon_fast.backend.retention import Retention
+from epsagon_fast.backend.shape import NotATrace, summarize
+from epsagon_fast.backend.store import Store
+from epsagon_fast.foreign import escaped, origin, shown
+
+DEFAULT_URL = "http://127.0.0.1:8686"
+# Whoever looks changes nothing: what is kept is decided by the backend.
+_KEEP_ALL = Retention(bytes=None)
+_TIMEOUT_S = 20.0
+_MAX_TRACES = 500
+
+Query = Sequence[tuple[str, str]]
+
+
+class Unreachable(Exception):
+    """There is nothing to look at; the text says where was looked and why that failed."""
+
+
+class Source(Protocol):
+    """What `traces` and `show` ask for."""
+
+    def newest(self, query: Query, limit: int) -> list[dict[str, Any]]:
+        """Return rows, the newest first."""
+
+    def arrivals(self, query: Query, after: float) -> list[dict[str, Any]]:
+        """Return rows that came after this `received_at`, in that order."""
+
+    def latest(self) -> float:
+        """Return the `received_at` of what came last."""
+
+    def request(self, request_id: str) -> list[tuple[str, bytes]]:
+        """Return (id, body) of each trace of a request, by its id or that of one of its traces."""
+
+
+class _File:
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def newest(self, query: Query, limit: int) -> list[dict[str, Any]]:
+        return self._store.page(limit, 0, filters.parse(query))
+
+    def arrivals(self, query: Query, after: float) -> list[dict[str, Any]]:
+        return self._store.arrivals(after, _MAX_TRACES, filters.parse(query))
+
+    def latest(self) -> float:
+        return self._store.latest()
+
+    def request(self, request_id: str) -> list[tuple[str, bytes]]:
+        ids = [row["trace_id"] for row in self._store.request(request_id, _MAX_TRACES)]
+        return [(each, body) for each in ids if (body := self._store.body(each)) is not None]
+
+
+class _Api:
+    def __init__(self, url: str, token: str) -> None:
+        import urllib3
+
+        self._url = url.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._pool = urllib3.PoolManager(retries=False, timeout=_TIMEOUT_S)
+        self._failures = urllib3.exceptions.HTTPError
+
+    def newest(self, query: Query, limit: int) -> list[dict[str, Any]]:
+        return self._rows([*query, ("limit", str(limit))])
+
+    def arrivals(self, query: Query, after: float) -> list[dict[str, Any]]:
+        return self._rows([*query, ("limit", str(_MAX_TRACES)), ("arrived_after", f"{after:.9f}")])
+
+    def latest(self) -> float:
+        return max((row["received_at"] for row in self._rows([("limit", "1000")])), default=0.0)
+
+    def request(self, request_id: str) -> list[tuple[str, bytes]]:
+        rows = self._rows([("http_trace_id", request_id), ("limit", str(_MAX_TRACES))])
+        own = None if rows else self._body(request_id)
+        with suppress(NotATrace):
+            if own is not None and (shared := summarize(own).http_trace_id):
+                rows = self._rows([("http_trace_id", shared), ("limit", str(_MAX_TRACES))])
+        if not rows:
+            return [] if own is None else [(request_id, own)]
+        ids = [row["trace_id"] for row in reversed(rows)]
+        return [(each, body) for each in ids if (body := self._body(each)) is not None]
+
+    def _rows(self, query: Query) -> list[dict[str, Any]]:
+        answer = self._get(f"/traces?{urlencode(query, errors='surrogatepass')}")
+        if answer.status == 400:
+            raise filters.BadQuery(answer.json()["error"])
+        return list(self._good(answer).json()["traces"])
+
+    def _body(self, trace_id: str) -> bytes | None:
+        answer = self._get(f"/traces/{quote(trace_id, safe='', errors='surrogatepass')}")
+        return None if answer.status == 404 else bytes(self._good(answer).data)
+
+    def _good(self, answer: Any) -> Any:
+        if answer.status == 401:
+            raise Unreachable(f"{origin(self._url)} wants its token: --token, or ${TOKEN_VARIABLE}")
+        if answer.status != 200:
+            raise Unreachable(f"{origin(self._url)} answers {answer.status} {shown(answer.data)}")
+        return answer
+
+    def _get(self, path: str) -> Any:
+        try:
+            return self._pool.request("GET", self._url + path, headers=self._headers, redirect=False)
+        except self._failures as error:
+            raise Unreachable(f"{origin(self._url)} does not answer: {type(error).__name__}") from None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where to look."""
+    parser.add_argument("--backend", metavar="URL", help=f"a running backend (default: {DEFAULT_URL})")
+    parser.add_argument("--database", metavar="PATH", help="its file (default: where `backend` keeps it, if none runs)")
+    parser.add_argument(
+        "--token", default=os.environ.get(TOKEN_VARIABLE, ""), help=f"the backend's token (default: ${TOKEN_VARIABLE})"
+    )
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+@contextmanager
+def source(arguments: argparse.Namespace) -> Iterator[Source]:
+    """Look at what the options say; else at the backend on this machine, else at its file. Raises Unreachable."""
+    if arguments.backend or not arguments.database:
+        api = _Api(arguments.backend or DEFAULT_URL, arguments.token)
+        try:
+            api.newest([], 1)
+        except Unreachable as error:
+            if arguments.backend or not os.path.exists(path := default_database()):
+                raise
+            arguments.database = path
+            del error
+        else:
+            yield api
+            return
+    if not os.path.exists(arguments.database):
+        raise Unreachable(f"there is no file {escaped(arguments.database)}")
+    try:
+        store = Store(arguments.database, _KEEP_ALL)
+    except (OSError, sqlite3.Error, ValueError) as error:
+        raise Unreachable(f"cannot use the database: {error}") from None
+    with store:
+        yield _File(store)
+
+
+def colours(wanted: Callable[[], bool]) -> bool:
+    """Say whether to write in colours: to a terminal (`wanted`), unless $NO_COLOR is set."""
+    return wanted() and not os.environ.get("NO_COLOR")
+
+
+FAILED = [("status", status) for status in summary.STATUSES if status != summary.OK]

@@ -1,0 +1,44 @@
+"""Show one request as a tree with bars: all its traces, by its id or the id of one of them."""
+
+import argparse
+import sys
+
+import epsagon_fast.backend.outline as outline
+import epsagon_fast.commands.looking as looking
+from epsagon_fast.backend.timeline import Timeline, build
+from epsagon_fast.foreign import escaped, shown
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `epsagon-fast show`."""
+    parser.add_argument("id", metavar="ID", help="of a request (http_trace_id) or of a trace")
+    looking.add_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Show it; return 0, or 1 if it is not there."""
+    try:
+        with looking.source(arguments) as source:
+            bodies = source.request(arguments.id)
+    except looking.Unreachable as error:
+        return _fail(str(error))
+    if not bodies:
+        return _fail(f"there is no trace and no request with the id {shown(arguments.id)}")
+    timeline = build(bodies)
+    print(outline.as_json(timeline) if arguments.json else as_text(timeline), end="")
+    return 0
+
+
+def as_text(timeline: Timeline) -> str:
+    """Return a request as a person reads it: a head, then a line for each event."""
+    apps = ", ".join(dict.fromkeys(outline.cut(trace["app_name"], 40) for _, trace in timeline.traces))
+    head = (
+        f"{outline.moment(timeline.start)}  {outline.duration(timeline.duration_s)},"
+        f" {len(timeline.nodes)} events of {len(timeline.traces)} traces ({apps})"
+    )
+    return f"{head}\n{outline.text(timeline, colours=looking.colours(sys.stdout.isatty))}"
+
+
+def _fail(reason: str) -> int:
+    print(f"epsagon-fast show: {escaped(reason)}", file=sys.stderr)
+    return 1

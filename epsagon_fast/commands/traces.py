@@ -1,0 +1,101 @@
+"""List what a backend has, the newest at the end. It asks the backend on this machine, or reads its file.
+
+The filters are those of the backend's pages.
+"""
+
+import argparse
+import json
+import sys
+import time
+from typing import Any
+
+import epsagon_fast.backend.outline as outline
+import epsagon_fast.backend.summary as summary
+import epsagon_fast.commands.looking as looking
+from epsagon_fast.backend.filters import BadQuery
+from epsagon_fast.foreign import escaped
+
+_LOOK_S = 0.5
+_COLOURS = {summary.OK: "32", summary.TIMEOUT: "33"}
+_BAR_CHARACTERS = 10
+_NAMED = ("text", "app", "name", "status", "error_type", "max_duration", "http_trace_id", "since", "until")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `epsagon-fast traces`."""
+    looking.add_arguments(parser)
+    parser.add_argument("--follow", action="store_true", help="go on with what comes, until Ctrl-C")
+    parser.add_argument("--limit", type=int, default=20, metavar="N", help="1 to 1000 (default: %(default)s)")
+    parser.add_argument("--failed", action="store_true", help="only errors, timeouts and processes that died")
+    parser.add_argument("--slow", metavar="TIME", help="only those that took so long, as 500ms or 2s")
+    for name in _NAMED:
+        parser.add_argument(f"--{name.replace('_', '-')}", dest=name, metavar=name.upper(), help=argparse.SUPPRESS)
+    for kind in ("label", "attr"):
+        parser.add_argument(f"--{kind}", metavar="KEY=VALUE", action="append", default=[], help=argparse.SUPPRESS)
+    parser.epilog = f"also: {', '.join('--' + name.replace('_', '-') for name in _NAMED)}, --label and --attr KEY=VALUE"
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """List; return 0, or 1 if there is nothing to look at, 2 for a filter that says nothing clear."""
+    try:
+        query = _query(arguments)
+        if not 1 <= arguments.limit <= 1000:
+            raise BadQuery("--limit is 1 to 1000")
+        with looking.source(arguments) as source:
+            after = source.latest() if arguments.follow else 0.0
+            _print(list(reversed(source.newest(query, arguments.limit))), arguments.json)
+            while arguments.follow:
+                rows = source.arrivals(query, after)
+                _print(rows, arguments.json)
+                after = rows[-1]["received_at"] if rows else after
+                time.sleep(_LOOK_S)
+    except BadQuery as error:
+        return _fail(str(error), 2)
+    except looking.Unreachable as error:
+        return _fail(str(error), 1)
+    return 0
+
+
+def _query(arguments: argparse.Namespace) -> list[tuple[str, str]]:
+    query = [(name, value) for name in _NAMED if (value := getattr(arguments, name))]
+    query += looking.FAILED if arguments.failed else []
+    query += [("min_duration", arguments.slow)] if arguments.slow else []
+    for kind in ("label", "attr"):
+        for said in getattr(arguments, kind):
+            key, equals, value = said.partition("=")
+            if not (key and equals):
+                raise BadQuery(f"--{kind} is KEY=VALUE")
+            query.append((f"{kind}.{key}", value))
+    return query
+
+
+def _print(rows: list[dict[str, Any]], as_json: bool) -> None:
+    longest_s = max((row["duration_s"] or 0.0 for row in rows), default=0.0)
+    in_colours = looking.colours(sys.stdout.isatty)
+    for row in rows:
+        print(json.dumps(row) if as_json else _line(row, longest_s, in_colours))
+    sys.stdout.flush()
+
+
+def _line(row: dict[str, Any], longest_s: float, in_colours: bool) -> str:
+    duration_s, status = row["duration_s"], row["status"]
+    ended = status if status in (summary.OK, summary.TIMEOUT) else row["error_type"] or status
+    colour = _COLOURS.get(status, "31") if in_colours else ""
+    part = (duration_s or 0.0) / longest_s if longest_s else 0.0
+    return "  ".join(
+        (
+            outline.moment(row["started_at"]),
+            f"{outline.duration(duration_s):>8}",
+            outline.painted(outline.drawing(0, part, _BAR_CHARACTERS), colour),
+            outline.painted(f"{outline.cut(ended, 20):16}", colour),
+            f"{outline.cut(row['app_name'], 20):14}",
+            f"{outline.cut(row['name'], 60):32}",
+            f"{row['event_count']:>5} events{' trimmed' if row['is_trimmed'] else ''}",
+            escaped(row["trace_id"]),
+        )
+    )
+
+
+def _fail(reason: str, code: int) -> int:
+    print(f"epsagon-fast traces: {escaped(reason)}", file=sys.stderr)
+    return code

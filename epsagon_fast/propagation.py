@@ -11,12 +11,13 @@ from typing import Final
 
 from epsagon_fast.producer import current
 from epsagon_fast.producer.context import (
-    HTTP_TRACE_ID_KEY,
     PARENT_ID_DIGITS,
+    VERSION,
     TraceContext,
     context_of,
     continue_context,
 )
+from epsagon_fast.protocol import HTTP_TRACE_ID_KEY
 
 __all__ = [
     "HTTP_TRACE_ID_KEY",
@@ -32,8 +33,7 @@ __all__ = [
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
 # Version 00 ends with the flags. A later version may have more after them.
-_FIELDS: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
-_VERSION: Final = "00"
+_FIELDS: Final = re.compile(rf"([0-9a-f]{{2}})-([0-9a-f]{{32}})-([0-9a-f]{{{PARENT_ID_DIGITS}}})-([0-9a-f]{{2}})(-.*)?")
 _FORBIDDEN_VERSION: Final = "ff"
 # The most members of a tracestate. A list that is longer or broken is dropped as a whole.
 MAX_MEMBERS: Final = 32
@@ -49,7 +49,7 @@ def extract(headers: Mapping[str, str]) -> TraceContext | None:
     if found is None:
         return None
     version, trace_id, parent_id, flags, more = found.groups()
-    if version == _FORBIDDEN_VERSION or (version == _VERSION and more):
+    if version == _FORBIDDEN_VERSION or (version == VERSION and more):
         return None
     if not (trace_id.strip("0") and parent_id.strip("0")):
         return None

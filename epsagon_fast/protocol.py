@@ -3,6 +3,8 @@
 Nothing here does any work. The producer, the collector and the tests read the same constants.
 """
 
+import math
+import struct
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import ClassVar, NamedTuple
@@ -13,13 +15,15 @@ EVENT_FIELDS = ("id", "start_time", "resource", "origin", "duration", "error_cod
 RESOURCE_FIELDS = ("name", "type", "operation", "metadata")
 EXCEPTION_FIELDS = ("type", "message", "traceback", "time", "additional_data")
 
+HTTP_TRACE_ID_KEY = "http_trace_id"
+LABELS_KEY = "labels"
 # The metadata keys that trimming keeps (epsagon-go's strongKeys).
 STRONG_KEYS = frozenset(
     {
-        "http_trace_id",
+        HTTP_TRACE_ID_KEY,
         "request_trace_id",
         "aws.service",
-        "labels",
+        LABELS_KEY,
         "aws_account",
         "region",
         "log_group_name",
@@ -28,7 +32,6 @@ STRONG_KEYS = frozenset(
         "item_hash",
     }
 )
-LABELS_KEY = "labels"
 IS_TRIMMED_KEY = "is_trimmed"
 # The runner's metadata key for the seconds that its work may take. A process that dies later was killed for it.
 TIME_LIMIT_KEY = "time_limit_s"
@@ -71,6 +74,11 @@ class Kind(IntEnum):
 FROM_RUNNER = 1
 # Flag of a CLOSE record: the process ended or gave up before the trace's own end.
 UNFINISHED = 1
+
+# A CLOSE's payload: the runner's duration in seconds and its error code. Either may say that the runner's own stays.
+CLOSE_PAYLOAD = struct.Struct("<di")
+NOT_MEASURED = math.nan
+UNCHANGED = -1
 
 TRACE_ID_BYTES = 16
 NO_TRACE = bytes(TRACE_ID_BYTES)

@@ -4,8 +4,7 @@ import json
 from collections import Counter, deque
 from typing import Any
 
-from epsagon_fast.producer import tracer
-from epsagon_fast.protocol import Kind, Outcome, Record
+from epsagon_fast.protocol import CLOSE_PAYLOAD, Kind, Outcome, Record
 from epsagon_fast.queue.layout import FOREIGN, FULL, LOOK, PUSHED, TOO_LARGE
 
 
@@ -85,7 +84,7 @@ class FakeWriter:
     def bodies(self, kind: Kind) -> list[Any]:
         """The parsed payloads of all records of a kind."""
         return [
-            tracer.CLOSE.unpack(record.payload) if kind == Kind.CLOSE else json.loads(record.payload)
+            CLOSE_PAYLOAD.unpack(record.payload) if kind == Kind.CLOSE else json.loads(record.payload)
             for record in self.records
             if record.kind == kind
         ]

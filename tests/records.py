@@ -1,12 +1,18 @@
 """Records as a producer would push them, for tests of what reads them."""
 
-import math
-import struct
 from typing import Any
 
 import orjson
 
-from epsagon_fast.protocol import DEFAULT_MAX_TRACE_BYTES, FROM_RUNNER, Kind, Record
+from epsagon_fast.protocol import (
+    CLOSE_PAYLOAD,
+    DEFAULT_MAX_TRACE_BYTES,
+    FROM_RUNNER,
+    NOT_MEASURED,
+    UNCHANGED,
+    Kind,
+    Record,
+)
 
 TRACE_ID = bytes(range(16))
 OTHER_TRACE_ID = bytes(range(16, 32))
@@ -79,5 +85,7 @@ def record(kind: Kind, value: Any, trace_id: bytes = TRACE_ID) -> Record:
     return Record(kind, 0, 0, trace_id, orjson.dumps(value))
 
 
-def closed(duration_s: float = math.nan, error_code: int = -1, flags: int = 0, trace_id: bytes = TRACE_ID) -> Record:
-    return Record(Kind.CLOSE, flags, 1, trace_id, struct.pack("<di", duration_s, error_code))
+def closed(
+    duration_s: float = NOT_MEASURED, error_code: int = UNCHANGED, flags: int = 0, trace_id: bytes = TRACE_ID
+) -> Record:
+    return Record(Kind.CLOSE, flags, 1, trace_id, CLOSE_PAYLOAD.pack(duration_s, error_code))

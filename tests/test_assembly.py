@@ -27,9 +27,7 @@ from records import (
 from epsagon_fast.collector.assembling import assembly as module
 from epsagon_fast.collector.assembling import body
 from epsagon_fast.collector.assembling.assembly import Assembly, ClosedTrace
-from epsagon_fast.collector.assembling.open_trace import CLOSE
 from epsagon_fast.collector.assembling.unopened import MAX_HELD_BYTES
-from epsagon_fast.producer import tracer
 from epsagon_fast.protocol import NO_TRACE, UNFINISHED, Kind, Record
 
 NOW = OPENED_AT + 12.5
@@ -418,7 +416,3 @@ def test_nothing_that_comes_out_of_a_ring_raises(records: list[tuple[bytes, Reco
         assembly.forget(trace.trace_id)
     assert assembly.held_bytes == assembly.open_count == 0
     assert not assembly.masks
-
-
-def test_both_sides_write_a_close_alike() -> None:
-    assert tracer.CLOSE.pack(1.5, 2) == closed(1.5, 2).payload == CLOSE.pack(1.5, 2)

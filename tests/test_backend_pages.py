@@ -124,10 +124,10 @@ def test_what_comes_is_told_to_a_page_that_asked_for_such(backend: Backend) -> N
 def test_a_stream_ends_by_itself_and_goes_on_where_it_was(
     client: urllib3.PoolManager, backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("epsagon_fast.backend.pages.live.STREAM_S", 0.0)
+    monkeypatch.setattr("epsagon_fast.backend.live.STREAM_S", 0.0)
     post(backend, "a", runner("a"))
     assert read(client, backend, "/live?after=0") == "retry: 300\n\n"
-    monkeypatch.setattr("epsagon_fast.backend.pages.live.STREAM_S", 0.2)
+    monkeypatch.setattr("epsagon_fast.backend.live.STREAM_S", 0.2)
     answer = client.request(
         "GET", backend.url + "/live?after=0", headers={"Last-Event-ID": repr(backend.store.latest())}
     )

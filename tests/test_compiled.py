@@ -1,6 +1,8 @@
-"""A compiled module that is absent, or there and not loadable, costs speed and nothing else."""
+"""A compiled module that is absent, not loadable or of another version costs speed and nothing else."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,3 +43,37 @@ def test_module_that_does_not_load_is_replaced_by_its_twin_for_that_part_alone(
     assert all(status[part].startswith("reference (") and ".so: " in status[part] for part in broken)
     said = place.command("doctor").stdout
     assert all(status[part] in said for part in broken)
+
+
+# Runs before the package is imported: the constant is another one than the compiled module was built with.
+CHANGED = """
+import sys
+from importlib.machinery import SourceFileLoader
+load = SourceFileLoader.exec_module
+def exec_module(loader, module):
+    load(loader, module)
+    if module.__name__ == "epsagon_fast." + sys.argv[1]:
+        setattr(module, sys.argv[2], eval(sys.argv[3], vars(module)))
+SourceFileLoader.exec_module = exec_module
+from epsagon_fast import compiled
+print([part for part, which in compiled.overview().items() if "do not agree" in which])
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "constant", "value", "part"),
+    [
+        ("queue.names", "START_LOCK_FD", "4", "start"),
+        ("queue.names", "LOG", "'log-1'", "start"),
+        ("queue.layout", "RECORD_HEADER", "struct.Struct('<IIBBIHQ16s')", "ring"),
+        ("queue.layout", "FREE_SHIFTS", "FREE_SHIFTS[:-1]", "ring"),
+        ("protocol", "Record", "NamedTuple('Record', [(name, int) for name in reversed(Record._fields)])", "ring"),
+        ("protocol", "EVENT_FIELDS", "EVENT_FIELDS[::-1]", "add_event"),
+    ],
+)
+def test_module_that_was_built_with_other_constants_is_replaced_by_its_twin(
+    module: str, constant: str, value: str, part: str
+) -> None:
+    command = [sys.executable, "-c", CHANGED, module, constant, value]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == (f"{[part]}\n", "")

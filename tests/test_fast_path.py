@@ -10,9 +10,9 @@ from hypothesis import given
 from strategies import anything, complete_events, loose_events
 
 from epsagon_fast.producer import _fast_path, encoding
-from epsagon_fast.producer.fast_path import NOT_TAKEN, PureFastPath
+from epsagon_fast.producer.fast_path import PureFastPath
 from epsagon_fast.protocol import Kind
-from epsagon_fast.queue.layout import FULL, FULLS_PER_LOOK
+from epsagon_fast.queue.layout import FULL, FULLS_PER_LOOK, NOT_ASKED
 
 TRACE = bytes(range(16))
 
@@ -92,7 +92,7 @@ def test_any_other_event_is_left_to_do(kind: type, event: Any) -> None:
     way = Way(kind)
     way.tracer.add_event(event)
     assert way.pushed == []
-    assert way.left == [(event, NOT_TAKEN)]
+    assert way.left == [(event, NOT_ASKED)]
 
 
 def test_limit_is_of_the_events_json(kind: type) -> None:
@@ -103,7 +103,7 @@ def test_limit_is_of_the_events_json(kind: type) -> None:
     exceeds.tracer.add_event(event)
     assert len(fits.pushed) == 1
     assert exceeds.pushed == []
-    assert exceeds.left == [(event, NOT_TAKEN)]
+    assert exceeds.left == [(event, NOT_ASKED)]
 
 
 def test_what_push_answers_is_passed_on(kind: type) -> None:
@@ -119,7 +119,7 @@ def test_nothing_passes_before_opening_and_after_closing(kind: type) -> None:
     event = complete()
     way.tracer.add_event(event)
     assert way.pushed == []
-    assert way.left == [(event, NOT_TAKEN)]
+    assert way.left == [(event, NOT_ASKED)]
 
 
 def test_argument_may_be_named(kind: type) -> None:

@@ -4,10 +4,8 @@ Every trace comes out, whole, at least once. It comes out twice only if a collec
 commit of its mark.
 """
 
-import math
 import os
 import shutil
-import struct
 import tempfile
 from collections import Counter
 from collections.abc import Callable
@@ -27,11 +25,11 @@ from epsagon_fast.collector.assembling.assembly import Assembly, ClosedTrace
 from epsagon_fast.collector.assembling.open_trace import OpenTrace
 from epsagon_fast.collector.journal import snapshot
 from epsagon_fast.collector.journal.journal import Batch, Journal, Snapshot
-from epsagon_fast.protocol import NO_TRACE, Kind, Record
+from epsagon_fast.protocol import CLOSE_PAYLOAD, NO_TRACE, NOT_MEASURED, UNCHANGED, Kind, Record
 
 NOW = OPENED_AT + 1
 OPEN = orjson.dumps({"config": CONFIG, "platform": "python", "runner": own_runner(), "opened_at": OPENED_AT})
-CLOSE = struct.pack("<di", math.nan, -1)
+CLOSE = CLOSE_PAYLOAD.pack(NOT_MEASURED, UNCHANGED)
 
 
 @dataclass

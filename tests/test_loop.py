@@ -21,10 +21,9 @@ from servers import Server
 from waiting import until
 
 from epsagon_fast.collector import bounds, intake
-from epsagon_fast.collector.assembling.open_trace import CLOSE
 from epsagon_fast.collector.bounds import LEAST_JOURNAL_BYTES
 from epsagon_fast.collector.loop import Loop
-from epsagon_fast.protocol import NO_TRACE, Kind
+from epsagon_fast.protocol import CLOSE_PAYLOAD, NO_TRACE, UNCHANGED, Kind
 from epsagon_fast.queue import layout, ring
 from epsagon_fast.queue import state as states
 from epsagon_fast.queue.liveness import start_time
@@ -66,7 +65,7 @@ class Process:
         self.push(Kind.EVENT, trace_id, event(number))
 
     def close(self, trace_id: bytes) -> None:
-        self.push(Kind.CLOSE, trace_id, CLOSE.pack(1.0, -1))
+        self.push(Kind.CLOSE, trace_id, CLOSE_PAYLOAD.pack(1.0, UNCHANGED))
 
     def fill(self, loop: Loop) -> bytes:
         """Open a trace that holds as much as one process may from now on; return its id."""

@@ -11,7 +11,7 @@ from cpython.object cimport PyObject
 import orjson
 
 from epsagon_fast.protocol import EVENT_FIELDS, Kind, RESOURCE_FIELDS, RUNNER_ORIGIN
-from epsagon_fast.queue.layout import FULL, FULLS_PER_LOOK, PUSHED
+from epsagon_fast.queue.layout import FULL, FULLS_PER_LOOK, NOT_ASKED, PUSHED
 
 cdef extern from "Python.h":
     int PyDict_Next(PyObject *, Py_ssize_t *, PyObject **, PyObject **) noexcept
@@ -53,9 +53,12 @@ cdef tuple event_names = EVENT_FIELDS, resource_names = RESOURCE_FIELDS
 cdef object runner_origin = RUNNER_ORIGIN, dumps = orjson.dumps, add_slowly = "_add_slowly"
 cdef unsigned int fulls_per_look = FULLS_PER_LOOK
 # Made once: CPython has one object for each small int, so an answer can be told by its identity.
-cdef object pushed = PUSHED, full = FULL, not_taken = -1, event_kind = int(Kind.EVENT), no_flags = 0
+cdef object pushed = PUSHED, full = FULL, not_asked = NOT_ASKED, event_kind = int(Kind.EVENT), no_flags = 0
 
-if len(event_names) != 7 or len(resource_names) != 4:
+# The tables say what may stand under each name, in the order of the names.
+if event_names != ("id", "start_time", "resource", "origin", "duration", "error_code", "exception"):
+    raise ImportError("protocol.py and _fast_path.pyx do not agree")
+if resource_names != ("name", "type", "operation", "metadata"):
     raise ImportError("protocol.py and _fast_path.pyx do not agree")
 for _number, _form in enumerate((TEXT, NUMBER, RESOURCE, ORIGIN, NUMBER, INTEGER, NOTHING)):
     event_fields[_number] = Field(<PyObject *>event_names[_number], _form)
@@ -101,10 +104,10 @@ cdef object _add_event(object tracer, object event):
     # Another thread may close the path while orjson works.
     push = path.push
     if push is None or not _has_fields(<PyObject *>event, event_fields, 7):
-        return call_method_of_two(tracer, add_slowly, event, not_taken)
+        return call_method_of_two(tracer, add_slowly, event, not_asked)
     payload = call_or_none(dumps, event)
     if payload is None or PyBytes_Size(payload) > path.limit_bytes:
-        return call_method_of_two(tracer, add_slowly, event, not_taken)
+        return call_method_of_two(tracer, add_slowly, event, not_asked)
     code = call_of_four(push, event_kind, no_flags, path.trace_id, payload)
     if code is pushed:
         return None

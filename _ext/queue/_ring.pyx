@@ -15,19 +15,20 @@ from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, mun
 
 import os
 
-from epsagon_fast.protocol import Kind, Record
+from epsagon_fast.protocol import NO_TRACE, Kind, Record
 from epsagon_fast.queue import layout
 from epsagon_fast.queue.layout import CorruptRing
 
 
 cdef extern from "ring.h":
+    enum: TRACE_ID_BYTES
     ctypedef struct ring_record:
         uint32_t length, crc
         uint8_t kind, flags
         uint16_t zero
         uint32_t zeros
         uint64_t ordinal
-        char trace_id[16]
+        char trace_id[TRACE_ID_BYTES]
 
     uint64_t ring_load(const char *slot) noexcept
     void ring_store(char *slot, uint64_t value) noexcept
@@ -47,7 +48,7 @@ cdef extern from "fast_method.h":
 
 cdef extern from "record.h":
     enum: RECORD_FIELDS
-    object new_record(PyTypeObject *, int, int, unsigned long long, const char *, object)
+    object new_record(PyTypeObject *, const ring_record *, object)
 
 
 # layout.py's numbers as C values; what is not here is used only where speed does not matter.
@@ -63,8 +64,18 @@ cdef int[16] free_shifts
 
 cdef PyTypeObject *record_type = <PyTypeObject *>Record
 
-if sizeof(ring_record) != layout.RECORD_HEADER.size or LAST_KIND >= 16 or len(Record._fields) != RECORD_FIELDS:
+# Each field has a value of its own, so both sides give the same bytes only if they have the same fields in the same places.
+cdef bytes _trace_id = bytes(range(len(NO_TRACE)))
+cdef ring_record _record
+_record.length, _record.crc, _record.kind, _record.flags, _record.zero, _record.zeros, _record.ordinal = range(1, 8)
+if len(NO_TRACE) == TRACE_ID_BYTES:
+    memcpy(_record.trace_id, PyBytes_AsString(_trace_id), TRACE_ID_BYTES)
+if PyBytes_FromStringAndSize(<char *>&_record, sizeof(_record)) != layout.RECORD_HEADER.pack(*range(1, 8), _trace_id):
     raise ImportError("layout.py and ring.h do not agree")
+if Record._fields != ("kind", "flags", "ordinal", "trace_id", "payload") or len(Record._fields) != RECORD_FIELDS:
+    raise ImportError("protocol.py and record.h do not agree")
+if len(layout.FREE_SHIFTS) != LAST_KIND + 1 or LAST_KIND >= sizeof(free_shifts) / sizeof(free_shifts[0]):
+    raise ImportError("layout.py and _ring.pyx do not agree")
 for _kind in range(LAST_KIND + 1):
     free_shifts[_kind] = layout.FREE_SHIFTS[_kind]
 
@@ -235,7 +246,7 @@ cdef class Producer(_Ring):
 
     def put_bye(self):
         """Say that this process leaves by itself; every later push answers CLOSED."""
-        return self.push(BYE_KIND, 0, bytes(16), b"")
+        return self.push(BYE_KIND, 0, NO_TRACE, b"")
 
     cdef inline bint _is_foreign(self) noexcept:
         # A Producer that has no generation was never mapped, and there may be no page to look at.
@@ -256,7 +267,7 @@ cdef class Producer(_Ring):
             return FULL
         record.length, record.crc, record.zero, record.zeros = length, 0, 0, 0
         record.kind, record.flags, record.ordinal = kind, flags, 0
-        memcpy(record.trace_id, trace_id, 16)
+        memcpy(record.trace_id, trace_id, TRACE_ID_BYTES)
         if kind == CLOSE_KIND:
             record.ordinal = ring_load(self._base + CLOSED_COUNT) + 1
             ring_store(self._base + CLOSED_COUNT, record.ordinal)
@@ -308,8 +319,8 @@ cdef object checked_push(Producer producer, object kind, object flags, object tr
     cdef int small_kind = small(kind, 1, LAST_KIND, "kind"), small_flags = small(flags, 0, 255, "flags")
     if not PyBytes_CheckExact(trace_id) or not PyBytes_CheckExact(payload):
         raise TypeError("trace_id and payload must be bytes")
-    if PyBytes_Size(trace_id) != 16:
-        raise ValueError("trace_id must be 16 bytes")
+    if PyBytes_Size(trace_id) != TRACE_ID_BYTES:
+        raise ValueError(f"trace_id must be {TRACE_ID_BYTES} bytes")
     return producer._append(
         small_kind, small_flags, PyBytes_AsString(trace_id), PyBytes_AsString(payload), PyBytes_Size(payload)
     )
@@ -412,7 +423,7 @@ cdef class Consumer(_Ring):
         self._position = position + size
         if record.kind == CLOSE_KIND:
             self._closes_read = record.ordinal
-        return new_record(record_type, record.kind, record.flags, record.ordinal, record.trace_id, payload)
+        return new_record(record_type, &record, payload)
 
 
 def pack(records):
@@ -433,12 +444,12 @@ def pack(records):
 cdef char *_pack(object each, char *place) except NULL:
     cdef ring_record record
     cdef Py_ssize_t length = PyBytes_Size(field(each, 4))
-    if PyBytes_Size(field(each, 3)) != 16 or length > 0xFFFFFFFF:
+    if PyBytes_Size(field(each, 3)) != TRACE_ID_BYTES or length > 0xFFFFFFFF:
         raise ValueError("not a record")
     record.length, record.crc, record.zero, record.zeros = <uint32_t>length, 0, 0, 0
     record.kind, record.flags = small(field(each, 0), 0, 255, "kind"), small(field(each, 1), 0, 255, "flags")
     record.ordinal = field(each, 2)
-    memcpy(record.trace_id, PyBytes_AsString(field(each, 3)), 16)
+    memcpy(record.trace_id, PyBytes_AsString(field(each, 3)), TRACE_ID_BYTES)
     memcpy(place, &record, sizeof(record))
     memcpy(place + sizeof(record), PyBytes_AsString(field(each, 4)), length)
     return place + sizeof(record) + length

@@ -4,18 +4,19 @@
 
 #include <Python.h>
 
+#include "ring.h"
+
 #define RECORD_FIELDS 5
 
 /* Return type(kind, flags, ordinal, trace_id, payload). `type` must be a named tuple of RECORD_FIELDS fields. */
-static inline PyObject *new_record(PyTypeObject *type, int kind, int flags, unsigned long long ordinal,
-                                   const char *trace_id, PyObject *payload) {
+static inline PyObject *new_record(PyTypeObject *type, const ring_record *header, PyObject *payload) {
     PyObject *record = PyType_GenericAlloc(type, RECORD_FIELDS);
     if (!record)
         return NULL;
     Py_INCREF(payload);
-    PyObject *fields[RECORD_FIELDS] = {PyLong_FromLong(kind), PyLong_FromLong(flags),
-                                       PyLong_FromUnsignedLongLong(ordinal), PyBytes_FromStringAndSize(trace_id, 16),
-                                       payload};
+    PyObject *fields[RECORD_FIELDS] = {PyLong_FromLong(header->kind), PyLong_FromLong(header->flags),
+                                       PyLong_FromUnsignedLongLong(header->ordinal),
+                                       PyBytes_FromStringAndSize(header->trace_id, TRACE_ID_BYTES), payload};
     int failed = 0;
     for (int i = 0; i < RECORD_FIELDS; i++)
         /* Takes the field over, NULL too, which leaves an empty place. */

@@ -23,13 +23,16 @@
 #define MAP_ANONYMOUS MAP_ANON
 #endif
 
+#define TRACE_ID_BYTES 16
+
+/* layout.py's RECORD_HEADER; _ring.pyx compares. */
 typedef struct {
     uint32_t length, crc;
     uint8_t kind, flags;
     uint16_t zero;
     uint32_t zeros;
     uint64_t ordinal;
-    char trace_id[16];
+    char trace_id[TRACE_ID_BYTES];
 } ring_record;
 
 static inline uint64_t ring_load(const char *slot) {

@@ -19,9 +19,9 @@ from epsagon_fast.backend.answers import HANDLERS, misdirected, parting
 from epsagon_fast.backend.api import Api
 from epsagon_fast.backend.hosts import Hosts
 from epsagon_fast.backend.intake import Intake
+from epsagon_fast.backend.live import Live
 from epsagon_fast.backend.pages import rendering
 from epsagon_fast.backend.pages.listing import Listing
-from epsagon_fast.backend.pages.live import Live
 from epsagon_fast.backend.pages.login import Login
 from epsagon_fast.backend.pages.request import RequestPages
 from epsagon_fast.backend.store import Store

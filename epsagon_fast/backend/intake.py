@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from epsagon_fast.backend.answers import MAX_BODY_BYTES, Json, TooLarge
-from epsagon_fast.backend.pages.live import Live
+from epsagon_fast.backend.live import Live
 from epsagon_fast.backend.shape import summarize
 from epsagon_fast.backend.store import Store
 

@@ -13,7 +13,7 @@ from epsagon_fast.backend.access import Access
 from epsagon_fast.backend.app import application
 from epsagon_fast.backend.connections import Connection, connections_max
 from epsagon_fast.backend.hosts import Hosts
-from epsagon_fast.backend.pages.live import Live
+from epsagon_fast.backend.live import Live
 from epsagon_fast.backend.retention import Retention
 from epsagon_fast.backend.store import IN_MEMORY, Store
 

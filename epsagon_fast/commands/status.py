@@ -15,9 +15,7 @@ from epsagon_fast.config import Config
 from epsagon_fast.foreign import escaped
 from epsagon_fast.queue import folder as folders
 from epsagon_fast.queue.overview import Overview, SetAside, look, set_aside
-
-# A collector that is well beats at least four times a second.
-STALLED_S = 30.0
+from epsagon_fast.queue.state import STALLED_S
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

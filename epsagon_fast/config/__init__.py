@@ -12,6 +12,6 @@ proxy look-up, the only part that needs a heavy import, happens when a trace's c
 
 from .config import Config, ResolvedConfig
 from .environment import may_need_proxy
-from .options import DEFAULT_RING_BYTES, OPTIONS
+from .options import DEFAULT_RING_BYTES, MIN_RING_BYTES, OPTIONS
 
-__all__ = ["DEFAULT_RING_BYTES", "OPTIONS", "Config", "ResolvedConfig", "may_need_proxy"]
+__all__ = ["DEFAULT_RING_BYTES", "MIN_RING_BYTES", "OPTIONS", "Config", "ResolvedConfig", "may_need_proxy"]

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from epsagon_fast.foreign import origin, shown
 from epsagon_fast.interrupts import let_pass
+from epsagon_fast.protocol import MASK
 
 # Sockets refuse much larger timeouts with an OverflowError, and an application waits no hour for a trace.
 MAX_TIMEOUT_S = 3600.0
@@ -38,7 +39,7 @@ class Option(NamedTuple):
     def shown(self, value: object) -> str:
         """Return a value as an error or a warning may show it."""
         if self.is_secret:
-            return "****"
+            return MASK
         # A URL's user, path and query may hold secrets.
         return origin(value) if self.is_url and isinstance(value, str) else shown(value)
 

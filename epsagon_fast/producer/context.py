@@ -3,14 +3,13 @@
 from typing import Any, Final, NamedTuple, Protocol
 
 from epsagon_fast.config import ResolvedConfig
+from epsagon_fast.protocol import HTTP_TRACE_ID_KEY
 
 from .process import process
 
-# The metadata key under which each runner holds the shared id; a strong key.
-HTTP_TRACE_ID_KEY: Final = "http_trace_id"
 SAMPLED: Final = 1
 PARENT_ID_DIGITS: Final = 16
-_VERSION: Final = "00"
+VERSION: Final = "00"
 
 
 class TraceContext(NamedTuple):
@@ -28,7 +27,7 @@ class TraceContext(NamedTuple):
     @property
     def traceparent(self) -> str:
         """The header's value."""
-        return f"{_VERSION}-{self.trace_id}-{self.parent_id}-{self.flags:02x}"
+        return f"{VERSION}-{self.trace_id}-{self.parent_id}-{self.flags:02x}"
 
 
 class Continuing(Protocol):

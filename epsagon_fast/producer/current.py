@@ -30,7 +30,7 @@ class NotTraced(Enum):
 # In place of a trace: what is added there goes nowhere, not even to the global tracer, and is not counted. Without it
 # such work would be in whichever trace was current before. `trace` opens a trace of its own there.
 NOT_TRACED: Final = NotTraced.NOT_TRACED
-Current = Tracer | Place | NotTraced | None
+Current = Tracer | Place[Tracer] | NotTraced | None
 
 _get: Final = entering.current.get
 
@@ -44,9 +44,9 @@ def current_trace() -> Tracer | None:
     return None if place is None else place.open_trace()
 
 
-def current_place() -> Place | None:
+def current_place() -> Place[Tracer] | None:
     """Return where this context is, also when the trace there has ended; None where nothing is traced."""
-    place: Place | NotTraced | None = entering.current.get()
+    place: Place[Tracer] | NotTraced | None = entering.current.get()
     return None if place is NOT_TRACED else place
 
 
@@ -55,11 +55,11 @@ def within(trace: Current) -> Within:
     return Within(_placed(trace))
 
 
-def _placed(trace: Current) -> Place | NotTraced | None:
+def _placed(trace: Current) -> Place[Tracer] | NotTraced | None:
     return trace.place if isinstance(trace, Tracer) else trace
 
 
-def enclosing_place() -> Place | None:
+def enclosing_place() -> Place[Tracer] | None:
     """Return where this context is if that is an open trace which this process opened or attached.
 
     In a forked child the inherited trace is not its own: work that is traced there gets a trace of its own.
@@ -77,7 +77,7 @@ def enclosing_trace() -> Tracer | None:
 
 def acting_trace() -> Tracer | None:
     """Return the current trace, else the running global tracer, else None. None where work is not traced."""
-    place: Place | NotTraced | None = _get()
+    place: Place[Tracer] | NotTraced | None = _get()
     if place is NOT_TRACED:
         return None
     tracer = None if place is None else place.open_trace()

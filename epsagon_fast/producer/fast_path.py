@@ -4,7 +4,7 @@ Looking at every field in Python, and even the frame of one Python function, cos
 """
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -12,11 +12,9 @@ from epsagon_fast.compiled import COMPILED, implementation
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.producer.encoding import complete_copy
 from epsagon_fast.protocol import RUNNER_ORIGIN, Kind
-from epsagon_fast.queue.layout import FULL, FULLS_PER_LOOK, PUSHED
+from epsagon_fast.queue.layout import FULL, FULLS_PER_LOOK, NOT_ASKED, PUSHED
 
-__all__ = ["NOT_TAKEN", "FastPath", "PureFastPath"]
-
-NOT_TAKEN: Final = -1
+__all__ = ["FastPath", "PureFastPath"]
 
 
 class PureFastPath:
@@ -51,23 +49,23 @@ class PureFastPath:
         self._path = None
 
     def _add_slowly(self, event: Mapping[str, Any], code: int) -> None:
-        """Do what is left to do. `code`: what push answered; NOT_TAKEN: it was not asked."""
+        """Do what is left to do. `code`: what push answered; NOT_ASKED: it was not asked."""
         raise NotImplementedError
 
     def _pushed(self, event: Any) -> int:
         if self._path is None:
-            return NOT_TAKEN
+            return NOT_ASKED
         push, trace_id, limit_bytes = self._path
         try:
             copy = complete_copy(event)
             if copy is None or copy["origin"] == RUNNER_ORIGIN:
-                return NOT_TAKEN
+                return NOT_ASKED
             payload = orjson.dumps(copy)
         except Exception as error:
             let_pass(error)
             # What orjson refuses can be made encodable.
-            return NOT_TAKEN
-        return push(int(Kind.EVENT), 0, trace_id, payload) if len(payload) <= limit_bytes else NOT_TAKEN
+            return NOT_ASKED
+        return push(int(Kind.EVENT), 0, trace_id, payload) if len(payload) <= limit_bytes else NOT_ASKED
 
 
 if TYPE_CHECKING or implementation("add_event") == COMPILED:

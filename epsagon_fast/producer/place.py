@@ -5,24 +5,34 @@ held the trace, it would keep everything that a request holds. So a trace that e
 the trace context with which later work can continue it.
 """
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Generic, Protocol, TypeVar
 
 from epsagon_fast.queue.ring import own_pid
 
-from .context import TraceContext, begun_by
-
-if TYPE_CHECKING:
-    from .tracer import Tracer
+from .context import Continuing, TraceContext, begun_by
 
 
-class Place:
+class Placed(Continuing, Protocol):
+    """What this module needs of a tracer."""
+
+    owner_pid: int
+
+    @property
+    def stopped(self) -> bool: ...
+
+
+T = TypeVar("T", bound=Placed)
+T_co = TypeVar("T_co", bound=Placed, covariant=True)
+
+
+class Place(Generic[T]):
     """Holds a trace while it is open. `tracer`: None once it has ended. `context`: from then on, its trace context."""
 
     __slots__ = ("context", "tracer")
     # The place around this one.
-    outer: "Place | None" = None
+    outer: "Place[T] | None" = None
 
-    def __init__(self, tracer: "Tracer | None") -> None:
+    def __init__(self, tracer: T | None) -> None:
         self.tracer = tracer
         self.context: TraceContext | None = None
 
@@ -32,7 +42,7 @@ class Place:
         if tracer is not None:
             self.context = tracer.context or begun_by(tracer)
 
-    def open_trace(self) -> "Tracer | None":
+    def open_trace(self) -> T | None:
         """Return the open trace here, None if it has ended."""
         tracer = self.tracer
         # In its own process a trace that ends leaves its place. In a child that was forked inside it, it must be asked.
@@ -46,23 +56,23 @@ class Place:
         return self.context
 
 
-class Successor(Protocol):
+class Successor(Protocol[T_co]):
     """A block inside a trace, which may have to go on when the trace has ended."""
 
-    def succeed(self, context: TraceContext | None) -> "Tracer | None": ...
+    def succeed(self, context: TraceContext | None) -> T_co | None: ...
 
 
-class Branch(Place):
+class Branch(Place[T]):
     """The place of a block inside a trace. If the trace ends before the block, the block becomes a trace of its own."""
 
     __slots__ = ("_block", "outer")
 
-    def __init__(self, outer: Place, block: Successor) -> None:
+    def __init__(self, outer: Place[T], block: Successor[T]) -> None:
         super().__init__(None)
-        self.outer: Place = outer
-        self._block: Successor | None = block
+        self.outer: Place[T] = outer
+        self._block: Successor[T] | None = block
 
-    def open_trace(self) -> "Tracer | None":
+    def open_trace(self) -> T | None:
         """Return the trace that the block is part of, or the block's own trace if that one has ended."""
         return self.outer.open_trace() or super().open_trace() or self._succeeded()
 
@@ -75,7 +85,7 @@ class Branch(Place):
         self._block = None
         self.vacate()
 
-    def _succeeded(self) -> "Tracer | None":
+    def _succeeded(self) -> T | None:
         if self._block is not None and self.tracer is None:
             self.tracer = self._block.succeed(self.outer.heritage())
         return super().open_trace()

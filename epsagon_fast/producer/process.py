@@ -21,9 +21,9 @@ from epsagon_fast.config import Config, ResolvedConfig
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.log import forget_warnings, logger
 from epsagon_fast.queue import ring
+from epsagon_fast.queue.beacon import Beacon, Page
 from epsagon_fast.queue.writers import Writers
 
-from .beacon import Beacon, Page
 from .interfaces import Flush, OpenTrace, TraceWriter
 from .late_imports import import_now
 from .memory import MemoryWriter

@@ -11,7 +11,7 @@ import orjson
 from epsagon_fast.config import ResolvedConfig
 from epsagon_fast.foreign import shown
 from epsagon_fast.log import logger, warn_once
-from epsagon_fast.protocol import IS_TRIMMED_KEY, ErrorCode, Kind
+from epsagon_fast.protocol import IS_TRIMMED_KEY, UNCHANGED, ErrorCode, Kind
 from epsagon_fast.queue.layout import FOREIGN, FULL, LOOK, PUSHED, TOO_LARGE
 from epsagon_fast.queue.ring import own_pid
 
@@ -21,7 +21,7 @@ from .fitting import fitted_event, fitted_record
 from .interfaces import TraceWriter
 from .plain import type_name
 from .process import process
-from .runner import UNCHANGED, encoded_update
+from .runner import encoded_update
 from .states import ITS_OWN, NEW, OPEN, TABLE, State
 
 # As plain integers: asking the enum for a member costs as much as a push.

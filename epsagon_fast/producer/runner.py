@@ -9,9 +9,6 @@ from epsagon_fast.protocol import RUNNER_ORIGIN, ErrorCode
 
 from . import encoding
 
-# A CLOSE leaves the runner's error code and, with this duration, its duration as they are.
-UNCHANGED: Final = -1
-NOT_MEASURED: Final = float("nan")
 # As a plain integer: asking the enum for it costs as much as a function.
 _OK: Final = int(ErrorCode.OK)
 

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, TypeVar, overload
 
-from epsagon_fast.protocol import ErrorCode
+from epsagon_fast.protocol import HTTP_TRACE_ID_KEY, ErrorCode
 from epsagon_fast.queue.ring import own_pid
 
 from . import current
-from .context import HTTP_TRACE_ID_KEY, TraceContext, continue_context
+from .context import TraceContext, continue_context
 from .decorate import decorated
 from .entering import Blocks, Entered
 from .ids import event_id
@@ -51,7 +51,7 @@ class Event:
         self.start_time = 0.0
         self.duration = 0.0
         self.entered_at = 0.0
-        self._place: Place | None = None
+        self._place: Place[Tracer] | None = None
         self._owner_pid = 0
 
     def enter(self, tracer: Tracer | None) -> None:
@@ -116,7 +116,7 @@ class Block(Entered):
         # The trace that is this block's own. What may outlive the block must not hold it: see place.py.
         self._own: Tracer | None = None
         self._event: Event | None = None
-        self._branch: Branch | None = None
+        self._branch: Branch[Tracer] | None = None
         self.is_open = True
 
     def open(self) -> Tracer:

@@ -4,20 +4,19 @@ states.py says what each call does at what time, recorder.py how what is added g
 """
 
 import os
-import struct
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from epsagon_fast.config import ResolvedConfig
 from epsagon_fast.log import logger
-from epsagon_fast.protocol import NO_TRACE, UNFINISHED, Kind, Outcome
+from epsagon_fast.protocol import CLOSE_PAYLOAD, NO_TRACE, NOT_MEASURED, UNFINISHED, Kind, Outcome
+from epsagon_fast.queue.beacon import Beacon
 from epsagon_fast.queue.layout import LOOK, PUSHED
 from epsagon_fast.queue.ring import own_pid
 from epsagon_fast.queue.writer import REASONS
 
 from . import exiting
-from .beacon import Beacon
 from .context import TraceContext, context_of
 from .entering import Started, close_once
 from .forkers import is_of_pool
@@ -27,11 +26,10 @@ from .place import Place
 from .process import process
 from .recorder import Recorder
 from .reporting import report, report_refusals
-from .runner import NOT_MEASURED, encoded_runner
+from .runner import encoded_runner
 from .states import IN_A_RING, OPEN, REFUSED, SILENT, TABLE, State
 from .waiting import pauses
 
-CLOSE: Final = struct.Struct("<di")
 # As plain integers: asking the enum for a member costs as much as a push.
 _OPEN, _CLOSE = int(Kind.OPEN), int(Kind.CLOSE)
 # How much longer than a request may take `stop` waits for the answer.
@@ -48,7 +46,7 @@ class Tracer(Started, Recorder):
 
     # The context that the trace continues, once it is known; see context.py.
     context: TraceContext | None = None
-    _place: Place | None = None
+    _place: "Place[Tracer] | None" = None
     _beacon: Beacon | None = None
     _ended_at: float | None = None
 
@@ -126,7 +124,7 @@ class Tracer(Started, Recorder):
         return TABLE[self._state].stopped or (self.owner_pid != own_pid() and self._is_over_elsewhere())
 
     @property
-    def place(self) -> Place:
+    def place(self) -> "Place[Tracer]":
         """What a context holds for this trace, and no longer than it is open."""
         if self._place is None:
             self._place = Place(None if TABLE[self._state].stopped else self)
@@ -232,7 +230,7 @@ class Tracer(Started, Recorder):
     def _push_close(self, flags: int) -> None:
         ended_at = self._ended_at or time.perf_counter()
         duration_s = ended_at - self._opened_at if self._own_runner else NOT_MEASURED
-        payload = CLOSE.pack(duration_s, self._error_code)
+        payload = CLOSE_PAYLOAD.pack(duration_s, self._error_code)
         code = close_once(process.open_traces, self._id, self._push, _CLOSE, flags, payload)
         if code is not None:
             process.closed_now(self._id)

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
-from epsagon_fast.protocol import TRACE_ID_BYTES, Kind, Record
+from epsagon_fast.protocol import NO_TRACE, TRACE_ID_BYTES, Kind, Record
 from epsagon_fast.queue import layout
 from epsagon_fast.queue.layout import (
     CLOSED,
@@ -227,7 +227,7 @@ class PureProducer(_Ring):
 
     def put_bye(self) -> int:
         """Say that this process leaves by itself; every later push answers CLOSED."""
-        return self.push(Kind.BYE, 0, bytes(16), b"")
+        return self.push(Kind.BYE, 0, NO_TRACE, b"")
 
     def _largest_for(self, kind: int) -> int:
         if kind == Kind.CLOSE:

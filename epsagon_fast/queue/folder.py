@@ -14,10 +14,11 @@ from itertools import chain, islice
 
 import epsagon_fast.private as private
 from epsagon_fast.compiled import COMPILED, implementation
+from epsagon_fast.config import MIN_RING_BYTES
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.log import warn_once
 from epsagon_fast.queue.layout import HEADER_BYTES
-from epsagon_fast.queue.names import RING_SUFFIX
+from epsagon_fast.queue.names import RING_ID_BYTES, RING_SUFFIX
 from epsagon_fast.version import __version__
 
 # The interpreter drops the built-in name before the application's last destructors run, and those may trace.
@@ -29,7 +30,6 @@ MOST_LOOKED_AT = 10_000
 # A ring may take one SPACE_SHARE-th of the space that its filesystem and the memory limit still allow: a full /dev/shm
 # kills the application with SIGBUS, and a container has only 64 MiB of it.
 SPACE_SHARE = 64
-MIN_RING_BYTES = 64 * 1024
 # For the controllers that a line of /proc/self/cgroup names (none: version 2): the directory of the groups, and the
 # files with the memory limit and the memory used.
 MEMORY_LIMITS = {
@@ -84,7 +84,7 @@ class Folder:
 
     def new_ring_name(self) -> str:
         """Return a random name that no other process can guess."""
-        return os.urandom(16).hex() + RING_SUFFIX
+        return os.urandom(RING_ID_BYTES).hex() + RING_SUFFIX
 
     def ring_capacity(self, wanted_bytes: int) -> int:
         """Return how many bytes a new ring may have here, at most `wanted_bytes`; 0: no room for the smallest ring."""

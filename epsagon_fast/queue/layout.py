@@ -10,6 +10,8 @@ import os
 import struct
 from typing import Final
 
+from epsagon_fast.protocol import REFUSALS, TRACE_ID_BYTES, Kind
+
 HEADER_BYTES: Final = 16384
 MAGIC_VALUE: Final = int.from_bytes(b"EPSFRING", "little")
 LAYOUT_VERSION: Final = 1
@@ -31,9 +33,9 @@ CREATED_NS: Final = 48
 HEAD: Final = 128
 # The number of CLOSE records pushed.
 CLOSED_COUNT: Final = 136
-# One slot for each of protocol.REFUSALS. queue_full is the first: `push` itself counts that one.
+# One slot for each of protocol.REFUSALS. `push` itself counts queue_full.
 REFUSED: Final = 256
-QUEUE_FULL: Final = REFUSED
+QUEUE_FULL: Final = REFUSED + 8 * REFUSALS.index("queue_full")
 REFUSED_SLOTS: Final = 16
 # 1 after a BYE.
 LEFT: Final = 384
@@ -61,7 +63,7 @@ SETTLEMENT_RING: Final = 4096
 _SLOTS: Final = struct.Struct(f"={SETTLEMENT_RING // 8}Q")
 
 # Length of the payload, CRC-32 or 0, kind, flags, two zeros, ordinal, trace id. The payload is padded to 8 bytes.
-RECORD_HEADER: Final = struct.Struct("<IIBBHIQ16s")
+RECORD_HEADER: Final = struct.Struct(f"<IIBBHIQ{TRACE_ID_BYTES}s")
 
 # The answers of `push`. PUSHED and LOOK: the record is in the ring. With LOOK the caller should see whether a collector
 # lives. All others: nothing was written. FULL was counted by `push` itself, because it may come with every push.
@@ -71,6 +73,8 @@ FULL: Final = 2
 TOO_LARGE: Final = 3
 FOREIGN: Final = 4
 CLOSED: Final = 5
+# In place of an answer: `push` was not asked yet.
+NOT_ASKED: Final = -1
 
 # `push` answers LOOK when head passes a multiple of 2 to this power.
 LOOK_SHIFT: Final = 16
@@ -78,10 +82,11 @@ LOOK_SHIFT: Final = 16
 FULLS_PER_LOOK: Final = 16
 
 # The largest number in protocol.Kind; the smallest is 1.
-LAST_KIND: Final = 8
+LAST_KIND: Final = int(max(Kind))
 # For each kind from 0 on: a record of this kind leaves capacity >> shift bytes free for more important records. With 63
 # that is nothing.
-FREE_SHIFTS: Final = (3, 4, 3, 3, 3, 3, 5, 63, 63)
+_SHIFTS: Final = {Kind.OPEN: 4, Kind.ERROR: 5, Kind.CLOSE: 63, Kind.BYE: 63}
+FREE_SHIFTS: Final = tuple(_SHIFTS.get(Kind(kind), 3) if kind else 3 for kind in range(LAST_KIND + 1))
 # Room that is kept for the CLOSE of each open trace and for the BYE of the ring, whatever else is refused.
 CLOSE_ROOM_BYTES: Final = 64
 BYE_ROOM_BYTES: Final = RECORD_HEADER.size

@@ -3,8 +3,10 @@
 import re
 from typing import Final
 
+# A ring's file has its id for a name, in hex.
+RING_ID_BYTES: Final = 16
 RING_SUFFIX: Final = ".ring"
-RING_NAME: Final = re.compile(rf"[0-9a-f]{{32}}{re.escape(RING_SUFFIX)}")
+RING_NAME: Final = re.compile(rf"[0-9a-f]{{{2 * RING_ID_BYTES}}}{re.escape(RING_SUFFIX)}")
 STATE: Final = "state"
 LOG: Final = "log"
 # The lock file for starting a collector. The new program inherits the lock on this descriptor.

@@ -8,13 +8,13 @@ is always right.
 import struct
 from collections import OrderedDict
 
-from epsagon_fast.protocol import OUTCOMES, Outcome
+from epsagon_fast.protocol import OUTCOMES, TRACE_ID_BYTES, Outcome
 from epsagon_fast.queue import layout, ring
 from epsagon_fast.queue.no_ring import NoRing
 
 REASON_BYTES = 28
 # Trace id, position of the outcome in protocol.OUTCOMES, reason in ASCII.
-ENTRY = struct.Struct(f"<16sI{REASON_BYTES}s")
+ENTRY = struct.Struct(f"<{TRACE_ID_BYTES}sI{REASON_BYTES}s")
 ENTRIES = (layout.HEADER_BYTES - layout.SETTLEMENT_RING) // ENTRY.size
 REMEMBERED = 1024
 

@@ -19,12 +19,10 @@ from epsagon_fast.queue.liveness import lives
 from epsagon_fast.queue.moving import move_unread
 from epsagon_fast.queue.no_ring import NoRing
 from epsagon_fast.queue.settlements import Settlements
-from epsagon_fast.queue.state import LEAVING, NO_BEAT, StatePage
+from epsagon_fast.queue.state import LEAVING, NO_BEAT, STALLED_S, StatePage
 
 # A process looks at most this often whether a collector lives and whether its folder is still there.
 LOOK_S = 1.0
-# A collector is reported as stalled if its heartbeat has not moved for this time by our own clock.
-STALLED_S = 30.0
 
 REASONS = {layout.FULL: "queue_full", layout.TOO_LARGE: "too_large", layout.CLOSED: "closed"}
 _SLOTS = {reason: layout.REFUSED + 8 * i for i, reason in enumerate(REFUSALS)}

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
-from epsagon_fast.config import DEFAULT_RING_BYTES
+from epsagon_fast.config import DEFAULT_RING_BYTES, MIN_RING_BYTES
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.log import warn_once
 from epsagon_fast.queue import folder as folders
@@ -125,7 +125,7 @@ def _existing(path: str) -> Folder:
 def _new_ring(folder: Folder, ring_bytes: int) -> ring.Producer:
     capacity = folder.ring_capacity(ring_bytes)
     if not capacity:
-        raise OSError(errno.ENOSPC, f"no room for a queue of {folders.MIN_RING_BYTES} bytes", folder.path)
+        raise OSError(errno.ENOSPC, f"no room for a queue of {MIN_RING_BYTES} bytes", folder.path)
     dir_fd = folder.open()
     try:
         fd = ring.create(dir_fd, folder.new_ring_name(), capacity, pid=os.getpid(), start_time=own_start_time())

@@ -10,7 +10,7 @@ from starlette.responses import Response, StreamingResponse
 import epsagon_fast.backend.summary as summary
 from epsagon_fast.backend.api import MAX_WHOLE, query, whole_number
 from epsagon_fast.backend.filters import BadQuery, Filter
-from epsagon_fast.backend.pages.live import Live
+from epsagon_fast.backend.live import Live
 from epsagon_fast.backend.pages.rendering import page, render, url
 from epsagon_fast.backend.store import Store
 from epsagon_fast.protocol import DEFAULT_MAX_TRACE_BYTES

@@ -1,7 +1,6 @@
 """One trace from its OPEN on: what the opener's config says, the runner, and what has come so far."""
 
 import math
-import struct
 from collections import Counter
 from typing import Any
 
@@ -14,17 +13,17 @@ from epsagon_fast.collector.assembling.stream import Stream
 from epsagon_fast.collector.assembling.terms import terms_of
 from epsagon_fast.collector.formats import Envelope
 from epsagon_fast.protocol import (
+    CLOSE_PAYLOAD,
     FROM_RUNNER,
     MAX_LABELS_BYTES,
     MAX_TRACE_BYTES,
     TIME_LIMIT_KEY,
     TIME_LIMIT_SLACK_S,
+    UNCHANGED,
     UNFINISHED,
     ErrorCode,
 )
 
-# Duration in seconds (NaN: as it is), error code (-1: as it is).
-CLOSE = struct.Struct("<di")
 # A runner may shrink again, so it is not trimmed before the end; this bounds it. No larger one could be sent whole.
 MAX_RUNNER_BYTES = MAX_TRACE_BYTES
 
@@ -158,14 +157,14 @@ class OpenTrace:
 
     def close(self, payload: bytes, flags: int, ordinal: int) -> None:
         """Act on the opener's CLOSE."""
-        duration_s, error_code = CLOSE.unpack(payload)
+        duration_s, error_code = CLOSE_PAYLOAD.unpack(payload)
         self.is_closed = True
         self.close_ordinal = ordinal
         if self.runner is None or not self.has_own_runner:
             return
         if not math.isnan(duration_s):
             self.runner["duration"] = duration_s
-        if error_code != -1:
+        if error_code != UNCHANGED:
             self._give_way()
             self.runner["error_code"] = error_code
         if flags & UNFINISHED:

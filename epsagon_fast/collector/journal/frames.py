@@ -13,9 +13,10 @@ import zlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from epsagon_fast.protocol import NO_TRACE, TRACE_ID_BYTES, Record
+from epsagon_fast.protocol import TRACE_ID_BYTES, Record
 from epsagon_fast.queue import ring
 from epsagon_fast.queue.layout import RECORD_HEADER
+from epsagon_fast.queue.names import RING_ID_BYTES
 
 # The last byte is the version: a reader sets a segment of another version aside.
 MAGIC = b"EPSFJRN1"
@@ -23,7 +24,7 @@ MAGIC = b"EPSFJRN1"
 TORN = "a torn frame"
 
 _FRAME = struct.Struct("<II")
-_BODY = struct.Struct("<B16sQ")
+_BODY = struct.Struct(f"<B{RING_ID_BYTES}sQ")
 _BATCH = 1
 _MARKS = 2
 _SNAPSHOT = 3
@@ -73,7 +74,7 @@ def encode_snapshot(ring_id: bytes, records: Sequence[Record]) -> tuple[bytes, b
 
 def encode_marks(trace_ids: Iterable[bytes]) -> tuple[bytes, bytes]:
     """Return the frame that says that traces are settled, in two pieces."""
-    return _framed(_BODY.pack(_MARKS, NO_TRACE, 0), b"".join(trace_ids))
+    return _framed(_BODY.pack(_MARKS, bytes(RING_ID_BYTES), 0), b"".join(trace_ids))
 
 
 def parse(data: bytes) -> Parsed:

@@ -15,7 +15,7 @@ _warned: dict[str, object] = {}
 
 
 class _Silent:
-    """Stands for a logger where there is none."""
+    """Takes the place of a logger where logging cannot be imported."""
 
     def _say(self, *_: object) -> None:
         pass
@@ -24,11 +24,11 @@ class _Silent:
 
 
 def logger() -> "logging.Logger":
-    """Return the package's logger. Its import waits for the first trace: it is a third of all of ours."""
+    """Return the package's logger. logging is imported here, because it is a third of this package's import time."""
     try:
         import logging
     except ImportError:
-        # The first trace of a process that has changed its root before.
+        # The process changed its root before its first trace.
         return _Silent()  # type: ignore[return-value]
     return logging.getLogger(LOGGER_NAME)
 
@@ -49,7 +49,7 @@ def debug_once(name: str, message: str) -> None:
 def is_first(name: str) -> bool:
     """Say whether this is the first call with `name` in this process."""
     mine = object()
-    # setdefault is one step under the GIL: of twenty threads at their first trace only one warns, and no lock can be
+    # setdefault is one step under the GIL, so only one of twenty threads at their first trace warns. A lock could be
     # left locked by a fork.
     return _warned.setdefault(name, mine) is mine
 
@@ -60,5 +60,5 @@ def forget_warnings() -> None:
 
 
 def _plain(arguments: tuple[object, ...]) -> list[object]:
-    # Names and errors of the system are texts of others.
+    # Names and the system's errors are foreign texts.
     return [escaped(str(each)) if isinstance(each, (str, OSError)) else each for each in arguments]

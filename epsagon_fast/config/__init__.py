@@ -1,12 +1,12 @@
-"""How a process is to be traced: `Config`, and where each option comes from when code does not say it.
+"""The options of tracing: `Config`, and where each option's value comes from.
 
-Order: code, then environment, then default. What is wrong in code raises at once; what is wrong in the environment is
-logged once and ignored, since those who set it cannot see a traceback of ours. No module here does work at import: the
-proxy look-up, the only part that needs a heavy import, happens when a trace's config is written and a proxy is set.
+Code counts first, then the environment, then the default. A wrong value in code raises at once. A wrong value in the
+environment is logged once and ignored, because the people who set it do not see a traceback. No module here does work
+at import: the proxy look-up, which needs a heavy import, happens when a trace's config is encoded and a proxy is set.
 
-    options.py       the list of options: variable, default, what is allowed
+    options.py       the list of options: variable, default, allowed values
     values.py        the kinds of options: text, flag, size, seconds, path
-    environment.py   what the environment says, and what follows from it
+    environment.py   values from the environment, and defaults that depend on it
     config.py        Config and ResolvedConfig
 """
 

@@ -1,4 +1,4 @@
-"""`Config`, what code says about tracing, and `ResolvedConfig`, of which no field is unset."""
+"""`Config`, the options as code sets them, and `ResolvedConfig`, in which every option has a value."""
 
 import os
 from collections.abc import Set
@@ -12,17 +12,17 @@ from .environment import ca_file, default_state_dir, default_url, from_environme
 from .options import OPTIONS
 from .values import goes_in_clear
 
-# A ring holds several traces' worth of records, or one burst fills it before the collector's next pass.
+# A ring must hold the records of several traces. Otherwise one burst would fill it before the collector's next pass.
 RING_BYTES_PER_TRACE_BYTE = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What code says about tracing. None means unset: the environment rules, else the default.
+    """The options as code sets them. None means unset: the environment counts, else the default.
 
     send_timeout_s, shutdown_timeout_s: seconds. max_trace_size_bytes: UTF-8 bytes of a trace's JSON body. ring_bytes:
-    capacity of this process's ring, raised to four times the trace limit. ignored_keys: names of metadata keys that are
-    masked. runtime_dir, state_dir: made absolute. Raises TypeError or ValueError for what is not allowed.
+    capacity of this process's ring, at least four times the trace limit. ignored_keys: names of metadata keys that are
+    masked. runtime_dir, state_dir: made absolute. Raises TypeError or ValueError for a value that is not allowed.
     """
 
     application_name: str | None = None
@@ -44,7 +44,7 @@ class Config:
         for name, option in OPTIONS.items():
             value = getattr(self, name)
             if value is not None:
-                # The class is frozen for its users; this is still its construction.
+                # The class is frozen, but this is still part of its construction.
                 object.__setattr__(self, name, option.accept(name, value))
 
     def resolve(self) -> "ResolvedConfig":
@@ -63,16 +63,16 @@ class Config:
         return ResolvedConfig(**values)
 
     def value(self, name: str) -> Any:
-        """Return one field from code, environment or default; None where only `resolve` can tell the default."""
+        """Return one field from code, environment or default; None if only `resolve` knows the default."""
         value = getattr(self, name)
         if value is None:
             value = from_environment(name)
         return OPTIONS[name].default if value is None else value
 
     def to_wire(self) -> dict[str, Any]:
-        """Return what an OPEN record tells the collector: plain JSON values, proxy and CA file looked up here.
+        """Return the config for an OPEN record, in plain JSON values.
 
-        The collector's own environment is that of the process that started it, so it is not asked.
+        The proxy and the CA file are looked up here, because the collector has the environment of another process.
         """
         config = self.resolve()
         return {
@@ -91,9 +91,10 @@ class Config:
 
 
 class ResolvedConfig(Config):
-    """A Config of which no field is unset.
+    """A Config in which every field has a value.
 
-    runtime_dir "": the queue chooses a folder. state_dir "": no home directory, the collector's own folder serves.
+    runtime_dir "": the queue chooses a folder. state_dir "": there is no home directory, so stored traces go into the
+    collector's own folder.
     """
 
     application_name: str
@@ -117,7 +118,7 @@ class ResolvedConfig(Config):
         return not self.disable and self.token != ""
 
     def resolve(self) -> "ResolvedConfig":
-        """Return this object: nothing is unset."""
+        """Return this object, which is resolved already."""
         return self
 
 

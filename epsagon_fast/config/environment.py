@@ -1,4 +1,4 @@
-"""What the environment says of options, and what follows from it: default URL and folder, the proxy, the CA file."""
+"""Values from the environment: options, the default URL and state directory, the proxy, the CA file."""
 
 import os
 import re
@@ -18,13 +18,13 @@ STATE_FOLDER = "epsagon-fast"
 
 
 def from_environment(name: str) -> Any:
-    """Return what the environment says of an option; None if unset, empty or (after one warning) not acceptable."""
+    """Return an option's value from the environment; None if it is unset, empty or (after one warning) not allowed."""
     option = OPTIONS[name]
     text = os.environ.get(option.variable, "") if option.variable else ""
     if not text:
         return None
     if name.endswith("_dir") and private.acts_for_its_caller():
-        # It could be led to places that only this program may write to.
+        # The caller could lead this program to places that only the program may write to.
         ignored = "%s is ignored: this program has rights that its caller lacks"
         warn_once(f"{option.variable}", ignored, option.variable)
         return None
@@ -37,7 +37,7 @@ def from_environment(name: str) -> Any:
 
 
 def default_state_dir() -> str:
-    """Return where traces wait for a sick backend; "" without a home: the collector then uses its own folder."""
+    """Return the default directory for stored traces; "" without a home: the collector then uses its own folder."""
     if private.acts_for_its_caller():
         return ""
     base = os.environ.get("XDG_STATE_HOME", "")
@@ -48,7 +48,7 @@ def default_state_dir() -> str:
 
 
 def default_url(warn: bool) -> str:
-    """Return the URL of the service that this protocol was made for. `warn`: traces would go there."""
+    """Return the URL of Epsagon's service, which is closed. `warn`: traces would go there, so a warning says it."""
     region = os.environ.get("AWS_REGION") or DEFAULT_REGION
     if not re.fullmatch(r"[A-Za-z0-9-]+", region):
         warn_once("AWS_REGION", "AWS_REGION=%s is ignored: it must be letters, digits and hyphens", shown(region))
@@ -64,8 +64,8 @@ def default_url(warn: bool) -> str:
 
 
 def may_need_proxy() -> bool:
-    """Say whether a proxy may have to be looked up, which imports urllib.request: some 20 ms."""
-    # On macOS it also asks the system's settings.
+    """Say whether a proxy must be looked up. The look-up imports urllib.request, which takes some 20 ms."""
+    # On macOS the look-up also asks the system's settings.
     named = any(name.lower() in ("http_proxy", "https_proxy") and value for name, value in os.environ.items())
     return named or sys.platform == "darwin"
 
@@ -85,6 +85,6 @@ def proxy_for(url: str) -> str | None:
 
 
 def ca_file() -> str | None:
-    """Return the file with the certificates to trust that the environment names, or None."""
+    """Return the file of trusted certificates that the environment names, or None."""
     path = os.environ.get("SSL_CERT_FILE") or os.environ.get("REQUESTS_CA_BUNDLE")
     return absolute(path) if path and is_plain(path) else None

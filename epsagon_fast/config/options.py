@@ -1,4 +1,4 @@
-"""The list of options. What else names them all (Config, ResolvedConfig, `init`) a test compares with it."""
+"""The list of options. Config, ResolvedConfig and `init` name them all again; a test compares those with this list."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""The kinds of options: which values they take from code, and how a text of the environment says one."""
+"""The kinds of options: which values they take from code, and how a text of the environment is read."""
 
 import math
 import os
@@ -10,7 +10,7 @@ from epsagon_fast.foreign import origin, shown
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.protocol import MASK
 
-# Sockets refuse much larger timeouts with an OverflowError, and an application waits no hour for a trace.
+# A socket raises OverflowError for a much larger timeout, and no application waits an hour for a trace.
 MAX_TIMEOUT_S = 3600.0
 
 _BOOLS = {"TRUE": True, "1": True, "YES": True, "ON": True, "FALSE": False, "0": False, "NO": False, "OFF": False}
@@ -21,17 +21,17 @@ _URL = r"https?://(?P<host>\[[0-9a-f:.]+\]|[^\s/?#@:\\\[\]]+)(:(?P<port>[0-9]{1,
 
 
 class Option(NamedTuple):
-    """One option. `default`: None where only `Config.resolve` can tell it."""
+    """One option. `default`: None if only `Config.resolve` knows it."""
 
     variable: str | None
     default: Any
-    # What is allowed, in words for an error's text.
+    # The allowed values, in words for an error's text.
     allowed: str
     types: tuple[type, ...]
     fits: Callable[[Any], bool]
-    # From what was accepted to what is kept: one type per option, hashable.
+    # Turns an accepted value into the one that is kept: one hashable type per option.
     keep: Callable[[Any], Any]
-    # From a text of the environment to a value; ValueError or KeyError if it says none.
+    # Turns a text of the environment into a value; raises ValueError or KeyError if it is none.
     parse: Callable[[str], Any] = str
     is_secret: bool = False
     is_url: bool = False
@@ -44,7 +44,7 @@ class Option(NamedTuple):
         return origin(value) if self.is_url and isinstance(value, str) else shown(value)
 
     def accept(self, name: str, value: Any) -> Any:
-        """Return `value` as it is kept; TypeError or ValueError name the option, the value and what is allowed."""
+        """Return `value` as it is kept. TypeError or ValueError name the option, the value and what is allowed."""
         if not self._is_of_type(value):
             raise TypeError(f"{name}={self.shown(value)} has a wrong type: {name} must be {self.allowed}")
         if not self.fits(value):
@@ -75,7 +75,7 @@ def size(variable: str, default: int, low: int, high: int) -> Option:
 
 
 def seconds(variable: str, default: float, positive: bool) -> Option:
-    """A time to wait at the most."""
+    """The longest time to wait."""
     low = "more than" if positive else "at least"
     allowed = f"seconds, {low} 0 and at most {MAX_TIMEOUT_S:g} (in the environment also as 250ms or 1.5s)"
     return Option(variable, default, allowed, (int, float), lambda s: _in_time(s, positive), float, _parse_seconds)
@@ -113,12 +113,12 @@ def url(variable: str) -> Option:
 
 
 def is_plain(text: str) -> bool:
-    """Say whether UTF-8 can encode a text and C can take it."""
+    """Say whether UTF-8 can encode a text and it holds no NUL."""
     return text.isprintable() or not any("\ud800" <= c <= "\udfff" or c == "\0" for c in text)
 
 
 def absolute(path: str) -> str:
-    """Return the path as it is named from anywhere: the collector's working directory is /."""
+    """Return an absolute path, because the collector's working directory is /."""
     try:
         return os.path.abspath(path) if path else ""
     except OSError as error:

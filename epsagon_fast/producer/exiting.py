@@ -1,9 +1,9 @@
-"""What a process does for its records before it ends.
+"""The end of a traced process: what it still does for its records.
 
-It says BYE, so that what it left open is unfinished and not the victim of a death, and waits, at most the shutdown
-timeout, until its ring is empty (the collector's journal has it all) and a collector lives. In a container the
-collector ends with process 1, so a process there waits until its traces are settled, unless a parent that outlives it
-will.
+It pushes BYE, so that its open traces end as unfinished and not as `ProcessDied`. Then it waits, at most the shutdown
+timeout, until its ring is empty (the collector's journal has all records) and a collector lives. In a container the
+collector ends with process 1. So a process there waits until its traces are settled, unless a parent that outlives it
+will wait for them.
 """
 
 import atexit
@@ -28,14 +28,15 @@ from .waiting import pauses
 LAST: Final = -1000
 # The inode of the kernel's first pid namespace (PROC_PID_INIT_INO).
 FIRST_PID_NAMESPACE: Final = "pid:[4026531836]"
-# A record that left its ring is in no gauge before the pass ends, and a trace is counted a pass after its last record.
+# So many quiet passes must go by. A record that has left its ring is in no gauge before the pass ends, and a trace is
+# counted only a pass after its last record.
 PASSES_TO_BE_SURE: Final = 2
 
 
 def register(timeout_s: float) -> None:
-    """See to it that this process waits at its end. Called when a writer is asked for; costs nothing the second time.
+    """Register the exit hooks of this process. Called with each writer; the second call is cheap.
 
-    Once in each process: a registration that a fork inherits is wiped by multiprocessing.
+    Each process must register its own, because multiprocessing wipes those that a fork inherits.
     """
     own = process.own
     if own.is_exiting:
@@ -47,21 +48,21 @@ def register(timeout_s: float) -> None:
         atexit.register(say_bye)
     process.has_exit_hook = own.is_registered = True
     for name in FORKERS:
-        # If it is not imported yet, this process is no child of it, and atexit runs.
+        # If the library is not imported, it has not made this process, so atexit runs.
         util = sys.modules.get(f"{name}.util")
         if util is not None:
             util.Finalize(None, say_bye, exitpriority=LAST)
 
 
 def parent_waits(pid: int) -> None:
-    """Say that the parent process `pid`, while it lives, waits for this process's traces at its own end."""
+    """Note that the parent process `pid` will wait for this process's traces at its own end."""
     process.waiting_parent_pid = pid
 
 
 def say_bye() -> None:
-    """Say BYE and wait. The second call in a process does nothing.
+    """Push BYE and wait. The second call in a process does nothing.
 
-    What is traced afterwards, by exit handlers and threads that end later still, goes into a ring of its own.
+    Traces that open afterwards, in exit handlers and in threads that end later, go into a new ring.
     """
     own = process.own
     if own.is_exiting:
@@ -80,7 +81,7 @@ def is_exiting() -> bool:
 
 
 def wait_until_safe() -> None:
-    """Wait until what is in the rings needs this process no longer, at most for what is left of its timeout."""
+    """Wait until the records in the rings do not need this process any more, at most for the rest of its timeout."""
     own = process.own
     mine = own.writers.known()
     begun_at = time.monotonic()
@@ -99,10 +100,10 @@ def wait_until_safe() -> None:
 
 
 def wait_for_backlog(timeout_s: float | None = None) -> bool:
-    """Wait until the collector has taken over what all processes of this folder pushed, also those that are gone.
+    """Wait until the collector has read the records of all processes of this folder, dead ones too.
 
-    Where it ends with process 1, wait until their traces are settled too. For servers at their end, whose children
-    relied on it. `timeout_s`: by default the shutdown timeout in force. Return whether that was enough.
+    If the collector ends with process 1, wait until their traces are settled too. A server calls this at its end,
+    because its children rely on it. `timeout_s`: by default the shutdown timeout in force. Return whether it is done.
     """
     mine = process.writers.known()
     path = mine[-1].path if mine else folders.existing(process.setting("runtime_dir"))
@@ -126,7 +127,7 @@ def wait_for_backlog(timeout_s: float | None = None) -> bool:
 
 
 def _last_quiet_beat(path: str, now: float) -> float | None:
-    """Return when the collector last ended a pass; None if something waits for it. Infinity: nothing to wait for."""
+    """Return when the collector last ended a pass; None if records or traces wait for it, infinity if there is none."""
     try:
         seen = overview.look(path)
     except OSError as error:
@@ -141,7 +142,7 @@ def _last_quiet_beat(path: str, now: float) -> float | None:
 
 
 def _sleep(seconds: float) -> None:
-    """Sleep without letting gevent's greenlets run: what they would begin now finds the ring closed."""
+    """Sleep without letting gevent's greenlets run: the traces that they would open now find the ring closed."""
     monkey = sys.modules.get("gevent.monkey")
     (monkey.get_original("time", "sleep") if monkey else time.sleep)(seconds)
 
@@ -155,7 +156,7 @@ def _settled(writer: Writer) -> bool:
 
 
 def _may_come(writer: Writer) -> bool:
-    """Say whether there is, or could be, a collector to wait for. The rings' files wait without us."""
+    """Say whether a collector lives or could be started. If not, waiting is useless: the rings' files stay anyway."""
     return writer.collector_may_come() and (launch.allowed() or writer.collector_lives())
 
 

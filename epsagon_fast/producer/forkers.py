@@ -1,11 +1,11 @@
-"""What the libraries that fork processes tell about this one."""
+"""Asks the libraries that fork processes (multiprocessing, billiard) whether they made this one."""
 
 import sys
 from typing import Any, Final
 
-# Their children end with os._exit, so atexit does not run there; their own finalizers do.
+# Libraries whose children end with os._exit, so that atexit does not run there, but the library's finalizers do.
 FORKERS: Final = ("multiprocessing", "billiard")
-# Where the functions live that worker processes of pools run.
+# The modules of the functions that worker processes of pools run.
 POOLS: Final = ("multiprocessing.pool", "concurrent.futures.process")
 
 
@@ -16,7 +16,7 @@ def parent_in(forker: str) -> int:
 
 
 def is_of_pool() -> bool:
-    """Say whether this is a worker process of a pool: what it runs comes from any caller that has the pool."""
+    """Say whether this is a worker process of a pool. Its jobs come from any caller that has the pool."""
     processes = sys.modules.get("multiprocessing.process")
     target = getattr(processes.current_process(), "_target", None) if processes else None
     return getattr(target, "__module__", None) in POOLS

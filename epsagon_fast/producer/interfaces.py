@@ -1,4 +1,4 @@
-"""What the process knows of the objects that register with it, so that it need not import them."""
+"""Protocols of the objects that register with the process, so that it need not import their modules."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -7,7 +7,7 @@ from epsagon_fast.protocol import Outcome
 
 
 class OpenTrace(Protocol):
-    """A tracer, as far as a process that ends is concerned."""
+    """The part of a tracer that the end of a process needs."""
 
     owner_pid: int
 
@@ -15,7 +15,7 @@ class OpenTrace(Protocol):
 
 
 class TraceWriter(Protocol):
-    """What a tracer needs of the queue's writer; `memory.MemoryWriter` offers the same without a queue."""
+    """The part of the queue's writer that a tracer needs. `memory.MemoryWriter` has it too, without a queue."""
 
     path: str
     # Why it has no ring and refuses everything; None if it has one.
@@ -36,6 +36,6 @@ class TraceWriter(Protocol):
 
 
 class Flush(Protocol):
-    """A call of `flush`, as far as a trace that closes meanwhile is concerned."""
+    """The part of a call of `flush` that a closing trace needs."""
 
     later: set[bytes]

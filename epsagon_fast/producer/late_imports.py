@@ -1,8 +1,7 @@
-"""Importing what this package else imports only where it is needed: with the first trace, and before a fork.
+"""Imports, with the first trace and before each fork, the modules that this package otherwise imports when needed.
 
-Later a module may not be there: the process has changed its user or its root, or its virtual environment was replaced.
-And a child that is forked in the middle of another thread's import, and needs the module too, waits for ever for its
-end.
+Later a module may be gone: the process has changed its user or its root, or its virtual environment was replaced. And a
+child that is forked in the middle of another thread's import would wait for ever when it needs the same module.
 """
 
 import importlib
@@ -17,24 +16,24 @@ _MODULES: Final = ("mmap", "epsagon_fast.producer.stack", "urllib.parse", "epsag
 
 
 def import_now() -> None:
-    """Import all of them. What cannot be imported is left out."""
+    """Import all of them. A module that cannot be imported is left out."""
     for name in (*_MODULES, *(["urllib.request"] if may_need_proxy() else [])):
-        # The application is not to hear of a file that cannot be read or a descriptor that is lacking.
+        # A file that cannot be read or a missing descriptor must not raise into the application.
         try:
             importlib.import_module(name)
         except Exception as error:
             let_pass(error)
-    # Logging registers hooks of its own, and complains if that happens during a fork: so it is not imported here, only
-    # an import under way is awaited.
+    # logging registers hooks of its own, and complains if that happens during a fork. So it is not imported here; only
+    # another thread's import of it is waited for.
     if getattr(getattr(sys.modules.get("logging"), "__spec__", None), "_initializing", False):
         _await_logging()
 
 
 def _await_logging() -> None:
-    """Wait for the end of another thread's import of logging, which for its part waits for logging's lock.
+    """Wait for the end of another thread's import of logging, which itself waits for logging's lock.
 
-    At a fork this thread has that lock: logging's hook is registered in the middle of its import, after ours, and of
-    hooks the last comes first.
+    At a fork this thread holds that lock: logging registers its hook in the middle of its import, after ours, and the
+    last hook runs first.
     """
     lock: Any = getattr(sys.modules["logging"], "_lock", None)
     is_ours = lock is not None and lock._is_owned()

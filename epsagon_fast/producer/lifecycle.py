@@ -1,4 +1,4 @@
-"""What an application does once: `init`, `flush`, `shutdown`."""
+"""The calls that concern all traces of a process: `init`, `flush`, `shutdown`."""
 
 import os
 import time
@@ -30,19 +30,20 @@ def init(
     ring_bytes: int | None = None,
     shutdown_timeout_s: float | None = None,
 ) -> Config:
-    """Say how traces that open from now on are traced: see Config. Returns the config in force.
+    """Set the options for traces that open from now on: see Config. Returns the config in force.
 
-    The same options again change nothing. After `shutdown` it makes tracing work again. TypeError or ValueError for
-    what is not allowed, and ValueError for a runtime_dir or ring_bytes other than this process already uses.
+    The same options again change nothing. After `shutdown` this makes tracing work again. Raises TypeError or
+    ValueError for a value that is not allowed, and ValueError for another runtime_dir or ring_bytes than this process
+    already uses.
     """
-    # First in the function: its parameters and nothing else.
+    # The first line of the function, so that locals() are its parameters.
     return process.init(Config(**locals()))
 
 
 def flush(timeout_s: float = 2.0) -> bool:
-    """Wait until no trace that this process closed before the call is pending any more.
+    """Wait until no trace that this process closed before the call is pending any more, at most `timeout_s` seconds.
 
-    Return whether that is so after `timeout_s`, whatever was closed meanwhile.
+    Return whether that is so. Traces that close during the call do not count.
     """
     mine = _Flush()
     for pause in mine.until_settled(timeout_s):
@@ -51,7 +52,7 @@ def flush(timeout_s: float = 2.0) -> bool:
 
 
 async def aflush(timeout_s: float = 2.0) -> bool:
-    """Do what `flush` does, without holding up the event loop."""
+    """Do the same as `flush` without holding up the event loop."""
     import asyncio
 
     mine = _Flush()
@@ -63,9 +64,9 @@ async def aflush(timeout_s: float = 2.0) -> bool:
 def shutdown(timeout_s: float | None = None) -> None:
     """Close this process's open traces as unfinished, flush, and refuse records until `init` is called again.
 
-    Traces that another process opened, inherited or attached, stay open there.
+    Traces that another process opened (inherited or attached ones) stay open there.
 
-    `timeout_s`: by default the config's shutdown_timeout_s, 2 seconds if it says nothing.
+    `timeout_s`: seconds to wait at most; by default the config's shutdown_timeout_s, which is 2 by default.
     """
     process.is_shut_down = True
     for tracer in process.all_traces():
@@ -74,22 +75,22 @@ def shutdown(timeout_s: float | None = None) -> None:
 
 
 class _Flush:
-    """What was closed before the call: how many traces in each ring, less those that were closed later."""
+    """One call of `flush`. It counts the traces of each ring that were closed before it began."""
 
     def __init__(self) -> None:
-        # Traces that closed since the call and are not settled, as far as is known.
+        # Traces that have closed since the call and are not known to be settled.
         self.later: set[bytes] = set()
         self._settled_later: Counter[Writer] = Counter()
         process.begin_flush(self)
         self._closed = {writer: writer.closed for writer in process.writers.known()}
 
     def is_done(self) -> bool:
-        """Say whether all is settled that was closed before the call, and report what became of it."""
+        """Say whether all traces that were closed before the call are settled, and log new reasons."""
         report_all()
         return not self._unsettled()
 
     def until_settled(self, timeout_s: float) -> Iterator[float]:
-        """Yield pauses until all is settled or the time is up."""
+        """Yield pauses until all these traces are settled or the time is up."""
         for pause in pauses(timeout_s):
             unsettled = self._unsettled()
             if not unsettled:

@@ -1,13 +1,13 @@
-"""What this process knows of its own tracing: one object, `process`, and no other module variable.
+"""The state of tracing in this process: one object, `process`, and no other module variable.
 
-    process         a fork inherits it: the config in force, the open traces, whether it was shut down
-    process.own     a fork gets a new one: rings, refusals, what was done for the end of this very process
+    process         a forked child inherits it: the config in force, the open traces, whether it was shut down
+    process.own     a forked child gets a new one: rings, refusals, what was done for this very process's end
 
-A child renews `own` at its first look at it, since a fork in C runs no hook, and since an exception that a signal's
-handler raises inside a hook would never reach the application.
+A child renews `own` when it first reads it. A hook at the fork would not do: a fork in C runs no hook, and an exception
+that a signal handler raises inside a hook would never reach the application.
 
-No lock anywhere: a signal handler may come in between any two lines, and a fork would leave a lock locked for ever.
-What must be decided once is decided by one operation of a dict or a list, which the GIL makes whole.
+There is no lock: a signal handler may interrupt between any two lines, and a fork could leave a lock locked for ever.
+A decision that must be made once is made by one operation of a dict or a list, which the GIL makes whole.
 """
 
 from collections import Counter
@@ -35,88 +35,88 @@ class _InForce(NamedTuple):
 
 
 class FirstUse(NamedTuple):
-    """What this process's first ring fixed."""
+    """The options that this process's first ring has fixed."""
 
     runtime_dir: str
     ring_bytes: int
 
 
 class Own:
-    """What a fork does not inherit."""
+    """The part that a forked child does not inherit."""
 
     def __init__(self, pid: int, writers: Writers) -> None:
         self.pid = pid
         self.writers = writers
         self.first_use: FirstUse | None = None
-        # Refusals from before there was a ring to count them in.
+        # Refusals that came before there was a ring to count them in.
         self.early_refusals: Counter[str] = Counter()
-        # The calls of `flush` under way: each is told which traces close after it. References: an exception from
-        # outside may end a call anywhere, and one that stayed here would be told of traces for ever.
+        # The calls of `flush` that are under way; each is told which traces close after it began. They are weak
+        # references, because an exception from outside may end a call anywhere, and it would stay here for ever.
         self.flushes: dict[ref[Flush], None] = {}
-        # Shows the forks of this process which traces are open in it; see beacon.py.
+        # Shows this process's forked children which traces are open in it; see beacon.py.
         self.beacons: Page | None = None
-        # For exiting.py: whether it has registered what ends this process, how long that may yet wait (None: as the
-        # config says), and whether it has begun.
+        # For exiting.py: whether its exit hooks are registered, how long they may still wait (None: as the config
+        # says), and whether they have begun.
         self.is_registered = False
         self.exit_timeout_s: float | None = None
         self.is_exiting = False
-        # A forked child puts its own one here.
+        # A forked child puts its own object here.
         self.heirs: dict[str, Own] = {}
 
 
 class Process:
-    """A traced process. Made once: `process` below; tests make it new with `reset`."""
+    """A traced process. There is one, `process` below; tests renew it with `reset`."""
 
     def __init__(self) -> None:
-        # The interpreter keeps its hook when all else is forgotten.
+        # Not part of `reset`, because the interpreter keeps its hook.
         self.has_exit_hook = False
         self.reset()
 
     def reset(self, make_writers: Callable[[Callable[[], Writers]], Writers] = Writers) -> None:
         """Forget everything, as in a process that never traced. Rings stay in their files for the collector.
 
-        `make_writers`: makes what stands for the queue here and in forked children.
+        `make_writers`: makes the writers here and in forked children.
         """
         self._make_writers = make_writers
         # No process has the pid 0, so the first look renews this.
         self._own = Own(0, make_writers(lambda: self.writers))
-        # What `init` was last told, or the environment's word at the first trace without it.
+        # The last arguments of `init`, or the environment's values at the first trace without `init`.
         self._in_force: _InForce | None = None
         self.is_shut_down = False
-        # Traces opened by this process or by an ancestor that forked it, by id. Taking one out decides who closes it.
+        # Traces that this process or an ancestor of it opened, by id. The thread that takes one out closes it.
         self.open_traces: dict[bytes, OpenTrace] = {}
-        # Traces of other processes that this one may add to. Each reference takes itself out; by no function of ours,
-        # since what a signal's handler raised in one would never reach the application.
+        # Traces of other processes that this one may add to. A dead reference removes itself by a method in C, because
+        # an exception that a signal handler raises in a Python callback would never reach the application.
         self._attached: dict[ref[OpenTrace], None] = {}
-        # The global tracer, if there is one, under one key: a dict's setdefault and pop decide between two threads.
+        # The global tracer, if there is one, under one key. A dict, because setdefault and pop decide between threads.
         self.global_tracer: dict[str, Any] = {}
-        # Stand in for the queue while tests capture traces; the last one counts.
+        # Writers that take the queue's place while tests capture traces. The last one counts.
         self._captures: list[TraceWriter] = []
-        # A server that forked this process, or its parent, and waits for its traces at its own end; 0: none.
+        # The pid of a server that is an ancestor of this process and waits for its traces at its own end; 0: none.
         self.waiting_parent_pid = 0
         forget_warnings()
 
     @property
     def own(self) -> Own:
-        """What belongs to the process that runs now."""
+        """The part that belongs to the running process alone."""
         own = self._own
         return own if own.pid == ring.own_pid() else self._renewed(own)
 
     @property
     def writers(self) -> Writers:
-        """The rings of the process that runs now."""
+        """The writers of the running process."""
         return self.own.writers
 
     def _renewed(self, inherited: Own) -> Own:
         new = Own(ring.own_pid(), self._make_writers(lambda: self.writers))
-        # Of two threads both get the first one's.
+        # Two threads both get the object of the first one.
         self._own = inherited.heirs.setdefault("heir", new)
         return self._own
 
     # The config.
 
     def init(self, asked: Config) -> ResolvedConfig:
-        """Put a config in force for traces opened from now on; the same one again changes nothing."""
+        """Put a config in force for traces that open from now on. The same config again changes nothing."""
         in_force = self._in_force
         if in_force is None or in_force.asked != asked:
             in_force = _InForce(asked, asked.resolve())
@@ -126,28 +126,28 @@ class Process:
         return in_force.config
 
     def config(self) -> ResolvedConfig:
-        """Return the config in force, from the environment if `init` was never called."""
+        """Return the config in force; it comes from the environment if `init` was never called."""
         in_force = self._in_force
         if in_force is None:
-            # Kept: resolving costs as much as a whole trace, and a long-lived worker's environment does not change.
+            # Kept, because resolving costs as much as a whole trace, and a worker's environment does not change.
             in_force = self._in_force = _InForce(Config(), Config().resolve())
         return in_force.config
 
     def setting(self, name: str) -> Any:
-        """Return one field of the config in force, or of the one that would be, without putting it in force.
+        """Return one field of the config in force, or of the config that would be, without putting it in force.
 
-        For processes that trace nothing themselves: they need no token, and say nothing about its lack.
+        This is for processes that trace nothing themselves: they need no token, and no warning says that it is missing.
         """
         return getattr(self._in_force.config, name) if self._in_force else Config().value(name)
 
     def records(self, wanted: ResolvedConfig) -> bool:
-        """Say whether a trace with this config is recorded at all; while tests capture traces every one is."""
+        """Say whether a trace with this config is recorded at all. While tests capture traces, every trace is."""
         return bool(self._captures) or wanted.enabled or (wanted.test_mode and not wanted.disable)
 
     def check_first_use(self, asked: Config, wanted: ResolvedConfig) -> None:
-        """Raise ValueError if this process already has a ring that `wanted` places or sizes otherwise.
+        """Raise ValueError if `wanted` asks for another place or size than those of the ring that this process has.
 
-        A size that was not asked for follows the trace limit; the ring that is there serves a larger limit as well.
+        A size that code does not ask for follows from the trace limit. The existing ring serves a larger limit too.
         """
         for name, fixed in (self.own.first_use or FirstUse(wanted.runtime_dir, wanted.ring_bytes))._asdict().items():
             value = getattr(wanted, name)
@@ -157,7 +157,7 @@ class Process:
     # Where records go.
 
     def writer_for(self, wanted: ResolvedConfig) -> TraceWriter:
-        """Return where a trace that opens now puts its records."""
+        """Return the writer for a trace that opens now."""
         if self._captures:
             return self._captures[-1]
         if wanted.test_mode:
@@ -172,7 +172,7 @@ class Process:
         return self._counted(own.writers.current(wanted))
 
     def writer_at(self, path: str, ring_bytes: int) -> TraceWriter:
-        """Return where this process adds to a trace that lives in the folder `path`."""
+        """Return the writer with which this process adds to a trace in the folder `path`."""
         for capture in self._captures:
             if capture.path == path:
                 return capture
@@ -180,7 +180,7 @@ class Process:
 
     @contextmanager
     def capturing(self, capture: TraceWriter) -> Iterator[None]:
-        """Have `capture` stand for the queue inside a `with` block, also after a shutdown."""
+        """Let `capture` take the queue's place inside a `with` block, even after a shutdown."""
         was_shut_down, self.is_shut_down = self.is_shut_down, False
         captures = self._captures
         captures.append(capture)
@@ -214,18 +214,18 @@ class Process:
     # Open traces.
 
     def own_traces(self) -> list[OpenTrace]:
-        """Return the traces that this process opened and did not close yet."""
+        """Return the traces that this process has opened and not closed."""
         pid = ring.own_pid()
         return [tracer for tracer in list(self.open_traces.values()) if tracer.owner_pid == pid]
 
     def all_traces(self) -> list[OpenTrace]:
-        """Return every trace that takes records from this process, also those that others opened."""
-        # A list first, since that is one step: another thread may attach meanwhile.
+        """Return every trace to which this process may add, including those that other processes opened."""
+        # Making a list first is one step. Another thread may attach meanwhile.
         joined = [reference() for reference in list(self._attached)]
         return [*self.open_traces.values(), *(tracer for tracer in joined if tracer is not None)]
 
     def light(self, trace_id: bytes) -> Beacon | None:
-        """Say to the forks of this process that it has this trace open. None: it cannot be said."""
+        """Show this process's forked children that it has this trace open. Return None if that is not possible."""
         own = self.own
         if own.beacons is None:
             try:
@@ -236,16 +236,16 @@ class Process:
         return own.beacons.light(trace_id)
 
     def attach(self, tracer: OpenTrace) -> None:
-        """Note that this process may add to a trace of another one."""
+        """Note that this process may add to a trace of another process."""
         self._attached[ref(tracer, self._attached.pop)] = None
 
     def begin_flush(self, flushed: Flush) -> None:
-        """Tell a call of `flush`, as long as it lives, which traces close from now on."""
+        """Tell a call of `flush` which traces close from now on, as long as it lives."""
         flushes = self.own.flushes
         flushes[ref(flushed, flushes.pop)] = None
 
     def closed_now(self, trace_id: bytes) -> None:
-        """Tell the calls of `flush` under way that a trace closed after they began."""
+        """Tell the calls of `flush` that are under way that a trace has closed after they began."""
         for reference in list(self.own.flushes):
             flushed = reference()
             if flushed is not None:

@@ -1,4 +1,4 @@
-"""Telling the log what became of traces, each reason once in a process. Reads memory only."""
+"""Logs why traces were not delivered, each reason once in a process. It only reads memory."""
 
 from epsagon_fast.log import warn_once
 from epsagon_fast.protocol import Outcome
@@ -8,7 +8,7 @@ from .process import process
 
 
 def report(writer: TraceWriter) -> None:
-    """Log each new reason for which a trace was not simply delivered."""
+    """Log each new reason why a trace of this writer was not delivered."""
     for _trace_id, outcome in writer.recent_settlements():
         if outcome.reason and outcome != Outcome.DELIVERED:
             warn_once(f"settled:{outcome.reason}", "A trace was %s: %s", outcome.name.lower(), outcome.reason)
@@ -21,6 +21,6 @@ def report_all() -> None:
 
 
 def report_refusals(writer: TraceWriter) -> None:
-    """Log, once, that the ring was full."""
+    """Log once that the ring was full."""
     if writer.overflowed:
         warn_once("queue_full", "Records are refused, and counted: %s is full; see `epsagon-fast status`", writer.path)

@@ -1,4 +1,4 @@
-"""What the files in a folder are called, and the one descriptor that a collector inherits from its starter."""
+"""The names of the files in a folder, and the one descriptor that a collector inherits from its starter."""
 
 import re
 from typing import Final
@@ -12,7 +12,7 @@ LOG: Final = "log"
 # The lock file for starting a collector. The new program inherits the lock on this descriptor.
 START: Final = "start"
 START_LOCK_FD: Final = 3
-# So many digits that the names sort as the numbers do.
+# Enough digits that the names sort like the numbers.
 JOURNAL_NAME: Final = re.compile(r"journal-(\d{16})")
 # Names of what is set aside: a ring, a journal's segment or an outbox gets this suffix, a file of records that killed
 # collectors this prefix.

@@ -233,3 +233,24 @@ def test_ten_thousand_events_are_read_by_pages(client: urllib3.PoolManager, back
     page = read(client, backend, "/requests/many?from=3900")
     assert len(re.findall('<li class="event', page)) == 101
     assert len(json.loads(read(client, backend, "/nodes/many"))["nodes"]) == 4001
+
+
+def test_operations_say_how_often_how_long_and_how_well(client: urllib3.PoolManager, backend: Backend) -> None:
+    for number in range(100):
+        event = runner("often <b>", number, (number + 1) / 100)
+        post(backend, f"t/{number}", {**event, "error_code": int(number < 7)})
+    post(backend, "seldom", runner("seldom", 50, 900.0))
+    page = read(client, backend, f"/operations?since={STARTED_AT}&until={STARTED_AT + 99}")
+    seldom, often = (
+        [html.unescape(cell) for cell in re.findall(r"<td[^>]*>(?:<a [^>]*>)?(?:<bdi>)?([^<]*)", line)]
+        for line in page.split("<tbody>")[1].split("</tr>")[:2]
+    )
+    assert seldom[:6] == ["seldom", "1", "0", "15 min 0 s", "15 min 0 s", "15 min 0 s"]
+    assert often[:6] == ["often <b>", "100", "7", "500 ms", "950 ms", "990 ms"]
+    dots = re.findall(r'<a href="([^"]*)" class="(\w+)"[^>]*><circle cx="([\d.]+)" cy="([\d.]+)"', page)
+    assert len(dots) == 101
+    assert ("/requests/t%2F0", "error", "3.5", "40.1") in dots and ("/requests/t%2F99", "ok", "596.5", "3.5") in dots
+    failed = html.unescape(re.findall(r'failed"[^>]*><a href="([^"]*)"', page)[0])
+    assert len(rows(read(client, backend, failed))) == 7
+    assert "No trace started" in read(client, backend, "/operations")
+    read(client, backend, "/operations?colour=red", 400)

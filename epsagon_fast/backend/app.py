@@ -23,6 +23,7 @@ from epsagon_fast.backend.live import Live
 from epsagon_fast.backend.pages import rendering
 from epsagon_fast.backend.pages.listing import Listing
 from epsagon_fast.backend.pages.login import Login
+from epsagon_fast.backend.pages.operations import Operations
 from epsagon_fast.backend.pages.request import RequestPages
 from epsagon_fast.backend.store import Store
 
@@ -88,6 +89,7 @@ def _routes(store: Store, access: Access, live: Live) -> list[Route | Mount]:
         _route("/event/{request_id:path}", GET=requests.event),
         _route("/find/{request_id:path}", GET=requests.find),
         _route("/copy/{request_id:path}", GET=requests.copy),
+        _route("/operations", GET=Operations(store).show),
         Mount("/static", StaticFiles(directory=rendering.HERE / "static")),
     ]
 

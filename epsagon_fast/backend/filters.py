@@ -79,7 +79,7 @@ def _add(name: str, value: str, now: float, matches: list[str], conditions: list
     elif name in ("min_duration", "max_duration"):
         conditions.append((f"duration_s {'>=' if name == 'min_duration' else '<='} ?", amount_s(name, value)))
     elif name in ("since", "until"):
-        conditions.append((f"{{number}} {'>=' if name == 'since' else '<='} ?", int(_moment(name, value, now) * 1e6)))
+        conditions.append((f"{{number}} {'>=' if name == 'since' else '<='} ?", int(moment_of(name, value, now) * 1e6)))
     elif name != "status":
         known = ", ".join((*NAMES, "label.KEY", "attr.KEY"))
         raise BadQuery(f"unknown parameter {name[:60]!r}; known are {known}")
@@ -109,7 +109,8 @@ def amount_s(name: str, value: str) -> float:
     return float(found[1]) * _UNIT_S[found[2]]
 
 
-def _moment(name: str, value: str, now: float) -> float:
+def moment_of(name: str, value: str, now: float) -> float:
+    """Return the Unix seconds of `since` or `until`, which may be given in three ways. Raises BadQuery."""
     found = _AMOUNT.fullmatch(value)
     if found:
         moment = now - amount_s(name, value) if found[2] else float(value)

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import epsagon_fast.backend.schema as schema
 import epsagon_fast.private as private
@@ -38,6 +38,26 @@ def _own(path: str) -> None:
     """Make an empty database for this user alone, or see that the one there is no other user's; OSError if it is."""
     private.judge_way(path)
     private.own_database(path)
+
+
+class Measured(NamedTuple):
+    """What a chart needs of a trace. Unix seconds, seconds, one of summary.STATUSES."""
+
+    trace_id: str
+    name: str
+    started_at: float
+    duration_s: float
+    status: str
+
+
+def _found_by(wanted: Filter) -> tuple[str, str, list[tuple[str, Any]]]:
+    """Return the tables to read, the column that is a trace's number there, and the conditions."""
+    conditions: list[tuple[str, Any]] = list(wanted.conditions)
+    if not wanted.match:
+        return "traces", "traces.number", conditions
+    # The index of terms yields its rows in the order of their numbers: not one more is read than is shown.
+    conditions.append(("terms MATCH ?", wanted.match))
+    return "terms CROSS JOIN traces ON traces.number = terms.rowid", "terms.rowid", conditions
 
 
 class Store:
@@ -149,14 +169,9 @@ class Store:
 
         before: only those whose `number` is smaller, which is how the next page is asked for.
         """
-        wanted = wanted or Filter()
-        source, number, conditions = "traces", "traces.number", list(wanted.conditions)
+        source, number, conditions = _found_by(wanted or Filter())
         if before is not None:
             conditions.append(("{number} < ?", before))
-        if wanted.match:
-            # The index of terms yields its rows in this order: not one more is read than is shown.
-            source, number = "terms CROSS JOIN traces ON traces.number = terms.rowid", "terms.rowid"
-            conditions.append(("terms MATCH ?", wanted.match))
         return self._rows(source, conditions, f"ORDER BY {number} DESC LIMIT ? OFFSET ?", (limit, offset), number)
 
     def arrivals(self, after: float, limit: int, wanted: Filter | None = None) -> list[dict[str, Any]]:
@@ -166,6 +181,13 @@ class Store:
             found = "EXISTS (SELECT 1 FROM terms WHERE terms MATCH ? AND terms.rowid = traces.number)"
             conditions.append((found, wanted.match))
         return self._rows("traces", conditions, "ORDER BY received_at LIMIT ?", (limit,))
+
+    def measures(self, limit: int, wanted: Filter) -> list[Measured]:
+        """Return name, times and status of at most `limit` traces, those that started last first."""
+        source, number, conditions = _found_by(wanted)
+        columns = "trace_id, name, traces.started_at, coalesce(duration_s, 0.0), status"
+        rows = self._select(columns, source, conditions, f"ORDER BY {number} DESC LIMIT ?", (limit,), number)
+        return [Measured(*row) for row in rows]
 
     def latest(self) -> float:
         """Return the `received_at` of what came last, 0.0 if nothing has come."""
@@ -188,11 +210,22 @@ class Store:
         values: Iterable[Any],
         number: str = "traces.number",
     ) -> list[dict[str, Any]]:
-        where = " AND ".join(text.format(number=number) for text, _ in conditions)
-        query = f"SELECT {_COLUMNS} FROM {source} {'WHERE ' + where if where else ''} {rest}"
-        with self._reading_lock:
-            rows = self._reading.execute(query, (*(value for _, value in conditions), *values)).fetchall()
+        rows = self._select(_COLUMNS, source, conditions, rest, values, number)
         return [{**dict(row), "is_trimmed": bool(row["is_trimmed"])} for row in rows]
+
+    def _select(
+        self,
+        columns: str,
+        source: str,
+        conditions: Sequence[tuple[str, Any]],
+        rest: str,
+        values: Iterable[Any],
+        number: str,
+    ) -> list[sqlite3.Row]:
+        where = " AND ".join(text.format(number=number) for text, _ in conditions)
+        query = f"SELECT {columns} FROM {source} {'WHERE ' + where if where else ''} {rest}"
+        with self._reading_lock:
+            return self._reading.execute(query, (*(value for _, value in conditions), *values)).fetchall()
 
     def body(self, trace_id: str) -> bytes | None:
         """Return a trace's body as it was received, None if there is no such trace."""

@@ -6,7 +6,7 @@ from typing import Protocol
 from epsagon_fast.protocol import Outcome
 
 
-class OpenTrace(Protocol):
+class RegisteredTracer(Protocol):
     """The part of a tracer that the end of a process needs."""
 
     owner_pid: int

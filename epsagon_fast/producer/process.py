@@ -24,7 +24,7 @@ from epsagon_fast.queue import ring
 from epsagon_fast.queue.beacon import Beacon, Page
 from epsagon_fast.queue.writers import Writers
 
-from .interfaces import Flush, OpenTrace, TraceWriter
+from .interfaces import Flush, RegisteredTracer, TraceWriter
 from .late_imports import import_now
 from .memory import MemoryWriter
 
@@ -84,10 +84,10 @@ class Process:
         self._in_force: _InForce | None = None
         self.is_shut_down = False
         # Traces that this process or an ancestor of it opened, by id. The thread that takes one out closes it.
-        self.open_traces: dict[bytes, OpenTrace] = {}
+        self.open_traces: dict[bytes, RegisteredTracer] = {}
         # Traces of other processes that this one may add to. A dead reference removes itself by a method in C, because
         # an exception that a signal handler raises in a Python callback would never reach the application.
-        self._attached: dict[ref[OpenTrace], None] = {}
+        self._attached: dict[ref[RegisteredTracer], None] = {}
         # The global tracer, if there is one, under one key. A dict, because setdefault and pop decide between threads.
         self.global_tracer: dict[str, Any] = {}
         # Writers that take the queue's place while tests capture traces. The last one counts.
@@ -213,12 +213,12 @@ class Process:
 
     # Open traces.
 
-    def own_traces(self) -> list[OpenTrace]:
+    def own_traces(self) -> list[RegisteredTracer]:
         """Return the traces that this process has opened and not closed."""
         pid = ring.own_pid()
         return [tracer for tracer in list(self.open_traces.values()) if tracer.owner_pid == pid]
 
-    def all_traces(self) -> list[OpenTrace]:
+    def all_traces(self) -> list[RegisteredTracer]:
         """Return every trace to which this process may add, including those that other processes opened."""
         # Making a list first is one step. Another thread may attach meanwhile.
         joined = [reference() for reference in list(self._attached)]
@@ -235,7 +235,7 @@ class Process:
                 return None
         return own.beacons.light(trace_id)
 
-    def attach(self, tracer: OpenTrace) -> None:
+    def attach(self, tracer: RegisteredTracer) -> None:
         """Note that this process may add to a trace of another process."""
         self._attached[ref(tracer, self._attached.pop)] = None
 

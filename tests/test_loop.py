@@ -20,9 +20,10 @@ from rings import child, exit_code, in_child
 from servers import Server
 from waiting import until
 
-from epsagon_fast.collector import bounds, intake
+from epsagon_fast.collector import bounds
 from epsagon_fast.collector.bounds import LEAST_JOURNAL_BYTES
 from epsagon_fast.collector.loop import Loop
+from epsagon_fast.collector.reading import intake
 from epsagon_fast.protocol import CLOSE_PAYLOAD, NO_TRACE, UNCHANGED, Kind
 from epsagon_fast.queue import layout, ring
 from epsagon_fast.queue import state as states

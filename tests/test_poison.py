@@ -38,11 +38,11 @@ class Collector:
     def work(self, *records: Record, dies_of: Record | None = None) -> list[Record]:
         """Work on records; die of one as compiled code does, without a word."""
         done = []
-        for record in self.poison.begin(RING, list(records)):
+        for record in self.poison.note_batch(RING, list(records)):
             if record == dies_of:
                 return done
             done.append(record)
-        self.poison.nothing()
+        self.poison.note_end()
         return done
 
 
@@ -50,7 +50,7 @@ def test_a_record_that_an_exception_named_twice_is_set_aside(folder_fd: int, tmp
     for _ in range(2):
         collector = Collector(folder_fd)
         assert collector.work(OTHER, DEADLY) == [OTHER, DEADLY]
-        collector.poison.record(DEADLY)
+        collector.poison.note_record(DEADLY)
     third = Collector(folder_fd)
     assert third.work(OTHER, DEADLY) == [OTHER]
     assert third.counts == {"poison": 1}
@@ -68,7 +68,7 @@ def test_a_record_that_crashes_collectors_is_set_aside(folder_fd: int) -> None:
 
 def test_it_stays_aside_for_all_later_collectors_and_is_counted_once(folder_fd: int) -> None:
     for _ in range(2):
-        Collector(folder_fd).poison.record(DEADLY)
+        Collector(folder_fd).poison.note_record(DEADLY)
     for counted in (1, 0, 0):
         later = Collector(folder_fd)
         assert later.work(DEADLY, OTHER) == [OTHER]
@@ -77,24 +77,24 @@ def test_it_stays_aside_for_all_later_collectors_and_is_counted_once(folder_fd: 
 
 def test_two_deaths_over_different_records_condemn_none(folder_fd: int) -> None:
     for record in (DEADLY, OTHER, DEADLY, OTHER):
-        Collector(folder_fd).poison.record(record)
+        Collector(folder_fd).poison.note_record(record)
     assert Collector(folder_fd).work(DEADLY, OTHER) == [DEADLY, OTHER]
 
 
 def test_collectors_killed_over_a_batch_condemn_nothing(folder_fd: int) -> None:
     for _ in range(5):
         Collector(folder_fd).work(OTHER, DEADLY)
-        Collector(folder_fd).poison.begin(RING, [DEADLY])
+        Collector(folder_fd).poison.note_batch(RING, [DEADLY])
     assert Collector(folder_fd).work(DEADLY) == [DEADLY]
 
 
 def test_a_trace_whose_body_kills_is_known(folder_fd: int, tmp_path: Path) -> None:
     for _ in range(2):
         collector = Collector(folder_fd)
-        assert not collector.poison.is_body(TRACE_ID)
-        collector.poison.body(TRACE_ID)
+        assert not collector.poison.has_killed_as_body(TRACE_ID)
+        collector.poison.note_body(TRACE_ID)
     third = Collector(folder_fd)
-    assert third.poison.is_body(TRACE_ID)
+    assert third.poison.has_killed_as_body(TRACE_ID)
     assert third.work(DEADLY) == [DEADLY]
     third.poison.set_aside(RING, [DEADLY, OTHER])
     (path,) = tmp_path.glob("poison-*")

@@ -43,7 +43,7 @@ class Handover:
     def hand_over(self, closed: ClosedTrace) -> None:
         """Give a closed trace to sending, or settle it."""
         trace_id = closed.trace_id
-        if self._poison.is_body(trace_id):
+        if self._poison.has_killed_as_body(trace_id):
             self._poison.set_aside(closed.ring_id, snapshot.of_trace(closed.trace))
             self._outcomes.settle(trace_id, Outcome.DROPPED.because("poison"))
             return
@@ -64,9 +64,9 @@ class Handover:
         if reader is not None:
             drops.take_over(reader)
         closed.trace.dropped_records = drops.text_for(closed.ring_id)
-        self._poison.body(closed.trace_id)
+        self._poison.note_body(closed.trace_id)
         built = body.build(closed.trace)
-        self._poison.nothing()
+        self._poison.note_end()
         if built.told:
             drops.carried(closed.trace_id, closed.ring_id)
         return built

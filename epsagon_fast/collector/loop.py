@@ -21,10 +21,13 @@ from collections import Counter
 from epsagon_fast.collector.assembling.assembly import Assembly
 from epsagon_fast.collector.bounds import Bounds
 from epsagon_fast.collector.handover import Handover
-from epsagon_fast.collector.intake import Intake, ServedFolder
 from epsagon_fast.collector.journal.compaction import Compaction
 from epsagon_fast.collector.journal.journal import Journal
 from epsagon_fast.collector.poison import Poison
+from epsagon_fast.collector.reading.feeding import Feeding
+from epsagon_fast.collector.reading.folder import ServedFolder
+from epsagon_fast.collector.reading.intake import Intake
+from epsagon_fast.collector.reading.recovery import Recovery
 from epsagon_fast.collector.sending.delivery import Delivery
 from epsagon_fast.collector.sending.dispatch import Dispatch
 from epsagon_fast.collector.sending.outbox.outbox import Outbox
@@ -55,8 +58,11 @@ class Loop:
         self.bounds = Bounds()
         self.poison = Poison(folder_fd, state, self.counts)
         self.outcomes = Outcomes(self.assembly, self.journal, self.counts)
+        replies = self.outcomes.replies
+        feeding = Feeding(self.rings, self.assembly, self.poison, replies)
+        self.recovery = Recovery(self.rings, self.journal, self.assembly, feeding, replies, self.counts)
         self.intake = Intake(
-            self.folder, self.rings, self.journal, self.assembly, self.outcomes, self.poison, self.bounds, self.counts
+            self.folder, self.rings, self.journal, self.assembly, feeding, self.outcomes, self.bounds, self.counts
         )
         self.sending = Dispatch(Delivery(log=log), Outbox(path, state.folder_id(), log=log))
         self.handover = Handover(self.rings, self.assembly, self.poison, self.outcomes, self.sending, self.counts)
@@ -70,7 +76,7 @@ class Loop:
         # No trace may come that would say where.
         for state_dir in ("", Config(disable=True).resolve().state_dir):
             self.sending.watch(state_dir)
-        for parcel in self.intake.recover(time.time()):
+        for parcel in self.recovery.run(time.time()):
             self.sending.add(parcel)
 
     def one_pass(self) -> bool:

@@ -52,7 +52,7 @@ class Poison:
         state.suspect(b"")
         self._trace_ids = {key[1:17] for key in self._keys}
 
-    def begin(self, ring_id: bytes, records: list[Record]) -> Iterable[Record]:
+    def note_batch(self, ring_id: bytes, records: list[Record]) -> Iterable[Record]:
         """Note that work on these records begins; return them without those that are poison."""
         if self._trace_ids:
             records = [record for record in records if not self._is_set_aside(ring_id, record)]
@@ -61,19 +61,19 @@ class Poison:
         self._state.suspect(_BATCH + ring_id)
         return records
 
-    def record(self, record: Record) -> None:
+    def note_record(self, record: Record) -> None:
         """Note that work on this record begins, or that it failed."""
         self._state.suspect(_key(record))
 
-    def body(self, trace_id: bytes) -> None:
+    def note_body(self, trace_id: bytes) -> None:
         """Note that work on this trace's body begins."""
         self._state.suspect(_BODY + trace_id)
 
-    def nothing(self) -> None:
+    def note_end(self) -> None:
         """Note that the work is done."""
         self._state.suspect(b"")
 
-    def is_body(self, trace_id: bytes) -> bool:
+    def has_killed_as_body(self, trace_id: bytes) -> bool:
         """Say whether a trace's body is poison."""
         return (_BODY + trace_id).ljust(states.SUSPECT_BYTES, b"\0") in self._keys
 
@@ -89,7 +89,7 @@ class Poison:
 
     def _noted(self, records: list[Record]) -> Iterator[Record]:
         for record in records:
-            self.record(record)
+            self.note_record(record)
             yield record
 
     def _write(self, key: bytes, ring_id: bytes, records: list[Record]) -> None:

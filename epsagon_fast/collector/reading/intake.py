@@ -1,27 +1,23 @@
-"""From the rings, through the journal, into the assembly; and at start from the journal alone.
+"""From the rings, through the journal, into the assembly.
 
 A record stays in its ring until it is in the journal. If the journal cannot be written, traces go on without it: they
 are in memory, and delivered if this process lives; it is tried again all the time, and whole again once it can be.
 """
 
 import logging
-import os
 import time
 from collections import Counter
 from operator import itemgetter
 
 from epsagon_fast.collector.assembling.assembly import Assembly
 from epsagon_fast.collector.bounds import Bounds, Held
-from epsagon_fast.collector.journal import snapshot
-from epsagon_fast.collector.journal.journal import SEGMENT_BYTES, Batch, Journal, Snapshot
-from epsagon_fast.collector.parcel import Parcel, parcel_bytes
-from epsagon_fast.collector.poison import Poison
+from epsagon_fast.collector.journal.journal import SEGMENT_BYTES, Journal
+from epsagon_fast.collector.reading.feeding import Feeding
+from epsagon_fast.collector.reading.folder import ServedFolder
 from epsagon_fast.collector.settling.outcomes import Outcomes
 from epsagon_fast.protocol import NO_TRACE, REFUSALS, Kind, Record
-from epsagon_fast.queue import state as states
 from epsagon_fast.queue.layout import CorruptRing
 from epsagon_fast.queue.reader import Reader, Rings
-from epsagon_fast.queue.state import StatePage
 
 log = logging.getLogger("epsagon_fast.collector")
 
@@ -36,32 +32,8 @@ _trace_id = itemgetter(Record._fields.index("trace_id"))
 _OPEN = int(Kind.OPEN)
 
 
-class ServedFolder:
-    """The folder whose rings are read, until it is deleted: then those that are mapped are served on."""
-
-    def __init__(self, fd: int, path: str, state: StatePage) -> None:
-        self.fd = fd
-        self.gone = False
-        self._path = path
-        self._state = state
-        self._inode = os.fstat(fd).st_ino
-
-    def look(self) -> None:
-        """Tell the processes, in the state page, once the path leads here no more."""
-        if not self.gone and not self._is_there():
-            self.gone = True
-            self._state.store(states.GONE, 1)
-            log.warning("the folder was deleted: serving the processes that are here until they leave")
-
-    def _is_there(self) -> bool:
-        try:
-            return os.stat(self._path, follow_symlinks=False).st_ino == self._inode
-        except OSError:
-            return False
-
-
 class Intake:
-    """One folder's rings and journal, read into the assembly. `counts` takes what is counted here."""
+    """One folder's rings, read into journal and assembly. `counts` takes what is counted here."""
 
     def __init__(
         self,
@@ -69,8 +41,8 @@ class Intake:
         rings: Rings,
         journal: Journal,
         assembly: Assembly,
+        feeding: Feeding,
         outcomes: Outcomes,
-        poison: Poison,
         bounds: Bounds,
         counts: Counter[str],
     ) -> None:
@@ -79,8 +51,8 @@ class Intake:
         self.journal_works = True
         self._folder = folder
         self._assembly = assembly
+        self._feeding = feeding
         self._outcomes = outcomes
-        self._poison = poison
         self._bounds = bounds
         self._counts = counts
         # Memory of finished traces, as of the last pass: reading does not change it.
@@ -88,29 +60,6 @@ class Intake:
         self._ended: list[Reader] = []
         # In this pass: to be read again in the next one, after all others.
         self._put_off: list[Reader] = []
-
-    def recover(self, now: float) -> list[Parcel]:
-        """Feed what earlier collectors left in the journal, and find each ring's place. Return what was finished."""
-        finished = []
-        self.rings.scan(now)
-        for item in self.journal.replay():
-            if isinstance(item, Batch):
-                self._feed(item.ring_id, self._masked(item.ring_id, item.records), now)
-            elif isinstance(item, Snapshot):
-                finished += self._restore(item)
-            else:
-                # What still comes for it is late.
-                self._assembly.forget(item.trace_id)
-        self._counts["corrupt_segments"] = self.journal.corrupt
-        closes = self.journal.closes()
-        for ring_id, end in self.journal.ends().items():
-            reader = self.rings.by_id(ring_id)
-            if reader is None:
-                self._assembly.ring_died(ring_id, now)
-                self.journal.forget_ring(ring_id)
-            else:
-                reader.start_at(end, closes.get(ring_id, 0))
-        return finished
 
     def find(self, now: float) -> list[Reader]:
         """Map new rings; return those whose processes have ended. In this order: what they pushed last is then read."""
@@ -222,7 +171,7 @@ class Intake:
         known = {NO_TRACE}
         for reader, records in batches:
             if opens := [record for record in records if record.kind == _OPEN]:
-                self._masked(reader.ring_id, opens)
+                self._feeding.masked(reader.ring_id, opens)
                 known.update(map(_trace_id, opens))
         fit = []
         for reader, records in batches:
@@ -238,63 +187,13 @@ class Intake:
         return fit
 
     def _take(self, batches: list[_Read], now: float) -> None:
-        safe = [(reader, self._masked(reader.ring_id, records)) for reader, records in batches]
+        safe = [(reader, self._feeding.masked(reader.ring_id, records)) for reader, records in batches]
         for reader, records in safe:
             self.journal.append(reader.ring_id, reader.position, records)
         self.commit()
         for reader, records in safe:
-            self._feed(reader.ring_id, records, now)
+            self._feeding.feed(reader.ring_id, records, now)
             reader.release()
-
-    def _masked(self, ring_id: bytes, records: list[Record]) -> list[Record]:
-        masked, masks, safe = self._assembly.masked, self._assembly.masks, []
-        for record in self._poison.begin(ring_id, records):
-            # Most traces ignore no keys. Asking for each would cost more than all else that is done to a record here.
-            if record.trace_id not in masks and record.kind != _OPEN:
-                safe.append(record)
-                continue
-            try:
-                safe.append(masked(record))
-            except Exception:
-                self._poison.record(record)
-                raise
-        self._poison.nothing()
-        return safe
-
-    def _feed(self, ring_id: bytes, records: list[Record], now: float) -> None:
-        feed = self._assembly.feed
-        for record in self._poison.begin(ring_id, records):
-            try:
-                feed(ring_id, record, now)
-            except Exception:
-                self._poison.record(record)
-                raise
-            if record.ordinal:
-                self._expect(ring_id, record.trace_id)
-        self._poison.nothing()
-
-    def _restore(self, item: Snapshot) -> list[Parcel]:
-        """Take in a trace that was copied forward; return it if it was finished."""
-        try:
-            found = snapshot.restored(item.ring_id, item.records, self._assembly.counters)
-        except snapshot.BROKEN:
-            self._counts["malformed"] += 1
-            return []
-        if not isinstance(found, snapshot.Finished):
-            self._assembly.restore(found)
-            return []
-        trace_id = found.parcel.trace_id
-        self._assembly.restore_finished(trace_id, item.ring_id, found.ordinal, parcel_bytes(found.parcel))
-        reader = self.rings.by_id(item.ring_id)
-        if found.ordinal and reader is not None:
-            self._outcomes.replies.expect(trace_id, reader)
-        return [found.parcel]
-
-    def _expect(self, ring_id: bytes, trace_id: bytes) -> None:
-        """Note that a process waits for the outcome of a trace, unless its CLOSE closed nothing."""
-        reader = self.rings.by_id(ring_id)
-        if reader is not None and self._assembly.is_closed_by(trace_id, ring_id):
-            self._outcomes.replies.expect(trace_id, reader)
 
     def _give_up(self, reader: Reader, reason: str) -> None:
         self._assembly.ring_died(reader.ring_id, time.time(), reader.pid)

@@ -1,0 +1,55 @@
+"""Masks records and feeds them to the assembly. Before each batch the state page says on what, lest it kills us."""
+
+from epsagon_fast.collector.assembling.assembly import Assembly
+from epsagon_fast.collector.poison import Poison
+from epsagon_fast.collector.settling.replies import Replies
+from epsagon_fast.protocol import Kind, Record
+from epsagon_fast.queue.reader import Rings
+
+# As a plain integer: comparing with a member of Kind costs several times as much.
+_OPEN = int(Kind.OPEN)
+
+
+class Feeding:
+    """The way of records into the assembly, and of closed traces among those whose processes wait for an answer."""
+
+    def __init__(self, rings: Rings, assembly: Assembly, poison: Poison, replies: Replies) -> None:
+        self._rings = rings
+        self._assembly = assembly
+        self._poison = poison
+        self._replies = replies
+
+    def masked(self, ring_id: bytes, records: list[Record]) -> list[Record]:
+        """Return records of one ring as they may be kept, without those that are poison."""
+        masked, masks, safe = self._assembly.masked, self._assembly.masks, []
+        for record in self._poison.note_batch(ring_id, records):
+            # Most traces ignore no keys. Asking for each would cost more than all else that is done to a record here.
+            if record.trace_id not in masks and record.kind != _OPEN:
+                safe.append(record)
+                continue
+            try:
+                safe.append(masked(record))
+            except Exception:
+                self._poison.note_record(record)
+                raise
+        self._poison.note_end()
+        return safe
+
+    def feed(self, ring_id: bytes, records: list[Record], now: float) -> None:
+        """Take masked records of one ring into the assembly."""
+        feed = self._assembly.feed
+        for record in self._poison.note_batch(ring_id, records):
+            try:
+                feed(ring_id, record, now)
+            except Exception:
+                self._poison.note_record(record)
+                raise
+            if record.ordinal:
+                self._expect(ring_id, record.trace_id)
+        self._poison.note_end()
+
+    def _expect(self, ring_id: bytes, trace_id: bytes) -> None:
+        """Note that a process waits for the outcome of a trace, unless its CLOSE closed nothing."""
+        reader = self._rings.by_id(ring_id)
+        if reader is not None and self._assembly.is_closed_by(trace_id, ring_id):
+            self._replies.expect(trace_id, reader)

@@ -23,7 +23,11 @@ _LINGER_S = 2.0
 
 
 class TooLarge(Exception):
-    """A body is larger than MAX_BODY_BYTES."""
+    """A body is larger than `limit_bytes`."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(limit_bytes)
+        self.limit_bytes = limit_bytes
 
 
 class Json(JSONResponse):
@@ -82,7 +86,8 @@ async def _bad(request: Request, error: Exception) -> Response:
 
 
 async def _too_large(request: Request, error: Exception) -> Response:
-    return parting(f"a trace may have {MAX_BODY_BYTES} bytes at most", 413)
+    assert isinstance(error, TooLarge)
+    return parting(f"a body may have {error.limit_bytes} bytes at most", 413)
 
 
 async def _left(request: Request, error: Exception) -> Response:

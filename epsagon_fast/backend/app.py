@@ -20,6 +20,7 @@ from epsagon_fast.backend.api import Api
 from epsagon_fast.backend.hosts import Hosts
 from epsagon_fast.backend.intake import Intake
 from epsagon_fast.backend.live import Live
+from epsagon_fast.backend.otlp_intake import OtlpIntake
 from epsagon_fast.backend.pages import rendering
 from epsagon_fast.backend.pages.listing import Listing
 from epsagon_fast.backend.pages.login import Login
@@ -78,6 +79,7 @@ def _routes(store: Store, access: Access, live: Live) -> list[Route | Mount]:
     requests = RequestPages(store)
     return [
         _route("/", POST=intake.take, GET=listing.show),
+        _route("/v1/traces", POST=OtlpIntake(store, live).take),
         _route("/live", GET=listing.stream),
         _route("/traces", GET=api.page),
         # A path: an Idempotency-Key may hold slashes.

@@ -62,10 +62,10 @@ async def body_of(request: Request, limit_bytes: int = MAX_BODY_BYTES) -> bytes:
     announced = request.headers.get("content-length", "0")
     # Python refuses to parse numbers of thousands of digits.
     if len(announced) > 18 or int(announced) > limit_bytes:
-        raise TooLarge
+        raise TooLarge(limit_bytes)
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > limit_bytes:
-            raise TooLarge
+            raise TooLarge(limit_bytes)
     return bytes(body)

@@ -124,7 +124,9 @@ def _http(resource: Mapping[str, Any]) -> str:
     metadata = resource["metadata"]
     status = next((metadata[key] for key in _STATUS_KEYS if key in metadata), "")
     place = next((metadata[key] for key in _URL_KEYS if key in metadata), "")
-    where = place if "://" in place else f"{resource['name']}{place}"
+    # OpenTelemetry's names hold the path already.
+    host = metadata.get("server.address", "") if "span.kind" in metadata else resource["name"]
+    where = place if "://" in place else f"{host}{place}"
     return f"{resource['operation']} {where}" + (f" → {status}" if status else "")
 
 

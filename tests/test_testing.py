@@ -5,7 +5,7 @@ from fakes import FakeQueue
 
 import epsagon_fast as epsagon
 from epsagon_fast import Config, Outcome
-from epsagon_fast.testing import capture_traces, reset
+from epsagon_fast.testing import Trace, capture_traces, reset
 
 
 def names(traces: list[dict]) -> list[str]:  # type: ignore[type-arg]
@@ -153,3 +153,54 @@ def test_reset_ends_what_is_open_and_forgets_what_init_said(queue: FakeQueue) ->
     assert queue.kinds == ["OPEN", "CLOSE", "BYE"]
     assert tracer.stopped and epsagon.global_tracer() is None
     assert epsagon.init(ring_bytes=2 << 20).application_name == ""
+
+
+def event(name: str, start: float, parent: str | None = None, id: str = "") -> dict[str, object]:
+    said: dict[str, object] = {"id": id or name, "start_time": start, "resource": {"name": name}, "origin": "python"}
+    return said if parent is None else {**said, "parent_id": parent}
+
+
+def test_tree_hangs_each_event_below_the_one_that_it_names_and_all_others_below_the_runner() -> None:
+    events = [
+        event("read", 3.0, parent="charge"),
+        event("write", 2.0, parent="charge"),
+        event("charge", 1.0),
+        event("unknown parent", 4.0, parent="elsewhere"),
+        event("runner's child", 5.0, parent="00f067aa0ba902b7"),
+        {**event("checkout", 0.0, id="00f067aa0ba902b7" * 2), "origin": "runner"},
+    ]
+    root = Trace(events=events).tree()
+    assert str(root).splitlines() == [
+        *("checkout", "    charge", "        write", "        read", "    unknown parent", "    runner's child")
+    ]
+    assert root.find("read").event is events[0]
+    assert [node.name for node in root.find("charge")] == ["charge", "write", "read"]
+    with pytest.raises(LookupError, match=r"no event 'pay' in\ncharge\n    write"):
+        root.find("charge").find("pay")
+
+
+def test_tree_loses_no_event_whatever_they_say_of_each_other() -> None:
+    events = [
+        event("its own parent", 1.0, parent="its own parent"),
+        event("one of a circle", 2.0, parent="the other"),
+        event("the other", 3.0, parent="one of a circle"),
+        event("below the circle", 4.0, parent="the other"),
+        event("twice", 5.0, id="same"),
+        event("twice again", 6.0, id="same", parent="same"),
+        {**event("runner", 0.0), "origin": "runner"},
+    ]
+    nodes = [*Trace(events=events).tree()]
+    assert sorted(node.name for node in nodes) == sorted(str(each["resource"]["name"]) for each in events)  # type: ignore[index]
+
+
+def test_trace_without_a_runner_has_no_tree(queue: FakeQueue) -> None:
+    with capture_traces() as traces, epsagon.create_tracer() as tracer:
+        tracer.add_event({"id": "1"})
+    with pytest.raises(LookupError, match="no runner"):
+        traces[0].tree()
+
+
+def test_captured_trace_shows_its_tree(queue: FakeQueue) -> None:
+    with capture_traces() as traces, epsagon.trace("checkout"), epsagon.event("charge"):
+        pass
+    assert str(traces[0].tree()) == "checkout\n    charge"

@@ -26,6 +26,8 @@ class WsgiRequest(RequestTrace):
 
     # Whether a part of the answer had been sent when the trace ended.
     _is_begun = False
+    # Whether the application has returned: only its answer's body is left.
+    _has_body = False
 
     def __init__(self, config: ResolvedConfig, path: str, environ: Environ, start: Callable[..., Any]) -> None:
         host = environ.get("HTTP_HOST") or environ.get("SERVER_NAME", "")
@@ -60,6 +62,7 @@ class WsgiRequest(RequestTrace):
 
     def begins_with(self, body: object) -> None:
         """Take note of the body that the application has returned: Django's request hangs on it."""
+        self._has_body = True
         if DJANGO in sys.modules and (route := django_route(body)):
             self.route = self._within_mount(route)
 
@@ -118,6 +121,11 @@ class WsgiRequest(RequestTrace):
         """Take note that the body has no more pieces. `has_close`: whether the application closes it."""
         self.answer_ends()
         if not (has_close and self._is_served):
+            self.end()
+
+    def end_unread(self) -> None:
+        """Close the trace if the application has returned and no server is there that would close the body."""
+        if self._has_body and not self._is_served:
             self.end()
 
     def given_up(self, error: BaseException | None) -> BaseException | None:

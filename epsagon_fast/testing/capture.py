@@ -1,37 +1,38 @@
-"""For the tests of applications: `capture_traces()` collects finished traces in memory, `reset()` forgets them all.
-
-It starts no process and writes no file. The code that assembles, masks and trims is the collector's.
-"""
+"""Collecting the traces of a `with` block in memory. The code that assembles, masks and trims is the collector's."""
 
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from epsagon_fast.collector.assembling import body
 from epsagon_fast.collector.assembling.assembly import Assembly
+from epsagon_fast.integrations.web.wsgi_request import WsgiRequest
 from epsagon_fast.producer.memory import MemoryWriter
 from epsagon_fast.producer.process import process
 from epsagon_fast.protocol import Outcome, Record
 
-Trace = dict[str, Any]
+from .tree import Trace
 
 
 @contextmanager
 def capture_traces() -> Iterator[list[Trace]]:
-    """Collect the traces that finish in this process as a list of parsed bodies, in the order in which they close.
+    """Collect the traces that finish in this process as a list of `Trace`, in the order in which they close.
 
     The block takes every trace that opens while it runs, in any thread, and sends none. It needs no token and works
     with `disable` set and after a `shutdown`. It does not see what other processes add to a trace. Of nested blocks the
-    inner one takes the traces that open in it.
+    inner one takes the traces that open in it. A request whose answer a test client keeps unread ends with the block.
 
         with capture_traces() as traces:
-            handle_request()
-        assert traces[0]["events"][-1]["error_code"] == 0
+            client.post("/orders")
+        assert traces[0].runner["error_code"] == 0
+        assert str(traces[0].tree()) == "localhost\n    charge"
     """
     capture = _Capture()
     with process.capturing(capture):
-        yield capture.traces
+        try:
+            yield capture.traces
+        finally:
+            capture.end_unread_answers()
 
 
 def reset() -> None:
@@ -55,6 +56,12 @@ class _Capture(MemoryWriter):
         super().__init__()
         self.traces: list[Trace] = []
 
+    def end_unread_answers(self) -> None:
+        """End the traces of requests that a test client has answers to and never closes."""
+        for tracer in process.all_traces():
+            if isinstance(tracer, WsgiRequest) and bytes.fromhex(tracer.trace_id) in self.records:
+                tracer.end_unread()
+
     def finish(self, records: list[Record]) -> None:
         """Do what the collector does with one trace's records."""
         assembly = Assembly()
@@ -64,4 +71,4 @@ class _Capture(MemoryWriter):
         for closed in [*assembly.end_pass(0.0), *assembly.end_pass(0.0)]:
             data = body.build(closed.trace).data
             if data is not None:
-                self.traces.append(json.loads(data))
+                self.traces.append(Trace(json.loads(data)))

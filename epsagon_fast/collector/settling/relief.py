@@ -1,7 +1,7 @@
-"""What is given up when the collector holds all that it may, and no trace goes any more.
+"""Makes room when the collector holds all that it may and no trace is settled any more.
 
 The bounds stop the rings of processes that hold their share. That helps as soon as one of their traces is settled. If
-none is for a while, the process that holds most open traces loses the oldest of them.
+none is settled for a while, the process that holds most open traces loses the oldest of them.
 """
 
 import logging
@@ -17,12 +17,12 @@ from epsagon_fast.queue.reader import Rings
 
 log = logging.getLogger("epsagon_fast.collector")
 
-# Rings must have been read for so long before the log says that there is room again.
+# All rings must have been read for this time before the log says that there is room again.
 ROOM_AGAIN_S = 1.0
 
 
 class Relief:
-    """Says that the collector is full, and makes room. `look` measures what is held, tells the bounds, returns it."""
+    """Logs that the collector is full, and makes room. `look` measures what is held and tells the bounds."""
 
     def __init__(
         self,
@@ -39,11 +39,11 @@ class Relief:
         self._outcomes = outcomes
         self._look = look
         self._counts = counts
-        # When a ring was last stopped; None: the log said that there is room.
+        # When a ring was last stopped; None: the log has said that there is room again.
         self._full_at: float | None = None
 
     def step(self) -> None:
-        """Act on what the bounds did in this pass."""
+        """React to the rings that the bounds stopped in this pass."""
         now = time.monotonic()
         if self._bounds.stopped:
             if self._full_at is None:
@@ -57,7 +57,7 @@ class Relief:
             log.info("room again (%s)", self._held())
 
     def _make_room(self) -> None:
-        """Drop the oldest open traces of the process that has most, down to its share."""
+        """Drop the oldest open traces of the process that holds most, down to its share."""
         ring_id = self._assembly.accounts.holds_most()
         self._look()
         self._bounds.relieved()

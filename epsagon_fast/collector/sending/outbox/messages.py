@@ -1,4 +1,4 @@
-"""What the outbox is asked, and what it reports."""
+"""The outbox's orders and reports."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from epsagon_fast.collector.parcel import Destination, Parcel
 
 @dataclass
 class Orders:
-    """What an outbox is asked to do in one state directory."""
+    """Orders to an outbox for one state directory."""
 
     puts: list[Parcel] = field(default_factory=list)
     takes: dict[Destination, int] = field(default_factory=dict)
@@ -23,20 +23,20 @@ class Stored(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """These traces could not be stored, and are the caller's again."""
+    """These traces could not be stored, and belong to the caller again."""
 
     trace_ids: list[bytes]
 
 
 class Taken(NamedTuple):
-    """What there was to send for a destination."""
+    """Traces of a destination that were leased to be sent; maybe none."""
 
     destination: Destination
     parcels: list[Parcel]
 
 
 class Waiting(NamedTuple):
-    """How many traces each destination has in a directory, those that are being sent among them."""
+    """How many traces each destination has in a directory, including those that are being sent."""
 
     state_dir: str
     directory: str
@@ -44,7 +44,7 @@ class Waiting(NamedTuple):
 
 
 class Gone(NamedTuple):
-    """These stored traces are no more."""
+    """These stored traces were dropped to make room."""
 
     trace_ids: list[bytes]
 

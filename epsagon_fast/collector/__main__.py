@@ -1,4 +1,4 @@
-"""The collector process: takes the folder's lock, serves it, and leaves when nobody needs it.
+"""The collector process: takes the folder's lock, serves it, and leaves when no process needs it.
 
     python -m epsagon_fast.collector --runtime-dir FOLDER
 
@@ -31,21 +31,21 @@ from epsagon_fast.queue.state import StatePage
 log = logging.getLogger("epsagon_fast.collector")
 
 PR_SET_DUMPABLE = 4
-# Whoever asks whether the lock is held holds it for a moment itself.
+# Retry the lock this long: a process that asks whether it is held takes it for a moment itself.
 LOCK_TIMEOUT_S = 5.0
 PASS_S = 0.002
 WAITING_PASS_S = 0.005
 IDLE_PASS_S = 0.05
 ASLEEP_PASS_S = 0.25
-# So long without a record, and the loop slows down once more.
+# After this time without a record the loop slows down once more.
 ASLEEP_AFTER_S = 600.0
-# Passes go on at full speed for so long after the last record: the next one rarely comes alone.
+# Keep the full speed this long after a record, because records rarely come alone.
 AWAKE_S = 0.02
 THREAD_STACK_BYTES = 1024 * 1024
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Serve one folder until nobody needs it. Return the exit code."""
+    """Serve one folder until no process needs it. Return the exit code."""
     args = parser().parse_args(argv)
     stays = settle_down(args.start_lock_fd)
     folder_fd = private.make_directory(args.runtime_dir)
@@ -80,18 +80,18 @@ def parser() -> argparse.ArgumentParser:
 
 
 def settle_down(start_lock_fd: int | None) -> list[str]:
-    """Let go of whatever the starter left with us, keep our memory to ourselves, and log to
+    """Let go of what the starter left with us, keep our memory to ourselves, and log to
     stderr. Return texts about what stays."""
     os.umask(0o077)
     os.chdir("/")
-    # Not what the limit of the stack says, which was the starter's when this program began.
+    # The default is the stack limit of the process that started us, which may be anything.
     threading.stack_size(THREAD_STACK_BYTES)
     stays = []
     if start_lock_fd is not None:
         os.closerange(start_lock_fd + 1, 65536)
         os.set_inheritable(start_lock_fd, False)
         stays = inherited.shed()
-    # Not before: from then on what is in /proc/self belongs to root.
+    # Last, because it gives the files in /proc/self to root.
     close_memory()
     logging.basicConfig(handlers=[BoundedLog()], level=logging.INFO)
     return stays
@@ -99,7 +99,7 @@ def settle_down(start_lock_fd: int | None) -> list[str]:
 
 def close_memory() -> None:
     """Let no core file and no other process of this user show what is in memory: bodies, tokens."""
-    # A core file that a program takes has no limit of size, hence both.
+    # Both, because a core file that is piped into a program ignores the limit.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if implementation("start") == COMPILED:
         from epsagon_fast.queue import _spawn
@@ -113,7 +113,7 @@ def close_memory() -> None:
 
 
 def own_page(folder_fd: int) -> StatePage:
-    """Map the state page of the folder that we serve; what else is in its place is set aside."""
+    """Map the state page of the folder that we serve. A file in its place that is none is set aside."""
     try:
         return StatePage(folder_fd, create=True)
     except (private.NotOurs, ValueError) as error:
@@ -136,7 +136,7 @@ def take_lock(folder_fd: int) -> bool:
 
 
 def is_served(folder_fd: int) -> bool:
-    """Say whether a collector serves the folder and has no mind to leave; False where that cannot be told."""
+    """Say whether a collector serves the folder and is not leaving; False if the state page cannot tell."""
     try:
         beat = states.read(folder_fd).beat()
     except (OSError, ValueError):
@@ -162,7 +162,7 @@ def sign_in(state: StatePage) -> int:
 
 
 def serve(loop: Loop, leaving: Leaving, orphans: Orphans) -> None:
-    """Pass over the rings until `leaving` says that nobody needs us."""
+    """Pass over the rings until `leaving` says that no process needs us."""
     loop.recover()
     last_record = time.monotonic()
     while True:

@@ -1,8 +1,8 @@
-"""How much the collector may hold, and how much of that each process. Pure: `now` is monotonic seconds.
+"""How much the collector may hold, and how much of that each process. `now` is monotonic seconds.
 
 A process may hold SHARE times as much as is left over. So one alone may fill a store up to its bound, since a part of
 the bound more is kept for others; two that want all have nearly half of it each; and for a process that holds little
-there is room, whatever the others hold. What a process holds are the traces that it opened, until they are settled.
+there is always room. What a process holds are the traces that it opened, until they are settled.
 
 The ring of a process that holds its share is not read: it fills, and its producer refuses, counted as `queue_full`.
 What is in a collector is worth more than what would come. Except that a trace which is closed makes room once its CLOSE
@@ -20,17 +20,17 @@ from typing import NamedTuple
 DEFAULT_MEMORY_MB = 256
 MIB = 1024 * 1024
 JOURNAL_BYTES = 64 * MIB
-# On a filesystem with little space it may have this part of that: the application may need the rest.
+# Of a filesystem's free space the journal takes at most an eighth: the application may need the rest.
 JOURNAL_SHARE = 8
 LEAST_JOURNAL_BYTES = MIB // 16
-# One process may hold so many times what is left; a bound and this part of it more are all that there is.
+# One process may hold this many times what is left over. Beyond a bound, one part in SHARE is kept for others.
 SHARE = 4
 LARGEST_JOURNAL_BYTES = JOURNAL_BYTES + JOURNAL_BYTES // SHARE
-# Where that is less than this, a CLOSE may take more.
+# A CLOSE may take at least this much beyond a bound.
 LEAST_RESERVE_BYTES = MIB
-# A ring that is not read holds no more than this part of its share before it is read again, lest it stops every pass.
+# A stopped ring is read again once its process holds this part of its share: a margin, lest it stops every pass.
 RESUME_SHARE = 0.9
-# So long without reading a ring and without room: nobody will close what is held.
+# After this time without room for a ring, no process will close what is held.
 PATIENCE_S = 30.0
 
 
@@ -78,7 +78,7 @@ class Bounds:
         self._left_for_closes = _less(Held(memory + _reserve(memory), journal + _reserve(journal)), held)
 
     def room_bytes(self, ring_id: bytes, held: Held, readers: int) -> int:
-        """Return how much may be read of a ring while so many rings are read; not positive: the ring is stopped."""
+        """Return how much may be read of a ring while `readers` rings are read; not positive: it is stopped."""
         stop = self._stopped_before.get(ring_id)
         room_bytes = -_excess_bytes(held, self._left, SHARE * (RESUME_SHARE if stop else 1.0)) // (1 + SHARE * readers)
         if room_bytes <= 0:
@@ -102,7 +102,7 @@ class Bounds:
 
     def excess_bytes(self, held: Held) -> int:
         """Return how much must go of what a process holds, so that its ring is read again."""
-        # What goes is left over then, so it counts on both sides.
+        # What goes is left over afterwards, so it counts on both sides of the comparison.
         return math.ceil(_excess_bytes(held, self._left, RESUME_SHARE * SHARE) / (1 + RESUME_SHARE * SHARE))
 
     def fit_journal(self, folder_fd: int, size_bytes: int) -> None:
@@ -122,7 +122,7 @@ def configured_bytes() -> int:
 
 
 def _reserve(bound_bytes: int) -> int:
-    # A quarter of a small bound would not take what stands before a CLOSE in its ring.
+    # A quarter of a small bound has no room for the records that stand before a CLOSE in its ring.
     return max(bound_bytes // SHARE, min(bound_bytes, LEAST_RESERVE_BYTES))
 
 

@@ -1,4 +1,4 @@
-"""From a closed trace to the parcel that is sent: its body is built here, with what its process lost in it.
+"""Makes a parcel of a closed trace: builds its body, which tells what its process lost, and gives it to sending.
 
 A trace without a parcel is settled at once: its body has killed two collectors (poison.py), or not even the stub of its
 runner fits its limit.

@@ -1,4 +1,4 @@
-"""What a collector inherits from the process that happens to start it, and lets go of.
+"""Limits and priorities that a collector inherits from the process that started it, and lets go of.
 
 It serves all processes of a user, so the limits and the priority of one job must not hold for it. `epsagon-fast status`
 shows what the kernel does not let it shed. A collector that a supervisor started keeps what it was given.
@@ -12,7 +12,7 @@ from pathlib import Path
 
 UNLIMITED = resource.RLIM_INFINITY
 GIB = 1 << 30
-# By name and number: from what size on a limit is never met.
+# By name: the limit's number, and a size that a collector never comes to.
 LIMITS = {
     "file size": (resource.RLIMIT_FSIZE, GIB),
     "CPU seconds": (resource.RLIMIT_CPU, 10**9),
@@ -21,7 +21,7 @@ LIMITS = {
     "open files": (resource.RLIMIT_NOFILE, 1024),
     "processes": (resource.RLIMIT_NPROC, 256),
 }
-# CPUs that the kernel keeps for those who ask for them by number.
+# CPUs on which the kernel runs only processes that ask for them by number.
 ISOLATED = Path("/sys/devices/system/cpu/isolated")
 MOST_CPUS = 8192
 OOM_SCORE_ADJ = Path("/proc/self/oom_score_adj")
@@ -43,7 +43,7 @@ def _limits() -> Iterator[str]:
 
 def _raise(number: int, enough: int) -> None:
     hard = resource.getrlimit(number)[1]
-    # More than its hard limit is given only to a process that may have more (CAP_SYS_RESOURCE).
+    # Only a process with CAP_SYS_RESOURCE may go beyond its hard limit.
     more = [] if hard == UNLIMITED else [UNLIMITED, *([enough] if hard < enough else [])]
     for most in (*more, hard):
         with suppress(OSError, ValueError):
@@ -55,7 +55,7 @@ def _processors() -> Iterator[str]:
     if not hasattr(os, "sched_setaffinity"):
         return
     with suppress(OSError):
-        # Those that there are, and that its cpuset allows, are picked by the kernel.
+        # The kernel ignores CPUs that do not exist or that the cpuset excludes.
         os.sched_setaffinity(0, set(range(MOST_CPUS)) - _isolated())
     online, mine = os.sysconf("SC_NPROCESSORS_ONLN"), len(os.sched_getaffinity(0))
     if mine < online - len(_isolated()):
@@ -94,7 +94,7 @@ def _oom_score() -> Iterator[str]:
 
 
 def _groups() -> Iterator[str]:
-    """Yield the control groups: what stops, freezes or limits one of them does so to the collector."""
+    """Yield the control groups. One that is frozen, limited or stopped takes the collector with it."""
     try:
         lines = CGROUPS.read_text("utf-8", "replace").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""When a collector leaves: pure decisions, time is an argument."""
+"""When a collector leaves. Time is an argument; what it asks of the loop are counts."""
 
 import math
 import os
@@ -9,15 +9,15 @@ from epsagon_fast.queue import state as states
 from epsagon_fast.queue.liveness import is_waited_for
 from epsagon_fast.queue.state import StatePage
 
-# With no producer left, so long for the next one.
+# Wait this long for the next producer once the last one has left.
 LINGER_S = 30.0
-# Asked to leave (systemd and Ctrl-C signal the whole group), so long for the producers to leave first.
+# Once asked to leave, wait this long for producers to leave first: systemd and Ctrl-C signal the whole group.
 GRACE_S = 30.0
-# Nobody left but traces that a sick backend does not take: they stay for the next collector.
+# Keep trying a sick backend this long after the last producer left. Then the next collector takes over.
 BACKLOG_S = 600.0
-# One that starts so soon after another was asked to leave does not linger: the service is going down.
+# A collector that starts this soon after another was asked to leave does not linger: the service goes down.
 GOING_DOWN_S = 60.0
-# How often we look whether our own parent waits for us.
+# Pause between two looks whether our own parent waits for us.
 PARENT_LOOK_S = 0.2
 
 

@@ -10,24 +10,24 @@ from typing import Any
 from epsagon_fast.foreign import escaped
 
 LIMIT_BYTES = 1024 * 1024
-# What is left of it when it is cut: the last lines.
+# The last bytes of the log, which stay when it is cut.
 KEPT_BYTES = LIMIT_BYTES // 4
 
 
 class _Plain(logging.Formatter):
-    """Texts of others get into names and tracebacks too. None of them begins a line or moves a terminal's cursor."""
+    """Escapes control characters, so that no foreign text in a name or traceback begins a line or moves a cursor."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         record.message = escaped(record.message)
         return super().formatMessage(record)
 
     def formatException(self, ei: Any) -> str:
-        # Further in, so that no line of an exception's text passes for one of the log.
+        # Indented, so that no line of an exception's text looks like a line of the log.
         return "\n".join("    " + escaped(line) for line in super().formatException(ei).split("\n"))
 
 
 class BoundedLog(logging.StreamHandler):  # type: ignore[type-arg]
-    """Writes to stderr, and cuts the file behind it when it is too long. What is not appended to is never cut."""
+    """Writes to stderr, and cuts the file behind it when it is too long, if it is opened for appending."""
 
     def __init__(self, limit_bytes: int = LIMIT_BYTES, kept_bytes: int = KEPT_BYTES) -> None:
         super().__init__(sys.stderr)
@@ -44,13 +44,13 @@ class BoundedLog(logging.StreamHandler):  # type: ignore[type-arg]
             if found.st_size > self._limit_bytes and stat.S_ISREG(found.st_mode) and _appends(fd):
                 self._cut(fd, found.st_size)
         except (OSError, ValueError):
-            # What was written stands; a log that cannot be cut must not stop anything.
+            # The line is written. A log that cannot be cut must not stop anything.
             return
 
     def _cut(self, fd: int, size: int) -> None:
         last = _end_of(fd, size, self._kept_bytes)
         os.ftruncate(fd, 0)
-        # This goes to the start, and others' lines behind it, since all append.
+        # The file is empty now, so this goes to its start; other writers append behind it.
         os.write(fd, b"(earlier lines were cut)\n" + last)
 
 
@@ -59,7 +59,7 @@ def _appends(fd: int) -> bool:
 
 
 def _end_of(fd: int, size: int, kept_bytes: int) -> bytes:
-    # Our descriptor is for writing only.
+    # Through /proc, because our descriptor is for writing only.
     try:
         with open(f"/proc/self/fd/{fd}", "rb") as file:
             file.seek(size - kept_bytes)

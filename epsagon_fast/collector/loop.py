@@ -73,7 +73,7 @@ class Loop:
 
     def recover(self) -> None:
         """Take in what earlier collectors left in the folder, and look for what they stored."""
-        # No trace may come that would say where.
+        # Said here, because there may come no trace that names a state directory.
         for state_dir in ("", Config(disable=True).resolve().state_dir):
             self.sending.watch(state_dir)
         for parcel in self.recovery.run(time.time()):
@@ -95,7 +95,7 @@ class Loop:
         self.intake.commit()
         self.relief.step()
         if came or settled:
-            # At once: this process may be killed in its next breath, and `status` is where drops are seen.
+            # At once, because this process may be killed at any moment and `status` must show what was dropped.
             self.publish()
         self._each_second()
         self.state.store(states.HEARTBEAT_NS, time.monotonic_ns())

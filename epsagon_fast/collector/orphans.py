@@ -1,9 +1,8 @@
-"""Folders that nobody serves any more, beside our own: of an older version, of a container or service that is gone.
+"""Folders beside our own that no collector serves any more: of an older version, a container or service that is gone.
 
-A folder is an orphan if its lock can be had, its heartbeat is over a minute old and no process has a ring in it, in
-whatever container: containers may share the directory, and see other pids. Then this collector serves it as well, by
-the same loop, until all that was in it is delivered or stored, and removes it. One at a time, a pass after each of our
-own.
+A folder is an orphan if its lock can be had, its heartbeat is over a minute old and no process, in any container, has a
+ring in it: containers may share the directory, and see other pids. This collector serves it by the same loop, until all
+that was in it is delivered or stored, and removes it. One orphan at a time, with a pass after each of our own.
 """
 
 import fcntl
@@ -28,11 +27,11 @@ from epsagon_fast.queue.overview import look
 log = logging.getLogger("epsagon_fast.collector")
 
 LOOK_S = 60.0
-# Younger ones may have a collector that is just starting.
+# A folder with a younger heartbeat may have a collector that is just starting.
 SILENT_S = 60.0
-# What cannot be delivered or stored by then waits for the next collector.
+# Serve an orphan this long. The next collector takes over what is then neither delivered nor stored.
 PATIENCE_S = 600.0
-# All that is ours is in memory too.
+# An orphan's bound of memory, beside all that our own folder takes.
 MEMORY_BYTES = 32 * 1024 * 1024
 # A user's runtime directory may hold other things. So a name like those that folder.instance_name makes proves nothing
 # before a file of ours is in the folder, and only these are ever removed. What was set aside is for people to look at.
@@ -48,7 +47,7 @@ class Orphans:
     def __init__(self, path: str, serve: Callable[[int, str], Loop]) -> None:
         self._own = path
         self._base, own_name = os.path.split(path)
-        # As many namespaces as here, since the kernel is the same.
+        # A name has as many namespaces as ours, because the kernel is the same.
         self._name = re.compile(_VERSION + r"-\d+" * own_name.count("-"))
         self._serve = serve
         self._loop: Loop | None = None
@@ -56,7 +55,7 @@ class Orphans:
         self._fd = -1
         self._since = 0.0
         self._next_look = 0.0
-        # What went wrong once is left to another process.
+        # Paths of folders that failed once: another process may try them.
         self._left_alone: set[str] = set()
         self.adopted = 0
 
@@ -107,7 +106,7 @@ class Orphans:
         if fd is None:
             return
         self._path, self._fd, self._since = path, fd, now
-        log.info("serving %s too, which nobody else does", path)
+        log.info("serving %s too, which no other collector does", path)
         try:
             self._loop = self._serve(fd, path)
             self._loop.bounds.memory_bytes = min(MEMORY_BYTES, self._loop.bounds.memory_bytes)
@@ -126,7 +125,7 @@ class Orphans:
         os.close(self._fd)
 
     def _give_up(self) -> None:
-        # Our own folder must not suffer. Its state page says what it was, for whoever tries next.
+        # Our own folder must not suffer. The state page tells the next collector what this one died of.
         log.exception("%s cannot be served", self._path)
         self._left_alone.add(self._path)
         self._loop = None
@@ -159,7 +158,7 @@ def _is_silent(fd: int) -> bool:
     except (OSError, ValueError):
         # No collector has ever been here, so a ring must say that the folder is ours.
         return states.is_to_be_made(fd) and any(map(partial(_is_ring, fd), os.listdir(fd))) and _age_s(fd) > SILENT_S
-    # A heartbeat of the future is one of before the last boot.
+    # A heartbeat in the future is from before the last boot.
     return not 0 <= (time.monotonic_ns() - heartbeat_ns) / 1e9 <= SILENT_S
 
 
@@ -184,7 +183,7 @@ def _is_used(fd: int) -> bool:
 
 
 def _can_tell(fd: int) -> bool:
-    """Say whether a file that nobody has open is known as such: before Linux 5.3 none in a tmpfs was."""
+    """Say whether this kernel tells that no process has a file open; before Linux 5.3 it did not for a tmpfs."""
     probe = os.urandom(16).hex()
     os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=fd))
     try:
@@ -203,7 +202,7 @@ def _remove(fd: int, path: str) -> bool:
     if any(RING_NAME.fullmatch(name) for name in names):
         return False
     ours = {name for name in names if _REMOVED.fullmatch(name)}
-    # The log says why something was set aside.
+    # The log stays beside files that were set aside, because it says why.
     for name in ours | {LOG} if names <= ours | {LOG} else ours:
         with suppress(OSError):
             os.unlink(name, dir_fd=fd)

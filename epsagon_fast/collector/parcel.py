@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from epsagon_fast.foreign import origin
 from epsagon_fast.protocol import Outcome
 
-# A parcel in memory, without its body.
+# Memory of a parcel without its body.
 PARCEL_BYTES = 1024
 
 
@@ -23,7 +23,7 @@ class Destination(NamedTuple):
     send_timeout_s: float
     proxy_url: str | None = None
     ca_file: str | None = None
-    # Where its traces wait while it takes none; "": the config names no place.
+    # The outbox's directory for its traces; "": the config names none.
     state_dir: str = ""
 
     @property

@@ -1,14 +1,14 @@
-"""What kills collectors: found by who died of it, and set aside.
+"""Records and bodies that kill collectors: found by the deaths, and set aside.
 
 Before work that may be deadly the state page says on what; after it, nothing. A collector that finds something there
 knows that its predecessor died over it:
 
-- Usually the page names a whole batch, since a note for every record would cost as much as the record. An exception
-  names its record in passing. After a death over a batch the next collector is careful for a while and notes every
-  record, so a second death of that kind (a crash in compiled code) names one too.
+- Usually the page names a whole batch, because a note for every record would cost as much as the record. An exception
+  names its record on the way out. After a death over a batch the next collector notes every record for a while, so a
+  second death of that kind (a crash in compiled code) names its record too.
 - What was named in two deaths in a row is poison. It goes into a file `poison-*` and is left out wherever it turns up.
 
-Collectors that are killed from outside die over something as well, but not twice over the same.
+Collectors that are killed from outside die over something as well, but not twice over the same thing.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ from epsagon_fast.queue.state import StatePage
 log = logging.getLogger("epsagon_fast.collector")
 
 DEATHS = 2
-# A collector is careful for so long: what killed the last one will have come by then.
+# How long a collector is careful: what killed the last one comes again within this time.
 CAREFUL_S = 60.0
 NAME = POISON
 _CREATE = os.O_WRONLY | os.O_CREAT
@@ -98,7 +98,7 @@ class Poison:
             fd = private.open_file(name, _CREATE, dir_fd=self._folder_fd)
             with open(fd, "wb") as file:
                 if os.fstat(fd).st_size:
-                    # Met before: it stays in the journal until its trace is settled.
+                    # Set aside before. Its record stays in the journal until its trace is settled, and so came again.
                     return
                 file.write(b"".join(encode_batch(ring_id, 0, records)))
         self._counts["poison"] += 1

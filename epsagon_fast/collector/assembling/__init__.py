@@ -1,1 +1,1 @@
-"""Open traces: what came of each so far, and the body of one that is closed."""
+"""From records to traces, and from a closed trace to the body that is sent."""

@@ -1,11 +1,12 @@
-"""What each process has in the collector's memory, so that one that has much can be stopped, and the others go on.
+"""How much memory of the collector each process uses, so that one that uses much can be stopped while others go on.
 
-A process is known by its ring. It answers for the traces that it opened, whoever adds to them, until they are settled.
+A process is known by its ring. It answers for the traces that it opened until they are settled, with all
+that others add to them.
 """
 
 from epsagon_fast.collector.bounds import Held
 
-# A trace's objects, without what they hold: of this the journal needs nothing.
+# A trace's own objects, without events and texts. They take no room in the journal.
 TRACE_BYTES = 1280
 NOTHING = Held(0, 0)
 
@@ -16,7 +17,7 @@ class Account:
     __slots__ = ("body_bytes", "open_bytes", "open_traces")
 
     def __init__(self) -> None:
-        # Its open traces, and its records of traces not yet opened. Whoever feeds an open trace adds to it.
+        # Its open traces, and its records of traces not yet opened. Feeding an open trace adds to it.
         self.open_bytes = 0
         # Its traces that are finished and not settled.
         self.body_bytes = 0
@@ -50,7 +51,7 @@ class Accounts:
         return max(self._accounts, key=lambda ring_id: self._accounts[ring_id].open_bytes, default=None)
 
     def charge(self, ring_id: bytes, open_bytes: int = 0, body_bytes: int = 0, open_traces: int = 0) -> Account:
-        """Change what a ring's process has here by so much."""
+        """Add to what a ring's process has here; negative: take away."""
         account = self._accounts.get(ring_id)
         if account is None:
             account = self._accounts[ring_id] = Account()

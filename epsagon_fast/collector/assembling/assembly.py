@@ -1,4 +1,4 @@
-"""Traces out of the records of many rings. Pure: no file, no clock, no thread; `now` is unix seconds.
+"""Makes traces of the records of many rings. No file, no clock, no thread; `now` is unix seconds.
 
 For each record, in the order of its ring: `masked`, then into the journal, then `feed`. After each full pass, that is
 one look at the folder and one at every ring up to the head then seen, `end_pass`.
@@ -61,11 +61,11 @@ class Assembly:
 
     def __init__(self) -> None:
         self.counters: Counter[str] = Counter()
-        # By ring: what its process pushed and no trace took. For whoever empties it.
+        # By ring, and by reason: records that no trace took. Outcomes takes them from here.
         self.lost: dict[bytes, Counter[str]] = {}
         self._open: dict[bytes, OpenTrace] = {}
         self.masks = Masks()
-        # In this pass, and in the one before.
+        # Traces that were closed in this pass, and in the one before.
         self._closed: list[OpenTrace] = []
         self._closed_before: list[OpenTrace] = []
         self._unsettled: dict[bytes, Unsettled] = {}
@@ -102,7 +102,7 @@ class Assembly:
         return None if trace is None else trace.ring_id
 
     def unclosed(self, trace_id: bytes) -> OpenTrace | None:
-        """Return a trace that is open and that nobody has closed."""
+        """Return a trace that is open and not yet closed."""
         trace = self._open.get(trace_id)
         return None if trace is None or trace.is_closed else trace
 
@@ -111,7 +111,7 @@ class Assembly:
         return [*self._open, *self._unsettled]
 
     def unclosed_of(self, ring_id: bytes) -> list[OpenTrace]:
-        """Return the traces that a ring's process opened and nobody has closed, oldest first."""
+        """Return the traces that a ring's process opened and that are not closed, oldest first."""
         return [trace for trace in self._open.values() if trace.ring_id == ring_id and not trace.is_closed]
 
     @property
@@ -146,7 +146,7 @@ class Assembly:
             self._feed_unopened(ring_id, record, now)
             return
         if kind == _EVENT and payload and not flags:
-            # Nearly every record takes this way, so it asks nothing but the stream.
+            # The fast path: nearly every record is a plain event, so nothing but the stream is asked.
             trace.account.open_bytes += trace.stream.add_event(payload)
             return
         before = trace.held_bytes
@@ -196,7 +196,7 @@ class Assembly:
         return [self._finish(trace) for trace in ready if trace.trace_id in self._open]
 
     def forget(self, trace_id: bytes) -> None:
-        """Let go of a trace that is settled, whatever its state here; what still comes for it is late."""
+        """Let go of a trace that is settled, open or finished. Records that still come for it are late."""
         trace = self._open.pop(trace_id, None)
         if trace is not None:
             self.accounts.charge(trace.ring_id, -trace.held_bytes, open_traces=-1)
@@ -230,7 +230,7 @@ class Assembly:
             self.masks.pop(record.trace_id, None)
             return
         self._enter(trace)
-        # They came before the keys that they must be masked for.
+        # Only now are the trace's ignored keys known.
         for other_ring, held in self._unopened.take(record.trace_id):
             self.feed(other_ring, self.masked(held), now)
 
@@ -250,11 +250,11 @@ class Assembly:
         elif kind == _ERROR:
             trace.set_error(payload)
         elif kind == _CLOSE and ring_id == trace.ring_id and not trace.is_closed:
-            # A CLOSE that says nothing still closes: its process will not send another one.
+            # First, because a CLOSE with a broken payload closes too: its process will not send another one.
             self._closed.append(trace)
             trace.close(payload, flags, ordinal)
         else:
-            # A second OPEN or CLOSE, a CLOSE of a process that did not open the trace, a kind that there is not.
+            # A second OPEN or CLOSE, a CLOSE by a process that did not open the trace, or an unknown kind.
             self.counters["misplaced"] += 1
 
     def _finish(self, trace: OpenTrace) -> ClosedTrace:

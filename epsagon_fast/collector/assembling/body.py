@@ -1,10 +1,10 @@
 """A closed trace's body: labels and error into the runner, then the size, then trimming. Masking is done before.
 
-What trimming cannot make small enough is cut: texts first, then events from the end on, then exceptions from the end
-on, and at the very last the runner, of which a stub is sent. Whatever was taken away, the runner's metadata says so,
-within the limit.
+A trace that trimming cannot make small enough is cut: first its texts, then events from the end on, then exceptions
+from the end on. At the very last a stub of the runner is sent. The runner's metadata says, within the limit, what was
+taken away.
 
-What the trace's process lost before is told last, if there is room for it: no event loses anything for it.
+What the trace's process lost before is added last, if there is room. No event loses anything for it.
 """
 
 from typing import NamedTuple
@@ -24,7 +24,7 @@ class Body(NamedTuple):
 
     # In its destination's format. None: not even the runner's stub fits, and everything counts as dropped.
     data: bytes | None
-    # As it would be if there were no limit.
+    # The size without a limit.
     size_before_bytes: int
     trimmed: bool
     # How many events were visited to be stripped, the runner among them.
@@ -45,7 +45,7 @@ def build(trace: OpenTrace) -> Body:
     try:
         body = _built(trace)
     except ValueError:
-        # The trimmer met an event that is not JSON.
+        # The trimmer found an event that is not JSON.
         trace.stream.discard_broken()
         body = _built(trace)
     if gone := body.dropped_events + body.dropped_exceptions:
@@ -106,7 +106,7 @@ def _trimmed(trace: OpenTrace, runner: Runner | None, before: int) -> Body:
             done += 1
         events.insert(place, orjson.dumps(runner))
     if done:
-        # Over the limit once, the trace must have room for its marker, even if what is left fits.
+        # An event was stripped early, so the trace needs room for its marker even if the rest fits.
         limit, reserve = max(0, limit - reserve), 0
     rest = events[done:]
     outside = trace.envelope.size_bytes + _joined_bytes(stream.exceptions)

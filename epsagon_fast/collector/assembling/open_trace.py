@@ -24,12 +24,12 @@ from epsagon_fast.protocol import (
     ErrorCode,
 )
 
-# A runner may shrink again, so it is not trimmed before the end; this bounds it. No larger one could be sent whole.
+# The bound of an open trace's runner. It may shrink again, so it is not trimmed before the end.
 MAX_RUNNER_BYTES = MAX_TRACE_BYTES
 
 UNFINISHED_METADATA = {"unfinished": "true"}
 
-# All that a trace is beside its OPEN's config and its stream: JSON keeps it exactly.
+# The fields of a snapshot, beside the OPEN's config and the stream. JSON keeps their values exactly.
 SAVED = (
     "opened_at",
     "runner",
@@ -77,14 +77,14 @@ class OpenTrace:
         self.runner_place: int | None = None
         self.labels: dict[str, str | int | float | bool] = {}
         self.error: Runner | None = None
-        # Where it is counted what its opener has in memory; the assembly's.
+        # The opener's account in the assembly, which counts what this trace holds.
         self.account: Account
-        # What its process lost before, as JSON text; told if there is room for it.
+        # What its process lost before, as JSON text. The body has it if there is room.
         self.dropped_records: str | None = None
         # The CLOSE's number among its ring's; 0 if the process left or died instead.
         self.close_ordinal = 0
         self.is_closed = False
-        # What RUNNER records brought before there was a runner.
+        # Merged RUNNER records that came before the runner.
         self._runner_news: Runner = {}
         self._runner_bytes = len(opened)
         self._labels_bytes = 0
@@ -142,7 +142,7 @@ class OpenTrace:
         runner = self._runner_news if self.runner is None else self.runner
         decoded = object_of(news)
         if self._runner_bytes + len(news) > MAX_RUNNER_BYTES:
-            # Much of what was merged may have been overwritten since.
+            # The sum is too high if merged values were overwritten since: measure.
             self._runner_bytes = len(orjson.dumps(runner))
             if self._runner_bytes + len(news) > MAX_RUNNER_BYTES:
                 return False
@@ -191,7 +191,7 @@ class OpenTrace:
         }
 
     def _give_way(self) -> None:
-        """Move an error that was set to the exceptions: how the block or its process ended says more."""
+        """Move an error that was set to the exceptions, because the end of the block or process says more."""
         if self.error is not None:
             self.stream.add_exception(orjson.dumps(self.error))
             self.error = None

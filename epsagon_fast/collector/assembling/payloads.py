@@ -1,4 +1,4 @@
-"""Reads what the payloads of a trace's records hold. What is none of ours raises one of BROKEN."""
+"""Decodes the payloads of a trace's records. A payload that no producer of ours made raises one of BROKEN."""
 
 import json
 import math
@@ -9,7 +9,7 @@ import orjson
 
 from epsagon_fast.protocol import LABEL_NUMBER_BYTES
 
-# What a payload raises that no producer of ours made. Such a record changes nothing.
+# What a foreign payload raises. Its record changes nothing.
 BROKEN = (ValueError, TypeError, KeyError, struct.error, RecursionError)
 
 
@@ -38,7 +38,7 @@ def object_of(payload: bytes) -> dict[str, Any]:
     if not isinstance(decoded, dict):
         raise ValueError("not a JSON object")
     if payload.count(b"{") + payload.count(b"[") > 200:
-        # orjson reads 1024 levels and writes 254: what cannot be written is refused here, not at the end.
+        # orjson reads 1024 levels and writes 254. So what cannot be written is refused here, not at the end.
         orjson.dumps({"runner": decoded})
     return decoded
 

@@ -1,6 +1,6 @@
 """What a trace's runner is given at the end, and what is cut from it. Nothing here changes its arguments.
 
-A runner is an event, decoded. Its labels, its error and what trimming took away stand in it, whatever the format.
+A runner is an event, decoded. Its labels, its error and what trimming took away stand in it in every format.
 """
 
 import json
@@ -20,7 +20,7 @@ DROPPED_LABELS_KEY = "dropped_labels"
 DROPPED_RECORDS_KEY = "dropped_records"
 # `,"is_trimmed":"true"` in a runner's metadata, which is never empty: it has its labels.
 MARKER_BYTES = len(f',"{IS_TRIMMED_KEY}":"true"')
-# Of a label that is too long for its trace, so many bytes are kept.
+# Bytes that are kept of a label that is too long for its trace.
 LABEL_BYTES = 256
 
 

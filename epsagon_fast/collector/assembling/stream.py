@@ -1,7 +1,7 @@
 """The events and exceptions of an open trace, trimmed as they come, so that a trace never holds more than its limit.
 
 The bytes that are sent must not depend on when something was trimmed. So a step is taken early only if the end would
-have to take it whatever still comes, and the test for that counts only what can never shrink: the envelope, events and
+have to take it in any case, and the test for that counts only what can never shrink: the envelope, events and
 exceptions. Labels, error and runner may (an overwritten label, a replaced error), so they count as nothing. With
 `floor_bytes` for that sum, and in the order of the end:
 
@@ -21,11 +21,11 @@ import orjson
 import epsagon_fast.cutting as cutting
 from epsagon_fast.trimming import TraceTooBig, trim
 
-# A bytes object and its slot in a list, without its bytes.
+# Memory of a bytes object and its slot in a list, without its bytes.
 ENTRY_BYTES = 48
-# What stands for an event that is not JSON.
+# Stands in place of an event that is not JSON.
 NO_EVENT = b"{}"
-# All that a stream is beside its events and exceptions.
+# The fields of a snapshot, beside events and exceptions.
 SAVED = (
     "stripped_count",
     "is_too_big",
@@ -37,23 +37,23 @@ SAVED = (
 
 
 class Stream:
-    """What has arrived of one trace, the runner apart."""
+    """The events and exceptions of one trace, without the runner."""
 
-    # Of many open traces each record meets one that is in no cache: every detour costs.
+    # Slots, because with many open traces this object is in no cache when a record comes.
     __slots__ = ("_counters", "_empty_bytes", "events", "exceptions", "limit_bytes", *SAVED)
 
     def __init__(self, envelope_bytes: int, limit_bytes: int, counters: Counter[str]) -> None:
         self.limit_bytes = limit_bytes
         self.events: list[bytes] = []
         self.exceptions: list[bytes] = []
-        # The first so many events are stripped already.
+        # How many events, from the first on, are stripped already.
         self.stripped_count = 0
-        # True: the end will find the trace too big. All events are stripped and all texts cut.
+        # True once the end must find the trace too big: all events are stripped and all texts cut.
         self.is_too_big = False
-        # All from the first that had to go on.
+        # Once one had to go, all later ones go too.
         self.dropped_events = 0
         self.dropped_exceptions = 0
-        # Of all that ever came, as it came.
+        # All that ever came, before trimming.
         self.arrived_bytes = 0
         # Every event and every exception is counted with a comma, so two are too many.
         self._empty_bytes = envelope_bytes - 2
@@ -83,7 +83,7 @@ class Stream:
             before = self.held_bytes
             self._add_with_care(event)
             return self.held_bytes - before
-        # Nearly every event takes this way.
+        # The fast path: nearly every event fits.
         self.arrived_bytes += size
         self.floor_bytes = floor
         self.events.append(event)
@@ -113,7 +113,7 @@ class Stream:
         self.floor_bytes = self._empty_bytes + sum(map(len, kept)) + len(kept)
 
     def discard_broken(self) -> None:
-        """Put an empty event in the place of each that is not JSON, counted."""
+        """Replace each event that is not JSON by an empty one, and count it."""
         for number, event in enumerate(self.events):
             if not _is_json(event):
                 self._counters["malformed"] += 1

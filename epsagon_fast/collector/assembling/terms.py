@@ -33,12 +33,12 @@ def terms_of(config_json: bytes, platform: str) -> Terms:
 
 
 def _checked(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a config, if it has what is used of it later."""
+    """Return a config whose values can be used without a look later. Raises one of BROKEN."""
     texts = [config[name] for name in ("app_name", "token", "collector_url")]
     texts += [config[name] for name in ("proxy_url", "ca_file") if config.get(name) is not None]
     if not all(isinstance(text, str) for text in texts):
         raise ValueError("not a text")
-    # What is over this would not be bounded in memory.
+    # A larger limit would let a trace grow beyond what memory is planned for.
     if not 1 <= config["max_trace_size_bytes"] <= MAX_TRACE_BYTES:
         raise ValueError("not a trace's limit")
     return config

@@ -6,9 +6,9 @@ from itertools import chain
 from epsagon_fast.collector.assembling.accounts import Accounts
 from epsagon_fast.protocol import Record
 
-# Of one ring.
+# The bound for one ring.
 MAX_HELD_BYTES = 4 * 1024 * 1024
-# A record's tuple and payload object, without its bytes.
+# Memory of a record's tuple and payload object, without its bytes.
 RECORD_BYTES = 200
 
 # A record with the ring that it came from.

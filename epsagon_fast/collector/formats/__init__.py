@@ -37,11 +37,11 @@ class Post(NamedTuple):
 
 
 class Envelope(Protocol):
-    """What a format says alike of all traces of one config; made once for them."""
+    """The part of a body that all traces of one config share; made once for them."""
 
     @property
     def size_bytes(self) -> int:
-        """What of a trace's limit is taken before its first event. A comma before each further event counts too."""
+        """How many bytes of a trace's limit it takes. A comma between events is counted with the events."""
 
     def body(self, trace: FittedTrace) -> bytes:
         """Return the body of a trace, as its parcel carries it."""
@@ -52,11 +52,11 @@ class Format(Protocol):
 
     @property
     def name(self) -> str:
-        """As people call it."""
+        """The word for it in a URL's scheme and in the docs."""
 
     @property
     def content_type(self) -> str:
-        """Of its requests."""
+        """The Content-Type of its requests."""
 
     def envelope(self, config: Mapping[str, Any], platform: str) -> Envelope:
         """Return what traces of a config have in common. `config`: as an OPEN brings it; raises TypeError for others.

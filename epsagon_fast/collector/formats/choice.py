@@ -4,7 +4,7 @@ from epsagon_fast.collector.formats import Format
 from epsagon_fast.collector.formats.epsagon import EPSAGON
 from epsagon_fast.collector.parcel import Destination
 
-# By the scheme of the destination's URL, which says the format before a `+`: otlp+http. Without one it is epsagon's.
+# By what stands before the `+` in the scheme of the destination's URL, as in otlp+http; "" without a `+`.
 FORMATS: dict[str, Format] = {"": EPSAGON}
 
 
@@ -12,5 +12,5 @@ def format_for(destination: Destination) -> Format:
     """Return the format that a destination takes."""
     scheme, _, _ = destination.url.partition("://")
     name, plus, _ = scheme.rpartition("+")
-    # What has no format is epsagon's, and sending then finds that its scheme cannot be used.
+    # An unknown name: sending will refuse the scheme of the URL, which the epsagon format leaves as it is.
     return FORMATS.get(name.lower() if plus else "", EPSAGON)

@@ -66,7 +66,7 @@ class Epsagon:
 
     def without_secret(self, body: bytes, destination: Destination) -> tuple[int | None, bytes]:
         """Return a body without its envelope's token, and where that stood; None: it has none."""
-        # Inside a JSON string the quotes would have backslashes, so the first such member is the envelope's own.
+        # Inside a JSON string the quotes have backslashes, so the first match is the envelope's own member.
         before, found, after = body.partition(b'"token":' + orjson.dumps(destination.token))
         if not found:
             return None, body

@@ -1,1 +1,1 @@
-"""What was read from the rings and is not settled yet, in files that outlive the collector."""
+"""Files that outlive the collector, with all that was read from the rings and is not settled yet."""

@@ -1,10 +1,10 @@
-"""Copies forward in the journal what is still needed, so that old segments can go.
+"""Copies forward in the journal what is still needed, so that old segments can be deleted.
 
-A segment goes with the last of its traces, oldest first: one trace that stays open for an hour would hold all that came
-after it. So when most of the journal is of traces that are settled, every trace that is not gets a snapshot behind the
-rest, a part of them in each pass, and the old segments are needed no more.
+A segment is deleted after the last of its traces is settled, oldest first, so a trace that stays open for an hour would
+keep all segments after its own. When most of the journal belongs to settled traces, all others get a snapshot at its
+end, some in each pass. Then the old segments are not needed any more.
 
-The same mends a journal that could not be written for a while: what it lacks is in memory.
+Compaction also mends a journal that could not be written for a while, because what it lacks is in memory.
 """
 
 import sys
@@ -15,12 +15,12 @@ from epsagon_fast.collector.journal import snapshot
 from epsagon_fast.collector.journal.journal import Journal
 from epsagon_fast.collector.sending.dispatch import Dispatch
 
-# A journal of fewer segments is left alone.
+# A journal of at most this many segments is left alone.
 FEW_SEGMENTS = 4
-# Copying is worth its cost if it gains this part of the journal.
+# Copying is worth its cost if it frees this part of the journal.
 WORTH = 1 / 4
 WORTH_AT_BOUND = 1 / 16
-# The loop must not stand still meanwhile.
+# Bytes copied in one pass, so that the loop never stands still.
 PART_BYTES = 1024 * 1024
 
 
@@ -57,14 +57,14 @@ class Compaction:
         self._to_copy.extend(not_yet)
 
     def _is_wasteful(self, worth: float) -> bool:
-        """Say whether copying gains that part of the journal, and not what the last time gained."""
+        """Say whether copying frees that part of the journal, of what came since the last copying."""
         size = self._journal.size_bytes
         needed = self._assembly.held_bytes + self._sending.held_bytes
         grown = self._journal.batch_bytes - self._batch_bytes_before
         return size > FEW_SEGMENTS * self._journal.segment_bytes and min(size - needed, grown) >= worth * size
 
     def _copy(self, trace_id: bytes) -> bool:
-        """Copy a trace; False: it is just being finished, so there will be a body in a moment."""
+        """Copy a trace; False: it is closed and its body is not built yet, so try again in a later pass."""
         trace = self._assembly.unclosed(trace_id)
         if trace is not None:
             self._journal.snapshot(trace.ring_id, trace_id, snapshot.of_trace(trace))

@@ -5,7 +5,7 @@ that it covers that too), and the body: u8 kind, ring id, u64 end, then records 
 padding, or the ids of settled traces.
 
 Three kinds of frames: a batch as it was read from a ring; marks; a snapshot, which is all that is needed of one trace
-and stands in place of whatever earlier frames hold of it.
+and stands in place of all that earlier frames hold of it.
 """
 
 import struct
@@ -18,7 +18,7 @@ from epsagon_fast.queue import ring
 from epsagon_fast.queue.layout import RECORD_HEADER
 from epsagon_fast.queue.names import RING_ID_BYTES
 
-# The last byte is the version: a reader sets a segment of another version aside.
+# The last byte is the version. A segment of another version is set aside.
 MAGIC = b"EPSFJRN1"
 # The fault of a frame that was still being written; every other fault is damage.
 TORN = "a torn frame"
@@ -78,9 +78,9 @@ def encode_marks(trace_ids: Iterable[bytes]) -> tuple[bytes, bytes]:
 
 
 def parse(data: bytes) -> Parsed:
-    """Read a segment up to its end or the first frame that is not whole. Never raises, whatever the bytes."""
+    """Read a segment up to its end or the first frame that is not whole. Never raises."""
     if not data:
-        # Created and never written to, or cut off at its start.
+        # The file was created and never written to, or cut off at its start.
         return Parsed([], 0, None)
     if not data.startswith(MAGIC):
         return Parsed([], 0, TORN if MAGIC.startswith(data) else "no segment of this version")
@@ -97,12 +97,12 @@ def parse(data: bytes) -> Parsed:
 
 
 def _encode_records(kind: int, ring_id: bytes, end: int, records: Sequence[Record]) -> tuple[bytes, bytes]:
-    # The frame has a CRC, so its records need none.
+    # Without the CRC that records have in a ring: the frame has one.
     return _framed(_BODY.pack(kind, ring_id, end), ring.pack(records))
 
 
 def _framed(start: bytes, rest: bytes) -> tuple[bytes, bytes]:
-    # Two pieces, since one would copy the rest once more.
+    # Two pieces, because joining them would copy the rest once more.
     length = len(start) + len(rest)
     return _FRAME.pack(length, zlib.crc32(rest, zlib.crc32(start, length))) + start, rest
 
@@ -117,7 +117,7 @@ def _check_frame(data: bytes, at: int) -> int:
     if end > len(data):
         raise ValueError(TORN)
     if zlib.crc32(memoryview(data)[begin:end], length) != crc:
-        # A file system may keep a file's new length and not its last bytes.
+        # After a power cut a file may have its new length and not its last bytes.
         raise ValueError(TORN if end == len(data) else "a frame with a wrong CRC")
     return end
 

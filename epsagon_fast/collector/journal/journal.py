@@ -1,4 +1,4 @@
-"""The journal: what was read from the rings and is not settled yet, in files that outlive the collector.
+"""The journal: it keeps what was read from the rings until it is settled, in files that outlive the collector.
 
 How the loop keeps it true that a record is always in a file:
 
@@ -26,7 +26,7 @@ from epsagon_fast.protocol import Record
 
 __all__ = ["SEGMENT_BYTES", "Batch", "Journal", "Settled", "Snapshot"]
 
-# While nothing can be written, so much waits for a better time; what is over it goes.
+# The bound of what waits while nothing can be written. Beyond it the records are given up.
 MAX_BUFFERED_BYTES = 4 * 1024 * 1024
 
 
@@ -37,9 +37,9 @@ class Journal:
         self._segments = Segments(dir_fd, segment_bytes)
         self._uncommitted = Uncommitted()
         self._replay = Replay(self._segments)
-        # Whether something that was appended went without being written. The one who copies all forward clears it.
+        # Whether appended records were given up without being written. Compaction copies all forward and clears it.
         self.incomplete = False
-        # Bytes of batches ever written; what snapshots cost is not in it.
+        # Bytes of batches ever written, without snapshots.
         self.batch_bytes = 0
 
     @property
@@ -130,7 +130,7 @@ class Journal:
             if self._uncommitted:
                 self._write()
         except FileNotFoundError:
-            # The folder was deleted. No collector will look for segments in it, so nothing need wait for another try.
+            # The folder was deleted. No collector will look for segments in it, so nothing waits for another try.
             self._uncommitted.clear()
         except OSError:
             if self.buffered_bytes > MAX_BUFFERED_BYTES:
@@ -138,7 +138,7 @@ class Journal:
                 self.incomplete = True
             raise
         finally:
-            # On failure too: this is what makes space.
+            # Also after a failure, because deleting makes space.
             self._segments.delete_unpinned()
 
     def close(self) -> None:

@@ -88,11 +88,11 @@ class Replay:
         segment.pinned |= trace_ids
         for trace_id in trace_ids:
             self._superseded[trace_id] = segment.number, index
-        # All batches of its ring may be gone, and the ring too: this is what names it then.
+        # The ring and all its batches may be gone. Then only this tells that its process had open traces.
         self.ends.setdefault(snapshot.ring_id, 0)
 
     def _again(self, segment: Segment, settled: set[bytes]) -> Iterator[Batch | Snapshot | Settled]:
-        # Read again, since only so is no more than one segment in memory at a time.
+        # Read a second time, so that only one segment is in memory at a time.
         try:
             data = self._segments.read(segment)
         except OSError as error:

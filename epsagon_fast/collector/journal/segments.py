@@ -54,10 +54,10 @@ class Segments:
         self.segment_bytes = segment_bytes
         self._dir_fd = dir_fd
         self._all: list[Segment] = []
-        # Of the last one, while it is written.
+        # The descriptor of the last one while it is written.
         self._fd: int | None = None
         self._number = 0
-        # A failed write left something behind.
+        # True after a failed write whose bytes could not be cut off.
         self._torn = False
 
     def __iter__(self) -> Iterator[Segment]:
@@ -78,7 +78,7 @@ class Segments:
         """Return the segments that the folder has, without their sizes; `take_in` is for those that can be read."""
         names = os.listdir(self._dir_fd)
         found = sorted(_numbers(JOURNAL_NAME, names))
-        # Each number once, as long as something bears it: what is set aside takes no earlier one's place.
+        # No number is used twice while a file bears it, so no file that is set aside replaces another.
         self._number = max([*found, *_numbers(_ASIDE, names)], default=0)
         return [Segment(number) for number in found]
 
@@ -90,7 +90,7 @@ class Segments:
         """Return what a segment's file holds. Raises OSError."""
         with open(private.open_file(segment.name, os.O_RDONLY, dir_fd=self._dir_fd), "rb") as file:
             size_bytes = os.fstat(file.fileno()).st_size
-            # What is larger was not written by us, and its length may be a hole's: it must not fill the memory.
+            # A larger file is not ours. It may be a sparse one, which would fill the memory.
             if size_bytes > LARGEST_JOURNAL_BYTES:
                 raise OSError(errno.EFBIG, f"a segment of {size_bytes} bytes")
             return file.read(LARGEST_JOURNAL_BYTES)
@@ -129,7 +129,7 @@ class Segments:
                 self._cut_back()
             raise
         if segment.size_bytes > self.segment_bytes:
-            # The one that is written cannot go, however little of it is needed.
+            # A segment that is written cannot be deleted, so it must not grow.
             self.stop_writing()
         return segment
 
@@ -166,7 +166,7 @@ class Segments:
             if not filled or filled + size_bytes <= self.segment_bytes:
                 return self._fd
             self.stop_writing()
-        # Counted first: a name that is taken is passed by at the next try.
+        # Counted before the file is made, so that the next try passes by a name that is taken.
         self._number += 1
         segment = Segment(self._number)
         self._fd = private.open_file(segment.name, _CREATE, dir_fd=self._dir_fd)

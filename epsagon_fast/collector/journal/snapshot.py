@@ -1,4 +1,4 @@
-"""A trace as the journal keeps it when its records are copied forward: exactly what the collector holds of it.
+"""A trace as compaction copies it forward: exactly what the collector holds of it in memory.
 
 An open trace is its state, as JSON, and the events and exceptions that are left of it after early trimming. A finished
 trace is its body and where that goes. Records of these kinds stand in the journal only, never in a ring.
@@ -16,13 +16,13 @@ from epsagon_fast.collector.assembling.stream import SAVED as STREAM_FIELDS
 from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.protocol import Kind, Record
 
-# Beyond every Kind that there may be.
+# Kinds of records in the journal only, beyond every Kind of the rings.
 STATE = 64
 BODY = 65
 
 
 class Finished(NamedTuple):
-    """A trace of which the body was built. `ordinal` is its CLOSE's number in the opener's ring, 0 without one."""
+    """A trace whose body was built. `ordinal` is its CLOSE's number in the opener's ring, 0 without one."""
 
     parcel: Parcel
     ordinal: int

@@ -15,14 +15,14 @@ class Uncommitted:
     def __init__(self) -> None:
         self._frames: list[bytes] = []
         self.frame_bytes = 0
-        # Of them, bytes of batches; the rest is of snapshots.
+        # The part of it that batches take; snapshots take the rest.
         self.batch_bytes = 0
         # Traces that have records in the frames.
         self._pins: set[bytes] = set()
-        # Traces of which the frames hold all that is needed.
+        # Traces that have a snapshot in the frames: earlier records of them are not needed any more.
         self.snapshots: set[bytes] = set()
         self._marks: list[bytes] = []
-        # Of traces of which nothing is in a segment yet: if their records go, these may go too.
+        # Marks of traces that no segment has records of. They are worth nothing without the frames.
         self._marks_of_frames: list[bytes] = []
 
     def __bool__(self) -> bool:

@@ -10,7 +10,7 @@ log = logging.getLogger("epsagon_fast.collector")
 
 
 class ServedFolder:
-    """The folder whose rings are read, until it is deleted: then those that are mapped are served on."""
+    """The folder whose rings are read. Once it is deleted, the rings that are mapped are served until they end."""
 
     def __init__(self, fd: int, path: str, state: StatePage) -> None:
         self.fd = fd

@@ -1,7 +1,8 @@
 """From the rings, through the journal, into the assembly.
 
-A record stays in its ring until it is in the journal. If the journal cannot be written, traces go on without it: they
-are in memory, and delivered if this process lives; it is tried again all the time, and whole again once it can be.
+A record stays in its ring until it is in the journal. While the journal cannot be written, traces go on in memory, and
+are delivered if this process lives. Each pass tries the journal again. Once it can be written, journal/compaction.py
+copies into it what it lacks.
 """
 
 import logging
@@ -21,11 +22,11 @@ from epsagon_fast.queue.reader import Reader, Rings
 
 log = logging.getLogger("epsagon_fast.collector")
 
-# In a journal at its bound. The one that is written stays, whatever is in it.
+# Segments of a journal at its bound: several, because the one that is written cannot be deleted.
 SEGMENTS = 16
-# What one ring may bring into one round.
+# The bound of what one ring brings into one round.
 QUOTA_BYTES = 64 * 1024
-# Of one ring.
+# A ring and what was read of it.
 _Read = tuple[Reader, list[Record]]
 _trace_id = itemgetter(Record._fields.index("trace_id"))
 # As a plain integer: comparing with a member of Kind costs several times as much.
@@ -55,10 +56,10 @@ class Intake:
         self._outcomes = outcomes
         self._bounds = bounds
         self._counts = counts
-        # Memory of finished traces, as of the last pass: reading does not change it.
+        # Memory of finished traces as of the last pass. Reading does not change it.
         self._sending_bytes = 0
         self._ended: list[Reader] = []
-        # In this pass: to be read again in the next one, after all others.
+        # Rings that the next pass reads after all others.
         self._put_off: list[Reader] = []
 
     def find(self, now: float) -> list[Reader]:
@@ -70,7 +71,7 @@ class Intake:
     def read(self, sending_bytes: int, ended: list[Reader], now: float) -> bool:
         """Read the rings up to where they are now, as far as each has room. Return whether any record came.
 
-        A ring without room is passed by: nobody waits for what is in it. `sending_bytes`: memory of finished traces.
+        A ring without room is passed by, and its process goes on. `sending_bytes`: memory of finished traces.
         """
         self._sending_bytes = sending_bytes
         self._ended = ended
@@ -88,7 +89,7 @@ class Intake:
     def bury(self, reader: Reader, now: float) -> bool:
         """Close the traces of a process that ended. False: not all that it pushed has been read."""
         if self.rings.by_id(reader.ring_id) is not reader:
-            # It was found corrupt in this pass, and set aside.
+            # The ring was found corrupt in this pass, and set aside.
             return True
         self._outcomes.drops.take_over(reader)
         if reader.position < reader.head:
@@ -141,7 +142,7 @@ class Intake:
         rooms = {reader: self._room_bytes(reader, len(behind)) for reader in behind}
         stopped = [reader for reader, room_bytes in rooms.items() if room_bytes <= 0]
         if closing := [reader for reader in stopped if self._is_closing(reader)]:
-            # One at a time, the one that is done first: several would take each other's room, and none come to its end.
+            # Only the ring nearest to its end: several would take each other's room, and none would come to its CLOSE.
             first = min(closing, key=lambda reader: heads[reader] - reader.position)
             rooms[first] = self._bounds.room_for_close_bytes(self._assembly.accounts.held_by(first.ring_id))
         batches = [(reader, self._read(reader, heads, room)) for reader, room in rooms.items() if room > 0]
@@ -163,7 +164,7 @@ class Intake:
             return []
 
     def _fit_for_the_journal(self, batches: list[_Read], heads: dict[Reader, int], opened_by_now: bool) -> list[_Read]:
-        """Return the batches without what nobody knows how to mask.
+        """Return the batches without records whose ignored keys are not known.
 
         Masks come with OPEN, which may stand in a ring that is read later: so a ring with records of an unknown trace
         is read again in the next pass, after all others. A trace that is unknown even then was never opened.

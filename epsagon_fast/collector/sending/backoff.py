@@ -1,4 +1,4 @@
-"""Says when a destination may be sent something again. Pure: no thread, no clock; `now` is monotonic seconds.
+"""When a destination may be sent something again. No thread, no clock; `now` is monotonic seconds.
 
 A destination is well until an attempt fails that may go better later. From then on one request at a time probes it,
 after exponentially growing pauses, until the first 2xx.
@@ -15,7 +15,7 @@ from epsagon_fast.protocol import Outcome
 
 FIRST_PAUSE_S = 0.5
 MAX_PAUSE_S = 60.0
-# In flight at once to a destination that is well: so many may fail, one after the other, before the rest is held back.
+# Requests in flight at once to a destination that is well. As many may fail before the rest is held back.
 MAX_IN_FLIGHT = 128
 
 
@@ -23,12 +23,12 @@ MAX_IN_FLIGHT = 128
 class _Illness:
     failures: int = 0
     until: float = 0.0
-    # The trace that is being tried; others in flight left before the first failure came back.
+    # The trace that probes. Others in flight were sent before the first failure came back.
     probe: bytes | None = None
 
 
 class Backoff:
-    """Says how many requests a destination may be sent now. Whoever keeps the traces, in memory or on disk, asks it."""
+    """How many requests each destination may be sent now, for traces in memory and on disk alike."""
 
     def __init__(self, chance: Callable[[], float] = random.random) -> None:
         self._chance = chance
@@ -74,6 +74,6 @@ class Backoff:
         illness.until = max(illness.until, now + pause_s)
 
     def _pause_s(self, failures: int) -> float:
-        # Half of it by chance, lest the collectors of a fleet come back in step.
+        # Half of the pause is random, lest the collectors of a fleet come back in step.
         longest_s: float = min(MAX_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(failures - 1, 20))
         return longest_s * (1 + self._chance()) / 2

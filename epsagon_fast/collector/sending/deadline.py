@@ -24,7 +24,7 @@ class Attempt(threading.local):
     """What this thread's sockets must know of its request. A pooled socket serves many threads in turn."""
 
     deadline = 0.0
-    # True: take no pooled connection, for one of them has just turned out to be dead.
+    # True: take no pooled connection, because one of them has just turned out to be dead.
     only_new = False
     # True once this request has opened a connection of its own.
     connected = False
@@ -55,7 +55,7 @@ class _Socket(socket.socket):
         self.settimeout(attempt.left_s())
         return super().recv(*args)
 
-    # A plain socket's sendall has one timeout for all of it; the one of TLS calls send for each piece.
+    # A plain socket's sendall has one timeout for all of its data. With TLS it calls send for each piece.
     def sendall(self, *args: Any) -> None:
         self.settimeout(attempt.left_s())
         super().sendall(*args)
@@ -66,7 +66,7 @@ class _Socket(socket.socket):
 
 
 class TLSSocket(_Socket, ssl.SSLSocket):
-    """What an SSLContext is to make, as its sslsocket_class."""
+    """The sslsocket_class of our SSLContexts."""
 
     def do_handshake(self, block: bool = False) -> None:
         self.settimeout(attempt.left_s())
@@ -78,7 +78,7 @@ class _Connection(HTTPConnection):
     def is_connected(self) -> bool:
         return not attempt.only_new and super().is_connected
 
-    # urllib3's own gives every address of a name the whole timeout.
+    # Instead of urllib3's own, which gives every address of a name the whole timeout.
     def _new_conn(self) -> socket.socket:
         attempt.connected = True
         try:
@@ -110,7 +110,7 @@ def _connect(host: str, port: int, options: Any) -> socket.socket:
 
 def _addresses(host: str, port: int) -> list[Any]:
     find = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
-    # What is an address already needs neither the resolver nor a thread.
+    # A host that is an address needs neither the resolver nor a thread.
     with suppress(socket.gaierror):
         return find(flags=socket.AI_NUMERICHOST)
     return lookups.ask(("addresses", host, port), find, attempt.left_s())

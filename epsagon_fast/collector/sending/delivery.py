@@ -21,7 +21,7 @@ from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.collector.sending.exchange import Failure, Pools, Response
 from epsagon_fast.collector.sending.verdict import Judge, Verdict
 
-# Another sender starts when a trace has waited so long that the ones there are do not keep up.
+# Another sender starts when a trace has waited this long: the others do not keep up.
 PATIENCE_S = 0.02
 # Kept connections are let go after this time without traffic.
 IDLE_S = 60.0
@@ -181,7 +181,7 @@ class Delivery:
         except Failure as failure:
             return [self._judge.failed(parcel, failure) for parcel in parcels]
         except Exception as error:
-            # A trace must get a verdict whatever is wrong here. The message may quote a header.
+            # A trace gets a verdict even if the fault is ours. Only the type, because the message may quote a header.
             internal = Failure("internal", type(error).__name__)
             return [self._judge.failed(parcel, internal) for parcel in parcels]
 

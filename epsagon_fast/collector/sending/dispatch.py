@@ -1,8 +1,8 @@
-"""What becomes of finished traces: sent, stored, sent again. Decisions only; network and disk have threads elsewhere.
+"""Decides which finished traces are sent now, stored, or taken from the outbox. It does no input or output itself.
 
-A trace is sent at once while its destination is well. What fails for a reason that may pass goes to the outbox, and so
-does all that comes while its destination is ill. From there the oldest are taken again as `Backoff` allows, one at a
-time until one arrives. Where the outbox refuses (no space, read-only), traces wait in memory, and go by the same rules.
+A trace is sent at once while its destination is well. If that fails for a reason that may pass, it goes to the outbox,
+and so do all traces that come while the destination is ill. The oldest are taken from there as `Backoff` allows, one at
+a time until one arrives. If the outbox refuses (no space, read-only), traces wait in memory, by the same rules.
 
 The body of a stored trace is not kept in memory. `now` is monotonic seconds.
 """
@@ -16,12 +16,12 @@ from epsagon_fast.collector.sending.outbox.messages import Gone, Refused, Report
 from epsagon_fast.collector.sending.verdict import Verdict
 from epsagon_fast.protocol import Outcome
 
-# What is stored is taken in parts, and so much of what may be in flight is kept free for it: new traces go first.
+# Stored traces are taken in parts of this size, and as many places in flight are kept for them.
 TAKEN_AT_ONCE = 32
-# So much later the outbox is asked again that refused, or that had nothing another collector does not send already.
+# Pause before an outbox is asked again that refused, or whose traces are all leased by other collectors.
 REFUSED_S = 10.0
 NOTHING_THERE_S = 1.0
-# A collector that leaves waits so long for the answers to its last requests, and for the disk.
+# A leaving collector waits this long for the answers to its last requests, and for the disk.
 LAST_ANSWERS_S = 1.0
 LAST_STORED_S = 5.0
 
@@ -56,11 +56,11 @@ class Dispatch:
         self._backoff = backoff or Backoff()
         # All that is in memory.
         self._held: dict[bytes, Parcel] = {}
-        # Neither in flight nor on their way to the outbox.
+        # Parcels that are neither in flight nor on their way to the outbox.
         self._fresh: dict[Destination, deque[Parcel]] = {}
         self._storing: dict[bytes, Parcel] = {}
         self._in_flight: dict[bytes, Parcel] = {}
-        # Of those in flight, what the outbox has too.
+        # Traces in flight that the outbox has too.
         self._stored: set[bytes] = set()
         # Why a destination's traces are not delivered.
         self._reasons: dict[Destination, Outcome] = {}
@@ -188,7 +188,7 @@ class Dispatch:
                 self._let_go(parcel)
                 self._outbox.give_back(parcel)
             else:
-                # Last in the queue: a trace that its backend chokes on must not stand before the others for ever.
+                # Last in the queue, so that a trace that its backend chokes on does not hold up the others for ever.
                 self._fresh.setdefault(destination, deque()).append(parcel)
             return []
         if self._backoff.is_well(destination):

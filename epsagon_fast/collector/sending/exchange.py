@@ -18,7 +18,7 @@ from epsagon_fast.foreign import shown
 
 # An answer is drained up to here, so that its connection can be used again; beyond it a new connection is cheaper.
 MAX_ANSWER_BYTES = 64 * 1024
-# Different proxies and CA files at once. A config that names yet another starts all pools afresh.
+# Pairs of proxy and CA file that have pools at once. One more pair starts all pools afresh.
 MAX_POOLS = 16
 
 
@@ -33,7 +33,7 @@ class Response(NamedTuple):
 class Failure(Exception):
     """No answer came. `reason` is one word; `detail` says more, without a URL's path, a token or credentials in it.
 
-    The text is safe to log, whatever a proxy or a certificate said.
+    The text is safe to log: what a proxy or a certificate said is escaped.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
@@ -68,7 +68,7 @@ class Pools:
         proxy_url: str | None = None,
         ca_file: str | None = None,
     ) -> Response:
-        """POST `body` to `url` and return the answer, whatever its status; a redirect is an answer like another.
+        """POST `body` to `url` and return the answer, of any status; a redirect is an answer like another.
 
         timeout_s bounds it all. A kept connection that the server closed meanwhile is replaced at once, unnoticed: the
         body may then have been sent twice, so the request must be idempotent. Raises Failure.
@@ -135,12 +135,12 @@ def _post(manager: PoolManager, url: str, headers: Mapping[str, str], body: byte
     try:
         return Response(response.status, response.headers, _read(response))
     finally:
-        # Drained, the connection has gone back to its pool and this does nothing; else it ends here.
+        # If the answer was drained, its connection is back in the pool and this does nothing; else it ends here.
         response.close()
 
 
 def _read(response: BaseHTTPResponse) -> bytes:
-    # The status has decided already: a body that breaks off changes nothing.
+    # A body that breaks off changes nothing, because the status has decided.
     try:
         return response.read(MAX_ANSWER_BYTES, decode_content=False)
     except (HTTPError, OSError):

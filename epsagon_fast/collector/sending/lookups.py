@@ -1,8 +1,7 @@
 """Questions to the system that nothing can cut short: a name's addresses, a file on a mount that does not answer.
 
-Each is asked in a thread of its own. An asker whose time is over goes on without it, and leaves the thread behind. The
-same question is asked once at a time: all who have it wait for one answer. So a dead mount holds one thread, however
-many traces want something of it.
+Each is asked in a thread of its own. An asker whose time is over goes on without the answer, and leaves the thread
+behind. All who ask the same question at a time share one thread, so a dead mount holds one thread and no more.
 """
 
 import copy
@@ -11,7 +10,7 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-# As many threads may be left behind. A question beyond them is not asked: each takes memory, and may never come back.
+# Questions without an answer at once. Each holds a thread that may never end, so one more is not asked.
 MAX_ASKED = 128
 
 T = TypeVar("T")
@@ -28,7 +27,7 @@ class Lookups:
     def ask(self, question: Hashable, find: Callable[[], T], timeout_s: float) -> T:
         """Return what `find` returns, or raise what it raises; TimeoutError after timeout_s, or if too much is asked.
 
-        question: equal ones share an answer. `find` goes on after the time, and its answer is then for nobody.
+        question: equal ones share an answer. `find` goes on after the time, and its answer is thrown away.
         """
         with self._lock:
             answer: Future[T] | None = self._asked.get(question)
@@ -65,7 +64,7 @@ class Lookups:
             answer.set_result(found)
 
     def _forget(self, question: Hashable) -> None:
-        # Before the answer is given: who asks after it asks anew.
+        # Before the answer is given, so that a later question is asked anew.
         with self._lock:
             self._asked.pop(question, None)
 

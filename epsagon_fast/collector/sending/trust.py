@@ -1,6 +1,6 @@
 """Which certificates a destination's server may show: a CA file or directory, read once and by content.
 
-OpenSSL is given no path: it would open whatever is there, and wait for a FIFO's writer.
+OpenSSL is given no path: it would open a FIFO too, and wait for its writer.
 """
 
 import errno
@@ -14,9 +14,9 @@ from functools import partial
 from epsagon_fast.collector.sending.deadline import TLSSocket
 from epsagon_fast.collector.sending.lookups import lookups
 
-# The largest bundle in use has half a megabyte.
+# The largest bundles in use have half a megabyte.
 MAX_CA_BYTES = 16 * 1024 * 1024
-# The names by which OpenSSL looks in a directory: a hash of the subject, and a number.
+# The names that OpenSSL looks for in a directory: a hash of the subject, and a number.
 _HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")
 
 
@@ -31,7 +31,7 @@ def context(ca_file: str | None, timeout_s: float) -> ssl.SSLContext:
 def _context(ca_file: str | None) -> ssl.SSLContext:
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     made.sslsocket_class = TLSSocket
-    # Not load_default_certs: it obeys SSL_CERT_FILE of whatever process happened to start this one.
+    # Not load_default_certs, which obeys SSL_CERT_FILE of the process that happened to start this one.
     system = ssl.get_default_verify_paths()
     for path in (ca_file,) if ca_file else (system.openssl_cafile, system.openssl_capath):
         if os.path.isdir(path):
@@ -43,14 +43,14 @@ def _context(ca_file: str | None) -> ssl.SSLContext:
 
 def _load_directory(made: ssl.SSLContext, path: str) -> None:
     for name in filter(_HASHED.fullmatch, os.listdir(path)):
-        # The link of a certificate that was removed is in many systems' directories.
+        # Many systems' directories have links to certificates that were removed.
         with suppress(OSError):
             made.load_verify_locations(cadata=_read(os.path.join(path, name)))
 
 
 def _read(path: str) -> str:
     """Return a PEM file's text."""
-    # A link is followed: most systems' bundles are links.
+    # Links are followed, because most systems' bundles are links.
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):

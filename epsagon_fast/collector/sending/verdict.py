@@ -22,18 +22,18 @@ from epsagon_fast.collector.sending.exchange import Failure, Response
 from epsagon_fast.foreign import shown
 from epsagon_fast.protocol import MASK, Outcome
 
-# The same request may be answered otherwise later; every other status is final.
+# After these the same request may succeed later. Every other status is final.
 TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
-# Wrong whenever it is tried: the trace's own config is at fault.
+# These fail at every try, because the trace's own config is at fault.
 HOPELESS = frozenset({"bad_url", "bad_proxy", "bad_token"})
-# A certificate or a CA file is mended by a person, not by the minute.
+# Between two tries after a failed TLS check: a person has to mend it.
 TLS_RETRY_S = 300.0
 # A server that asks for a day's patience is asked again sooner.
 MAX_RETRY_AFTER_S = 3600.0
 LOGGED_BODY_BYTES = 200
 # epsagon-go's backend, closed for good: its names will not come back, so its traces are not stored.
 CLOSED_SERVICE = ".tc.epsagon.com"
-# Destinations whose complaints are remembered. Beyond it all are forgotten, and may be logged once more.
+# Destinations whose complaints are remembered. Beyond this number all are forgotten, and may be logged again.
 MAX_REMEMBERED = 1000
 
 
@@ -81,7 +81,7 @@ class Judge:
             advice = "is closed, traces are dropped; name your backend with EPSAGON_COLLECTOR_URL"
             self._complain(destination, "no_backend", advice)
             return Verdict(parcel.trace_id, Outcome.DROPPED.because("no_backend"))
-        # Its text, not itself: a log record that is kept would keep the body with it.
+        # The failure's text and not the failure, because a kept log record would keep the body with it.
         said = str(Failure(reason, _masked(failure.detail, destination)))
         self._complain(destination, reason, "gives no answer, traces wait: %s", said)
         patience_s = TLS_RETRY_S if reason == "tls" else None
@@ -106,7 +106,7 @@ class Judge:
         self._log.warning("%s " + message, destination.origin, *arguments)
 
     def _forget(self, destination: Destination) -> None:
-        # Looked at without the lock first: nearly every answer is a good one.
+        # First without the lock, because nearly every answer is a good one.
         if destination in self._complaints:
             with self._lock:
                 self._complaints.pop(destination, None)
@@ -139,7 +139,7 @@ def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
     until = _unix_time(value)
     if until is None:
         return None
-    # By the server's own clock, ours may be wrong.
+    # Measured by the server's clock, because ours may be wrong.
     said_at = _unix_time(headers.get("Date", ""))
     return min(max(0.0, until - (now if said_at is None else said_at)), MAX_RETRY_AFTER_S)
 

@@ -1,1 +1,1 @@
-"""What became of traces and records: who is told, and what is counted."""
+"""What became of traces and records: which process is told, what is counted, what is given up."""

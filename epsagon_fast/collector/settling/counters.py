@@ -4,7 +4,7 @@ from collections import Counter
 
 from epsagon_fast.queue.state import StatePage
 
-# Of what finds no room in the page: a backend may answer with any number of statuses.
+# The sum of counters without room in the page: a backend may answer with any number of statuses.
 UNNAMED = "unnamed"
 
 
@@ -15,7 +15,7 @@ class Counters:
         self._state = state
         self._sources = sources
         self._base = state.counters()
-        # Now, while there is room for it.
+        # Set now, while the page has room for it.
         self._state.set_counter(UNNAMED, self._base.setdefault(UNNAMED, 0))
         self._published: dict[str, int] = {}
         self._without_room: set[str] = set()

@@ -2,7 +2,7 @@
 
 Reasons are those of the process itself (REFUSALS, counted in its ring) and the collector's: records that came late or
 for no trace, traces that were dropped or rejected. Each is told once, in the metadata `dropped_records` of the
-process's next delivered trace; of a trace that is not delivered the news goes to the next one.
+process's next trace that is delivered.
 """
 
 import json
@@ -15,12 +15,12 @@ from epsagon_fast.queue.reader import Reader
 
 T = TypeVar("T")
 
-# Processes of which something is untold, and traces under way that tell something.
+# The bound of processes with something untold, and of traces under way that tell something.
 REMEMBERED = 10_000
 
 
 class Drops:
-    """The news of all rings, by ring id. A ring keeps in its header what of its own counts has been told."""
+    """The losses of all rings, by ring id. A ring's header says which of its own refusals have been told."""
 
     def __init__(self) -> None:
         self._untold: OrderedDict[bytes, Counter[str]] = OrderedDict()
@@ -33,7 +33,7 @@ class Drops:
             _bound(self._untold)
 
     def take_over(self, reader: Reader) -> None:
-        """Note what a ring's header has and nobody was told: the ring may go."""
+        """Note the refusals in a ring's header that were not told yet. The ring may then go."""
         self.count(reader.ring_id, reader.take_refusals())
 
     def text_for(self, ring_id: bytes) -> str | None:

@@ -17,7 +17,7 @@ from epsagon_fast.queue.reader import Rings
 
 log = logging.getLogger("epsagon_fast.collector")
 
-# All rings must have been read for this time before the log says that there is room again.
+# The log says that there is room again once no ring was stopped for this long.
 ROOM_AGAIN_S = 1.0
 
 

@@ -5,7 +5,7 @@ from collections import OrderedDict
 from epsagon_fast.protocol import Outcome
 from epsagon_fast.queue.reader import Reader
 
-# Stored traces whose processes still hear when that is over. They are in nobody's count any more.
+# Stored traces whose processes are told once more when they leave the outbox. They are not waited for.
 REMEMBERED = 10_000
 
 

@@ -22,12 +22,12 @@ from epsagon_fast.queue.names import CORRUPT
 # The number is the schema's: another version of this package may use another file beside this one.
 NAME = "outbox-1.db"
 LIMIT_BYTES = 64 * 1024 * 1024
-# What one take may bring into memory.
+# The bound of what one take brings into memory.
 MAX_TAKEN_BYTES = 4 * 1024 * 1024
-# Longer than a request takes. A collector that was killed leaves its leases behind.
+# Longer than a request takes. The leases of a killed collector end after this time.
 LEASE_S = 30.0
 LOCK_TIMEOUT_S = 5.0
-# The log cannot be cut while another reads in it. Then the next wipe will do.
+# Wait this long for a process that reads in the log, which then cannot be cut. The next wipe tries again.
 WIPE_TIMEOUT_S = 0.2
 # Large enough for several traces: SQLite gives a row that does not fit pages of its own.
 PAGE_BYTES = 16 * 1024
@@ -53,7 +53,7 @@ CREATE TRIGGER IF NOT EXISTS one_less AFTER DELETE ON traces BEGIN
 END;
 """
 _FIELDS = "url, token, send_timeout_s, proxy_url, ca_file"
-# A lease that reaches further than any does was made before the clock was set back.
+# A lease that ends later than any can was made before the clock was set back.
 _FREE = "(leased_until <= :now OR leased_until > :now + 2 * :lease_s)"
 
 
@@ -72,7 +72,7 @@ class OutboxFile:
         self._lease_s = LEASE_S
         # A collector that was killed may have left deleted traces in the log.
         self._must_wipe = True
-        # Made by us, since SQLite would make it readable by others. Its companions take over its mode.
+        # Made here, because SQLite would let others read it. Its companions take over its mode.
         private.own_database(self.path)
         self._inode = os.stat(self.path).st_ino
         self._db = sqlite3.connect(self.path, timeout=LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False)
@@ -85,7 +85,7 @@ class OutboxFile:
 
     @property
     def still_there(self) -> bool:
-        """Whether the path still leads to this file: somebody may have set it aside or deleted it."""
+        """Whether the path still leads to this file. Another process may have set it aside or deleted it."""
         try:
             return os.stat(self.path, follow_symlinks=False).st_ino == self._inode
         except OSError:
@@ -105,7 +105,7 @@ class OutboxFile:
         return self._deleted(gone)
 
     def take(self, destination: Destination, limit: int, now: float) -> list[Parcel]:
-        """Lease the oldest traces of a destination that nobody else sends, at most `limit`."""
+        """Lease the oldest traces of a destination that no other collector leases, at most `limit`."""
         lease_s = self._lease_of(destination.send_timeout_s)
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
@@ -163,7 +163,7 @@ class OutboxFile:
         self._must_wipe = bool(was_busy)
 
     def stored(self) -> dict[Destination, int]:
-        """Return how many traces each destination has here, whoever leased them."""
+        """Return how many traces each destination has here, leased ones among them."""
         rows = self._db.execute(f"SELECT {_FIELDS}, traces FROM destinations WHERE traces > 0")
         return {self._destination(fields): traces for *fields, traces in rows}
 
@@ -171,18 +171,13 @@ class OutboxFile:
         """Let go of the file."""
         self._db.close()
 
-    def set_aside(self) -> str:
-        """Close a corrupt file and move it out of the way; return its new name. OSError if that cannot be done."""
-        self._db.close()
-        return set_aside(self.path) if self.still_there else self.path
-
     def _deleted(self, gone: Sequence[tuple[bytes, int]]) -> list[bytes]:
         """Note that traces (id, destination) were deleted, wipe if a destination went with them; return the ids."""
         trace_ids, destinations = [trace_id for trace_id, _ in gone], {destination for _, destination in gone}
         self._must_wipe |= bool(trace_ids)
         find = "SELECT EXISTS (SELECT 1 FROM destinations WHERE id = ?)"
         if not all(self._db.execute(find, (destination,)).fetchone()[0] for destination in destinations):
-            # What was asked for is done. A disk that fails is told of by the next call.
+            # The deletion is done. If the disk fails, the next call tells.
             with suppress(sqlite3.Error):
                 self.wipe()
         return trace_ids
@@ -285,7 +280,7 @@ def _fields(destination: Destination) -> tuple[object, ...]:
         destination.url,
         destination.token,
         destination.send_timeout_s,
-        # Not NULL: that is equal to nothing, so the destination would never be found again.
+        # Not NULL, which equals nothing: the destination would never be found again.
         destination.proxy_url or "",
         destination.ca_file or "",
     )

@@ -98,7 +98,7 @@ class Outbox:
                 reports = place.serve(asked)
                 with self._changed:
                     self._reports += reports
-            # Or the bodies would be kept until there is work again.
+            # Else the bodies would stay in memory until there is work again.
             del orders
         for place in self._places.values():
             place.close()

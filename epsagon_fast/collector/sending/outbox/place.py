@@ -19,11 +19,11 @@ from epsagon_fast.collector.sending.outbox.messages import Gone, Orders, Refused
 from epsagon_fast.foreign import escaped, shown
 from epsagon_fast.queue.folder import filesystems
 
-# What other collectors did is seen after so long, and a file that could not be used is tried again.
+# Pause between two looks at what other collectors did, and before a failed file is tried again.
 LOOK_S = 10.0
-# A local directory answers in this time; a mount whose server is away, maybe never.
+# A local directory answers within this time; a mount whose server is away may never answer.
 LOOK_TIMEOUT_S = 2.0
-# The collector's folder is memory: the outbox may take as much of what is free there as the journal may.
+# The collector's folder is memory. There the outbox takes at most an eighth of what is free, as the journal does.
 SPACE_SHARE = 8
 NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "9p", "fuse.sshfs", "fuse.glusterfs"})
 
@@ -43,7 +43,7 @@ class Place:
         self._file: OutboxFile | None = None
         self._retry_at = self._wipe_at = 0.0
         self._complained = False
-        # What must still be told to a file that could not be used; else what was delivered would be sent again.
+        # Removals that a failing file has not heard of. Without them, delivered traces would be sent again.
         self._owed = Orders()
 
     def serve(self, asked: Orders) -> list[Report]:
@@ -83,14 +83,14 @@ class Place:
             file.give_back(self._owed.give_back)
             self._owed.give_back = []
         if time.monotonic() >= self._wipe_at:
-            # What was delivered meanwhile goes from the log too.
+            # Deleted traces go from SQLite's log too.
             file.wipe()
             self._wipe_at = time.monotonic() + LOOK_S
         if asked.puts:
             gone = file.put(asked.puts, now)
             reports.append(Stored([parcel.trace_id for parcel in asked.puts]))
             reports += [Gone(gone)] if gone else []
-            # They are stored: whatever fails from here on, they are not refused.
+            # They are stored: if something fails from here on, they are not refused.
             asked.puts.clear()
         reports += [
             Taken(destination, file.take(destination, limit, now)) for destination, limit in asked.takes.items()
@@ -158,9 +158,9 @@ def own_state_directory(path: str) -> None:
     """
     if not path:
         raise FileNotFoundError(2, "none is configured and there is no home directory")
-    # SQLite opens its files by their path, however that leads there.
+    # SQLite opens its files by their path, so every directory on the way is judged.
     private.judge_way(path)
-    # Others may look in: the files are closed to them.
+    # Others may list the directory. The files in it are closed to them.
     os.close(private.make_directory(path, closed_to=0o022))
     network = NETWORK.intersection(filesystems(path))
     if network:

@@ -1,4 +1,4 @@
-"""Adding to a trace of another process: `tracer.handle()` there, `attach(handle)` here."""
+"""Adds to a trace of another process: `tracer.handle()` there, `attach(handle)` here."""
 
 import os
 from collections.abc import Iterator
@@ -18,15 +18,15 @@ _OF_THE_OPENER: Final = ("max_trace_size_bytes", "metadata_only", "debug", "igno
 
 
 class Attached(Entered, Tracer):
-    """A trace of another process. In `with` it is the current one; leaving restores the one before, no more."""
+    """A trace of another process. In `with` it is the current trace; the end of the block restores the one before."""
 
     def __init__(self, handle: Handle) -> None:
-        """Join the trace. If its folder is not there, everything is ignored and counted."""
+        """Join the trace. If its folder does not exist, records are ignored and counted."""
         self._handle = handle
         wire = {name: getattr(handle, name) for name in _OF_THE_OPENER}
-        # The opener's word rules for the trace, this process's own for its ring and its end.
+        # The opener's config counts for the trace, this process's own config for its ring and its end.
         mine = {name: process.setting(name) for name in ("ring_bytes", "shutdown_timeout_s")}
-        # Disabled here: this process opens and sends nothing for the trace, and needs no token for it.
+        # Disabled, because this process opens and sends nothing for the trace, and so needs no token.
         super().__init__(Config(disable=True, **wire, **mine).resolve())
         self.context = handle.context
         process.attach(self)
@@ -49,11 +49,11 @@ class Attached(Entered, Tracer):
         """Do nothing: only the opener closes a trace."""
 
     def abandon(self) -> None:
-        """Take nothing more. The trace goes on."""
+        """Take no more records. The trace goes on."""
         self._leave()
 
     def _until_settled(self, timeout_s: float | None) -> Iterator[float]:
-        # Nobody here will hear of it.
+        # The outcome is told to the opener only, so there is nothing to wait for.
         return iter(())
 
     def _known_outcome(self) -> Outcome:

@@ -1,8 +1,7 @@
-"""Traced functions: plain ones, coroutines, generators, asynchronous generators.
+"""Decorates functions so that each call is traced: plain functions, coroutines, generators, asynchronous generators.
 
-A generator keeps its trace to itself: the trace is current only while the generator's body runs, never in between in
-the code that consumes it. What the body made current, such as a `with trace(new=True)` around a yield, is current
-again at its next step.
+A generator's trace is current only while the generator's body runs, and not in the code that consumes it. A trace that
+the body itself made current, such as a `with trace(new=True)` around a yield, is current again at its next step.
 """
 
 import functools
@@ -19,7 +18,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class CallBlock(Protocol):
-    """The block that one call runs in: scope.Block, as far as this module needs it."""
+    """The block that one call runs in: the part of scope.Block that this module needs."""
 
     def open(self) -> Tracer: ...
     def close(self, error: BaseException | None) -> None: ...
@@ -34,7 +33,7 @@ class CallBlock(Protocol):
 def decorated(function: F, new_block: Callable[[], CallBlock]) -> F:
     """Return a function of the same kind that runs each call in a block of its own."""
     if isinstance(function, (staticmethod, classmethod)):
-        # The order of two decorators is easily mistaken, and what a wrapped one is called with would be wrong.
+        # People easily mistake the order of two decorators. A staticmethod in a wrapper would get wrong arguments.
         return cast(F, type(function)(decorated(function.__func__, new_block)))
     if not callable(function) or inspect.isclass(function):
         raise TypeError(f"trace decorates functions, not {function!r}")
@@ -45,7 +44,7 @@ def decorated(function: F, new_block: Callable[[], CallBlock]) -> F:
 def _wrap_of(function: Callable[..., Any]) -> Callable[..., Callable[..., Any]]:
     while isinstance(function, functools.partial):
         function = function.func
-    # What is no function is called by its class's __call__, which may be a coroutine.
+    # An object that is no function is called through its class's __call__, which may be a coroutine.
     for called in (function, inspect.getattr_static(type(function), "__call__")):
         if inspect.isasyncgenfunction(called):
             return _async_generator

@@ -1,15 +1,15 @@
-"""When a Lambda's trace is to be sent, before the service ends its process."""
+"""How long before its timeout a Lambda's trace must be sent, because the service then ends its process."""
 
 import os
 from typing import Final
 
 DEFAULT_LAMBDA_TIMEOUT_THRESHOLD_MS: Final = 200
-# Of an integer of 64 bits. Python refuses to read one of thousands.
+# The most digits of a 64-bit integer. Python refuses to read thousands of digits.
 MOST_DIGITS: Final = 18
 
 
 def get_lambda_timeout_threshold_ms() -> int:
-    """Return how many milliseconds before a Lambda's timeout its trace is to be sent.
+    """Return how many milliseconds before a Lambda's timeout its trace must be sent.
 
     EPSAGON_LAMBDA_TIMEOUT_THRESHOLD_MS, else 200 (epsagon-go's GetLambdaTimeoutThresholdMs).
     """

@@ -1,7 +1,7 @@
-"""Tracebacks as texts, as the standard library prints them but for the carets.
+"""Prints tracebacks as the standard library does, without the carets.
 
-Its own function asks exceptions for their messages and swallows whatever that raises, also what a signal's handler
-raised meanwhile. So messages are asked for here, and the library only prints frames whose source lines it is given.
+The library's own function asks exceptions for their messages and swallows any exception meanwhile, even one that a
+signal handler raises. So messages are asked for here, and the library only prints frames with given source lines.
 """
 
 import linecache
@@ -16,9 +16,9 @@ HEAD = "Traceback (most recent call last):\n"
 CAUSE = "\nThe above exception was the direct cause of the following exception:\n\n"
 CONTEXT = "\nDuring handling of the above exception, another exception occurred:\n\n"
 MOST_LINKS = 50
-# Printed by the library alone: they have more to show than frames and a message.
+# The library prints these whole, because they show more than frames and a message.
 _SPECIAL = (SyntaxError, BaseExceptionGroup)
-# The slots themselves: a subclass may hide them.
+# Read through the slots, because a subclass may hide them.
 _TRACEBACK, _CAUSE, _CONTEXT, _SUPPRESSED = (
     BaseException.__dict__[name] for name in ("__traceback__", "__cause__", "__context__", "__suppress_context__")
 )
@@ -27,13 +27,13 @@ _MODULE, _QUALNAME = (type.__dict__[name] for name in ("__module__", "__qualname
 
 
 def of_exception(error: BaseException) -> str:
-    """Return an exception's traceback with those that led to it, "" if it was never raised."""
+    """Return an exception's traceback, with those of its causes and contexts; "" if it was never raised."""
     if _TRACEBACK.__get__(error) is None:
         return ""
     parts: list[str] = []
     for link, why in _chain(error):
         parts.append(why)
-        # isinstance would ask the exception for its class, which may fail.
+        # Not isinstance, which asks the exception for its __class__, and that may fail.
         special = issubclass(type(link), _SPECIAL)
         parts.append("".join(traceback.format_exception(link, chain=False)) if special else _one(link))
     return "".join(reversed(parts))
@@ -46,7 +46,7 @@ def of_caller(frame: FrameType | None) -> str:
 
 
 def _chain(error: BaseException) -> Iterator[tuple[BaseException, str]]:
-    """Yield the exception and what led to it, backwards, each with the words that follow it."""
+    """Yield the exception, then its cause or context, and so on, each with the words that are printed after it."""
     seen: set[int] = set()
     link: BaseException | None = error
     why = ""
@@ -73,7 +73,7 @@ def _printed(frames: Any) -> str:
 
 
 def _summary(frame: FrameType, line: int) -> traceback.FrameSummary:
-    # Without columns: to set its carets the library parses each line, and swallows what is raised meanwhile.
+    # Without columns, because for its carets the library parses each line, and swallows exceptions meanwhile.
     code = frame.f_code
     return traceback.FrameSummary(
         code.co_filename, line, code.co_name, lookup_line=False, line=_source_line(frame, line)
@@ -81,7 +81,7 @@ def _summary(frame: FrameType, line: int) -> traceback.FrameSummary:
 
 
 def _source_line(frame: FrameType, line: int) -> str:
-    """Return a line of source. The library looks for a file once, and then in its memory, which raises nothing."""
+    """Return a line of source, from the library's cache if the file is there: looking into that raises nothing."""
     name = frame.f_code.co_filename
     known: Any = linecache.cache.get(name)
     lines = known[2] if known is not None and len(known) == 4 else linecache.getlines(name, frame.f_globals)

@@ -1,7 +1,7 @@
-"""What a tracer is, and what each call does to it.
+"""The states of a tracer, and the table of what each call does in each state.
 
-A tracer reads its state and moves to another one only by this table; what it says of itself follows from the state. A
-call that the table sends to the state it came from does nothing.
+A tracer changes its state only by this table, and its properties follow from the state. A call for which the table has
+the same state again does nothing.
 """
 
 from collections.abc import Mapping
@@ -11,21 +11,21 @@ from typing import Final, NamedTuple
 from epsagon_fast.protocol import Outcome
 
 
-# An integer enum: its members are hashed and compared in C, and a trace that opens and closes looks at the table often.
+# An integer enum, because its members are hashed and compared in C, and each trace looks at the table several times.
 class State(IntEnum):
-    """Where a tracer is in its life."""
+    """The state of a tracer."""
 
     # Made, not started.
     NEW = auto()
-    # Its start is under way, or something interrupted it.
+    # `start` is under way, or was interrupted.
     STARTING = auto()
-    # Its trace is open in a ring, or about to be. What is added is taken.
+    # The trace is open in a ring, or about to be. Records are taken.
     OPEN = auto()
-    # It runs and ignores what is added: tracing is disabled, or there is no token.
+    # The tracer runs and ignores records: tracing is disabled, or there is no token.
     SILENT = auto()
-    # It runs and refuses what is added, for the reason for which the trace was refused.
+    # The tracer runs and refuses records, for the reason for which the trace was refused.
     REFUSED = auto()
-    # The trace goes on where it was opened. This process, another one, adds no more to it.
+    # The trace goes on in the process that opened it. This other process adds no more to it.
     LEFT = auto()
     # Stopped before it was open.
     UNSTARTED = auto()
@@ -39,12 +39,12 @@ class State(IntEnum):
     REFUSED_CLOSED = auto()
 
 
-# In place of a reason: what is added counts for the reason for which the trace itself was refused.
+# Takes the place of a reason: records are refused for the reason for which the trace itself was refused.
 ITS_OWN: Final = "its own"
 
 
 class Row(NamedTuple):
-    """What the calls do in one state, and what the tracer says of itself there."""
+    """The effects of the calls in one state, and the tracer's properties there."""
 
     start: State
     # `stop` and `send_stop_signal` in the process that opened the trace. Elsewhere they do nothing.
@@ -53,11 +53,11 @@ class Row(NamedTuple):
     abandon: State
     # `abandon` in any other process: it was forked inside the trace, or attached to it.
     leave: State
-    # The reason (one of REFUSALS) for which what is added counts as refused; "": it is taken, or ignored uncounted.
+    # The reason (one of REFUSALS) for which records are refused; "": they are taken, or ignored without being counted.
     refusal: str
     running: bool
     stopped: bool
-    # What became of the trace, without its reason. None: that is the collector's to say.
+    # The trace's outcome, without its reason. None: the collector will tell it.
     outcome: Outcome | None
 
 
@@ -87,5 +87,5 @@ TABLE: Final[Mapping[State, Row]] = {
 }
 # fmt: on
 
-# The collector knows of the trace. What still comes for it once it is closed counts as late there.
+# In these states the collector knows of the trace. It counts records that come after the CLOSE as late.
 IN_A_RING: Final = frozenset((OPEN, CLOSED, ABANDONED))

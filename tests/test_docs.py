@@ -68,6 +68,11 @@ def test_pages_are_written_in_plain_words(path: Path) -> None:
     assert not UNWANTED.findall(path.read_text())
 
 
+def test_comments_and_docstrings_are_written_in_plain_words() -> None:
+    found = {str(path.relative_to(ROOT)): UNWANTED.findall(path.read_text()) for path in PACKAGE}
+    assert not {path: words for path, words in found.items() if words}
+
+
 def test_each_module_says_what_it_is() -> None:
     assert not [str(path) for path in PACKAGE if not ast.get_docstring(ast.parse(path.read_text()))]
 

@@ -91,7 +91,7 @@ async def _too_large(request: Request, error: Exception) -> Response:
 
 
 async def _left(request: Request, error: Exception) -> Response:
-    # Nobody reads this: the client went away in the middle of its body.
+    # No client reads this, because it went away in the middle of its body.
     return Response(status_code=400)
 
 

@@ -4,7 +4,7 @@ import sqlite3
 from typing import NamedTuple
 
 MAX_BYTES = 1024**3
-# At one new trace at most so many old ones go, so that nobody waits long for a smaller limit.
+# At one new trace at most so many old ones go, so that no client waits long for a smaller limit.
 _BATCH_TRACES = 200
 
 

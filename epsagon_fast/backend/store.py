@@ -1,4 +1,4 @@
-"""Traces in one SQLite file, in WAL mode: whoever wants to look may read it while the backend writes.
+"""Traces in one SQLite file, in WAL mode: other programs may read it while the backend writes.
 
 A trace is in the file when `keep` returns, so it outlives the death of this process. It is not synced to the disk: the
 last traces before a power cut may be lost (SQLite's synchronous=NORMAL).

@@ -145,7 +145,7 @@ def is_served(folder_fd: int) -> bool:
 
 
 def sign_in(state: StatePage) -> int:
-    """Write who serves into the state page and return the incarnation: how many collectors this folder has had."""
+    """Write into the state page that this process serves. Return its incarnation, the number of this collector here."""
     incarnation = state.load(states.INCARNATION) + 1
     slots = {
         states.PHASE: states.SERVING,

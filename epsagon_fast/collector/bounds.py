@@ -1,15 +1,15 @@
 """How much the collector may hold, and how much of that each process. `now` is monotonic seconds.
 
-A process may hold SHARE times as much as is left over. So one alone may fill a store up to its bound, since a part of
-the bound more is kept for others; two that want all have nearly half of it each; and for a process that holds little
-there is always room. What a process holds are the traces that it opened, until they are settled.
+A process holds the traces that it opened, until they are settled. It may hold SHARE times as much as is left over. So a
+process alone may fill a store up to its bound, because a part of the bound more is kept for others. Two that want all
+have five ninths of it each. And a process that holds little finds room, whatever the others hold.
 
-The ring of a process that holds its share is not read: it fills, and its producer refuses, counted as `queue_full`.
-What is in a collector is worth more than what would come. Except that a trace which is closed makes room once its CLOSE
-is seen, so for the sake of an unread CLOSE a process may hold twice its share.
+The ring of a process that holds its share is not read. It fills, and its producer refuses, counted as `queue_full`: a
+trace that the collector has is worth more than one that would come. But a closed trace makes room once its CLOSE is
+seen, so to reach an unread CLOSE a process may hold twice its share.
 
-If the ring of any process was not read for half a minute and nothing that it holds went, the process that holds most
-open traces loses the oldest of them, down to its share.
+If a ring was not read for half a minute and its process holds as much as before, the process that holds most open
+traces loses the oldest of them, down to its share.
 """
 
 import math
@@ -35,7 +35,7 @@ PATIENCE_S = 30.0
 
 
 class Held(NamedTuple):
-    """What is held of each store, or left of it."""
+    """How much of each store is held, or left."""
 
     memory_bytes: int
     journal_bytes: int
@@ -43,14 +43,14 @@ class Held(NamedTuple):
 
 @dataclass
 class _Stop:
-    """Since when a ring is not read, or since it last held less than before."""
+    """A stop of a ring: since when it is not read, or since its process last held less than before."""
 
     since: float
     least_bytes: int
 
 
 class Bounds:
-    """What is left, and which rings are not read. Call `begin` in each pass, `look` whenever something changed."""
+    """Knows what is left and which rings are not read. Call `begin` in each pass and `look` when something changed."""
 
     def __init__(self, memory_bytes: int | None = None) -> None:
         self.memory_bytes = configured_bytes() if memory_bytes is None else memory_bytes
@@ -62,16 +62,16 @@ class Bounds:
 
     @property
     def stopped(self) -> int:
-        """How many rings with something unread were not read in this pass."""
+        """How many rings with unread records were not read in this pass."""
         return len(self._stopped)
 
     def begin(self, now: float) -> None:
-        """Begin a pass: which rings are stopped will be seen."""
+        """Begin a pass, in which no ring is stopped yet."""
         self._now = now
         self._stopped_before, self._stopped = self._stopped, {}
 
     def look(self, memory_bytes: int, journal_bytes: int) -> None:
-        """See what is left; journal_bytes is 0 while it cannot be written, since waiting would not make it smaller."""
+        """Note what is held. `journal_bytes`: 0 while the journal cannot be written, since waiting would not help."""
         memory, journal = self.memory_bytes, self.journal_bytes
         held = Held(memory_bytes, journal_bytes)
         self._left = _less(Held(memory + memory // SHARE, journal + journal // SHARE), held)
@@ -88,15 +88,15 @@ class Bounds:
         return room_bytes
 
     def room_for_close_bytes(self, held: Held) -> int:
-        """Return how much may be read of one stopped ring for the sake of a CLOSE in it."""
+        """Return how much may be read of a stopped ring to reach a CLOSE in it."""
         return -_excess_bytes(held, self._left_for_closes, 2 * SHARE) // (1 + 2 * SHARE)
 
     def stuck(self) -> bool:
-        """Say whether waiting has not helped a ring that is stopped."""
+        """Say whether a ring has been stopped so long that waiting does not help."""
         return any(self._now - stop.since > PATIENCE_S for stop in self._stopped.values())
 
     def relieved(self) -> None:
-        """Take note that room was made: all that are stopped are given time to use it."""
+        """Note that room was made. All stopped rings get time to use it."""
         for stop in self._stopped.values():
             stop.since = self._now
 
@@ -106,7 +106,7 @@ class Bounds:
         return math.ceil(_excess_bytes(held, self._left, RESUME_SHARE * SHARE) / (1 + RESUME_SHARE * SHARE))
 
     def fit_journal(self, folder_fd: int, size_bytes: int) -> None:
-        """Give the journal, which has size_bytes, its part of the filesystem's free space."""
+        """Set the journal's bound by the filesystem's free space. `size_bytes`: what the journal has already."""
         free = os.fstatvfs(folder_fd)
         share = (free.f_bavail * free.f_frsize + size_bytes) // JOURNAL_SHARE
         self.journal_bytes = min(JOURNAL_BYTES, max(share, LEAST_JOURNAL_BYTES))
@@ -131,5 +131,5 @@ def _less(all_bytes: Held, held: Held) -> Held:
 
 
 def _excess_bytes(held: Held, left: Held, share: float) -> int:
-    """Return how much more is held than the share of what is left, where that is most; negative: less."""
+    """Return by how much the larger excess of the two stores is over its share; negative: room is left in both."""
     return int(max(held.memory_bytes - share * left.memory_bytes, held.journal_bytes - share * left.journal_bytes))

@@ -29,7 +29,7 @@ CGROUPS = Path("/proc/self/cgroup")
 
 
 def shed() -> list[str]:
-    """Let go of everything that the kernel lets go of; return a text for each thing that stays."""
+    """Undo everything that the kernel allows. Return a text for each thing that stays."""
     return [*_limits(), *_processors(), *_scheduling(), *_oom_score(), *_groups()]
 
 

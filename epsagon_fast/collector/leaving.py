@@ -25,12 +25,12 @@ class Leaving:
     """Decides after each pass whether this collector is still needed."""
 
     def __init__(self, state: StatePage, is_orphan: bool = False) -> None:
-        """`is_orphan`: a process started us and left us to the next one above it; no supervisor wants us to stay."""
+        """`is_orphan`: a traced process started this collector, and no supervisor wants it to stay."""
         self._state = state
         self._is_orphan = is_orphan
         self._next_look = 0.0
         self._parent_waits = False
-        # A clock that was set back says nothing.
+        # A negative time means that the clock was set back.
         going_down = 0 <= time.time() - state.load(states.ASKED_AT) < GOING_DOWN_S
         self._linger_s = 0.0 if going_down else linger_s()
         self._asked: float | None = None
@@ -39,17 +39,17 @@ class Leaving:
 
     @property
     def asked(self) -> bool:
-        """Whether there was a request to leave."""
+        """Whether the collector was asked to leave."""
         return self._asked is not None
 
     def ask(self, now: float) -> None:
-        """Note a request to leave; the second one is an order."""
+        """Note a request to leave. The second request makes it leave at once."""
         self._insisted = self._asked is not None
         self._asked = self._asked or now
         self._state.store(states.ASKED_AT, int(time.time()))
 
     def due(self, loop: Loop, now: float) -> bool:
-        """Say whether to leave now. Before it does, it tells producers that we are LEAVING and looks for new ones."""
+        """Say whether to leave now. Before a yes, producers are shown that we are LEAVING, and looked for once more."""
         if not self._may_leave(loop, now):
             self._state.store(states.PHASE, states.SERVING)
             return False
@@ -67,17 +67,17 @@ class Leaving:
             self._alone_since = now
         alone_s = now - self._alone_since
         if self._asked is not None:
-            # What a sick backend does not take is stored, or waits in the journal, for the next collector.
+            # Traces for a sick backend are stored or wait in the journal for the next collector.
             return loop.sending.busy == 0
         if loop.unsettled or loop.sending.stored:
             return alone_s > BACKLOG_S
         return loop.gone or alone_s >= self._linger_s
 
     def _keeps_its_parent(self, loop: Loop, now: float) -> bool:
-        """Say whether all that is left is a parent of ours that waits for our end.
+        """Say whether the only producer left is our own parent, which waits for our end.
 
         An orphan's parent is process 1 of its container, or a subreaper, and that may be the application itself. Its
-        `while True: os.wait()` ends when we do. A trace that it has open meanwhile is in the journal.
+        `while True: os.wait()` ends when this collector ends. A trace that it has open meanwhile is in the journal.
         """
         if not self._is_orphan or loop.unsettled or {reader.pid for reader in loop.rings} != {os.getppid()}:
             return False

@@ -1,4 +1,4 @@
-"""The collector's log: stderr, which is a file in the folder, never much larger than a bound."""
+"""The collector's log: stderr, which is a file in the folder, and is cut when it grows over a bound."""
 
 import fcntl
 import logging

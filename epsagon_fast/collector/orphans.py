@@ -33,8 +33,8 @@ SILENT_S = 60.0
 PATIENCE_S = 600.0
 # An orphan's bound of memory, beside all that our own folder takes.
 MEMORY_BYTES = 32 * 1024 * 1024
-# A user's runtime directory may hold other things. So a name like those that folder.instance_name makes proves nothing
-# before a file of ours is in the folder, and only these are ever removed. What was set aside is for people to look at.
+# A user's runtime directory may hold other things. So a name like those of folder.instance_name proves nothing until a
+# file of ours is found in the folder, and only these files are removed. Files that were set aside are for a person.
 _VERSION = r"\d+\.\d+\.\d+[0-9a-z.+]*"
 _OUTBOX = [re.escape(OUTBOX + companion) for companion in ("", *private.COMPANIONS)]
 _PROBE = "[0-9a-f]{32}"
@@ -75,7 +75,7 @@ class Orphans:
             self._loop.one_pass()
             if _is_done(self._loop, self._path):
                 self._release(remove=True)
-                # There may be more of them.
+                # There may be more orphans.
                 self._next_look = now
             elif now - self._since > PATIENCE_S:
                 self._release(remove=False)
@@ -137,7 +137,7 @@ def _is_done(loop: Loop, path: str) -> bool:
 
 
 def _locked_orphan(path: str) -> int | None:
-    """Return a descriptor of a folder that is an orphan, locked; None if it is none."""
+    """Return a descriptor of an orphan, locked; None if the folder is none."""
     try:
         fd = private.open_directory(path)
     except OSError:
@@ -156,7 +156,7 @@ def _is_silent(fd: int) -> bool:
     try:
         heartbeat_ns = states.read(fd).beat().heartbeat_ns
     except (OSError, ValueError):
-        # No collector has ever been here, so a ring must say that the folder is ours.
+        # No collector has ever been here, so a ring must prove that the folder is ours.
         return states.is_to_be_made(fd) and any(map(partial(_is_ring, fd), os.listdir(fd))) and _age_s(fd) > SILENT_S
     # A heartbeat in the future is from before the last boot.
     return not 0 <= (time.monotonic_ns() - heartbeat_ns) / 1e9 <= SILENT_S
@@ -197,7 +197,7 @@ def _age_s(fd: int) -> float:
 
 
 def _remove(fd: int, path: str) -> bool:
-    """Remove what we made in a folder, and the folder if it had nothing else, unless a process has just come to it."""
+    """Remove our files from a folder, and the folder if it has no others. Return False if a process just came to it."""
     names = set(os.listdir(fd))
     if any(RING_NAME.fullmatch(name) for name in names):
         return False

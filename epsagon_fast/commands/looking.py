@@ -17,7 +17,7 @@ from epsagon_fast.backend.store import Store
 from epsagon_fast.foreign import escaped, origin, shown
 
 DEFAULT_URL = "http://127.0.0.1:8686"
-# Whoever looks changes nothing: what is kept is decided by the backend.
+# Looking must not delete anything: the backend alone decides what is kept.
 _KEEP_ALL = Retention(bytes=None)
 _TIMEOUT_S = 20.0
 _MAX_TRACES = 500

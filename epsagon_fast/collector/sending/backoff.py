@@ -54,7 +54,7 @@ class Backoff:
             illness.probe = trace_id
 
     def finished(self, destination: Destination, verdict: Verdict, now: float) -> None:
-        """Note what came back."""
+        """Note a request's verdict."""
         self._in_flight[destination] -= 1
         if not self._in_flight[destination]:
             del self._in_flight[destination]
@@ -62,12 +62,12 @@ class Backoff:
             self._ill.pop(destination, None)
         elif verdict.retry:
             self._failed(destination, verdict, now)
-        # A final refusal says nothing about the next trace, so that one is the next probe, at once.
+        # A rejected trace says nothing about the next one, so the next one is a probe at once.
 
     def _failed(self, destination: Destination, verdict: Verdict, now: float) -> None:
         illness = self._ill.setdefault(destination, _Illness())
         pause_s = verdict.retry_after_s or 0.0
-        # The requests that were in flight together fail together: that is one failure.
+        # Requests that were in flight together fail together. They count as one failure.
         if not illness.failures or illness.probe == verdict.trace_id:
             illness.failures += 1
             pause_s = max(pause_s, self._pause_s(illness.failures))

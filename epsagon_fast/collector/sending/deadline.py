@@ -1,8 +1,8 @@
-"""Sockets and connections that end with their request's time.
+"""Sockets and connections with a deadline for the whole request.
 
 urllib3's timeouts bound each single read or write, so a server that sends a byte a second would hold a thread for ever.
-Here every operation on a socket gets only what is left of the whole request's time: connecting to each address, TLS, a
-proxy's CONNECT, sending, headers and body. The system's resolver knows no such time, so lookups.py asks it.
+Here every operation on a socket gets only the rest of the whole request's time: connecting to each address, TLS, a
+proxy's CONNECT, sending, headers and body. The system's resolver takes no timeout, so lookups.py asks it in a thread.
 """
 
 import socket
@@ -21,7 +21,7 @@ from epsagon_fast.collector.sending.lookups import lookups
 
 
 class Attempt(threading.local):
-    """What this thread's sockets must know of its request. A pooled socket serves many threads in turn."""
+    """The state of this thread's request. Its sockets ask it, because a pooled socket serves many threads in turn."""
 
     deadline = 0.0
     # True: take no pooled connection, because one of them has just turned out to be dead.
@@ -35,7 +35,7 @@ class Attempt(threading.local):
         self.only_new = self.connected = False
 
     def left_s(self) -> float:
-        """Return the time that is left, in seconds; TimeoutError if none is."""
+        """Return the time that is left, in seconds. Raises TimeoutError if none is."""
         left_s = self.deadline - time.monotonic()
         if left_s <= 0:
             raise TimeoutError("the request's time is over")
@@ -50,7 +50,7 @@ class _Socket(socket.socket):
         self.settimeout(attempt.left_s())
         return super().recv_into(*args)
 
-    # TLS inside a TLS proxy reads with this one.
+    # TLS inside a TLS proxy reads with `recv`.
     def recv(self, *args: Any) -> bytes:
         self.settimeout(attempt.left_s())
         return super().recv(*args)

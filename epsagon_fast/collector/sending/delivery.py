@@ -23,7 +23,7 @@ from epsagon_fast.collector.sending.verdict import Judge, Verdict
 
 # Another sender starts when a trace has waited this long: the others do not keep up.
 PATIENCE_S = 0.02
-# Kept connections are let go after this time without traffic.
+# Kept connections are closed after this time without traffic.
 IDLE_S = 60.0
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -39,7 +39,7 @@ class _Lane:
     in_flight: int = 0
 
     def take(self) -> list[Parcel]:
-        """Take the parcels of the next request from those that wait."""
+        """Take the parcels for the next request from those that wait."""
         destination = self.waiting[0].parcel.destination
         alike = takewhile(lambda parcel: parcel.destination == destination, (each.parcel for each in self.waiting))
         return [self.waiting.popleft().parcel for _ in range(format_for(destination).shared(alike))]
@@ -49,14 +49,14 @@ class Delivery:
     """The senders of one collector. Threads are daemons, so they never keep a process from ending."""
 
     def __init__(self, *, log: logging.Logger, threads_min: int = 4, threads_max: int = 64) -> None:
-        # urllib3 warns with whole URLs, which may hold secrets.
+        # urllib3's warnings quote whole URLs, which may hold secrets.
         logging.getLogger("urllib3").setLevel(logging.CRITICAL)
         self._judge = Judge(log)
         self._threads_min = threads_min
         self._threads_max = threads_max
         self._pools = Pools(threads_max)
         self._changed = threading.Condition()
-        # All below belong to the lock of _changed.
+        # The lock of _changed guards all attributes below.
         self._lanes: dict[tuple[str, str | None], _Lane] = {}
         self._done: list[tuple[Verdict, int]] = []
         self._threads = self._busy = self._idle = 0
@@ -80,7 +80,7 @@ class Delivery:
         return self._threads
 
     def submit(self, trace_id: bytes, destination: Destination, body: bytes) -> None:
-        """Have `body` sent once. Never waits; RuntimeError after close."""
+        """Let a sender send `body` once. Never waits. Raises RuntimeError after `close`."""
         now = time.monotonic()
         with self._changed:
             if self._closing:
@@ -94,7 +94,7 @@ class Delivery:
         self._grow(now)
 
     def verdicts(self) -> list[Verdict]:
-        """Return the verdicts since the last call. Call it often: this is also when senders are added."""
+        """Return the verdicts since the last call. Call it often, because it also adds senders."""
         now = time.monotonic()
         with self._changed:
             done, self._done = self._done, []
@@ -107,7 +107,7 @@ class Delivery:
         return [verdict for verdict, _ in done]
 
     def close(self, timeout_s: float) -> None:
-        """Send what was submitted, for at most timeout_s; after that, what has no verdict was not known to arrive."""
+        """Send what was submitted, for at most timeout_s. A trace without a verdict then may have arrived or not."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -123,7 +123,7 @@ class Delivery:
         try:
             threading.Thread(target=self._send_all, name="epsagon-sender", daemon=True).start()
         except RuntimeError:
-            # The system has no thread left to give. The senders there are go on; the next call tries again.
+            # The system has no thread left. The existing senders go on, and the next call tries again.
             with self._changed:
                 self._threads -= 1
 
@@ -145,7 +145,7 @@ class Delivery:
             verdicts = self._attempt(parcels)
             with self._changed:
                 self._finish(lane, parcels, verdicts)
-            # Or the bodies would be kept in memory until this thread has work again.
+            # Otherwise the bodies would stay in memory until this thread has work again.
             del taken, parcels
 
     def _take(self) -> tuple[_Lane, list[Parcel]] | None:
@@ -170,7 +170,7 @@ class Delivery:
         self._done += zip(verdicts, (len(parcel.body) for parcel in parcels), strict=True)
         if not lane.in_flight and not lane.waiting:
             self._lanes.pop(_lane_key(parcels[0].destination), None)
-        # One sender more is free for every lane, so another that was at its bound may go on.
+        # One more sender is free for every lane, so a lane that was at its bound may go on.
         self._changed.notify()
 
     def _attempt(self, parcels: list[Parcel]) -> list[Verdict]:
@@ -203,6 +203,6 @@ def _lane_key(destination: Destination) -> tuple[str, str | None]:
 
 
 def _check(headers: Mapping[str, str]) -> None:
-    # A token is the only text of a user's in them.
+    # The token is the only text in them that a user chose.
     if any(map(_CONTROL.search, headers.values())):
         raise Failure("bad_token", "it holds a control character")

@@ -27,7 +27,7 @@ LAST_STORED_S = 5.0
 
 
 class Sender(Protocol):
-    """What this needs of Delivery."""
+    """The part of Delivery that Dispatch needs."""
 
     def submit(self, trace_id: bytes, destination: Destination, body: bytes) -> None: ...
     def verdicts(self) -> list[Verdict]: ...
@@ -35,7 +35,7 @@ class Sender(Protocol):
 
 
 class Shelf(Protocol):
-    """What this needs of Outbox."""
+    """The part of Outbox that Dispatch needs."""
 
     def watch(self, state_dir: str) -> None: ...
     def put(self, parcel: Parcel) -> None: ...
@@ -74,12 +74,12 @@ class Dispatch:
 
     @property
     def held_bytes(self) -> int:
-        """Memory of all traces here, nearly."""
+        """About how much memory all traces here take."""
         return self._held_bytes
 
     @property
     def busy(self) -> int:
-        """How many traces are in flight or being stored: they need only a moment."""
+        """How many traces are in flight or being stored. They need only a moment."""
         return len(self._in_flight) + len(self._storing)
 
     @property
@@ -94,7 +94,7 @@ class Dispatch:
         return max(counts, default=0)
 
     def watch(self, state_dir: str) -> None:
-        """Send what others left in a state directory. Those of the traces that come are watched anyway."""
+        """Send also the traces that earlier collectors left in a state directory. Those of new traces are watched."""
         if state_dir not in self._watched:
             self._watched.add(state_dir)
             self._outbox.watch(state_dir)
@@ -103,7 +103,7 @@ class Dispatch:
         """Take a trace that is to be sent."""
         self.watch(parcel.destination.state_dir)
         if parcel.trace_id in self._held:
-            # A collector died between storing it and saying so; the outbox's copy is on its way already.
+            # A collector died after storing it and before noting that. The outbox's copy is on its way already.
             self._doubles.append(Settlement(parcel.trace_id, Outcome.STORED, False))
             return
         self._hold(parcel)
@@ -114,7 +114,7 @@ class Dispatch:
         return self._held.get(trace_id)
 
     def step(self, now: float) -> list[Settlement]:
-        """Return what was settled since the last call; send and store what is due."""
+        """Send and store what is due. Return the settlements since the last call."""
         settled = self._hear_all(now)
         for destination in list(self._fresh):
             self._send(destination, now)
@@ -124,7 +124,7 @@ class Dispatch:
         return settled
 
     def finish(self, now: float) -> list[Settlement]:
-        """Give what is in flight a moment, store what is left, and return what was settled by that."""
+        """Wait a moment for the requests in flight, store what is left, and return the settlements."""
         self._is_finishing = True
         self._delivery.close(LAST_ANSWERS_S)
         settled = self._hear_all(now)
@@ -168,7 +168,7 @@ class Dispatch:
         self._not_before[taken.destination] = now + NOTHING_THERE_S
         for parcel in taken.parcels:
             if self._is_finishing or parcel.trace_id in self._held or not self._backoff.room(taken.destination, now):
-                # Nothing is sent any more, it came from the journal as well, or the destination fell ill meanwhile.
+                # This collector is leaving, the trace came from the journal too, or its destination fell ill meanwhile.
                 self._outbox.give_back(parcel)
                 continue
             self._not_before.pop(taken.destination, None)
@@ -213,7 +213,7 @@ class Dispatch:
             self._fresh[destination] = queue
 
     def _ask(self, destination: Destination, count: int, now: float) -> None:
-        """Take some of what the outbox has, if there is more than what is in flight already."""
+        """Take traces from the outbox if it has more than those that are in flight already."""
         if destination in self._asked or now < self._not_before.get(destination, 0.0):
             return
         in_flight = sum(1 for trace_id in self._stored if self._in_flight[trace_id].destination == destination)

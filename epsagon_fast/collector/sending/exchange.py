@@ -23,7 +23,7 @@ MAX_POOLS = 16
 
 
 class Response(NamedTuple):
-    """What the server said. `body` is empty if it could not be read in time."""
+    """A server's answer. `body` is empty if it could not be read in time."""
 
     status: int
     headers: Mapping[str, str]
@@ -93,7 +93,7 @@ class Pools:
     def _failure(self, error: BaseException, proxy_url: str | None, ca_file: str | None) -> Failure:
         failure = _explain(error)
         if failure.reason == "tls":
-            # A CA file is mended in place; the next attempt reads it again.
+            # The CA file may be mended in place, so the next attempt reads it again.
             self._managers.pop((proxy_url, ca_file, True), None)
         _untie(error)
         return failure
@@ -171,13 +171,13 @@ def _tls_context(ca_file: str | None) -> ssl.SSLContext:
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
-        # Some wrappers were never raised, so only their arguments know the cause.
+        # Some wrappers were never raised, so the cause is only in their arguments.
         wrapped = next((each for each in error.args if isinstance(each, BaseException)), None)
         error = error.__cause__ or error.__context__ or wrapped
 
 
 def _untie(error: BaseException) -> None:
-    # urllib3's frames hold their own exceptions; such cycles would keep bodies until a full garbage collection.
+    # urllib3's frames hold their own exceptions. Such circles would keep bodies until a full garbage collection.
     for each in _chain(error):
         traceback.clear_frames(each.__traceback__)
 
@@ -187,7 +187,7 @@ def _is_timeout(error: BaseException) -> bool:
 
 
 def _explain(error: BaseException) -> Failure:
-    """Return what went wrong, told by the innermost causes: urllib3 wraps them differently at each stage."""
+    """Return the failure by its innermost causes, because urllib3 wraps them differently at each stage."""
     causes = list(_chain(error))
     through_proxy = any(isinstance(each, ProxyError) for each in causes)
     for each in causes:
@@ -198,6 +198,6 @@ def _explain(error: BaseException) -> Failure:
         if isinstance(each, socket.gaierror):
             return Failure("proxy" if through_proxy else "dns", each.strerror or "")
     innermost = causes[-1]
-    # Other exceptions quote what the server sent.
+    # Other exceptions may quote what the server sent, so only their type is shown.
     detail = str(innermost) if isinstance(innermost, OSError) else type(innermost).__name__
     return Failure("proxy" if through_proxy else "connection", detail)

@@ -35,7 +35,7 @@ class Lookups:
                 answer = self._start(question, find)
         error = answer.exception(timeout_s)
         if error is not None:
-            # Each asker's traceback goes into an exception of its own.
+            # A copy for each asker, so that their tracebacks do not mix.
             raise copy.copy(error)
         return answer.result()
 

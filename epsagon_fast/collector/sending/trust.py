@@ -21,9 +21,9 @@ _HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")
 
 
 def context(ca_file: str | None, timeout_s: float) -> ssl.SSLContext:
-    """Return a context that trusts what `ca_file`, a file or a directory, holds; None: what this system trusts.
+    """Return a context that trusts the certificates in `ca_file`, a file or a directory; None: those of this system.
 
-    Raises OSError for what cannot be read or holds no certificate, TimeoutError if it is not read in timeout_s.
+    Raises OSError if it cannot be read or holds no certificate, TimeoutError if reading takes longer than timeout_s.
     """
     return lookups.ask(("trust", ca_file), partial(_context, ca_file), timeout_s)
 
@@ -57,7 +57,7 @@ def _read(path: str) -> str:
             raise OSError(errno.EINVAL, "not a regular file")
         if found.st_size > MAX_CA_BYTES:
             raise OSError(errno.EFBIG, f"larger than {MAX_CA_BYTES} bytes")
-        # Comments may hold anything; ssl wants ASCII.
+        # Comments may hold any bytes, but ssl takes only ASCII.
         text = file.read(MAX_CA_BYTES).decode("ascii", "ignore")
     if not text:
         raise OSError(errno.ENODATA, "no certificate is in it")

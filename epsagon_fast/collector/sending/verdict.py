@@ -1,6 +1,6 @@
-"""What a response, or its failure to come, means for the trace. Logs what a person should know.
+"""What a response, or a failure, means for the trace. Complaints are logged for a person.
 
-2xx is delivered, what may go better later is kept, every other status is rejected.
+2xx is delivered. A status or failure that may pass means that the trace is kept. Every other status is rejected.
 """
 
 import json
@@ -38,10 +38,10 @@ MAX_REMEMBERED = 1000
 
 
 class Verdict(NamedTuple):
-    """What became of one attempt.
+    """The result of one attempt.
 
-    `retry`: it may go better later, not before `retry_after_s` seconds if that is not None; the outcome is then STORED,
-    which becomes true once the caller has stored it. Otherwise the outcome is final.
+    `retry`: a later attempt may succeed, after `retry_after_s` seconds if that is not None. The outcome is then STORED,
+    which becomes true when the caller has stored the trace. Otherwise the outcome is final.
     """
 
     trace_id: bytes
@@ -51,7 +51,7 @@ class Verdict(NamedTuple):
 
 
 class Judge:
-    """Turns responses and failures into verdicts. Logs each complaint once a destination, again after it was well."""
+    """Turns responses and failures into verdicts. Logs each complaint once per destination until that is well again."""
 
     def __init__(self, log: logging.Logger) -> None:
         self._log = log
@@ -59,7 +59,7 @@ class Judge:
         self._complaints: dict[Destination, set[str]] = {}
 
     def answered(self, parcel: Parcel, response: Response) -> Verdict:
-        """Return what a server's answer means."""
+        """Return the verdict of a server's answer."""
         destination, reason = parcel.destination, str(response.status)
         if 200 <= response.status < 300:
             return self._welcomed(parcel, response)
@@ -72,7 +72,7 @@ class Judge:
         return Verdict(parcel.trace_id, Outcome.REJECTED.because(reason))
 
     def failed(self, parcel: Parcel, failure: Failure) -> Verdict:
-        """Return what it means that no answer came."""
+        """Return the verdict if no answer came."""
         destination, reason = parcel.destination, failure.reason
         if reason in HOPELESS:
             self._complain(destination, reason, "is no place to send to, a trace was dropped: %s", str(failure))
@@ -113,7 +113,7 @@ class Judge:
 
 
 def _masked(said: str, destination: Destination) -> str:
-    """Return what a server or proxy said without the secrets that it was told, in any form in which it was."""
+    """Return a server's or proxy's text without the secrets that we sent it, in any form in which it may quote them."""
     for secret in (destination.token, *_credentials(destination.proxy_url)):
         for form in (secret, json.dumps(secret)[1:-1], quote(secret, safe=""), quote(secret)):
             said = said.replace(form, MASK) if form else said
@@ -131,7 +131,7 @@ def _credentials(proxy_url: str | None) -> list[str]:
 def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
     """Return the seconds that a Retry-After header asks for (RFC 9110, 10.2.3), at most MAX_RETRY_AFTER_S.
 
-    `now` is the wall clock's, used for a date if the answer has no Date of its own. None: no header, or nonsense.
+    `now`: the wall clock, which is used for a date if the answer has no Date. Returns None for no header or nonsense.
     """
     value = headers.get("Retry-After", "").strip()
     if value.isascii() and value.isdigit():

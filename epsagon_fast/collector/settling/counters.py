@@ -1,4 +1,4 @@
-"""What the collector counted, kept in the folder's state page so that it survives the collector."""
+"""Publishes the collector's counters in the folder's state page, where they survive the collector."""
 
 from collections import Counter
 
@@ -9,7 +9,7 @@ UNNAMED = "unnamed"
 
 
 class Counters:
-    """Sums of several sources. A source is a Counter of its owner's, whose values never become smaller."""
+    """Publishes the sums of several sources. A source is a Counter whose values never become smaller."""
 
     def __init__(self, state: StatePage, *sources: "Counter[str]") -> None:
         self._state = state
@@ -21,7 +21,7 @@ class Counters:
         self._without_room: set[str] = set()
 
     def publish(self, **gauges: int) -> None:
-        """Write what was counted to the state page, as far as it has changed, and how things stand now: `gauges`."""
+        """Write the counters that have changed to the state page, and all `gauges`."""
         self._publish_counts()
         for name, value in gauges.items():
             self._state.set_gauge(name, value)

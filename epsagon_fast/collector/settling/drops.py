@@ -27,7 +27,7 @@ class Drops:
         self._carried: OrderedDict[bytes, tuple[bytes, Counter[str]]] = OrderedDict()
 
     def count(self, ring_id: bytes, reasons: Mapping[str, int]) -> None:
-        """Add what a ring's process lost."""
+        """Add losses of a ring's process."""
         if reasons:
             self._untold.setdefault(ring_id, Counter()).update(reasons)
             _bound(self._untold)
@@ -37,17 +37,17 @@ class Drops:
         self.count(reader.ring_id, reader.take_refusals())
 
     def text_for(self, ring_id: bytes) -> str | None:
-        """Return what is to be told of a ring's process, as JSON; None: nothing."""
+        """Return the untold losses of a ring's process as JSON; None: there are none."""
         untold = self._untold.get(ring_id)
         return json.dumps(dict(sorted(untold.items())), separators=(",", ":")) if untold else None
 
     def carried(self, trace_id: bytes, ring_id: bytes) -> None:
-        """Note that a trace tells all that is untold of a ring's process."""
+        """Note that a trace tells all untold losses of a ring's process."""
         self._carried[trace_id] = ring_id, self._untold.pop(ring_id)
         _bound(self._carried)
 
     def settled(self, trace_id: bytes, outcome: Outcome) -> None:
-        """Take note of a trace's outcome: what it told is told if it arrives."""
+        """Note a trace's outcome. If it does not arrive, its losses are untold again."""
         carried = self._carried.pop(trace_id, None)
         if carried is not None and outcome in (Outcome.REJECTED, Outcome.DROPPED):
             ring_id, reasons = carried

@@ -1,4 +1,4 @@
-"""Tells processes, through their rings, what became of the traces that they closed."""
+"""Tells processes, through their rings, the outcomes of the traces that they closed."""
 
 from collections import OrderedDict
 
@@ -17,13 +17,13 @@ class Replies:
         self._stored: OrderedDict[bytes, Reader] = OrderedDict()
 
     def expect(self, trace_id: bytes, reader: Reader) -> None:
-        """Note that a process counts on an answer for a trace."""
+        """Note that a process waits for the outcome of a trace."""
         if trace_id not in self._waiting:
             self._waiting[trace_id] = reader
             reader.unsettled += 1
 
     def settle(self, trace_id: bytes, outcome: Outcome) -> None:
-        """Tell an outcome. After STORED there may come another one."""
+        """Tell the process an outcome. STORED may be followed by another outcome."""
         reader = self._waiting.pop(trace_id, None)
         if reader is not None:
             reader.settle(trace_id, outcome)
@@ -37,7 +37,7 @@ class Replies:
                 self._stored.popitem(last=False)
 
     def forget(self, reader: Reader) -> None:
-        """Let go of a ring that is unmapped."""
+        """Forget a ring that is unmapped."""
         for waiting in (self._waiting, self._stored):
             for trace_id in [trace_id for trace_id, each in waiting.items() if each is reader]:
                 del waiting[trace_id]

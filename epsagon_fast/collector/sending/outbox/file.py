@@ -1,12 +1,12 @@
 """One outbox file: finished traces that their backends did not take yet, in SQLite, shared by all collectors of a user.
 
-Several collectors may have it open. Who sends a trace leases it for a while, so no other one does; a lease that is not
-given back runs out. Everything here waits for the disk, so outbox.py calls it in a thread of its own.
+Several collectors may have it open. The one that sends a trace leases it for a while, so that no other one sends it. A
+lease that is not given back expires. Everything here waits for the disk, so outbox.py calls it in a thread of its own.
 
-Secrets (tokens, proxies' passwords) stand in `destinations` only, and go with the destination's last trace: a body is
-kept without its token. What is deleted is overwritten in the file. Its copies in SQLite's log are cut off at once when
-a destination has gone, else with the next `wipe`. Errors of SQLite pass through; `is_corrupt` tells the kind that does
-not go away by waiting.
+Secrets (tokens, proxies' passwords) stand only in the table `destinations`, and are deleted with the destination's last
+trace; a body is kept without its token. Deleted bytes are overwritten in the file. Their copies in SQLite's log are cut
+off at once if a destination was deleted, otherwise with the next `wipe`. Errors of SQLite pass through; `is_corrupt`
+tells those that waiting does not mend.
 """
 
 import os
@@ -19,7 +19,7 @@ from epsagon_fast.collector.formats.choice import format_for
 from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.queue.names import CORRUPT
 
-# The number is the schema's: another version of this package may use another file beside this one.
+# The number is that of the schema. Another version of this package may use another file beside this one.
 NAME = "outbox-1.db"
 LIMIT_BYTES = 64 * 1024 * 1024
 # The bound of what one take brings into memory.
@@ -29,7 +29,7 @@ LEASE_S = 30.0
 LOCK_TIMEOUT_S = 5.0
 # Wait this long for a process that reads in the log, which then cannot be cut. The next wipe tries again.
 WIPE_TIMEOUT_S = 0.2
-# Large enough for several traces: SQLite gives a row that does not fit pages of its own.
+# A page holds several traces. SQLite gives a row that does not fit pages of its own.
 PAGE_BYTES = 16 * 1024
 
 _SCHEMA = """
@@ -58,10 +58,10 @@ _FREE = "(leased_until <= :now OR leased_until > :now + 2 * :lease_s)"
 
 
 class OutboxFile:
-    """The file in one directory. For one thread.
+    """The file in one directory. For use in one thread.
 
-    `owner`: whose leases are ours, the same for a successor. `state_dir`: what the destinations call this directory.
-    Raises sqlite3.Error if it cannot be opened, made or written, OSError if it is not ours alone.
+    `owner`: the id under which this collector and its successors lease. `state_dir`: the directory's name in traces'
+    destinations. Raises sqlite3.Error if the file cannot be opened, made or written, OSError if it is not ours alone.
     """
 
     def __init__(self, directory: str, owner: bytes, state_dir: str = "", limit_bytes: int = LIMIT_BYTES) -> None:
@@ -92,10 +92,10 @@ class OutboxFile:
             return False
 
     def put(self, parcels: Iterable[Parcel], now: float) -> list[bytes]:
-        """Store traces, all or none; one that is there already stays. Return the ids of those that had to go for them.
+        """Store traces, all or none; one that is there already stays. Return the ids of those dropped for them.
 
-        Over the limit the oldest trace of the destination that holds the most goes, so no destination takes another's
-        share. `now`: unix seconds.
+        Over the limit the oldest traces of the destination that holds the most are dropped, so that no destination
+        takes another's share. `now`: unix seconds.
         """
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
@@ -126,21 +126,21 @@ class OutboxFile:
         return [parcel for _, parcel in taken]
 
     def give_back(self, trace_ids: Sequence[bytes]) -> None:
-        """End leases: these traces are to be sent later, after the others."""
+        """End the leases of these traces, and put them behind the others."""
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
-            # A trace that its backend chokes on must not stand before the others for ever.
+            # A trace that its backend chokes on must not hold up the others for ever.
             self._db.executemany(
                 "UPDATE traces SET leased_until = 0, number = (SELECT max(number) + 1 FROM traces) WHERE trace_id = ?",
                 [(trace_id,) for trace_id in trace_ids],
             )
 
     def take_over(self) -> None:
-        """End the leases of a predecessor of ours, who is gone."""
+        """End the leases of this collector's predecessor, which is gone."""
         self._db.execute("UPDATE traces SET leased_until = 0 WHERE leased_until > 0 AND owner = ?", (self._owner,))
 
     def remove(self, trace_ids: Sequence[bytes]) -> None:
-        """Delete traces that need nothing more."""
+        """Delete traces that are settled for good."""
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
             delete = "DELETE FROM traces WHERE trace_id = ? RETURNING trace_id, destination"
@@ -148,14 +148,14 @@ class OutboxFile:
         self._deleted(gone)
 
     def wipe(self) -> None:
-        """Give the space of deleted traces back, and cut off the log, where their bytes still stand.
+        """Free the space of deleted traces, and cut off the log, in which their bytes still stand.
 
-        Where another process reads at this moment, it is left to the next call.
+        If another process reads the log at this moment, that is left to the next call.
         """
         if not self._must_wipe:
             return
         if not self.stored():
-            # executescript steps to the end; execute would free a single page.
+            # executescript runs it to the end; execute would free a single page.
             self._db.executescript("PRAGMA incremental_vacuum")
         self._db.execute(f"PRAGMA busy_timeout = {WIPE_TIMEOUT_S * 1000:.0f}").fetchall()
         (was_busy, _, _) = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
@@ -172,7 +172,7 @@ class OutboxFile:
         self._db.close()
 
     def _deleted(self, gone: Sequence[tuple[bytes, int]]) -> list[bytes]:
-        """Note that traces (id, destination) were deleted, wipe if a destination went with them; return the ids."""
+        """Note that traces (id, destination) were deleted. Wipe if a destination went with them. Return the ids."""
         trace_ids, destinations = [trace_id for trace_id, _ in gone], {destination for _, destination in gone}
         self._must_wipe |= bool(trace_ids)
         find = "SELECT EXISTS (SELECT 1 FROM destinations WHERE id = ?)"
@@ -183,16 +183,16 @@ class OutboxFile:
         return trace_ids
 
     def _prepare(self) -> None:
-        # SQLite would put what it needs to undo a statement into /var/tmp, /tmp or the current directory: a process
-        # with a read-only root has none of them, and could then insert, but neither lease nor delete.
+        # SQLite would keep what it needs to undo a statement in /var/tmp, /tmp or the current directory. With a
+        # read-only root it could then insert, but neither lease nor delete.
         self._db.execute("PRAGMA temp_store = MEMORY")
         # These two only take effect in a file that is still empty.
         self._db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")
         self._db.execute("PRAGMA journal_mode = WAL").fetchall()
-        # A stored trace survives the machine's death, so each commit waits for the disk; commits hold many traces.
+        # A stored trace must survive the machine's death, so each commit waits for the disk. It holds many traces.
         self._db.execute("PRAGMA synchronous = FULL")
-        # What is deleted is overwritten, also in pages that are free by that: FAST would leave bodies in those.
+        # Deleted bytes are overwritten, also in pages that become free. FAST would leave bodies in those.
         self._db.execute("PRAGMA secure_delete = ON").fetchall()
         self._db.execute("PRAGMA wal_autocheckpoint = 256").fetchall()
         self._db.execute(f"PRAGMA journal_size_limit = {LIMIT_BYTES // 16}").fetchall()
@@ -258,13 +258,13 @@ def _parcel(trace_id: bytes, destination: Destination, body: bytes, token_at: in
 
 
 def is_corrupt(error: Exception) -> bool:
-    """Say whether SQLite found a file that is none of its own, or damaged."""
+    """Say whether SQLite found a file that is damaged or no database."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def set_aside(path: str) -> str:
-    """Move a file and its companions out of the way, over what was set aside before; return the new name."""
+    """Move a file and its companions out of the way, over those set aside before. Return the new name."""
     aside = path + CORRUPT
     os.replace(path, aside)
     for companion in private.COMPANIONS:

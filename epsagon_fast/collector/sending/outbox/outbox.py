@@ -1,15 +1,15 @@
 """The outbox: finished traces wait on disk for a backend that is not well. SQLite works in a thread of its own.
 
-For the loop's thread; nothing here waits for the disk except `close`. What was asked for is told in `reports`:
+The loop's thread calls it, and nothing here waits for the disk except `close`. The answers come as `reports`:
 
-- `put`: Stored once it is committed, or Refused: then the trace is where it was, in memory and in the journal.
-- `take`: Taken, with traces to be sent, or with none. Each goes back by `give_back` or `remove`.
-- Waiting: how many traces a place holds, whenever that may have changed, also by another collector.
-- Gone: the oldest had to make room.
+- To `put`: Stored when it is committed, or Refused. A refused trace is still in memory and in the journal.
+- To `take`: Taken, with the traces to send, or with none. Each must be returned by `give_back` or `remove`.
+- Waiting: how many traces a place holds, each time that this may have changed, also by another collector.
+- Gone: the oldest traces were dropped to make room.
 
-Each trace's config says where (its state directory). A directory that cannot be had, or that is on a network file
-system, which SQLite's log cannot use, is replaced by the collector's own folder, said once. A file that cannot be used
-(no space, read-only) refuses what it is given and is tried again later; a corrupt one is set aside first.
+Each trace's config names its state directory. If that cannot be used, or is on a network file system, on which SQLite's
+log does not work, the collector's own folder takes its place and one warning says so. A file that cannot be used (no
+space, read-only) refuses traces and is tried again later. A corrupt file is set aside first.
 """
 
 import logging
@@ -30,16 +30,16 @@ class Outbox:
         self._log = log
         self._limit_bytes = limit_bytes
         self._changed = threading.Condition()
-        # These belong to the lock of _changed.
+        # The lock of _changed guards these.
         self._orders: dict[str, Orders] = {}
         self._reports: list[Report] = []
         self._thread: threading.Thread | None = None
         self._closing = False
-        # These belong to the thread.
+        # Only the thread uses these.
         self._places: dict[str, Place] = {}
 
     def watch(self, state_dir: str) -> None:
-        """Look now and then for what others left there. Nothing is created before the first `put`."""
+        """Look now and then for traces that other collectors left there. Nothing is created before the first `put`."""
         self._ask(state_dir)
 
     def put(self, parcel: Parcel) -> None:
@@ -71,7 +71,7 @@ class Outbox:
         return reports
 
     def close(self, timeout_s: float) -> None:
-        """Do what was asked for, for at most timeout_s, and end this collector's leases."""
+        """Carry out the orders, for at most timeout_s, and end this collector's leases."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -104,7 +104,7 @@ class Outbox:
             place.close()
 
     def _next(self) -> dict[str, Orders] | None:
-        """Wait for something to do; after LOOK_S that is a look at every place. None: no more."""
+        """Wait for orders. After LOOK_S without any, look at every place. None: the outbox is closed."""
         with self._changed:
             if not self._orders and not self._closing:
                 self._changed.wait(LOOK_S)

@@ -1,4 +1,4 @@
-"""One place of the outbox: a state directory that traces name, and the file in it once there is one.
+"""One place of the outbox: a state directory that traces name, and the file in it.
 
 Everything here waits for the disk, so the outbox calls it in its own thread.
 """
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class Place:
-    """One state directory, and its file once there is one. Belongs to the outbox's thread."""
+    """One state directory, and its file if there is one. Only the outbox's thread uses it."""
 
     def __init__(self, state_dir: str, folder: str, log: logging.Logger, limit_bytes: int, owner: bytes) -> None:
         self._state_dir = state_dir
@@ -47,7 +47,7 @@ class Place:
         self._owed = Orders()
 
     def serve(self, asked: Orders) -> list[Report]:
-        """Do what is asked; never raises."""
+        """Carry out orders. Never raises."""
         self._owed.give_back += asked.give_back
         self._owed.remove += asked.remove
         nothing: list[Report] = [Taken(destination, []) for destination in asked.takes]
@@ -67,7 +67,7 @@ class Place:
         return reports
 
     def close(self) -> None:
-        """End our leases and let go of the file."""
+        """End our leases and close the file."""
         if self._file is not None:
             with suppress(sqlite3.Error):
                 self._file.take_over()
@@ -127,7 +127,7 @@ class Place:
 
     def _fail(self, error: Exception) -> None:
         path = os.path.join(self._directory or self._state_dir, NAME)
-        # Another collector that met the same damage may have been faster.
+        # Another collector may have found the same damage and replaced the file.
         replaced = self._file is not None and not self._file.still_there
         if self._file is not None:
             self._file.close()
@@ -147,14 +147,14 @@ class Place:
 
 
 def _in_time(look: Callable[[str], T], path: str) -> T:
-    """Return look(path); OSError if that takes long: one directory's dead mount must not hold up all others."""
+    """Return look(path). Raises OSError if that takes long, because a dead mount must not hold up all other places."""
     return lookups.ask((look.__name__, path), partial(look, path), LOOK_TIMEOUT_S)
 
 
 def own_state_directory(path: str) -> None:
-    """Make a directory, mode 0700, or see that it is ours, that others can neither write to nor replace it, and local.
+    """Make a directory with mode 0700, or check that it is ours, local, and safe from writing and renaming by others.
 
-    OSError if not.
+    Raises OSError if the check fails.
     """
     if not path:
         raise FileNotFoundError(2, "none is configured and there is no home directory")

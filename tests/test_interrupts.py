@@ -124,7 +124,7 @@ GUARDED = [
     *(PACKAGE / "integrations").rglob("*.py"),
     # The reader's run in the collector.
     *(path for path in (PACKAGE / "queue").glob("*.py") if path.stem != "reader"),
-    PACKAGE / "config.py",
+    *(PACKAGE / "config").rglob("*.py"),
 ]
 
 

@@ -57,6 +57,7 @@ def test_a_long_time_under_load_with_random_kills() -> None:
     chance = random.Random(5)
     fault = f"soak: {SECONDS:.0f} s at {TRACES_PER_S} traces/s of 10 events, random kills"
     with scene(fault, EPSAGON_RING_BYTES=str(2 << 20)) as here:
+        here.linger()
         with here.start(MOTHER, str(TRACES_PER_S / WORKERS), str(WORKERS)) as mother:
             assert mother.stdout is not None
             began, memory = time.monotonic(), []
@@ -93,5 +94,5 @@ def test_a_long_time_under_load_with_random_kills() -> None:
             rest = [name for name in descriptors(collector) if name not in own]
             assert all(name.startswith((here.folder, here.settings["EPSAGON_STATE_DIR"])) for name in rest), rest
             assert len(rest) <= 6, rest
-        here.until_left()
+        here.dismiss()
         assert set(os.listdir(here.folder)) <= {"log", "start", "state"}

@@ -11,12 +11,15 @@ from typing import Final
 
 from epsagon_fast.producer import current
 from epsagon_fast.producer.context import (
-    PARENT_ID_DIGITS,
     VERSION,
     TraceContext,
     context_of,
     continue_context,
+    handed_on,
 )
+from epsagon_fast.producer.entering import parent_of
+from epsagon_fast.producer.ids import SPAN_ID_DIGITS
+from epsagon_fast.producer.tracer import Tracer
 from epsagon_fast.protocol import HTTP_TRACE_ID_KEY
 
 __all__ = [
@@ -27,13 +30,15 @@ __all__ = [
     "context_of",
     "continue_context",
     "extract",
+    "handed_on",
     "inject",
+    "inject_from",
 ]
 
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
 # Version 00 ends with the flags. A later version may have more after them.
-_FIELDS: Final = re.compile(rf"([0-9a-f]{{2}})-([0-9a-f]{{32}})-([0-9a-f]{{{PARENT_ID_DIGITS}}})-([0-9a-f]{{2}})(-.*)?")
+_FIELDS: Final = re.compile(rf"([0-9a-f]{{2}})-([0-9a-f]{{32}})-([0-9a-f]{{{SPAN_ID_DIGITS}}})-([0-9a-f]{{2}})(-.*)?")
 _FORBIDDEN_VERSION: Final = "ff"
 # The most members of a tracestate. A list that is longer or broken is dropped as a whole.
 MAX_MEMBERS: Final = 32
@@ -60,13 +65,17 @@ def inject(headers: MutableMapping[str, str]) -> TraceContext | None:
     """Write the current trace's context into `headers`, and replace one that is there. Return the context.
 
     Returns None and leaves `headers` as they are if there is no trace, or one that is not recorded and continues
-    nothing. The parent id is the beginning of the current trace's own id.
+    nothing. The parent id is that of the innermost open event, or else of the trace's runner.
     """
     tracer = current.acting_trace()
-    context = None if tracer is None else context_of(tracer)
-    if tracer is None or context is None:
+    return None if tracer is None else inject_from(tracer, parent_of(tracer), headers)
+
+
+def inject_from(tracer: Tracer, span_id: str | None, headers: MutableMapping[str, str]) -> TraceContext | None:
+    """Do what `inject` does for the event `span_id` of a trace; None: its runner."""
+    context = handed_on(tracer, span_id)
+    if context is None:
         return None
-    context = context._replace(parent_id=tracer.trace_id[:PARENT_ID_DIGITS])
     for name in [name for name in headers if name.lower() in (TRACEPARENT, TRACESTATE)]:
         del headers[name]
     headers[TRACEPARENT] = context.traceparent

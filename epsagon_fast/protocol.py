@@ -12,6 +12,9 @@ from typing import ClassVar, NamedTuple
 # The order in which epsagon-go writes its protobuf messages (protocol.Event and its parts).
 TRACE_FIELDS = ("app_name", "token", "events", "exceptions", "version", "platform")
 EVENT_FIELDS = ("id", "start_time", "resource", "origin", "duration", "error_code", "exception")
+# The last member of an event that has one: the span id of the event, or of the calling process's event, in which it was
+# recorded. Where that is the trace's own runner, it is left out.
+PARENT_ID = "parent_id"
 RESOURCE_FIELDS = ("name", "type", "operation", "metadata")
 EXCEPTION_FIELDS = ("type", "message", "traceback", "time", "additional_data")
 

@@ -487,8 +487,8 @@ def test_message_carries_the_context_and_is_an_event(app: Celery) -> None:
         sent = app.send_task("pack", ("c-17",), queue="parcels", headers={"traceparent": "stale"})
         with app.connection() as connection:
             message = connection.SimpleQueue("parcels").get(timeout=5)
-    assert message.headers["traceparent"] == f"00-{tracer.trace_id}-{tracer.trace_id[:16]}-01"
     event, runner = traces[0]["events"]
+    assert message.headers["traceparent"] == f"00-{tracer.trace_id}-{event['id']}-01"
     assert event["resource"] == {
         "name": "pack",
         "type": "celery",

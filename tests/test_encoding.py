@@ -67,7 +67,7 @@ def complete(**fields: Any) -> dict[str, Any]:
 def no_ids() -> Iterator[None]:
     """An event without an id keeps the empty one here, so that events can be compared; see test_tracer.py."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encoding, "event_id", lambda: "")
+        patch.setattr(encoding, "span_id", lambda: "")
         yield
 
 

@@ -25,7 +25,7 @@ class Way:
         self.left: list[tuple[Any, int]] = []
 
         class Tracer(kind):  # type: ignore[misc]
-            def _add_slowly(tracer, event: Any, code: int) -> None:
+            def _add_slowly(tracer, event: Any, code: int, parent_id: str | None) -> None:
                 self.left.append((event, code))
 
         def push(*record: Any) -> int:
@@ -172,5 +172,8 @@ def test_stub_names_the_methods() -> None:
     stub = ast.parse(Path(_fast_path.__file__).with_name("_fast_path.pyi").read_text())
     [stubbed] = [node for node in stub.body if isinstance(node, ast.ClassDef)]
     names = {node.name for node in stubbed.body if isinstance(node, ast.FunctionDef)}
+    names |= {
+        node.target.id for node in stubbed.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    }
     assert names == {name for name in vars(_fast_path.FastPath) if not name.startswith("__")}
     assert names <= set(vars(PureFastPath))

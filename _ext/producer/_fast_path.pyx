@@ -10,6 +10,7 @@ from cpython.object cimport PyObject
 
 import orjson
 
+from epsagon_fast.producer.entering import parent_of as _parent_of
 from epsagon_fast.protocol import EVENT_FIELDS, Kind, RESOURCE_FIELDS, RUNNER_ORIGIN
 from epsagon_fast.queue.layout import FULL, FULLS_PER_LOOK, NOT_ASKED, PUSHED
 
@@ -31,7 +32,9 @@ cdef extern from "Python.h":
 cdef extern from "call.h":
     object call_or_none(object, object)
     object call_of_four(object, object, object, object, object)
-    object call_method_of_two(object, object, object, object)
+    object call_of_one(object, object)
+    object call_method_of_three(object, object, object, object, object)
+    object json_with_parent(object, object)
     ctypedef struct PyTypeObject
     int quicken_add_event(PyTypeObject *, const char *, object (*)(object, object)) except -1
 
@@ -50,6 +53,7 @@ cdef Field[7] event_fields
 cdef Field[4] resource_fields
 # They own what the tables above point to.
 cdef tuple event_names = EVENT_FIELDS, resource_names = RESOURCE_FIELDS
+cdef object parent_of = _parent_of
 cdef object runner_origin = RUNNER_ORIGIN, dumps = orjson.dumps, add_slowly = "_add_slowly"
 cdef unsigned int fulls_per_look = FULLS_PER_LOOK
 # Made once: CPython has one object for each small int, so an answer can be told by its identity.
@@ -70,6 +74,8 @@ cdef class FastPath:
     """See fast_path.PureFastPath."""
 
     cdef object push, trace_id
+    cdef public bint has_blocks
+    cdef public object within_id
     cdef Py_ssize_t limit_bytes
     cdef unsigned int fulls
 
@@ -79,6 +85,10 @@ cdef class FastPath:
         Missing fields get the protobuf defaults; a field of a wrong type gets its default and is counted `malformed`.
         """
         return _add_event(self, event)
+
+    def add_event_under(self, event, parent_id):
+        """Add an event whose parent is known. `parent_id`: 16 hex digits; None: the runner."""
+        return _add_event_under(self, event, parent_id)
 
     def __reduce__(self):
         """See fast_path.PureFastPath."""
@@ -94,20 +104,26 @@ cdef class FastPath:
         """See fast_path.PureFastPath."""
         self.push = None
 
-    def _add_slowly(self, event, code):
+    def _add_slowly(self, event, code, parent_id):
         """See fast_path.PureFastPath."""
         raise NotImplementedError
 
 
 cdef object _add_event(object tracer, object event):
+    return _add_event_under(tracer, event, call_of_one(parent_of, tracer) if (<FastPath>tracer).has_blocks else None)
+
+
+cdef object _add_event_under(object tracer, object event, object parent_id):
     cdef FastPath path = <FastPath>tracer
     # Another thread may close the path while orjson works.
     push = path.push
     if push is None or not _has_fields(<PyObject *>event, event_fields, 7):
-        return call_method_of_two(tracer, add_slowly, event, not_asked)
+        return call_method_of_three(tracer, add_slowly, event, not_asked, parent_id)
     payload = call_or_none(dumps, event)
+    if payload is not None and parent_id is not None:
+        payload = json_with_parent(payload, parent_id)
     if payload is None or PyBytes_Size(payload) > path.limit_bytes:
-        return call_method_of_two(tracer, add_slowly, event, not_asked)
+        return call_method_of_three(tracer, add_slowly, event, not_asked, parent_id)
     code = call_of_four(push, event_kind, no_flags, path.trace_id, payload)
     if code is pushed:
         return None
@@ -115,7 +131,7 @@ cdef object _add_event(object tracer, object event):
         path.fulls += 1
         if path.fulls % fulls_per_look != 1:
             return None
-    return call_method_of_two(tracer, add_slowly, event, code)
+    return call_method_of_three(tracer, add_slowly, event, code, parent_id)
 
 
 def exact_json(value, Py_ssize_t most_values, Py_ssize_t most_characters, int most_levels):

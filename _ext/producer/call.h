@@ -4,6 +4,7 @@
 #define EPSAGON_FAST_CALL_H
 
 #include <Python.h>
+#include <string.h>
 
 /* Return function(argument), or None if it raises an Exception. NULL for what must go on, as KeyboardInterrupt. */
 static inline PyObject *call_or_none(PyObject *function, PyObject *argument) {
@@ -19,9 +20,31 @@ static inline PyObject *call_of_four(PyObject *function, PyObject *a, PyObject *
     return PyObject_CallFunctionObjArgs(function, a, b, c, d, NULL);
 }
 
-/* Return object.name(a, b). */
-static inline PyObject *call_method_of_two(PyObject *object, PyObject *name, PyObject *a, PyObject *b) {
-    return PyObject_CallMethodObjArgs(object, name, a, b, NULL);
+/* Return function(a). */
+static inline PyObject *call_of_one(PyObject *function, PyObject *a) {
+    return PyObject_CallFunctionObjArgs(function, a, NULL);
+}
+
+/* Return object.name(a, b, c). */
+static inline PyObject *call_method_of_three(PyObject *object, PyObject *name, PyObject *a, PyObject *b, PyObject *c) {
+    return PyObject_CallMethodObjArgs(object, name, a, b, c, NULL);
+}
+
+#define PARENT_MEMBER ",\"parent_id\":\""
+
+/* Return an event's JSON with its parent as the last member. NULL with an exception if `parent_id` is no str. */
+static inline PyObject *json_with_parent(PyObject *event, PyObject *parent_id) {
+    Py_ssize_t digits, length = PyBytes_Size(event) - 1, name = sizeof(PARENT_MEMBER) - 1;
+    const char *parent = PyUnicode_AsUTF8AndSize(parent_id, &digits);
+    PyObject *whole = parent ? PyBytes_FromStringAndSize(NULL, length + name + digits + 2) : NULL;
+    if (!whole)
+        return NULL;
+    char *at = PyBytes_AsString(whole);
+    memcpy(at, PyBytes_AsString(event), length);
+    memcpy(at + length, PARENT_MEMBER, name);
+    memcpy(at + length + name, parent, digits);
+    memcpy(at + length + name + digits, "\"}", 2);
+    return whole;
 }
 
 static PyObject *(*add_event_body)(PyObject *self, PyObject *event);

@@ -11,7 +11,7 @@ import orjson
 
 import epsagon_fast.backend.summary as summary
 from epsagon_fast.backend.summary import Summary
-from epsagon_fast.protocol import EVENT_FIELDS, EXCEPTION_FIELDS, RESOURCE_FIELDS, TRACE_FIELDS
+from epsagon_fast.protocol import EVENT_FIELDS, EXCEPTION_FIELDS, PARENT_ID, RESOURCE_FIELDS, TRACE_FIELDS
 
 # protobuf's JSON form writes numbers that are not finite as these strings, and so does epsagon-go; ours writes null.
 _NOT_FINITE = ("NaN", "Infinity", "-Infinity")
@@ -90,6 +90,15 @@ def _object(names: tuple[str, ...], *checks: Check) -> Check:
     return check
 
 
+def _with_parent(check_event: Check) -> Check:
+    def check(value: Any, where: str) -> None:
+        check_event(value, where)
+        if PARENT_ID in value:
+            _text(value[PARENT_ID], f"{where}.{PARENT_ID}")
+
+    return check
+
+
 def _array(check_item: Check) -> Check:
     def check(value: Any, where: str) -> None:
         if type(value) is not list:
@@ -110,5 +119,6 @@ def _nullable(check_value: Check) -> Check:
 
 _exception = _object(EXCEPTION_FIELDS, _text, _text, _text, _seconds, _texts)
 _resource = _object(RESOURCE_FIELDS, _text, _text, _text, _texts)
-_event = _object(EVENT_FIELDS, _text, _seconds, _resource, _text, _seconds, _code, _nullable(_exception))
+_fields = (_text, _seconds, _resource, _text, _seconds, _code, _nullable(_exception))
+_event = _with_parent(_object(EVENT_FIELDS, *_fields))
 _trace = _object(TRACE_FIELDS, _text, _text, _array(_event), _array(_exception), _text, _text)

@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from typing import Any, Final
 
 from epsagon_fast.producer import arguments, current, exiting
-from epsagon_fast.producer.entering import Entered
+from epsagon_fast.producer.entering import Entered, parent_of
 from epsagon_fast.producer.plain import type_name
 from epsagon_fast.producer.process import process
 from epsagon_fast.producer.runner import new_runner
@@ -27,10 +27,10 @@ from epsagon_fast.propagation import (
     TRACEPARENT,
     TRACESTATE,
     TraceContext,
-    context_of,
     continue_context,
     extract,
-    inject,
+    handed_on,
+    inject_from,
 )
 from epsagon_fast.protocol import TIME_LIMIT_KEY, TIME_LIMIT_SLACK_S, ErrorCode
 
@@ -201,7 +201,7 @@ def _context(request: Any) -> TraceContext | None:
     headers = {name: request.get(name) for name in (TRACEPARENT, TRACESTATE)}
     context = extract({name: value for name, value in headers.items() if isinstance(value, str)})
     caller = current.enclosing_trace()
-    return context_of(caller) if context is None and caller is not None else context
+    return handed_on(caller, parent_of(caller)) if context is None and caller is not None else context
 
 
 def _end_forsaken() -> None:
@@ -232,17 +232,18 @@ def _task_is_revoked(sender: Any, request: Any, terminated: bool, expired: bool,
 
 
 def _sending_begins(sender: str, headers: dict[str, Any], body: Any, exchange: str, routing_key: str, **_: Any) -> None:
-    tracer = current.acting_trace()
+    place = current.acting_place()
+    tracer = None if place is None else place.open_trace()
     if tracer is None:
         return
-    inject(headers)
     # The first message protocol has these fields in the body.
     fields = headers if "id" in headers else body
     event = Event(sender, TYPE, PUBLISH, TYPE)
     event.metadata = {"task_id": str(fields["id"]), "queue": routing_key or "", "retries": str(fields["retries"] or 0)}
     if exchange:
         event.metadata["exchange"] = str(exchange)
-    event.enter(tracer)
+    event.enter(place)
+    inject_from(tracer, event.id, headers)
     _sending.set((headers, event))
 
 

@@ -78,20 +78,15 @@ def _traced(urlopen: Callable[..., Any]) -> Callable[..., Any]:
         target = _target(pool, url)
         if target.host in ignored:
             return urlopen(pool, method, url, body, headers, *rest, **options)
-        headers = _with_context(pool.headers if headers is None else headers)
-        event = Event(target.host, TYPE, method, ORIGIN)
-        event.metadata = _known(tracer, target, headers)
-        token = _asking.set(pool)
-        event.enter(tracer)
-        try:
-            response = urlopen(pool, method, url, body, headers, *rest, **options)
-        except BaseException as error:
-            event.leave(error)
-            raise
-        finally:
-            _asking.reset(token)
-        _take_note(event, tracer, response)
-        event.leave(None)
+        with Event(target.host, TYPE, method, ORIGIN) as event:
+            headers = _with_context(pool.headers if headers is None else headers)
+            event.metadata = _known(tracer, target, headers)
+            token = _asking.set(pool)
+            try:
+                response = urlopen(pool, method, url, body, headers, *rest, **options)
+            finally:
+                _asking.reset(token)
+            _take_note(event, tracer, response)
         return response
 
     return ask

@@ -10,6 +10,7 @@ from epsagon_fast.protocol import Outcome
 from . import exiting
 from .entering import Entered
 from .handle import Handle
+from .ids import SPAN_ID_DIGITS
 from .process import process
 from .states import LEFT, OPEN, SILENT
 from .tracer import ELSEWHERE, Tracer
@@ -29,6 +30,8 @@ class Attached(Entered, Tracer):
         # Disabled, because this process opens and sends nothing for the trace, and so needs no token.
         super().__init__(Config(disable=True, **wire, **mine).resolve())
         self.context = handle.context
+        self.within_id = handle.parent_id
+        self.has_blocks = handle.parent_id is not None
         process.attach(self)
         if process.is_shut_down:
             self._state = LEFT
@@ -40,10 +43,11 @@ class Attached(Entered, Tracer):
         else:
             self._state = SILENT
 
-    def _identify(self) -> None:
+    def _identify(self, span_id: str | None = None) -> None:
         self.owner_pid = os.getpid()
         self.trace_id = self._handle.trace_id
         self._id = bytes.fromhex(self.trace_id)
+        self.span_id = self.trace_id[:SPAN_ID_DIGITS]
 
     def send_stop_signal(self) -> None:
         """Do nothing: only the opener closes a trace."""

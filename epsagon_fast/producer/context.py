@@ -8,7 +8,6 @@ from epsagon_fast.protocol import HTTP_TRACE_ID_KEY
 from .process import process
 
 SAMPLED: Final = 1
-PARENT_ID_DIGITS: Final = 16
 VERSION: Final = "00"
 
 
@@ -35,6 +34,7 @@ class Continuing(Protocol):
 
     config: ResolvedConfig
     trace_id: str
+    span_id: str
     context: TraceContext | None
 
     def set_runner_metadata(self, key: str, value: Any) -> None: ...
@@ -64,4 +64,16 @@ def context_of(tracer: Continuing) -> TraceContext | None:
 
 def begun_by(tracer: Continuing) -> TraceContext:
     """Return the context that a trace begins if it continues none."""
-    return TraceContext(tracer.trace_id, tracer.trace_id[:PARENT_ID_DIGITS])
+    return TraceContext(tracer.trace_id, tracer.span_id)
+
+
+def left_by(tracer: Continuing) -> TraceContext:
+    """Return the context with which later work continues a trace that has ended: its runner is the parent."""
+    context = tracer.context
+    return begun_by(tracer) if context is None else context._replace(parent_id=tracer.span_id)
+
+
+def handed_on(tracer: Continuing, span_id: str | None) -> TraceContext | None:
+    """Return the context of what is sent inside a trace. `span_id`: the event that sends it; None: the runner does."""
+    context = context_of(tracer)
+    return None if context is None else context._replace(parent_id=span_id or tracer.span_id)

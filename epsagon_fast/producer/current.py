@@ -50,6 +50,17 @@ def current_place() -> Place[Tracer] | None:
     return None if place is NOT_TRACED else place
 
 
+def anywhere() -> Place[Tracer] | NotTraced | None:
+    """Return what is current, whatever it is."""
+    place: Place[Tracer] | NotTraced | None = _get()
+    return place
+
+
+def is_current(place: Place[Tracer]) -> bool:
+    """Say whether `place` is the current one and has an open trace around it. The global tracer's place is not."""
+    return _get() is place and place.encloses
+
+
 def within(trace: Current) -> Within:
     """Have `trace`, or NOT_TRACED, be the current one of this context inside a `with` block."""
     return Within(_placed(trace))
@@ -65,7 +76,7 @@ def enclosing_place() -> Place[Tracer] | None:
     In a forked child the inherited trace is not its own: work that is traced there gets a trace of its own.
     """
     place = current_place()
-    tracer = None if place is None else place.open_trace()
+    tracer = None if place is None or not place.encloses else place.open_trace()
     return place if tracer is not None and tracer.owner_pid == own_pid() else None
 
 
@@ -73,6 +84,15 @@ def enclosing_trace() -> Tracer | None:
     """Return the open trace that this context is in, if this process opened or attached it."""
     place = enclosing_place()
     return None if place is None else place.open_trace()
+
+
+def acting_place() -> Place[Tracer] | None:
+    """Return where this context is if a trace is open there, else the running global tracer's place, else None."""
+    place: Place[Tracer] | NotTraced | None = _get()
+    if place is not None and place is not NOT_TRACED and place.open_trace() is not None:
+        return place
+    tracer = acting_trace()
+    return None if tracer is None else tracer.place
 
 
 def acting_trace() -> Tracer | None:

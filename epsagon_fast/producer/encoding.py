@@ -5,6 +5,7 @@ wire order; fields that the wire does not know are left out. orjson is given a c
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
@@ -12,13 +13,14 @@ import orjson
 
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.producer.exceptions import exception_of as exception_of
-from epsagon_fast.producer.ids import event_id
+from epsagon_fast.producer.ids import span_id
 from epsagon_fast.producer.plain import Copy, clean, dumps, type_name
 from epsagon_fast.producer.plain import metadata_text as metadata_text
-from epsagon_fast.protocol import EVENT_FIELDS, FROM_RUNNER, RESOURCE_FIELDS, RUNNER_ORIGIN, ErrorCode
+from epsagon_fast.protocol import EVENT_FIELDS, FROM_RUNNER, PARENT_ID, RESOURCE_FIELDS, RUNNER_ORIGIN, ErrorCode
 
 _EVENT_KEYS = [*EVENT_FIELDS]
 _RESOURCE_KEYS = [*RESOURCE_FIELDS]
+_SPAN_ID = re.compile("[0-9a-f]{16}")
 _BLANK_RESOURCE: dict[str, Any] = {"name": "", "type": "", "operation": "", "metadata": {}}
 _BLANK_EVENT: dict[str, Any] = {
     "id": "",
@@ -44,8 +46,33 @@ class Encoded(NamedTuple):
     left_out: int = 0
 
 
-def encode_event(event: Mapping[str, Any]) -> Encoded:
-    """Return the event's JSON. Later changes of `event` have no effect."""
+def encode_event(event: Mapping[str, Any], parent_id: str | None = None, caller_id: str | None = None) -> Encoded:
+    """Return the event's JSON. Later changes of `event` have no effect.
+
+    An event that names no parent gets one. `parent_id`: for an event; None: the runner is its parent. `caller_id`: for
+    an event that is the runner; None: it has no caller.
+    """
+    encoded = _encode_event(event)
+    if encoded.flags:
+        parent_id = caller_id
+    try:
+        own = event.get(PARENT_ID)
+    except Exception as error:
+        let_pass(error)
+        own = None
+    if own is not None:
+        is_span = type(own) is str and _SPAN_ID.fullmatch(own) is not None
+        parent_id = own if is_span else parent_id
+        encoded = encoded._replace(malformed=encoded.malformed + (not is_span))
+    return encoded if parent_id is None else encoded._replace(data=with_parent(encoded.data, parent_id))
+
+
+def with_parent(event: bytes, parent_id: str) -> bytes:
+    """Return an event's JSON with its parent as the last member."""
+    return b'%b,"parent_id":"%b"}' % (event[:-1], parent_id.encode())
+
+
+def _encode_event(event: Mapping[str, Any]) -> Encoded:
     try:
         copy = complete_copy(event)
         if copy is not None:
@@ -148,7 +175,7 @@ def _encode_incomplete(event: Any) -> Encoded:
     try:
         filled = {**_BLANK_EVENT, **event}
         if "id" not in event:
-            filled["id"] = event_id()
+            filled["id"] = span_id()
         resource = filled["resource"] = {**_BLANK_RESOURCE, **filled["resource"]}
         copy = Copy()
         resource["metadata"] = copy.texts(resource["metadata"])
@@ -188,7 +215,7 @@ class _Shape:
             self.malformed += 1
             source = {}
         return {
-            "id": self._field(source, "id", _text, event_id()),
+            "id": self._field(source, "id", _text, span_id()),
             "start_time": self._field(source, "start_time", _number, 0),
             "resource": self._field(source, "resource", self._resource, _BLANK_RESOURCE),
             "origin": self._field(source, "origin", _text, ""),

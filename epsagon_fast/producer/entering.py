@@ -13,7 +13,19 @@ from typing import Any
 
 from epsagon_fast.compiled import COMPILED, implementation
 
-__all__ = ["Blocks", "Entered", "Inside", "Opened", "Started", "Within", "close_once", "current", "entered", "is_at"]
+__all__ = [
+    "Blocks",
+    "Entered",
+    "Inside",
+    "Opened",
+    "Started",
+    "Within",
+    "close_once",
+    "current",
+    "entered",
+    "is_at",
+    "parent_of",
+]
 
 Error = BaseException | None
 Kind = type[BaseException] | None
@@ -33,6 +45,16 @@ def is_at(place: Any) -> bool:
     while there is not None and there is not place:
         there = getattr(there, "outer", None)
     return there is place
+
+
+def parent_of(tracer: Any) -> str | None:
+    """Return the id of the event of a trace in whose block this context is, None where the runner is the parent."""
+    place = current.get()
+    span_id: str | None = getattr(place, "span_id", None)
+    if span_id is not None and place.open_trace() is tracer and span_id != tracer.span_id:
+        return span_id
+    within: str | None = tracer.within_id
+    return within
 
 
 class Within:

@@ -10,7 +10,8 @@ import orjson
 
 from epsagon_fast.compiled import COMPILED, implementation
 from epsagon_fast.interrupts import let_pass
-from epsagon_fast.producer.encoding import complete_copy
+from epsagon_fast.producer.encoding import complete_copy, with_parent
+from epsagon_fast.producer.entering import parent_of
 from epsagon_fast.protocol import RUNNER_ORIGIN, Kind
 from epsagon_fast.queue.layout import FULL, FULLS_PER_LOOK, NOT_ASKED, PUSHED
 
@@ -20,6 +21,10 @@ __all__ = ["FastPath", "PureFastPath"]
 class PureFastPath:
     """The part of a tracer that has to be fast. What it or the ring does not take goes to `_add_slowly`."""
 
+    # Whether an event's block was ever entered in the trace. Only then has an event a parent other than the runner.
+    has_blocks = False
+    # Of a trace's part in another process: the event there that is the parent of what is recorded here.
+    within_id: str | None = None
     _fulls = 0
     _path: tuple[Callable[[int, int, bytes, bytes], int], bytes, int] | None = None
 
@@ -28,13 +33,17 @@ class PureFastPath:
 
         Missing fields get the protobuf defaults; a field of a wrong type gets its default and is counted `malformed`.
         """
-        code = self._pushed(event)
+        self.add_event_under(event, parent_of(self) if self.has_blocks else None)
+
+    def add_event_under(self, event: Mapping[str, Any], parent_id: str | None) -> None:
+        """Add an event whose parent is known. `parent_id`: 16 hex digits; None: the runner."""
+        code = self._pushed(event, parent_id)
         if code == FULL:
             self._fulls += 1
             if self._fulls % FULLS_PER_LOOK != 1:
                 return
         if code != PUSHED:
-            self._add_slowly(event, code)
+            self._add_slowly(event, code, parent_id)
 
     def __reduce__(self) -> str:
         """Raise TypeError: a copy would lead into the ring of one process."""
@@ -48,11 +57,11 @@ class PureFastPath:
         """Let nothing pass any more."""
         self._path = None
 
-    def _add_slowly(self, event: Mapping[str, Any], code: int) -> None:
+    def _add_slowly(self, event: Mapping[str, Any], code: int, parent_id: str | None) -> None:
         """Do what is left to do. `code`: what push answered; NOT_ASKED: it was not asked."""
         raise NotImplementedError
 
-    def _pushed(self, event: Any) -> int:
+    def _pushed(self, event: Any, parent_id: str | None) -> int:
         if self._path is None:
             return NOT_ASKED
         push, trace_id, limit_bytes = self._path
@@ -61,6 +70,8 @@ class PureFastPath:
             if copy is None or copy["origin"] == RUNNER_ORIGIN:
                 return NOT_ASKED
             payload = orjson.dumps(copy)
+            if parent_id is not None:
+                payload = with_parent(payload, parent_id)
         except Exception as error:
             let_pass(error)
             # What orjson refuses can be made encodable.

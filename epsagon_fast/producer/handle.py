@@ -10,7 +10,8 @@ class Handle:
     """All that another process needs to add to a trace. It is picklable and holds no secret.
 
     trace_id: 32 hex digits. runtime_dir: the folder where the trace is open; "" if it is not recorded. context: the
-    trace context that the trace continues. The other fields come from the opener's config, which counts for the trace.
+    trace context that the trace continues. parent_id: the event in whose block the handle was made; None: the runner.
+    The other fields come from the opener's config, which counts for the trace.
     """
 
     trace_id: str
@@ -20,3 +21,4 @@ class Handle:
     debug: bool
     context: TraceContext | None = None
     ignored_keys: tuple[str, ...] = ()
+    parent_id: str | None = None

@@ -1,39 +1,41 @@
-"""Ids of events, taken from the kernel many at a time: one call of it costs as much as all else about an event."""
+"""Span ids: of events and, as the first half of its trace id, of each trace's runner.
+
+They come from a generator that asks the kernel for a seed once in each process. A call of the kernel costs as much as
+all else about an event.
+"""
 
 import os
+import random
 from typing import Final
 
 from epsagon_fast.queue.ring import own_pid
 
-ID_BYTES: Final = 16
-_AT_ONCE: Final = 64
-_DIGITS: Final = 2 * ID_BYTES
-
-# Whose they are, and those that are left. A forked child must not take those of its parent.
-_stock: tuple[int, list[str]] = (0, [])
+SPAN_ID_BYTES: Final = 8
+SPAN_ID_DIGITS: Final = 2 * SPAN_ID_BYTES
+_SEED_BYTES: Final = 32
 
 
-def event_id() -> str:
-    """Return a random id, 32 hex digits.
+class _Generator:
+    """One process's numbers."""
 
-    For events only: what restores a frozen process several times (a snapshot of a machine) restores the stock, too.
-    Within a trace that does no harm, but a trace's own id must be another one each time.
+    def __init__(self) -> None:
+        self.owner_pid = own_pid()
+        self.bits = random.Random(os.urandom(_SEED_BYTES)).getrandbits
+
+
+_generator = _Generator()
+
+
+def span_id() -> str:
+    """Return a random id: 16 lower-case hex digits, not all of them zero.
+
+    What restores a frozen process several times (a snapshot of a machine) restores the generator, too. Within a trace
+    that does no harm, but the second half of a trace's own id must come from the kernel.
     """
-    owner, left = _stock
-    if not left:
-        return _from_new_stock()
-    try:
-        taken = left.pop()
-    except IndexError:
-        # Another thread took the last one.
-        return _from_new_stock()
+    global _generator
+    number = _generator.bits(64)
     # After it was taken: a signal's handler may fork in between.
-    return taken if owner == own_pid() else _from_new_stock()
-
-
-def _from_new_stock() -> str:
-    global _stock
-    digits = os.urandom(_AT_ONCE * ID_BYTES).hex()
-    left = [digits[start : start + _DIGITS] for start in range(_DIGITS, len(digits), _DIGITS)]
-    _stock = (own_pid(), left)
-    return digits[:_DIGITS]
+    while number == 0 or _generator.owner_pid != own_pid():
+        _generator = _Generator()
+        number = _generator.bits(64)
+    return f"{number:016x}"

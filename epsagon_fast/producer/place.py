@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 
 from epsagon_fast.queue.ring import own_pid
 
-from .context import Continuing, TraceContext, begun_by
+from .context import Continuing, TraceContext, left_by
 
 
 class Placed(Continuing, Protocol):
@@ -28,19 +28,23 @@ T_co = TypeVar("T_co", bound=Placed, covariant=True)
 class Place(Generic[T]):
     """Holds a trace while it is open. `tracer`: None once it has ended. `context`: from then on, its trace context."""
 
-    __slots__ = ("context", "tracer")
+    __slots__ = ("context", "span_id", "tracer")
     # The place around this one.
     outer: "Place[T] | None" = None
+    # Whether `trace` here records an event of the trace, and not a trace of its own.
+    encloses = True
 
-    def __init__(self, tracer: T | None) -> None:
+    def __init__(self, tracer: T | None, span_id: str | None = None) -> None:
+        """`span_id`: the innermost open event, which is the parent of the next one; None: the runner is."""
         self.tracer = tracer
+        self.span_id = span_id
         self.context: TraceContext | None = None
 
     def vacate(self) -> None:
         """Let go of the trace, which has ended, and keep its trace context."""
         tracer, self.tracer = self.tracer, None
         if tracer is not None:
-            self.context = tracer.context or begun_by(tracer)
+            self.context = left_by(tracer)
 
     def open_trace(self) -> T | None:
         """Return the open trace here, None if it has ended."""
@@ -56,6 +60,27 @@ class Place(Generic[T]):
         return self.context
 
 
+class Step(Place[T]):
+    """The place of an event's block. It stays the parent of what its context records, also when the event has ended."""
+
+    __slots__ = ("_trunk", "encloses", "outer")
+
+    def __init__(self, outer: Place[T], span_id: str, encloses: bool) -> None:
+        super().__init__(None, span_id)
+        self.outer: Place[T] = outer
+        self.encloses = encloses
+        # So deep nesting costs nothing: an event's own place knows no trace.
+        self._trunk: Place[T] = outer._trunk if isinstance(outer, Step) else outer
+
+    def open_trace(self) -> T | None:
+        """Return the trace that the event is part of."""
+        return self._trunk.open_trace()
+
+    def heritage(self) -> TraceContext | None:
+        """Return the trace context of the trace that was here."""
+        return self._trunk.heritage()
+
+
 class Successor(Protocol[T_co]):
     """A block inside a trace, which may have to go on when the trace has ended."""
 
@@ -67,8 +92,8 @@ class Branch(Place[T]):
 
     __slots__ = ("_block", "outer")
 
-    def __init__(self, outer: Place[T], block: Successor[T]) -> None:
-        super().__init__(None)
+    def __init__(self, outer: Place[T], block: Successor[T], span_id: str) -> None:
+        super().__init__(None, span_id)
         self.outer: Place[T] = outer
         self._block: Successor[T] | None = block
 

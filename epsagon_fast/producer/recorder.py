@@ -16,6 +16,7 @@ from epsagon_fast.queue.layout import FOREIGN, FULL, LOOK, PUSHED, TOO_LARGE
 from epsagon_fast.queue.ring import own_pid
 
 from . import encoding, exiting
+from .context import TraceContext
 from .fast_path import FastPath
 from .fitting import fitted_event, fitted_record
 from .interfaces import TraceWriter
@@ -37,12 +38,15 @@ _OVER: Final = (FULL, LOOK, TOO_LARGE)
 class Recorder(FastPath):
     """Takes what belongs to one trace while its state is OPEN; in other states see states.py.
 
-    `config`: what the trace was opened with. `trace_id`: 32 hex digits. `owner_pid`: of the process that opened it.
-    Set by the tracer: all three, the state, and where the records go.
+    `config`: what the trace was opened with. `trace_id`: 32 hex digits. `span_id`: the runner's, their first half.
+    `owner_pid`: of the process that opened it. `context`: what the trace continues, once it is known; see context.py.
+    Set by the tracer: all of them, the state, and where the records go.
     """
 
     config: ResolvedConfig
+    context: TraceContext | None = None
     trace_id: str
+    span_id: str
     owner_pid: int
     _id: bytes
     _writer: TraceWriter
@@ -68,6 +72,12 @@ class Recorder(FastPath):
     def keeps_values(self) -> bool:
         """Whether arguments and return values of traced functions are recorded."""
         return self._state is OPEN and not self.config.metadata_only
+
+    @property
+    def caller_id(self) -> str | None:
+        """The span that caused the trace, as the caller said; None if it said none."""
+        context = self.context
+        return None if context is None or context.parent_id == self.span_id else context.parent_id
 
     # Adding.
 
@@ -208,17 +218,17 @@ class Recorder(FastPath):
         code = self._push(kind, flags, self._id, smaller)
         return code == PUSHED or self._writer.attend(code, kind, flags, self._id, smaller)
 
-    def _add_slowly(self, event: Mapping[str, Any], code: int) -> None:
+    def _add_slowly(self, event: Mapping[str, Any], code: int, parent_id: str | None) -> None:
         """Do what the fast path, which answered `code`, left to do."""
         if self._state is not OPEN:
             self._refuse()
         elif code in _OVER:
             self._writer.attend(code, _EVENT, 0, self._id, b"")
         else:
-            self._encode_and_put(event)
+            self._encode_and_put(event, parent_id)
 
-    def _encode_and_put(self, event: Mapping[str, Any]) -> None:
-        encoded = encoding.encode_event(event)
+    def _encode_and_put(self, event: Mapping[str, Any], parent_id: str | None) -> None:
+        encoded = encoding.encode_event(event, parent_id, self.caller_id)
         payload, flags, _, _ = encoded
         self._count_losses(encoded)
         if len(payload) > self._event_limit_bytes and not (payload := self._fitted(payload)):

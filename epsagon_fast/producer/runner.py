@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import orjson
 
-from epsagon_fast.protocol import RUNNER_ORIGIN, ErrorCode
+from epsagon_fast.protocol import PARENT_ID, RUNNER_ORIGIN, ErrorCode
 
 from . import encoding
 
@@ -23,9 +23,9 @@ def new_runner(name: str, kind: str, operation: str, metadata: dict[str, str], s
     return {**times, "error_code": _OK, "exception": None}
 
 
-def encoded_runner(runner: Mapping[str, Any], trace_id: str) -> bytes:
-    """Return the JSON of what `new_runner` made."""
-    whole = {"id": trace_id, **runner}
+def encoded_runner(runner: Mapping[str, Any], trace_id: str, parent_id: str | None = None) -> bytes:
+    """Return the JSON of what `new_runner` made. `parent_id`: the caller's span, None if there is no caller."""
+    whole = {"id": trace_id, **runner, **({PARENT_ID: parent_id} if parent_id else {})}
     try:
         return orjson.dumps(whole)
     except TypeError:  # a lone surrogate

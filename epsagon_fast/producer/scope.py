@@ -6,7 +6,6 @@ Only the process that entered a block leaves it: in a child that was forked insi
 import sys
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, Final, TypeVar, overload
 
 from epsagon_fast.protocol import HTTP_TRACE_ID_KEY, ErrorCode
@@ -16,8 +15,8 @@ from . import current
 from .context import TraceContext, continue_context
 from .decorate import decorated
 from .entering import Blocks, Entered
-from .ids import event_id
-from .place import Branch, Place
+from .ids import span_id
+from .place import Branch, Place, Step
 from .process import process
 from .runner import new_runner
 from .tracer import Tracer
@@ -33,15 +32,16 @@ _OK: Final = int(ErrorCode.OK)
 _EXIT_CODE: Final = SystemExit.__dict__["code"]
 
 
-class Event:
+class Event(Entered):
     """A timed event under way. Change its fields until the block ends; then it is added to the trace.
 
     id, name, type, operation, origin: text. metadata: any keys and values. error_code: one of ErrorCode. start_time:
-    seconds since the epoch. duration: seconds.
+    seconds since the epoch. duration: seconds. parent_id: the id of the event in whose block this one began; None: the
+    trace's runner is the parent.
     """
 
     def __init__(self, name: str, type: str, operation: str, origin: str) -> None:
-        self.id = event_id()
+        self.id = span_id()
         self.name = name
         self.type = type
         self.operation = operation
@@ -50,22 +50,28 @@ class Event:
         self.error_code = _OK
         self.start_time = 0.0
         self.duration = 0.0
+        self.parent_id: str | None = None
         self.entered_at = 0.0
-        self._place: Place[Tracer] | None = None
+        self._outer: Place[Tracer] | None = None
         self._owner_pid = 0
 
-    def enter(self, tracer: Tracer | None) -> None:
-        """Start the clock. The event belongs to `tracer` from now on, whatever becomes current."""
-        self._place = None if tracer is None else tracer.place
+    def enter(self, outer: Place[Tracer] | None) -> None:
+        """Start the clock. The event belongs to the trace at `outer` from now on, whatever becomes current."""
+        self._outer = outer
+        self.parent_id = None if outer is None else outer.span_id
+        if outer is not None and (tracer := outer.open_trace()) is not None:
+            tracer.has_blocks = True
         self._owner_pid = own_pid()
         self.start_time = time.time()
         self.entered_at = time.perf_counter()
 
     def leave(self, error: BaseException | None) -> None:
         """Stop the clock and add the event: to its trace, or, if that has ended, to the current one."""
-        if self._owner_pid == own_pid():
-            place = self._place
-            self.leave_to((place and place.open_trace()) or current.acting_trace(), error)
+        if self.is_here:
+            tracer = None if self._outer is None else self._outer.open_trace()
+            if tracer is None:
+                tracer, self.parent_id = current.acting_trace(), None
+            self.leave_to(tracer, error)
 
     @property
     def is_here(self) -> bool:
@@ -82,8 +88,10 @@ class Event:
         if tracer is None:
             current.no_trace()
         else:
+            # The parent may be a block that has become the runner of `tracer`; see Block.succeed.
+            parent_id = None if self.parent_id == tracer.span_id else self.parent_id
             # Kept here, the exception would make a circle: its traceback holds the frame that holds this event.
-            tracer.add_event(self._as_dict(error))
+            tracer.add_event_under(self._as_dict(error), parent_id)
 
     def _as_dict(self, error: BaseException | None) -> dict[str, Any]:
         resource = {"name": self.name, "type": self.type, "operation": self.operation, "metadata": self.metadata}
@@ -97,14 +105,22 @@ class Event:
             "exception": error,
         }
 
-    def __enter__(self) -> "Event":
-        self.enter(current.acting_trace())
+    def open(self) -> "Event":
+        """Begin, and become the parent of what is recorded inside."""
+        outer = current.acting_place()
+        self.enter(outer)
+        if outer is None:
+            self.place = current.anywhere()
+        else:
+            self.place = Step(outer, self.id, current.is_current(outer))
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self, error: BaseException | None) -> None:
+        """End, with the exception that leaves the block."""
         self.leave(error)
+
+    def cut_off(self) -> None:
+        """End unrecorded: an exception came in between, and is on its way to the application."""
 
 
 class Block(Entered):
@@ -129,8 +145,8 @@ class Block(Entered):
             tracer.start()
         else:
             self._event = Event(self._name, FUNCTION_TYPE, INVOKE, ORIGIN)
-            self._event.enter(tracer)
-            self.place = self._branch = Branch(outer, self)
+            self._event.enter(outer)
+            self.place = self._branch = Branch(outer, self, self._event.id)
         return tracer
 
     def close(self, error: BaseException | None) -> None:
@@ -157,7 +173,10 @@ class Block(Entered):
         event = self._event
         if event is None or not event.is_here:
             return None
-        self._own = tracer = Tracer(process.config(), self._runner(event.start_time, event.metadata))
+        # What began in this block names the event as its parent, so the event's id becomes the runner's.
+        self._own = tracer = Tracer(process.config(), self._runner(event.start_time, event.metadata), event.id)
+        if context is not None and event.parent_id is not None:
+            context = context._replace(parent_id=event.parent_id)
         event.metadata[HTTP_TRACE_ID_KEY] = continue_context(tracer, context)
         tracer.start()
         tracer.predate(event.entered_at)

@@ -17,10 +17,11 @@ from epsagon_fast.queue.ring import own_pid
 from epsagon_fast.queue.writer import REASONS
 
 from . import exiting
-from .context import TraceContext, context_of
-from .entering import Started, close_once
+from .context import context_of
+from .entering import Started, close_once, parent_of
 from .forkers import is_of_pool
 from .handle import Handle
+from .ids import SPAN_ID_DIGITS
 from .opening import fitted_opening
 from .place import Place
 from .process import process
@@ -44,16 +45,19 @@ class Tracer(Started, Recorder):
     `config`: what the trace was opened with. `trace_id`: 32 hex digits. Usable in `with`: start, then the stop signal.
     """
 
-    # The context that the trace continues, once it is known; see context.py.
-    context: TraceContext | None = None
     _place: "Place[Tracer] | None" = None
     _beacon: Beacon | None = None
     _ended_at: float | None = None
 
-    def __init__(self, config: ResolvedConfig, runner: Mapping[str, Any] | None = None) -> None:
-        """`runner`: what `new_runner` made, last in the trace's body; None: the first such event added."""
+    def __init__(
+        self, config: ResolvedConfig, runner: Mapping[str, Any] | None = None, span_id: str | None = None
+    ) -> None:
+        """`runner`: what `new_runner` made, last in the trace's body; None: the first such event added.
+
+        `span_id`: the runner's, if others name it already.
+        """
         super().__init__(config)
-        self._identify()
+        self._identify(span_id)
         self._own_runner = runner
         if self._debug:
             logger().debug("tracer created: %s", self.trace_id)
@@ -127,7 +131,7 @@ class Tracer(Started, Recorder):
     def place(self) -> "Place[Tracer]":
         """What a context holds for this trace, and no longer than it is open."""
         if self._place is None:
-            self._place = Place(None if TABLE[self._state].stopped else self)
+            self._place = Place(None if TABLE[self._state].stopped else self, self.within_id)
         return self._place
 
     def predate(self, started_at: float) -> None:
@@ -158,6 +162,7 @@ class Tracer(Started, Recorder):
             metadata_only=self.config.metadata_only,
             debug=self.config.debug,
             context=context_of(self),
+            parent_id=parent_of(self),
             ignored_keys=self.config.ignored_keys,
         )
 
@@ -174,18 +179,20 @@ class Tracer(Started, Recorder):
         """Add no more to a trace that another process opened."""
         self._move_to(TABLE[self._state].leave)
 
-    def _identify(self) -> None:
+    def _identify(self, span_id: str | None = None) -> None:
         """Take a trace id. Also in a child that starts what was made before the fork: its parent may start it too."""
         self.owner_pid = own_pid()
-        self._id = os.urandom(len(NO_TRACE))
+        begun = bytes.fromhex(span_id) if span_id else b""
+        self._id = begun + os.urandom(len(NO_TRACE) - len(begun))
         self.trace_id = self._id.hex()
+        self.span_id = self.trace_id[:SPAN_ID_DIGITS]
 
     def _open(self) -> None:
         exiting.register(self.config.shutdown_timeout_s)
         writer = process.writer_for(self.config)
         report(writer)
         self._use(writer)
-        runner = encoded_runner(self._own_runner, self.trace_id) if self._own_runner else None
+        runner = encoded_runner(self._own_runner, self.trace_id, self.caller_id) if self._own_runner else None
         self._opened_at = time.perf_counter()
         self._beacon = process.light(self._id)
         opened, self._runner = fitted_opening(self.config, runner, writer.record_limit_bytes)

@@ -19,8 +19,10 @@ from places import Place
 from report import Report, peers_python
 from sink import sink
 
-OURS = ("add_event", "add_event, incomplete")
-PEERS = ("OpenTelemetry span", "ddtrace span", "epsagon event")
+# The same name and values for each.
+BLOCK = "epsagon_fast block"
+READY = "add_event of a ready dict"
+PEERS = ("OpenTelemetry block", "ddtrace block", "epsagon event")
 ROUNDS = 7
 # Bytes of an event, and how many in a round: what half a ring holds.
 SIZES = {"200 B": (200, 200), "1 KB": (1000, 200), "16 KB": (16000, 15)}
@@ -39,8 +41,7 @@ class Running:
         )
         assert self._process.stdout and self._process.stdin
         self._in, self._out = self._process.stdin, self._process.stdout
-        self.calls_ns: list[float] = []
-        self.cpu_ns: list[float] = []
+        self.forget()
 
     def until_ready(self) -> None:
         while (line := self._out.readline()) != "ready\n":
@@ -54,9 +55,20 @@ class Running:
         answer = json.loads(line)
         self.calls_ns += answer["calls_ns"]
         self.cpu_ns.append(answer["cpu_ns"])
+        self.helper_ns.append(answer["helper_ns"])
 
     def forget(self) -> None:
-        self.calls_ns, self.cpu_ns = [], []
+        self.calls_ns: list[float] = []
+        self.cpu_ns: list[float] = []
+        self.helper_ns: list[float] = []
+
+    def cpu_us(self) -> float:
+        """Return the processor time of a call in the traced process."""
+        return statistics.median(self.cpu_ns) / 1000
+
+    def helper_us(self) -> float:
+        """Return the processor time of a call in the process that does the rest."""
+        return statistics.median(self.helper_ns) / 1000
 
     def close(self) -> None:
         # Its end takes the queue's reader with it, which a kill would leave behind.
@@ -110,23 +122,26 @@ def rows(field: Field, unit: str) -> list[list[float | str]]:
     found: list[list[float | str]] = []
     for name, each in field.items():
         median_ns, p99_ns = summed(each.calls_ns)
-        row: list[float | str] = [name, median_ns / 1000, p99_ns / 1000, statistics.median(each.cpu_ns) / 1000]
+        row: list[float | str] = [name, median_ns / 1000, p99_ns / 1000, each.cpu_us(), each.helper_us()]
         found.append([*row, median_ns / base] if base else row)
     return found
 
 
-COLUMNS = ("", "median µs", "p99 µs", "CPU µs of the process")
+COLUMNS = ("", "median µs", "p99 µs", "CPU µs of the process", "and of its helper")
+
+
+NOTE = """A block is timed and has the same name and values for each tracer; a ready dict was built before. CPU: all
+threads, until all is encoded and handed over. The helper is our collector, or the queue's reader. The clock around each
+call adds what `nothing` shows."""
+# Of whole traces.
+SENT = "Our collector sends each trace by HTTP, ddtrace those of a moment together; OpenTelemetry's bytes go nowhere."
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_an_event(field: Field, report: Report, size: str) -> None:
     by_turns(field, "events", *SIZES[size])
-    title = f"One complete event of {size}"
-    note = (
-        "CPU: all threads, until all is encoded and handed over. The clock around each call adds what `nothing` shows."
-        if size == "200 B"
-        else ""
-    )
+    title = f"One event of {size}"
+    note = NOTE if size == "200 B" else ""
     report.table("worker", title, (*COLUMNS, "/ dumps"), rows(field, "orjson.dumps"), note)
     if size == "1 KB":
         judge(field, report)
@@ -134,38 +149,41 @@ def test_an_event(field: Field, report: Report, size: str) -> None:
         each.forget()
 
 
+CHEAPER = "What the collector does with an event is counted too; ready dicts cost the traced process much less."
+
+
 def judge(field: Field, report: Report) -> None:
-    """Note the targets for a complete event of 1 KB."""
+    """Note the targets for an event of 1 KB."""
     clock = summed(field["nothing"].calls_ns).median_ns
     took = {name: summed(each.calls_ns).median_ns - clock for name, each in field.items()}
-    cpu = {name: statistics.median(each.cpu_ns) for name, each in field.items()}
-    ratio = took["add_event"] / took["orjson.dumps"]
-    report.target("add_event of a complete 1 KB event at most 2x orjson.dumps", f"{ratio:.2f}x", ratio <= 2)
+    cpu = {name: each.cpu_us() + each.helper_us() for name, each in field.items()}
+    ratio = took[READY] / took["orjson.dumps"]
+    report.target("add_event of a ready 1 KB dict at most 2x orjson.dumps", f"{ratio:.2f}x", ratio <= 2)
     why = "Beyond dumps: the look at the event's fields, the push, and a call (bench_encoding.py, bench_ring.py)."
     report.target("and on the way to 1.3x", f"{ratio:.2f}x", ratio <= 1.3, why)
     for name in PEERS:
         if name in field:
-            times = cpu[name] / cpu["add_event"]
-            why = "It keeps references and encodes 20 events at once, in the caller, when the trace ends: see p99."
-            report.target(f"at least 10x cheaper than: {name}, CPU", f"{times:.0f}x", times >= 10, why)
-    for name in ("multiprocessing.Queue.put", *OURS[:1], *PEERS):
+            times = cpu[name] / cpu[BLOCK]
+            what = f"a block at least 10x cheaper than: {name}, CPU of all processes"
+            report.target(what, f"{times:.1f}x", times >= 10, CHEAPER)
+    for name in (READY, BLOCK, *PEERS):
         if name in field:
-            report.bar("epsagon_fast event" if name in OURS else name, cpu[name] / 1000, name in OURS)
+            report.bar(name, field[name].cpu_us(), field[name].helper_us(), name in (READY, BLOCK))
 
 
 @pytest.mark.parametrize("events_each", TRACES)
 def test_a_whole_trace(field: Field, report: Report, events_each: int) -> None:
-    chosen = {name: each for name, each in field.items() if name in (OURS[0], *PEERS)}
+    chosen = {name: each for name, each in field.items() if name in (READY, BLOCK, *PEERS)}
     by_turns(chosen, "traces", events_each, TRACES[events_each])
     title = f"A whole trace of {events_each} events of 500 B, opened and closed"
-    report.table("worker", title, COLUMNS, rows(chosen, ""))
+    report.table("worker", title, COLUMNS, rows(chosen, ""), SENT if events_each == 1 else "")
     for each in chosen.values():
         each.forget()
 
 
 def test_beside_a_busy_thread(field: Field, report: Report) -> None:
     """A thread that wants the GIL takes it every 5 ms; `nothing` shows how often between two readings of the clock."""
-    chosen = {name: field[name] for name in ("nothing", "orjson.dumps", "add_event")}
+    chosen = {name: field[name] for name in ("nothing", "orjson.dumps", READY)}
     by_turns(chosen, "crowded", 1000, 200, rounds=100)
     found = []
     for name, each in chosen.items():
@@ -176,7 +194,7 @@ def test_beside_a_busy_thread(field: Field, report: Report) -> None:
         found.append([name, median_ns / 1000, p99_ns / 1000, *(f"{share:.3%}" for share in over)])
         if name == "nothing":
             unavoidable = over
-        if name == "add_event":
+        if name == READY:
             report.target("beside a busy thread at most 1 in 100 over 50 µs", f"{over[0]:.3%}", over[0] <= 0.01)
             why = f"Of empty calls {unavoidable[1]:.3%} take that long: the GIL is taken between the clock readings."
             report.target("and none over 1 ms", f"{over[1]:.3%}", over[1] == 0, why)

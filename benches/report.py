@@ -56,9 +56,9 @@ class Report:
         """Note whether a target was reached."""
         self._targets.append(Target(what, measured, met, why))
 
-    def bar(self, name: str, value_us: float, ours: bool) -> None:
+    def bar(self, name: str, here_us: float, helper_us: float, ours: bool) -> None:
         """Put a bar into the chart."""
-        self._bars.append(Bar(name, value_us, ours))
+        self._bars.append(Bar(name, here_us, helper_us, ours))
 
     def write(self, folder: pathlib.Path, command: str) -> None:
         """Write RESULTS.md and chart.svg."""

@@ -5,7 +5,7 @@ JOBS ?= 2
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := test
-.PHONY: demo test servers fuzz asan soak bench lint wheel lock clean
+.PHONY: demo test servers fuzz asan soak bench lint wheel lock screenshots clean
 
 $(VENV)/.installed: pyproject.toml .ci/requirements.txt setup.py epsagon_fast/producer/entering.py $(wildcard _ext/*/*.pyx _ext/*/*.h)
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
@@ -59,6 +59,10 @@ bench: $(VENV)/.installed .venv-bench/.installed
 	test -x .venv-bench/bin/pip || $(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/pip install --quiet --disable-pip-version-check --requirement benches/peers.txt
 	touch $@
+
+# The pictures of the backend's pages in the README and docs/backend.md. Needs chromium.
+screenshots: $(VENV)/.installed
+	$(BIN)/python tests/screenshots.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

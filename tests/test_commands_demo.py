@@ -10,7 +10,7 @@ from records import event_fields, exception_fields
 
 from epsagon_fast.backend.shape import summarize
 from epsagon_fast.backend.store import Store
-from epsagon_fast.commands.demo.report import WorkerNotes, compare, table
+from epsagon_fast.commands.demo.report import WorkerNotes, compare, favourite, table
 
 
 @pytest.fixture
@@ -104,3 +104,14 @@ def test_table_shows_every_figure(tmp_path: Path, store: Store) -> None:
     assert found["bytes before trimming"] == "12,345"
     assert found["add_event"] == "2.0 us an event, 2.00 x orjson.dumps of it"
     assert found["missing"] == "0"
+
+
+def test_the_trace_that_is_shown_is_of_the_worker_that_died_else_one_that_fits_a_screen(store: Store) -> None:
+    assert favourite(store) is None
+    arrived(store, "large", *map(str, range(100)))
+    assert favourite(store) == "large"
+    arrived(store, "small", "1", "2")
+    assert favourite(store) == "small"
+    arrived(store, "failed", "1", error="SyntaxError")
+    arrived(store, "died", "1", error="ProcessDied")
+    assert favourite(store) == "died"

@@ -32,9 +32,10 @@ def run(arguments: argparse.Namespace) -> int:
 def as_text(timeline: Timeline) -> str:
     """Return a request as a person reads it: a head, then a line for each event."""
     apps = ", ".join(dict.fromkeys(outline.cut(trace["app_name"], 40) for _, trace in timeline.traces))
+    count = len(timeline.traces)
     head = (
         f"{outline.moment(timeline.start)}  {outline.duration(timeline.duration_s)},"
-        f" {len(timeline.nodes)} events of {len(timeline.traces)} traces ({apps})"
+        f" {len(timeline.nodes)} events of {count} trace{'s' if count != 1 else ''} ({apps})"
     )
     return f"{head}\n{outline.text(timeline, colours=looking.colours(sys.stdout.isatty))}"
 

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from epsagon_fast.backend.place import TOKEN_VARIABLE
 from epsagon_fast.queue.folder import SHARED_MEMORY, resolve
 from epsagon_fast.queue.overview import look
 
@@ -29,7 +30,7 @@ RING_BYTES = 4 * 1024 * 1024
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `epsagon-fast demo`."""
-    parser.add_argument("--keep", action="store_true", help="keep the demo's folder, with the backend's database")
+    parser.add_argument("--keep", action="store_true", help="leave the backend up until Ctrl-C, and keep its folder")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -43,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     scratch = tempfile.mkdtemp(prefix="epsagon-fast-demo-")
     runtime = tempfile.mkdtemp(prefix="epsagon-fast-demo-", dir=SHARED_MEMORY if os.path.isdir(SHARED_MEMORY) else None)
     try:
-        return _demo(scratch, runtime)
+        return _demo(scratch, runtime, arguments.keep)
     finally:
         shutil.rmtree(runtime, ignore_errors=True)
         if arguments.keep:
@@ -52,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _demo(scratch: str, runtime: str) -> int:
+def _demo(scratch: str, runtime: str, is_kept: bool) -> int:
     from epsagon_fast.backend.store import Store
     from epsagon_fast.commands.demo.report import WorkerNotes, compare, table
     from epsagon_fast.commands.demo.ways import WAYS
@@ -76,8 +77,29 @@ def _demo(scratch: str, runtime: str) -> int:
                 result = compare(notes, store)
         finally:
             _stop_collector(folder)
-    print("\n" + table(result, notes, bytes_before))
+        print("\n" + table(result, notes, bytes_before))
+        _show(database, url, is_kept)
     return 0 if not result.missing and result.died == 1 and result.delivered == result.opened else 1
+
+
+def _show(database: str, url: str, is_kept: bool) -> None:
+    """Print the request that is worth a look, and where it is; with `is_kept` wait there until Ctrl-C."""
+    from epsagon_fast.backend.store import Store
+    from epsagon_fast.backend.timeline import build
+    from epsagon_fast.commands.demo.report import favourite
+    from epsagon_fast.commands.show import as_text
+
+    with Store(database) as store:
+        trace_id = favourite(store)
+        body = store.body(trace_id) if trace_id else None
+    if trace_id is None or body is None:
+        return
+    print("\n" + as_text(build([(trace_id, body)])))
+    print(f"{url}/requests/{trace_id}" + ("" if is_kept else "  (with --keep the backend stays up to show it)"))
+    if is_kept:
+        print("The backend stays until Ctrl-C.", flush=True)
+        with suppress(KeyboardInterrupt):
+            signal.pause()
 
 
 def _settings(url: str, runtime: str, scratch: str) -> dict[str, str]:
@@ -157,7 +179,9 @@ def _stop_collector(folder: str) -> int:
 def _backend(database: str) -> Iterator[str]:
     """Run the embedded backend in a process of its own, as a user would."""
     command = [sys.executable, "-m", "epsagon_fast", "backend", "--port", "0", "--database", database]
-    backend = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    # A token of the user's own backend is not the demo's.
+    environment = {name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE}
+    backend = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert backend.stdout is not None
     try:
         for line in backend.stdout:

@@ -6,7 +6,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+import epsagon_fast.backend.summary as summary
 from epsagon_fast.backend.store import Store
+
+# What fits a screen.
+_FEW_EVENTS = 25
+_MAX_ROWS = 1000
 
 
 @dataclass
@@ -127,3 +132,12 @@ def table(result: Comparison, notes: WorkerNotes, bytes_before: int) -> str:
     }
     width = max(map(len, rows))
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
+
+
+def favourite(store: Store) -> str | None:
+    """Return the id of the trace that says most in few lines: of the worker that died, else one with an error."""
+    rows = store.page(_MAX_ROWS)
+    fit = [row for row in rows if row["event_count"] <= _FEW_EVENTS] or rows
+    ranked = {summary.DIED: 0, summary.TIMEOUT: 1, summary.ERROR: 1, summary.OK: 2}
+    best = min(fit, key=lambda row: (ranked[row["status"]], -row["event_count"]), default=None)
+    return None if best is None else str(best["trace_id"])

@@ -13,6 +13,8 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 TESTS = Path(__file__).parent
@@ -20,6 +22,8 @@ SOURCES = TESTS.parent / "_ext" / "trimming"
 SANITIZED = ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 # Compiler flags, by the way in which a block's quotes are found.
 PATHS = {"native": [], "portable": ["-DEPSAGON_FAST_PORTABLE"]}
+# What is written in C, each with a program in sanitized/.
+PARTS = ("strip", "shorten")
 COMPILER = os.environ.get("CC", "cc")
 
 
@@ -27,6 +31,7 @@ def corpus() -> list[bytes]:
     """Events to damage: the seed's, and some with what those have not."""
     lines = (TESTS / "golden" / "trim_vectors.jsonl").read_text("utf-8").split("\n")
     events = [text for line in lines if line for text in json.loads(line)["events"]]
+    events += long_events()
     slashes = chr(92) * 62
     # As long as the longest that could be strong, and longer.
     keys = ",".join(f'"{"k" * length}":1' for length in (62, 63, 64, 65, 300))
@@ -39,16 +44,36 @@ def corpus() -> list[bytes]:
     ]
 
 
-def build_core(folder: Path, *flags: str, headers: Path = SOURCES) -> Path:
-    """Compile the program that damages events and strips them; return its path."""
-    program = folder / "strip_damaged"
-    source = TESTS / "sanitized" / "strip_damaged.c"
+def long_events() -> list[str]:
+    """Events with values to be shortened: every kind of character and escape, marks, containers."""
+    pieces = ["a", "é", "日", "😀", r"\n", r"\\", r"\u00e9", r"\ud83d\ude00", r"\ud83d", "... 7 bytes left out ..."]
+    texts = [f"{'b' * (number % 13)}{piece * 60}" for number, piece in enumerate(pieces)]
+    texts += [f"{text}... 12345 bytes left out" for text in texts[:3]]
+    metadata = [f'{{"k":"{text}","region":"eu","l":["{text}",\n1]}}' for text in texts]
+    failed = [f'{{"message":"{text}","traceback":"{text * 4}"}}' for text in texts]
+    return [
+        f'{{"resource":{{"metadata":{weak}}},"exception":{exception}}}'
+        for weak, exception in zip(metadata, failed, strict=True)
+    ]
+
+
+def build_core(folder: Path, *flags: str, what: str = "strip", headers: Path = SOURCES) -> Path:
+    """Compile the program that damages events and strips or shortens them; return its path."""
+    program = folder / f"{what}_damaged"
+    source = TESTS / "sanitized" / f"{what}_damaged.c"
     subprocess.run([COMPILER, *SANITIZED, *flags, f"-I{headers}", source, "-o", program], check=True, timeout=120)
     return program
 
 
+def cores(folder: Path, parts: Sequence[str] = PARTS) -> Iterator[tuple[str, Path]]:
+    """Compile each part of the core for each way to find quotes; yield what it is, and the program."""
+    for what in parts:
+        for path, flags in PATHS.items():
+            yield f"{what}, {path}", build_core(folder, *flags, what=what)
+
+
 def run_core(program: Path, tries: int, seed: int = 1) -> subprocess.CompletedProcess[str]:
-    """Strip that many damaged events. A sanitizer's finding is on stderr, with a return code that is not 0."""
+    """Damage that many events. A sanitizer's finding is on stderr, with a return code that is not 0."""
     events = program.with_name("events")
     events.write_bytes(b"".join(struct.pack("=I", len(event)) + event for event in corpus()))
     return subprocess.run([program, events, str(tries), str(seed)], capture_output=True, text=True, timeout=600)
@@ -79,7 +104,7 @@ def run_extension(module: Path, tries: int, seed: int = 1) -> subprocess.Complet
 
 
 def trim_damaged(module: str, tries: str, seed: str) -> None:
-    """Trim damaged events with the extension in this file; print how many, and how many were stripped."""
+    """Strip and shorten damaged events with the extension in this file; print how many, and how many were stripped."""
     from importlib.machinery import ExtensionFileLoader
     from importlib.util import module_from_spec, spec_from_loader
 
@@ -88,16 +113,16 @@ def trim_damaged(module: str, tries: str, seed: str) -> None:
     assert spec is not None and spec.loader is not None
     compiled = module_from_spec(spec)
     spec.loader.exec_module(compiled)
-    events, dice, stripped = corpus(), random.Random(seed), 0
+    events, dice, trimmed = corpus(), random.Random(seed), 0
     for _ in range(int(tries)):
         damaged = bytearray(dice.choice(events))
         del damaged[len(damaged) - int(len(damaged) * max(0, dice.random() - 0.5)) :]
         damaged[dice.randrange(len(damaged))] = dice.randrange(256)
-        try:
-            stripped += compiled.trim([bytes(damaged)], len(damaged) - 1).stripped_count
-        except ValueError:
-            continue
-    print(tries, stripped)
+        with suppress(ValueError):
+            trimmed += compiled.trim([bytes(damaged)], len(damaged) - 1).stripped_count
+        with suppress(ValueError):
+            compiled.shorten([bytes(damaged), dice.choice(events)], dice.randrange(2 * len(damaged)))
+    print(tries, trimmed)
 
 
 def fault(runs: dict[str, subprocess.CompletedProcess[str]]) -> str | None:
@@ -108,15 +133,18 @@ def fault(runs: dict[str, subprocess.CompletedProcess[str]]) -> str | None:
         tried, reached = map(int, run.stdout.split()[:2])
         if reached * 2 < tried:
             return f"{name}: only {reached} of {tried} came to their metadata"
-    digests = {runs[name].stdout.split()[2] for name in PATHS}
-    return None if len(digests) == 1 else f"the ways to find quotes differ in their answers: {digests}"
+    for names in ({name for name in runs if name.startswith(what)} for what in PARTS):
+        digests = {runs[name].stdout.split()[2] for name in names}
+        if len(digests) > 1:
+            return f"the ways to find quotes differ in their answers: {digests}"
+    return None
 
 
 def main(tries: int) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     with tempfile.TemporaryDirectory() as folder:
-        runs = {name: run_core(build_core(Path(folder), *flags), tries, seed) for name, flags in PATHS.items()}
+        runs = {name: run_core(program, tries, seed) for name, program in cores(Path(folder))}
         runs["extension"] = run_extension(build_extension(Path(folder)), tries, seed)
     print(
         "Damaged events, those that reached their metadata (of the extension: that were stripped), digest of answers:"

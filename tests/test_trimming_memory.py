@@ -7,6 +7,15 @@ import pytest
 import sanitizing
 
 # A mistake to put into the core: where, what stands there, what shall stand there instead.
+SHORTEN_MISTAKES = {
+    "a mark read over the end": ("cuts.h", "value->length - at >= behind.length && memcmp", "memcmp"),
+    "escapes that are not counted": ("cuts.h", "used + 1 + is_special(value->text[at])", "used + 1"),
+    "less said than is written": (
+        "shorten.h",
+        "event->close - event->open - event->kept",
+        "event->close - event->open",
+    ),
+}
 MISTAKES = {
     "a block read over the end": ("strip.h", "if (LIKELY(left >= BLOCK_BYTES))", "if (left > 0)"),
     "a byte read behind the end": ("strip.h", "LIKELY(*at < s->length &&", "LIKELY(*at <= s->length &&"),
@@ -20,39 +29,42 @@ MISTAKES = {
 }
 
 
-def test_core_touches_no_byte_outside_damaged_events_and_all_its_paths_agree(tmp_path: Path) -> None:
-    runs = {
-        name: sanitizing.run_core(sanitizing.build_core(tmp_path, *flags), 100_000)
-        for name, flags in sanitizing.PATHS.items()
-    }
+@pytest.mark.parametrize(("part", "tries"), [("strip", 100_000), ("shorten", 10_000)])
+def test_core_touches_no_byte_outside_damaged_events_and_all_its_paths_agree(
+    tmp_path: Path, part: str, tries: int
+) -> None:
+    runs = {name: sanitizing.run_core(program, tries) for name, program in sanitizing.cores(tmp_path, [part])}
     assert sanitizing.fault(runs) is None
-    assert all(run.stdout.startswith("100000 ") for run in runs.values())
+    assert all(run.stdout.startswith(f"{tries} ") for run in runs.values())
 
 
 @pytest.mark.parametrize(
     ("native", "portable", "what"),
     [
-        ((1, ""), (0, "10 9 a"), "native: return code 1"),
-        ((0, "10 9 a"), (0, "10 4 a"), "portable: only 4 of 10"),
+        ((1, ""), (0, "10 9 a"), "strip, native: return code 1"),
+        ((0, "10 9 a"), (0, "10 4 a"), "strip, portable: only 4 of 10"),
         ((0, "10 9 a"), (0, "10 9 b"), "differ"),
     ],
 )
 def test_a_run_that_proves_nothing_is_a_failure(native: tuple[int, str], portable: tuple[int, str], what: str) -> None:
     runs = {
         name: subprocess.CompletedProcess([], code, printed, "")
-        for name, (code, printed) in {"native": native, "portable": portable}.items()
+        for name, (code, printed) in {"strip, native": native, "strip, portable": portable}.items()
     }
     assert what in (sanitizing.fault(runs) or "")
 
 
-@pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES)
+@pytest.mark.parametrize(
+    "mistake", [*MISTAKES.values(), *SHORTEN_MISTAKES.values()], ids=[*MISTAKES, *SHORTEN_MISTAKES]
+)
 def test_a_mistake_in_the_core_is_found(tmp_path: Path, mistake: tuple[str, str, str]) -> None:
     name, right, wrong = mistake
     headers = Path(shutil.copytree(sanitizing.SOURCES, tmp_path / "headers", ignore=shutil.ignore_patterns("*.c")))
     source = (headers / name).read_text()
     assert source.count(right) == 1
     (headers / name).write_text(source.replace(right, wrong))
-    run = sanitizing.run_core(sanitizing.build_core(tmp_path, headers=headers), 100_000)
+    what, tries = ("strip", 100_000) if mistake in MISTAKES.values() else ("shorten", 10_000)
+    run = sanitizing.run_core(sanitizing.build_core(tmp_path, what=what, headers=headers), tries)
     # As AddressSanitizer says it, and UBSan.
     assert re.search("ERROR: AddressSanitizer(.|\n)*(READ|WRITE) of size|with insufficient space", run.stderr)
 

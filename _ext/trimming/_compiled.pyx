@@ -63,7 +63,6 @@ cdef extern from "shorten.h":
         pass
     ctypedef struct found_event:
         size_t length
-        size_t saved
     ctypedef struct found_trace:
         found_event *events
         found_value *values
@@ -74,7 +73,9 @@ cdef extern from "shorten.h":
     shorten_outcome shorten_read(
         found_trace *trace, const shorten_rules *rules, const unsigned char *event, size_t length
     ) noexcept
-    size_t shorten_level(found_trace *trace, const shorten_rules *rules, size_t excess) noexcept
+    size_t shorten_level(const found_trace *trace, const shorten_rules *rules, size_t excess) noexcept
+    size_t shorten_stripped_size(const found_trace *trace, const shorten_rules *rules) noexcept
+    size_t shorten_stripped_count(const found_trace *trace, const shorten_rules *rules, size_t room) noexcept
     size_t shorten_size(
         const found_trace *trace, size_t number, const shorten_rules *rules, size_t level, bint stripped, size_t *count
     ) noexcept
@@ -276,16 +277,6 @@ cdef class _Found:
                 raise MemoryError
         return 0
 
-    cdef Py_ssize_t strip_until(self, Py_ssize_t *size, Py_ssize_t limit) except? -1:
-        """Strip from the front, at the least level; return how many were visited, -1 for never."""
-        cdef size_t number, ignored = 0
-        for number in range(<size_t>PyList_Size(self.events)):
-            size[0] -= self.trace.events[number].length - self.trace.events[number].saved
-            size[0] += shorten_size(&self.trace, number, &rules, rules.least_level, True, &ignored)
-            if size[0] <= limit:
-                return number + 1
-        return -1
-
     cdef list at(self, size_t level, Py_ssize_t stripped_count, size_t *count):
         """Return the events at a level, and add to `count` how many values were shortened."""
         cdef Py_ssize_t number
@@ -342,17 +333,9 @@ cdef _shortened(_Found found, Py_ssize_t size, Py_ssize_t room, envelope):
     cdef size_t level = shorten_level(&found.trace, &rules, size - room)
     if level == 0:
         level = rules.least_level
-        size -= _saved(found)
-        stripped = found.strip_until(&size, room)
-        if stripped < 0:
+        size = max(0, PyList_Size(found.events) - 1) + shorten_stripped_size(&found.trace, &rules)
+        if size > room:
             raise TraceTooBig(envelope + size)
+        stripped = shorten_stripped_count(&found.trace, &rules, room - size)
     shorter = found.at(level, stripped, &count)
     return _new_tuple(Shortened, (shorter, envelope + _joined_size(shorter), level, count, stripped))
-
-
-cdef Py_ssize_t _saved(_Found found) noexcept:
-    """Return what the least level takes away."""
-    cdef Py_ssize_t saved = 0
-    for number in range(<size_t>PyList_Size(found.events)):
-        saved += found.trace.events[number].saved
-    return saved

@@ -79,12 +79,26 @@ COLD size_t cut_after(const unsigned char *text, size_t length, size_t at) {
 
 /* ---- a container, which becomes the text of its JSON ---- */
 
-HOT int is_special(unsigned char byte) { return byte == '"' || byte == '\\' || byte == '\n' || byte == '\r' || byte == '\t'; }
+/* A sum, since compilers make a branch of five ors: of a sum they make many at once. */
+HOT unsigned char is_special(unsigned char byte) {
+    unsigned char special = byte == '"';
+    special += byte == '\\';
+    special += byte == '\n';
+    special += byte == '\r';
+    special += byte == '\t';
+    return special;
+}
 
 COLD size_t length_as_text(const unsigned char *text, size_t length) {
-    size_t specials = 0;
-    for (size_t i = 0; i < length; i++) specials += is_special(text[i]);
-    return length + specials;
+    size_t size = length, part;
+    for (; length > 0; length -= part, text += part) {
+        unsigned char specials = 0;
+        /* As many as a byte can count. */
+        part = length < 255 ? length : 255;
+        for (size_t i = 0; i < part; i++) specials += is_special(text[i]);
+        size += specials;
+    }
+    return size;
 }
 
 /* Return how many bytes may stay of a container for so much room as a text; `*as_text`: how long they are there. */

@@ -29,7 +29,6 @@ typedef struct {
     size_t length;
     size_t first, inner, outer, last; /* its values: those from `inner` to `outer` are in the metadata */
     size_t open, close, kept;         /* as strip_cut; open is 0 unless the metadata was reached */
-    size_t saved;                     /* by the least level */
 } found_event;
 
 typedef struct {
@@ -181,12 +180,6 @@ static size_t saved_by(const found_trace *trace, size_t from, size_t to, const s
     return saved;
 }
 
-/* Return whether a level takes away so much. */
-static int takes_away(const found_trace *trace, const shorten_rules *rules, size_t level, size_t excess) {
-    size_t count = 0;
-    return saved_by(trace, 0, trace->count, rules, level, &count) >= excess;
-}
-
 /* ---- the level ---- */
 
 /* Share out what is left among the values that are still over the level, until none of them gets another byte. A value at
@@ -205,15 +198,28 @@ static size_t shared_out(const found_trace *trace, const shorten_rules *rules, s
     }
 }
 
-/* Return the highest level that takes `excess` bytes away; 0 if none does. A higher one never takes more. */
-static size_t shorten_level(found_trace *trace, const shorten_rules *rules, size_t excess) {
+/* Return whether a level takes away so much. */
+static int takes_away(const found_trace *trace, const shorten_rules *rules, size_t level, size_t excess) {
     size_t saved = 0, count = 0;
-    for (size_t i = 0; i < trace->event_count; i++) {
-        found_event *event = &trace->events[i];
-        event->saved = saved_by(trace, event->first, event->last, rules, rules->least_level, &count);
-        saved += event->saved;
+    for (size_t i = 0; i < trace->count && saved < excess; i++) saved += saved_by(trace, i, i + 1, rules, level, &count);
+    return saved >= excess;
+}
+
+/* Return whether the least level may take away so much; in far less time than it takes to say whether it does. A value
+ * that lacks a whole unit of its limit would have got that too. */
+static int may_take_away(const found_trace *trace, const shorten_rules *rules, size_t excess) {
+    size_t most = 0;
+    for (size_t i = 0; i < trace->count; i++) {
+        const cut_value *value = &trace->values[i].value;
+        if (is_over(value, rules, rules->least_level))
+            most += compared_length(value) - limit_of(value, rules, rules->least_level) + MAX_UNIT_BYTES;
     }
-    if (saved < excess) return 0;
+    return most >= excess;
+}
+
+/* Return the highest level that takes `excess` bytes away; 0 if none does. A higher one never takes more. */
+static size_t shorten_level(const found_trace *trace, const shorten_rules *rules, size_t excess) {
+    if (!may_take_away(trace, rules, excess) || !takes_away(trace, rules, rules->least_level, excess)) return 0;
     size_t level = shared_out(trace, rules, excess), step = 1;
     while (takes_away(trace, rules, level + step, excess)) {
         level += step;
@@ -236,6 +242,26 @@ static size_t shorten_size(const found_trace *trace, size_t number, const shorte
     saved += is_stripped ? event->close - event->open - event->kept
                          : saved_by(trace, event->inner, event->outer, rules, level, count);
     return event->length - saved;
+}
+
+/* Return the length of all events at the least level, each stripped. */
+static size_t shorten_stripped_size(const found_trace *trace, const shorten_rules *rules) {
+    size_t size = 0, count = 0;
+    for (size_t i = 0; i < trace->event_count; i++) size += shorten_size(trace, i, rules, rules->least_level, 1, &count);
+    return size;
+}
+
+/* Return how many events must be stripped from the front if there is room for so many bytes more than all of them stripped
+ * have. From the end, since the events that may stay are few. */
+static size_t shorten_stripped_count(const found_trace *trace, const shorten_rules *rules, size_t room) {
+    size_t number = trace->event_count, count = 0, level = rules->least_level;
+    for (; number > 0; number--) {
+        size_t more = shorten_size(trace, number - 1, rules, level, 0, &count);
+        more -= shorten_size(trace, number - 1, rules, level, 1, &count);
+        if (more > room) break;
+        room -= more;
+    }
+    return number;
 }
 
 HOT unsigned char *copied(unsigned char *out, const unsigned char *from, size_t length) {
@@ -266,7 +292,8 @@ static unsigned char *written_ends(unsigned char *out, const cut_value *value, c
     cut_ends ends = ends_at(value, marks, limit);
     const unsigned char *start = out + 1;
     *out++ = '"';
-    out = value->kind == CONTAINER ? written_as_text(out, value->text, ends.head) : copied(out, value->text, ends.head);
+    int has_specials = value->kind == CONTAINER && value->original > value->length;
+    out = has_specials ? written_as_text(out, value->text, ends.head) : copied(out, value->text, ends.head);
     size_t own = (size_t)(out - start) + ends.tail;
     out = copied(out, marks->head.name, marks->head.length);
     out = written_number(out, value->original - own);

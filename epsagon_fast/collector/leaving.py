@@ -49,7 +49,7 @@ class Leaving:
         self._state.store(states.ASKED_AT, int(time.time()))
 
     def due(self, loop: Loop, now: float) -> bool:
-        """Say whether to leave now. Before a yes, producers are shown that we are LEAVING, and looked for once more."""
+        """Say whether to leave now. Before it says yes, it shows LEAVING and passes over the rings once more."""
         if not self._may_leave(loop, now):
             self._state.store(states.PHASE, states.SERVING)
             return False

@@ -74,6 +74,6 @@ def left_by(tracer: Continuing) -> TraceContext:
 
 
 def handed_on(tracer: Continuing, span_id: str | None) -> TraceContext | None:
-    """Return the context of what is sent inside a trace. `span_id`: the event that sends it; None: the runner does."""
+    """Return the context for a message sent inside a trace. `span_id`: the event that sends it; None: the runner."""
     context = context_of(tracer)
     return None if context is None else context._replace(parent_id=span_id or tracer.span_id)

@@ -1,7 +1,7 @@
-"""The current trace of a thread, task or generator; the process's global tracer; and what acts on either.
+"""The current trace of a thread, task or generator, the process's global tracer, and the functions that act on them.
 
-Where the current trace is, its place, is a context variable: each thread and each asyncio task has its own, and a task
-starts with its parent's. It is never reset by token, since a generator's steps may run in different contexts.
+A context variable holds the place of the current trace: each thread and each asyncio task has its own value, and a task
+starts with its parent's. It is never reset by token, because a generator's steps may run in different contexts.
 """
 
 from collections.abc import Mapping
@@ -27,8 +27,8 @@ class NotTraced(Enum):
     NOT_TRACED = "not traced"
 
 
-# In place of a trace: what is added there goes nowhere, not even to the global tracer, and is not counted. Without it
-# such work would be in whichever trace was current before. `trace` opens a trace of its own there.
+# Takes the place of a trace. Records that are added there go nowhere, not even to the global tracer, and are not
+# counted. Without it such work would be in the trace that was current before. `trace` opens a trace of its own there.
 NOT_TRACED: Final = NotTraced.NOT_TRACED
 Current = Tracer | Place[Tracer] | NotTraced | None
 
@@ -45,7 +45,7 @@ def current_trace() -> Tracer | None:
 
 
 def current_place() -> Place[Tracer] | None:
-    """Return where this context is, also when the trace there has ended; None where nothing is traced."""
+    """Return the current place, even if the trace there has ended; None if there is none or work is not traced."""
     place: Place[Tracer] | NotTraced | None = entering.current.get()
     return None if place is NOT_TRACED else place
 
@@ -62,7 +62,7 @@ def is_current(place: Place[Tracer]) -> bool:
 
 
 def within(trace: Current) -> Within:
-    """Have `trace`, or NOT_TRACED, be the current one of this context inside a `with` block."""
+    """Make `trace`, or NOT_TRACED, the current one inside a `with` block."""
     return Within(_placed(trace))
 
 
@@ -71,9 +71,9 @@ def _placed(trace: Current) -> Place[Tracer] | NotTraced | None:
 
 
 def enclosing_place() -> Place[Tracer] | None:
-    """Return where this context is if that is an open trace which this process opened or attached.
+    """Return the current place if its trace is open and this process opened or attached it.
 
-    In a forked child the inherited trace is not its own: work that is traced there gets a trace of its own.
+    A trace that a forked child inherited is not its own: work that is traced there gets a new trace.
     """
     place = current_place()
     tracer = None if place is None or not place.encloses else place.open_trace()
@@ -81,7 +81,7 @@ def enclosing_place() -> Place[Tracer] | None:
 
 
 def enclosing_trace() -> Tracer | None:
-    """Return the open trace that this context is in, if this process opened or attached it."""
+    """Return the current trace if it is open and this process opened or attached it."""
     place = enclosing_place()
     return None if place is None else place.open_trace()
 
@@ -96,7 +96,7 @@ def acting_place() -> Place[Tracer] | None:
 
 
 def acting_trace() -> Tracer | None:
-    """Return the current trace, else the running global tracer, else None. None where work is not traced."""
+    """Return the current trace, else the running global tracer, else None. None too if work is not traced here."""
     place: Place[Tracer] | NotTraced | None = _get()
     if place is NOT_TRACED:
         return None
@@ -113,9 +113,9 @@ def _global() -> dict[str, Tracer]:
 
 
 def no_trace() -> None:
-    """Count something that had no trace to go to, unless it is not to be traced.
+    """Count a record that had no trace to go to, unless work is deliberately not traced here.
 
-    That is no mistake: a library may add events and labels, and run in a program that does not trace.
+    This is no mistake of the program: a library that adds events may run in a program that does not trace.
     """
     if entering.current.get() is NOT_TRACED:
         return
@@ -135,7 +135,7 @@ def create_tracer(config: Config | None = None) -> Tracer:
 
 
 def create_global_tracer(config: Config | None = None) -> Tracer:
-    """Return a new tracer, not started, as the process's global one. One that is there is stopped first."""
+    """Make a tracer the process's global one and return it, not started. An existing one is stopped first."""
     tracer = Tracer(_resolved(config))
     while _global().setdefault(_KEY, tracer) is not tracer:
         before = _global().pop(_KEY, None)
@@ -145,18 +145,18 @@ def create_global_tracer(config: Config | None = None) -> Tracer:
 
 
 def global_tracer() -> Tracer | None:
-    """Return the global tracer, also when it is stopped; None if none was created."""
+    """Return the global tracer, even if it is stopped; None if none was created."""
     return _global().get(_KEY)
 
 
 def stop_global_tracer() -> Outcome | None:
-    """Stop the global tracer and wait for its outcome; None if none is there or it is stopped already."""
+    """Stop the global tracer and wait for its outcome; None if there is none or it is stopped already."""
     tracer = global_tracer()
     return None if tracer is None or tracer.stopped else tracer.stop()
 
 
 def global_tracer_config() -> Config:
-    """Return the config of the global tracer; `Config()` if none is there or it is stopped."""
+    """Return the config of the global tracer; `Config()` if there is none or it is stopped."""
     tracer = global_tracer()
     return Config() if tracer is None or tracer.stopped else tracer.config
 
@@ -192,7 +192,7 @@ def add_error(error_type: str, value: str | BaseException) -> None:
 
 
 def error(value: str | BaseException) -> None:
-    """Set the error of the current trace: an exception has its own type, a text the type "Exception"."""
+    """Set the error of the current trace. An exception has its own type, a text the type "Exception"."""
     add_error("Exception" if issubclass(type(value), str) else type_name(value), value)
 
 
@@ -200,7 +200,7 @@ label = add_label
 
 
 def _found() -> Tracer | None:
-    """Return the trace to act on; if there is none, count and warn."""
+    """Return the trace to act on. If there is none, count it and return None."""
     tracer = acting_trace()
     if tracer is None:
         no_trace()

@@ -1,7 +1,7 @@
-"""What the application hands over, as the JSON of the wire. Nothing here raises into the application.
+"""Encodes events, exceptions and labels of the application as the wire's JSON. Nothing here raises into it.
 
-An event gets an id of its own if it has none, and the protobuf defaults for what else is missing or of a wrong type, in
-wire order; fields that the wire does not know are left out. orjson is given a copy only, of exact types: see plain.py.
+An event gets an id if it has none, and the protobuf's default for any other field that is missing or of a wrong type.
+The fields stand in wire order, and unknown ones are left out. orjson only gets copies of exact types: see plain.py.
 """
 
 import math
@@ -35,14 +35,14 @@ _BLANK_EXCEPTION: dict[str, Any] = {"type": "", "message": "", "traceback": "", 
 
 
 class Encoded(NamedTuple):
-    """The JSON of an event or an exception, complete and in wire order, and what it lacks of what was handed over."""
+    """The JSON of an event or an exception, complete and in wire order, and how much of the original it lacks."""
 
     data: bytes
     # FROM_RUNNER or 0.
     flags: int = 0
-    # Fields that were of a wrong type.
+    # How many fields were of a wrong type.
     malformed: int = 0
-    # Values that were too many or too deep.
+    # How many values were left out: too many or too deep.
     left_out: int = 0
 
 
@@ -85,13 +85,13 @@ def _encode_event(event: Mapping[str, Any]) -> Encoded:
 
 
 def complete_copy(event: object) -> dict[str, Any] | None:
-    """Return a copy of an event that is as the wire wants it: all fields, their order, their types. None: it is not.
+    """Return a copy of an event that has all the wire's fields in order and of the right types; None: it has not.
 
-    orjson may read the copy: no other thread knows it. orjson itself refuses keys that are no exact strings.
+    orjson may read the copy, because no other thread knows it. orjson itself refuses keys that are no exact strings.
     """
     if type(event) is not dict:
         return None
-    # Looked at is only what no other thread can change.
+    # Only the copy is looked at, because another thread may change the original.
     copy = event.copy()
     if [*copy] != _EVENT_KEYS or type(copy["resource"]) is not dict:
         return None
@@ -119,7 +119,7 @@ def _is_complete(event: dict[str, Any]) -> bool:
         and type(operation) is str
         and type(metadata) is dict
     ):
-        # all() would make a generator: twice the time.
+        # all() would make a generator and take twice the time.
         for value in metadata.values():  # noqa: SIM110
             if type(value) is not str:
                 return False
@@ -128,7 +128,7 @@ def _is_complete(event: dict[str, Any]) -> bool:
 
 
 def encode_exception(exception: BaseException | Mapping[str, Any]) -> Encoded:
-    """Return an exception's JSON. What is neither an exception nor a mapping becomes the message of one."""
+    """Return an exception's JSON. A value that is neither an exception nor a mapping becomes an exception's message."""
     shape = _Shape()
     try:
         return Encoded(dumps(shape.any_exception(exception)), 0, shape.malformed, shape.copy.left_out)
@@ -146,9 +146,9 @@ def encode_error(error_type: str, value: str | BaseException) -> Encoded:
 def encode_label(key: str, value: Any) -> bytes | None:
     """Return a label's JSON, `[key, value]`; None if the wire has no form for it.
 
-    Refused are NaN, infinities, ints over 64 bits and other types.
+    The wire has none for NaN, infinities, ints over 64 bits and other types.
     """
-    # isinstance would ask the application's object for its __class__, which may fail.
+    # Not isinstance, which asks the application's object for its __class__, and that may fail.
     kind = type(value)
     if not issubclass(type(key), str):
         return None
@@ -183,7 +183,7 @@ def _encode_incomplete(event: Any) -> Encoded:
             return Encoded(dumps(filled), _flags(filled), left_out=copy.left_out)
     except Exception as error:
         let_pass(error)
-        # No mapping where there should be one, or one that cannot be read: the slow path loses that field only.
+        # A mapping is missing or cannot be read. The slow path loses only that field.
         return _encode_slowly(event)
     return _encode_slowly(event)
 
@@ -195,7 +195,7 @@ def _encode_slowly(event: object) -> Encoded:
         return Encoded(dumps(wire), _flags(wire), shape.malformed, shape.copy.left_out)
     except Exception as error:
         let_pass(error)
-        # Only near the interpreter's recursion limit, or out of memory.
+        # This happens only near the interpreter's recursion limit or out of memory.
         return Encoded(orjson.dumps(_BLANK_EVENT), malformed=1)
 
 
@@ -204,7 +204,7 @@ def _flags(wire: dict[str, Any]) -> int:
 
 
 class _Shape:
-    """Builds an event or an exception in wire order out of whatever it is given, and counts what it could not use."""
+    """Builds an event or an exception in wire order out of any value, and counts the fields that it could not use."""
 
     def __init__(self) -> None:
         self.malformed = 0
@@ -225,7 +225,7 @@ class _Shape:
         }
 
     def any_exception(self, source: object) -> dict[str, Any]:
-        """Return what was handed over as an exception of the trace; what cannot be one is told as a message."""
+        """Return any value as an exception. If it is none, its text is the exception's message."""
         if not isinstance(source, (BaseException, Mapping)):
             source = {"message": self.copy.text(source)}
         return self.exception(source)
@@ -252,12 +252,12 @@ class _Shape:
         }
 
     def _code(self, value: object) -> int:
-        """Return an error code in the 32 bits of the wire; over them it says that there was an error, counted."""
+        """Return an error code in the wire's 32 bits. A larger one becomes ErrorCode.ERROR and counts as malformed."""
         if not isinstance(value, int) or isinstance(value, bool):
             raise TypeError(type(value))
         code = int.__index__(value)
         if 2**31 <= code < 2**32:
-            # An HRESULT or an errno, read as unsigned.
+            # An HRESULT or an errno that was read as unsigned.
             code -= 2**32
         if not _is_32_bits(code):
             self.malformed += 1
@@ -265,7 +265,7 @@ class _Shape:
         return code
 
     def _field(self, source: Mapping[str, Any], name: str, convert: Callable[[Any], Any], default: Any) -> Any:
-        """Return the field as it goes on the wire; absent or null: its default; of a wrong type: that, counted."""
+        """Return a field in the wire's form, or its default if it is absent, null or (counted) of a wrong type."""
         try:
             value = source.get(name)
             return default if value is None else convert(value)
@@ -296,7 +296,7 @@ def _number(value: object) -> float:
         return float.__float__(value)
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(type(value))
-    # The wire's field is a double; what 64 bits hold stays an int, as epsagon-go's 0 and 100 are written.
+    # The wire's field is a double, but an int of 64 bits stays an int, as epsagon-go writes 0 and 100.
     return int.__index__(value) if _is_64_bits(value) else float(value)
 
 

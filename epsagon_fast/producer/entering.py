@@ -1,9 +1,9 @@
-"""Entering and leaving traces, in steps that nothing can come between.
+"""Enters and leaves traces in steps that no signal handler can interrupt.
 
-A signal's handler may raise between any two steps of Python code. If that were between opening a trace and entering its
-block, or in the first step of leaving it, the trace would stay open and current for good. So setup.py compiles this
-file as it stands: compiled lines are not interrupted, only the Python code that they call is, and what that had begun
-is undone here. Where this file runs as plain Python, one step is left unguarded: the first one of an `__exit__`.
+A signal handler may raise between any two steps of Python code. If it did so between opening a trace and entering its
+block, or in the first step of leaving it, the trace would stay open and current for ever. So setup.py compiles this
+file as it is. Compiled lines are not interrupted, only the Python code that they call is, and what that code had begun
+is undone here. If this file runs as plain Python, one step is unguarded: the first one of an `__exit__`.
 """
 
 from collections.abc import Callable
@@ -32,14 +32,14 @@ Kind = type[BaseException] | None
 
 # The current place of a thread, task or generator; see place.py and current.py.
 current: ContextVar[Any] = ContextVar("epsagon_fast_trace", default=None)
-# What this thread or task, and those that it is a child of, entered with `with trace(...)`.
+# The `with trace(...)` blocks that this thread or task, and its parents, have entered.
 entered: ContextVar[tuple[Any, ...]] = ContextVar("epsagon_fast_blocks", default=())
 
 
 def is_at(place: Any) -> bool:
     """Say whether `place`, or that of a block inside it, is the current one.
 
-    If it is not, something else became current meanwhile: a `with` in a plain generator.
+    If it is not, another trace became current meanwhile, by a `with` in a plain generator.
     """
     there = current.get()
     while there is not None and there is not place:
@@ -74,7 +74,7 @@ class Within:
 
 
 class Inside:
-    """What is current in a generator's body: put in place for a step, taken away after it."""
+    """The current place of a generator's body: set for each step, and taken away after it."""
 
     def __init__(self, place: Any) -> None:
         self._mine = place
@@ -90,26 +90,26 @@ class Inside:
 
 
 class Entered:
-    """What is opened and closed in Python code: by `open`, `close(error)` and, if either is interrupted, `cut_off`.
+    """A block that Python code opens and closes: by `open`, `close(error)` and, if either is interrupted, `cut_off`.
 
-    `place`: what `open` leaves there, the current one inside the block.
+    `place`: set by `open`; the current place inside the block.
     """
 
-    # Not set here: an attached trace has a property of this name.
+    # Only declared, because an attached trace has a property of this name.
     place: Any
     _entered: Any = None
     _before: Any = None
 
     def open(self) -> Any:
-        """Begin, and return what the block is to have."""
+        """Begin the block, and return the value of `as`."""
         raise NotImplementedError
 
     def close(self, error: Error) -> None:
-        """End, with the exception that leaves the block."""
+        """End the block with the exception that leaves it."""
         raise NotImplementedError
 
     def cut_off(self) -> None:
-        """End at once whatever was begun and not ended."""
+        """End at once everything that was begun and not ended."""
         raise NotImplementedError
 
     def __enter__(self) -> Any:
@@ -134,7 +134,7 @@ class Entered:
             self._entered = self._before = None
 
     def undo(self) -> None:
-        """Leave nothing open or current, whatever was interrupted."""
+        """Leave nothing open or current after an interruption."""
         self._step_back()
         self.cut_off()
 
@@ -165,12 +165,12 @@ class Opened:
             self.block.cut_off()
             raise
         finally:
-            # Contexts that tasks and timers copied in the body live on.
+            # Contexts that tasks and timers copied in the body live on, and must not hold the tracer.
             self.tracer = None
 
 
 class Started:
-    """A tracer in `with`: start, then the stop signal."""
+    """A tracer in a `with` block: it is started, then gets the stop signal."""
 
     def start(self) -> None:
         """See Tracer."""
@@ -201,13 +201,13 @@ class Started:
 
 
 class Blocks:
-    """The blocks that were entered by one object, which threads and tasks may share; `new_block` makes one."""
+    """The blocks that one object has entered. Threads and tasks may share the object; `new_block` makes a block."""
 
     def __init__(self) -> None:
         self._blocks: list[Any] = []
 
     def new_block(self) -> Any:
-        """Return what one run enters."""
+        """Return the block for one run."""
         raise NotImplementedError
 
     def __enter__(self) -> Any:
@@ -234,8 +234,8 @@ class Blocks:
             raise
 
     def _last(self) -> Any:
-        # The block that ends is the last one that was entered in this context. If none was, it was entered in another
-        # one (a generator's step), and is most likely the last of all.
+        # The block that ends is the last one that was entered in this context. If none was entered here, it was entered
+        # in another context (a generator's step), and is most likely the last of all.
         for block in reversed(entered.get()):
             if block in self._blocks:
                 return block
@@ -255,19 +255,20 @@ def close_once(
     flags: int,
     payload: bytes,
 ) -> int | None:
-    """Take a trace out of the open ones and push its CLOSE, as one step. Return the answer; None: it was closed.
+    """Take a trace out of the open ones and push its CLOSE, in one step. Return the answer; None: it was closed before.
 
-    Of two threads that close it, or a signal handler in between, one gets it here.
+    If two threads close it, or a signal handler in between, only one of them gets it here.
     """
     try:
         taken = open_traces.pop(trace_id, None)
         return None if taken is None else push(kind, flags, trace_id, payload)
     except BaseException:
-        # Where the push is Python it may have been interrupted, or not: a second CLOSE does no harm, none would.
+        # If the push is Python, it may have been interrupted before or after its effect. A second CLOSE does no harm,
+        # but a missing one would.
         push(kind, flags, trace_id, payload)
         raise
 
 
-# The compiled copy of this very file, which has another name, in the place of all that was defined above.
+# The compiled copy of this file, which has another name, replaces everything defined above.
 if __name__ == "epsagon_fast.producer.entering" and implementation("blocks") == COMPILED:
     from epsagon_fast.producer._entering import *  # noqa: F403

@@ -1,6 +1,7 @@
-"""The fast path of a complete event into a ring: compiled where it was built, else in plain Python.
+"""The fast path of a complete event into a ring, compiled or in plain Python.
 
-Looking at every field in Python, and even the frame of one Python function, cost as much as encoding the event does.
+It is compiled because looking at every field in Python, or even the frame of one Python function, costs as much as
+encoding the event.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ __all__ = ["FastPath", "PureFastPath"]
 
 
 class PureFastPath:
-    """The part of a tracer that has to be fast. What it or the ring does not take goes to `_add_slowly`."""
+    """The part of a tracer that must be fast. An event that it or the ring does not take goes to `_add_slowly`."""
 
     # Whether an event's block was ever entered in the trace. Only then has an event a parent other than the runner.
     has_blocks = False
@@ -46,7 +47,7 @@ class PureFastPath:
             self._add_slowly(event, code, parent_id)
 
     def __reduce__(self) -> str:
-        """Raise TypeError: a copy would lead into the ring of one process."""
+        """Raise TypeError, because a copy would lead into the ring of another process."""
         raise TypeError("this cannot be copied: it leads into the ring of one process")
 
     def _open_path(self, push: Callable[[int, int, bytes, bytes], int], trace_id: bytes, limit_bytes: int) -> None:
@@ -54,11 +55,11 @@ class PureFastPath:
         self._path = (push, trace_id, limit_bytes)
 
     def _close_path(self) -> None:
-        """Let nothing pass any more."""
+        """Let no event pass any more."""
         self._path = None
 
     def _add_slowly(self, event: Mapping[str, Any], code: int, parent_id: str | None) -> None:
-        """Do what is left to do. `code`: what push answered; NOT_ASKED: it was not asked."""
+        """Do the rest for an event. `code`: the push's answer; NOT_ASKED: it was not asked."""
         raise NotImplementedError
 
     def _pushed(self, event: Any, parent_id: str | None) -> int:
@@ -74,7 +75,7 @@ class PureFastPath:
                 payload = with_parent(payload, parent_id)
         except Exception as error:
             let_pass(error)
-            # What orjson refuses can be made encodable.
+            # The slow path can make an event encodable that orjson refuses.
             return NOT_ASKED
         return push(int(Kind.EVENT), 0, trace_id, payload) if len(payload) <= limit_bytes else NOT_ASKED
 

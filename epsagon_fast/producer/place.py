@@ -13,7 +13,7 @@ from .context import Continuing, TraceContext, left_by
 
 
 class Placed(Continuing, Protocol):
-    """What this module needs of a tracer."""
+    """The part of a tracer that this module needs."""
 
     owner_pid: int
 
@@ -61,7 +61,7 @@ class Place(Generic[T]):
 
 
 class Step(Place[T]):
-    """The place of an event's block. It stays the parent of what its context records, also when the event has ended."""
+    """The place of an event's block. It stays the parent of its context's records, even when the event has ended."""
 
     __slots__ = ("_trunk", "encloses", "outer")
 

@@ -1,6 +1,6 @@
-"""What is added to one trace, on its way into this process's ring.
+"""Brings the records of one trace into this process's ring.
 
-Nothing here raises for what the application traces. The hot path, `add_event`, is FastPath's.
+Nothing here raises because of a value that the application adds. The hot path, `add_event`, is in FastPath.
 """
 
 from collections.abc import Mapping
@@ -25,18 +25,18 @@ from .process import process
 from .runner import encoded_update
 from .states import ITS_OWN, NEW, OPEN, TABLE, State
 
-# As plain integers: asking the enum for a member costs as much as a push.
+# Plain integers, because asking the enum for a member costs as much as a push.
 _EVENT, _EXCEPTION, _LABEL, _RUNNER, _ERROR = map(
     int, (Kind.EVENT, Kind.EXCEPTION, Kind.LABEL, Kind.RUNNER, Kind.ERROR)
 )
 _TRIMMED = orjson.dumps({"resource": {"metadata": {IS_TRIMMED_KEY: "true"}}})
-# What the fast path answers if the event is in the ring or will never be. Else it may yet be taken: by a ring of this
-# process's own (FOREIGN), or by the one that open traces go on in when a folder was deleted (CLOSED).
+# The answers of the fast path after which nothing more can be done for the event: it is in the ring, or refused. After
+# others it may still be taken, by a new ring of this process (FOREIGN) or by the writer's successor (CLOSED).
 _OVER: Final = (FULL, LOOK, TOO_LARGE)
 
 
 class Recorder(FastPath):
-    """Takes what belongs to one trace while its state is OPEN; in other states see states.py.
+    """Takes the records of one trace while its state is OPEN; see states.py for the other states.
 
     `config`: what the trace was opened with. `trace_id`: 32 hex digits. `span_id`: the runner's, their first half.
     `owner_pid`: of the process that opened it. `context`: what the trace continues, once it is known; see context.py.
@@ -55,17 +55,17 @@ class Recorder(FastPath):
         self.config = config
         self._debug = config.debug
         self._state: State = NEW
-        # Why the trace was refused, or is not recorded.
+        # The reason why the trace was refused or is not recorded.
         self._reason = "never started"
         self._count = process.refuse
-        # The runner as the wire has it, once it is known.
+        # The runner in the wire's form, once it is known.
         self._runner: bytes | None = None
         self._runner_metadata: dict[str, str] = {}
         self._error_code = UNCHANGED
 
     @property
     def recording(self) -> bool:
-        """Whether what is added is taken."""
+        """Whether records are taken."""
         return self._state is OPEN
 
     @property
@@ -82,7 +82,7 @@ class Recorder(FastPath):
     # Adding.
 
     def add_exception(self, exception: BaseException | Mapping[str, Any]) -> None:
-        """Add an exception to the trace's own list: a Python exception, or the fields as the wire has them."""
+        """Add an exception to the trace's own list: a Python exception, or a mapping with the wire's fields."""
         if self._state is OPEN:
             self._put_encoded(_EXCEPTION, encoding.encode_exception(exception))
         else:
@@ -96,7 +96,7 @@ class Recorder(FastPath):
             self._refuse()
 
     def add_label(self, key: str, value: str | int | float | bool) -> None:
-        """Label the trace; the last value of a key counts. A value of another type is ignored."""
+        """Label the trace. The last value of a key counts. A value of another type is ignored."""
         if self._state is not OPEN:
             self._refuse()
         elif (label := encoding.encode_label(key, value)) is None:
@@ -109,14 +109,14 @@ class Recorder(FastPath):
                 logger().debug("label added to %s: %s", self.trace_id, shown(key))
 
     def add_error(self, error_type: str, value: str | BaseException) -> None:
-        """Set the trace's error: the runner's exception, with error_code 1. The last call counts.
+        """Set the trace's error, which is the runner's exception with error_code 1. The last call counts.
 
-        An exception brings its own traceback, if it was raised; else the caller's stack is taken. A value of another
+        An exception that was raised has its own traceback; otherwise the caller's stack is taken. A value of another
         type is ignored.
         """
         if self._state is not OPEN:
             self._refuse()
-        # Asking the value itself for its class may fail: a lazy object would be evaluated.
+        # Not isinstance, which asks the value for its __class__: that may fail, or evaluate a lazy object.
         elif issubclass(type(value), (str, BaseException)):
             self._put_encoded(_ERROR, encoding.encode_error(error_type, value))
         elif self._debug:
@@ -126,12 +126,12 @@ class Recorder(FastPath):
 
     @property
     def has_failed(self) -> bool:
-        """Whether this process gave the runner an error code."""
+        """Whether this process has set the runner's error code."""
         return self._error_code != UNCHANGED
 
     @property
     def runner_event(self) -> dict[str, Any] | None:
-        """A copy of the event that stands for the whole trace, as far as this process knows it, or None."""
+        """A copy of the trace's runner, as far as this process knows it, or None."""
         if self._runner is None:
             return None
         event: dict[str, Any] = orjson.loads(self._runner)
@@ -139,7 +139,7 @@ class Recorder(FastPath):
         return event
 
     def set_runner_metadata(self, key: str, value: Any) -> None:
-        """Set one entry of the runner's metadata, until the trace closes."""
+        """Set one entry of the runner's metadata, which is possible until the trace closes."""
         if self._state is OPEN:
             entry, encoded = encoding.encode_entry(key, value)
             self._runner_metadata.update(entry)
@@ -153,10 +153,10 @@ class Recorder(FastPath):
         error_code: ErrorCode | None = None,
         exception: BaseException | Mapping[str, Any] | None = None,
     ) -> None:
-        """Say more about the work that the trace stands for; what is left out stays as it is.
+        """Update the runner. A part that is left out stays as it is.
 
-        For integrations, which know what became of a request or a task. Where nothing is recorded it does nothing, and
-        counts nothing: the trace itself was counted.
+        Integrations call this when they know how a request or a task ended. If the trace is not recorded, this does
+        nothing and counts nothing, because the trace itself was counted.
         """
         if self._state is not OPEN:
             return
@@ -199,7 +199,7 @@ class Recorder(FastPath):
         return code == PUSHED or self._attend(code, kind, flags, payload)
 
     def _attend(self, code: int, kind: int, flags: int, payload: bytes) -> bool:
-        """Do what a push that answered `code` leaves to do. Return whether the record was taken."""
+        """Do the rest after a push that answered `code`. Return whether the record was taken."""
         if code == FOREIGN:
             # The process forked inside the trace: on with a ring of its own, in the folder where the trace is open.
             exiting.register(self.config.shutdown_timeout_s)
@@ -219,7 +219,7 @@ class Recorder(FastPath):
         return code == PUSHED or self._writer.attend(code, kind, flags, self._id, smaller)
 
     def _add_slowly(self, event: Mapping[str, Any], code: int, parent_id: str | None) -> None:
-        """Do what the fast path, which answered `code`, left to do."""
+        """Do the rest for an event for which the fast path answered `code`."""
         if self._state is not OPEN:
             self._refuse()
         elif code in _OVER:
@@ -263,7 +263,7 @@ class Recorder(FastPath):
         return data
 
     def _refuse(self) -> None:
-        """Count what was added in a state in which nothing is taken."""
+        """Count a record that was added in a state in which none is taken."""
         reason = TABLE[self._state].refusal
         if reason == ITS_OWN:
             reason = self._reason

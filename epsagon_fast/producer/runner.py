@@ -24,7 +24,7 @@ def new_runner(name: str, kind: str, operation: str, metadata: dict[str, str], s
 
 
 def encoded_runner(runner: Mapping[str, Any], trace_id: str, parent_id: str | None = None) -> bytes:
-    """Return the JSON of what `new_runner` made. `parent_id`: the caller's span, None if there is no caller."""
+    """Return the JSON of a runner that `new_runner` made. `parent_id`: the caller's span; None: there is no caller."""
     whole = {"id": trace_id, **runner, **({PARENT_ID: parent_id} if parent_id else {})}
     try:
         return orjson.dumps(whole)
@@ -33,7 +33,7 @@ def encoded_runner(runner: Mapping[str, Any], trace_id: str, parent_id: str | No
 
 
 def encoded_update(metadata: Mapping[str, str], error_code: int | None, exception: encoding.Encoded | None) -> bytes:
-    """Return the JSON of what changes in a runner; the collector merges it into what is there."""
+    """Return the JSON of a change of a runner, which the collector merges into the runner."""
     fields: dict[str, Any] = {"resource": {"metadata": metadata}} if metadata else {}
     if error_code is not None:
         fields["error_code"] = error_code

@@ -1,6 +1,6 @@
 """`trace()` and `event()`: timed blocks and functions.
 
-Only the process that entered a block leaves it: in a child that was forked inside, leaving does nothing.
+Only the process that entered a block leaves it. In a child that was forked inside the block, leaving does nothing.
 """
 
 import sys
@@ -27,7 +27,7 @@ FUNCTION_TYPE: Final = "python-function"
 INVOKE: Final = "invoke"
 # The origin of the events that `event` and inner `trace` blocks record.
 ORIGIN: Final = "python"
-# As a plain integer: asking the enum for it costs as much as a function.
+# A plain integer, because asking the enum for its member costs as much as a function call.
 _OK: Final = int(ErrorCode.OK)
 _EXIT_CODE: Final = SystemExit.__dict__["code"]
 
@@ -56,7 +56,7 @@ class Event(Entered):
         self._owner_pid = 0
 
     def enter(self, outer: Place[Tracer] | None) -> None:
-        """Start the clock. The event belongs to the trace at `outer` from now on, whatever becomes current."""
+        """Start the clock. From now on the event belongs to the trace at `outer`, whatever trace becomes current."""
         self._outer = outer
         self.parent_id = None if outer is None else outer.span_id
         if outer is not None and (tracer := outer.open_trace()) is not None:
@@ -66,7 +66,7 @@ class Event(Entered):
         self.entered_at = time.perf_counter()
 
     def leave(self, error: BaseException | None) -> None:
-        """Stop the clock and add the event: to its trace, or, if that has ended, to the current one."""
+        """Stop the clock and add the event to its trace, or, if that has ended, to the current one."""
         if self.is_here:
             tracer = None if self._outer is None else self._outer.open_trace()
             if tracer is None:
@@ -75,7 +75,7 @@ class Event(Entered):
 
     @property
     def is_here(self) -> bool:
-        """Whether this process entered the event, and not one that forked it."""
+        """Whether this process entered the event, and not a process that forked it."""
         return self._owner_pid == own_pid()
 
     def leave_to(self, tracer: Tracer | None, error: BaseException | None) -> None:
@@ -90,7 +90,7 @@ class Event(Entered):
         else:
             # The parent may be a block that has become the runner of `tracer`; see Block.succeed.
             parent_id = None if self.parent_id == tracer.span_id else self.parent_id
-            # Kept here, the exception would make a circle: its traceback holds the frame that holds this event.
+            # The exception is not kept on this object: its traceback holds the frame that holds this event.
             tracer.add_event_under(self._as_dict(error), parent_id)
 
     def _as_dict(self, error: BaseException | None) -> dict[str, Any]:
@@ -106,7 +106,7 @@ class Event(Entered):
         }
 
     def open(self) -> "Event":
-        """Begin, and become the parent of what is recorded inside."""
+        """Begin, and become the parent of the events that are recorded inside."""
         outer = current.acting_place()
         self.enter(outer)
         if outer is None:
@@ -124,19 +124,19 @@ class Event(Entered):
 
 
 class Block(Entered):
-    """One run of a traced block or function: inside a trace a timed event of it, else a trace of its own."""
+    """One run of a traced block or function. Inside a trace it is a timed event of that, else a trace of its own."""
 
     def __init__(self, name: str, new: bool) -> None:
         self._name = name
         self._new = new
-        # The trace that is this block's own. What may outlive the block must not hold it: see place.py.
+        # The trace that is this block's own. An object that may outlive the block must not hold it: see place.py.
         self._own: Tracer | None = None
         self._event: Event | None = None
         self._branch: Branch[Tracer] | None = None
         self.is_open = True
 
     def open(self) -> Tracer:
-        """Start; returns the trace that the block is part of, without making it current."""
+        """Begin the block. Return the trace that it is part of, without making that current."""
         outer = None if self._new else current.enclosing_place()
         tracer = None if outer is None else outer.open_trace()
         if outer is None or tracer is None:
@@ -150,7 +150,7 @@ class Block(Entered):
         return tracer
 
     def close(self, error: BaseException | None) -> None:
-        """End, with the exception that leaves the block."""
+        """End the block with the exception that leaves it."""
         event = self._event
         if event is not None:
             tracer = self._branch.open_trace() if self._branch is not None and event.is_here else None
@@ -163,17 +163,17 @@ class Block(Entered):
         self._end()
 
     def cut_off(self) -> None:
-        """End at once: an exception came in between, and is on its way to the application."""
+        """End the block at once, because an exception from outside is on its way to the application."""
         if self._own is not None:
             self._own.abandon()
         self._end()
 
     def succeed(self, context: TraceContext | None) -> Tracer | None:
-        """Become a trace of its own, under the same trace id: the one that this block was part of has ended."""
+        """Become a trace of its own with the same shared id, because the trace that it was part of has ended."""
         event = self._event
         if event is None or not event.is_here:
             return None
-        # What began in this block names the event as its parent, so the event's id becomes the runner's.
+        # Work that began in this block names the event as its parent, so the event's id becomes the runner's.
         self._own = tracer = Tracer(process.config(), self._runner(event.start_time, event.metadata), event.id)
         if context is not None and event.parent_id is not None:
             context = context._replace(parent_id=event.parent_id)
@@ -183,7 +183,7 @@ class Block(Entered):
         return tracer
 
     def note(self, key: str, value: str) -> None:
-        """Keep something in the metadata of what this block records."""
+        """Set an entry in the metadata of this block's event or trace."""
         if self._own is not None:
             self._own.set_runner_metadata(key, value)
         elif self._event is not None:
@@ -199,7 +199,7 @@ class Block(Entered):
 
 
 class TraceBlocks(Blocks):
-    """What `trace` returns: a context manager and a decorator, for any number of blocks and calls."""
+    """The object that `trace` returns: a context manager and a decorator, for any number of blocks and calls."""
 
     def __init__(self, name: str | None, new: bool) -> None:
         super().__init__()
@@ -207,7 +207,7 @@ class TraceBlocks(Blocks):
         self._new = new
 
     def new_block(self) -> Block:
-        """Return what one run enters."""
+        """Return the block for one run."""
         return Block(self._name or "", self._new)
 
     def __call__(self, function: F) -> F:
@@ -222,8 +222,8 @@ def trace(name: F) -> F: ...
 def trace(name: Any = None, *, new: bool = False) -> Any:
     """Trace a block (`with trace("checkout") as tracer:`) or a function (`@trace`, `@trace("checkout")`).
 
-    Inside a trace a timed event of it is recorded; `new=True` opens a separate trace. `name`: the resource's name, by
-    default a function's qualified name. An exception that leaves the block is recorded and goes on its way.
+    Inside another trace it is recorded as a timed event of that; `new=True` opens a separate trace. `name`: the
+    resource's name, by default a function's qualified name. An exception that leaves the block is recorded and raised.
     """
     if name is None or isinstance(name, str):
         return TraceBlocks(name, new)
@@ -243,18 +243,18 @@ _EXCEPTIONS: Final = BaseExceptionGroup.__dict__["exceptions"]
 def is_error(error: BaseException) -> bool:
     """Say whether an exception that leaves a block means that its work failed.
 
-    A closed generator, a cancelled task, a killed greenlet and SystemExit 0 do not, nor does a group of only these.
-    KeyboardInterrupt does: the work was not done.
+    The exceptions of a closed generator, a cancelled task, a killed greenlet and SystemExit 0 do not, nor does a group
+    of only these. KeyboardInterrupt does, because the work was not done.
     """
     return any(map(_is_failure, parts_of(error)))
 
 
 def parts_of(error: BaseException) -> list[BaseException]:
-    """Return the exceptions of a group, and of the groups in it; of anything else itself."""
+    """Return the exceptions in a group and in its inner groups; for another exception, a list of itself."""
     parts, pending = [], [error]
     while pending:
         error = pending.pop()
-        # isinstance would ask the exception for its __class__, which may fail.
+        # Not isinstance, which asks the exception for its __class__, and that may fail.
         if issubclass(type(error), BaseExceptionGroup):
             pending.extend(_EXCEPTIONS.__get__(error))
         else:
@@ -263,7 +263,7 @@ def parts_of(error: BaseException) -> list[BaseException]:
 
 
 def _is_failure(error: BaseException) -> bool:
-    # By its class and slots: its own attributes and comparisons may fail, in the place of the exception.
+    # Only its class and slots are read, because its own attributes and comparisons may raise.
     kind = type(error)
     if issubclass(kind, SystemExit):
         code = _EXIT_CODE.__get__(error)

@@ -1,6 +1,6 @@
-"""One trace: it is made, started, stopped; only the process that made it can close it.
+"""The tracer: it opens, starts and closes one trace. Only the process that opened a trace can close it.
 
-states.py says what each call does at what time, recorder.py how what is added gets into this process's ring.
+states.py says what each call does in each state. recorder.py brings records into this process's ring.
 """
 
 import os
@@ -31,11 +31,11 @@ from .runner import encoded_runner
 from .states import IN_A_RING, OPEN, REFUSED, SILENT, TABLE, State
 from .waiting import pauses
 
-# As plain integers: asking the enum for a member costs as much as a push.
+# Plain integers, because asking the enum for a member costs as much as a push.
 _OPEN, _CLOSE = int(Kind.OPEN), int(Kind.CLOSE)
-# How much longer than a request may take `stop` waits for the answer.
+# `stop` waits this much longer than a request may take.
 STOP_MARGIN_S: Final = 1.0
-# Why a process does not hear what became of a trace.
+# The reason of a PENDING outcome in a process that did not open the trace.
 ELSEWHERE: Final = "opened by another process"
 
 
@@ -67,8 +67,8 @@ class Tracer(Started, Recorder):
     def start(self, timeout_s: float = 1.0) -> None:
         """Open the trace in this process's ring. A second start, or one after the stop, is ignored.
 
-        `timeout_s`: epsagon-go's bound. Nothing is waited for here: a ring is made in about a millisecond, and a trace
-        that a full one refuses is dropped, counted.
+        `timeout_s`: epsagon-go has this bound; here it is not used, because nothing waits. A ring is made in about a
+        millisecond, and a trace that a full ring refuses is dropped and counted.
         """
         before, self._state = self._state, TABLE[self._state].start
         if self._state is before:
@@ -84,14 +84,14 @@ class Tracer(Started, Recorder):
             self._open()
 
     def send_stop_signal(self) -> None:
-        """Close the trace and return at once. Only the process that opened it can; elsewhere this does nothing."""
+        """Close the trace and return at once. In a process that did not open it, this does nothing."""
         if self.owner_pid == own_pid():
             self._close(TABLE[self._state].stop)
 
     def abandon(self) -> None:
-        """Close the trace as unfinished: its process ends or gives up tracing before the work was done.
+        """Close the trace as unfinished, because its process ends or gives up tracing before the work is done.
 
-        A trace that another process opened stays open there, and takes nothing more from here.
+        A trace that another process opened stays open there, and this process adds no more to it.
         """
         if self.owner_pid == own_pid():
             self._close(TABLE[self._state].abandon, UNFINISHED)
@@ -101,7 +101,7 @@ class Tracer(Started, Recorder):
     def stop(self, timeout_s: float | None = None) -> Outcome:
         """Close the trace and wait until it is settled.
 
-        `timeout_s`: by default the send timeout and a second. Outcome.PENDING if that was not enough.
+        `timeout_s`: by default the send timeout plus a second. Returns Outcome.PENDING if that was not enough.
         """
         self.send_stop_signal()
         for pause in self._until_settled(timeout_s):
@@ -109,7 +109,7 @@ class Tracer(Started, Recorder):
         return self._answer()
 
     async def astop(self, timeout_s: float | None = None) -> Outcome:
-        """Do what `stop` does, without holding up the event loop."""
+        """Do the same as `stop` without holding up the event loop."""
         import asyncio
 
         self.send_stop_signal()
@@ -124,25 +124,25 @@ class Tracer(Started, Recorder):
 
     @property
     def stopped(self) -> bool:
-        """Whether the tracer was stopped, here or, if this process was forked inside the trace, where it was opened."""
+        """Whether the tracer was stopped, here or, in a child that was forked inside the trace, by its opener."""
         return TABLE[self._state].stopped or (self.owner_pid != own_pid() and self._is_over_elsewhere())
 
     @property
     def place(self) -> "Place[Tracer]":
-        """What a context holds for this trace, and no longer than it is open."""
+        """The place that a context holds for this trace while the trace is open."""
         if self._place is None:
             self._place = Place(None if TABLE[self._state].stopped else self, self.within_id)
         return self._place
 
     def predate(self, started_at: float) -> None:
-        """Let the trace's clock have started at `started_at`, a time of time.perf_counter."""
+        """Measure the trace's duration from `started_at` on, a time of time.perf_counter."""
         self._opened_at = started_at
 
     def stop_clock(self, ended_at: float) -> None:
-        """Let the trace's clock have stopped at `ended_at`, a time of time.perf_counter, whenever it closes."""
+        """Measure the trace's duration up to `ended_at`, a time of time.perf_counter, whenever it closes."""
         self._ended_at = ended_at
 
-    # A tracer stands for one trace, so whatever holds it may be copied, and holds the same one then.
+    # A tracer stands for one trace, so a copy of an object that holds it holds the same tracer.
 
     def __copy__(self) -> "Tracer":
         return self
@@ -154,7 +154,7 @@ class Tracer(Started, Recorder):
         raise TypeError("a tracer cannot be pickled: give the other process its handle(), and attach() to it there")
 
     def handle(self) -> Handle:
-        """Return what another process needs to add to this trace: picklable, without the token."""
+        """Return a handle with which another process can add to this trace: picklable, without the token."""
         return Handle(
             trace_id=self.trace_id,
             runtime_dir=self._writer.path if self._state in IN_A_RING else "",
@@ -169,9 +169,9 @@ class Tracer(Started, Recorder):
     # Inside.
 
     def _is_over_elsewhere(self) -> bool:
-        """Say whether an inherited trace is not to be added to any more.
+        """Say whether this process must not add to an inherited trace any more.
 
-        It has ended, or this is a worker process of a pool that was made inside it: not all its jobs are that trace's.
+        The trace has ended, or this is a worker process of a pool, whose jobs do not all belong to that trace.
         """
         return (self._beacon is not None and not self._beacon.shines()) or is_of_pool()
 
@@ -180,7 +180,7 @@ class Tracer(Started, Recorder):
         self._move_to(TABLE[self._state].leave)
 
     def _identify(self, span_id: str | None = None) -> None:
-        """Take a trace id. Also in a child that starts what was made before the fork: its parent may start it too."""
+        """Take a new trace id. A child that starts a tracer of its parent takes one too: the parent may start it."""
         self.owner_pid = own_pid()
         begun = bytes.fromhex(span_id) if span_id else b""
         self._id = begun + os.urandom(len(NO_TRACE) - len(begun))
@@ -199,7 +199,7 @@ class Tracer(Started, Recorder):
         if self._runner is not runner:
             self._count("cut")
         push, traces, trace_id = self._push, process.open_traces, self._id
-        # In this order, with no call in between: an exception that comes from outside meets all or none.
+        # In this order and with no call in between, so that an exception from outside meets all of it or none.
         self._state = OPEN
         traces[trace_id] = self
         code = push(_OPEN, 0, trace_id, opened)
@@ -209,10 +209,10 @@ class Tracer(Started, Recorder):
             self._record_nothing(REFUSED, writer.lacking or REASONS.get(code, "queue_full"))
 
     def _insist(self, code: int, opened: bytes) -> bool:
-        """Do what the push of the OPEN, which answered `code`, left to do. Return whether the trace is open."""
+        """Do the rest after the OPEN's push answered `code`. Return whether the trace is open."""
         if code == LOOK:
             return self._writer.attend(code, _OPEN, 0, self._id, opened)
-        # While this goes on there is nothing that an interruption would have to close.
+        # Taken out meanwhile, so that an interruption has nothing to close.
         process.open_traces.pop(self._id, None)
         taken = self._writer.attend(code, _OPEN, 0, self._id, opened)
         if taken:
@@ -224,7 +224,7 @@ class Tracer(Started, Recorder):
         self._move_to(state)
 
     def _close(self, state: State, flags: int = 0) -> None:
-        """Close the trace, if that was not done. Whatever interrupts this, calling it again does what is left."""
+        """Close the trace unless it is closed. If this is interrupted, another call does the rest."""
         self._move_to(state)
         if self._id in process.open_traces:
             self._push_close(flags)

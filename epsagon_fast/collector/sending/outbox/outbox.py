@@ -4,7 +4,7 @@ The loop's thread calls it, and nothing here waits for the disk except `close`. 
 
 - To `put`: Stored when it is committed, or Refused. A refused trace is still in memory and in the journal.
 - To `take`: Taken, with the traces to send, or with none. Each must be returned by `give_back` or `remove`.
-- Waiting: how many traces a place holds, each time that this may have changed, also by another collector.
+- Waiting: how many traces a directory holds, each time that this may have changed, also by another collector.
 - Gone: the oldest traces were dropped to make room.
 
 Each trace's config names its state directory. If that cannot be used, or is on a network file system, on which SQLite's
@@ -16,9 +16,9 @@ import logging
 import threading
 
 from epsagon_fast.collector.parcel import Destination, Parcel
+from epsagon_fast.collector.sending.outbox.directory import LOOK_S, StateDirectory
 from epsagon_fast.collector.sending.outbox.file import LIMIT_BYTES
 from epsagon_fast.collector.sending.outbox.messages import Orders, Report
-from epsagon_fast.collector.sending.outbox.place import LOOK_S, Place
 
 
 class Outbox:
@@ -36,7 +36,7 @@ class Outbox:
         self._thread: threading.Thread | None = None
         self._closing = False
         # Only the thread uses these.
-        self._places: dict[str, Place] = {}
+        self._directories: dict[str, StateDirectory] = {}
 
     def watch(self, state_dir: str) -> None:
         """Look now and then for traces that other collectors left there. Nothing is created before the first `put`."""
@@ -91,24 +91,26 @@ class Outbox:
     def _run(self) -> None:
         while (orders := self._next()) is not None:
             for state_dir, asked in orders.items():
-                place = self._places.get(state_dir)
-                if place is None:
+                directory = self._directories.get(state_dir)
+                if directory is None:
                     limits = self._limit_bytes, self._owner
-                    place = self._places[state_dir] = Place(state_dir, self._folder, self._log, *limits)
-                reports = place.serve(asked)
+                    directory = self._directories[state_dir] = StateDirectory(
+                        state_dir, self._folder, self._log, *limits
+                    )
+                reports = directory.serve(asked)
                 with self._changed:
                     self._reports += reports
             # Else the bodies would stay in memory until there is work again.
             del orders
-        for place in self._places.values():
-            place.close()
+        for directory in self._directories.values():
+            directory.close()
 
     def _next(self) -> dict[str, Orders] | None:
-        """Wait for orders. After LOOK_S without any, look at every place. None: the outbox is closed."""
+        """Wait for orders. After LOOK_S without any, look at every directory. None: the outbox is closed."""
         with self._changed:
             if not self._orders and not self._closing:
                 self._changed.wait(LOOK_S)
             orders, self._orders = self._orders, {}
             if not orders:
-                return None if self._closing else {state_dir: Orders() for state_dir in self._places}
+                return None if self._closing else {state_dir: Orders() for state_dir in self._directories}
             return orders

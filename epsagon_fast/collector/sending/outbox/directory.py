@@ -1,4 +1,4 @@
-"""One place of the outbox: a state directory that traces name, and the file in it.
+"""One state directory that traces name, and the outbox file in it.
 
 Everything here waits for the disk, so the outbox calls it in its own thread.
 """
@@ -30,7 +30,7 @@ NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "9p"
 T = TypeVar("T")
 
 
-class Place:
+class StateDirectory:
     """One state directory, and its file if there is one. Only the outbox's thread uses it."""
 
     def __init__(self, state_dir: str, folder: str, log: logging.Logger, limit_bytes: int, owner: bytes) -> None:
@@ -147,7 +147,7 @@ class Place:
 
 
 def _in_time(look: Callable[[str], T], path: str) -> T:
-    """Return look(path). Raises OSError if that takes long, because a dead mount must not hold up all other places."""
+    """Return look(path). Raises OSError if that takes long, because a dead mount must not hold up all the others."""
     return lookups.ask((look.__name__, path), partial(look, path), LOOK_TIMEOUT_S)
 
 

@@ -18,7 +18,7 @@ from places import Place, need_root, until
 from servers import Server, status
 
 from epsagon_fast.collector.parcel import Destination, Parcel
-from epsagon_fast.collector.sending.outbox import place as place_module
+from epsagon_fast.collector.sending.outbox import directory as directory_module
 from epsagon_fast.collector.sending.outbox.file import LEASE_S, NAME, OutboxFile
 from epsagon_fast.collector.sending.outbox.messages import Gone, Refused, Report, Stored, Taken, Waiting
 from epsagon_fast.collector.sending.outbox.outbox import Outbox
@@ -341,7 +341,7 @@ def test_without_a_state_directory_the_folder_serves_with_one_warning(
     elif spoil == "can be replaced":
         tmp_path.chmod(0o777)
     elif spoil == "is on NFS":
-        monkeypatch.setattr(place_module, "filesystems", lambda path: ["nfs4"])
+        monkeypatch.setattr(directory_module, "filesystems", lambda path: ["nfs4"])
     for number in range(2):
         mine = parcel(number, HERE._replace(state_dir="" if spoil == "is not named" else str(state_dir)))
         box.outbox.put(mine)
@@ -357,21 +357,21 @@ def test_nothing_is_made_on_a_way_that_others_can_change(tmp_path: Path) -> None
     home.mkdir()
     home.chmod(0o777)
     with pytest.raises(OSError, match="others can rename what is in"):
-        place_module.own_state_directory(str(home / ".local" / "state" / "epsagon-fast"))
+        directory_module.own_state_directory(str(home / ".local" / "state" / "epsagon-fast"))
     assert list(home.iterdir()) == []
 
 
 def test_a_state_directory_on_a_dead_mount_holds_up_no_other(
     box: Box, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    back, own = threading.Event(), place_module.own_state_directory
+    back, own = threading.Event(), directory_module.own_state_directory
 
     def own_state_directory(path: str) -> None:
         assert "dead" not in path or back.wait(60)
         own(path)
 
-    monkeypatch.setattr(place_module, "own_state_directory", own_state_directory)
-    monkeypatch.setattr(place_module, "LOOK_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(directory_module, "own_state_directory", own_state_directory)
+    monkeypatch.setattr(directory_module, "LOOK_TIMEOUT_S", 0.05)
     box.outbox.put(at(tmp_path / "dead", 1))
     box.outbox.put(at(tmp_path / "state", 2))
     stored = {(report.directory) for report in (box.hear(Waiting), box.hear(Waiting)) if isinstance(report, Waiting)}
@@ -425,7 +425,7 @@ def test_damage_inside_a_file_is_noticed_too(box: Box, tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_opened_refuses_and_is_said_once(
     box: Box, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(place_module, "LOOK_S", 0.0)
+    monkeypatch.setattr(directory_module, "LOOK_S", 0.0)
     (tmp_path / NAME).mkdir()
     for number in range(3):
         box.outbox.put(at(tmp_path, number))

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from typing import NamedTuple
 
-WIDTH, LEFT, RIGHT = 720, 210, 90
+WIDTH, LEFT, RIGHT = 720, 230, 90
 ROW, BAR = 34, 20
 TOP, BOTTOM = 74, 40
 OURS, OTHERS, HELPER, TEXT, GRID = "#0f766e", "#94a3b8", "#99d5cf", "#334155", "#cbd5e1"

@@ -7,7 +7,7 @@ import math
 import struct
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, NotRequired, TypedDict
 
 # The order in which epsagon-go writes its protobuf messages (protocol.Event and its parts).
 TRACE_FIELDS = ("app_name", "token", "events", "exceptions", "version", "platform")
@@ -101,6 +101,22 @@ REFUSALS = (
     "cut",
     "no_collector",
 )
+
+
+class WireConfig(TypedDict):
+    """The config in an OPEN, in plain JSON values. A journal may hold one of an earlier version, with fewer names."""
+
+    app_name: str
+    token: str
+    collector_url: str
+    metadata_only: bool
+    send_timeout_s: float
+    ignored_keys: list[str]
+    max_trace_size_bytes: int
+    debug: NotRequired[bool]
+    state_dir: NotRequired[str]
+    proxy_url: NotRequired[str | None]
+    ca_file: NotRequired[str | None]
 
 
 class Record(NamedTuple):

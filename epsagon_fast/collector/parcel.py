@@ -4,11 +4,10 @@ Assembling makes a parcel's body, sending carries it and answers with a settleme
 it is safe to log: no secret shows in a repr.
 """
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from epsagon_fast.foreign import origin
-from epsagon_fast.protocol import Outcome
+from epsagon_fast.protocol import Outcome, WireConfig
 
 # Memory of a parcel without its body.
 PARCEL_BYTES = 1024
@@ -61,7 +60,7 @@ def parcel_bytes(parcel: Parcel) -> int:
     return len(parcel.body) + PARCEL_BYTES
 
 
-def from_config(config: Mapping[str, Any]) -> Destination:
+def from_config(config: WireConfig) -> Destination:
     """Return the destination that the wire form of a Config names (the `config` of an OPEN record)."""
     return Destination(
         url=config["collector_url"],

@@ -7,6 +7,7 @@ from typing import Any
 
 from epsagon_fast.foreign import origin
 from epsagon_fast.log import warn_once
+from epsagon_fast.protocol import WireConfig
 
 from .environment import ca_file, default_state_dir, default_url, from_environment, proxy_for
 from .options import OPTIONS
@@ -69,7 +70,7 @@ class Config:
             value = from_environment(name)
         return OPTIONS[name].default if value is None else value
 
-    def to_wire(self) -> dict[str, Any]:
+    def to_wire(self) -> WireConfig:
         """Return the config for an OPEN record, in plain JSON values.
 
         The proxy and the CA file are looked up here, because the collector has the environment of another process.

@@ -15,7 +15,7 @@ Nothing that a record holds can raise here: what is broken is counted as `malfor
 """
 
 from collections import Counter, deque
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from epsagon_fast.collector.assembling.accounts import Accounts
 from epsagon_fast.collector.assembling.masks import Masks
@@ -23,7 +23,7 @@ from epsagon_fast.collector.assembling.open_trace import OpenTrace
 from epsagon_fast.collector.assembling.payloads import BROKEN
 from epsagon_fast.collector.assembling.unopened import Unopened
 from epsagon_fast.collector.parcel import Destination
-from epsagon_fast.protocol import Kind, Record
+from epsagon_fast.protocol import Kind, Record, WireConfig
 
 # Settled traces that are remembered, so that what comes for them is known to be late.
 REMEMBERED = 100_000
@@ -52,7 +52,7 @@ class ClosedTrace(NamedTuple):
     destination: Destination
     debug: bool
     # As the OPEN brought it.
-    config: dict[str, Any]
+    config: WireConfig
     trace: OpenTrace
 
 

@@ -22,6 +22,7 @@ from epsagon_fast.protocol import (
     UNCHANGED,
     UNFINISHED,
     ErrorCode,
+    WireConfig,
 )
 
 # The bound of an open trace's runner. It may shrink again, so it is not trimmed before the end.
@@ -91,7 +92,7 @@ class OpenTrace:
         self._error_bytes = 0
 
     @property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> WireConfig:
         """The opener's config, as its OPEN brought it."""
         return self.terms.config
 

@@ -1,20 +1,20 @@
 """What the config of a trace's opener says: where the trace goes, how it is written, how large it may be."""
 
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import orjson
 
 from epsagon_fast.collector.formats import Envelope
 from epsagon_fast.collector.formats.choice import format_for
 from epsagon_fast.collector.parcel import Destination, from_config
-from epsagon_fast.protocol import MAX_TRACE_BYTES
+from epsagon_fast.protocol import MAX_TRACE_BYTES, WireConfig
 
 
 class Terms(NamedTuple):
     """What an opener's config says. Traces of one config share it."""
 
-    config: dict[str, Any]
+    config: WireConfig
     platform: str
     destination: Destination
     envelope: Envelope
@@ -32,7 +32,7 @@ def terms_of(config_json: bytes, platform: str) -> Terms:
     return Terms(config, platform, destination, envelope, config["max_trace_size_bytes"], debug)
 
 
-def _checked(config: dict[str, Any]) -> dict[str, Any]:
+def _checked(config: dict[str, Any]) -> WireConfig:
     """Return a config whose values can be used without a look later. Raises one of BROKEN."""
     texts = [config[name] for name in ("app_name", "token", "collector_url")]
     texts += [config[name] for name in ("proxy_url", "ca_file") if config.get(name) is not None]
@@ -41,4 +41,4 @@ def _checked(config: dict[str, Any]) -> dict[str, Any]:
     # A larger limit would let a trace grow beyond what memory is planned for.
     if not 1 <= config["max_trace_size_bytes"] <= MAX_TRACE_BYTES:
         raise ValueError("not a trace's limit")
-    return config
+    return cast(WireConfig, config)

@@ -8,9 +8,10 @@ A new format is a module here that has what `Format` has, and a line in choice.p
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from epsagon_fast.collector.parcel import Destination, Parcel
+from epsagon_fast.protocol import WireConfig
 
 
 class FittedTrace(NamedTuple):
@@ -58,7 +59,7 @@ class Format(Protocol):
     def content_type(self) -> str:
         """The Content-Type of its requests."""
 
-    def envelope(self, config: Mapping[str, Any], platform: str) -> Envelope:
+    def envelope(self, config: WireConfig, platform: str) -> Envelope:
         """Return what traces of a config have in common. `config`: as an OPEN brings it; raises TypeError for others.
 
         platform: the interpreter's name and version.

@@ -3,13 +3,14 @@
 Everything is orjson's compact form, so that lengths can be added up without writing the whole.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import orjson
 
 from epsagon_fast.collector.formats import FittedTrace, Post
 from epsagon_fast.collector.parcel import Destination, Parcel
+from epsagon_fast.protocol import WireConfig
 from epsagon_fast.version import __version__
 
 
@@ -40,7 +41,7 @@ class Epsagon:
     name = "epsagon"
     content_type = "application/json"
 
-    def envelope(self, config: Mapping[str, Any], platform: str) -> JsonEnvelope:
+    def envelope(self, config: WireConfig, platform: str) -> JsonEnvelope:
         """Return the envelope of a config's traces. Raises TypeError if a text is none or cannot be UTF-8."""
         return envelope(config["app_name"], config["token"], platform)
 

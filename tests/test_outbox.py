@@ -441,12 +441,12 @@ def test_a_full_file_refuses_and_keeps_what_it_has(box: Box, tmp_path: Path, mon
     box.outbox.put(at(tmp_path))
     box.hear(Stored)
     # SQLite's word for a full disk.
-    file = box.outbox._places[str(tmp_path)]._file
+    file = box.outbox._directories[str(tmp_path)]._file
     assert file is not None
     file._db.execute("PRAGMA max_page_count = 1")
     box.outbox.put(parcel(2, at(tmp_path).destination, 500_000))
     assert box.hear(Refused)
-    monkeypatch.setattr(box.outbox._places[str(tmp_path)], "_retry_at", 0.0)
+    monkeypatch.setattr(box.outbox._directories[str(tmp_path)], "_retry_at", 0.0)
     box.outbox.take(at(tmp_path).destination, 5)
     assert box.hear(Taken) == Taken(at(tmp_path).destination, [at(tmp_path)])
 

@@ -19,7 +19,7 @@ from epsagon_fast.backend.store import Measured, Store
 RANGES = ("15m", "1h", "6h", "24h", "7d")
 DEFAULT_RANGE = "1h"
 # The newest of a longer span stand for it, which the page says.
-MAX_TRACES = 100_000
+MAX_TRACES = 50_000
 MAX_OPERATIONS = 200
 # Of a chart: the failed and the slowest first, for those are looked for.
 MAX_DOTS = 200

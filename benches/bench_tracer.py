@@ -4,6 +4,7 @@ A round goes over many events made anew, as in bench_encoding.py; before each th
 same process. What a live collector and a process of its own change, bench_worker.py shows.
 """
 
+import logging
 import os
 import shutil
 import tempfile
@@ -17,7 +18,10 @@ from events import event
 from measure import Row, by_turns
 from report import Report
 
-from epsagon_fast import Config, Tracer, create_tracer
+from epsagon_fast import Config, Tracer, create_tracer, current_ids
+from epsagon_fast.integrations import logging as instrumentation
+from epsagon_fast.integrations.structlog import add_ids
+from epsagon_fast.producer.current import within
 from epsagon_fast.producer.process import process
 from epsagon_fast.queue import ring
 
@@ -25,6 +29,8 @@ ROUNDS = 300
 MEMORY = Path("/dev/shm")
 # Beside a healthy add_event.
 REFUSED_MOST = 1.5
+# Added to what the logging module itself takes for a record.
+IDS_MOST_NS = 500
 
 
 @pytest.fixture
@@ -83,3 +89,22 @@ def test_adding_and_refusing(base: Path, report: Report) -> None:
     worst = max(ns for name, ns in took.items() if "," in name) / own
     what = f"add_event with a full ring or without a folder at most {REFUSED_MOST}x a healthy one"
     report.target(what, f"{worst:.2f}x", worst <= REFUSED_MOST)
+
+
+def test_a_log_record_with_ids(base: Path, report: Report) -> None:
+    logger = logging.getLogger("bench")
+    record = (logger.name, logging.INFO, __file__, 1, "paid", (), None)
+    numbers = [*range(EVENTS_PER_ROUND)]
+    rows = {
+        "a log record": Row(lambda _: logger.makeRecord(*record), numbers, instrumentation.uninstrument),
+        "the same with ids": Row(lambda _: logger.makeRecord(*record), numbers, instrumentation.instrument),
+        "current_ids": Row(lambda _: current_ids(), numbers),
+        "structlog.add_ids": Row(lambda _: add_ids(None, "info", {"event": "paid"}), numbers),
+    }
+    with within(started(base)):
+        took = by_turns(rows, ROUNDS)
+    instrumentation.uninstrument()
+    table = [(name, ns, ns / took["a log record"]) for name, ns in took.items()]
+    report.table("worker", "The ids of the current trace in log lines", ("", "median ns", "/ record"), table)
+    more = took["the same with ids"] - took["a log record"]
+    report.target(f"ids on a log record in at most {IDS_MOST_NS} ns", f"{more:.0f} ns", more <= IDS_MOST_NS)

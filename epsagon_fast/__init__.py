@@ -2,6 +2,9 @@
 
 from epsagon_fast.config import Config
 from epsagon_fast.producer.attached import attach
+from epsagon_fast.producer.binding import bind
+from epsagon_fast.producer.context import Ids
+from epsagon_fast.producer.correlation import current_ids
 from epsagon_fast.producer.current import (
     add_error,
     add_event,
@@ -28,6 +31,7 @@ __all__ = [
     "Config",
     "ErrorCode",
     "Handle",
+    "Ids",
     "Outcome",
     "Tracer",
     "__version__",
@@ -38,8 +42,10 @@ __all__ = [
     "add_label",
     "aflush",
     "attach",
+    "bind",
     "create_global_tracer",
     "create_tracer",
+    "current_ids",
     "error",
     "event",
     "flush",

@@ -22,25 +22,35 @@ from waiting import TIMEOUT_S
 from epsagon_fast.backend import Backend
 
 SHOP = """
-import json, os, signal, time
+import json, logging, os, signal, time
 from types import SimpleNamespace
 from celery import Celery
 from celery.signals import worker_ready
 from celery.worker import control
 import epsagon_fast as epsagon
+from epsagon_fast.integrations import logging as logs
 from epsagon_fast.integrations.celery import instrument
-from epsagon_fast.producer.current import current_trace
 
 app = Celery("shop", include=["shop"])
 if "late" not in os.environ.get("INSTRUMENT", ""):
     instrument(app)
 
+class Runs(logging.Handler):
+    def emit(self, record):
+        # One write, so a line is whole even if the process is killed next.
+        line = json.dumps({**record.msg, "trace": record.trace_id})
+        fd = os.open(os.environ["RUNS"], os.O_WRONLY | os.O_APPEND)
+        os.write(fd, line.encode() + b"\\n")
+        os.close(fd)
+
+logs.instrument()
+log = logging.getLogger("runs")
+log.setLevel(logging.INFO)
+log.propagate = False
+log.addHandler(Runs())
+
 def ran(task):
-    # One write, so a line is whole even if the process is killed next.
-    line = json.dumps({"task": task.request.id, "retries": task.request.retries, "trace": current_trace().trace_id})
-    fd = os.open(os.environ["RUNS"], os.O_WRONLY | os.O_APPEND)
-    os.write(fd, line.encode() + b"\\n")
-    os.close(fd)
+    log.info({"task": task.request.id, "retries": task.request.retries})
 
 @app.task(bind=True)
 def add(self, *numbers):

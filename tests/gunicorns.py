@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -20,11 +21,18 @@ from waiting import TIMEOUT_S
 from epsagon_fast.backend import Backend
 
 APP = '''
-import asyncio, os, signal, time
+import asyncio, logging, os, signal, time
+from epsagon_fast.integrations.logging import instrument
+
+instrument()
+log = logging.getLogger("webapp")
+log.setLevel(logging.INFO)
+handler = logging.FileHandler(os.environ["REACHED"])
+handler.setFormatter(logging.Formatter("%(message)s %(trace_id)s %(http_trace_id)s"))
+log.addHandler(handler)
 
 def reached(path):
-    with open(os.environ["REACHED"], "a") as file:
-        file.write(path + "\\n")
+    log.info("%s", path)
 
 def block(path):
     """Do what the path asks for: nothing, or what keeps a worker from answering."""
@@ -180,7 +188,11 @@ class Gunicorn:
 
     def reached(self) -> Counter[str]:
         """The paths of all requests that reached the application."""
-        return Counter(self._reached.read_text().split())
+        return Counter(path for path, *_ in self.logged())
+
+    def logged(self) -> list[list[str]]:
+        """What the application logged of each request: its path, the trace's id, the id that its traces share."""
+        return [line.split(" ") for line in self._reached.read_text().splitlines()]
 
 
 class Load:
@@ -232,7 +244,7 @@ def fetch(port: int, path: str, timeout_s: float = TIMEOUT_S) -> tuple[int, byte
     """Return status and body of one request."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
     try:
-        connection.request("GET", path)
+        connection.request("GET", path, headers={"traceparent": f"00-{uuid.uuid4().hex}-00f067aa0ba902b7-01"})
         response = connection.getresponse()
         return response.status, response.read()
     finally:
@@ -279,6 +291,11 @@ def path_of(runner: dict[str, Any]) -> str:
     return str(runner["resource"]["metadata"]["path"])
 
 
+def shared_id(runner: dict[str, Any], trace_id: str) -> str:
+    """Return the id that a request's trace shares with its caller's: its own if the caller named none."""
+    return str(runner["resource"]["metadata"].get("http_trace_id", trace_id))
+
+
 def all_arrive(server: Gunicorn, backend: Backend, collector_lived: bool = True) -> None:
     """Hold that each request that reached the application is one trace, no more and no less.
 
@@ -289,7 +306,8 @@ def all_arrive(server: Gunicorn, backend: Backend, collector_lived: bool = True)
         lambda: backend.store.counts()["traces"] >= wanted.total(),
         lambda: f"{wanted.total()} traces: {backend.store.counts()}, {seen(server.place)}\n{server.log()[-2000:]}",
     )
-    assert Counter(map(path_of, runners(backend))) == wanted
+    arrived = [(json.loads(body)["events"][-1], trace_id) for trace_id, body in backend.store.bodies()]
+    assert sorted(server.logged()) == sorted([path_of(runner), id_, shared_id(runner, id_)] for runner, id_ in arrived)
     assert backend.store.counts()["duplicates"] == 0 or not collector_lived
 
 

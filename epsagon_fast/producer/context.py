@@ -29,6 +29,18 @@ class TraceContext(NamedTuple):
         return f"{VERSION}-{self.trace_id}-{self.parent_id}-{self.flags:02x}"
 
 
+class Ids(NamedTuple):
+    """Where work is traced, in lower-case hex digits.
+
+    trace_id: 32, under which the trace arrives at the backend. span_id: 16, of the innermost open event. http_trace_id:
+    32, shared by all traces that one request causes.
+    """
+
+    trace_id: str
+    span_id: str
+    http_trace_id: str
+
+
 class Continuing(Protocol):
     """The part of a tracer that this module needs."""
 

@@ -55,6 +55,10 @@ class Place(Generic[T]):
             return None
         return tracer
 
+    def still_open(self) -> T | None:
+        """Return what `open_trace` does, and open none."""
+        return self.open_trace()
+
     def heritage(self) -> TraceContext | None:
         """Return the trace context of the trace that was here."""
         return self.context
@@ -75,6 +79,10 @@ class Step(Place[T]):
     def open_trace(self) -> T | None:
         """Return the trace that the event is part of."""
         return self._trunk.open_trace()
+
+    def still_open(self) -> T | None:
+        """Return what `open_trace` does, and open none."""
+        return self._trunk.still_open()
 
     def heritage(self) -> TraceContext | None:
         """Return the trace context of the trace that was here."""
@@ -100,6 +108,10 @@ class Branch(Place[T]):
     def open_trace(self) -> T | None:
         """Return the trace that the block is part of, or the block's own trace if that one has ended."""
         return self.outer.open_trace() or super().open_trace() or self._succeeded()
+
+    def still_open(self) -> T | None:
+        """Return what `open_trace` does, and open none."""
+        return self.outer.still_open() or super().open_trace()
 
     def heritage(self) -> TraceContext | None:
         """Return the trace context of the trace that was here."""

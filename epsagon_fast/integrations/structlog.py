@@ -1,0 +1,21 @@
+"""A processor for structlog: each entry gets `trace_id`, `span_id` and `http_trace_id` where its work is recorded.
+
+import structlog
+from epsagon_fast.integrations.structlog import add_ids
+
+structlog.configure(processors=[add_ids, structlog.processors.JSONRenderer()])
+"""
+
+from collections.abc import MutableMapping
+from typing import Any
+
+from epsagon_fast.producer.correlation import current_ids
+
+
+def add_ids(logger: Any, method_name: str, event_dict: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Add the ids of the current trace; what the entry has under these names stays."""
+    ids = current_ids()
+    if ids is not None:
+        for name, value in ids._asdict().items():
+            event_dict.setdefault(name, value)
+    return event_dict

@@ -201,6 +201,19 @@ def test_trace_without_a_runner_has_no_tree(queue: FakeQueue) -> None:
 
 
 def test_captured_trace_shows_its_tree(queue: FakeQueue) -> None:
-    with capture_traces() as traces, epsagon.trace("checkout"), epsagon.event("charge"):
-        pass
-    assert str(traces[0].tree()) == "checkout\n    charge"
+    @epsagon.trace
+    def work() -> None:
+        with epsagon.event("read"):
+            pass
+
+    with capture_traces() as traces, epsagon.trace("checkout"):
+        with epsagon.event("charge"):
+            epsagon.add_event({"id": "x", "start_time": 0.0, "resource": {"name": "a ready one"}})
+            work()
+        with epsagon.event("ship"):
+            pass
+    [trace] = traces
+    names = [str(node).splitlines() for node in trace.tree().children]
+    assert names[0][:2] == ["charge", "    a ready one"]
+    assert names[0][2].endswith("work") and names[0][3:] == ["        read"]
+    assert names[1:] == [["ship"]]

@@ -51,7 +51,7 @@ cdef extern from "record.h":
     object new_record(PyTypeObject *, const ring_record *, object)
 
 
-# layout.py's numbers as C values; what is not here is used only where speed does not matter.
+# layout.py's numbers as C values. Those that are missing here are used only where speed does not matter.
 cdef size_t HEADER_BYTES = layout.HEADER_BYTES
 cdef size_t HEAD = layout.HEAD, TAIL = layout.TAIL, CLOSED_COUNT = layout.CLOSED_COUNT, LEFT = layout.LEFT
 cdef size_t QUEUE_FULL = layout.QUEUE_FULL

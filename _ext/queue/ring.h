@@ -47,8 +47,8 @@ static inline void ring_add(char *slot, uint64_t amount) {
     __atomic_fetch_add((uint64_t *)slot, amount, __ATOMIC_RELAXED);
 }
 
-/* First touches cost a page fault each; better all at once when the ring is made than one by one in pushes. Adding
-   nothing is a write that cannot undo the other side's. */
+/* Touches every page now, when the ring is made, since each first touch in a push would cost a page fault. Adding zero
+   is a write that cannot undo a write of the other side. */
 static inline void ring_populate(char *base, size_t length) {
 #ifdef MADV_POPULATE_WRITE
     if (madvise(base, length, MADV_POPULATE_WRITE) == 0)
@@ -59,7 +59,7 @@ static inline void ring_populate(char *base, size_t length) {
         ring_add(base + at, 0);
 }
 
-/* The page holds this process's generation; in a fresh fork it holds 0, by the kernel's hand or by the hook's. The
+/* The page holds this process's generation. In a new fork it holds 0, because the kernel or the hook has cleared it. The
    count is ordinary memory, so a child goes on counting and gets a number that no inherited Producer remembers. */
 static uint64_t *ring_generation_page;
 static uint64_t ring_generation_count;
@@ -68,7 +68,7 @@ static void ring_forget_generation(void) {
     *ring_generation_page = 0;
 }
 
-/* Returns 0, or -1 with errno. With `may_wipe` 0 the kernel is not asked, as where it cannot do this. */
+/* Returns 0, or -1 with errno. `may_wipe`: 0 uses the hook, as on a kernel that cannot wipe a page at a fork. */
 static inline int ring_watch_forks(int may_wipe) {
     if (ring_generation_page)
         return 0;
@@ -89,7 +89,7 @@ static inline int ring_watch_forks(int may_wipe) {
     return -1;
 }
 
-/* Only after ring_watch_forks. Never 0. */
+/* Call it only after ring_watch_forks. It never returns 0. */
 static inline uint64_t ring_new_generation(void) {
     if (*ring_generation_page == 0)
         *ring_generation_page = ++ring_generation_count;

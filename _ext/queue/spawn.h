@@ -44,7 +44,7 @@
 #define START_NAME "start"
 #define START_LOCK_FD 3
 #define LOG_NAME "log"
-/* Neither a link is followed nor a FIFO waited for. */
+/* Opens without following a link and without waiting for a FIFO. */
 #define EPS_SAFELY (O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)
 
 enum { EPS_STARTED = 0, EPS_NOT_NEEDED = 1 };
@@ -82,8 +82,8 @@ static void eps_close_from(int first)
         close(fd);
 }
 
-/* fcntl(F_DUPFD) and pthread_sigmask by older names on Linux: built against a new glibc, the usual ones are versions that
- * came with 2.28 and 2.32, and the module would not load on an older one. */
+/* On Linux fcntl(F_DUPFD) and pthread_sigmask are called by their older names. The usual names, built against a new
+ * glibc, are versions of 2.28 and 2.32, and the module would not load on an older glibc. */
 static int eps_out_of_the_way(int fd)
 {
 #ifdef __linux__
@@ -102,7 +102,7 @@ static void eps_set_mask(const sigset_t *mask, sigset_t *before)
 #endif
 }
 
-/* Of what the new program cannot shed by itself, or needs until it can: few open files would not let it begin. */
+/* Undoes what the new program cannot undo itself, or needs before it can: with few open files it could not begin. */
 static void eps_shed(void)
 {
     struct rlimit limit = {64, 64}; /* only a privileged process gets more than it had */
@@ -113,14 +113,14 @@ static void eps_shed(void)
     }
 #ifdef __linux__
     prctl(PR_SET_TIMERSLACK, 50000UL, 0UL, 0UL, 0UL); /* the kernel's default, ns */
-    personality(PER_LINUX);                           /* no randomized addresses, other kernel's answers */
+    personality(PER_LINUX);                           /* undoes fixed addresses and the like */
     syscall(SYS_ioprio_set, 1 /* a process */, 0 /* this one */, 0 /* as its nice value says */);
     syscall(SYS_set_mempolicy, 0 /* the default */, NULL, 0UL);
 #endif
 }
 
-/* Whether this program was started as another user or group than its caller's (setuid, setgid), whatever ids it took
- * since. Not for file capabilities: the user is the same. */
+/* Whether this program was started as another user or group than its caller (setuid, setgid), whatever ids it has taken
+ * since. With file capabilities alone the user is the same, so the answer is no. */
 static int eps_is_elevated(void)
 {
 #ifdef __linux__
@@ -141,9 +141,9 @@ static int eps_close_memory(void)
 #endif
 }
 
-/* Make real, effective and saved ids one, or say EPERM: what reads the files of a user must have no other's rights, now
- * or later. Only who may be root again can lay down its groups. Raw calls: the C library's would also change the threads
- * whose memory we share. */
+/* Make real, effective and saved ids the same, or return EPERM: the reader of a user's files must have no other user's
+ * rights, now or later. Only a process that may become root again can drop its groups. Raw system calls, because those of
+ * the C library would also change the threads whose memory we share. */
 static int eps_settle_ids(void)
 {
 #ifdef __linux__
@@ -171,7 +171,7 @@ static int eps_settle_ids(void)
 static void eps_become(eps_program *program)
 {
     eps_shed();
-    /* Out of the way first: any of the three may be one of the numbers 0 to 3. */
+    /* First moved to higher numbers, because each of the three may be one of the numbers 0 to 3. */
     int null_fd = eps_out_of_the_way(program->null_fd);
     int log_fd = eps_out_of_the_way(program->log_fd);
     int lock_fd = eps_out_of_the_way(program->lock_fd);

@@ -150,11 +150,15 @@ def certificate(folder: Path, name: str = HOST) -> Identity:
 class Server:
     """See the module. `requests` holds what came so far, `connections` counts the connections that were made."""
 
-    def __init__(self, behave: Behaviour | None = None, *, tls: Identity | None = None, port: int = 0) -> None:
+    def __init__(
+        self, behave: Behaviour | None = None, *, tls: Identity | None = None, port: int = 0, keeps: bool = True
+    ) -> None:
+        """`keeps`: `requests` does; a soak sends gigabytes."""
         self.behave = behave or status(200)
         self.requests: list[Request] = []
         self.connections = 0
         self._tls = tls
+        self._keeps = keeps
         self._listener = socket.create_server((HOST, port), backlog=128)
         self.port: int = self._listener.getsockname()[1]
         self.url = f"{'https' if tls else 'http'}://{HOST}:{self.port}/"
@@ -162,7 +166,7 @@ class Server:
         self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._closed = False
-        self._start(self._accept)
+        self._accepting = self._start(self._accept)
 
     def __enter__(self) -> "Server":
         return self
@@ -189,19 +193,23 @@ class Server:
         self._closed = True
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
+        self._accepting.join(TIMEOUT_S)
         until(self._all_end, "a server's threads end", pause_s=0.001)
         self._listener.close()
 
     def _all_end(self) -> bool:
-        # One that had just accepted a connection opens it after the others were closed.
+        # A connection that was accepted last is opened after the others were closed.
         self.drop_connections()
         self._threads = [thread for thread in self._threads if thread.is_alive()]
         return not self._threads
 
-    def _start(self, work: Callable[..., None], *arguments: object) -> None:
+    def _start(self, work: Callable[..., None], *arguments: object) -> threading.Thread:
+        # A soak makes many connections.
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
         thread = threading.Thread(target=work, args=arguments, daemon=True)
-        self._threads.append(thread)
         thread.start()
+        self._threads.append(thread)
+        return thread
 
     def _accept(self) -> None:
         while not self._closed:
@@ -238,7 +246,8 @@ class Server:
 
     def _answer(self, request: Request, connection: socket.socket) -> bool:
         with self._changed:
-            self.requests.append(request)
+            if self._keeps:
+                self.requests.append(request)
             self._changed.notify_all()
         return self.behave(request, connection) and not self._closed
 

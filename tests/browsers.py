@@ -21,13 +21,15 @@ _AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text("u
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """Run a browser. Without one a test is left out; where CI is set that is an error."""
-    program = next(filter(None, map(shutil.which, _PROGRAMS)), None)
-    if program is None:
-        assert not os.environ.get("CI"), "chromium is not installed"
-        pytest.skip("needs chromium")
     # A browser of root's has no sandbox; it sees nothing but our own pages.
     options = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
+        # Where the system has none, what `playwright install chromium` has brought.
+        named = (*map(shutil.which, _PROGRAMS), playwright.chromium.executable_path)
+        program = next((path for path in named if path and os.path.exists(path)), None)
+        if program is None:
+            assert not os.environ.get("CI"), "chromium is not installed"
+            pytest.skip("needs chromium")
         browser = playwright.chromium.launch(executable_path=program, args=options)
         try:
             yield browser

@@ -126,12 +126,12 @@ def test_a_stream_ends_by_itself_and_goes_on_where_it_was(
 ) -> None:
     monkeypatch.setattr("epsagon_fast.backend.live.STREAM_S", 0.0)
     post(backend, "a", runner("a"))
-    assert read(client, backend, "/live?after=0") == "retry: 300\n\n"
+    assert read(client, backend, "/live?after=0") == "retry: 300\n\nid: 0.0\n\n"
     monkeypatch.setattr("epsagon_fast.backend.live.STREAM_S", 0.2)
     answer = client.request(
         "GET", backend.url + "/live?after=0", headers={"Last-Event-ID": repr(backend.store.latest())}
     )
-    assert b"data:" not in answer.data
+    assert b"data:" not in answer.data and answer.data.endswith(f"id: {backend.store.latest()!r}\n\n".encode())
     assert read(client, backend, "/live?after=0").count("data:") == 1
     assert client.request("GET", backend.url + "/live?after=soon").status == 400
 
@@ -164,6 +164,9 @@ def test_a_name_of_a_megabyte_is_cut(client: urllib3.PoolManager, backend: Backe
     post(backend, "m", runner("x" * 1_000_000))
     assert len(read(client, backend, "/")) < 20_000
     assert len(read(client, backend, "/requests/m")) < 20_000
+    post(backend, "n", runner("n"), app="y" * 1_000_000)
+    assert len(read(client, backend, "/traces")) < 20_000
+    assert rows(read(client, backend, f"/?app={'y' * 400}")) == ["n"]
 
 
 @pytest.mark.parametrize(

@@ -144,12 +144,15 @@ def test_pages_follow_each_other_by_key_whatever_comes_meanwhile(store: Store) -
 def test_what_arrives_is_told_in_that_order_whenever_it_began(store: Store) -> None:
     for trace_id, started_at in (("new", 2.0), ("old", 1.0), ("without", float("nan"))):
         keep(store, trace_id, body(STARTED_AT + started_at).replace(b"NaN", b"null"))
-    rows = store.arrivals(0.0, 10)
+    rows, reached = store.arrivals(0.0, 10)
     assert [row["trace_id"] for row in rows] == ["new", "old", "without"]
-    assert [row["trace_id"] for row in store.arrivals(rows[0]["received_at"], 1)] == ["old"]
+    assert reached == rows[-1]["received_at"] and store.arrivals(reached, 10) == ([], reached)
+    assert store.arrivals(rows[0]["received_at"], 1) == ([rows[1]], rows[1]["received_at"])
     assert store.latest() == rows[-1]["received_at"]
     assert [each for each, _ in store.bodies()] == ["new", "old", "without"]
-    assert store.arrivals(0.0, 10, filters.parse([("text", "sele*"), ("until", str(STARTED_AT + 1))])) == [rows[1]]
+    found = store.arrivals(0.0, 10, filters.parse([("text", "sele*"), ("until", str(STARTED_AT + 1))]))
+    # What does not fit is not looked at again.
+    assert found == ([rows[1]], reached)
 
 
 def test_thousands_may_begin_in_the_same_moment(store: Store) -> None:

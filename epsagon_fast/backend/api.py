@@ -38,15 +38,16 @@ class Api:
             if not _SECONDS.fullmatch(asked["arrived_after"]):
                 raise BadQuery("arrived_after must be Unix seconds: a trace's received_at")
             after = float(asked["arrived_after"])
-            traces = await run_in_threadpool(self._store.arrivals, after, limit, wanted)
+            traces, reached = await run_in_threadpool(self._store.arrivals, after, limit, wanted)
         else:
+            reached = await run_in_threadpool(self._store.latest)
             before = whole_number(asked, "before", MAX_WHOLE, 0, MAX_WHOLE)
             traces = await run_in_threadpool(self._store.page, limit, offset, wanted, before)
         counts = await run_in_threadpool(self._store.counts)
         # A full page may be followed by an empty one.
         following = traces[-1]["number"] if len(traces) == limit else None
-        answer = {"traces": traces, "total": counts["traces"], "limit": limit, "offset": offset, "next": following}
-        return Json(answer)
+        answer = {"traces": traces, "total": counts["traces"], "limit": limit, "offset": offset}
+        return Json({**answer, "next": following, "reached": reached})
 
     async def trace(self, request: Request) -> Response:
         """Answer `GET /traces/{trace_id}`."""

@@ -19,7 +19,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 import epsagon_fast.backend.terms as terms
-from epsagon_fast.backend.summary import STATUSES, TRIMMED
+from epsagon_fast.backend.summary import STATUSES, TEXT_CHARACTERS, TRIMMED
 
 # Of a query; each name and value.
 MAX_FILTERS = 30
@@ -68,7 +68,7 @@ def parse(parameters: Iterable[tuple[str, str]], now: float | None = None) -> Fi
 def _add(name: str, value: str, now: float, matches: list[str], conditions: list[tuple[str, float | str]]) -> None:
     kind, _, key = name.partition(".")
     if name in _FACETS:
-        matches.append(terms.facet(name, value))
+        matches.append(terms.facet(name, value[:TEXT_CHARACTERS]))
     elif kind in ("label", "attr") and key:
         matches.append(terms.facet(kind, key, value))
     elif name == "text":

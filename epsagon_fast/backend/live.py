@@ -13,8 +13,10 @@ from epsagon_fast.backend.store import Store
 
 # The browser asks again, with the last event's id, so nothing is missed: no connection is there for ever.
 STREAM_S = 15.0
-# Another process may write to the file, too, and the backend may be told to stop.
-_LOOK_S = 0.5
+# Another process may write to the file, too.
+_LOOK_S = 2.0
+# The backend may be told to stop.
+_TURN_S = 0.5
 # What comes meanwhile is sent together.
 _PAUSE_S = 0.1
 _ROWS = 100
@@ -39,20 +41,25 @@ class Live:
         came = asyncio.Event()
         self._waiting.add(came)
         until = time.monotonic() + STREAM_S
+        looked_at = 0.0
         try:
             yield "retry: 300\n\n"
             while time.monotonic() < until and not self.is_stopping():
-                came.clear()
-                for row in await run_in_threadpool(self._store.arrivals, after, _ROWS, wanted):
-                    after = row["received_at"]
-                    yield f"id: {after!r}\ndata: {json.dumps(shown(row))}\n\n"
+                if came.is_set() or time.monotonic() > looked_at + _LOOK_S:
+                    came.clear()
+                    looked_at = time.monotonic()
+                    rows, after = await run_in_threadpool(self._store.arrivals, after, _ROWS, wanted)
+                    for row in rows:
+                        yield f"id: {row['received_at']!r}\ndata: {json.dumps(shown(row))}\n\n"
                 await self._wait(came)
+            # How far it has looked: what does not fit the filter need not be looked at again.
+            yield f"id: {after!r}\n\n"
         finally:
             self._waiting.discard(came)
 
     async def _wait(self, came: asyncio.Event) -> None:
         try:
-            await asyncio.wait_for(came.wait(), _LOOK_S)
+            await asyncio.wait_for(came.wait(), _TURN_S)
             await asyncio.sleep(_PAUSE_S)
         except TimeoutError:
             pass

@@ -174,13 +174,19 @@ class Store:
             conditions.append(("{number} < ?", before))
         return self._rows(source, conditions, f"ORDER BY {number} DESC LIMIT ? OFFSET ?", (limit, offset), number)
 
-    def arrivals(self, after: float, limit: int, wanted: Filter | None = None) -> list[dict[str, Any]]:
-        """Return the rows of at most `limit` traces whose `received_at` is greater than `after`, in that order."""
+    def arrivals(self, after: float, limit: int, wanted: Filter | None = None) -> tuple[list[dict[str, Any]], float]:
+        """Return the rows of at most `limit` traces whose `received_at` is greater than `after`, in that order.
+
+        Returns also how far it has looked: after which `received_at` to go on.
+        """
+        latest = self.latest()
         conditions = [("received_at > ?", after), *(wanted or Filter()).conditions]
         if wanted and wanted.match:
             found = "EXISTS (SELECT 1 FROM terms WHERE terms MATCH ? AND terms.rowid = traces.number)"
             conditions.append((found, wanted.match))
-        return self._rows("traces", conditions, "ORDER BY received_at LIMIT ?", (limit,))
+        rows = self._rows("traces", conditions, "ORDER BY received_at LIMIT ?", (limit,))
+        reached = rows[-1]["received_at"] if rows else after
+        return rows, reached if len(rows) == limit else max(reached, latest)
 
     def measures(self, limit: int, wanted: Filter) -> list[Measured]:
         """Return name, times and status of at most `limit` traces, those that started last first."""

@@ -13,8 +13,8 @@ STATUSES = (OK, ERROR, TIMEOUT, DIED)
 TRIMMED = "trimmed"
 PROCESS_DIED = "ProcessDied"
 
-# Beyond it the list shows dots; a name may have a megabyte.
-_NAME_CHARACTERS = 300
+# Of each text in a list of traces; a name may have a megabyte.
+TEXT_CHARACTERS = 300
 
 
 class Summary(NamedTuple):
@@ -45,16 +45,17 @@ def of(trace: Mapping[str, Any]) -> Summary:
     runner = next((event for event in events if event["origin"] == RUNNER_ORIGIN), None)
     resource = runner["resource"] if runner else None
     status = _status(events, runner)
-    name = name_of(resource or (events[0]["resource"] if events else None))[:_NAME_CHARACTERS]
-    error_type = _error_type(trace, runner)
+    app_name = trace["app_name"][:TEXT_CHARACTERS]
+    name = name_of(resource or (events[0]["resource"] if events else None))[:TEXT_CHARACTERS]
+    error_type = _cut(_error_type(trace, runner))
     is_trimmed = any(IS_TRIMMED_KEY in event["resource"]["metadata"] for event in events)
     duration_s = seconds(runner["duration"]) if runner else _span(events)
-    facets = {"app": trace["app_name"], "name": name, "status": status, "error_type": error_type}
+    facets = {"app": app_name, "name": name, "status": status, "error_type": error_type}
     return Summary(
-        app_name=trace["app_name"],
-        runner=resource and resource["name"],
+        app_name=app_name,
+        runner=_cut(resource and resource["name"]),
         name=name,
-        type=resource and resource["type"],
+        type=_cut(resource and resource["type"]),
         started_at=seconds(runner["start_time"]) if runner else _first(events),
         duration_s=duration_s,
         status=status,
@@ -63,9 +64,13 @@ def of(trace: Mapping[str, Any]) -> Summary:
         event_count=len(events),
         exception_count=len(trace["exceptions"]),
         is_trimmed=is_trimmed,
-        http_trace_id=_http_trace_id(events, runner),
+        http_trace_id=_cut(_http_trace_id(events, runner)),
         terms=terms.of(trace, {**facets, TRIMMED: "true" if is_trimmed else None}, duration_s),
     )
+
+
+def _cut(text: str | None) -> str | None:
+    return text and text[:TEXT_CHARACTERS]
 
 
 def name_of(resource: Mapping[str, Any] | None, *, with_host: bool = False) -> str:

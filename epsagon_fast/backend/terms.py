@@ -80,8 +80,9 @@ def _block(first: int, block: int) -> str:
 def of(trace: Mapping[str, Any], facets: Mapping[str, str | None], duration_s: float | None) -> str:
     """Return a trace's tokens. `facets`: those that its summary knows, by name."""
     found = dict.fromkeys(_facets(trace, facets))
+    most = len(found) + MAX_WORDS
     for word in _all_words(trace, facets):
-        if len(found) >= MAX_FACETS + MAX_WORDS:
+        if len(found) >= most:
             break
         found[word] = None
     if duration_s is not None:
@@ -97,7 +98,7 @@ def _facets(trace: Mapping[str, Any], facets: Mapping[str, str | None]) -> list[
                 break
             found[facet("attr", key, value)] = None
             if key == "labels":
-                found.update((facet("label", name, each), None) for name, each in labels(value))
+                found.update((facet("label", name, each), None) for name, each in labels(value)[:MAX_FACETS])
     return list(found)
 
 

@@ -35,8 +35,8 @@ class Source(Protocol):
     def newest(self, query: Query, limit: int) -> list[dict[str, Any]]:
         """Return rows, the newest first."""
 
-    def arrivals(self, query: Query, after: float) -> list[dict[str, Any]]:
-        """Return rows that came after this `received_at`, in that order."""
+    def arrivals(self, query: Query, after: float) -> tuple[list[dict[str, Any]], float]:
+        """Return rows that came after this `received_at`, in that order, and after which to go on."""
 
     def latest(self) -> float:
         """Return the `received_at` of what came last."""
@@ -52,7 +52,7 @@ class _File:
     def newest(self, query: Query, limit: int) -> list[dict[str, Any]]:
         return self._store.page(limit, 0, filters.parse(query))
 
-    def arrivals(self, query: Query, after: float) -> list[dict[str, Any]]:
+    def arrivals(self, query: Query, after: float) -> tuple[list[dict[str, Any]], float]:
         return self._store.arrivals(after, _MAX_TRACES, filters.parse(query))
 
     def latest(self) -> float:
@@ -75,11 +75,12 @@ class _Api:
     def newest(self, query: Query, limit: int) -> list[dict[str, Any]]:
         return self._rows([*query, ("limit", str(limit))])
 
-    def arrivals(self, query: Query, after: float) -> list[dict[str, Any]]:
-        return self._rows([*query, ("limit", str(_MAX_TRACES)), ("arrived_after", f"{after:.9f}")])
+    def arrivals(self, query: Query, after: float) -> tuple[list[dict[str, Any]], float]:
+        page = self._page([*query, ("limit", str(_MAX_TRACES)), ("arrived_after", f"{after:.9f}")])
+        return page["traces"], page["reached"]
 
     def latest(self) -> float:
-        return max((row["received_at"] for row in self._rows([("limit", "1000")])), default=0.0)
+        return float(self._page([("limit", "1")])["reached"])
 
     def request(self, request_id: str) -> list[tuple[str, bytes]]:
         rows = self._rows([("http_trace_id", request_id), ("limit", str(_MAX_TRACES))])
@@ -93,10 +94,13 @@ class _Api:
         return [(each, body) for each in ids if (body := self._body(each)) is not None]
 
     def _rows(self, query: Query) -> list[dict[str, Any]]:
+        return list(self._page(query)["traces"])
+
+    def _page(self, query: Query) -> dict[str, Any]:
         answer = self._get(f"/traces?{urlencode(query, errors='surrogatepass')}")
         if answer.status == 400:
             raise filters.BadQuery(answer.json()["error"])
-        return list(self._good(answer).json()["traces"])
+        return dict(self._good(answer).json())
 
     def _body(self, trace_id: str) -> bytes | None:
         answer = self._get(f"/traces/{quote(trace_id, safe='', errors='surrogatepass')}")

@@ -5,6 +5,7 @@ import sys
 
 import epsagon_fast.backend.outline as outline
 import epsagon_fast.commands.looking as looking
+from epsagon_fast.backend.shape import NotATrace, checked
 from epsagon_fast.backend.timeline import Timeline, build
 from epsagon_fast.foreign import escaped, shown
 
@@ -24,6 +25,11 @@ def run(arguments: argparse.Namespace) -> int:
         return _fail(str(error))
     if not bodies:
         return _fail(f"there is no trace and no request with the id {shown(arguments.id)}")
+    try:
+        for _, body in bodies:
+            checked(body)
+    except NotATrace as error:
+        return _fail(f"it is not a trace: {error}")
     timeline = build(bodies)
     print(outline.as_json(timeline) if arguments.json else as_text(timeline), end="")
     return 0

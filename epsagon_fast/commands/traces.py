@@ -45,9 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
             after = source.latest() if arguments.follow else 0.0
             _print(list(reversed(source.newest(query, arguments.limit))), arguments.json)
             while arguments.follow:
-                rows = source.arrivals(query, after)
+                rows, after = source.arrivals(query, after)
                 _print(rows, arguments.json)
-                after = rows[-1]["received_at"] if rows else after
                 time.sleep(_LOOK_S)
     except BadQuery as error:
         return _fail(str(error), 2)

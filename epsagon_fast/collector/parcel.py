@@ -1,4 +1,4 @@
-"""What passes between the rooms: a finished trace as a parcel, with its destination, and what became of it.
+"""The things that pass between the rooms: a finished trace as a parcel with its destination, and its settlement.
 
 Assembling makes a parcel's body, sending carries it and answers with a settlement; so neither needs the other. All of
 it is safe to log: no secret shows in a repr.

@@ -30,7 +30,7 @@ class Unreachable(Exception):
 
 
 class Source(Protocol):
-    """What `traces` and `show` ask for."""
+    """The questions of `traces` and `show`."""
 
     def newest(self, query: Query, limit: int) -> list[dict[str, Any]]:
         """Return rows, the newest first."""

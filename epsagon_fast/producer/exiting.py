@@ -28,7 +28,7 @@ from .waiting import pauses
 LAST: Final = -1000
 # The inode of the kernel's first pid namespace (PROC_PID_INIT_INO).
 FIRST_PID_NAMESPACE: Final = "pid:[4026531836]"
-# So many quiet passes must go by. A record that has left its ring is in no gauge before the pass ends, and a trace is
+# This many quiet passes must go by. A record that has left its ring is in no gauge before the pass ends, and a trace is
 # counted only a pass after its last record.
 PASSES_TO_BE_SURE: Final = 2
 

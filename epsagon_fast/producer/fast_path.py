@@ -24,7 +24,7 @@ class PureFastPath:
 
     # Whether an event's block was ever entered in the trace. Only then has an event a parent other than the runner.
     has_blocks = False
-    # Of a trace's part in another process: the event there that is the parent of what is recorded here.
+    # In a process that did not open the trace: the opener's event that is the parent of the events recorded here.
     within_id: str | None = None
     _fulls = 0
     _path: tuple[Callable[[int, int, bytes, bytes], int], bytes, int] | None = None

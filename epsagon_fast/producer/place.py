@@ -73,7 +73,7 @@ class Step(Place[T]):
         super().__init__(None, span_id)
         self.outer: Place[T] = outer
         self.encloses = encloses
-        # So deep nesting costs nothing: an event's own place knows no trace.
+        # An event's own place holds no trace, so deep nesting costs nothing.
         self._trunk: Place[T] = outer._trunk if isinstance(outer, Step) else outer
 
     def open_trace(self) -> T | None:

@@ -45,7 +45,7 @@ class Tracer(Started, Recorder):
     `config`: what the trace was opened with. `trace_id`: 32 hex digits. Usable in `with`: start, then the stop signal.
     """
 
-    # What `current_ids` found last.
+    # The last result of `current_ids`.
     ids: Ids | None = None
     _place: "Place[Tracer] | None" = None
     _beacon: Beacon | None = None

@@ -180,7 +180,7 @@ def interpreter() -> str:
 
 
 def _start(folder: str, argv: list[bytes], env: list[bytes], although_held: bool) -> bool:
-    # What is there may have been put there by another user. Below a directory of ours he can put nothing.
+    # Judged first, because another user may have put it there. Below a directory of ours he can put nothing.
     dir_fd = private.open_directory(folder)
     try:
         return start(dir_fd, argv, env, although_held)

@@ -1,4 +1,4 @@
-"""Who a process is and whether it lives. The kernel reuses a pid, so a process is known by its pid and its start time.
+"""Finds out whether a process lives. The kernel reuses a pid, so a process is known by its pid and its start time.
 
 A process that cannot be looked at is not taken for dead. /proc/<pid> cannot be read where it is mounted with hidepid,
 under systemd's ProtectProc=invisible, or where there is no /proc. Then a process lives as long as its pid is taken, or

@@ -12,7 +12,7 @@ NOTHING = Held(0, 0)
 
 
 class Account:
-    """What one ring's process has here, in bytes of memory."""
+    """How much memory one ring's process uses here, in bytes."""
 
     __slots__ = ("body_bytes", "open_bytes", "open_traces")
 

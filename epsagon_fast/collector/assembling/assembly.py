@@ -45,7 +45,7 @@ class ClosedTrace(NamedTuple):
     """A trace that gets no more records: ready for `body.build(closed.trace)`."""
 
     trace_id: bytes
-    # Of the process that opened it, whose ring takes the settlement.
+    # The ring of the process that opened the trace; it gets the settlement.
     ring_id: bytes
     # The number of its CLOSE among the ring's; 0 if the process left or died instead.
     ordinal: int
@@ -71,7 +71,7 @@ class Assembly:
         self._unsettled: dict[bytes, Unsettled] = {}
         self._settled: set[bytes] = set()
         self._settled_order: deque[bytes] = deque()
-        # Of open traces, held records and finished traces.
+        # Memory of open traces, held records and finished traces.
         self.accounts = Accounts()
         self._unopened = Unopened(self.accounts)
 

@@ -20,7 +20,7 @@ from epsagon_fast.trimming import TraceTooBig, trim
 
 
 class Body(NamedTuple):
-    """What is sent of a trace, and what it cost."""
+    """A trace's body, and what was cut to make it fit."""
 
     # In its destination's format. None: not even the runner's stub fits, and everything counts as dropped.
     data: bytes | None

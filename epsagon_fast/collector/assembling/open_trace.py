@@ -80,7 +80,7 @@ class OpenTrace:
         self.error: Runner | None = None
         # The opener's account in the assembly, which counts what this trace holds.
         self.account: Account
-        # What its process lost before, as JSON text. The body has it if there is room.
+        # Its process's earlier losses, as JSON text. The body contains them if there is room.
         self.dropped_records: str | None = None
         # The CLOSE's number among its ring's; 0 if the process left or died instead.
         self.close_ordinal = 0
@@ -98,7 +98,7 @@ class OpenTrace:
 
     @property
     def envelope(self) -> Envelope:
-        """What stands around the trace's events and exceptions."""
+        """The part of the body around the trace's events and exceptions."""
         return self.terms.envelope
 
     @property

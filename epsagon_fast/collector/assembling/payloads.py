@@ -9,7 +9,7 @@ import orjson
 
 from epsagon_fast.protocol import LABEL_NUMBER_BYTES
 
-# What a foreign payload raises. Its record changes nothing.
+# The exceptions that a foreign payload causes. Its record then changes nothing.
 BROKEN = (ValueError, TypeError, KeyError, struct.error, RecursionError)
 
 

@@ -1,4 +1,4 @@
-"""What a trace's runner is given at the end, and what is cut from it. Nothing here changes its arguments.
+"""Completes a trace's runner at the end (labels, error, marks), and cuts it. No function here changes its arguments.
 
 A runner is an event, decoded. Its labels, its error and what trimming took away stand in it in every format.
 """

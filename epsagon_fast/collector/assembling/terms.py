@@ -1,4 +1,4 @@
-"""What the config of a trace's opener says: where the trace goes, how it is written, how large it may be."""
+"""The terms of a trace, from its opener's config: where it goes, how it is written, how large it may be."""
 
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
@@ -12,7 +12,7 @@ from epsagon_fast.protocol import MAX_TRACE_BYTES, WireConfig
 
 
 class Terms(NamedTuple):
-    """What an opener's config says. Traces of one config share it."""
+    """The terms of all traces with the same config."""
 
     config: WireConfig
     platform: str

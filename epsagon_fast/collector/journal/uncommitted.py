@@ -1,4 +1,4 @@
-"""What waits for the journal's next commit: frames, and what will be pinned and marked once they are written."""
+"""Holds the frames that wait for the journal's next commit, and what is pinned and marked when they are written."""
 
 from collections.abc import Sequence
 from operator import itemgetter

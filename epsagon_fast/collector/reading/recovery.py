@@ -1,4 +1,4 @@
-"""What a new collector takes over from the journal: all that was read and not settled, and where each ring goes on."""
+"""Takes over what an earlier collector had read and not settled, from the journal, and finds each ring's place."""
 
 from collections import Counter
 
@@ -40,7 +40,7 @@ class Recovery:
             elif isinstance(item, Snapshot):
                 finished += self._restore(item)
             else:
-                # What still comes for it is late.
+                # Records that still come for it are late.
                 self._assembly.forget(item.trace_id)
         self._counts["corrupt_segments"] = self._journal.corrupt
         closes = self._journal.closes()

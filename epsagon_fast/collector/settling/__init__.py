@@ -1,1 +1,1 @@
-"""What became of traces and records: which process is told, what is counted, what is given up."""
+"""Settles traces: their outcomes are told to their processes and counted, and losses are noted."""

@@ -1,4 +1,4 @@
-"""What each process lost, by reason, until one of its traces has told the backend.
+"""Keeps what each process lost, by reason, until one of its traces has told the backend.
 
 Reasons are those of the process itself (REFUSALS, counted in its ring) and the collector's: records that came late or
 for no trace, traces that were dropped or rejected. Each is told once, in the metadata `dropped_records` of the

@@ -1,4 +1,4 @@
-"""What becomes known of a trace, and who learns of it.
+"""Settles traces: brings each outcome to everything that waits for it.
 
 An outcome settles a trace: the journal marks it and lets go of its records, the assembly forgets it, its process is
 told (replies.py), it is counted, and what it should have told of its process's losses is told by the next one

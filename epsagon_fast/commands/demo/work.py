@@ -1,4 +1,4 @@
-"""What a worker of the demo does: read, parse and hash the source files of packages, one trace for each package.
+"""A worker of the demo: it reads, parses and hashes the source files of packages, one trace for each package.
 
 A worker writes down what it pushed, line by line and past all buffers, so that its notes survive its own SIGKILL. A
 note is written when the call has returned: from then on the record is promised to arrive.

@@ -29,7 +29,7 @@ BROKEN: Final = 1006
 
 
 class AsgiRequest(RequestTrace):
-    """What HTTP and websockets share."""
+    """The common part of HTTP requests and websockets."""
 
     # Whether the application has returned or raised. What its tasks send later is not recorded.
     is_over = False

@@ -16,7 +16,7 @@ import pytest
 from rings import Twin, child, exit_code
 from waiting import TIMEOUT_S
 
-from epsagon_fast.protocol import REFUSALS, Kind
+from epsagon_fast.protocol import CLOSE_PAYLOAD, REFUSALS, Kind
 from epsagon_fast.queue import layout, ring
 
 
@@ -136,7 +136,7 @@ def test_the_layout_has_room_for_what_the_protocol_says() -> None:
     assert max(Kind) == layout.LAST_KIND
     assert len(layout.FREE_SHIFTS) == layout.LAST_KIND + 1
     # CLOSE is `<di`.
-    assert struct.calcsize("<di") <= layout.LARGEST_CLOSE_BYTES
+    assert CLOSE_PAYLOAD.size <= layout.LARGEST_CLOSE_BYTES
 
 
 def picked(forced: str, before: str = "") -> str:

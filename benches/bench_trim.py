@@ -1,10 +1,14 @@
 """Trimming throughput: both trimmers, the same with orjson, and a plain copy of the same bytes as the floor.
 
-`pytest benches/bench_trim.py` prints one table a workload. `python benches/bench_trim.py` prints the table of
-docs/trimming.md: its rows take turns, so that a busy moment of the machine falls on all of them.
+`pytest benches/bench_trim.py` prints one table a workload. `python benches/bench_trim.py` prints the tables of
+docs/trimming.md: their rows take turns, so that a busy moment of the machine falls on all of them. Shortening is
+measured on the same workloads and on recorded traces, with how much of the limit and of the keys each rule keeps.
 """
 
+import gzip
+import pathlib
 import random
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from operator import itemgetter
 from time import perf_counter
@@ -12,10 +16,10 @@ from time import perf_counter
 import orjson
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
-from report import Report
+from report import Report, shown
 
 from epsagon_fast.protocol import DEFAULT_MAX_TRACE_BYTES, STRONG_KEYS
-from epsagon_fast.trimming import Trimmed, _compiled, _reference
+from epsagon_fast.trimming import Shortened, Trimmed, _compiled, _reference
 
 PLAIN = "abcdefghijklmnopqrstuvwxyz0123456789 /:-_."
 NON_ASCII = "äöüßéñ日本語данные🙂"
@@ -72,6 +76,15 @@ WORKLOADS = {
 }
 
 
+# Recorded by recording.py.
+RECORDED = {
+    f"recorded: {name}": ([orjson.dumps(each) for each in events], DEFAULT_MAX_TRACE_BYTES)
+    for name, events in orjson.loads(
+        gzip.decompress(pathlib.Path(__file__).with_name("traces.json.gz").read_bytes())
+    ).items()
+}
+
+
 def trim_with_orjson(events: list[bytes], limit_bytes: int) -> Trimmed:
     kept = list(events)
     size = sum(map(len, kept)) + len(kept) - 1
@@ -87,6 +100,25 @@ def trim_with_orjson(events: list[bytes], limit_bytes: int) -> Trimmed:
         if size <= limit_bytes:
             return Trimmed(kept, size, number + 1)
     raise _reference.TraceTooBig(size)
+
+
+def shorten_with_orjson(events: list[bytes], limit_bytes: int) -> Trimmed:
+    """Shorten with loads and dumps: nearly the same level, from the lengths of all values, sorted."""
+    size = sum(map(len, events)) + len(events) - 1
+    if size <= limit_bytes:
+        return Trimmed(events, size, 0)
+    parsed = [orjson.loads(event) for event in events]
+    values = [metadata for event in parsed if (metadata := event["resource"]["metadata"])]
+    texts = [orjson.dumps(value) for metadata in values for key, value in metadata.items() if key not in STRONG_KEYS]
+    lengths = sorted(map(len, texts))
+    fixed = size - sum(lengths)
+    level = bisect_right(range(64, lengths[-1]), limit_bytes, key=lambda at: fixed + sum(min(n, at) for n in lengths))
+    for metadata in values:
+        for key, value in metadata.items():
+            if key not in STRONG_KEYS and len(text := orjson.dumps(value)) > level + 62:
+                kept = text[: level + 30].decode(errors="ignore")
+                metadata[key] = f"{kept}... {len(text) - len(kept)} bytes left out"
+    return trim_with_orjson([orjson.dumps(event) for event in parsed], limit_bytes)
 
 
 def copy(events: list[bytes], _limit_bytes: int) -> list[bytes]:
@@ -164,12 +196,57 @@ def test_ratios(report: Report) -> None:
     report.target("trimming escaped JSON at most 3x a copy of it", f"{escaped:.2f}x", escaped <= 3)
 
 
-def print_ratios() -> None:
-    print(f"| {' | '.join(COLUMNS)} |")
-    print("|---" * len(COLUMNS) + "|")
-    for name, row in ratios(turns=300):
-        print(f"| {name} |", " | ".join(f"{figure:.3g}" for figure in row), "|")
+SHORTENING_COLUMNS = ("workload", "shorten us", "/ trim", "orjson / shorten", "level, bytes")
+SHORTENING_COLUMNS += ("kept, % of limit: strip", "shorten", "keys kept, %: strip", "shorten")
+SHORTENERS: dict[str, Callable[[list[bytes], int], Trimmed | Shortened]] = {
+    "shorten": _compiled.shorten,
+    "trim": _compiled.trim,
+    "orjson": shorten_with_orjson,
+}
+
+
+def keys_of(events: list[bytes]) -> int:
+    return sum(len(orjson.loads(event)["resource"]["metadata"]) for event in events)
+
+
+def shortening(turns: int) -> Iterator[tuple[str, list[float]]]:
+    """Return the rows of SHORTENING_COLUMNS."""
+    for name, (events, limit_bytes) in (WORKLOADS | RECORDED).items():
+        best = dict.fromkeys(SHORTENERS, float("inf"))
+        for _ in range(turns):
+            for row, rule in SHORTENERS.items():
+                # What ran before has put other things into the caches.
+                b"".join(events)
+                start = perf_counter()
+                rule(events, limit_bytes)
+                best[row] = min(best[row], perf_counter() - start)
+        stripped, shortened = _compiled.trim(events, limit_bytes), _compiled.shorten(events, limit_bytes)
+        kept = [result.size_bytes / limit_bytes * 100 for result in (stripped, shortened)]
+        keys = [keys_of(result.events) / keys_of(events) * 100 for result in (stripped, shortened)]
+        times = [best["shorten"] * 1e6, best["shorten"] / best["trim"], best["orjson"] / best["shorten"]]
+        yield name, [*times, shortened.level_bytes, *kept, *keys]
+
+
+def test_shortening(report: Report) -> None:
+    rows = dict(shortening(turns=100))
+    report.table("trimming", "Shortening", SHORTENING_COLUMNS, [(name, *row) for name, row in rows.items()])
+    to_trim = max(rows[name][1] for name in WORKLOADS)
+    report.target("shortening at most 2x trimming on the same", f"{to_trim:.2f}x", to_trim <= 2)
+    slowest, by_orjson = min(((name, rows[name][2]) for name in rows if "fits" not in name), key=itemgetter(1))
+    why = f"{slowest} is the exception."
+    report.target("shortening at least 4 times as fast as with orjson", f"{by_orjson:.1f}x", by_orjson >= 4, why)
+    kept = min(rows[name][5] for name in RECORDED)
+    report.target("recorded traces fill at least 99 % of the limit", f"{kept:.2f} %", kept >= 99)
+
+
+def print_table(columns: tuple[str, ...], rows: Iterator[tuple[str, list[float]]]) -> None:
+    print(f"| {' | '.join(columns)} |")
+    print("|---" * len(columns) + "|")
+    for name, row in rows:
+        print(f"| {name} |", " | ".join(shown(float(f"{figure:.3g}")) for figure in row), "|")
+    print()
 
 
 if __name__ == "__main__":
-    print_ratios()
+    print_table(COLUMNS, ratios(turns=300))
+    print_table(SHORTENING_COLUMNS, shortening(turns=300))

@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from functools import lru_cache
 from operator import itemgetter
+from random import Random
 from typing import Any
 
 import pytest
@@ -219,6 +220,19 @@ def test_what_is_left_is_json_and_shortening_it_again_changes_nothing(
         twice = shorten(once.events, limit)
         assert twice == Shortened(once.events, once.size_bytes, limit, 0, 0)
         assert all(second is first for second, first in zip(twice.events, once.events, strict=True))
+
+
+@half_as_often
+@given(strategies.long_traces(), st.integers(30, 100), st.randoms(use_true_random=False))
+def test_what_is_left_of_an_event_does_not_hang_on_its_place(
+    shorten: Shortener, trace: list[Parts], percent: int, chance: Random
+) -> None:
+    events = encoded(trace)
+    order = chance.sample(range(len(events)), len(events))
+    limit = len(b",".join(events)) * percent // 100
+    one, other = (answer(shorten, each, limit) for each in (events, [events[place] for place in order]))
+    if isinstance(one, Shortened) and one.stripped_count == 0:
+        assert other == one._replace(events=[one.events[place] for place in order])
 
 
 # ---- events of any kind

@@ -9,8 +9,8 @@ import pytest
 import epsagon_fast
 
 INTEGRATIONS = sorted((Path(epsagon_fast.__file__).parent / "integrations").rglob("*.py"))
-# Not ours: the interpreter's own, and Django's, which are asked for because they have no other name.
-NOT_OURS = {"_getframe", "_resource_closers"}
+# Not ours: names of the interpreter, of named tuples, of threading and of Django. There is no other name for these.
+NOT_OURS = {"_getframe", "_asdict", "_target", "_resource_closers"}
 
 
 def is_private(name: str) -> bool:

@@ -163,6 +163,13 @@ def test_a_statement_has_a_line_for_each_part_but_not_inside_quotes() -> None:
     ]
 
 
+@pytest.mark.parametrize("part", [" ", " LEFT ", "'", "''", ' "', " OR", "\n\t "])
+def test_a_statement_of_any_kind_is_read_once(part: str) -> None:
+    # Ten times as much takes ten times as long, not a hundred: these took minutes.
+    statement = "SELECT" + part * 30_000
+    assert details.sql(statement + "x").replace("\n", " ").split() == (statement + "x").split()
+
+
 def test_what_trimming_took_is_said() -> None:
     metadata = {"is_trimmed": "true", "dropped_events": "160"}
     found = timeline(trace(event("a", 0, 1), event("web", 0, 1, origin="runner", metadata=metadata)))

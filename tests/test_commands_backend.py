@@ -128,6 +128,12 @@ def test_listening_beyond_this_machine_wants_a_token_or_a_word(elsewhere: Path) 
     assert (code, err) == (0, "") and "hush" not in out
 
 
+def test_an_empty_token_is_wrong_usage(elsewhere: Path) -> None:
+    line = command("--token", " ")
+    done = subprocess.run(line, cwd=elsewhere, capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert done.returncode == 2 and "empty token" in done.stderr
+
+
 def test_what_is_over_a_limit_is_forgotten(elsewhere: Path) -> None:
     with started(
         elsewhere, "--database", "db", "--max-traces", "2", "--max-age", "7d", "--max-bytes", "9999"

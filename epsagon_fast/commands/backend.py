@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--token",
+        type=_token,
         default=os.environ.get(TOKEN_VARIABLE) or None,
         help=f"what readers and writers must know (default: ${TOKEN_VARIABLE}, which `ps` does not show)",
     )
@@ -111,6 +112,12 @@ def _port(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and int(text) < 65536):
         raise argparse.ArgumentTypeError(f"{text!r} is not a port: 0 to 65535")
     return int(text)
+
+
+def _token(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("an empty token keeps nobody out")
+    return text
 
 
 def _count(text: str) -> int:

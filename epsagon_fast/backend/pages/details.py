@@ -20,9 +20,10 @@ _SQL = re.compile(r"\s*(?:SELECT|INSERT|UPDATE|DELETE|WITH|CREATE|ALTER|DROP|MER
 # Where a new line begins; what stands in quotes is left alone.
 _SQL_PARTS = re.compile(
     r"('(?:[^']|'')*'|\"[^\"]*\")"
-    r"|\s+((?:LEFT |RIGHT |INNER |OUTER |FULL |CROSS )*JOIN|FROM|WHERE|GROUP BY|ORDER BY|HAVING|LIMIT|OFFSET"
+    # White space is tried from its beginning only, and words are counted: a statement may be anything of any length.
+    r"|(?<!\s)\s+((?:LEFT |RIGHT |INNER |OUTER |FULL |CROSS ){0,2}JOIN|FROM|WHERE|GROUP BY|ORDER BY|HAVING|LIMIT|OFFSET"
     r"|UNION(?: ALL)?|VALUES|SET|RETURNING|ON CONFLICT)\b"
-    r"|\s+(AND|OR)\b",
+    r"|(?<!\s)\s+(AND|OR)\b",
     re.IGNORECASE,
 )
 _DROPPED = ("dropped_events", "dropped_exceptions", "dropped_labels", "dropped_records")

@@ -35,9 +35,9 @@ class Listing:
             before = whole_number(asked, "before", MAX_WHOLE, 0, MAX_WHOLE)
         except BadQuery as error:
             wanted, asked, before, problem = Filter(), {}, MAX_WHOLE, str(error)
-        return await run_in_threadpool(self._page, wanted, asked, before, problem)
+        return await run_in_threadpool(self._page, wanted, asked, before, problem, str(request.base_url).rstrip("/"))
 
-    def _page(self, wanted: Filter, asked: dict[str, str], before: int, problem: str) -> Response:
+    def _page(self, wanted: Filter, asked: dict[str, str], before: int, problem: str, address: str) -> Response:
         latest = self._store.latest()
         rows = [] if problem else self._store.page(PAGE_TRACES, 0, wanted, before)
         more = url("/", *wanted.given, ("before", rows[-1]["number"])) if len(rows) == PAGE_TRACES else None
@@ -57,6 +57,7 @@ class Listing:
             first=None if is_first else url("/", *wanted.given),
             counts=self._store.counts(),
             retention=str(self._store.retention),
+            address=address,
             here="list",
         )
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from epsagon_fast.integrations.web.departures import is_departure
-from epsagon_fast.producer.scope import is_error
+from epsagon_fast.producer.failures import is_error
 
 
 class WebSocketDisconnect(Exception):

@@ -10,7 +10,9 @@ from hypothesis import given
 from strategies import anything, complete_events, loose_events
 
 from epsagon_fast.producer import _fast_path, encoding
+from epsagon_fast.producer.event import PureEvent
 from epsagon_fast.producer.fast_path import PureFastPath
+from epsagon_fast.producer.place import PureStep
 from epsagon_fast.protocol import Kind
 from epsagon_fast.queue.layout import FULL, FULLS_PER_LOOK, NOT_ASKED
 
@@ -168,12 +170,15 @@ def test_both_implementations_take_the_same_events(event: Any) -> None:
         assert encoding.encode_event(event) == (payload, 0, 0, 0)
 
 
-def test_stub_names_the_methods() -> None:
+@pytest.mark.parametrize(
+    ("compiled", "pure"),
+    [(_fast_path.FastPath, PureFastPath), (_fast_path.Step, PureStep), (_fast_path.Event, PureEvent)],
+)
+def test_stub_names_the_members(compiled: type, pure: Any) -> None:
     stub = ast.parse(Path(_fast_path.__file__).with_name("_fast_path.pyi").read_text())
-    [stubbed] = [node for node in stub.body if isinstance(node, ast.ClassDef)]
-    names = {node.name for node in stubbed.body if isinstance(node, ast.FunctionDef)}
-    names |= {
-        node.target.id for node in stubbed.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
-    }
-    assert names == {name for name in vars(_fast_path.FastPath) if not name.startswith("__")}
-    assert names <= set(vars(PureFastPath))
+    [stubbed] = [node for node in stub.body if isinstance(node, ast.ClassDef) and node.name == compiled.__name__]
+    names = {getattr(node, "name", "") or ast.unparse(node.target) for node in stubbed.body if hasattr(node, "lineno")}
+    public = {name for name in names if not name.startswith("__")}
+    assert public == {name for name in vars(compiled) if not name.startswith("__")}
+    whole = dir(pure("n", "t", "o", "c") if pure is PureEvent else pure) if pure is not PureStep else dir(PureStep)
+    assert public - {"place"} <= set(whole)

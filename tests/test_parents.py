@@ -17,6 +17,7 @@ import epsagon_fast as epsagon
 from epsagon_fast import propagation
 from epsagon_fast.backend import shape
 from epsagon_fast.integrations import wsgi
+from epsagon_fast.producer import event, place, scope
 from epsagon_fast.protocol import EVENT_FIELDS, Kind
 from epsagon_fast.testing import capture_traces
 from epsagon_fast.trimming import trim
@@ -36,6 +37,14 @@ def tree(trace: dict[str, Any]) -> dict[str, str | None]:
     """Return the name of each event's parent by the event's own; None: the runner."""
     names = {event["id"]: event["resource"]["name"] for event in trace["events"]}
     return {event["resource"]["name"]: names.get(event.get("parent_id")) for event in trace["events"][:-1]}
+
+
+@pytest.fixture(autouse=True, params=["compiled", "reference"])
+def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each event's block in both its implementations, on the tracer as it is."""
+    if request.param == "reference":
+        monkeypatch.setattr(scope, "Event", event.PureEvent)
+        monkeypatch.setattr(event, "Step", place.PureStep)
 
 
 @pytest.fixture

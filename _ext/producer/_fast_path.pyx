@@ -75,7 +75,7 @@ cdef class FastPath:
 
     cdef object push, trace_id
     cdef public bint has_blocks
-    cdef public object within_id
+    cdef public object within_id, owner_pid, span_id
     cdef Py_ssize_t limit_bytes
     cdef unsigned int fulls
 
@@ -230,3 +230,6 @@ cdef bint _is_exact(PyObject *value, Room *room, int levels) noexcept:
 cdef bint _has_room(PyObject *text, Room *room) noexcept:
     room.characters -= PyUnicode_GetLength(text)
     return room.characters >= 0
+
+
+include "event.pxi"

@@ -4,6 +4,7 @@
 #define EPSAGON_FAST_CALL_H
 
 #include <Python.h>
+#include <stdint.h>
 #include <string.h>
 
 /* Return function(argument), or None if it raises an Exception. NULL for what must go on, as KeyboardInterrupt. */
@@ -18,6 +19,19 @@ static inline PyObject *call_or_none(PyObject *function, PyObject *argument) {
 /* Return function(a, b, c, d). */
 static inline PyObject *call_of_four(PyObject *function, PyObject *a, PyObject *b, PyObject *c, PyObject *d) {
     return PyObject_CallFunctionObjArgs(function, a, b, c, d, NULL);
+}
+
+/* Return function(). */
+static inline PyObject *call_of_none(PyObject *function) {
+    return PyObject_CallNoArgs(function);
+}
+
+/* Return a span id: 16 hex digits. */
+static inline PyObject *span_id_text(uint64_t number) {
+    char digits[16];
+    for (int place = 15; place >= 0; place--, number >>= 4)
+        digits[place] = "0123456789abcdef"[number & 15];
+    return PyUnicode_FromStringAndSize(digits, sizeof digits);
 }
 
 /* Return function(a). */

@@ -17,10 +17,11 @@ from typing import Any, Final
 
 from epsagon_fast.producer import arguments, current, exiting
 from epsagon_fast.producer.entering import Entered, parent_of
+from epsagon_fast.producer.event import Event
+from epsagon_fast.producer.failures import is_error
 from epsagon_fast.producer.plain import type_name
 from epsagon_fast.producer.process import process
 from epsagon_fast.producer.runner import new_runner
-from epsagon_fast.producer.scope import Event, is_error
 from epsagon_fast.producer.tracer import Tracer
 from epsagon_fast.propagation import (
     HTTP_TRACE_ID_KEY,

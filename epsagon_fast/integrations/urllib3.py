@@ -18,7 +18,7 @@ from contextvars import ContextVar
 from typing import Any, Final, NamedTuple
 
 from epsagon_fast.producer import current
-from epsagon_fast.producer.scope import Event
+from epsagon_fast.producer.event import Event
 from epsagon_fast.producer.tracer import Tracer
 from epsagon_fast.propagation import TRACEPARENT, inject
 from epsagon_fast.protocol import ErrorCode

@@ -26,6 +26,9 @@ class PureFastPath:
     has_blocks = False
     # In a process that did not open the trace: the opener's event that is the parent of the events recorded here.
     within_id: str | None = None
+    # Of the process that opened the trace, and of the trace's runner.
+    owner_pid = 0
+    span_id = ""
     _fulls = 0
     _path: tuple[Callable[[int, int, bytes, bytes], int], bytes, int] | None = None
 

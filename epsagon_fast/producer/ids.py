@@ -6,9 +6,12 @@ all else about an event.
 
 import os
 import random
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from epsagon_fast.compiled import COMPILED, implementation
 from epsagon_fast.queue.ring import own_pid
+
+__all__ = ["SPAN_ID_BYTES", "SPAN_ID_DIGITS", "pure_span_id", "span_id"]
 
 SPAN_ID_BYTES: Final = 8
 SPAN_ID_DIGITS: Final = 2 * SPAN_ID_BYTES
@@ -26,7 +29,7 @@ class _Generator:
 _generator = _Generator()
 
 
-def span_id() -> str:
+def pure_span_id() -> str:
     """Return a random id: 16 lower-case hex digits, not all of them zero.
 
     What restores a frozen process several times (a snapshot of a machine) restores the generator, too. Within a trace
@@ -39,3 +42,9 @@ def span_id() -> str:
         _generator = _Generator()
         number = _generator.bits(64)
     return f"{number:016x}"
+
+
+if TYPE_CHECKING or implementation("add_event") == COMPILED:
+    from epsagon_fast.producer._fast_path import span_id
+else:
+    span_id = pure_span_id

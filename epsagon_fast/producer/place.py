@@ -5,11 +5,14 @@ held the trace, it would keep everything that a request holds. So a trace that e
 the trace context with which later work can continue it.
 """
 
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
+from epsagon_fast.compiled import COMPILED, implementation
 from epsagon_fast.queue.ring import own_pid
 
 from .context import Continuing, TraceContext, left_by
+
+__all__ = ["Branch", "Place", "Placed", "PureStep", "Step", "Successor"]
 
 
 class Placed(Continuing, Protocol):
@@ -64,7 +67,7 @@ class Place(Generic[T]):
         return self.context
 
 
-class Step(Place[T]):
+class PureStep(Place[T]):
     """The place of an event's block. It stays the parent of its context's records, even when the event has ended."""
 
     __slots__ = ("_trunk", "encloses", "outer")
@@ -74,7 +77,7 @@ class Step(Place[T]):
         self.outer: Place[T] = outer
         self.encloses = encloses
         # An event's own place holds no trace, so deep nesting costs nothing.
-        self._trunk: Place[T] = outer._trunk if isinstance(outer, Step) else outer
+        self._trunk: Place[T] = outer._trunk if isinstance(outer, PureStep) else outer
 
     def open_trace(self) -> T | None:
         """Return the trace that the event is part of."""
@@ -87,6 +90,12 @@ class Step(Place[T]):
     def heritage(self) -> TraceContext | None:
         """Return the trace context of the trace that was here."""
         return self._trunk.heritage()
+
+
+if TYPE_CHECKING or implementation("add_event") != COMPILED:
+    Step = PureStep
+else:
+    from epsagon_fast.producer._fast_path import Step
 
 
 class Successor(Protocol[T_co]):

@@ -3,20 +3,19 @@
 Only the process that entered a block leaves it. In a child that was forked inside the block, leaving does nothing.
 """
 
-import sys
 import time
 from collections.abc import Callable
 from typing import Any, Final, TypeVar, overload
 
-from epsagon_fast.protocol import HTTP_TRACE_ID_KEY, ErrorCode
-from epsagon_fast.queue.ring import own_pid
+from epsagon_fast.protocol import HTTP_TRACE_ID_KEY
 
 from . import current
 from .context import TraceContext, continue_context
 from .decorate import decorated
 from .entering import Blocks, Entered
-from .ids import span_id
-from .place import Branch, Place, Step
+from .event import Event
+from .failures import is_error
+from .place import Branch
 from .process import process
 from .runner import new_runner
 from .tracer import Tracer
@@ -27,100 +26,6 @@ FUNCTION_TYPE: Final = "python-function"
 INVOKE: Final = "invoke"
 # The origin of the events that `event` and inner `trace` blocks record.
 ORIGIN: Final = "python"
-# A plain integer, because asking the enum for its member costs as much as a function call.
-_OK: Final = int(ErrorCode.OK)
-_EXIT_CODE: Final = SystemExit.__dict__["code"]
-
-
-class Event(Entered):
-    """A timed event under way. Change its fields until the block ends; then it is added to the trace.
-
-    id, name, type, operation, origin: text. metadata: any keys and values. error_code: one of ErrorCode. start_time:
-    seconds since the epoch. duration: seconds. parent_id: the id of the event in whose block this one began; None: the
-    trace's runner is the parent.
-    """
-
-    def __init__(self, name: str, type: str, operation: str, origin: str) -> None:
-        self.id = span_id()
-        self.name = name
-        self.type = type
-        self.operation = operation
-        self.origin = origin
-        self.metadata: dict[Any, Any] = {}
-        self.error_code = _OK
-        self.start_time = 0.0
-        self.duration = 0.0
-        self.parent_id: str | None = None
-        self.entered_at = 0.0
-        self._outer: Place[Tracer] | None = None
-        self._owner_pid = 0
-
-    def enter(self, outer: Place[Tracer] | None) -> None:
-        """Start the clock. From now on the event belongs to the trace at `outer`, whatever trace becomes current."""
-        self._outer = outer
-        self.parent_id = None if outer is None else outer.span_id
-        if outer is not None and (tracer := outer.open_trace()) is not None:
-            tracer.has_blocks = True
-        self._owner_pid = own_pid()
-        self.start_time = time.time()
-        self.entered_at = time.perf_counter()
-
-    def leave(self, error: BaseException | None) -> None:
-        """Stop the clock and add the event to its trace, or, if that has ended, to the current one."""
-        if self.is_here:
-            tracer = None if self._outer is None else self._outer.open_trace()
-            if tracer is None:
-                tracer, self.parent_id = current.acting_trace(), None
-            self.leave_to(tracer, error)
-
-    @property
-    def is_here(self) -> bool:
-        """Whether this process entered the event, and not a process that forked it."""
-        return self._owner_pid == own_pid()
-
-    def leave_to(self, tracer: Tracer | None, error: BaseException | None) -> None:
-        """Stop the clock and add the event to `tracer`."""
-        self.duration = time.perf_counter() - self.entered_at
-        if error is not None and is_error(error):
-            self.error_code = int(ErrorCode.EXCEPTION)
-        else:
-            error = None
-        if tracer is None:
-            current.no_trace()
-        else:
-            # The parent may be a block that has become the runner of `tracer`; see Block.succeed.
-            parent_id = None if self.parent_id == tracer.span_id else self.parent_id
-            # The exception is not kept on this object: its traceback holds the frame that holds this event.
-            tracer.add_event_under(self._as_dict(error), parent_id)
-
-    def _as_dict(self, error: BaseException | None) -> dict[str, Any]:
-        resource = {"name": self.name, "type": self.type, "operation": self.operation, "metadata": self.metadata}
-        return {
-            "id": self.id,
-            "start_time": self.start_time,
-            "resource": resource,
-            "origin": self.origin,
-            "duration": self.duration,
-            "error_code": self.error_code,
-            "exception": error,
-        }
-
-    def open(self) -> "Event":
-        """Begin, and become the parent of the events that are recorded inside."""
-        outer = current.acting_place()
-        self.enter(outer)
-        if outer is None:
-            self.place = current.anywhere()
-        else:
-            self.place = Step(outer, self.id, current.is_current(outer))
-        return self
-
-    def close(self, error: BaseException | None) -> None:
-        """End, with the exception that leaves the block."""
-        self.leave(error)
-
-    def cut_off(self) -> None:
-        """End unrecorded: an exception came in between, and is on its way to the application."""
 
 
 class Block(Entered):
@@ -233,40 +138,3 @@ def trace(name: Any = None, *, new: bool = False) -> Any:
 def event(name: str, *, type: str = FUNCTION_TYPE, operation: str = INVOKE, origin: str = ORIGIN) -> Event:
     """Record a timed event: `with event("charge", type="http", operation="POST") as e: e.metadata["card"] = "visa"`."""
     return Event(name, type, operation, origin)
-
-
-# Exceptions that end work from outside, by module. A module that is not imported has raised none.
-_CANCELLATIONS: Final = (("asyncio", "CancelledError"), ("trio", "Cancelled"), ("greenlet", "GreenletExit"))
-_EXCEPTIONS: Final = BaseExceptionGroup.__dict__["exceptions"]
-
-
-def is_error(error: BaseException) -> bool:
-    """Say whether an exception that leaves a block means that its work failed.
-
-    The exceptions of a closed generator, a cancelled task, a killed greenlet and SystemExit 0 do not, nor does a group
-    of only these. KeyboardInterrupt does, because the work was not done.
-    """
-    return any(map(_is_failure, parts_of(error)))
-
-
-def parts_of(error: BaseException) -> list[BaseException]:
-    """Return the exceptions in a group and in its inner groups; for another exception, a list of itself."""
-    parts, pending = [], [error]
-    while pending:
-        error = pending.pop()
-        # Not isinstance, which asks the exception for its __class__, and that may fail.
-        if issubclass(type(error), BaseExceptionGroup):
-            pending.extend(_EXCEPTIONS.__get__(error))
-        else:
-            parts.append(error)
-    return parts
-
-
-def _is_failure(error: BaseException) -> bool:
-    # Only its class and slots are read, because its own attributes and comparisons may raise.
-    kind = type(error)
-    if issubclass(kind, SystemExit):
-        code = _EXIT_CODE.__get__(error)
-        return not (code is None or (issubclass(type(code), int) and int.__index__(code) == 0))
-    cancelled = (getattr(sys.modules.get(module), name, GeneratorExit) for module, name in _CANCELLATIONS)
-    return not issubclass(kind, (GeneratorExit, *cancelled))

@@ -7,7 +7,7 @@ database may be gone. It counts if the server raised it, or came after the serve
 from collections.abc import Callable
 from typing import Any, Final
 
-from epsagon_fast.producer.scope import is_error, parts_of
+from epsagon_fast.producer.failures import is_error, parts_of
 
 # The classes by name, because their modules must not be imported here and they have no base in common.
 NAMES: Final = frozenset(

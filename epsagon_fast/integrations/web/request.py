@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from epsagon_fast.config import ResolvedConfig
 from epsagon_fast.producer import current, encoding
+from epsagon_fast.producer.failures import is_error
 from epsagon_fast.producer.runner import new_runner
-from epsagon_fast.producer.scope import is_error
 from epsagon_fast.producer.tracer import Tracer
 from epsagon_fast.propagation import HTTP_TRACE_ID_KEY, TRACEPARENT, TRACESTATE, TraceContext, extract
 from epsagon_fast.protocol import ErrorCode

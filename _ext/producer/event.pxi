@@ -1,0 +1,228 @@
+# Part of _fast_path.pyx: span ids, and the block of a timed event. ids.py, place.py and event.py do the same.
+# Nothing comes between two lines here but the Python code that they call.
+
+from libc.stdint cimport uint64_t
+
+from os import urandom
+from time import perf_counter as _perf_counter, time as _time
+
+from epsagon_fast.producer.entering import current as _current, is_at as _is_at
+from epsagon_fast.producer.failures import is_error as _is_error
+from epsagon_fast.protocol import ErrorCode
+from epsagon_fast.queue.ring import own_pid as _own_pid
+
+cdef extern from "call.h":
+    object call_of_none(object)
+    object span_id_text(uint64_t)
+
+cdef object current_get = _current.get, current_set = _current.set, is_at = _is_at, is_error = _is_error
+cdef object own_pid = _own_pid, time = _time, perf_counter = _perf_counter
+cdef object no_error = int(ErrorCode.OK), failed = int(ErrorCode.EXCEPTION), zero = 0.0
+# Copying a dict and setting its members takes half as long as making it.
+cdef dict event_form = dict.fromkeys(event_names), resource_form = dict.fromkeys(resource_names)
+
+# The generator (splitmix64): where it is, by how much it goes on, and whose it is.
+cdef uint64_t ids_at = 0, ids_step = 1
+cdef object ids_owner = None
+
+
+cdef bint _is_same(object one, object other) except -1:
+    # A pid is one object as long as the process is the same; of another object the value tells.
+    return one is other or one == other
+
+
+def span_id():
+    """See ids.py."""
+    return _new_id(call_of_none(own_pid))
+
+
+cdef object _new_id(object pid):
+    global ids_at, ids_step, ids_owner
+    cdef uint64_t number = 0
+    if not _is_same(pid, ids_owner):
+        seed = urandom(16)
+        ids_at = int.from_bytes(seed[:8], "little")
+        ids_step = int.from_bytes(seed[8:], "little") | 1
+        ids_owner = pid
+    while number == 0:
+        ids_at += ids_step
+        number = (ids_at ^ (ids_at >> 30)) * <uint64_t>0xbf58476d1ce4e5b9
+        number = (number ^ (number >> 27)) * <uint64_t>0x94d049bb133111eb
+        number ^= number >> 31
+    return span_id_text(number)
+
+
+cdef class Step:
+    """See place.PureStep."""
+
+    cdef readonly object outer, span_id
+    cdef readonly bint encloses
+    cdef object trunk
+
+    def __init__(self, outer, span_id, bint encloses):
+        _fill(self, outer, span_id, encloses)
+
+    def open_trace(self):
+        """Return the trace that the event is part of."""
+        return self.trunk.open_trace()
+
+    def still_open(self):
+        """Return what `open_trace` does, and open none."""
+        return self.trunk.still_open()
+
+    def heritage(self):
+        """Return the trace context of the trace that was here."""
+        return self.trunk.heritage()
+
+
+cdef int _fill(Step step, object outer, object span_id, bint encloses) except -1:
+    step.outer = outer
+    step.span_id = span_id
+    step.encloses = encloses
+    step.trunk = (<Step>outer).trunk if type(outer) is Step else outer
+    return 0
+
+
+cdef object _open_trace(object place, object pid):
+    """Return the open trace at a place, None if there is none."""
+    if type(place) is Step:
+        place = (<Step>place).trunk
+    if place is None:
+        return None
+    tracer = getattr(place, "tracer", None)
+    # In its own process a trace that ends leaves its place. Elsewhere, and in a block's place, more has to be asked.
+    if isinstance(tracer, FastPath) and _is_same((<FastPath>tracer).owner_pid, pid):
+        return tracer
+    ask = getattr(place, "open_trace", None)
+    return None if ask is None else ask()
+
+
+cdef object _of_current(str name):
+    # Imported late: it imports this module.
+    from epsagon_fast.producer import current
+
+    return getattr(current, name)
+
+
+cdef class Event:
+    """See event.PureEvent."""
+
+    cdef public object id, name, type, operation, origin, metadata, error_code
+    cdef public object start_time, duration, parent_id, entered_at, place
+    cdef object outer, before, owner_pid
+    cdef bint is_entered
+
+    def __init__(self, name, type, operation, origin):
+        self.id = _new_id(call_of_none(own_pid))
+        self.name = name
+        self.type = type
+        self.operation = operation
+        self.origin = origin
+        self.metadata = {}
+        self.error_code = no_error
+        self.start_time = self.duration = self.entered_at = zero
+        self.owner_pid = 0
+
+    @property
+    def is_here(self):
+        """Whether this process entered the event, and not one that forked it."""
+        return _is_same(self.owner_pid, call_of_none(own_pid))
+
+    def enter(self, outer):
+        """Start the clock. The event belongs to the trace at `outer` from now on, whatever becomes current."""
+        pid = call_of_none(own_pid)
+        _enter(self, outer, _open_trace(outer, pid), pid)
+
+    def leave(self, error):
+        """Stop the clock and add the event: to its trace, or, if that has ended, to the current one."""
+        _leave(self, error)
+
+    def leave_to(self, tracer, error):
+        """Stop the clock and add the event to `tracer`."""
+        _leave_to(self, tracer, error)
+
+    def __enter__(self):
+        """Begin, and become the parent of what is recorded inside."""
+        cdef Step step
+        cdef bint encloses = True
+        here = call_of_none(current_get)
+        pid = call_of_none(own_pid)
+        outer, tracer = here, _open_trace(here, pid)
+        if tracer is None:
+            outer, encloses = _of_current("acting_place")(), False
+            tracer = _open_trace(outer, pid)
+        elif type(here) is Step:
+            encloses = (<Step>here).encloses
+        _enter(self, outer, tracer, pid)
+        if tracer is not None:
+            step = Step.__new__(Step)
+            _fill(step, outer, self.id, encloses)
+            self.place, self.before = step, here
+            call_of_one(current_set, step)
+            self.is_entered = True
+        return self
+
+    def __exit__(self, kind, error, trace):
+        """End, with the exception that leaves the block."""
+        if self.is_entered:
+            self.is_entered = False
+            if call_of_none(current_get) is self.place or is_at(self.place):
+                call_of_one(current_set, self.before)
+            self.before = None
+        _leave(self, error)
+
+
+cdef int _enter(Event event, object outer, object tracer, object pid) except -1:
+    if tracer is not None:
+        tracer.has_blocks = True
+    event.outer = outer
+    event.parent_id = None if outer is None else outer.span_id
+    event.owner_pid = pid
+    event.start_time = call_of_none(time)
+    event.entered_at = call_of_none(perf_counter)
+    return 0
+
+
+cdef int _leave(Event event, object error) except -1:
+    pid = call_of_none(own_pid)
+    if not _is_same(event.owner_pid, pid):
+        return 0
+    tracer = _open_trace(event.outer, pid)
+    if tracer is None:
+        tracer, event.parent_id = _of_current("acting_trace")(), None
+    return _leave_to(event, tracer, error)
+
+
+cdef int _leave_to(Event event, object tracer, object error) except -1:
+    event.duration = call_of_none(perf_counter) - event.entered_at
+    if error is not None and is_error(error):
+        event.error_code = failed
+    else:
+        error = None
+    if tracer is None:
+        _of_current("no_trace")()
+        return 0
+    parent_id = event.parent_id
+    # The parent may be a block that has become the runner of `tracer`; see Block.succeed.
+    if parent_id is not None and parent_id == tracer.span_id:
+        parent_id = None
+    # Kept here, the exception would make a circle: its traceback holds the frame that holds this event.
+    _add_event_under(tracer, _as_dict(event, error), parent_id)
+    return 0
+
+
+cdef dict _as_dict(Event event, object error):
+    cdef dict resource = resource_form.copy()
+    resource["name"] = event.name
+    resource["type"] = event.type
+    resource["operation"] = event.operation
+    resource["metadata"] = event.metadata
+    cdef dict whole = event_form.copy()
+    whole["id"] = event.id
+    whole["start_time"] = event.start_time
+    whole["resource"] = resource
+    whole["origin"] = event.origin
+    whole["duration"] = event.duration
+    whole["error_code"] = event.error_code
+    whole["exception"] = error
+    return whole

@@ -1,0 +1,48 @@
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+# Between the two calls of `stat` only blocks are entered and left. What is pushed fits into the ring.
+TRACED = """
+import os
+import epsagon_fast as epsagon
+
+def blocks(count):
+    for _ in range(count):
+        with epsagon.event("charge", type="http", operation="POST") as event:
+            event.metadata["card"] = "visa"
+
+epsagon.init(token="t", collector_url="http://127.0.0.1:1", runtime_dir=".", ring_bytes=16 << 20)
+with epsagon.trace("run"):
+    blocks(100)
+    os.access("/begin", 0)
+    blocks(10_000)
+    os.access("/end", 0)
+os._exit(0)
+"""
+# What the once-a-second look at the collector does.
+LOOKS_MOST = 3
+CALLS_OF_A_LOOK = 12
+
+
+def test_event_blocks_make_no_system_call(tmp_path: Path) -> None:
+    log = tmp_path / "calls"
+    command = ["strace", "-qq", "-o", str(log), sys.executable, "-c", TRACED]
+    env = {**os.environ, "EPSAGON_LAUNCH": "0"}
+    try:
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, timeout=60)
+    except FileNotFoundError:
+        pytest.skip("strace is not installed")
+    if b"ptrace" in done.stderr:
+        pytest.skip("no process may be traced here")
+    assert done.returncode == 0, done.stderr
+    lines = log.read_text().partition('"/begin"')[2].partition('"/end"')[0].splitlines()
+    # Memory that the interpreter takes and gives back comes in large pieces.
+    counts = Counter(line.split("(")[0] for line in lines[1:-1])
+    for name in ("brk", "mmap", "munmap"):
+        counts.pop(name, 0)
+    assert sum(counts.values()) <= LOOKS_MOST * CALLS_OF_A_LOOK, counts

@@ -14,12 +14,12 @@ import logging
 from typing import Any, Final
 
 from epsagon_fast.producer.context import Ids
-from epsagon_fast.producer.correlation import current_ids
+from epsagon_fast.producer.correlation import plain_ids
 
 from .wrapping import Method, Wrapped
 
 FORMAT: Final = "%(asctime)s %(levelname)s %(name)s [%(trace_id)s %(span_id)s] %(message)s"
-_NOWHERE: Final = Ids("", "", "")
+_NOWHERE: Final = ("", "", "")
 
 
 class Record(logging.LogRecord):
@@ -62,9 +62,10 @@ def _with_ids(make_record: Method, method: Wrapped) -> Method:
     ) -> Any:
         record = make_record(logger, name, level, fn, lno, msg, args, exc_info, func, extra, sinfo)
         if method.is_on:
-            ids = current_ids() or _NOWHERE
+            ids = plain_ids() or _NOWHERE
             if extra:
-                record.__dict__.update({key: value for key, value in ids._asdict().items() if key not in extra})
+                for key, value in zip(Ids._fields, ids, strict=True):
+                    record.__dict__.setdefault(key, value)
             else:
                 record.trace_id, record.span_id, record.http_trace_id = ids
         return record

@@ -15,6 +15,12 @@ def current_ids() -> Ids | None:
 
     It opens no trace and records nothing.
     """
+    ids = plain_ids()
+    return None if ids is None else Ids(*ids)
+
+
+def plain_ids() -> tuple[str, str, str] | None:
+    """Return the same as a plain tuple, which costs each log line less."""
     place = _get()
     if place is NOT_TRACED:
         return None
@@ -22,17 +28,20 @@ def current_ids() -> Ids | None:
     # opening writes log lines of its own.
     tracer: Tracer | None = None if place is None else place.still_open()
     span_id: str | None = None if tracer is None else place.span_id
-    tracer = tracer or global_tracer()
-    if tracer is None or not tracer.recording:
+    if tracer is None:
+        tracer = global_tracer()
+    if tracer is None:
         return None
+    if span_id is None:
+        span_id = tracer.within_id or tracer.span_id
     ids = tracer.ids
-    span_id = span_id or tracer.within_id or tracer.span_id
-    if ids is None or ids[1] != span_id:
-        ids = tracer.ids = _ids(tracer, span_id)
-    return ids
+    return ids if ids is not None and ids[1] is span_id else _found(tracer, span_id)
 
 
-def _ids(tracer: Tracer, span_id: str) -> Ids:
+def _found(tracer: Tracer, span_id: str) -> tuple[str, str, str] | None:
+    if not tracer.recording:
+        return None
     # A trace that is open begins a context under its own id, if it continues none.
     context = tracer.context or begun_by(tracer)
-    return Ids(tracer.trace_id, span_id, context.trace_id)
+    ids = tracer.ids = (tracer.trace_id, span_id, context.trace_id)
+    return ids

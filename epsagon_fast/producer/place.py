@@ -58,9 +58,8 @@ class Place(Generic[T]):
             return None
         return tracer
 
-    def still_open(self) -> T | None:
-        """Return what `open_trace` does, and open none."""
-        return self.open_trace()
+    # The same for places that may open a trace there: without opening one.
+    still_open = open_trace
 
     def heritage(self) -> TraceContext | None:
         """Return the trace context of the trace that was here."""

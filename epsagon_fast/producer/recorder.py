@@ -45,6 +45,8 @@ class Recorder(FastPath):
 
     config: ResolvedConfig
     context: TraceContext | None = None
+    # What correlation.py found last; None while nothing is recorded.
+    ids: tuple[str, str, str] | None = None
     trace_id: str
     span_id: str
     owner_pid: int
@@ -192,6 +194,7 @@ class Recorder(FastPath):
     def _move_to(self, state: State) -> None:
         """Take nothing more: go on to `state`."""
         self._state = state
+        self.ids = None
         self._close_path()
 
     def _put(self, kind: int, payload: bytes, flags: int = 0) -> bool:

@@ -17,7 +17,7 @@ from epsagon_fast.queue.ring import own_pid
 from epsagon_fast.queue.writer import REASONS
 
 from . import exiting
-from .context import Ids, context_of
+from .context import context_of
 from .entering import Started, close_once, parent_of
 from .forkers import is_of_pool
 from .handle import Handle
@@ -45,8 +45,6 @@ class Tracer(Started, Recorder):
     `config`: what the trace was opened with. `trace_id`: 32 hex digits. Usable in `with`: start, then the stop signal.
     """
 
-    # The last result of `current_ids`.
-    ids: Ids | None = None
     _place: "Place[Tracer] | None" = None
     _beacon: Beacon | None = None
     _ended_at: float | None = None

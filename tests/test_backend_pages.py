@@ -169,6 +169,15 @@ def test_a_name_of_a_megabyte_is_cut(client: urllib3.PoolManager, backend: Backe
     assert rows(read(client, backend, f"/?app={'y' * 400}")) == ["n"]
 
 
+def test_an_id_in_the_search_leads_to_its_request(client: urllib3.PoolManager, backend: Backend) -> None:
+    post(backend, "a/b", runner("work", http_trace_id="c" * 32))
+    for text in ("a/b", "c" * 32):
+        path = f"/?app=&text={urllib.parse.quote(text)}"
+        answer = client.request("GET", backend.url + path, redirect=False)
+        assert (answer.status, answer.headers["location"]) == (303, f"/requests/{urllib.parse.quote(text, safe='')}")
+    assert rows(read(client, backend, f"/?app=shop&text={'c' * 32}")) == ["work"]
+
+
 @pytest.mark.parametrize(
     ("value_s", "said"),
     [

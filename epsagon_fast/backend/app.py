@@ -56,7 +56,10 @@ def application(store: Store, hosts: Hosts, access: Access, live: Live) -> ASGIA
     async def gate(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(raw=message["headers"]).update(_HEADERS)
+                headers = MutableHeaders(raw=message["headers"])
+                headers.update(_HEADERS)
+                # A browser would guess, and show a page with the script of an older version.
+                headers.setdefault("Cache-Control", "no-cache")
             await send(message)
 
         await (_refusal(scope, hosts, access) or app)(scope, receive, send_guarded)

@@ -5,13 +5,13 @@ from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 import epsagon_fast.backend.summary as summary
 from epsagon_fast.backend.api import MAX_WHOLE, query, whole_number
 from epsagon_fast.backend.filters import BadQuery, Filter
 from epsagon_fast.backend.live import Live
-from epsagon_fast.backend.pages.rendering import page, render, url
+from epsagon_fast.backend.pages.rendering import page, render, segment, url
 from epsagon_fast.backend.store import Store
 from epsagon_fast.protocol import DEFAULT_MAX_TRACE_BYTES
 
@@ -38,6 +38,9 @@ class Listing:
         return await run_in_threadpool(self._page, wanted, asked, before, problem, str(request.base_url).rstrip("/"))
 
     def _page(self, wanted: Filter, asked: dict[str, str], before: int, problem: str, address: str) -> Response:
+        if [name for name, _ in wanted.given] == ["text"] and self._store.request(wanted.given[0][1], 1):
+            # An id, as of a line in a log.
+            return RedirectResponse(f"/requests/{segment(wanted.given[0][1])}", 303)
         latest = self._store.latest()
         rows = [] if problem else self._store.page(PAGE_TRACES, 0, wanted, before)
         more = url("/", *wanted.given, ("before", rows[-1]["number"])) if len(rows) == PAGE_TRACES else None

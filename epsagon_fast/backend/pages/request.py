@@ -20,12 +20,13 @@ from epsagon_fast.backend.timeline import Node, Timeline, build
 
 # Of one request; what is beyond is said on the page.
 MAX_TRACES = 500
-MAX_BYTES = 64 * 1024 * 1024
+MAX_BYTES = 24 * 1024 * 1024
 # Rows in a page without JavaScript; with it all are there.
 PAGE_ROWS = 300
 _MAX_HITS = 2000
 _MAX_TEXT_CHARACTERS = 500
-_CACHED = 4
+# A time line takes several times the memory of its bodies.
+_CACHED = 2
 
 
 class Shown:

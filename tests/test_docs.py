@@ -32,9 +32,9 @@ def page(name: str) -> str:
     return (ROOT / "docs" / name).read_text()
 
 
-def module_in(name: str) -> Any:
-    """Run the module that a page shows."""
-    (source,) = re.findall(r"^```python\n(.*?)^```$", page(name), re.DOTALL | re.MULTILINE)
+def module_in(name: str, number: int = 0) -> Any:
+    """Run one of the modules that a page shows."""
+    source = re.findall(r"^```python\n(.*?)^```$", page(name), re.DOTALL | re.MULTILINE)[number]
     module = types.ModuleType(name)
     exec(compile(source, name, "exec"), vars(module))
     return module
@@ -92,6 +92,18 @@ def test_instrumentation_of_the_docs_makes_an_event_of_each_call_and_changes_not
     assert (event["resource"]["type"], event["resource"]["metadata"]) == ("smtp", {"recipients": "2"})
     assert event["exception"]["type"] == "SMTPServerDisconnected"
     assert smtplib.SMTP.sendmail is original
+
+
+def test_trace_of_the_docs_continues_its_caller_and_tells_what_failed() -> None:
+    handled = module_in("adding-an-instrumentation.md", 1).handled
+    shared_id = "4bf92f3577b34da6a3ce929d0e0e4736"
+    with capture_traces() as traces:
+        assert handled(str.upper, "orders", "c-17", {"traceparent": f"00-{shared_id}-00f067aa0ba902b7-01"}) == "C-17"
+        with pytest.raises(TypeError):
+            handled(str.upper, "orders", 17, {})
+    first, second = (trace["events"][-1] for trace in traces)
+    assert first["resource"]["metadata"]["http_trace_id"] == shared_id
+    assert (first["error_code"], second["error_code"], second["exception"]["type"]) == (0, 2, "TypeError")
 
 
 def test_format_of_the_docs_writes_lines_that_share_a_request() -> None:

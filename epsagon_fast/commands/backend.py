@@ -116,7 +116,7 @@ def _port(text: str) -> int:
 
 def _token(text: str) -> str:
     if not text.strip():
-        raise argparse.ArgumentTypeError("an empty token keeps nobody out")
+        raise argparse.ArgumentTypeError("an empty token keeps no one out")
     return text
 
 

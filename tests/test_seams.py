@@ -10,7 +10,7 @@ import epsagon_fast
 
 INTEGRATIONS = sorted((Path(epsagon_fast.__file__).parent / "integrations").rglob("*.py"))
 # Not ours: names of the interpreter, of named tuples, of threading and of Django. There is no other name for these.
-NOT_OURS = {"_getframe", "_asdict", "_target", "_resource_closers"}
+NOT_OURS = {"_getframe", "_asdict", "_fields", "_replace", "_target", "_resource_closers"}
 
 
 def is_private(name: str) -> bool:

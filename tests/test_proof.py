@@ -69,6 +69,8 @@ def test_context_of_another_tracer_goes_through_all_of_them(shop: Shop, backend:
     found = runners(shop, backend, 3)
     assert {runner["resource"]["metadata"]["http_trace_id"] for runner in found.values()} == {trace_id}
     asked = json.loads((shop.place.scratch / "asked").read_text())
-    # The parent is the task that asked; the flags and the other tracer's state are as they came.
-    assert asked["HTTP_TRACEPARENT"] == f"00-{trace_id}-{found['orders.book']['id'][:16]}-00"
+    # The parent is the task's very call; the flags and the other tracer's state are as they came.
+    traces = {trace["events"][-1]["id"]: trace["events"][:-1] for trace in shop.traces()}
+    (call,) = traces[found["orders.book"]["id"]]
+    assert asked["HTTP_TRACEPARENT"] == f"00-{trace_id}-{call['id']}-00"
     assert asked["HTTP_TRACESTATE"] == "congo=t61rcWkgMzE"

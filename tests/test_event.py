@@ -1,10 +1,39 @@
+import json
+import math
 import os
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fakes import FakeQueue
+
+import epsagon_fast as epsagon
+from epsagon_fast.producer.encoding import encode_event
+from epsagon_fast.protocol import Kind
+
+VALUES: list[Any] = [
+    *(0, -1, 2**63, 2**64 - 1, 2**70, True, False, None, 1.5, 100.0, 1e300, math.nan, -math.inf),
+    *([], [1, "two", None, 2.5, True], [[1], 2], ["\ud800"], list(range(200)), {"k": 1}, (1, 2), "text", b"bytes"),
+]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: repr(value)[:20])
+def test_metadata_becomes_the_same_text_on_each_path(queue: FakeQueue, value: Any) -> None:
+    with epsagon.trace("run") as tracer, epsagon.event("charge") as event:
+        event.metadata.update({"first": 1, "value": value, "last": "text"})
+        before = dict(event.metadata)
+        ready = {"id": "1", "start_time": 1.5, "resource": {}, "origin": "o", "duration": 0, "error_code": 0}
+        ready |= {"exception": None}
+        ready["resource"] = {"name": "n", "type": "t", "operation": "o", "metadata": before}
+        tracer.add_event(ready)
+    assert ready["resource"]["metadata"] is before
+    assert list(before.values())[::2] == [1, "text"]
+    texts = json.loads(encode_event(ready).data)["resource"]["metadata"]
+    assert [list(body["resource"]["metadata"].items()) for body in queue.bodies(Kind.EVENT)] == [[*texts.items()]] * 2
+
 
 # Between the two calls of `stat` only blocks are entered and left. What is pushed fits into the ring.
 TRACED = """

@@ -78,7 +78,7 @@ def test_of_many_refusals_some_are_told(kind: type) -> None:
         complete(id=b"1"),
         complete(more=1),
         complete(resource=None),
-        complete(resource={"name": "n", "type": "t", "operation": "o", "metadata": {"k": 1}}),
+        complete(resource={"name": "n", "type": "t", "operation": "o", "metadata": {"k": (1,)}}),
         complete(resource={"name": "n", "type": "t", "operation": "o", "metadata": {1: "v"}}),
         complete(resource={"name": "n", "type": "t", "operation": "o"}),
         complete(id="\ud800"),

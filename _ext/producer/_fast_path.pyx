@@ -45,6 +45,10 @@ cdef struct Field:
     PyObject *name
     Form form
 
+# Longer lists take the slow path, which counts what it leaves out of them.
+cdef enum:
+    MOST_IN_A_LIST = 100, MOST_CHARACTERS = 4096
+
 # How many more there may be.
 cdef struct Room:
     Py_ssize_t values, characters
@@ -117,13 +121,18 @@ cdef object _add_event_under(object tracer, object event, object parent_id):
     cdef FastPath path = <FastPath>tracer
     # Another thread may close the path while orjson works.
     push = path.push
-    if push is None or not _has_fields(<PyObject *>event, event_fields, 7):
+    if push is None:
         return call_method_of_three(tracer, add_slowly, event, not_asked, parent_id)
+    given = event
+    if not _has_fields(<PyObject *>event, event_fields, 7):
+        event = _with_texts(event)
+        if not _has_fields(<PyObject *>event, event_fields, 7):
+            return call_method_of_three(tracer, add_slowly, given, not_asked, parent_id)
     payload = call_or_none(dumps, event)
     if payload is not None and parent_id is not None:
         payload = json_with_parent(payload, parent_id)
     if payload is None or PyBytes_Size(payload) > path.limit_bytes:
-        return call_method_of_three(tracer, add_slowly, event, not_asked, parent_id)
+        return call_method_of_three(tracer, add_slowly, given, not_asked, parent_id)
     code = call_of_four(push, event_kind, no_flags, path.trace_id, payload)
     if code is pushed:
         return None
@@ -131,7 +140,46 @@ cdef object _add_event_under(object tracer, object event, object parent_id):
         path.fulls += 1
         if path.fulls % fulls_per_look != 1:
             return None
-    return call_method_of_three(tracer, add_slowly, event, code, parent_id)
+    return call_method_of_three(tracer, add_slowly, given, code, parent_id)
+
+
+cdef object _with_texts(object event):
+    """Return a copy of an event whose metadata values are texts; the event itself if they are, or cannot be made so."""
+    if not PyDict_CheckExact(<PyObject *>event):
+        return event
+    resource = (<dict>event).get("resource")
+    if not PyDict_CheckExact(<PyObject *>resource):
+        return event
+    metadata = (<dict>resource).get("metadata")
+    if not PyDict_CheckExact(<PyObject *>metadata) or _holds_texts(<PyObject *>metadata):
+        return event
+    # Copies, because making texts may run the garbage collector, and with it anything.
+    whole, inner, texts = (<dict>event).copy(), (<dict>resource).copy(), (<dict>metadata).copy()
+    if not _become_texts(texts):
+        return event
+    inner["metadata"] = texts
+    whole["resource"] = inner
+    return whole
+
+
+cdef bint _become_texts(dict values) except -1:
+    """Put in place of each number, bool, None or list of such its JSON. False: there is something else."""
+    cdef Py_ssize_t place = 0
+    cdef PyObject *key
+    cdef PyObject *value
+    cdef Room room
+    while PyDict_Next(<PyObject *>values, &place, &key, &value):
+        if PyUnicode_CheckExact(value):
+            continue
+        room = Room(MOST_IN_A_LIST, MOST_CHARACTERS)
+        if not PyUnicode_CheckExact(key) or PyDict_CheckExact(value) or not _is_exact(value, &room, 1):
+            return False
+        json = call_or_none(dumps, <object>value)
+        if json is None:
+            return False
+        # The key is there, so the dict keeps its order and its size.
+        values[<object>key] = (<bytes>json).decode("utf-8")
+    return True
 
 
 def exact_json(value, Py_ssize_t most_values, Py_ssize_t most_characters, int most_levels):

@@ -13,7 +13,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue
 from waiting import TIMEOUT_S
 
-from epsagon_fast.backend import Backend, otlp, timeline
+from epsagon_fast.backend import Backend, otlp, otlp_intake, otlp_traces, timeline
 from epsagon_fast.backend.shape import checked
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -163,11 +163,14 @@ def test_what_is_no_span_is_refused_and_counted_and_the_rest_is_taken(backend: B
 
 
 def test_a_trace_has_its_bound(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(otlp, "MAX_SPANS", 5)
+    monkeypatch.setattr(otlp_traces, "MAX_SPANS", 5)
     for first in (1, 4):
         answer = send(backend, request(*(span(number) for number in range(first, first + 3))))
     assert answer.json()["partialSuccess"]["rejectedSpans"] == "1"
     assert [row["event_count"] for row in backend.store.page(9)] == [5]
+    monkeypatch.setattr(otlp_traces, "MAX_SPANS", 100)
+    monkeypatch.setattr(otlp_intake, "MAX_TRACE_BYTES", 500)
+    assert send(backend, request(span(9))).json()["partialSuccess"]["rejectedSpans"] == "1"
 
 
 @pytest.mark.parametrize(

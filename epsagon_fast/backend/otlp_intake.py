@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import epsagon_fast.backend.otlp as otlp
+import epsagon_fast.backend.otlp_traces as otlp_traces
 import epsagon_fast.backend.summary as summary
 from epsagon_fast.backend.answers import TooLarge
 from epsagon_fast.backend.intake import body_of
@@ -18,6 +19,8 @@ from epsagon_fast.backend.store import Store
 
 # Of a request, before and after it is unpacked.
 MAX_BYTES = 8 * 1024 * 1024
+# A trace of so many bytes grows no more: each time it is read and written whole.
+MAX_TRACE_BYTES = 8 * 1024 * 1024
 _GZIP = 16 + zlib.MAX_WBITS
 
 
@@ -52,13 +55,13 @@ class OtlpIntake:
         except otlp.NotOtlp as error:
             raise HTTPException(400, str(error)) from None
         refused, reason = 0, ""
-        for trace_id, resource, spans in otlp.by_trace(parts):
+        for trace_id, resource, spans in otlp_traces.by_trace(parts):
             whole = [span for span in spans if otlp.is_whole(span)]
             if len(whole) < len(spans):
                 reason = "a span must have a trace id of 16 bytes and a span id of 8, not all zero"
             kept = self._keep(trace_id, resource, whole) if whole else 0
             if kept < len(whole):
-                reason = f"a trace may have {otlp.MAX_SPANS} spans of one process at most"
+                reason = f"a trace may have {otlp_traces.MAX_SPANS} spans or {MAX_TRACE_BYTES} bytes of one process"
             refused += len(spans) - kept
         return otlp.answer(refused, reason, content_type)
 
@@ -67,9 +70,10 @@ class OtlpIntake:
         with self._lock:
             known = self._store.body(trace_id)
             trace = None if known is None else orjson.loads(known)
-            taken = spans[: max(0, otlp.MAX_SPANS - (len(trace["events"]) if trace else 0))]
+            room = otlp_traces.MAX_SPANS - (len(trace["events"]) if trace else 0)
+            taken = spans[: max(0, room)] if len(known or b"") < MAX_TRACE_BYTES else []
             if taken:
-                trace = otlp.merged(trace, resource, taken)
+                trace = otlp_traces.merged(trace, resource, taken)
                 self._store.replace(trace_id, b"", orjson.dumps(trace), summary.of(trace))
         return len(taken)
 

@@ -489,13 +489,21 @@ def test_a_type_checker_sees_a_misspelt_option_and_a_wrong_type(tmp_path: Path) 
     assert '"tokn"' in errors[0] and '"token"' in errors[1] and '"int"' in errors[1]
 
 
-HERE = ["http://localhost:8686", "http://a.LocalHost/x", "http://127.0.0.1", "http://127.9.8.7:1/", "http://[::1]:80"]
+HERE = [
+    "otlp+http://localhost:4318",
+    "http://localhost:8686",
+    "http://a.LocalHost/x",
+    "http://127.0.0.1",
+    "http://127.9.8.7:1/",
+    "http://[::1]:80",
+]
 AWAY = [
     "http://backend:8686/secret-key",
     "http://10.0.0.1",
     "HTTP://[::2]",
     "http://127.0.0.1.example",
     "http://128.0.0.1",
+    "otlp+http://backend/secret-key",
 ]
 
 
@@ -509,6 +517,21 @@ def test_what_goes_in_clear_to_another_machine_is_one_warning(
         [" unencrypted"] if url in AWAY else []
     )
     assert "secret-key" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "url", ["otlp+http://h:4318", "otlp+https://h/v1/traces?k=v", "otlp-protobuf+https://h", "OTLP+HTTP://h"]
+)
+def test_otlp_needs_no_token(untraced: None, caplog: pytest.LogCaptureFixture, url: str) -> None:
+    assert Config(token="", collector_url=url, disable=False).resolve().enabled
+    assert not Config(token="", collector_url=url, disable=True).resolve().enabled
+    assert not [record for record in caplog.records if "token is set" in record.getMessage()]
+
+
+@pytest.mark.parametrize("url", ["other+http://h", "otlp+ftp://h", "otlp+otlp+http://h", "+http://h", "otlphttp://h"])
+def test_only_known_formats_may_stand_in_a_scheme(untraced: None, url: str) -> None:
+    with pytest.raises(ValueError, match=r"otlp\+"):
+        Config(collector_url=url)
 
 
 def test_what_is_not_sent_does_not_go_in_clear(untraced: None, caplog: pytest.LogCaptureFixture) -> None:

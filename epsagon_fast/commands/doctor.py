@@ -51,7 +51,8 @@ def _hops(config: ResolvedConfig) -> Iterator[Hop]:
 def _config(config: ResolvedConfig) -> Hop:
     if not config.enabled:
         return Hop("config", False, "DISABLE_EPSAGON is set" if config.disable else "EPSAGON_TOKEN is not set")
-    return Hop("config", True, f"a token is set, traces go to {origin(config.collector_url)}")
+    token = "a token is set" if config.token else "no token is needed"
+    return Hop("config", True, f"{token}, traces go to {origin(config.collector_url)}")
 
 
 def _build(config: ResolvedConfig) -> Hop:

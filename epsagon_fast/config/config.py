@@ -11,7 +11,7 @@ from epsagon_fast.protocol import WireConfig
 
 from .environment import ca_file, default_state_dir, default_url, from_environment, proxy_for
 from .options import OPTIONS
-from .values import goes_in_clear
+from .values import goes_in_clear, is_otlp
 
 # A ring must hold the records of several traces. Otherwise one burst would fill it before the collector's next pass.
 RING_BYTES_PER_TRACE_BYTE = 4
@@ -52,11 +52,12 @@ class Config:
         """Return a Config with no field unset: code, then environment, then default."""
         values: dict[str, Any] = {name: self.value(name) for name in OPTIONS}
         sends = not values["disable"] and not values["test_mode"]
-        if sends and not values["token"]:
+        may_send = values["token"] or is_otlp(values["collector_url"] or "")
+        if sends and not may_send:
             warn_once("token", "No token is set (init(token=...) or EPSAGON_TOKEN): no trace is sent")
         if values["collector_url"] is None:
-            values["collector_url"] = default_url(warn=sends and values["token"])
-        if sends and values["token"]:
+            values["collector_url"] = default_url(warn=sends and may_send)
+        if sends and may_send:
             _warn_of_readers(values["collector_url"])
         if values["state_dir"] is None:
             values["state_dir"] = default_state_dir()
@@ -115,8 +116,8 @@ class ResolvedConfig(Config):
 
     @property
     def enabled(self) -> bool:
-        """Whether traces are recorded at all: not disabled, and there is a token."""
-        return not self.disable and self.token != ""
+        """Whether traces are recorded at all: not disabled, and there is a token, which OTLP does not need."""
+        return not self.disable and (self.token != "" or is_otlp(self.collector_url))
 
     def resolve(self) -> "ResolvedConfig":
         """Return this object, which is resolved already."""

@@ -10,7 +10,7 @@ from epsagon_fast.foreign import shown
 from epsagon_fast.log import warn_once
 
 from .options import OPTIONS
-from .values import absolute, is_plain
+from .values import absolute, is_plain, posted_url
 
 CLOSED_SERVICE_URL = "https://{region}.tc.epsagon.com"
 DEFAULT_REGION = "us-east-1"
@@ -77,7 +77,7 @@ def proxy_for(url: str) -> str | None:
     from urllib.parse import urlsplit
     from urllib.request import getproxies, proxy_bypass
 
-    parts = urlsplit(url)
+    parts = urlsplit(posted_url(url))
     proxy = getproxies().get(parts.scheme)
     if not proxy or not is_plain(proxy) or proxy_bypass(parts.netloc):
         return None

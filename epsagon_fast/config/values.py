@@ -17,7 +17,12 @@ _BOOLS = {"TRUE": True, "1": True, "YES": True, "ON": True, "FALSE": False, "0":
 _UNITS = {"": 1.0, "s": 1.0, "ms": 0.001}
 # Names of this machine that need no look-up.
 _HERE = r"localhost|.*\.localhost|127(\.[0-9]{1,3}){3}|\[::1\]"
-_URL = r"https?://(?P<host>\[[0-9a-f:.]+\]|[^\s/?#@:\\\[\]]+)(:(?P<port>[0-9]{1,5}))?([/?#]\S*)?"
+# What may stand before the `+` of a scheme: the formats of collector/formats/choice.py.
+_OTLP = r"otlp(?:-protobuf)?\+"
+_URL = (
+    rf"({_OTLP})?"
+    r"https?://(?P<host>\[[0-9a-f:.]+\]|[^\s/?#@:\\\[\]]+)(:(?P<port>[0-9]{1,5}))?([/?#]\S*)?"
+)
 
 
 class Option(NamedTuple):
@@ -108,7 +113,7 @@ def token(variable: str) -> Option:
 
 def url(variable: str) -> Option:
     """The URL of a backend."""
-    allowed = "an http:// or https:// URL without user name or password"
+    allowed = "an http:// or https:// URL without user name or password, for OTLP with otlp+ before it"
     return Option(variable, None, allowed, (str,), _is_url, str, is_url=True)
 
 
@@ -130,8 +135,18 @@ def absolute(path: str) -> str:
 def goes_in_clear(url: str) -> bool:
     """Say whether others on the way can read what is sent to `url`."""
     found = re.fullmatch(_URL, url, re.IGNORECASE)
-    host = found["host"].lower() if found and url.lower().startswith("http://") else "localhost"
+    host = found["host"].lower() if found and posted_url(url).lower().startswith("http://") else "localhost"
     return not re.fullmatch(_HERE, host) and host != os.uname().nodename.lower()
+
+
+def is_otlp(url: str) -> bool:
+    """Say whether traces go to a URL as OTLP."""
+    return re.match(_OTLP, url, re.IGNORECASE) is not None
+
+
+def posted_url(url: str) -> str:
+    """Return a backend's URL without the name of its format."""
+    return re.sub(f"^{_OTLP}", "", url, flags=re.IGNORECASE)
 
 
 def _is_url(url: str) -> bool:

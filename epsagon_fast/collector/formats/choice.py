@@ -2,10 +2,11 @@
 
 from epsagon_fast.collector.formats import Format
 from epsagon_fast.collector.formats.epsagon import EPSAGON
+from epsagon_fast.collector.formats.otlp import OTLP, OTLP_PROTOBUF
 from epsagon_fast.collector.parcel import Destination
 
 # By what stands before the `+` in the scheme of the destination's URL, as in otlp+http; "" without a `+`.
-FORMATS: dict[str, Format] = {"": EPSAGON}
+FORMATS: dict[str, Format] = {"": EPSAGON, OTLP.name: OTLP, OTLP_PROTOBUF.name: OTLP_PROTOBUF}
 
 
 def format_for(destination: Destination) -> Format:

@@ -1,0 +1,140 @@
+"""OTLP/HTTP, which the OpenTelemetry Collector and most backends take: several traces in a request.
+
+A trace's body is its part of a request, so parts of several traces are joined and not parsed again.
+"""
+
+import gzip
+import importlib.util
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import takewhile
+from types import ModuleType
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from epsagon_fast.collector.formats import FittedTrace, Post, otlp_json, otlp_protobuf
+from epsagon_fast.collector.formats.conventions import Value
+from epsagon_fast.collector.formats.epsagon import EPSAGON
+from epsagon_fast.collector.formats.spans import SDK, spans_of
+from epsagon_fast.collector.parcel import Destination, Parcel
+from epsagon_fast.protocol import WireConfig
+from epsagon_fast.version import __version__
+
+# The bounds of a request before it is compressed. One trace alone may be over them.
+MOST_BYTES = 4 * 1024 * 1024
+MOST_SPANS = 2000
+# A smaller body costs more to compress than to send.
+GZIP_FROM_BYTES = 1024
+# Higher levels take several times as long for a tenth less.
+GZIP_LEVEL = 1
+TRACES_PATH = "/v1/traces"
+PARTIAL = "partial_success"
+
+
+class OtlpEnvelope(NamedTuple):
+    """What spans of one config share, and the room that the same trace would lose in our own form."""
+
+    encoding: ModuleType
+    resource: bytes
+    size_bytes: int
+
+    def body(self, trace: FittedTrace) -> bytes:
+        """Return a trace's part of a request. Raises ValueError if an event is not JSON."""
+        part: bytes = self.encoding.part(self.resource, __version__, spans_of(trace))
+        return part
+
+
+class Otlp:
+    """OTLP/HTTP in one encoding. A body itself says in which, because the outbox may hold both for a destination."""
+
+    def __init__(self, name: str, encoding: ModuleType) -> None:
+        self.name = name
+        self._encoding = encoding
+
+    @property
+    def content_type(self) -> str:
+        """The Content-Type of new requests."""
+        return str(self._encoding.CONTENT_TYPE)
+
+    def envelope(self, config: WireConfig, platform: str) -> OtlpEnvelope:
+        """Return what a config's traces share. Raises TypeError if a text is none or cannot be UTF-8."""
+        # A trace's limit holds for our own form, so that a trace is trimmed alike whichever backend it goes to.
+        own = EPSAGON.envelope(config, platform)
+        return OtlpEnvelope(self._encoding, self._encoding.resource(resource_of(config, platform)), own.size_bytes)
+
+    def shared(self, waiting: Iterable[Parcel]) -> int:
+        """Return how many of these are within a request's bounds and in one encoding, at least 1."""
+        bodies = (parcel.body for parcel in waiting)
+        first = next(bodies)
+        encoding = encoding_of(first)
+        count, size, spans = 1, len(first), encoding.span_count(first)
+        for body in takewhile(lambda body: encoding_of(body) is encoding, bodies):
+            size += len(body) + 1
+            spans += encoding.span_count(body)
+            if size > MOST_BYTES or spans > MOST_SPANS:
+                break
+            count += 1
+        return count
+
+    def post(self, parcels: Sequence[Parcel]) -> Post:
+        """Return the request that carries these parcels."""
+        destination, encoding = parcels[0].destination, encoding_of(parcels[0].body)
+        headers = {"Content-Type": encoding.CONTENT_TYPE, "User-Agent": f"epsagon-fast/{__version__}"}
+        if destination.token:
+            headers["Authorization"] = "Bearer " + destination.token.encode("utf-8", "replace").decode("latin-1")
+        body = encoding.request([parcel.body for parcel in parcels])
+        if len(body) >= GZIP_FROM_BYTES:
+            headers["Content-Encoding"] = "gzip"
+            body = gzip.compress(body, GZIP_LEVEL, mtime=0)
+        return Post(address(destination.url), headers, body)
+
+    def refusal(self, answer: bytes) -> str | None:
+        """Return a word if the backend says that it took only a part: OTLP forbids to send that again."""
+        return PARTIAL if encoding_of(answer).rejected_spans(answer) > 0 else None
+
+    def without_secret(self, body: bytes, destination: Destination) -> tuple[int | None, bytes]:
+        """Return the body, which holds no secret."""
+        return None, body
+
+    def with_secret(self, body: bytes, secret_at: int, destination: Destination) -> bytes:
+        """Return the body as it is."""
+        return body
+
+
+def encoding_of(body: bytes) -> ModuleType:
+    """Return the encoding that a part or an answer is in."""
+    return otlp_json if body.startswith(b"{") else otlp_protobuf
+
+
+def _protobuf() -> ModuleType:
+    # Every OTLP backend that knows protobuf by this name should know JSON. Better that than no trace.
+    try:
+        return otlp_protobuf if importlib.util.find_spec("opentelemetry.proto") else otlp_json
+    except ImportError:
+        return otlp_json
+
+
+OTLP = Otlp("otlp", otlp_json)
+OTLP_PROTOBUF = Otlp("otlp-protobuf", _protobuf())
+
+
+def address(url: str) -> str:
+    """Return the URL to POST to: without the format's name, and with OTLP's path where it has none."""
+    plain = url.partition("+")[2]
+    parts = urlsplit(plain)
+    return plain if parts.path else parts._replace(path=TRACES_PATH).geturl()
+
+
+def resource_of(config: WireConfig, platform: str) -> Mapping[str, Value]:
+    """Return the attributes of the process that a config is of, as OpenTelemetry calls them."""
+    runtime, _, version = platform.partition(" ")
+    return {
+        "service.name": config["app_name"] or "unknown_service:python",
+        # The collector runs beside the processes that it reads.
+        "host.name": os.uname().nodename,
+        "process.runtime.name": runtime,
+        "process.runtime.version": version,
+        "telemetry.sdk.name": SDK,
+        "telemetry.sdk.language": "python",
+        "telemetry.sdk.version": __version__,
+    }

@@ -1,0 +1,81 @@
+"""OTLP in JSON, as its specification maps it from protobuf: ids in hex, 64-bit numbers as texts."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from epsagon_fast.collector.formats.conventions import Value
+from epsagon_fast.collector.formats.spans import Happening, Span, by_scope
+
+CONTENT_TYPE = "application/json"
+# Inside a string the quotes have backslashes, so only a span has this.
+_MARK_OF_SPAN = b'"spanId":"'
+
+
+def resource(attributes: Mapping[str, Value]) -> bytes:
+    """Return what spans of one resource have in common."""
+    return orjson.dumps({"attributes": _pairs(attributes)})
+
+
+def part(resource: bytes, version: str, spans: Sequence[Span]) -> bytes:
+    """Return one trace's part of a request. `resource`: as the function of this name made it."""
+    scopes = [
+        {"scope": {"name": name, "version": version}, "spans": list(map(_span, of_scope))}
+        for name, of_scope in by_scope(spans)
+    ]
+    return orjson.dumps({"resource": orjson.Fragment(resource), "scopeSpans": scopes})
+
+
+def request(parts: Sequence[bytes]) -> bytes:
+    """Return a request's body of the parts of several traces."""
+    return b'{"resourceSpans":[' + b",".join(parts) + b"]}"
+
+
+def span_count(part: bytes) -> int:
+    """Return how many spans a part has."""
+    return part.count(_MARK_OF_SPAN)
+
+
+def rejected_spans(answer: bytes) -> int:
+    """Return how many spans a friendly answer says were not taken."""
+    try:
+        return int(orjson.loads(answer)["partialSuccess"].get("rejectedSpans", 0))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        # Some backends answer with a page, or with nothing.
+        return 0
+
+
+def _span(span: Span) -> dict[str, Any]:
+    return {
+        "traceId": span.trace_id,
+        "spanId": span.span_id,
+        "parentSpanId": span.parent_id,
+        "name": span.name,
+        "kind": span.kind,
+        "startTimeUnixNano": str(span.start_ns),
+        "endTimeUnixNano": str(span.end_ns),
+        "attributes": _pairs(span.attributes),
+        "events": [_happening(each) for each in span.happenings],
+        "status": {"code": span.status, "message": span.message},
+    }
+
+
+def _happening(happening: Happening) -> dict[str, Any]:
+    return {
+        "timeUnixNano": str(happening.time_ns),
+        "name": happening.name,
+        "attributes": _pairs(happening.attributes),
+    }
+
+
+def _pairs(attributes: Mapping[str, Value]) -> list[dict[str, Any]]:
+    return [{"key": key, "value": _value(value)} for key, value in attributes.items()]
+
+
+def _value(value: Value) -> dict[str, Any]:
+    if isinstance(value, str):
+        return {"stringValue": value}
+    if isinstance(value, bool):
+        return {"boolValue": value}
+    return {"intValue": str(value)} if isinstance(value, int) else {"doubleValue": value}

@@ -1,0 +1,362 @@
+"""Traces as OTLP, read by OpenTelemetry's own messages, which refuse what they do not know."""
+
+import base64
+import gzip
+import json
+from typing import Any
+
+import orjson
+import pytest
+from google.protobuf import json_format
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTracePartialSuccess as PartialSuccess
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from places import Place, until
+from records import (
+    CONFIG,
+    RING,
+    TRACE_ID,
+    added,
+    closed,
+    event,
+    event_fields,
+    exception_fields,
+    label,
+    opened,
+    own_runner,
+)
+from strategies import json_shaped, trace_records
+
+from epsagon_fast.backend import Backend, timeline
+from epsagon_fast.collector.assembling import body
+from epsagon_fast.collector.assembling.assembly import Assembly
+from epsagon_fast.collector.formats import FittedTrace
+from epsagon_fast.collector.formats.otlp import GZIP_FROM_BYTES, MOST_BYTES, MOST_SPANS, OTLP, OTLP_PROTOBUF, address
+from epsagon_fast.collector.formats.spans import MAX_NS, nanoseconds
+from epsagon_fast.collector.parcel import Destination, Parcel
+from epsagon_fast.protocol import Kind, Record
+
+URL = "otlp+http://127.0.0.1:1"
+PROTOBUF_URL = "otlp-protobuf+http://127.0.0.1:1"
+HERE = Destination(URL, "", 1.0)
+ID, OTHER_ID = "00f067aa0ba902b7", "b7ad6b7169203331"
+RUNNER_ID = TRACE_ID[:8].hex()
+
+
+def read(part: bytes) -> ExportTraceServiceRequest:
+    """Return the message of a trace's body; an unknown field, or a value of a wrong type, raises."""
+    request = json.loads(sent([part]))
+    for resource in request["resourceSpans"]:
+        for scope in resource["scopeSpans"]:
+            for span in scope["spans"]:
+                for key in ("traceId", "spanId", "parentSpanId"):
+                    # Their JSON is hexadecimal, unlike that of all other protobuf.
+                    span[key] = base64.b64encode(bytes.fromhex(span[key])).decode()
+    return json_format.ParseDict(request, ExportTraceServiceRequest())
+
+
+def sent(parts: list[bytes]) -> bytes:
+    """Return the body of the request that carries these."""
+    post = OTLP.post([Parcel(TRACE_ID, HERE, part) for part in parts])
+    return gzip.decompress(post.body) if "Content-Encoding" in post.headers else post.body
+
+
+def spans(part: bytes) -> list[Span]:
+    [resource] = read(part).resource_spans
+    return [span for scope in resource.scope_spans for span in scope.spans]
+
+
+def built(first: Record, *records: Record, url: str = URL) -> bytes | None:
+    """Return the body of a trace. `first`: its OPEN."""
+    said = orjson.loads(first.payload)
+    said["config"]["collector_url"] = url
+    assembly = Assembly()
+    for each in (first._replace(payload=orjson.dumps(said)), *records, closed(0.25)):
+        assembly.feed(RING, assembly.masked(each), 0.0)
+    (only,) = [*assembly.end_pass(0.0), *assembly.end_pass(0.0)]
+    return body.build(only.trace).data
+
+
+def one(fields: dict[str, Any] | None = None, runner: dict[str, Any] | None = None, **more: Any) -> list[Span]:
+    """Return the spans of a trace with one event, the event's first."""
+    events = [orjson.dumps({**event_fields(), "id": ID, **(fields or {}), **more})]
+    runners = [] if runner is None else [orjson.dumps(runner)]
+    trace = FittedTrace(TRACE_ID, [*events, *runners], 1 if runners else None, [])
+    by_origin = spans(OTLP.envelope(CONFIG, "python 3.11.7").body(trace))
+    return sorted(by_origin, key=lambda span: span.span_id.hex() != ID)
+
+
+def values(pairs: Any) -> dict[str, Any]:
+    """Return attributes by their keys, each as the type that it was sent as."""
+    return {pair.key: value(pair) for pair in pairs}
+
+
+def value(pair: KeyValue) -> Any:
+    return getattr(pair.value, pair.value.WhichOneof("value"))
+
+
+def resource(kind: str, operation: str, name: str = "shop.test", **metadata: Any) -> dict[str, Any]:
+    return {"resource": {"name": name, "type": kind, "operation": operation, "metadata": metadata}}
+
+
+def http_runner(**metadata: Any) -> dict[str, Any]:
+    return own_runner() | resource("http", "GET", **metadata)
+
+
+@settings(max_examples=40)
+@given(trace_records())
+def test_any_trace_is_otlp_with_each_of_its_events_once(records: list[Record]) -> None:
+    part, own, binary = (built(*records, url=url) for url in (URL, "http://here/", PROTOBUF_URL))
+    assert (part is None) == (own is None)
+    if part is None or own is None or binary is None:
+        return
+    told, events = spans(part), orjson.loads(own)["events"]
+    assert len({span.span_id for span in told}) == len(told) == max(len(events), bool(orjson.loads(own)["exceptions"]))
+    assert all(len(span.span_id) == 8 and span.trace_id == TRACE_ID for span in told)
+    assert OTLP.shared([Parcel(TRACE_ID, HERE, part)]) == 1
+    assert ExportTraceServiceRequest.FromString(binary) == read(part)
+    thrown = len(orjson.loads(own)["exceptions"]) + sum(bool(each["exception"]) for each in events)
+    assert sum(len(span.events) for span in told) == thrown
+
+
+@settings(max_examples=20)
+@given(st.lists(json_shaped(), max_size=3), st.lists(json_shaped(), max_size=2), json_shaped())
+@example([{"id": ID}, {"id": ID}], [], None)
+@example([{"resource": {"metadata": {"n": 2**64, "labels": '{"a":'}}, "start_time": -1e300}], [], None)
+@example([], [{"additional_data": [1], "time": "now"}], None)
+def test_an_event_may_hold_anything(events: list[Any], exceptions: list[Any], inner: Any) -> None:
+    odd = {"resource": {"metadata": inner, "name": inner}, "exception": inner, "error_code": inner, "parent_id": inner}
+    encoded = [json.dumps(each).encode() for each in (*events, odd, {"resource": {"metadata": {"it": inner}}})]
+    thrown = [json.dumps(each).encode() for each in exceptions]
+    for place in (None, 0):
+        trace = FittedTrace(TRACE_ID, encoded, place, thrown)
+        part, binary = (form.envelope(CONFIG, "p").body(trace) for form in (OTLP, OTLP_PROTOBUF))
+        assert len(spans(part)) == len(encoded)
+        assert ExportTraceServiceRequest.FromString(binary) == read(part)
+
+
+def test_what_is_no_json_is_counted_and_the_rest_arrives() -> None:
+    broken = Record(Kind.EVENT, 0, 0, TRACE_ID, b'{"id":')
+    part = built(opened(own_runner()), added(event(1)), broken)
+    assert part is not None
+    assert len(spans(part)) == 3
+
+
+def test_the_runner_is_the_root_and_events_are_below_their_parents() -> None:
+    caller, shared = "a" * 16, "4bf92f3577b34da6a3ce929d0e0e4736"
+    runner = own_runner(http_trace_id=shared) | {"id": TRACE_ID.hex(), "parent_id": caller}
+    child, root = one(runner=runner)
+    assert (root.span_id.hex(), root.parent_span_id.hex(), child.parent_span_id.hex()) == (RUNNER_ID, caller, RUNNER_ID)
+    assert {child.trace_id.hex(), root.trace_id.hex()} == {shared}
+    child, _ = one(parent_id=OTHER_ID, runner=own_runner())
+    assert (child.span_id.hex(), child.parent_span_id.hex(), child.trace_id) == (ID, OTHER_ID, TRACE_ID)
+    # Without a runner it is a root.
+    assert one()[0].parent_span_id == b""
+
+
+def test_names_kinds_and_attributes_are_those_of_the_conventions() -> None:
+    _, served = one(runner=http_runner(path="/cart/7", route="/cart/{id}", status_code="200", request_bytes="0", a="1"))
+    assert (served.name, served.kind) == ("GET /cart/{id}", Span.SPAN_KIND_SERVER)
+    assert values(served.attributes) == {
+        "server.address": "shop.test",
+        "http.request.method": "GET",
+        "url.path": "/cart/7",
+        "http.route": "/cart/{id}",
+        "http.response.status_code": 200,
+        "http.request.body.size": 0,
+        "a": "1",
+    }
+    asked, _ = one(resource("http", "POST", path="/pay", port="8443"), origin="urllib3", runner=http_runner(path="/"))
+    assert (asked.name, asked.kind) == ("POST", Span.SPAN_KIND_CLIENT)
+    assert values(asked.attributes)["server.port"] == 8443
+    sending, run = one(resource("celery", "publish", "shop.pack", queue="q", task_id="t"), runner=own_runner())
+    assert (sending.name, sending.kind, run.kind) == (
+        "shop.pack publish",
+        Span.SPAN_KIND_PRODUCER,
+        Span.SPAN_KIND_INTERNAL,
+    )
+    assert values(sending.attributes) == {
+        "messaging.system": "celery",
+        "messaging.operation.name": "publish",
+        "messaging.operation.type": "send",
+        "messaging.destination.name": "q",
+        "messaging.message.id": "t",
+    }
+    _, run = one(runner=own_runner() | resource("celery", "execute", "shop.pack"))
+    assert (run.name, run.kind) == ("shop.pack process", Span.SPAN_KIND_CONSUMER)
+    own, _ = one(resource("sql", "SELECT", "my query", **{"db.system.name": "mysql", "rows": 3}), runner=own_runner())
+    assert (own.name, own.kind) == ("my query", Span.SPAN_KIND_CLIENT)
+    assert values(own.attributes)["rows"] == 3
+
+
+@pytest.mark.parametrize(
+    ("host", "address", "port"),
+    [
+        ("shop.test", "shop.test", None),
+        ("shop.test:8000", "shop.test", 8000),
+        ("::1", "::1", None),
+        ("[::1]:80", "[::1]", 80),
+        ("shop.test:", "shop.test:", None),
+    ],
+)
+def test_a_host_may_name_its_port(host: str, address: str, port: int | None) -> None:
+    _, root = one(runner=own_runner() | resource("http", "GET", host))
+    said = values(root.attributes)
+    assert (said["server.address"], said.get("server.port")) == (address, port)
+
+
+def test_an_error_is_a_status_and_an_exception_a_happening() -> None:
+    thrown = exception_fields("no money", "Traceback") | {"additional_data": {"order": 7}}
+    failed, root = one(error_code=2, exception=thrown, runner=own_runner() | {"error_code": 3})
+    assert (failed.status.code, failed.status.message) == (Status.STATUS_CODE_ERROR, "no money")
+    [happening] = failed.events
+    assert (happening.name, happening.time_unix_nano) == ("exception", 1_000_000_000)
+    assert values(happening.attributes) == {
+        "exception.type": "ValueError",
+        "exception.message": "no money",
+        "exception.stacktrace": "Traceback",
+        "order": 7,
+    }
+    assert values(failed.attributes)["error.type"] == "ValueError"
+    assert (root.status.code, values(root.attributes)["error.type"]) == (Status.STATUS_CODE_ERROR, "timeout")
+    _, answered = one(runner=http_runner(status_code="503") | {"error_code": 1})
+    assert values(answered.attributes)["error.type"] == "503"
+    assert one()[0].status.code == Status.STATUS_CODE_UNSET
+
+
+def test_labels_and_marks_keep_their_types() -> None:
+    part = built(opened(own_runner()), label("user", "ada"), label("items", 3), label("vip", True), label("rate", 0.5))
+    assert part is not None
+    said = values(spans(part)[0].attributes)
+    assert [said[f"labels.{key}"] for key in ("user", "items", "vip", "rate")] == ["ada", 3, True, 0.5]
+    room = 900
+    part = built(opened(own_runner(), max_trace_size_bytes=room), *(added(event(n, weak="x" * 300)) for n in range(9)))
+    assert part is not None
+    marks = values(next(span for span in spans(part) if span.span_id.hex() == RUNNER_ID).attributes)
+    assert marks["is_trimmed"] is True
+    assert isinstance(marks["dropped_events"], int)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (1_700_000_000.1, 1_700_000_000_100_000_000),
+        (1_700_000_000.123456, 1_700_000_000_123_456_000),
+        (0.000123457, 123_457),
+        (7, 7_000_000_000),
+        (True, 0),
+        ("7", 0),
+        (-1.0, 0),
+        (1e300, 0),
+        (18446744073.709552, MAX_NS),
+    ],
+)
+def test_times_have_no_error_of_floats(seconds: Any, expected: int) -> None:
+    assert nanoseconds(seconds) == expected
+
+
+def test_a_span_ends_its_duration_after_its_start() -> None:
+    only, *_ = one(start_time=1_700_000_000.1, duration=0.000001)
+    assert only.end_time_unix_nano - only.start_time_unix_nano == 1000
+
+
+def test_a_resource_says_who_it_was() -> None:
+    part = OTLP.envelope(CONFIG, "python 3.11.7").body(FittedTrace(TRACE_ID, [event()], None, []))
+    [part_of] = read(part).resource_spans
+    said = values(part_of.resource.attributes)
+    assert (said["service.name"], said["process.runtime.version"]) == ("shop", "3.11.7")
+    assert [scope.scope.name for scope in part_of.scope_spans] == ["epsagon_fast.sdk"]
+
+
+def parcel(part: bytes) -> Parcel:
+    return Parcel(TRACE_ID, HERE, part)
+
+
+def test_requests_are_bounded_in_bytes_and_in_spans() -> None:
+    envelope = OTLP.envelope(CONFIG, "p")
+    small = parcel(envelope.body(FittedTrace(TRACE_ID, [event()] * 500, None, [])))
+    assert OTLP.shared([small] * 9) == MOST_SPANS // 500
+    binary = parcel(OTLP_PROTOBUF.envelope(CONFIG, "p").body(FittedTrace(TRACE_ID, [event()] * 500, None, [])))
+    assert OTLP.shared([binary] * 9) == MOST_SPANS // 500
+    assert [OTLP.shared([small, small, binary]), OTLP.shared([binary, small])] == [2, 1]
+    large = parcel(b"{" * (MOST_BYTES // 2))
+    assert OTLP.shared([large] * 3) == 1
+    assert OTLP.shared([parcel(b"{" * (2 * MOST_BYTES)), small]) == 1
+
+
+def test_a_request_holds_the_traces_that_share_it() -> None:
+    part = OTLP.envelope(CONFIG, "p").body(FittedTrace(TRACE_ID, [event()], None, []))
+    post = OTLP.post([parcel(part)] * 5)
+    assert (post.url, post.headers["Content-Encoding"]) == ("http://127.0.0.1:1/v1/traces", "gzip")
+    assert "Authorization" not in post.headers
+    assert json.loads(gzip.decompress(post.body)) == {"resourceSpans": [json.loads(part)] * 5}
+    binary = OTLP_PROTOBUF.envelope(CONFIG, "p").body(FittedTrace(TRACE_ID, [event()], None, []))
+    post = OTLP.post([parcel(binary)] * 5)
+    assert post.headers["Content-Type"] == "application/x-protobuf"
+    assert len(ExportTraceServiceRequest.FromString(gzip.decompress(post.body)).resource_spans) == 5
+    assert len(part) < GZIP_FROM_BYTES
+    post = OTLP.post([Parcel(TRACE_ID, HERE._replace(token="t"), part)])
+    assert "Content-Encoding" not in post.headers
+    assert post.headers["Authorization"] == "Bearer t"
+
+
+@pytest.mark.parametrize(
+    ("url", "posted"),
+    [
+        ("otlp+http://here:4318", "http://here:4318/v1/traces"),
+        ("otlp+https://here/", "https://here/"),
+        ("OTLP+http://here/a+b/v1/traces?k=v", "http://here/a+b/v1/traces?k=v"),
+        ("otlp+http://here?k=v", "http://here/v1/traces?k=v"),
+    ],
+)
+def test_a_url_without_a_path_gets_that_of_otlp(url: str, posted: str) -> None:
+    assert address(url) == posted
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"", None),
+        (b"{}", None),
+        (b"<html>", None),
+        (b"[]", None),
+        (b'{"partialSuccess":{}}', None),
+        (b'{"partialSuccess":null}', None),
+        (b'{"partialSuccess":{"errorMessage":"slow down"}}', None),
+        (b'{"partialSuccess":{"rejectedSpans":"3","errorMessage":"too old"}}', "partial_success"),
+        (b'{"partialSuccess":{"rejectedSpans":3}}', "partial_success"),
+        (PartialSuccess(rejected_spans=300, error_message="too old"), "partial_success"),
+        (PartialSuccess(error_message="slow down"), None),
+    ],
+)
+def test_a_partial_success_is_a_refusal(answer: Any, reason: str | None) -> None:
+    if isinstance(answer, PartialSuccess):
+        answer = ExportTraceServiceResponse(partial_success=answer).SerializeToString()
+    assert OTLP.refusal(answer) == reason
+
+
+NESTED = f"""
+import epsagon_fast as epsagon
+with epsagon.trace("work"):
+    with epsagon.event("outer"):
+        epsagon.add_event({{"id": "{ID}", "resource": {{"name": "inner"}}}})
+    epsagon.label("user", 42)
+print(epsagon.flush(60))
+"""
+
+
+@pytest.mark.parametrize("scheme", ["otlp+", "otlp-protobuf+"])
+def test_a_traced_program_speaks_otlp_without_a_token(backend: Backend, place: Place, scheme: str) -> None:
+    place.env |= {"EPSAGON_COLLECTOR_URL": scheme + backend.url, "EPSAGON_TOKEN": ""}
+    place.run(NESTED)
+    until(lambda: backend.store.counts()["traces"] == 1, f"the trace arrives; {place.log()}")
+    [(trace_id, data)] = backend.store.bodies()
+    found = timeline.build([(trace_id, data)])
+    assert [(node.depth, node.title) for node in found.nodes] == [(0, "work"), (1, "outer"), (2, "inner")]
+    assert found.nodes[0].event["resource"]["metadata"]["labels.user"] == "42"

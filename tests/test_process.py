@@ -1,4 +1,5 @@
 import ast
+import ctypes
 import os
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from epsagon_fast.log import warn_once
 from epsagon_fast.producer import exiting
 from epsagon_fast.producer.process import process
 
-# Its stock of ids is emptied by what a fork leaves of it.
+# Its generator of ids renews itself in a fork, as its compiled twin does.
 OF_THEIR_OWN = {"ids.py"}
 
 
@@ -67,6 +68,16 @@ def test_forked_child_knows_what_it_inherits_and_has_all_else_of_its_own(queue: 
 
         assert os.waitpid(in_child(child), 0)[1] == 0
     assert process.own is before
+
+
+def test_fork_that_runs_no_hook_is_noticed(queue: FakeQueue) -> None:
+    """As of a server that is written in C."""
+    assert process.own.pid == os.getpid()
+    # It keeps the GIL, as a fork in an extension module does.
+    child = ctypes.PyDLL(None).fork()
+    if child == 0:
+        os._exit(0 if process.own.pid == os.getpid() else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_child_of_a_child_has_its_own_again(queue: FakeQueue) -> None:

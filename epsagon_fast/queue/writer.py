@@ -53,7 +53,7 @@ class Writer:
         self._state: StatePage | None = None
         # The writer that replaces this one after its folder was deleted.
         self._successor: Writer | None = None
-        self.has_left = False
+        self.said_bye = False
         self._next_look = 0.0
         self._last_beat = (0, 0.0)
         self.push = own_ring.push
@@ -161,7 +161,7 @@ class Writer:
 
         The same holds where no ring could be made: it is tried again.
         """
-        if self._ring.foreign or self.has_left:
+        if self._ring.foreign or self.said_bye:
             return True
         if monotonic() < self._next_look:
             return False
@@ -170,7 +170,7 @@ class Writer:
 
     def serves(self) -> bool:
         """Say whether traces that open now in this folder may use this writer."""
-        return not (self.foreign or self.lacking or self.has_left or self.folder_is_gone())
+        return not (self.foreign or self.lacking or self.said_bye or self.folder_is_gone())
 
     def folder_is_gone(self) -> bool:
         """Say whether the folder was deleted."""
@@ -199,7 +199,7 @@ class Writer:
         if self.push(Kind.BYE, 0, NO_TRACE, b"") in (layout.PUSHED, layout.LOOK):
             self._ring.store(layout.LEFT, 1)
         # A trace that opens even later gets a new ring.
-        self.has_left = not self.lacking
+        self.said_bye = not self.lacking
 
     def close(self) -> None:
         """Unmap the ring; its records stay in the file."""

@@ -1,0 +1,40 @@
+"""What belongs to one process and is not inherited by its forks: `process.own`."""
+
+from collections import Counter
+from typing import NamedTuple
+from weakref import ref
+
+from epsagon_fast.queue.beacon import Page
+from epsagon_fast.queue.writers import Writers
+
+from .interfaces import Flush
+
+
+class FirstUse(NamedTuple):
+    """The options that this process's first ring has fixed."""
+
+    runtime_dir: str
+    ring_bytes: int
+
+
+class Own:
+    """The part that a forked child does not inherit."""
+
+    def __init__(self, pid: int, writers: Writers) -> None:
+        self.pid = pid
+        self.writers = writers
+        self.first_use: FirstUse | None = None
+        # Refusals that came before there was a ring to count them in.
+        self.early_refusals: Counter[str] = Counter()
+        # The calls of `flush` that are under way; each is told which traces close after it began. They are weak
+        # references, because an exception from outside may end a call anywhere, and it would stay here for ever.
+        self.flushes: dict[ref[Flush], None] = {}
+        # Shows this process's forked children which traces are open in it; see beacon.py.
+        self.beacons: Page | None = None
+        # For exiting.py: whether its exit hooks are registered, how long they may still wait (None: as the config
+        # says), and whether they have begun.
+        self.is_registered = False
+        self.exit_timeout_s: float | None = None
+        self.is_exiting = False
+        # A forked child puts its own object here.
+        self.heirs: dict[str, Own] = {}

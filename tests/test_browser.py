@@ -13,7 +13,7 @@ from records import event_fields, exception_fields
 from shopfront import CLIENT, front
 from waiting import TIMEOUT_S
 
-from epsagon_fast.backend import Backend
+from epsagon_fast.backend import Backend, running
 from epsagon_fast.backend.shape import summarize
 
 expect.set_options(timeout=TIMEOUT_S * 1000)
@@ -191,11 +191,26 @@ def test_what_a_trace_says_is_text_and_no_page_keeps_people_out(browser: Browser
         for path in pages:
             page.goto(path)
             assert page.evaluate("document.documentElement.scrollWidth") <= 360, path
+        for width in (700, 900, 1100):
+            page.set_viewport_size({"width": width, "height": 740})
+            page.goto("/")
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert box_of(page, ".traces .name")["width"] > 150
     with opened(browser, backend.url) as page:
         page.goto(hostile)
         expect(page.locator(".rows.virtual li")).to_have_count(2)
         assert "<script>alert(1)</script>" in page.locator("h1").inner_text()
         assert "\\u202egnp.exe\\x1b[31m{{ 7*7 }}" in page.locator("h1").inner_text()
+
+
+def test_the_token_is_asked_for_once(browser: Browser) -> None:
+    with running(token="hush") as backend, opened(browser, backend.url) as page:
+        page.goto("/?status=ok")
+        assert violations(page) == []
+        page.get_by_label("Token").fill("hush")
+        page.keyboard.press("Enter")
+        expect(page.locator("#live")).to_be_visible()
+        assert page.url == f"{backend.url}/?status=ok"
 
 
 def test_without_javascript_list_and_request_can_be_read(browser: Browser, backend: Backend) -> None:

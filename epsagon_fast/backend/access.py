@@ -17,8 +17,8 @@ from epsagon_fast.backend.answers import parting
 
 LOGIN = "/login"
 COOKIE = "epsagon_fast_backend"
-# The page of the login needs its stylesheet.
-_PUBLIC = (LOGIN, "/static/viewer.css")
+# What the page of the login is made of; nothing there is secret.
+_PUBLIC = "/static/"
 
 # What a browser says of requests that no other site has caused; programs do not say it.
 _OWN_SITES = ("none", "same-origin")
@@ -45,7 +45,7 @@ class Access:
         headers = Headers(scope=scope)
         if scope["method"] not in ("GET", "HEAD") and headers.get("sec-fetch-site", "none") not in _OWN_SITES:
             return parting("a page of another site may not write here", 403)
-        if self.is_open or scope["path"] in _PUBLIC or self._is_known(headers):
+        if self.is_open or scope["path"] == LOGIN or scope["path"].startswith(_PUBLIC) or self._is_known(headers):
             return None
         if scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
             here = scope["path"] + ("?" + scope["query_string"].decode("latin-1") if scope["query_string"] else "")

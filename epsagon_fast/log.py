@@ -42,7 +42,7 @@ def warn_once(name: str, message: str, *arguments: object) -> None:
 def debug_once(name: str, message: str) -> None:
     """Log `message` at DEBUG on the package's logger, once per process and name."""
     # A program that has not imported logging shows no such line, and need not pay for the import.
-    if "logging" in sys.modules and is_first(name):
+    if name not in _warned and "logging" in sys.modules and is_first(name):
         logger().debug(message)
 
 

@@ -102,7 +102,7 @@ def acting_trace() -> Tracer | None:
         return None
     tracer = None if place is None else place.open_trace()
     if tracer is None:
-        tracer = global_tracer()
+        tracer = process.global_tracer.get(_KEY)
         if tracer is not None and not tracer.running:
             return None
     return tracer
@@ -146,7 +146,8 @@ def create_global_tracer(config: Config | None = None) -> Tracer:
 
 def global_tracer() -> Tracer | None:
     """Return the global tracer, even if it is stopped; None if none was created."""
-    return _global().get(_KEY)
+    tracer: Tracer | None = process.global_tracer.get(_KEY)
+    return tracer
 
 
 def stop_global_tracer() -> Outcome | None:

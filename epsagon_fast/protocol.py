@@ -41,6 +41,10 @@ TIME_LIMIT_KEY = "time_limit_s"
 # The watcher of a limit (a celery worker) may have started its clock this much earlier than the trace.
 TIME_LIMIT_SLACK_S = 0.25
 RUNNER_ORIGIN = "runner"
+# What a block or a traced function is, unless the application says otherwise.
+FUNCTION_TYPE = "python-function"
+INVOKE = "invoke"
+ORIGIN = "python"
 MASK = "****"
 
 # UTF-8 bytes of a trace's JSON body (epsagon-go's DefaultMaxTraceSize and MaxTraceSize).

@@ -1,3 +1,4 @@
+import inspect
 import json
 import math
 import os
@@ -11,7 +12,10 @@ import pytest
 from fakes import FakeQueue
 
 import epsagon_fast as epsagon
+from epsagon_fast.producer import current
 from epsagon_fast.producer.encoding import encode_event
+from epsagon_fast.producer.event import Event, PureEvent
+from epsagon_fast.producer.scope import pure_event
 from epsagon_fast.protocol import Kind
 
 VALUES: list[Any] = [
@@ -33,6 +37,31 @@ def test_metadata_becomes_the_same_text_on_each_path(queue: FakeQueue, value: An
     assert list(before.values())[::2] == [1, "text"]
     texts = json.loads(encode_event(ready).data)["resource"]["metadata"]
     assert [list(body["resource"]["metadata"].items()) for body in queue.bodies(Kind.EVENT)] == [[*texts.items()]] * 2
+
+
+@pytest.mark.parametrize("make", [epsagon.event, pure_event], ids=["compiled", "reference"])
+def test_event_says_what_it_lacks_and_what_it_does_not_know(make: Any) -> None:
+    event = make(name="n", operation="o")
+    assert (event.name, event.type, event.operation, event.origin) == ("n", "python-function", "o", "python")
+    assert str(inspect.signature(make)).startswith("(name")
+    for args, more, message in [
+        ((), {}, "missing 1 required"),
+        (("a", "b"), {}, "takes 1 positional argument but 2"),
+        (("a",), {"x": 1}, "unexpected keyword argument 'x'"),
+        (("a",), {"name": "b"}, "multiple values for argument 'name'"),
+    ]:
+        with pytest.raises(TypeError, match=message):
+            make(*args, **more)
+
+
+@pytest.mark.parametrize("kind", [Event, PureEvent], ids=["compiled", "reference"])
+def test_event_of_a_disabled_trace_is_not_even_timed(queue: FakeQueue, kind: type[Event]) -> None:
+    epsagon.init(disable=True)
+    with epsagon.trace("run"), kind("charge", "t", "o", "python") as event:
+        event.metadata["k"] = "v"
+        assert current.anywhere() is current.current_place()
+    assert (event.start_time, event.duration) == (0.0, 0.0)
+    assert (queue.records, queue.counts) == ([], {})
 
 
 # Between the two calls of `stat` only blocks are entered and left. What is pushed fits into the ring.

@@ -44,6 +44,7 @@ def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     """Each event's block in both its implementations, on the tracer as it is."""
     if request.param == "reference":
         monkeypatch.setattr(scope, "Event", event.PureEvent)
+        monkeypatch.setattr(epsagon, "event", scope.pure_event)
         monkeypatch.setattr(event, "Step", place.PureStep)
 
 

@@ -78,7 +78,7 @@ cdef class FastPath:
     """See fast_path.PureFastPath."""
 
     cdef object push, trace_id
-    cdef public bint has_blocks
+    cdef public bint has_blocks, ignores
     cdef public object within_id, owner_pid, span_id
     cdef Py_ssize_t limit_bytes
     cdef unsigned int fulls

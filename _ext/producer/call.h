@@ -61,6 +61,61 @@ static inline PyObject *json_with_parent(PyObject *event, PyObject *parent_id) {
     return whole;
 }
 
+/* event(name, *, type, operation, origin): the names in this order, and what stands for those that are not given. */
+#define EVENT_ARGUMENTS 4
+static PyObject *(*event_body)(PyObject *name, PyObject *type, PyObject *operation, PyObject *origin);
+static PyObject *event_argument_names[EVENT_ARGUMENTS], *event_argument_defaults[EVENT_ARGUMENTS];
+
+static int event_argument(PyObject *name) {
+    /* Names in programs are interned, so they nearly always are the very same object. */
+    for (int at = 0; at < EVENT_ARGUMENTS; at++)
+        if (event_argument_names[at] == name)
+            return at;
+    for (int at = 0; at < EVENT_ARGUMENTS; at++)
+        if (PyUnicode_Compare(event_argument_names[at], name) == 0)
+            return at;
+    return -1;
+}
+
+static PyObject *event_called(PyObject *module, PyObject *const *args, Py_ssize_t count, PyObject *names) {
+    (void)module;
+    PyObject *given[EVENT_ARGUMENTS] = {NULL};
+    Py_ssize_t named = names ? PyTuple_Size(names) : 0;
+    if (count > 1)
+        return PyErr_Format(PyExc_TypeError, "event() takes 1 positional argument but %zd were given", count);
+    if (count == 1)
+        given[0] = args[0];
+    for (Py_ssize_t i = 0; i < named; i++) {
+        PyObject *name = PyTuple_GetItem(names, i);
+        int at = event_argument(name);
+        if (at < 0)
+            return PyErr_Format(PyExc_TypeError, "event() got an unexpected keyword argument '%U'", name);
+        if (given[at])
+            return PyErr_Format(PyExc_TypeError, "event() got multiple values for argument '%U'", name);
+        given[at] = args[count + i];
+    }
+    if (!given[0])
+        return PyErr_Format(PyExc_TypeError, "event() missing 1 required positional argument: 'name'");
+    for (int at = 1; at < EVENT_ARGUMENTS; at++)
+        if (!given[at])
+            given[at] = event_argument_defaults[at];
+    return event_body(given[0], given[1], given[2], given[3]);
+}
+
+/* Return a function that calls `body`. The names, the defaults, of which the first is not used, and `doc` must live on. */
+static inline PyObject *event_function(PyObject *names, PyObject *defaults, const char *doc,
+                                       PyObject *(*body)(PyObject *, PyObject *, PyObject *, PyObject *)) {
+    static PyMethodDef method = {"event", NULL, METH_FASTCALL | METH_KEYWORDS, NULL};
+    method.ml_meth = (PyCFunction)(void (*)(void))event_called;
+    method.ml_doc = doc;
+    event_body = body;
+    for (int at = 0; at < EVENT_ARGUMENTS; at++) {
+        event_argument_names[at] = PyTuple_GetItem(names, at);
+        event_argument_defaults[at] = PyTuple_GetItem(defaults, at);
+    }
+    return PyCFunction_NewEx(&method, NULL, NULL);
+}
+
 static PyObject *(*add_event_body)(PyObject *self, PyObject *event);
 
 static PyObject *add_event_called(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names) {

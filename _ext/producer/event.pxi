@@ -8,12 +8,13 @@ from time import perf_counter as _perf_counter, time as _time
 
 from epsagon_fast.producer.entering import current as _current, is_at as _is_at
 from epsagon_fast.producer.failures import is_error as _is_error
-from epsagon_fast.protocol import ErrorCode
+from epsagon_fast.protocol import FUNCTION_TYPE, INVOKE, ORIGIN as _origin, ErrorCode
 from epsagon_fast.queue.ring import own_pid as _own_pid
 
 cdef extern from "call.h":
     object call_of_none(object)
     object span_id_text(uint64_t)
+    object event_function(object, object, const char *, object (*)(object, object, object, object))
 
 cdef object current_get = _current.get, current_set = _current.set, is_at = _is_at, is_error = _is_error
 cdef object own_pid = _own_pid, time = _time, perf_counter = _perf_counter
@@ -153,6 +154,10 @@ cdef class Event:
             tracer = _open_trace(outer, pid)
         elif type(here) is Step:
             encloses = (<Step>here).encloses
+        if isinstance(tracer, FastPath) and (<FastPath>tracer).ignores:
+            # As if this process had not entered it: leaving does nothing.
+            self.owner_pid = 0
+            return self
         _enter(self, outer, tracer, pid)
         if tracer is not None:
             step = Step.__new__(Step)
@@ -170,6 +175,29 @@ cdef class Event:
                 call_of_one(current_set, self.before)
             self.before = None
         _leave(self, error)
+
+
+cdef object _make(object name, object type, object operation, object origin):
+    """Make an event without the tuple and the dict that a call of its class takes."""
+    cdef Event event = Event.__new__(Event)
+    event.id = _new_id(call_of_none(own_pid))
+    event.name = name
+    event.type = type
+    event.operation = operation
+    event.origin = origin
+    event.metadata = {}
+    event.error_code = no_error
+    event.start_time = event.duration = event.entered_at = zero
+    event.owner_pid = 0
+    return event
+
+
+cdef tuple _names = ("name", "type", "operation", "origin"), _defaults = (None, FUNCTION_TYPE, INVOKE, _origin)
+cdef bytes _event_doc = f"""event(name, *, type={FUNCTION_TYPE!r}, operation={INVOKE!r}, origin={_origin!r})
+--
+
+Record a timed event: `with event("charge", type="http", operation="POST") as e: e.metadata["card"] = "visa"`.""".encode()
+event = event_function(_names, _defaults, _event_doc, _make)
 
 
 cdef int _enter(Event event, object outer, object tracer, object pid) except -1:

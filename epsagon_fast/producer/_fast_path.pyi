@@ -5,6 +5,7 @@ from typing import Any
 
 class FastPath:
     has_blocks: bool
+    ignores: bool
     within_id: str | None
     owner_pid: int
     span_id: str
@@ -16,6 +17,7 @@ class FastPath:
 
 def exact_json(value: object, most_values: int, most_characters: int, most_levels: int) -> bytes | None: ...
 def span_id() -> str: ...
+def event(name: str, *, type: str = ..., operation: str = ..., origin: str = ...) -> Event: ...
 
 class Step:
     def __init__(self, outer: Any, span_id: str, encloses: bool) -> None: ...

@@ -99,11 +99,13 @@ class PureEvent(Entered):
     def open(self) -> "PureEvent":
         """Begin, and become the parent of the events that are recorded inside."""
         outer = current.acting_place()
-        self.enter(outer)
-        if outer is None:
+        tracer = None if outer is None else outer.open_trace()
+        if outer is None or (tracer is not None and tracer.ignores):
             self.place = current.anywhere()
         else:
             self.place = Step(outer, self.id, current.is_current(outer))
+        if tracer is None or not tracer.ignores:
+            self.enter(outer)
         return self
 
     def close(self, error: BaseException | None) -> None:

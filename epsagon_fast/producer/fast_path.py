@@ -24,6 +24,8 @@ class PureFastPath:
 
     # Whether an event's block was ever entered in the trace. Only then has an event a parent other than the runner.
     has_blocks = False
+    # Whether what is added is ignored, uncounted: nothing of an event's block is needed.
+    ignores = False
     # In a process that did not open the trace: the opener's event that is the parent of the events recorded here.
     within_id: str | None = None
     # Of the process that opened the trace, and of the trace's runner.

@@ -23,7 +23,7 @@ from .interfaces import TraceWriter
 from .plain import type_name
 from .process import process
 from .runner import encoded_update
-from .states import ITS_OWN, NEW, OPEN, TABLE, State
+from .states import ITS_OWN, NEW, OPEN, SILENT, TABLE, State
 
 # Plain integers, because asking the enum for a member costs as much as a push.
 _EVENT, _EXCEPTION, _LABEL, _RUNNER, _ERROR = map(
@@ -194,6 +194,7 @@ class Recorder(FastPath):
     def _move_to(self, state: State) -> None:
         """Take nothing more: go on to `state`."""
         self._state = state
+        self.ignores = state is SILENT
         self.ids = None
         self._close_path()
 

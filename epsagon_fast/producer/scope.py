@@ -5,9 +5,10 @@ Only the process that entered a block leaves it. In a child that was forked insi
 
 import time
 from collections.abc import Callable
-from typing import Any, Final, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from epsagon_fast.protocol import HTTP_TRACE_ID_KEY
+from epsagon_fast.compiled import COMPILED, implementation
+from epsagon_fast.protocol import FUNCTION_TYPE, HTTP_TRACE_ID_KEY, INVOKE, ORIGIN
 
 from . import current
 from .context import TraceContext, continue_context
@@ -20,12 +21,9 @@ from .process import process
 from .runner import new_runner
 from .tracer import Tracer
 
-F = TypeVar("F", bound=Callable[..., Any])
+__all__ = ["Block", "TraceBlocks", "event", "pure_event", "trace"]
 
-FUNCTION_TYPE: Final = "python-function"
-INVOKE: Final = "invoke"
-# The origin of the events that `event` and inner `trace` blocks record.
-ORIGIN: Final = "python"
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Block(Entered):
@@ -135,6 +133,12 @@ def trace(name: Any = None, *, new: bool = False) -> Any:
     return TraceBlocks(None, new)(name)
 
 
-def event(name: str, *, type: str = FUNCTION_TYPE, operation: str = INVOKE, origin: str = ORIGIN) -> Event:
+def pure_event(name: str, *, type: str = FUNCTION_TYPE, operation: str = INVOKE, origin: str = ORIGIN) -> Event:
     """Record a timed event: `with event("charge", type="http", operation="POST") as e: e.metadata["card"] = "visa"`."""
     return Event(name, type, operation, origin)
+
+
+if TYPE_CHECKING or implementation("add_event") != COMPILED:
+    event = pure_event
+else:
+    from epsagon_fast.producer._fast_path import event

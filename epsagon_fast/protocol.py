@@ -50,6 +50,9 @@ MASK = "****"
 # UTF-8 bytes of a trace's JSON body (epsagon-go's DefaultMaxTraceSize and MaxTraceSize).
 DEFAULT_MAX_TRACE_BYTES = 64 * 1024
 MAX_TRACE_BYTES = 512 * 1024
+# What gives way in a trace over its limit: the first events' metadata, or the longest values.
+STRIP = "strip"
+SHORTEN = "shorten"
 # Bytes of label keys and values in a trace (epsagon-go's MaxLabelsSize). A number or a bool counts 64, as there.
 MAX_LABELS_BYTES = 10 * 1024
 LABEL_NUMBER_BYTES = 64
@@ -117,6 +120,7 @@ class WireConfig(TypedDict):
     send_timeout_s: float
     ignored_keys: list[str]
     max_trace_size_bytes: int
+    trimming: NotRequired[str]
     debug: NotRequired[bool]
     state_dir: NotRequired[str]
     proxy_url: NotRequired[str | None]

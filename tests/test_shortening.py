@@ -18,7 +18,7 @@ from strategies import Parts
 from test_trimming import ANSWERS, BALLAST, HARD_EVENTS, NOT_JSON, NOTHING_TO_STRIP
 
 from epsagon_fast.protocol import STRONG_KEYS
-from epsagon_fast.trimming import Shortened, TraceTooBig, Trimmed, _reference, trim
+from epsagon_fast.trimming import Shortened, TraceTooBig, Trimmed, _reference, at_level, trim
 
 Shortener = Callable[..., Shortened]
 SHORTENERS: dict[str, Shortener] = {"reference": _reference.shorten}
@@ -53,7 +53,8 @@ class Value:
         self.text, self.length, self.share = text, size(text) - 2, 4 if has_two_ends else 1
         # The longest of what is left for so many bytes of its own, for each length it may have with its mark.
         self.left: dict[int, str] = {}
-        for room in range(min(total, size(content)) + 1):
+        # One end may be short, and the other gets no more than half of the room.
+        for room in range(2 * size(content) + 1 if has_two_ends else min(total, size(content)) + 1):
             first, last = ((room + 1) // 2, room // 2) if has_two_ends else (room, 0)
             kept = head[: heads[bisect_right(heads, first, key=itemgetter(1)) - 1][0]]
             rest = tail[tails[bisect_right(tails, last, key=itemgetter(2)) - 1][0] :]
@@ -233,6 +234,21 @@ def test_what_is_left_of_an_event_does_not_hang_on_its_place(
     one, other = (answer(shorten, each, limit) for each in (events, [events[place] for place in order]))
     if isinstance(one, Shortened) and one.stripped_count == 0:
         assert other == one._replace(events=[one.events[place] for place in order])
+
+
+@half_as_often
+@given(strategies.long_traces(), st.integers(LEAST, 400))
+def test_a_level_is_what_the_oracle_says_whatever_the_size(trace: list[Parts], level: int) -> None:
+    expected = [event.encode() for event in Oracle(trace).at(level)]
+    for each in (_reference.at_level, at_level):
+        assert each(encoded(trace), level) == expected
+
+
+@pytest.mark.parametrize("each", [_reference.at_level, at_level])
+def test_a_level_that_no_value_could_have_is_refused(each: Callable[..., list[bytes]]) -> None:
+    assert answer(each, [BALLAST], LEAST - 1) == (ValueError, "level_bytes is less than 64: 63")
+    assert answer(each, [BALLAST, b"{"], LEAST) == (ValueError, "event 1 is not JSON")
+    assert each([BALLAST], 2**100)[0] is BALLAST
 
 
 # ---- events of any kind

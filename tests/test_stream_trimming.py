@@ -18,8 +18,8 @@ from epsagon_fast.collector.assembling import body, stream
 from epsagon_fast.collector.assembling.assembly import Assembly, ClosedTrace
 from epsagon_fast.collector.assembling.stream import ENTRY_BYTES
 from epsagon_fast.masking import Mask
-from epsagon_fast.protocol import FROM_RUNNER, MAX_LABELS_BYTES, STRONG_KEYS, Kind, Record
-from epsagon_fast.trimming import TraceTooBig, Trimmed, _reference, trim
+from epsagon_fast.protocol import FROM_RUNNER, MAX_LABELS_BYTES, SHORTEN, STRONG_KEYS, Kind, Record
+from epsagon_fast.trimming import LEAST_LEVEL_BYTES, TraceTooBig, Trimmed, _reference, trim
 
 MIB = 1024 * 1024
 
@@ -43,7 +43,7 @@ def within_its_limit(assembly: Assembly) -> bool:
         assert content.held_bytes == content.floor_bytes + ENTRY_BYTES * len(kept)
         assert content.stripped_count <= len(content.events)
         # The envelope alone may be over it.
-        assert not kept or content.floor_bytes <= content.limit_bytes
+        assert not kept or content.floor_bytes <= max(content.hold_bytes, content.limit_bytes)
     assert assembly.held_bytes == sum(trace.held_bytes for trace in assembly._open.values())
     return True
 
@@ -88,6 +88,30 @@ def check_limit(limit: int, records: list[Record]) -> None:
     result = body.build(finished(fed(records)).trace)
     assert result == at_the_end(records)
     assert result.size_bytes <= limit
+
+
+def shortening(records: list[Record], **more: Any) -> list[Record]:
+    """Return the same trace, of which the longest values are shortened."""
+    whole = orjson.loads(records[0].payload)
+    whole["config"] |= {"trimming": SHORTEN, **more}
+    return [record(Kind.OPEN, whole), *records[1:]]
+
+
+@given(trace_records(), st.frozensets(st.integers(0, 40), max_size=4))
+def test_body_is_that_of_shortening_at_the_end(records: list[Record], passes: frozenset[int]) -> None:
+    records = shortening(records)
+    trace = finished(fed(records, passes))
+    result = body.build(trace.trace)
+    assert result == at_the_end(records)
+    assert result.size_bytes <= json.loads(records[0].payload)["config"]["max_trace_size_bytes"]
+    assert body.build(trace.trace) == result
+
+
+@pytest.mark.parametrize("shape", ["of its own", "among its events", "none"])
+def test_body_is_that_of_shortening_at_the_end_at_every_limit(shape: str) -> None:
+    records = shortening(shaped(shape, added(event(8, weak="\u00e9" * 900, more="x" * 90))))
+    for limit in range(1, at_the_end(records).size_bytes + 2, 23):
+        check_limit(limit, records)
 
 
 @pytest.mark.parametrize("shape", ["of its own", "among its events", "none"])
@@ -168,12 +192,17 @@ class _AtTheEnd:
             return body.Body(whole, len(whole), False, 0, 0, 0)
         return self.trimmed(limit, len(whole)) or self.cut(limit, len(whole))
 
+    @property
+    def shortens(self) -> bool:
+        return self.config.get("trimming") == SHORTEN
+
     def trimmed(self, limit: int, before: int) -> body.Body | None:
         events = self.with_runner(self.events, self.runner)
         encoded = [orjson.dumps(each) for each in events]
         outside = len(self.whole([], self.exceptions, None))
         try:
-            kept = _reference.trim(encoded, limit, envelope_bytes=outside, reserve_bytes=20 if self.runner else 0)
+            rule = _reference.shorten if self.shortens else _reference.trim
+            kept = rule(encoded, limit, envelope_bytes=outside, reserve_bytes=20 if self.runner else 0)
         except TraceTooBig:
             return None
         decoded = [json.loads(each) for each in kept.events]
@@ -183,6 +212,9 @@ class _AtTheEnd:
         return body.Body(self.whole(decoded, self.exceptions, None), before, True, kept.stripped_count, 0, 0)
 
     def cut(self, limit: int, before: int) -> body.Body:
+        if self.shortens:
+            encoded = [orjson.dumps(each) for each in self.events]
+            self.events = [json.loads(each) for each in _reference.at_level(encoded, LEAST_LEVEL_BYTES)]
         for each in (*self.events, *([self.runner] if self.runner else ())):
             metadata = each["resource"]["metadata"]
             for key in [key for key in metadata if key not in STRONG_KEYS]:
@@ -295,6 +327,38 @@ def test_a_trace_of_a_million_events_stays_small() -> None:
     assert len(sent) - 1 + result.dropped_events == 1_000_000
     assert assembly.counters["too_big"] == result.dropped_events
     assert result.size_before_bytes > 1_000_000_000
+
+
+@pytest.mark.parametrize("late", ["event", "runner"])
+def test_what_comes_after_an_early_level_is_brought_to_it(late: str) -> None:
+    """Cuts between escapes leave room at a level. What comes later must not have it, since it could not at the end."""
+    fitted = 0
+    for limit in range(30_000, 30_900, 60):
+        runner = own_runner(weak="r" * (180 if late == "runner" else 9))
+        records = shortening([opened(runner, max_trace_size_bytes=limit)])
+        records += [added(event(number, **{f"k{n}": "\x01" * 60 for n in range(10)})) for number in range(16)]
+        records += [added(event(16, weak="l" * 180))] * (late == "event")
+        trace = finished(fed(records)).trace
+        assert trace.stream.level_bytes > LEAST_LEVEL_BYTES
+        assert body.build(trace) == at_the_end(records)
+        fitted += trace.stream.level_bytes < 180 and trace.stream.floor_bytes < limit - 100
+    assert fitted > 3
+
+
+def test_a_long_trace_that_is_shortened_stays_small() -> None:
+    (first,) = shortening([opened(own_runner(), max_trace_size_bytes=64 * 1024)])
+    assembly = fed([first])
+    levels = []
+    for number in range(200):
+        long = event(number, sql="x" * (50 if number % 8 else 9000 + number))
+        assembly.feed(RING, Record(Kind.EVENT, 0, 0, TRACE_ID, long), 0.0)
+        assert assembly.held_bytes < 3 * 64 * 1024
+        levels += [each.stream.level_bytes for each in assembly._open.values()]
+    # It only falls.
+    assert levels == [0] * levels.count(0) + sorted(filter(None, levels), reverse=True)
+    assert len(set(levels)) > 3
+    result = body.build(finished(assembly).trace)
+    assert 0.99 * 64 * 1024 < result.size_bytes <= 64 * 1024
 
 
 def test_events_without_a_byte_to_strip_are_bounded_with_what_holds_them() -> None:

@@ -339,3 +339,19 @@ cdef _shortened(_Found found, Py_ssize_t size, Py_ssize_t room, envelope):
         stripped = shorten_stripped_count(&found.trace, &rules, room - size)
     shorter = found.at(level, stripped, &count)
     return _new_tuple(Shortened, (shorter, envelope + _joined_size(shorter), level, count, stripped))
+
+
+def at_level(events, level_bytes):
+    """Shorten what is over a level, whatever the size. Returns a new list, with the same object where nothing changed.
+
+    level_bytes: at least LEAST_LEVEL_BYTES. Errors as of `shorten`.
+    """
+    cdef size_t ignored = 0
+    cdef _Found found = _Found()
+    level = _size("level_bytes", level_bytes)
+    if level < LEAST_LEVEL_BYTES:
+        raise ValueError(f"level_bytes is less than {LEAST_LEVEL_BYTES}: {level}")
+    kept = list(events)
+    _joined_size(kept)
+    found.read(kept)
+    return found.at(min(level, sys.maxsize // EXCEPTION_SHARE), 0, &ignored)

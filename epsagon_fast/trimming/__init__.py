@@ -6,13 +6,22 @@ Both give the same bytes; epsagon_fast/compiled.py says which of them is taken.
 from typing import TYPE_CHECKING, Final
 
 from epsagon_fast.compiled import COMPILED, implementation
-from epsagon_fast.trimming._types import Shortened, TraceTooBig, Trimmed
+from epsagon_fast.trimming._types import LEAST_LEVEL_BYTES, Shortened, TraceTooBig, Trimmed
 
 IMPLEMENTATION: Final = implementation("trimmer")
 
 if TYPE_CHECKING or IMPLEMENTATION == COMPILED:
-    from epsagon_fast.trimming._compiled import shorten, trim
+    from epsagon_fast.trimming._compiled import at_level, shorten, trim
 else:
-    from epsagon_fast.trimming._reference import shorten, trim
+    from epsagon_fast.trimming._reference import at_level, shorten, trim
 
-__all__ = ["IMPLEMENTATION", "Shortened", "TraceTooBig", "Trimmed", "shorten", "trim"]
+__all__ = [
+    "IMPLEMENTATION",
+    "LEAST_LEVEL_BYTES",
+    "Shortened",
+    "TraceTooBig",
+    "Trimmed",
+    "at_level",
+    "shorten",
+    "trim",
+]

@@ -63,6 +63,19 @@ def shorten(events: Sequence[bytes], limit_bytes: int, *, envelope_bytes: int = 
     return Shortened(stripped.events, stripped.size_bytes, LEAST_LEVEL_BYTES, count, stripped.stripped_count)
 
 
+def at_level(events: Sequence[bytes], level_bytes: int) -> list[bytes]:
+    """Shorten what is over a level, whatever the size. Returns a new list, with the same object where nothing changed.
+
+    level_bytes: at least LEAST_LEVEL_BYTES. Errors as of `shorten`.
+    """
+    level = _size("level_bytes", level_bytes)
+    if level < LEAST_LEVEL_BYTES:
+        raise ValueError(f"level_bytes is less than {LEAST_LEVEL_BYTES}: {level}")
+    kept = list(events)
+    _joined_size(kept)
+    return [_read(event, number).at(level) for number, event in enumerate(kept)]
+
+
 def _highest_level(readings: list[Read], room: int) -> int:
     """Return the highest level at which the events grow by at most `room`, a negative number.
 

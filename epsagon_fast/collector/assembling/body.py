@@ -16,7 +16,7 @@ from epsagon_fast.collector.assembling import runners
 from epsagon_fast.collector.assembling.open_trace import OpenTrace
 from epsagon_fast.collector.assembling.runners import Runner
 from epsagon_fast.collector.formats import FittedTrace
-from epsagon_fast.trimming import TraceTooBig, trim
+from epsagon_fast.trimming import TraceTooBig
 
 
 class Body(NamedTuple):
@@ -95,6 +95,7 @@ def _place(trace: OpenTrace, events: list[bytes]) -> int:
 def _trimmed(trace: OpenTrace, runner: Runner | None, before: int) -> Body:
     """Trim a trace of which the first events may be stripped already. Raises TraceTooBig."""
     stream = trace.stream
+    stream.level_all()
     events = stream.events.copy()
     done, limit, reserve = stream.stripped_count, trace.limit_bytes, 0
     place = _place(trace, events)
@@ -104,20 +105,21 @@ def _trimmed(trace: OpenTrace, runner: Runner | None, before: int) -> Body:
             # It stands before an event that had to be stripped.
             runner = cutting.stripped(runner)
             done += 1
-        events.insert(place, orjson.dumps(runner))
-    if done:
-        # An event was stripped early, so the trace needs room for its marker even if the rest fits.
+        events.insert(place, stream.leveled(orjson.dumps(runner)))
+    if done or stream.level_bytes:
+        # Something was taken away early, so the trace needs room for its marker even if the rest fits.
         limit, reserve = max(0, limit - reserve), 0
     rest = events[done:]
     outside = trace.envelope.size_bytes + _joined_bytes(stream.exceptions)
     outside += _joined_bytes(events) - _joined_bytes(rest)
-    result = trim(rest, limit, envelope_bytes=outside, reserve_bytes=reserve)
+    result = stream.fitted(rest, limit, envelope_bytes=outside, reserve_bytes=reserve)
     events[done:] = result.events
     stripped = done + result.stripped_count
-    if stripped and runner is not None:
+    trimmed = stripped > 0 or stream.level_bytes > 0 or result.shortened_count > 0
+    if trimmed and runner is not None:
         events[place] = orjson.dumps(runners.with_metadata(orjson.loads(events[place]), runners.marks(0, 0, 0)))
     data, told = _whole(trace, events, stream.exceptions, place)
-    return Body(data, before, stripped > 0, stripped, 0, 0, told)
+    return Body(data, before, trimmed, stripped, 0, 0, told)
 
 
 def _cut(trace: OpenTrace, runner: Runner | None, before: int) -> Body:

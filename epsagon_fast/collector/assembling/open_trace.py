@@ -9,6 +9,7 @@ import orjson
 from epsagon_fast.collector.assembling.accounts import TRACE_BYTES, Account
 from epsagon_fast.collector.assembling.payloads import BROKEN, decoded_label, label_bytes, object_in, object_of
 from epsagon_fast.collector.assembling.runners import Runner, with_metadata
+from epsagon_fast.collector.assembling.shortening import ShorteningStream
 from epsagon_fast.collector.assembling.stream import Stream
 from epsagon_fast.collector.assembling.terms import terms_of
 from epsagon_fast.collector.formats import Envelope
@@ -71,7 +72,8 @@ class OpenTrace:
         self.ring_id = ring_id
         self.counters = counters
         self.opened_at = float(decoded["opened_at"])
-        self.stream = Stream(self.terms.envelope.size_bytes, self.terms.limit_bytes, counters)
+        stream = ShorteningStream if self.terms.shortens else Stream
+        self.stream = stream(self.terms.envelope.size_bytes, self.terms.limit_bytes, counters)
         # Its own runner stands last. Without one, an event may turn out to be the runner, and keeps its place.
         self.runner: Runner | None = None if decoded["runner"] is None else object_in(decoded, "runner")
         self.has_own_runner = self.runner is not None

@@ -19,7 +19,7 @@ from collections import Counter
 import orjson
 
 import epsagon_fast.cutting as cutting
-from epsagon_fast.trimming import TraceTooBig, trim
+from epsagon_fast.trimming import Shortened, TraceTooBig, trim
 
 # Memory of a bytes object and its slot in a list, without its bytes.
 ENTRY_BYTES = 48
@@ -33,6 +33,8 @@ SAVED = (
     "dropped_exceptions",
     "arrived_bytes",
     "floor_bytes",
+    "hold_bytes",
+    "level_bytes",
 )
 
 
@@ -44,6 +46,10 @@ class Stream:
 
     def __init__(self, envelope_bytes: int, limit_bytes: int, counters: Counter[str]) -> None:
         self.limit_bytes = limit_bytes
+        # The floor from which on something must give way.
+        self.hold_bytes = limit_bytes
+        # The level to which all values are shortened; 0: none is.
+        self.level_bytes = 0
         self.events: list[bytes] = []
         self.exceptions: list[bytes] = []
         # How many events, from the first on, are stripped already.
@@ -79,7 +85,7 @@ class Stream:
         """Take in an event's JSON, masked. Return by how much `held_bytes` has grown."""
         size = len(event)
         floor = self.floor_bytes + size + 1
-        if floor > self.limit_bytes or self.is_too_big:
+        if floor > self.hold_bytes or self.is_too_big:
             before = self.held_bytes
             self._add_with_care(event)
             return self.held_bytes - before
@@ -109,8 +115,19 @@ class Stream:
             self._strip_next()
         self.events = [self._cut(event) for event in self.events]
         self.exceptions = [self._cut(exception) for exception in self.exceptions]
-        kept = (*self.events, *self.exceptions)
-        self.floor_bytes = self._empty_bytes + sum(map(len, kept)) + len(kept)
+        self._add_up()
+
+    def level_all(self) -> None:
+        """Shorten what came later to the level of what came before; here there is none."""
+
+    def leveled(self, event: bytes) -> bytes:
+        """Return an event at that level."""
+        return event
+
+    def fitted(self, events: list[bytes], limit_bytes: int, *, envelope_bytes: int, reserve_bytes: int) -> Shortened:
+        """Return the last events of the trace within its limit, as `shorten` does it. Raises TraceTooBig."""
+        kept = trim(events, limit_bytes, envelope_bytes=envelope_bytes, reserve_bytes=reserve_bytes)
+        return Shortened(kept.events, kept.size_bytes, limit_bytes, 0, kept.stripped_count)
 
     def discard_broken(self) -> None:
         """Replace each event that is not JSON by an empty one, and count it."""
@@ -130,9 +147,13 @@ class Stream:
         self.events.append(event)
         self._grow(len(event) + 1)
 
+    def _add_up(self) -> None:
+        kept = (*self.events, *self.exceptions)
+        self.floor_bytes = self._empty_bytes + sum(map(len, kept)) + len(kept)
+
     def _grow(self, size: int) -> None:
         self.floor_bytes += size
-        if self.floor_bytes > self.limit_bytes:
+        if self.floor_bytes > self.hold_bytes:
             self._shrink()
 
     def _shrink(self) -> None:

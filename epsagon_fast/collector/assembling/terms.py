@@ -8,7 +8,7 @@ import orjson
 from epsagon_fast.collector.formats import Envelope
 from epsagon_fast.collector.formats.choice import format_for
 from epsagon_fast.collector.parcel import Destination, from_config
-from epsagon_fast.protocol import MAX_TRACE_BYTES, WireConfig
+from epsagon_fast.protocol import MAX_TRACE_BYTES, SHORTEN, WireConfig
 
 
 class Terms(NamedTuple):
@@ -19,6 +19,8 @@ class Terms(NamedTuple):
     destination: Destination
     envelope: Envelope
     limit_bytes: int
+    # Whether values are shortened before events are stripped.
+    shortens: bool
     debug: bool
 
 
@@ -28,8 +30,8 @@ def terms_of(config_json: bytes, platform: str) -> Terms:
     config = _checked(orjson.loads(config_json))
     destination = from_config(config)
     envelope = format_for(destination).envelope(config, platform)
-    debug = bool(config.get("debug"))
-    return Terms(config, platform, destination, envelope, config["max_trace_size_bytes"], debug)
+    shortens, debug = config.get("trimming") == SHORTEN, bool(config.get("debug"))
+    return Terms(config, platform, destination, envelope, config["max_trace_size_bytes"], shortens, debug)
 
 
 def _checked(config: dict[str, Any]) -> WireConfig:

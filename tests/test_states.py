@@ -29,6 +29,16 @@ from epsagon_fast.producer.states import (
 )
 from epsagon_fast.queue.layout import FULL
 
+COMPLETE = {
+    "id": "1",
+    "start_time": 1.5,
+    "resource": {"name": "n", "type": "t", "operation": "o", "metadata": {}},
+    "origin": "o",
+    "duration": 0.5,
+    "error_code": 0,
+    "exception": None,
+}
+
 
 def started(config: Config | None = None) -> Tracer:
     tracer = epsagon.create_tracer(config)
@@ -151,5 +161,7 @@ def test_handler_that_stops_a_trace_as_it_opens_has_it_stopped(
     tracer.start()
     assert tracer.stopped
     assert queue.kinds == ["OPEN", "CLOSE"]
-    tracer.add_event({})
+    # Complete, so that the fast path would take it.
+    tracer.add_event(COMPLETE)
+    assert queue.kinds == ["OPEN", "CLOSE"]
     assert queue.counts == {"misuse": 1}

@@ -88,4 +88,7 @@ def left_by(tracer: Continuing) -> TraceContext:
 def handed_on(tracer: Continuing, span_id: str | None) -> TraceContext | None:
     """Return the context for a message sent inside a trace. `span_id`: the event that sends it; None: the runner."""
     context = context_of(tracer)
-    return None if context is None else context._replace(parent_id=span_id or tracer.span_id)
+    if context is None:
+        return None
+    # Not _replace, which takes three times as long.
+    return TraceContext(context.trace_id, span_id or tracer.span_id, context.flags, context.tracestate)

@@ -104,6 +104,18 @@ FIELDS = [
         [0, -1, 524289],
         ["0", "-1", "524289", "1e3", "64K", "١٢", " 1000", "9" * 5000],
     ),
+    Field(
+        "trimming",
+        "EPSAGON_TRIMMING",
+        "strip",
+        "shorten",
+        "shorten",
+        "Shorten",
+        "shorten",
+        [1],
+        ["", "Shorten"],
+        ["cut"],
+    ),
     Field("runtime_dir", "EPSAGON_RUNTIME_DIR", "", "/run/x/", "/run/x", "/run/y", "/run/y", [1, b"/x"], ["/\0"], []),
     Field(
         "state_dir",
@@ -394,10 +406,19 @@ def test_the_wire_form_holds_what_the_collector_needs() -> None:
         "send_timeout_s": 1.0,
         "ignored_keys": ["a", "b"],
         "max_trace_size_bytes": 65536,
+        "trimming": "strip",
         "state_dir": "/s",
         "proxy_url": None,
         "ca_file": None,
     }
+
+
+def test_values_are_shortened_where_no_backend_expects_the_rule_of_epsagon_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    otlp = Config(collector_url="otlp+http://127.0.0.1:4318")
+    assert otlp.to_wire().get("trimming") == "shorten"
+    assert dataclasses.replace(otlp, trimming="strip").resolve().trimming == "strip"
+    monkeypatch.setenv("EPSAGON_TRIMMING", "strip")
+    assert otlp.resolve().trimming == "strip"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 
 from epsagon_fast.foreign import origin
 from epsagon_fast.log import warn_once
-from epsagon_fast.protocol import WireConfig
+from epsagon_fast.protocol import SHORTEN, STRIP, WireConfig
 
 from .environment import ca_file, default_state_dir, default_url, from_environment, proxy_for
 from .options import OPTIONS
@@ -22,8 +22,9 @@ class Config:
     """The options as code sets them. None means unset: the environment counts, else the default.
 
     send_timeout_s, shutdown_timeout_s: seconds. max_trace_size_bytes: UTF-8 bytes of a trace's JSON body. ring_bytes:
-    capacity of this process's ring, at least four times the trace limit. ignored_keys: names of metadata keys that are
-    masked. runtime_dir, state_dir: made absolute. Raises TypeError or ValueError for a value that is not allowed.
+    capacity of this process's ring, at least four times the trace limit. trimming: what gives way in a trace over its
+    limit, "strip" or "shorten". ignored_keys: names of metadata keys that are masked. runtime_dir, state_dir: made
+    absolute. Raises TypeError or ValueError for a value that is not allowed.
     """
 
     application_name: str | None = None
@@ -36,6 +37,7 @@ class Config:
     test_mode: bool | None = None
     ignored_keys: list[str] | tuple[str, ...] | Set[str] | None = None
     max_trace_size_bytes: int | None = None
+    trimming: str | None = None
     runtime_dir: str | os.PathLike[str] | None = None
     state_dir: str | os.PathLike[str] | None = None
     ring_bytes: int | None = None
@@ -59,6 +61,8 @@ class Config:
             values["collector_url"] = default_url(warn=sends and may_send)
         if sends and may_send:
             _warn_of_readers(values["collector_url"])
+        if values["trimming"] is None:
+            values["trimming"] = SHORTEN if is_otlp(values["collector_url"]) else STRIP
         if values["state_dir"] is None:
             values["state_dir"] = default_state_dir()
         values["ring_bytes"] = max(values["ring_bytes"], RING_BYTES_PER_TRACE_BYTE * values["max_trace_size_bytes"])
@@ -86,6 +90,7 @@ class Config:
             "send_timeout_s": config.send_timeout_s,
             "ignored_keys": list(config.ignored_keys),
             "max_trace_size_bytes": config.max_trace_size_bytes,
+            "trimming": config.trimming,
             "state_dir": config.state_dir,
             "proxy_url": proxy_for(config.collector_url),
             "ca_file": ca_file(),
@@ -109,6 +114,7 @@ class ResolvedConfig(Config):
     test_mode: bool
     ignored_keys: tuple[str, ...]
     max_trace_size_bytes: int
+    trimming: str
     runtime_dir: str
     state_dir: str
     ring_bytes: int

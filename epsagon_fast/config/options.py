@@ -2,9 +2,9 @@
 
 from typing import Final
 
-from epsagon_fast.protocol import DEFAULT_MAX_TRACE_BYTES, MAX_TRACE_BYTES
+from epsagon_fast.protocol import DEFAULT_MAX_TRACE_BYTES, MAX_TRACE_BYTES, SHORTEN, STRIP
 
-from .values import Option, flag, names, path, seconds, size, text, token, url
+from .values import Option, choice, flag, names, path, seconds, size, text, token, url
 
 DEFAULT_RING_BYTES = 512 * 1024
 MIN_RING_BYTES = 64 * 1024
@@ -21,6 +21,7 @@ OPTIONS: Final[dict[str, Option]] = {
     "test_mode": flag(None, False),
     "ignored_keys": names("EPSAGON_IGNORED_KEYS"),
     "max_trace_size_bytes": size("EPSAGON_MAX_TRACE_SIZE", DEFAULT_MAX_TRACE_BYTES, 1, MAX_TRACE_BYTES),
+    "trimming": choice("EPSAGON_TRIMMING", STRIP, SHORTEN),
     "runtime_dir": path("EPSAGON_RUNTIME_DIR", ""),
     "state_dir": path("EPSAGON_STATE_DIR", None),
     "ring_bytes": size("EPSAGON_RING_BYTES", DEFAULT_RING_BYTES, MIN_RING_BYTES, MAX_RING_BYTES),

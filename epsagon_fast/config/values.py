@@ -117,6 +117,13 @@ def url(variable: str) -> Option:
     return Option(variable, None, allowed, (str,), _is_url, str, is_url=True)
 
 
+def choice(variable: str, *values: str) -> Option:
+    """One of a few words; in the environment in any case."""
+    allowed = " or ".join(map(repr, values))
+    words = {value.upper(): value for value in values}
+    return Option(variable, None, allowed, (str,), lambda value: value in values, str, lambda text: words[text.upper()])
+
+
 def is_plain(text: str) -> bool:
     """Say whether UTF-8 can encode a text and it holds no NUL."""
     return text.isprintable() or not any("\ud800" <= c <= "\udfff" or c == "\0" for c in text)

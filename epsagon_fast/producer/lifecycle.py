@@ -25,6 +25,7 @@ def init(
     test_mode: bool | None = None,
     ignored_keys: list[str] | tuple[str, ...] | Set[str] | None = None,
     max_trace_size_bytes: int | None = None,
+    trimming: str | None = None,
     runtime_dir: str | os.PathLike[str] | None = None,
     state_dir: str | os.PathLike[str] | None = None,
     ring_bytes: int | None = None,

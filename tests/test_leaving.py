@@ -13,6 +13,7 @@ from rings import in_child
 
 from epsagon_fast.collector import leaving
 from epsagon_fast.collector.leaving import BACKLOG_S, GRACE_S, LINGER_S, Leaving, linger_s
+from epsagon_fast.collector.sending import dispatch
 from epsagon_fast.queue import state as states
 from epsagon_fast.queue.liveness import is_waited_for
 from epsagon_fast.queue.state import StatePage
@@ -170,24 +171,63 @@ def test_in_a_deleted_folder_it_does_not_linger(page: StatePage, loop: Any) -> N
     assert Leaving(page).due(loop, 0.0)
 
 
-def test_asked_to_leave_it_serves_its_producers_first(page: StatePage, loop: Any) -> None:
+def test_asked_to_leave_it_waits_a_moment_for_its_producers_to_leave_first(page: StatePage, loop: Any) -> None:
     mine = Leaving(page)
     loop.rings.append(ring_of(1))
     mine.ask(100.0)
     assert not mine.due(loop, 100.0)
     loop.rings.clear()
     loop.sending.busy = 1
-    assert not mine.due(loop, 101.0)
+    assert not mine.due(loop, 100.1)
     loop.sending.busy = 0
-    assert mine.due(loop, 102.0)
+    assert mine.due(loop, 100.2)
 
 
-def test_asked_to_leave_it_waits_no_longer_than_its_grace(page: StatePage, loop: Any) -> None:
+def test_asked_to_leave_it_hands_over_those_that_stay(page: StatePage, loop: Any) -> None:
     loop.rings.append(ring_of(1))
     mine = Leaving(page)
     mine.ask(100.0)
     assert not mine.due(loop, 100.0 + GRACE_S)
-    assert mine.due(loop, 101.0 + GRACE_S)
+    assert mine.due(loop, 100.1 + GRACE_S)
+    # The producers' next look starts a successor.
+    assert page.beat().phase == states.LEAVING
+
+
+def test_whole_stop_with_producers_takes_less_than_two_seconds() -> None:
+    assert GRACE_S + 2 * dispatch.LAST_HANDED_OVER_S < 1.8
+
+
+def test_supervised_collector_stays_until_it_is_told(page: StatePage, loop: Any) -> None:
+    Leaving(page).ask(100.0)
+    mine = Leaving(page, stays=True)
+    assert not any(mine.due(loop, now) for now in (0.0, LINGER_S, BACKLOG_S, 1e9))
+    mine.ask(1e9)
+    assert mine.due(loop, 1e9)
+
+
+def test_supervised_collector_of_a_deleted_folder_leaves_for_a_new_one(page: StatePage, loop: Any) -> None:
+    loop.gone = True
+    assert Leaving(page, stays=True).due(loop, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("groups", "leaves"),
+    [({1: "web", 2: "tasks"}, False), ({1: "tasks", 2: "cron"}, True), ({1: "tasks", 2: ""}, False), ({}, False)],
+)
+def test_successor_in_a_group_that_goes_down_hands_over_when_it_is_the_last_there(
+    page: StatePage, loop: Any, monkeypatch: pytest.MonkeyPatch, groups: dict[int, str], leaves: bool
+) -> None:
+    monkeypatch.setattr(leaving, "control_group", {os.getpid(): "web" if groups else "", **groups}.get)
+    loop.rings += [ring_of(pid) for pid in groups or (1,)]
+    # Before anyone was asked, the group decides nothing.
+    assert not Leaving(page).due(loop, 0.0)
+    Leaving(page).ask(100.0)
+    assert Leaving(page).due(loop, 1.0) == leaves
+
+
+def test_control_group_of_a_process_that_is_gone_is_unknown() -> None:
+    assert leaving.control_group(2**22 + 1) == ""
+    assert leaving.control_group(os.getpid()) == leaving.control_group(os.getppid())
 
 
 def test_asked_twice_it_goes_now(page: StatePage, loop: Any) -> None:
@@ -204,6 +244,11 @@ def test_asking_is_remembered_for_the_next_one(page: StatePage, loop: Any, monke
     Leaving(page).ask(100.0)
     monkeypatch.setattr(leaving.time, "time", lambda: 5000.0 + leaving.GOING_DOWN_S - 1)
     assert Leaving(page).due(loop, 0.0)
+    # A sick backend is left to the next one: the service that goes down does not wait for it.
+    loop.unsettled = 3
+    hurried = Leaving(page)
+    assert [hurried.due(loop, now) for now in (0.0, 1.1 * GRACE_S)] == [False, True]
+    loop.unsettled = 0
     monkeypatch.setattr(leaving.time, "time", lambda: 5000.0 + leaving.GOING_DOWN_S)
     assert not Leaving(page).due(loop, 0.0)
 

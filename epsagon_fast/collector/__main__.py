@@ -1,4 +1,4 @@
-"""The collector process: takes the folder's lock, serves it, and leaves when no process needs it.
+"""The collector process: takes the folder's lock, serves it, and leaves when no process needs it or a signal says so.
 
     python -m epsagon_fast.collector --runtime-dir FOLDER
 
@@ -33,6 +33,8 @@ log = logging.getLogger("epsagon_fast.collector")
 PR_SET_DUMPABLE = 4
 # Retry the lock this long: a process that asks whether it is held takes it for a moment itself.
 LOCK_TIMEOUT_S = 5.0
+# A collector that a supervisor started waits as long as another one serves, and looks this often.
+STANDBY_S = 0.1
 PASS_S = 0.002
 WAITING_PASS_S = 0.005
 IDLE_PASS_S = 0.05
@@ -44,17 +46,18 @@ AWAKE_S = 0.02
 THREAD_STACK_BYTES = 1024 * 1024
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Serve one folder until no process needs it. Return the exit code."""
+def main(argv: list[str] | None = None, *, stays: bool = False) -> int:
+    """Serve one folder until no process needs it or, with `stays`, until a signal comes. Return the exit code."""
     args = parser().parse_args(argv)
-    stays = settle_down(args.start_lock_fd)
+    inherited_texts = settle_down(args.start_lock_fd)
     folder_fd = private.make_directory(args.runtime_dir)
     if not take_lock(folder_fd):
         log.info("another collector serves %s", args.runtime_dir)
-        return 0
+        if not stays or not stand_by(folder_fd):
+            return 0
     state = own_page(folder_fd)
-    state.set_inherited(stays)
-    leaving = Leaving(state, is_orphan=args.start_lock_fd is not None)
+    state.set_inherited(inherited_texts)
+    leaving = Leaving(state, is_orphan=args.start_lock_fd is not None, stays=stays)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: leaving.ask(time.monotonic()))
     loop = Loop(folder_fd, args.runtime_dir, state, sign_in(state))
@@ -135,6 +138,21 @@ def take_lock(folder_fd: int) -> bool:
         time.sleep(0.01)
 
 
+def stand_by(folder_fd: int) -> bool:
+    """Wait until the collector that serves the folder has left, and take its lock; False if a signal came first.
+
+    A supervisor would start us again and again if we left, and then find its collector not running.
+    """
+    told = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: told.set())
+    while not told.wait(STANDBY_S):
+        with suppress(BlockingIOError):
+            fcntl.flock(folder_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+    return False
+
+
 def is_served(folder_fd: int) -> bool:
     """Say whether a collector serves the folder and is not leaving; False if the state page cannot tell."""
     try:
@@ -176,7 +194,7 @@ def serve(loop: Loop, leaving: Leaving, orphans: Orphans) -> None:
             break
         loop.rings.wait(pause_s(now - last_record, loop.sending.busy > 0 or orphans.busy))
     orphans.close()
-    loop.finish()
+    loop.finish(hands_over=len(loop.rings) > 0)
     loop.state.store(states.PHASE, states.NONE)
     log.info("leaving")
 

@@ -1,4 +1,8 @@
-"""When a collector leaves. Time is an argument; what it asks of the loop are counts."""
+"""When a collector leaves. Time is an argument; what it asks of the loop are counts.
+
+One that a supervisor started stays until it is told. One that a traced process started leaves when no process needs it.
+Both obey a signal: with processes left to serve they hand over to a successor, which goes on from the journal.
+"""
 
 import math
 import os
@@ -11,28 +15,33 @@ from epsagon_fast.queue.state import StatePage
 
 # Wait this long for the next producer once the last one has left.
 LINGER_S = 30.0
-# Once asked to leave, wait this long for producers to leave first: systemd and Ctrl-C signal the whole group.
-GRACE_S = 30.0
+# Once asked to leave, wait this long for producers to leave first: systemd and Ctrl-C signal the whole group. What
+# is in flight gets a good second afterwards (sending/dispatch.py), so a stop takes less than two.
+GRACE_S = 0.5
 # Keep trying a sick backend this long after the last producer left. Then the next collector takes over.
 BACKLOG_S = 600.0
 # A collector that starts this soon after another was asked to leave does not linger: the service goes down.
 GOING_DOWN_S = 60.0
-# Pause between two looks whether our own parent waits for us.
+# Pause between two looks whether our own parent waits for us, and whether a process of our control group is left.
 PARENT_LOOK_S = 0.2
+GROUP_LOOK_S = 0.5
 
 
 class Leaving:
     """Decides after each pass whether this collector is still needed."""
 
-    def __init__(self, state: StatePage, is_orphan: bool = False) -> None:
-        """`is_orphan`: a traced process started this collector, and no supervisor wants it to stay."""
+    def __init__(self, state: StatePage, is_orphan: bool = False, stays: bool = False) -> None:
+        """`is_orphan`: a traced process started it. `stays`: a supervisor did, and only a signal ends it."""
         self._state = state
         self._is_orphan = is_orphan
+        self._stays = stays
         self._next_look = 0.0
         self._parent_waits = False
+        self._next_group_look = 0.0
+        self._group_is_gone = False
         # A negative time means that the clock was set back.
-        going_down = 0 <= time.time() - state.load(states.ASKED_AT) < GOING_DOWN_S
-        self._linger_s = 0.0 if going_down else linger_s()
+        self._goes_down = not stays and 0 <= time.time() - state.load(states.ASKED_AT) < GOING_DOWN_S
+        self._linger_s = 0.0 if self._goes_down else linger_s()
         self._asked: float | None = None
         self._insisted = False
         self._alone_since: float | None = None
@@ -62,13 +71,18 @@ class Leaving:
             return True
         if len(loop.rings) or loop.assembly.open_count:
             self._alone_since = None
-            return self._keeps_its_parent(loop, now)
+            return self._keeps_its_parent(loop, now) or self._keeps_its_group(loop, now)
         if self._alone_since is None:
             self._alone_since = now
-        alone_s = now - self._alone_since
-        if self._asked is not None:
+        return self._is_done(loop, now - self._alone_since)
+
+    def _is_done(self, loop: Loop, alone_s: float) -> bool:
+        """Say whether nothing is left to do for a collector without producers."""
+        if self._asked is not None or (self._goes_down and alone_s > GRACE_S):
             # Traces for a sick backend are stored or wait in the journal for the next collector.
             return loop.sending.busy == 0
+        if self._stays:
+            return loop.gone
         if loop.unsettled or loop.sending.stored:
             return alone_s > BACKLOG_S
         return loop.gone or alone_s >= self._linger_s
@@ -85,6 +99,30 @@ class Leaving:
             self._next_look = now + PARENT_LOOK_S
             self._parent_waits = is_waited_for()
         return self._parent_waits
+
+    def _keeps_its_group(self, loop: Loop, now: float) -> bool:
+        """Say whether the service that goes down waits for this collector alone.
+
+        A worker that was finishing its last requests has started this one in its service's control group, after
+        systemd had signalled the processes there. Those outside of the group start a successor in theirs.
+        """
+        if not self._goes_down:
+            return False
+        if now >= self._next_group_look:
+            self._next_group_look = now + GROUP_LOOK_S
+            mine = control_group(os.getpid())
+            groups = {control_group(reader.pid) for reader in loop.rings}
+            self._group_is_gone = bool(mine and groups) and not groups & {mine, ""}
+        return self._group_is_gone
+
+
+def control_group(pid: int) -> str:
+    """Return the control groups of a process, as the kernel writes them; "" if that cannot be found out."""
+    try:
+        with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as groups:
+            return groups.read()
+    except OSError:
+        return ""
 
 
 def linger_s() -> float:

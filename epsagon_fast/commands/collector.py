@@ -1,7 +1,7 @@
 """Run the collector of this user and version in the foreground, under a supervisor of your own.
 
-Traced processes start a collector if none runs; this one serves them if it is there first. Set EPSAGON_LAUNCH=0 in
-those processes, and they start none.
+It stays until SIGTERM or SIGINT. Traced processes start a collector if none runs; then this one waits until that has
+left. Set EPSAGON_LAUNCH=0 in those processes, and they start none.
 """
 
 import argparse
@@ -19,11 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve until the collector leaves; return its exit code, or 1 if the folder cannot be used."""
+    """Serve until a signal comes; return the collector's exit code, or 1 if the folder cannot be used."""
     base = Config(disable=True, runtime_dir=arguments.runtime_dir).resolve().runtime_dir
     try:
         path = folders.resolve(base).path
     except OSError as error:
         print(f"epsagon-fast collector: {escaped(str(error.strerror))}", file=sys.stderr)
         return 1
-    return collector.main(["--runtime-dir", path])
+    return collector.main(["--runtime-dir", path], stays=True)

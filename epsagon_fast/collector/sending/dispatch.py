@@ -24,6 +24,8 @@ NOTHING_THERE_S = 1.0
 # A leaving collector waits this long for the answers to its last requests, and for the disk.
 LAST_ANSWERS_S = 1.0
 LAST_STORED_S = 5.0
+# How long each of the two may take when a successor waits.
+LAST_HANDED_OVER_S = 0.6
 
 
 class Sender(Protocol):
@@ -123,16 +125,19 @@ class Dispatch:
                 self._ask(destination, count, now)
         return settled
 
-    def finish(self, now: float) -> list[Settlement]:
-        """Wait a moment for the requests in flight, store what is left, and return the settlements."""
+    def finish(self, now: float, hands_over: bool = False) -> list[Settlement]:
+        """Wait a moment for the requests in flight, store what is left, and return the settlements.
+
+        `hands_over`: a successor waits. It finds in the journal what is not stored in time.
+        """
         self._is_finishing = True
-        self._delivery.close(LAST_ANSWERS_S)
+        self._delivery.close(LAST_HANDED_OVER_S if hands_over else LAST_ANSWERS_S)
         settled = self._hear_all(now)
         for trace_id, parcel in self._held.items():
             if trace_id not in self._storing and trace_id not in self._stored:
                 self._store(parcel)
         self._fresh.clear()
-        self._outbox.close(LAST_STORED_S)
+        self._outbox.close(LAST_HANDED_OVER_S if hands_over else LAST_STORED_S)
         return settled + self._hear_all(now)
 
     def _hear_all(self, now: float) -> list[Settlement]:

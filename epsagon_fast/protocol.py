@@ -58,6 +58,10 @@ MAX_LABELS_BYTES = 10 * 1024
 LABEL_NUMBER_BYTES = 64
 
 
+# Where OTLP over HTTP takes traces, if a URL does not say.
+OTLP_TRACES_PATH = "/v1/traces"
+
+
 class ErrorCode(IntEnum):
     """An event's `error_code` (epsagon-go's protocol.ErrorCode)."""
 
@@ -125,6 +129,9 @@ class WireConfig(TypedDict):
     state_dir: NotRequired[str]
     proxy_url: NotRequired[str | None]
     ca_file: NotRequired[str | None]
+    # For OTLP: a JSON object of HTTP headers, which are secret, and more attributes of the resource.
+    headers: NotRequired[str]
+    resource_attributes: NotRequired[dict[str, str]]
 
 
 class Record(NamedTuple):

@@ -56,7 +56,7 @@ def twin(request: pytest.FixtureRequest) -> Twin:
 @pytest.fixture
 def untraced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As in a process that never traced anything, and whose environment says nothing about it."""
-    for name in [name for name in os.environ if "EPSAGON" in name or name == "AWS_REGION"]:
+    for name in [name for name in os.environ if "EPSAGON" in name or name.startswith(("AWS_REGION", "OTEL_"))]:
         monkeypatch.delenv(name)
     # The process of the tests itself is to end as if it had traced nothing.
     monkeypatch.setattr(exiting, "register", lambda timeout_s: None)

@@ -87,7 +87,9 @@ class Place:
     def __init__(self, backend_url: str, **settings: str) -> None:
         self.runtime_dir = tempfile.mkdtemp(prefix="epsagon-test-", dir=BASE)
         self.scratch = pathlib.Path(tempfile.mkdtemp(prefix="epsagon-test-"))
-        inherited = {name: value for name, value in os.environ.items() if "EPSAGON" not in name}
+        inherited = {
+            name: value for name, value in os.environ.items() if "EPSAGON" not in name and not name.startswith("OTEL_")
+        }
         self.settings = {
             "EPSAGON_RUNTIME_DIR": self.runtime_dir,
             "EPSAGON_STATE_DIR": str(self.scratch / "state"),

@@ -24,6 +24,8 @@ class Destination(NamedTuple):
     ca_file: str | None = None
     # The outbox's directory for its traces; "": the config names none.
     state_dir: str = ""
+    # A JSON object of further HTTP headers, as secret as the token; "": none.
+    headers: str = ""
 
     @property
     def origin(self) -> str:
@@ -69,4 +71,5 @@ def from_config(config: WireConfig) -> Destination:
         proxy_url=config.get("proxy_url") or None,
         ca_file=config.get("ca_file") or None,
         state_dir=config.get("state_dir") or "",
+        headers=config.get("headers") or "",
     )

@@ -7,6 +7,7 @@ at import: the proxy look-up, which needs a heavy import, happens when a trace's
     options.py       the list of options: variable, default, allowed values
     values.py        the kinds of options: text, flag, size, seconds, path
     environment.py   values from the environment, and defaults that depend on it
+    opentelemetry.py OpenTelemetry's own environment
     config.py        Config and ResolvedConfig
 """
 

@@ -1,5 +1,6 @@
 """`Config`, the options as code sets them, and `ResolvedConfig`, in which every option has a value."""
 
+import json
 import os
 from collections.abc import Set
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from epsagon_fast.foreign import origin
 from epsagon_fast.log import warn_once
 from epsagon_fast.protocol import SHORTEN, STRIP, WireConfig
 
+from . import opentelemetry
 from .environment import ca_file, default_state_dir, default_url, from_environment, proxy_for
 from .options import OPTIONS
 from .values import goes_in_clear, is_otlp
@@ -54,6 +56,8 @@ class Config:
         """Return a Config with no field unset: code, then environment, then default."""
         values: dict[str, Any] = {name: self.value(name) for name in OPTIONS}
         sends = not values["disable"] and not values["test_mode"]
+        if values["collector_url"] is None:
+            values |= _of_opentelemetry(values, self)
         may_send = values["token"] or is_otlp(values["collector_url"] or "")
         if sends and not may_send:
             warn_once("token", "No token is set (init(token=...) or EPSAGON_TOKEN): no trace is sent")
@@ -81,7 +85,7 @@ class Config:
         The proxy and the CA file are looked up here, because the collector has the environment of another process.
         """
         config = self.resolve()
-        return {
+        wire: WireConfig = {
             "app_name": config.application_name,
             "token": config.token,
             "collector_url": config.collector_url,
@@ -95,6 +99,9 @@ class Config:
             "proxy_url": proxy_for(config.collector_url),
             "ca_file": ca_file(),
         }
+        if is_otlp(config.collector_url):
+            _add_otlp(wire)
+        return wire
 
 
 class ResolvedConfig(Config):
@@ -128,6 +135,28 @@ class ResolvedConfig(Config):
     def resolve(self) -> "ResolvedConfig":
         """Return this object, which is resolved already."""
         return self
+
+
+def _of_opentelemetry(values: dict[str, Any], said: Config) -> dict[str, Any]:
+    """Return the options that OpenTelemetry's environment says, where ours says nothing."""
+    url = opentelemetry.url()
+    if url is None:
+        return {}
+    found: dict[str, Any] = {"collector_url": url}
+    timeout_s = opentelemetry.timeout_s()
+    if timeout_s is not None and said.send_timeout_s is None and from_environment("send_timeout_s") is None:
+        found["send_timeout_s"] = timeout_s
+    return found
+
+
+def _add_otlp(wire: WireConfig) -> None:
+    """Add to the wire form of a config that sends OTLP what OpenTelemetry's environment says."""
+    wire["resource_attributes"] = opentelemetry.resource_attributes()
+    # A secret header is for the endpoint that stands beside it, and for no other.
+    if wire["collector_url"] == opentelemetry.url():
+        wire["headers"] = json.dumps(opentelemetry.headers())
+        if path := opentelemetry.ca_file():
+            wire["ca_file"] = path
 
 
 def _warn_of_readers(url: str) -> None:

@@ -114,7 +114,7 @@ def token(variable: str) -> Option:
 def url(variable: str) -> Option:
     """The URL of a backend."""
     allowed = "an http:// or https:// URL without user name or password, for OTLP with otlp+ before it"
-    return Option(variable, None, allowed, (str,), _is_url, str, is_url=True)
+    return Option(variable, None, allowed, (str,), is_url, str, is_url=True)
 
 
 def choice(variable: str, *values: str) -> Option:
@@ -156,7 +156,8 @@ def posted_url(url: str) -> str:
     return re.sub(f"^{_OTLP}", "", url, flags=re.IGNORECASE)
 
 
-def _is_url(url: str) -> bool:
+def is_url(url: str) -> bool:
+    """Say whether traces can be sent to a URL."""
     found = re.fullmatch(_URL, url, re.IGNORECASE)
     return found is not None and url.isprintable() and int(found["port"] or 80) <= 65535
 

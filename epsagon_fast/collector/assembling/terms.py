@@ -37,7 +37,7 @@ def terms_of(config_json: bytes, platform: str) -> Terms:
 def _checked(config: dict[str, Any]) -> WireConfig:
     """Return a config whose values can be used without a look later. Raises one of BROKEN."""
     texts = [config[name] for name in ("app_name", "token", "collector_url")]
-    texts += [config[name] for name in ("proxy_url", "ca_file") if config.get(name) is not None]
+    texts += [config[name] for name in ("proxy_url", "ca_file", "headers") if config.get(name) is not None]
     if not all(isinstance(text, str) for text in texts):
         raise ValueError("not a text")
     # A larger limit would let a trace grow beyond what memory is planned for.

@@ -12,12 +12,14 @@ from types import ModuleType
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+import orjson
+
 from epsagon_fast.collector.formats import FittedTrace, Post, otlp_json, otlp_protobuf
 from epsagon_fast.collector.formats.conventions import Value
 from epsagon_fast.collector.formats.epsagon import EPSAGON
 from epsagon_fast.collector.formats.spans import SDK, spans_of
 from epsagon_fast.collector.parcel import Destination, Parcel
-from epsagon_fast.protocol import WireConfig
+from epsagon_fast.protocol import OTLP_TRACES_PATH, WireConfig
 from epsagon_fast.version import __version__
 
 # The bounds of a request before it is compressed. One trace alone may be over them.
@@ -27,7 +29,6 @@ MOST_SPANS = 2000
 GZIP_FROM_BYTES = 1024
 # Higher levels take several times as long for a tenth less.
 GZIP_LEVEL = 1
-TRACES_PATH = "/v1/traces"
 PARTIAL = "partial_success"
 
 
@@ -82,8 +83,13 @@ class Otlp:
         headers = {"Content-Type": encoding.CONTENT_TYPE, "User-Agent": f"epsagon-fast/{__version__}"}
         if destination.token:
             headers["Authorization"] = "Bearer " + destination.token.encode("utf-8", "replace").decode("latin-1")
+        chosen: dict[str, str] = orjson.loads(destination.headers or b"{}")
+        # No value for a Collector, but the word of the config for what is not to be compressed.
+        is_packed = chosen.pop("Content-Encoding", "gzip") == "gzip"
+        given = {name.lower() for name in chosen}
+        headers = {name: value for name, value in headers.items() if name.lower() not in given} | chosen
         body = encoding.request([parcel.body for parcel in parcels])
-        if len(body) >= GZIP_FROM_BYTES:
+        if is_packed and len(body) >= GZIP_FROM_BYTES:
             headers["Content-Encoding"] = "gzip"
             body = gzip.compress(body, GZIP_LEVEL, mtime=0)
         return Post(address(destination.url), headers, body)
@@ -122,18 +128,22 @@ def address(url: str) -> str:
     """Return the URL to POST to: without the format's name, and with OTLP's path where it has none."""
     plain = url.partition("+")[2]
     parts = urlsplit(plain)
-    return plain if parts.path else parts._replace(path=TRACES_PATH).geturl()
+    return plain if parts.path else parts._replace(path=OTLP_TRACES_PATH).geturl()
 
 
 def resource_of(config: WireConfig, platform: str) -> Mapping[str, Value]:
     """Return the attributes of the process that a config is of, as OpenTelemetry calls them."""
     runtime, _, version = platform.partition(" ")
+    said = config.get("resource_attributes", {})
+    own = {"service.name": config["app_name"]} if config["app_name"] else {}
     return {
-        "service.name": config["app_name"] or "unknown_service:python",
+        "service.name": "unknown_service:python",
         # The collector runs beside the processes that it reads.
         "host.name": os.uname().nodename,
         "process.runtime.name": runtime,
         "process.runtime.version": version,
+        **said,
+        **own,
         "telemetry.sdk.name": SDK,
         "telemetry.sdk.language": "python",
         "telemetry.sdk.version": __version__,

@@ -114,7 +114,8 @@ class Judge:
 
 def _masked(said: str, destination: Destination) -> str:
     """Return a server's or proxy's text without the secrets that we sent it, in any form in which it may quote them."""
-    for secret in (destination.token, *_credentials(destination.proxy_url)):
+    chosen = json.loads(destination.headers or "{}").values()
+    for secret in (destination.token, *chosen, *_credentials(destination.proxy_url)):
         for form in (secret, json.dumps(secret)[1:-1], quote(secret, safe=""), quote(secret)):
             said = said.replace(form, MASK) if form else said
     return said

@@ -3,10 +3,10 @@
 Several collectors may have it open. The one that sends a trace leases it for a while, so that no other one sends it. A
 lease that is not given back expires. Everything here waits for the disk, so outbox.py calls it in a thread of its own.
 
-Secrets (tokens, proxies' passwords) stand only in the table `destinations`, and are deleted with the destination's last
-trace; a body is kept without its token. Deleted bytes are overwritten in the file. Their copies in SQLite's log are cut
-off at once if a destination was deleted, otherwise with the next `wipe`. Errors of SQLite pass through; `is_corrupt`
-tells those that waiting does not mend.
+Secrets (tokens, headers, proxies' passwords) stand only in the table `destinations`, and are deleted with the
+destination's last trace; a body is kept without its token. Deleted bytes are overwritten in the file. Their copies in
+SQLite's log are cut off at once if a destination was deleted, otherwise with the next `wipe`. Errors of SQLite pass
+through; `is_corrupt` tells those that waiting does not mend.
 """
 
 import os
@@ -20,7 +20,7 @@ from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.queue.names import CORRUPT
 
 # The number is that of the schema. Another version of this package may use another file beside this one.
-NAME = "outbox-1.db"
+NAME = "outbox-2.db"
 LIMIT_BYTES = 64 * 1024 * 1024
 # The bound of what one take brings into memory.
 MAX_TAKEN_BYTES = 4 * 1024 * 1024
@@ -35,8 +35,9 @@ PAGE_BYTES = 16 * 1024
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS destinations (
     id INTEGER PRIMARY KEY, url TEXT NOT NULL, token TEXT NOT NULL, send_timeout_s REAL NOT NULL,
-    proxy_url TEXT NOT NULL, ca_file TEXT NOT NULL, traces INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0,
-    UNIQUE (url, token, send_timeout_s, proxy_url, ca_file)
+    proxy_url TEXT NOT NULL, ca_file TEXT NOT NULL, headers TEXT NOT NULL,
+    traces INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (url, token, send_timeout_s, proxy_url, ca_file, headers)
 );
 CREATE TABLE IF NOT EXISTS traces (
     number INTEGER PRIMARY KEY AUTOINCREMENT, trace_id BLOB NOT NULL UNIQUE, destination INTEGER NOT NULL,
@@ -52,7 +53,7 @@ CREATE TRIGGER IF NOT EXISTS one_less AFTER DELETE ON traces BEGIN
     DELETE FROM destinations WHERE id = OLD.destination AND traces = 0;
 END;
 """
-_FIELDS = "url, token, send_timeout_s, proxy_url, ca_file"
+_FIELDS = "url, token, send_timeout_s, proxy_url, ca_file, headers"
 # A lease that ends later than any can was made before the clock was set back.
 _FREE = "(leased_until <= :now OR leased_until > :now + 2 * :lease_s)"
 
@@ -202,7 +203,7 @@ class OutboxFile:
     def _insert(self, parcel: Parcel) -> None:
         token_at, body = format_for(parcel.destination).without_secret(parcel.body, parcel.destination)
         self._db.execute(
-            f"INSERT OR IGNORE INTO destinations ({_FIELDS}) VALUES (?, ?, ?, ?, ?)", _fields(parcel.destination)
+            f"INSERT OR IGNORE INTO destinations ({_FIELDS}) VALUES (?, ?, ?, ?, ?, ?)", _fields(parcel.destination)
         )
         self._db.execute(
             "INSERT OR IGNORE INTO traces (trace_id, destination, bytes, token_at, body) VALUES (?, ?, ?, ?, ?)",
@@ -240,7 +241,7 @@ class OutboxFile:
         return None if row is None else int(row[0])
 
     def _destination(self, fields: Sequence[object]) -> Destination:
-        url, token, send_timeout_s, proxy_url, ca_file = fields
+        url, token, send_timeout_s, proxy_url, ca_file, headers = fields
         return Destination(
             str(url),
             str(token),
@@ -248,6 +249,7 @@ class OutboxFile:
             str(proxy_url) or None,
             str(ca_file) or None,
             self._state_dir,
+            str(headers),
         )
 
 
@@ -283,4 +285,5 @@ def _fields(destination: Destination) -> tuple[object, ...]:
         # Not NULL, which equals nothing: the destination would never be found again.
         destination.proxy_url or "",
         destination.ca_file or "",
+        destination.headers,
     )

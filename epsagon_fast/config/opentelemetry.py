@@ -1,0 +1,93 @@
+"""OpenTelemetry's own environment, which counts where no backend is named in our words.
+
+A variable for traces alone (`OTEL_EXPORTER_OTLP_TRACES_...`) counts before the one for all signals. What is not allowed
+is logged once, without its value, and ignored.
+"""
+
+import os
+import re
+from typing import Final
+from urllib.parse import unquote
+
+from epsagon_fast.log import warn_once
+from epsagon_fast.protocol import OTLP_TRACES_PATH
+
+from .values import MAX_TIMEOUT_S, absolute, is_plain, is_url
+
+# By OTEL_EXPORTER_OTLP_PROTOCOL: what stands before the URL. JSON without one, because that needs no extra.
+_FORMATS: Final = {"": "otlp+", "http/json": "otlp+", "http/protobuf": "otlp-protobuf+"}
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+# The word of HTTP for a body that is not compressed. It never goes out: see collector/formats/otlp.py.
+_UNCOMPRESSED: Final = {"Content-Encoding": "identity"}
+
+
+def url() -> str | None:
+    """Return the URL that the environment names for traces, with its format; None: it names none that can be used."""
+    own = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "").strip()
+    shared = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "").strip()
+    if not own and not shared:
+        return None
+    # The endpoint for traces is used as it is. Without a path that is "/".
+    plain = own if own.count("/") > 2 else own + "/"
+    plain = plain if own else shared.rstrip("/") + OTLP_TRACES_PATH
+    protocol = _variable("PROTOCOL").lower()
+    if protocol not in _FORMATS:
+        _ignore("PROTOCOL", "http/json or http/protobuf, so JSON is sent")
+    named = _FORMATS.get(protocol, _FORMATS[""]) + plain
+    if not is_url(named):
+        _ignore("ENDPOINT", "an http:// or https:// URL without user name or password")
+        return None
+    return named
+
+
+def headers() -> dict[str, str]:
+    """Return the headers of each request, and how it is compressed if not as usual."""
+    pairs = (each.partition("=") for each in _variable("HEADERS").split(",") if each.strip())
+    read = [(name.strip(), unquote(value.strip()), bool(equals)) for name, equals, value in pairs]
+    good = {name: value for name, value, has_value in read if has_value and _may_be_sent(name, value)}
+    if len(good) < len({name.lower() for name, _, _ in read}):
+        _ignore("HEADERS", "name=value pairs, separated by commas, so some of it is left out")
+    compression = _variable("COMPRESSION").lower()
+    if compression not in ("", "gzip", "none"):
+        _ignore("COMPRESSION", "gzip or none")
+    return good | (_UNCOMPRESSED if compression == "none" else {})
+
+
+def timeout_s() -> float | None:
+    """Return the seconds that a request may take; the environment has milliseconds."""
+    said = _variable("TIMEOUT")
+    if not said:
+        return None
+    if not (re.fullmatch("[0-9]{1,9}", said) and 0 < int(said) <= MAX_TIMEOUT_S * 1000):
+        _ignore("TIMEOUT", f"milliseconds, more than 0 and at most {MAX_TIMEOUT_S * 1000:g}")
+        return None
+    return int(said) / 1000
+
+
+def ca_file() -> str | None:
+    """Return the file of trusted certificates."""
+    path = _variable("CERTIFICATE")
+    return absolute(path) if path and is_plain(path) else None
+
+
+def resource_attributes() -> dict[str, str]:
+    """Return the attributes of the process that OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME say."""
+    said = os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
+    pairs = (each.partition("=") for each in said.split(","))
+    found = {key.strip(): unquote(value.strip()) for key, equals, value in pairs if equals and key.strip()}
+    name = os.environ.get("OTEL_SERVICE_NAME", "").strip()
+    found |= {"service.name": name} if name else {}
+    return {key: value for key, value in found.items() if is_plain(key + value)}
+
+
+def _variable(name: str) -> str:
+    own = os.environ.get(f"OTEL_EXPORTER_OTLP_TRACES_{name}", "").strip()
+    return own or os.environ.get(f"OTEL_EXPORTER_OTLP_{name}", "").strip()
+
+
+def _may_be_sent(name: str, value: str) -> bool:
+    return _HEADER_NAME.fullmatch(name) is not None and value.isascii() and value.isprintable()
+
+
+def _ignore(name: str, allowed: str) -> None:
+    warn_once(f"OTEL {name}", "OTEL_EXPORTER_OTLP_%s is no value that can be used: it must be %s", name, allowed)

@@ -5,7 +5,7 @@ JOBS ?= 2
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := test
-.PHONY: demo test servers fuzz asan soak bench lint wheel lock screenshots clean
+.PHONY: demo test servers fuzz asan soak coverage mutants bench lint wheel lock screenshots clean
 
 $(VENV)/.installed: pyproject.toml .ci/requirements.txt setup.py epsagon_fast/producer/entering.py $(wildcard _ext/*/*.pyx _ext/*/*.h)
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
@@ -40,6 +40,20 @@ fuzz: $(VENV)/.installed
 # A million damaged events against each part of the trimmer that is written in C.
 asan: $(VENV)/.installed
 	$(BIN)/python tests/sanitizing.py 1000000
+
+# How much of the package the tests reach that stay in one process: a figure, and no gate. The others would take twice as
+# long for little more: a collector that a worker starts reads no .pth file, so nobody could measure it.
+COVERED := -p one_process -m "not root" --ignore=tests/test_packaging.py --ignore=tests/test_trimming_memory.py
+coverage: $(VENV)/.installed
+	$(BIN)/coverage erase
+	PYTHONPATH=tests $(BIN)/coverage run -m pytest --quiet --numprocesses=$(JOBS) --dist=worksteal $(COVERED)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+# One line changed at a time, in the modules that decide what is kept and sent: what do their tests not notice?
+# MODULES='collector/bounds.py' asks of these only. Ten minutes.
+mutants: $(VENV)/.installed
+	$(BIN)/python tests/mutants.py $(MODULES)
 
 # Every fault with its full count, one table at the end (docs/reliability.md); then what else has a larger count, and the
 # tests with real servers and workers once more, with twenty times the load. Forty minutes.
@@ -85,6 +99,6 @@ lock:
 	$(BIN)/$(LOCK) $(UPGRADE) --extra release --output-file .ci/release.txt pyproject.toml
 
 clean:
-	rm -rf $(VENV) .venv-bench .venv-servers build dist wheelhouse *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) .venv-bench .venv-servers build dist wheelhouse *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage*
 	find epsagon_fast -name '*.so' -delete
 	rm -f _ext/*/*.c epsagon_fast/*/*.c

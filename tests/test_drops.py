@@ -17,6 +17,7 @@ from epsagon_fast.backend import Backend
 from epsagon_fast.collector.assembling import body
 from epsagon_fast.collector.assembling.assembly import Assembly
 from epsagon_fast.collector.log import BoundedLog
+from epsagon_fast.collector.settling import drops as drops_module
 from epsagon_fast.collector.settling.drops import Drops
 from epsagon_fast.protocol import Outcome
 from epsagon_fast.queue.reader import Reader
@@ -64,6 +65,29 @@ def test_what_does_not_arrive_is_told_by_the_next_trace(outcome: Outcome) -> Non
     drops.settled(ID, outcome)
     drops.settled(OTHER_ID, outcome)
     assert drops.text_for(RING) == '{"late":3}'
+
+
+def numbered(number: int) -> bytes:
+    return number.to_bytes(16, "big")
+
+
+def test_the_oldest_news_go_over_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drops_module, "REMEMBERED", 3)
+    drops = Drops()
+    for number in range(4):
+        drops.count(numbered(number), {"late": 1})
+    assert [drops.text_for(numbered(number)) is not None for number in range(4)] == [False, True, True, True]
+
+
+def test_the_oldest_traces_under_way_go_over_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drops_module, "REMEMBERED", 3)
+    drops = Drops()
+    for number in range(4):
+        drops.count(numbered(number), {"late": 1})
+        drops.carried(numbered(number), numbered(number))
+    for number in range(4):
+        drops.settled(numbered(number), Outcome.DROPPED)
+    assert [drops.text_for(numbered(number)) is not None for number in range(4)] == [False, True, True, True]
 
 
 def built(limit_bytes: int, news: str | None, events: int = 3) -> body.Body:

@@ -12,7 +12,7 @@ from places import until
 from rings import in_child
 
 from epsagon_fast.collector import leaving
-from epsagon_fast.collector.leaving import BACKLOG_S, GRACE_S, LINGER_S, Leaving, linger_s
+from epsagon_fast.collector.leaving import BACKLOG_S, GRACE_S, LINGER_S, PARENT_LOOK_S, Leaving, linger_s
 from epsagon_fast.collector.sending import dispatch
 from epsagon_fast.queue import state as states
 from epsagon_fast.queue.liveness import is_waited_for
@@ -94,6 +94,18 @@ def test_parent_that_does_something_else_keeps_it(page: StatePage, loop: Any, mo
     assert not any(mine.due(loop, now) for now in (0.0, 1e6, 1e9))
 
 
+def test_what_the_parent_does_is_looked_at_now_and_then_only(
+    page: StatePage, loop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[bool] = []
+    monkeypatch.setattr(leaving, "is_waited_for", lambda: bool(looks.append(True)))
+    loop.rings.append(PARENT)
+    mine = Leaving(page, is_orphan=True)
+    for now in (0.0, PARENT_LOOK_S / 2, PARENT_LOOK_S, 1.5 * PARENT_LOOK_S):
+        mine.due(loop, now)
+    assert len(looks) == 2
+
+
 def test_only_child_is_waited_for_and_one_of_two_is_not() -> None:
     def parent() -> int:
         other = os.fork()
@@ -173,8 +185,10 @@ def test_in_a_deleted_folder_it_does_not_linger(page: StatePage, loop: Any) -> N
 
 def test_asked_to_leave_it_waits_a_moment_for_its_producers_to_leave_first(page: StatePage, loop: Any) -> None:
     mine = Leaving(page)
+    assert not mine.asked
     loop.rings.append(ring_of(1))
     mine.ask(100.0)
+    assert mine.asked
     assert not mine.due(loop, 100.0)
     loop.rings.clear()
     loop.sending.busy = 1
@@ -242,6 +256,7 @@ def test_asked_twice_it_goes_now(page: StatePage, loop: Any) -> None:
 def test_asking_is_remembered_for_the_next_one(page: StatePage, loop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leaving.time, "time", lambda: 5000.0)
     Leaving(page).ask(100.0)
+    assert Leaving(page).due(loop, 0.0), "in the same second"
     monkeypatch.setattr(leaving.time, "time", lambda: 5000.0 + leaving.GOING_DOWN_S - 1)
     assert Leaving(page).due(loop, 0.0)
     # A sick backend is left to the next one: the service that goes down does not wait for it.

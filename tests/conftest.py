@@ -59,7 +59,7 @@ def untraced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in [name for name in os.environ if "EPSAGON" in name or name.startswith(("AWS_REGION", "OTEL_"))]:
         monkeypatch.delenv(name)
     # The process of the tests itself is to end as if it had traced nothing.
-    monkeypatch.setattr(exiting, "register", lambda timeout_s: None)
+    monkeypatch.setattr(exiting, "register", lambda timeout_s=None: None)
     process.reset()
     yield
     process.reset()

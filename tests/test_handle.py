@@ -7,8 +7,10 @@ from fakes import FakeQueue
 
 import epsagon_fast as epsagon
 from epsagon_fast import Config, Outcome
+from epsagon_fast.producer import exiting
 from epsagon_fast.producer.process import process
 from epsagon_fast.protocol import Kind
+from epsagon_fast.queue.folder import instance_name
 
 
 def handle_of_another_process(folder: str = "/their/folder") -> epsagon.Handle:
@@ -65,6 +67,21 @@ def test_process_that_attaches_keeps_its_own_ring_and_its_own_patience(queue: Fa
     with epsagon.attach(handle) as attached:
         assert (attached.config.ring_bytes, attached.config.shutdown_timeout_s) == (4 << 20, 0.3)
     assert process.config() is mine
+
+
+def test_init_after_attaching_sets_the_patience_and_cannot_change_the_ring(
+    queue: FakeQueue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patience: list[float | None] = []
+    monkeypatch.setattr(exiting, "register", lambda timeout_s=None: patience.append(timeout_s))
+    folder = tmp_path / instance_name()
+    folder.mkdir()
+    epsagon.attach(handle_of_another_process(str(folder))).add_event({})
+    with pytest.raises(ValueError, match="ring_bytes=4194304 comes too late: this process already uses 524288"):
+        epsagon.init(runtime_dir=str(tmp_path), ring_bytes=4 << 20)
+    assert patience == [None], "as the config in force will say"
+    # Another folder has a ring of its own.
+    epsagon.init(runtime_dir="/mine", ring_bytes=4 << 20)
 
 
 def test_attaching_to_a_trace_that_is_not_recorded_does_nothing(queue: FakeQueue) -> None:

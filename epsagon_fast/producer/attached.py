@@ -36,7 +36,7 @@ class Attached(Entered, Tracer):
         if process.is_shut_down:
             self._state = LEFT
         elif handle.runtime_dir:
-            exiting.register(self.config.shutdown_timeout_s)
+            exiting.register()
             self._use(process.writer_at(handle.runtime_dir, self.config.ring_bytes))
             self._state = OPEN
             self._let_pass()

@@ -33,8 +33,10 @@ FIRST_PID_NAMESPACE: Final = "pid:[4026531836]"
 PASSES_TO_BE_SURE: Final = 2
 
 
-def register(timeout_s: float) -> None:
+def register(timeout_s: float | None = None) -> None:
     """Register the exit hooks of this process. Called with each writer; the second call is cheap.
+
+    `timeout_s`: how long the end may take; None: as the config in force then says.
 
     Each process must register its own, because multiprocessing wipes those that a fork inherits.
     """

@@ -24,6 +24,8 @@ class Own:
         self.pid = pid
         self.writers = writers
         self.first_use: FirstUse | None = None
+        # The ring sizes in the folders where this process adds to traces of others, by path.
+        self.joined: dict[str, int] = {}
         # Refusals that came before there was a ring to count them in.
         self.early_refusals: Counter[str] = Counter()
         # The calls of `flush` that are under way; each is told which traces close after it began. They are weak

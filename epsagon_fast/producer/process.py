@@ -20,6 +20,7 @@ from epsagon_fast.compiled import REFERENCE
 from epsagon_fast.config import Config, ResolvedConfig
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.log import forget_warnings, logger
+from epsagon_fast.queue import folder as folders
 from epsagon_fast.queue import ring
 from epsagon_fast.queue.beacon import Beacon, Page
 from epsagon_fast.queue.writers import Writers
@@ -120,10 +121,16 @@ class Process:
 
         A size that code does not ask for follows from the trace limit. The existing ring serves a larger limit too.
         """
-        for name, fixed in (self.own.first_use or FirstUse(wanted.runtime_dir, wanted.ring_bytes))._asdict().items():
+        for name, fixed in (self.own.first_use or self._joined(wanted))._asdict().items():
             value = getattr(wanted, name)
             if value != fixed and not (name == "ring_bytes" and asked.ring_bytes is None):
                 raise ValueError(f"{name}={value!r} comes too late: this process already uses {fixed!r}")
+
+    def _joined(self, wanted: ResolvedConfig) -> FirstUse:
+        """Return what is fixed before this process opens a trace: the ring with which it adds to those of others."""
+        joined = self.own.joined
+        path = folders.existing(wanted.runtime_dir) if joined else None
+        return FirstUse(wanted.runtime_dir, joined.get(path or "", wanted.ring_bytes))
 
     # Where records go.
 
@@ -147,6 +154,7 @@ class Process:
         for capture in self._captures:
             if capture.path == path:
                 return capture
+        self.own.joined.setdefault(path, ring_bytes)
         return self._counted(self.writers.at(path, ring_bytes))
 
     @contextmanager

@@ -88,3 +88,22 @@ def test_backend_that_does_not_take_it_is_named(behave: servers.Behaviour | None
     assert code == 1
     assert hops[-1][:2] == ["BAD", "backend"]
     assert url.rstrip("/") in hops[-1][2] and said in hops[-1][2]
+
+
+def test_an_otlp_server_that_is_not_named_as_one_is_told() -> None:
+    with Server(servers.status(200, body=b'{"partialSuccess":{}}')) as server:
+        place = Place(server.url + "v1/traces")
+        code, hops = doctor(place)
+        place.close()
+    assert (code, hops[-1][:2]) == (1, ["BAD", "backend"])
+    assert hops[-1][2].endswith("REJECTED (otlp_endpoint)")
+    assert hops[0][2].endswith(f"name it otlp+{server.url.rstrip('/')}")
+
+
+def test_otlp_is_delivered_without_a_token() -> None:
+    with Server(servers.status(200, body=b'{"partialSuccess":{}}')) as server:
+        place = Place("otlp+" + server.url.rstrip("/"))
+        code, hops = doctor(place, EPSAGON_TOKEN="")
+        place.close()
+    assert (code, hops[-1][:2], hops[0][2].partition(",")[0]) == (0, ["ok", "backend"], "no token is needed")
+    assert server.requests[0].path == "/v1/traces"

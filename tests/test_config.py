@@ -549,6 +549,26 @@ def test_otlp_needs_no_token(untraced: None, caplog: pytest.LogCaptureFixture, u
     assert not [record for record in caplog.records if "token is set" in record.getMessage()]
 
 
+@pytest.mark.parametrize(
+    ("url", "advised"),
+    [
+        ("http://127.0.0.1:4318/secret-key", "otlp+http://127.0.0.1:4318"),
+        ("https://h/secret-key/v1/traces/?k=v", "otlp+https://h"),
+        ("http://localhost:43180", None),
+        ("https://h/in?to=/v1/traces", None),
+        ("otlp+http://127.0.0.1:4318", None),
+    ],
+)
+def test_a_url_that_looks_like_otlp_is_one_warning_with_the_url_to_name(
+    untraced: None, caplog: pytest.LogCaptureFixture, url: str, advised: str | None
+) -> None:
+    for _ in range(2):
+        Config(token="t", collector_url=url).resolve()
+    said = [record.getMessage() for record in caplog.records if "OTLP" in record.getMessage()]
+    assert [text.rpartition(" ")[2] for text in said] == ([advised] if advised else [])
+    assert "secret-key" not in caplog.text
+
+
 @pytest.mark.parametrize("url", ["other+http://h", "otlp+ftp://h", "otlp+otlp+http://h", "+http://h", "otlphttp://h"])
 def test_only_known_formats_may_stand_in_a_scheme(untraced: None, url: str) -> None:
     with pytest.raises(ValueError, match=r"otlp\+"):

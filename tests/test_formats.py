@@ -155,3 +155,19 @@ def test_the_outbox_keeps_what_the_format_says_is_no_secret(tmp_path: Path) -> N
     stored = [body for (body,) in file._db.execute("SELECT body FROM traces ORDER BY number")]
     assert [b'"token":"token"' in body for body in stored] == [False, True]
     file.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"{}", None),
+        (b"", None),
+        (b'{"trace_id":"partialSuccess"}', None),
+        (b'["partialSuccess"]', None),
+        (b'{"partialSuccess"', None),
+        (b'{"partialSuccess":{}}', "otlp_endpoint"),
+        (b'{"partialSuccess":{"rejectedSpans":"0"}}', "otlp_endpoint"),
+    ],
+)
+def test_an_otlp_server_does_not_take_our_own_form(answer: bytes, reason: str | None) -> None:
+    assert EPSAGON.refusal(answer) == reason

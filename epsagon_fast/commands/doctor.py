@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import epsagon_fast as epsagon
 import epsagon_fast.compiled as compiled
-from epsagon_fast.config import ResolvedConfig
+from epsagon_fast.config import ResolvedConfig, otlp_url
 from epsagon_fast.foreign import escaped, origin
 from epsagon_fast.producer.process import process
 from epsagon_fast.protocol import Outcome
@@ -52,7 +52,9 @@ def _config(config: ResolvedConfig) -> Hop:
     if not config.enabled:
         return Hop("config", False, "DISABLE_EPSAGON is set" if config.disable else "EPSAGON_TOKEN is not set")
     token = "a token is set" if config.token else "no token is needed"
-    return Hop("config", True, f"{token}, traces go to {origin(config.collector_url)}")
+    advised = otlp_url(config.collector_url)
+    advice = f"; it looks like an OTLP endpoint: name it {advised}" if advised else ""
+    return Hop("config", True, f"{token}, traces go to {origin(config.collector_url)}{advice}")
 
 
 def _build(config: ResolvedConfig) -> Hop:

@@ -14,5 +14,6 @@ at import: the proxy look-up, which needs a heavy import, happens when a trace's
 from .config import Config, ResolvedConfig
 from .environment import may_need_proxy
 from .options import DEFAULT_RING_BYTES, MIN_RING_BYTES, OPTIONS
+from .values import otlp_url
 
-__all__ = ["DEFAULT_RING_BYTES", "MIN_RING_BYTES", "OPTIONS", "Config", "ResolvedConfig", "may_need_proxy"]
+__all__ = ["DEFAULT_RING_BYTES", "MIN_RING_BYTES", "OPTIONS", "Config", "ResolvedConfig", "may_need_proxy", "otlp_url"]

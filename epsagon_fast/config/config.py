@@ -13,7 +13,7 @@ from epsagon_fast.protocol import SHORTEN, STRIP, WireConfig
 from . import opentelemetry
 from .environment import ca_file, default_state_dir, default_url, from_environment, proxy_for
 from .options import OPTIONS
-from .values import goes_in_clear, is_otlp
+from .values import goes_in_clear, is_otlp, otlp_url
 
 # A ring must hold the records of several traces. Otherwise one burst would fill it before the collector's next pass.
 RING_BYTES_PER_TRACE_BYTE = 4
@@ -65,6 +65,7 @@ class Config:
             values["collector_url"] = default_url(warn=sends and may_send)
         if sends and may_send:
             _warn_of_readers(values["collector_url"])
+            _warn_of_otlp(values["collector_url"])
         if values["trimming"] is None:
             values["trimming"] = SHORTEN if is_otlp(values["collector_url"]) else STRIP
         if values["state_dir"] is None:
@@ -163,3 +164,9 @@ def _warn_of_readers(url: str) -> None:
     if goes_in_clear(url):
         message = "Traces and their token go to %s unencrypted: https:// keeps them from those on the way"
         warn_once("in clear", message, origin(url))
+
+
+def _warn_of_otlp(url: str) -> None:
+    if advised := otlp_url(url):
+        message = "%s looks like an OTLP endpoint, which does not store what is sent there now: name it %s"
+        warn_once("looks like OTLP", message, origin(url), advised)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from epsagon_fast.foreign import origin, shown
 from epsagon_fast.interrupts import let_pass
-from epsagon_fast.protocol import MASK
+from epsagon_fast.protocol import MASK, OTLP_TRACES_PATH
 
 # A socket raises OverflowError for a much larger timeout, and no application waits an hour for a trace.
 MAX_TIMEOUT_S = 3600.0
@@ -23,6 +23,10 @@ _URL = (
     rf"({_OTLP})?"
     r"https?://(?P<host>\[[0-9a-f:.]+\]|[^\s/?#@:\\\[\]]+)(:(?P<port>[0-9]{1,5}))?([/?#]\S*)?"
 )
+
+
+# Where OTLP over HTTP is spoken by custom.
+OTLP_PORT = "4318"
 
 
 class Option(NamedTuple):
@@ -149,6 +153,17 @@ def goes_in_clear(url: str) -> bool:
 def is_otlp(url: str) -> bool:
     """Say whether traces go to a URL as OTLP."""
     return re.match(_OTLP, url, re.IGNORECASE) is not None
+
+
+def otlp_url(url: str) -> str | None:
+    """Return the URL to name instead of one that looks like OTLP and does not say so; None: it does not look so."""
+    found = re.fullmatch(_URL, url, re.IGNORECASE)
+    if found is None or is_otlp(url):
+        return None
+    path = re.split("[?#]", url)[0]
+    looks_so = found["port"] == OTLP_PORT or path.rstrip("/").endswith(OTLP_TRACES_PATH)
+    # Not the rest of it, which may hold a secret.
+    return f"otlp+{origin(url)}" if looks_so else None
 
 
 def posted_url(url: str) -> str:

@@ -13,6 +13,9 @@ from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.protocol import WireConfig
 from epsagon_fast.version import __version__
 
+# Why a trace is rejected that went to an OTLP server without otlp+ in its URL.
+OTLP_ENDPOINT = "otlp_endpoint"
+
 
 class JsonEnvelope(NamedTuple):
     """A trace's JSON without its events and exceptions: what stands before, between and after them."""
@@ -62,8 +65,14 @@ class Epsagon:
         return Post(parcel.destination.url, headers, parcel.body)
 
     def refusal(self, answer: bytes) -> str | None:
-        """Return None: the status has said it all."""
-        return None
+        """Return a word if an OTLP server answered: it takes any JSON object with 200, and stores nothing."""
+        if b'"partialSuccess"' not in answer:
+            return None
+        try:
+            said = orjson.loads(answer)
+        except ValueError:
+            return None
+        return OTLP_ENDPOINT if isinstance(said, dict) and "partialSuccess" in said else None
 
     def without_secret(self, body: bytes, destination: Destination) -> tuple[int | None, bytes]:
         """Return a body without its envelope's token, and where that stood; None: it has none."""

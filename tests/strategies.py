@@ -317,7 +317,7 @@ def failed_event_texts() -> st.SearchStrategy[bytes]:
 
     def assemble(event: bytes, first: str, last: str, where: int) -> bytes:
         start, end = event.find(b"{") + 1, event.rfind(b"}")
-        if not start or not event[start:end].strip():
+        if not event.lstrip().startswith(b"{") or not event[start:end].strip():
             return event
         before = first.encode() + b"," if where & 1 else b""
         behind = b"," + last.encode() if where & 2 else b""

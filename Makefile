@@ -42,7 +42,7 @@ asan: $(VENV)/.installed
 	$(BIN)/python tests/sanitizing.py 1000000
 
 # How much of the package the tests reach that stay in one process: a figure, and no gate. The others would take twice as
-# long for little more: a collector that a worker starts reads no .pth file, so nobody could measure it.
+# long for little more: a collector that a worker starts reads no .pth file, and is not measured.
 COVERED := -p one_process -m "not root" --ignore=tests/test_packaging.py --ignore=tests/test_trimming_memory.py
 coverage: $(VENV)/.installed
 	$(BIN)/coverage erase

@@ -5,6 +5,7 @@ import random
 import re
 import smtplib
 import types
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from epsagon_fast.testing import capture_traces
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.md")])
 PACKAGE = sorted(ROOT.glob("epsagon_fast/**/*.py"))
+SOURCES = [*PACKAGE, *sorted(ROOT.glob("_ext/*/*.[hp]*")), *sorted(ROOT.glob("benches/*.[mp]*")), ROOT / "Makefile"]
 # Sentences with these must be read twice; and outside of this project "the seed" is no name of epsagon-go.
 UNWANTED = re.compile(r"\b(whoever|nobody|the seed)\b", re.IGNORECASE)
 # They tell what was said and done at the time.
@@ -57,6 +59,13 @@ def test_architecture_names_files_that_exist() -> None:
     assert not {each for each in named if not any((root / each).exists() for root in roots)}
 
 
+def test_architecture_names_each_folder_and_each_module_beside_them() -> None:
+    package = ROOT / "epsagon_fast"
+    folders = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    modules = {path.name for path in package.glob("*.py") if not path.name.startswith("__")} - {"version.py"}
+    assert not {name for name in folders | modules if f"`{name}`" not in page("architecture.md")}
+
+
 def test_glossary_explains_each_word_in_one_line() -> None:
     rows = re.findall(r"^\| ([^|]+) \| (.+) \|$", page("glossary.md"), re.MULTILINE)[1:]
     assert len(rows) >= 20
@@ -69,8 +78,15 @@ def test_pages_are_written_in_plain_words(path: Path) -> None:
 
 
 def test_comments_and_docstrings_are_written_in_plain_words() -> None:
-    found = {str(path.relative_to(ROOT)): UNWANTED.findall(path.read_text()) for path in PACKAGE}
+    found = {str(path.relative_to(ROOT)): UNWANTED.findall(path.read_text()) for path in SOURCES}
     assert not {path: words for path, words in found.items() if words}
+
+
+def test_a_name_of_a_class_means_one_thing() -> None:
+    """Only the two middlewares share one, because an application names them alike."""
+    found = [node for path in PACKAGE for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)]
+    counts = Counter(node.name for node in found)
+    assert {name for name, count in counts.items() if count > 1} == {"TracingMiddleware"}
 
 
 def test_each_module_says_what_it_is() -> None:

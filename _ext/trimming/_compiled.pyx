@@ -294,7 +294,7 @@ cdef class _Found:
         if size == self.trace.events[number].length:
             return None
         event = PyBytes_FromStringAndSize(NULL, size)
-        # Nobody else has seen the new object yet, and shorten_write keeps to what shorten_size says.
+        # No other code has seen the new object yet, and shorten_write keeps to what shorten_size says.
         shorten_write(&self.trace, number, &rules, level, is_stripped, <unsigned char *>PyBytes_AsString(event))
         return event
 

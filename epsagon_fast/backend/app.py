@@ -18,7 +18,7 @@ from epsagon_fast.backend.access import LOGIN, Access
 from epsagon_fast.backend.answers import HANDLERS, misdirected, parting
 from epsagon_fast.backend.api import Api
 from epsagon_fast.backend.hosts import Hosts
-from epsagon_fast.backend.intake import Intake
+from epsagon_fast.backend.intake import EpsagonIntake
 from epsagon_fast.backend.live import Live
 from epsagon_fast.backend.otlp_intake import OtlpIntake
 from epsagon_fast.backend.pages import rendering
@@ -77,7 +77,7 @@ def _refusal(scope: Scope, hosts: Hosts, access: Access) -> Response | None:
 
 
 def _routes(store: Store, access: Access, live: Live) -> list[Route | Mount]:
-    intake, api, listing, login = Intake(store, live), Api(store), Listing(store, live), Login(access)
+    intake, api, listing, login = EpsagonIntake(store, live), Api(store), Listing(store, live), Login(access)
     requests = RequestPages(store)
     return [
         _route("/", POST=intake.take, GET=listing.show),

@@ -17,7 +17,7 @@ from epsagon_fast.backend.store import Store
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,200}")
 
 
-class Intake:
+class EpsagonIntake:
     """Takes traces in the tracer's own format."""
 
     def __init__(self, store: Store, live: Live) -> None:

@@ -14,7 +14,7 @@ class NotOtlp(ValueError):
     """A body is not an OTLP request; the text says where and why."""
 
 
-class Span(NamedTuple):
+class ReceivedSpan(NamedTuple):
     """One span. Ids are in hex, times in nanoseconds; attributes are texts, others than strings as JSON."""
 
     trace_id: str
@@ -31,7 +31,7 @@ class Span(NamedTuple):
     events: list[tuple[str, int, dict[str, str]]]
 
 
-Part = tuple[dict[str, str], list[Span]]
+Part = tuple[dict[str, str], list[ReceivedSpan]]
 
 
 def read(body: bytes, content_type: str) -> list[Part]:
@@ -53,9 +53,9 @@ def _from_json(request: Mapping[str, Any]) -> list[Part]:
     return parts
 
 
-def _json_span(span: Mapping[str, Any]) -> Span:
+def _json_span(span: Mapping[str, Any]) -> ReceivedSpan:
     status = span.get("status") or {}
-    return Span(
+    return ReceivedSpan(
         trace_id=_json_id(span["traceId"], 16),
         id=_json_id(span["spanId"], 8),
         parent_id=_json_id(span.get("parentSpanId") or "", 8),
@@ -138,8 +138,8 @@ def _from_protobuf(body: bytes) -> list[Part]:
     ]
 
 
-def _protobuf_span(span: Any) -> Span:
-    return Span(
+def _protobuf_span(span: Any) -> ReceivedSpan:
+    return ReceivedSpan(
         trace_id=span.trace_id.hex(),
         id=span.span_id.hex(),
         parent_id=span.parent_span_id.hex(),
@@ -170,7 +170,7 @@ def _protobuf_value(value: Any, depth: int = 0) -> Any:
     return base64.b64encode(said).decode() if kind == "bytes_value" else said
 
 
-def is_whole(span: Span) -> bool:
+def is_whole(span: ReceivedSpan) -> bool:
     """Say whether a span has what it is found by."""
     return len(span.trace_id) == 32 and len(span.id) == 16 and bool(span.trace_id.strip("0") and span.id.strip("0"))
 

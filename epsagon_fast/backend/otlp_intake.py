@@ -65,7 +65,7 @@ class OtlpIntake:
             refused += len(spans) - kept
         return otlp.answer(refused, reason, content_type)
 
-    def _keep(self, trace_id: str, resource: dict[str, str], spans: list[otlp.Span]) -> int:
+    def _keep(self, trace_id: str, resource: dict[str, str], spans: list[otlp.ReceivedSpan]) -> int:
         """Add spans to a trace; return how many."""
         with self._lock:
             known = self._store.body(trace_id)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 from typing import Any
 
-from epsagon_fast.backend.otlp import Part, Span
+from epsagon_fast.backend.otlp import Part, ReceivedSpan
 from epsagon_fast.protocol import RUNNER_ORIGIN, ErrorCode
 
 # Of one process in one trace; the rest is refused.
@@ -23,18 +23,20 @@ _ERROR_STATUS = 2
 _EXCEPTION = "exception"
 
 
-def by_trace(parts: Iterable[Part]) -> Iterator[tuple[str, dict[str, str], list[Span]]]:
+def by_trace(parts: Iterable[Part]) -> Iterator[tuple[str, dict[str, str], list[ReceivedSpan]]]:
     """Yield (id of the trace here, the resource's attributes, spans) for each process in each OpenTelemetry trace."""
     for attributes, spans in parts:
         process = sha256(json.dumps(attributes, sort_keys=True).encode()).hexdigest()[:16]
-        traces: dict[str, list[Span]] = {}
+        traces: dict[str, list[ReceivedSpan]] = {}
         for span in spans:
             traces.setdefault(span.trace_id, []).append(span)
         for trace_id, members in traces.items():
             yield f"{trace_id}-{process}", attributes, members
 
 
-def merged(known: Mapping[str, Any] | None, resource: Mapping[str, str], spans: Iterable[Span]) -> dict[str, Any]:
+def merged(
+    known: Mapping[str, Any] | None, resource: Mapping[str, str], spans: Iterable[ReceivedSpan]
+) -> dict[str, Any]:
     """Return a trace with the events of `known`, the same trace as it was so far, and these spans."""
     events = {event["id"]: event for event in (known["events"] if known else ())}
     http_trace_id = ""
@@ -68,7 +70,7 @@ def _choose_runner(events: list[dict[str, Any]], http_trace_id: str) -> None:
     runner["resource"]["metadata"]["http_trace_id"] = http_trace_id
 
 
-def _event(span: Span) -> dict[str, Any]:
+def _event(span: ReceivedSpan) -> dict[str, Any]:
     exception = _exception(span)
     failed = ErrorCode.EXCEPTION if exception else ErrorCode.ERROR
     kind = _KINDS[span.kind] if 0 <= span.kind < len(_KINDS) else _KINDS[0]
@@ -100,7 +102,7 @@ def _type(attributes: Mapping[str, str], kind: str) -> tuple[str, str]:
     return "span", kind
 
 
-def _exception(span: Span) -> dict[str, Any] | None:
+def _exception(span: ReceivedSpan) -> dict[str, Any] | None:
     for name, time_ns, attributes in reversed(span.events):
         if name == _EXCEPTION:
             said = {key: attributes.get(f"exception.{key}", "") for key in ("type", "message", "stacktrace")}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import epsagon_fast.backend.summary as summary
-from epsagon_fast.backend.timeline import Node, Timeline
+from epsagon_fast.backend.timeline import TimedEvent, Timeline
 from epsagon_fast.foreign import escaped
 
 _BAR_CHARACTERS = 24
@@ -32,7 +32,7 @@ def text(timeline: Timeline, place: int | None = None, *, colours: bool = False,
     return "\n".join(lines) + "\n"
 
 
-def _line(timeline: Timeline, node: Node, name: str, *, colours: bool, bars: bool) -> str:
+def _line(timeline: Timeline, node: TimedEvent, name: str, *, colours: bool, bars: bool) -> str:
     parts = [painted(name, _COLOURS.get(node.status, "") if colours else "")]
     if bars:
         drawn = drawing(timeline.part(node.start - timeline.start), timeline.part(node.duration_s))
@@ -46,7 +46,7 @@ def _line(timeline: Timeline, node: Node, name: str, *, colours: bool, bars: boo
     return "  ".join(parts).rstrip()
 
 
-def said_failure(node: Node) -> str:
+def said_failure(node: TimedEvent) -> str:
     """Return what failed in a node as a line, "" if nothing."""
     exception = node.event["exception"]
     if exception:

@@ -17,7 +17,7 @@ SKEW_S = 0.001
 
 
 @dataclass
-class Node:
+class TimedEvent:
     """One event in the tree. Times are Unix seconds, durations seconds."""
 
     # Its trace's id and its place in the trace: an address that stays.
@@ -67,7 +67,7 @@ class Timeline:
     """A request: its traces, each (id, trace), and their events in the order of the tree."""
 
     traces: Sequence[tuple[str, Mapping[str, Any]]]
-    nodes: list[Node]
+    nodes: list[TimedEvent]
     # Places in `nodes`.
     roots: list[int]
     start: float
@@ -88,7 +88,7 @@ class Timeline:
         of_trace = (place for place, node in enumerate(self.nodes) if node.is_runner and node.key.startswith(key + ":"))
         return next(own, next(of_trace, None))
 
-    def subtree(self, place: int | None = None) -> list[Node]:
+    def subtree(self, place: int | None = None) -> list[TimedEvent]:
         """Return a node and all below it in the order of the tree; None: all nodes."""
         if place is None:
             return self.nodes
@@ -114,7 +114,7 @@ def build(traces: Iterable[tuple[str, bytes]]) -> Timeline:
     return Timeline(read, nodes, roots, start, end)
 
 
-def _nodes(traces: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Node]:
+def _nodes(traces: Sequence[tuple[str, Mapping[str, Any]]]) -> list[TimedEvent]:
     nodes = []
     for number, (trace_id, trace) in enumerate(traces):
         events = trace["events"]
@@ -124,11 +124,11 @@ def _nodes(traces: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Node]:
             start = summary.seconds(event["start_time"])
             duration_s = max(0.0, summary.seconds(event["duration"]) or 0.0)
             start = min(starts, default=0.0) if start is None else start
-            nodes.append(Node(f"{trace_id}:{place}", number, event, start, duration_s, place == runner))
+            nodes.append(TimedEvent(f"{trace_id}:{place}", number, event, start, duration_s, place == runner))
     return nodes
 
 
-def _find_parents(nodes: list[Node]) -> None:
+def _find_parents(nodes: list[TimedEvent]) -> None:
     within: dict[tuple[int, str], int] = {}
     anywhere: dict[str, int] = {}
     runners: dict[int, int] = {}
@@ -147,7 +147,7 @@ def _find_parents(nodes: list[Node]) -> None:
     _cut_circles(nodes)
 
 
-def _cut_circles(nodes: list[Node]) -> None:
+def _cut_circles(nodes: list[TimedEvent]) -> None:
     # A trace may say anything, also that two events caused each other.
     seen = [0] * len(nodes)
     for walk, first in enumerate(range(len(nodes)), 1):
@@ -160,7 +160,7 @@ def _cut_circles(nodes: list[Node]) -> None:
             place = parent
 
 
-def _in_order(nodes: list[Node]) -> tuple[list[Node], list[int]]:
+def _in_order(nodes: list[TimedEvent]) -> tuple[list[TimedEvent], list[int]]:
     """Return the nodes in the order of the tree, with their new places as parents and children, and the roots."""
     children: list[list[int]] = [[] for _ in nodes]
     roots: list[int] = []
@@ -170,7 +170,7 @@ def _in_order(nodes: list[Node]) -> tuple[list[Node], list[int]]:
     def by_start(place: int) -> tuple[float, int]:
         return nodes[place].start, place
 
-    ordered: list[Node] = []
+    ordered: list[TimedEvent] = []
     open_nodes = [(place, 0, -1) for place in sorted(roots, key=by_start, reverse=True)]
     while open_nodes:
         place, depth, parent = open_nodes.pop()
@@ -187,7 +187,7 @@ def _in_order(nodes: list[Node]) -> tuple[list[Node], list[int]]:
     return ordered, [place for place, node in enumerate(ordered) if node.parent is None]
 
 
-def _self_time(node: Node, nodes: list[Node]) -> float:
+def _self_time(node: TimedEvent, nodes: list[TimedEvent]) -> float:
     covered, reached = 0.0, node.start
     # In the order of their starts.
     for child in (nodes[place] for place in node.children):
@@ -198,7 +198,7 @@ def _self_time(node: Node, nodes: list[Node]) -> float:
     return max(0.0, node.duration_s - covered)
 
 
-def _mark_critical(nodes: list[Node], roots: list[int], start: float, end: float) -> None:
+def _mark_critical(nodes: list[TimedEvent], roots: list[int], start: float, end: float) -> None:
     """Mark what the request waited for: from its end back, always what ended last."""
     open_windows: list[tuple[int | None, float, float]] = [(None, start, end)]
     while open_windows:
@@ -217,6 +217,6 @@ def _mark_critical(nodes: list[Node], roots: list[int], start: float, end: float
         _mark(node, low, cursor)
 
 
-def _mark(node: Node | None, start: float, end: float) -> None:
+def _mark(node: TimedEvent | None, start: float, end: float) -> None:
     if node is not None and min(end, node.end) > max(start, node.start):
         node.critical.append((max(start, node.start), min(end, node.end)))

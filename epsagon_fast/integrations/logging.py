@@ -22,7 +22,7 @@ FORMAT: Final = "%(asctime)s %(levelname)s %(name)s [%(trace_id)s %(span_id)s] %
 _NOWHERE: Final = ("", "", "")
 
 
-class Record(logging.LogRecord):
+class RecordWithIds(logging.LogRecord):
     """A LogRecord. Python stores attributes fast that the first objects of a class had, so it is a class of its own."""
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
@@ -33,13 +33,13 @@ class Record(logging.LogRecord):
 def instrument() -> None:
     """Give the ids to records that loggers make from now on. A second call changes nothing."""
     if logging.getLogRecordFactory() is logging.LogRecord:
-        logging.setLogRecordFactory(Record)
+        logging.setLogRecordFactory(RecordWithIds)
     _METHOD.put_on()
 
 
 def uninstrument() -> None:
     """Leave records as they are."""
-    if logging.getLogRecordFactory() is Record:
+    if logging.getLogRecordFactory() is RecordWithIds:
         logging.setLogRecordFactory(logging.LogRecord)
     _METHOD.take_off()
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import epsagon_fast.backend.terms as terms
 from epsagon_fast.backend.outline import said_failure
-from epsagon_fast.backend.timeline import Node, Timeline
+from epsagon_fast.backend.timeline import TimedEvent, Timeline
 from epsagon_fast.protocol import IS_TRIMMED_KEY, LABELS_KEY, RUNNER_ORIGIN, STRONG_KEYS
 
 # A longer value is shown to here; the copy as JSON has all of it.
@@ -44,7 +44,7 @@ class Value(NamedTuple):
 class Details(NamedTuple):
     """One event's panel."""
 
-    node: Node
+    node: TimedEvent
     trace_id: str
     trace: Mapping[str, Any]
     failure: str
@@ -131,7 +131,7 @@ def _http(resource: Mapping[str, Any]) -> str:
     return f"{resource['operation']} {where}" + (f" → {status}" if status else "")
 
 
-def _notes(node: Node, trace: Mapping[str, Any]) -> Iterator[str]:
+def _notes(node: TimedEvent, trace: Mapping[str, Any]) -> Iterator[str]:
     runner = next((event for event in trace["events"] if event["origin"] == RUNNER_ORIGIN), None)
     metadata = runner["resource"]["metadata"] if runner else {}
     if node.is_runner and metadata.get(_UNFINISHED_KEY) == "true":

@@ -16,7 +16,7 @@ from epsagon_fast.backend.filters import BadQuery
 from epsagon_fast.backend.pages.details import details
 from epsagon_fast.backend.pages.rendering import BAR_UNITS, page
 from epsagon_fast.backend.store import Store
-from epsagon_fast.backend.timeline import Node, Timeline, build
+from epsagon_fast.backend.timeline import TimedEvent, Timeline, build
 
 # Of one request; what is beyond is said on the page.
 MAX_TRACES = 500
@@ -135,7 +135,7 @@ class RequestPages:
         return PlainTextResponse(await run_in_threadpool(outline.text, timeline, place))
 
 
-def event_row(timeline: Timeline, node: Node) -> dict[str, Any]:
+def event_row(timeline: Timeline, node: TimedEvent) -> dict[str, Any]:
     """Return what a row shows of a node. Times are in units of a bar's drawing from the request's start."""
     return {
         "key": node.key,

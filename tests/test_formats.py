@@ -1,6 +1,7 @@
 """What the collector asks of a format: one that lets traces share a request takes the place of a real one."""
 
 import logging
+import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from places import until
 from records import CONFIG, RING, added, closed, event, opened, own_runner
-from servers import Server, status
+from servers import Request, Server, status
 
 from epsagon_fast.collector.assembling import body
 from epsagon_fast.collector.assembling.assembly import Assembly
@@ -171,3 +172,34 @@ def test_the_outbox_keeps_what_the_format_says_is_no_secret(tmp_path: Path) -> N
 )
 def test_an_otlp_server_does_not_take_our_own_form(answer: bytes, reason: str | None) -> None:
     assert EPSAGON.refusal(answer) == reason
+
+
+def kept_busy(delivery: Delivery, here: Destination, *bodies: bytes) -> None:
+    """Submit traces while the only sender waits, so that they may share requests."""
+    with delivery._changed:
+        for number, each in enumerate(bodies):
+            delivery.submit(bytes([number]) * 16, here, each)
+
+
+def test_a_request_that_is_too_large_is_halved_until_one_trace_is_left(delivery: Delivery) -> None:
+    def narrow(request: Request, connection: socket.socket) -> bool:
+        code = 413 if b"\n" in request.body or b"large" in request.body else 204
+        return status(code, body=b"")(request, connection)
+
+    with Server(narrow) as server:
+        kept_busy(delivery, HERE._replace(url="lines+" + server.url), b"a", b"large", b"c")
+        heard = verdicts(delivery, 3)
+        assert [request.body for request in server.requests] == [b"a\nlarge\nc", b"a", b"large\nc", b"large", b"c"]
+    assert [verdict.outcome.name for verdict in heard] == ["DELIVERED", "REJECTED", "DELIVERED"]
+    assert [verdict.outcome.reason for verdict in heard] == [None, "413", None]
+
+
+def test_a_format_that_fails_ends_no_sender(delivery: Delivery, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> int:
+        raise ValueError("no such body")
+
+    monkeypatch.setattr(Lines, "shared", broken)
+    with Server(status(204, body=b"")) as server:
+        kept_busy(delivery, HERE._replace(url="lines+" + server.url), b"a", b"b")
+        heard = verdicts(delivery, 2)
+    assert [verdict.outcome for verdict in heard] == [Outcome.DELIVERED] * 2

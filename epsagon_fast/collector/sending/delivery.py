@@ -25,6 +25,8 @@ from epsagon_fast.collector.sending.verdict import Judge, Verdict
 PATIENCE_S = 0.02
 # Kept connections are closed after this time without traffic.
 IDLE_S = 60.0
+# The status of a request that is larger than its server takes.
+TOO_LARGE = 413
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -42,7 +44,12 @@ class _Lane:
         """Take the parcels for the next request from those that wait."""
         destination = self.waiting[0].parcel.destination
         alike = takewhile(lambda parcel: parcel.destination == destination, (each.parcel for each in self.waiting))
-        return [self.waiting.popleft().parcel for _ in range(format_for(destination).shared(alike))]
+        try:
+            count = format_for(destination).shared(alike)
+        except Exception:
+            # A body that a format cannot look into must not end the sender. Alone it gets its verdict.
+            count = 1
+        return [self.waiting.popleft().parcel for _ in range(count)]
 
 
 class Delivery:
@@ -174,9 +181,13 @@ class Delivery:
         self._changed.notify()
 
     def _attempt(self, parcels: list[Parcel]) -> list[Verdict]:
-        """Make one request for parcels of one destination; return the verdict of each."""
+        """Make a request for parcels of one destination, or more if one is too large; return the verdict of each."""
         try:
             response = self._ask(parcels[0].destination, parcels)
+            if response.status == TOO_LARGE and len(parcels) > 1:
+                # The bound of this server is lower than that of the format. What is too large alone is rejected.
+                half = len(parcels) // 2
+                return self._attempt(parcels[:half]) + self._attempt(parcels[half:])
             return [self._judge.answered(parcel, response) for parcel in parcels]
         except Failure as failure:
             return [self._judge.failed(parcel, failure) for parcel in parcels]

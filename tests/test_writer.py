@@ -275,6 +275,25 @@ def test_process_looks_at_the_world_once_a_second(base: Path, monkeypatch: pytes
     assert current(base) is mine
 
 
+def test_process_that_fills_its_ring_looks_for_the_collector_before_it_is_full(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = current(base, 4 * 65536)
+    calls = started(mine, monkeypatch)
+    clock = SimpleNamespace(now=mine._next_look - 0.9)
+    monkeypatch.setattr(writer, "monotonic", lambda: clock.now)
+    while not calls:
+        assert mine.put(Kind.EVENT, 0, TRACE, bytes(1000))
+    assert mine.refusals() == {}
+    assert mine._ring.head <= 65536 + 1040
+    while mine.put(Kind.EVENT, 0, TRACE, bytes(1000)):
+        pass
+    assert len(calls) == 1, "no more than twenty times a second, however fast it is filled"
+    clock.now += writer.BUSY_LOOK_S
+    assert not mine.put(Kind.EVENT, 0, TRACE, bytes(1000))
+    assert len(calls) == 2
+
+
 def test_collector_lives_while_the_folder_is_locked(base: Path) -> None:
     mine = current(base)
     assert not mine.collector_lives()

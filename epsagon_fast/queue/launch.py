@@ -29,9 +29,10 @@ from epsagon_fast.queue.state import NO_BEAT, Beat
 
 # The signals that the new program gets with their default action: those that the starter ignores would stay ignored.
 SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
-# A process waits this long before another start if its last one led to no collector. The wait doubles up to the most.
-BACKOFF_S = 1.0
-MOST_BACKOFF_S = 60.0
+# A process waits this long before another start if the collector that it started never came to serve. The wait doubles
+# up to the most, which a ring must survive: it fills meanwhile.
+BACKOFF_S = 0.25
+MOST_BACKOFF_S = 5.0
 BOOT = (
     "import sys; sys.path.extend(sys.argv.pop(1).split(':')); "
     "from epsagon_fast.collector.__main__ import main; sys.exit(main())"
@@ -60,7 +61,7 @@ class Launcher:
         self._folder = folder
         self._wait_s = 0.0
         self._not_before = 0.0
-        # The incarnation of the last collector that had served when this process last tried to start one.
+        # The incarnation of the last collector that had served when this process last started one.
         self._served = 0
         self._has_started = False
         # Whether this program is able to start a collector at all.
@@ -80,13 +81,8 @@ class Launcher:
         `although_held`: start one even though a collector holds the folder, because that one is leaving.
         """
         now = time.monotonic()
-        if now < self._not_before or not allowed():
+        if now < self._not_before or not allowed() or self._others_try():
             return False
-        # A collector that served was started rightly, however soon it died. So its death causes no back-off.
-        served = beat.served != self._served
-        self._served = beat.served
-        self._wait_s = BACKOFF_S if served else min(max(BACKOFF_S, 2 * self._wait_s), MOST_BACKOFF_S)
-        self._not_before = now + self._wait_s
         try:
             argv = command(self._folder.path)
             self.is_able = True
@@ -94,12 +90,38 @@ class Launcher:
         except (OSError, ValueError) as error:  # a ValueError: find_spec, for a module object made by hand
             let_pass(error)
             self.is_able = not isinstance(error, NoInterpreter)
+            self._back_off(now)
             self._complain(f"no collector could be started ({error})")
             return False
-        if started and self._has_started and not served:
-            self._complain("the collector ends as soon as it is started, see its log")
-        self._has_started = self._has_started or started
+        if started:
+            self._judge_last_start(now, beat)
         return True
+
+    def _judge_last_start(self, now: float, beat: Beat) -> None:
+        """Back off if the collector that this process started before never served.
+
+        One that served was started rightly, however soon it died. A start that another process made says nothing.
+        """
+        if beat.served != self._served or not self._has_started:
+            self._wait_s = 0.0
+        else:
+            self._back_off(now)
+            self._complain("the collector ends as soon as it is started, see its log")
+        self._served, self._has_started = beat.served, True
+
+    def _back_off(self, now: float) -> None:
+        self._wait_s = min(max(BACKOFF_S, 2 * self._wait_s), MOST_BACKOFF_S)
+        self._not_before = now + self._wait_s
+
+    def _others_try(self) -> bool:
+        """Say whether another process tried within this one's wait. So a hundred workers try no oftener than one."""
+        try:
+            since_s = time.time() - os.stat(os.path.join(self._folder.path, START)).st_mtime
+        except OSError as error:
+            let_pass(error)
+            return False
+        # A negative time means that the clock was set back.
+        return 0 <= since_s < self._wait_s
 
     def _complain(self, what: str) -> None:
         if not self._complained:
@@ -183,7 +205,11 @@ def _start(folder: str, argv: list[bytes], env: list[bytes], although_held: bool
     # Judged first, because another user may have put it there. Below a directory of ours he can put nothing.
     dir_fd = private.open_directory(folder)
     try:
-        return start(dir_fd, argv, env, although_held)
+        started = start(dir_fd, argv, env, although_held)
+        if started:
+            # When it was started, for the back-off of all processes.
+            os.utime(START, dir_fd=dir_fd, follow_symlinks=False)
+        return started
     finally:
         os.close(dir_fd)
 

@@ -3,10 +3,16 @@
 import base64
 import gzip
 import json
+import re
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+import rotel as rotel_package
 from google.protobuf import json_format
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -32,6 +38,7 @@ from records import (
     own_runner,
 )
 from strategies import json_shaped, trace_records
+from waiting import TIMEOUT_S
 
 from epsagon_fast.backend import Backend, timeline
 from epsagon_fast.collector.assembling import body
@@ -266,6 +273,13 @@ def test_a_span_ends_its_duration_after_its_start() -> None:
     assert only.end_time_unix_nano - only.start_time_unix_nano == 1000
 
 
+def test_what_has_no_time_is_shown_at_that_of_its_trace() -> None:
+    runner = own_runner() | {"start_time": 7, "duration": 2}
+    child, _ = one(start_time=None, duration=1, exception={"type": "E"}, runner=runner)
+    assert (child.start_time_unix_nano, child.end_time_unix_nano) == (7_000_000_000, 8_000_000_000)
+    assert child.events[0].time_unix_nano == 8_000_000_000
+
+
 def test_a_resource_says_who_it_was() -> None:
     part = OTLP.envelope(CONFIG, "python 3.11.7").body(FittedTrace(TRACE_ID, [event()], None, []))
     [part_of] = read(part).resource_spans
@@ -349,6 +363,48 @@ with epsagon.trace("work"):
     epsagon.label("user", 42)
 print(epsagon.flush(60))
 """
+
+
+@pytest.fixture
+def rotel(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A collector of another maker: its URL, and the file to which it prints each span that it took."""
+    ports = [free_port() for _ in range(2)]
+    agent, printed = Path(rotel_package.__file__).parent / "rotel-agent", tmp_path / "printed"
+    places = ["--otlp-http-endpoint", f"127.0.0.1:{ports[0]}", "--otlp-grpc-endpoint", f"127.0.0.1:{ports[1]}"]
+    files = ["--pid-file", str(tmp_path / "pid"), "--log-file", str(tmp_path / "log")]
+    printing = ["--exporter", "blackhole", "--debug-log", "traces", "--debug-log-verbosity", "detailed"]
+    with printed.open("wb") as output:
+        process = subprocess.Popen([str(agent), "start", *places, *files, *printing], stdout=output, stderr=output)
+    until(lambda: answers(ports[0]), "rotel listens")
+    yield f"http://127.0.0.1:{ports[0]}", printed
+    process.kill()
+    process.wait(TIMEOUT_S)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), TIMEOUT_S).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("scheme", ["otlp+", "otlp-protobuf+"])
+def test_a_collector_of_another_maker_takes_each_span(rotel: tuple[str, Path], place: Place, scheme: str) -> None:
+    url, printed = rotel
+    place.env |= {"EPSAGON_COLLECTOR_URL": scheme + url, "EPSAGON_TOKEN": ""}
+    assert place.run(NESTED) == "True\n"
+    until(lambda: printed.read_text().count("labels.user") == 1, f"the root is printed; {place.log()}")
+    said = printed.read_text()
+    assert re.findall("  Name +: (.+)", said) == ["inner", "outer", "work"]
+    ids, parents = re.findall("  ID +: (.*)", said), re.findall("  Parent ID +: (.*)", said)
+    assert (parents, ids[0]) == ([ids[1], ids[2], ""], ID)
+    assert "labels.user: Int(42)" in said
 
 
 @pytest.mark.parametrize("scheme", ["otlp+", "otlp-protobuf+"])

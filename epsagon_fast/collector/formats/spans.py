@@ -74,12 +74,14 @@ def spans_of(trace: FittedTrace) -> list[Span]:
         runner_place = -1 if trace.runner_place is None else trace.runner_place
     ids = _ids(events, runner_place, runner_id)
     parent = runner_id if runner_place >= 0 else ""
+    begun_ns = nanoseconds(runner.get("start_time"))
     spans = [
-        _span(event, trace_id, span_id, "" if number == runner_place else parent, number == runner_place)
+        _span(event, trace_id, span_id, "" if number == runner_place else parent, number == runner_place, begun_ns)
         for number, (event, span_id) in enumerate(zip(events, ids, strict=True))
     ]
     if spans:
-        spans[max(0, runner_place)].happenings.extend(map(_thrown, map(_read, trace.exceptions)))
+        host = spans[max(0, runner_place)]
+        host.happenings.extend(_thrown(_read(each), host.end_ns) for each in trace.exceptions)
     return spans
 
 
@@ -106,13 +108,15 @@ def _origin(span: Span) -> str:
     return span.origin
 
 
-def _span(event: dict[str, Any], trace_id: str, span_id: str, parent_id: str, is_runner: bool) -> Span:
+def _span(event: dict[str, Any], trace_id: str, span_id: str, parent_id: str, is_runner: bool, begun_ns: int) -> Span:
     resource = _object(event.get("resource"))
     metadata = _object(resource.get("metadata"))
     origin = _text(event.get("origin"))
     words = _text(resource.get("name")), _text(resource.get("type")), _text(resource.get("operation"))
     named = event.get(PARENT_ID)
-    start_ns = nanoseconds(event.get("start_time"))
+    # An event that an application adds may have no time. It is shown where its trace begins, and not in 1970.
+    start_ns = nanoseconds(event.get("start_time")) or begun_ns
+    end_ns = min(MAX_NS, start_ns + nanoseconds(event.get("duration")))
     exception = event.get("exception")
     exception = exception if isinstance(exception, dict) and exception else None
     attributes = attributes_of(words, metadata, is_runner)
@@ -126,17 +130,17 @@ def _span(event: dict[str, Any], trace_id: str, span_id: str, parent_id: str, is
         name=name_of(words, metadata, origin, is_runner),
         kind=kind_of(words, metadata, is_runner),
         start_ns=start_ns,
-        end_ns=min(MAX_NS, start_ns + nanoseconds(event.get("duration"))),
+        end_ns=end_ns,
         attributes=attributes,
         status=ERROR if failed else UNSET,
         message=_text(exception.get("message")) if failed and exception else "",
-        happenings=[_thrown(exception)] if exception else [],
+        happenings=[_thrown(exception, end_ns)] if exception else [],
         origin=origin,
     )
 
 
-def _thrown(exception: dict[str, Any]) -> Happening:
-    """Return an exception as the conventions want it."""
+def _thrown(exception: dict[str, Any], end_ns: int) -> Happening:
+    """Return an exception as the conventions want it. `end_ns`: of its span, for one without a time."""
     said = {
         "exception.type": _text(exception.get("type")),
         "exception.message": _text(exception.get("message")),
@@ -144,7 +148,7 @@ def _thrown(exception: dict[str, Any]) -> Happening:
     }
     more = {key: attribute(value) for key, value in _object(exception.get("additional_data")).items()}
     known = {key: value for key, value in said.items() if value}
-    return Happening("exception", nanoseconds(exception.get("time")), {**more, **known})
+    return Happening("exception", nanoseconds(exception.get("time")) or end_ns, {**more, **known})
 
 
 def _ids(events: list[dict[str, Any]], runner_place: int, runner_id: str) -> Iterator[str]:

@@ -269,6 +269,13 @@ def test_an_unknown_field_is_let_through() -> None:
     assert summarize(encoded(region="x", events=[{**EVENT, "tags": []}])).event_count == 1
 
 
+def test_an_unknown_field_nests_no_deeper_than_what_shows_it_can_follow() -> None:
+    for depth, is_taken in ((50, True), (500, False)):
+        body = encoded(events=[{**EVENT, "tags": json.loads("[" * depth + "]" * depth)}])
+        with contextlib.nullcontext() if is_taken else pytest.raises(NotATrace, match=r"events\[0\] nests deeper"):
+            summarize(body)
+
+
 def test_a_reason_repeats_no_value_and_no_long_key() -> None:
     with pytest.raises(NotATrace) as caught:
         summarize(encoded(exceptions=[{**EXCEPTION, "additional_data": {"k" * 10**5: ["secret"]}}]))

@@ -58,6 +58,9 @@ def test_a_browser_is_asked_for_it_once(guarded: Backend) -> None:
     assert {"HttpOnly", "SameSite=lax"} <= {*attributes}
     assert TOKEN not in cookie
     assert ask(guarded, "GET", "/", headers={**HTML, "Cookie": cookie}).status == 200
+    # Other programs of this host have cookies, too, of any form.
+    among_others = f'prefs={{"a": [1, "b"]}}; ü=@; {cookie}; x'.encode()
+    assert ask(guarded, "GET", "/", headers={**HTML, "Cookie": among_others}).status == 200
 
 
 @pytest.mark.parametrize(

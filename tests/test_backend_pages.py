@@ -78,6 +78,24 @@ def test_a_filter_is_the_same_on_the_page_and_in_the_api(client: urllib3.PoolMan
     assert "unknown parameter" in read(client, backend, "/traces?colour=red", 400)
 
 
+def test_the_form_keeps_what_was_asked_and_takes_labels_and_attributes(
+    client: urllib3.PoolManager, backend: Backend
+) -> None:
+    post(backend, "a", runner("one", labels=json.dumps({"user": "4=2"}), path="/cart"))
+    post(backend, "b", runner("two"))
+    # As a browser sends the form, empty fields and all.
+    sent_on = client.request("GET", f"{backend.url}/?text=&label=user%3D4%3D2&attr=path+%3D+/cart&name=")
+    assert sent_on.status == 303 and rows(read(client, backend, sent_on.headers["location"])) == ["one"]
+    page = read(client, backend, "/?label.user=4%3D2&status=error&status=died")
+    assert '<input type="hidden" name="label.user" value="4=2">' in page
+    assert "<option selected>error,died</option>" in page
+    for wrong in ("min_duration=soon", "label=user", "attr=%3D1"):
+        page = read(client, backend, f"/?{wrong}&app=shop&status=error,timeout,died", 400)
+        name, _, value = urllib.parse.unquote(wrong).partition("=")
+        assert f'name="{name}" value="{value}"' in page and 'name="app" value="shop"' in page
+        assert '<option value="error,timeout,died" selected>failed</option>' in page
+
+
 def test_older_traces_are_a_link_away(
     client: urllib3.PoolManager, backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,6 +232,26 @@ def test_a_request_is_shown_with_all_its_traces(client: urllib3.PoolManager, bac
     copied = read(client, backend, f"/copy/{'a' * 32}?form=text&event={urllib.parse.quote('t?2:0')}")
     assert copied.startswith("other  ") and copied.count("\n") == 1
     assert len(json.loads(read(client, backend, f"/copy/{'a' * 32}?form=json"))) == 3
+
+
+@pytest.mark.parametrize("start", [1e14, -1e14, 6e10, -6e10])
+def test_a_time_beyond_all_calendars_is_no_hindrance(
+    client: urllib3.PoolManager, backend: Backend, start: float
+) -> None:
+    post(backend, "far", {**runner("far"), "start_time": start}, {**event_fields(2), "start_time": -start})
+    for path in ("/requests/far", "/event/far?event=far", "/nodes/far", "/copy/far", "/", "/operations?since=0"):
+        read(client, backend, path)
+
+
+def test_what_an_event_says_is_found_as_it_is_written(client: urllib3.PoolManager, backend: Backend) -> None:
+    exception = {**exception_fields('no "funds"', "line 1\nline 2"), "additional_data": {"cvc": "wrong"}}
+    first = {**event_fields(1), "resource": {**event_fields(1)["resource"], "metadata": {"body": '{"sku": "A-1"}'}}}
+    post(backend, "x", first, {**runner("x"), "exception": exception}, exceptions=[exception_fields("besides")])
+    found = {
+        text: json.loads(read(client, backend, f"/find/x?text={urllib.parse.quote(text)}"))["count"]
+        for text in ('"SKU": "a-1"', "body", '"funds"', "1\nline", "cvc", "wrong", "besides", "exception", "metadata")
+    }
+    assert found == {**dict.fromkeys(found, 1), "exception": 0, "metadata": 0}
 
 
 def test_a_trace_that_comes_later_joins_its_request(client: urllib3.PoolManager, backend: Backend) -> None:

@@ -115,7 +115,7 @@ def test_a_clock_that_differs_is_shown_and_not_corrected() -> None:
     assert [node.skew_s for node in timeline(WEB).nodes] == [0.0] * 3
 
 
-@pytest.mark.parametrize(("start", "duration"), [(None, None), (0, None), (None, 1), (0, -5)])
+@pytest.mark.parametrize(("start", "duration"), [(None, None), (0, None), (None, 1), (0, -5), (1e14, 1e14)])
 def test_times_that_are_not_known_are_no_hindrance(start: Any, duration: Any) -> None:
     found = timeline(trace(event("a", start, duration), event("b", 1, 1)))
     assert found.nodes[0].duration_s >= 0 and outline.text(found)

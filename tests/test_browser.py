@@ -81,7 +81,7 @@ def test_each_filter_finds_what_it_says_and_bars_are_as_long_as_durations(browse
     failed = {"error_code": 2, "exception": exception_fields("declined")}
     durations = {"slow": 2.0, "fast": 0.25, "broken": 1.0}
     for number, (name, duration) in enumerate(durations.items()):
-        more = failed if name == "broken" else {}
+        more = failed if name == "broken" else {"metadata": {"labels": json.dumps({"kind": name})}}
         keep(backend, name, event(1, number, duration, name=name, origin="runner", **more), app=f"app {number}")
     with opened(browser, backend.url, viewport={"width": 1300, "height": 800}) as page:
         page.goto("/")
@@ -94,6 +94,8 @@ def test_each_filter_finds_what_it_says_and_bars_are_as_long_as_durations(browse
             ("Application", "app 1", ["fast"]),
             ("Name", "slow", ["slow"]),
             ("Error", "ValueError", ["broken"]),
+            ("Label", "kind=fast", ["fast"]),
+            ("Attribute", 'labels={"kind": "slow"}', ["slow"]),
             ("Longer than", "500ms", ["broken", "slow"]),
             ("Shorter than", "1s", ["broken", "fast"]),
             ("Since", str(STARTED_AT + 1), ["broken", "fast"]),
@@ -154,8 +156,13 @@ def test_a_request_is_walked_through_by_keys_and_its_bars_match(browser: Browser
         page.mouse.up()
         box = box_of(page, ".event.chosen .bar rect")
         assert box["width"] == pytest.approx(box_of(page, ".rows li .bar")["width"], rel=0.02)
-        copied = page.evaluate("async (path) => (await fetch(path)).text()", f"/copy/{request_id}")
-        assert copied.splitlines()[3].lstrip().startswith("called")
+        page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        for place, lines in ((".tools", ["web", "query", "call", "called"]), (".panel", ["called"])):
+            page.locator(place).get_by_role("link", name="Copy as text").click()
+            expect(page.locator(".said")).to_be_visible()
+            copied = page.evaluate("navigator.clipboard.readText()")
+            assert [line.split()[0] for line in copied.splitlines()] == lines
+            expect(page.locator(".said")).to_be_hidden()
 
 
 def test_of_ten_thousand_events_only_those_in_view_are_in_the_page(browser: Browser, backend: Backend) -> None:

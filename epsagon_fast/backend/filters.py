@@ -4,7 +4,7 @@
 |---|---|
 | `text` | that have these words, or with a star words that begin so: in names, ids, messages, labels, attributes |
 | `app`, `name`, `error_type` | of this application, name, type of exception |
-| `status` | that ended so: ok, error, timeout, died, or were trimmed; may be repeated |
+| `status` | that ended so: ok, error, timeout, died, or were trimmed; several with commas |
 | `min_duration`, `max_duration` | that took so long, in seconds, or as `250ms` |
 | `label.KEY`, `attr.KEY` | with this label, with an event that has this attribute |
 | `http_trace_id` | of one request |
@@ -59,7 +59,7 @@ def parse(parameters: Iterable[tuple[str, str]], now: float | None = None) -> Fi
         if max(len(name), len(value)) > MAX_CHARACTERS:
             raise BadQuery(f"a filter may have {MAX_CHARACTERS} characters at most")
         _add(name, value, now, matches, conditions)
-    statuses = [_status(value) for name, value in given if name == "status"]
+    statuses = [_status(each) for name, value in given if name == "status" for each in value.split(",")]
     matches += [" OR ".join(statuses)] if statuses else []
     matches += _durations(conditions)
     return Filter(" AND ".join(f"({each})" for each in matches if each), tuple(conditions), given)

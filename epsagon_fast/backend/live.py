@@ -49,6 +49,8 @@ class Live:
                     came.clear()
                     looked_at = time.monotonic()
                     rows, after = await run_in_threadpool(self._store.arrivals, after, _ROWS, wanted)
+                    if len(rows) == _ROWS:
+                        came.set()  # there may be more
                     for row in rows:
                         yield f"id: {row['received_at']!r}\ndata: {json.dumps(shown(row))}\n\n"
                 await self._wait(came)

@@ -17,6 +17,8 @@ from epsagon_fast.protocol import EVENT_FIELDS, EXCEPTION_FIELDS, PARENT_ID, RES
 _NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 # Enough of a key to find it by; a body may hold a key of a megabyte.
 _SHOWN_CHARACTERS = 60
+# Of what stands in fields that we do not know. Far deeper, other parsers of JSON and our copy of an event give up.
+_MAX_DEPTH = 100
 
 Check = Callable[[Any, str], None]
 
@@ -86,8 +88,20 @@ def _object(names: tuple[str, ...], *checks: Check) -> Check:
             if name not in value:
                 raise NotATrace(f"{where} has no field {name!r}")
             check_field(value[name], f"{where}.{name}")
+        if len(value) > len(fields):
+            _bound_depth(value, where)
 
     return check
+
+
+def _bound_depth(value: Any, where: str) -> None:
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        level = [part for each in level for part in (each.values() if isinstance(each, dict) else each)]
+        level = [part for part in level if isinstance(part, (dict, list))]
+        if not level:
+            return
+    raise NotATrace(f"{where} nests deeper than {_MAX_DEPTH}")
 
 
 def _with_parent(check_event: Check) -> Check:

@@ -1,6 +1,5 @@
 """What a list of traces shows of one, and the tokens that find it."""
 
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -10,11 +9,15 @@ from epsagon_fast.protocol import IS_TRIMMED_KEY, RUNNER_ORIGIN, ErrorCode
 # How a trace ended. A trimmed one may have ended in any of these ways.
 OK, ERROR, TIMEOUT, DIED = "ok", "error", "timeout", "died"
 STATUSES = (OK, ERROR, TIMEOUT, DIED)
+# As a filter's value.
+FAILED = ",".join((ERROR, TIMEOUT, DIED))
 TRIMMED = "trimmed"
 PROCESS_DIED = "ProcessDied"
 
 # Of each text in a list of traces; a name may have a megabyte.
 TEXT_CHARACTERS = 300
+# The year 3871. Beyond it, and as far before 1970, not every calendar and time zone can say a time.
+_FARTHEST_S = 6e10
 
 
 class Summary(NamedTuple):
@@ -88,8 +91,8 @@ def name_of(resource: Mapping[str, Any] | None, *, with_host: bool = False) -> s
 
 
 def seconds(value: Any) -> float | None:
-    """Return a number of the wire format, None for one that is not finite or not a number."""
-    return float(value) if isinstance(value, (int, float)) and abs(value) < 1e15 and math.isfinite(value) else None
+    """Return a number of the wire format, None for one that is no number, or so large that it is no time."""
+    return float(value) if isinstance(value, (int, float)) and abs(value) < _FARTHEST_S else None
 
 
 def status_of(event: Mapping[str, Any]) -> str:

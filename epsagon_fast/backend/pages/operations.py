@@ -115,7 +115,6 @@ def _operation(
 ) -> Operation:
     durations = sorted(trace.duration_s for trace in traces)
     here = [*(pair for pair in others if pair[0] not in ("name", "status")), ("name", name)]
-    failed = [("status", status) for status in summary.STATUSES if status != summary.OK]
     return Operation(
         name=name,
         requests=len(traces),
@@ -125,7 +124,7 @@ def _operation(
         p99_s=percentile(durations, 0.99),
         dots=_dots(traces, durations[-1], span),
         href=url("/", *here),
-        failed_href=url("/", *here, *failed),
+        failed_href=url("/", *here, ("status", summary.FAILED)),
     )
 
 

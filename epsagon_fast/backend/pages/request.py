@@ -1,7 +1,7 @@
 """One request: all its traces on one time line, and what the page's script asks for besides."""
 
-import json
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -98,13 +98,19 @@ class RequestPages:
 
     async def nodes(self, request: Request) -> Response:
         """Answer `GET /nodes/{id}`: all rows, for the script."""
-        timeline, _ = await run_in_threadpool(self._shown.timeline, request.path_params["request_id"])
+        return await run_in_threadpool(self._nodes, request)
+
+    def _nodes(self, request: Request) -> Response:
+        timeline, _ = self._shown.timeline(request.path_params["request_id"])
         rows = [event_row(timeline, node) for node in timeline.nodes]
         return Json({"duration": timeline.duration_s, "nodes": rows})
 
     async def event(self, request: Request) -> Response:
         """Answer `GET /event/{id}?event=KEY`: an event's panel."""
-        timeline, _ = await run_in_threadpool(self._shown.timeline, request.path_params["request_id"])
+        return await run_in_threadpool(self._event, request)
+
+    def _event(self, request: Request) -> Response:
+        timeline, _ = self._shown.timeline(request.path_params["request_id"])
         place = timeline.find(request.query_params.get("event", ""))
         if place is None:
             raise HTTPException(404, "there is no event with this key")
@@ -161,5 +167,18 @@ def _hits(timeline: Timeline, text: str) -> list[int]:
     return [
         place
         for place, node in enumerate(timeline.nodes)
-        if text in json.dumps(node.event, ensure_ascii=False).casefold() or text in node.title.casefold()
+        if any(text in said.casefold() for said in (node.title, *_texts(timeline, node)))
     ]
+
+
+def _texts(timeline: Timeline, node: TimedEvent) -> Iterator[str]:
+    """Yield what an event's row and panel say, but for what all events have: the names of the format's own fields."""
+    resource = node.event["resource"]
+    yield from (node.event["id"], resource["name"], resource["type"], resource["operation"])
+    own, trace = node.event["exception"], timeline.traces[node.trace][1]
+    exceptions = [*([own] if own else ()), *(trace["exceptions"] if node.is_runner else ())]
+    for exception in exceptions:
+        yield from (exception["type"], exception["message"], exception["traceback"])
+    for values in (resource["metadata"], *(exception["additional_data"] for exception in exceptions)):
+        yield from values
+        yield from values.values()

@@ -7,13 +7,19 @@ const UNITS = 10000; // of a bar's drawing, as in rendering.py
 // --- the list ---------------------------------------------------------------------------------------------------
 
 const MAX_ROWS = 300;
+const AWAY_MS = 2000; // before it is said that nothing comes any more
 
 function followList(table) {
   const body = table.tBodies[0];
   const light = document.getElementById("live");
   const source = new EventSource(table.dataset.live);
-  source.onopen = () => { light.hidden = false; };
-  source.onerror = () => { light.hidden = source.readyState === EventSource.CLOSED; };
+  let gone;
+  source.onopen = () => { clearTimeout(gone); light.hidden = false; };
+  // Each stream ends after a while and the browser asks again, which is not worth a word.
+  source.onerror = () => {
+    clearTimeout(gone);
+    gone = setTimeout(() => { light.hidden = source.readyState !== EventSource.OPEN; }, AWAY_MS);
+  };
   source.onmessage = (message) => {
     const told = JSON.parse(message.data);
     const template = document.createElement("template");
@@ -179,7 +185,9 @@ class RequestView {
     const key = this.nodes[place].key;
     const answer = await fetch(`/event/${this.path}?event=${encodeURIComponent(key)}`);
     if (place !== this.chosen) return; // another one was chosen meanwhile
-    this.panel.innerHTML = await answer.text(); // made and escaped by the backend's own template
+    // Made and escaped by the backend's own template.
+    if (answer.ok) this.panel.innerHTML = await answer.text();
+    else this.panel.textContent = "It is not there any more, or the backend wants its token: load this page anew.";
     this.panel.scrollTop = 0;
     if (remember) history.replaceState(null, "", `?event=${encodeURIComponent(key)}`);
   }
@@ -240,7 +248,7 @@ class RequestView {
 
   drawScrubber() {
     const svg = this.scrubber.querySelector("svg");
-    const deepest = Math.max(1, ...this.nodes.map((node) => node.depth + 1));
+    const deepest = this.nodes.reduce((depth, node) => Math.max(depth, node.depth + 1), 1);
     const height = Math.max(1, 40 / deepest);
     // A picture of the whole needs no more than this.
     const step = Math.max(1, Math.floor(this.nodes.length / 1500));
@@ -337,11 +345,12 @@ function duration(seconds) {
 
 addEventListener("click", async (event) => {
   const link = event.target.closest("a[data-copy]");
-  if (!link || !navigator.clipboard) return;
+  if (!link || !navigator.clipboard || event.ctrlKey || event.metaKey || event.shiftKey) return;
   event.preventDefault();
-  const text = await (await fetch(link.href)).text();
   try {
-    await navigator.clipboard.writeText(text);
+    const answer = await fetch(link.href);
+    if (!answer.ok) throw new Error(answer.statusText);
+    await navigator.clipboard.writeText(await answer.text());
   } catch {
     location.assign(link.href);
     return;

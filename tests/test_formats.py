@@ -145,6 +145,20 @@ def test_a_friendly_answer_may_say_that_nothing_was_taken(delivery: Delivery) ->
     assert heard[b"b"] == Outcome.DELIVERED
 
 
+def test_what_a_backend_says_about_a_refusal_is_logged_once_without_secrets(
+    delivery: Delivery, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = b'{"partialSuccess":{"rejectedSpans":"2","errorMessage":"too old for key-1 of token-1"}}'
+    with Server(status(200, body=said)) as server:
+        here = HERE._replace(url="otlp+" + server.url, token="token-1", headers='{"api-key":"key-1"}')
+        for number in range(3):
+            delivery.submit(bytes([number]) * 16, here, b"{}")
+        heard = verdicts(delivery, 3)
+    assert [str(verdict.outcome) for verdict in heard] == ["REJECTED (partial_success)"] * 3
+    [line] = [record.getMessage() for record in caplog.records]
+    assert "too old for **** of ****" in line
+
+
 def test_the_outbox_keeps_what_the_format_says_is_no_secret(tmp_path: Path) -> None:
     file = OutboxFile(str(tmp_path), b"us")
     now = time.time()

@@ -67,7 +67,7 @@ class Judge:
             self._complain(destination, reason, "answered %s; traces wait", reason)
             patience_s = retry_after_s(response.headers, time.time())
             return Verdict(parcel.trace_id, Outcome.STORED.because(reason), True, patience_s)
-        said = shown(_masked(response.body.decode("utf-8", "replace"), destination), LOGGED_BODY_BYTES)
+        said = _said(response, destination)
         self._complain(destination, reason, "rejected a trace: %s %s", reason, said)
         return Verdict(parcel.trace_id, Outcome.REJECTED.because(reason))
 
@@ -92,7 +92,8 @@ class Judge:
         if reason is None:
             self._forget(parcel.destination)
             return Verdict(parcel.trace_id, Outcome.DELIVERED)
-        self._complain(parcel.destination, reason, "took a request and not its trace: %s", reason)
+        said = _said(response, parcel.destination)
+        self._complain(parcel.destination, reason, "took a request and not all of it: %s %s", reason, said)
         return Verdict(parcel.trace_id, Outcome.REJECTED.because(reason))
 
     def _complain(self, destination: Destination, reason: str, message: str, *arguments: object) -> None:
@@ -110,6 +111,11 @@ class Judge:
         if destination in self._complaints:
             with self._lock:
                 self._complaints.pop(destination, None)
+
+
+def _said(response: Response, destination: Destination) -> str:
+    """Return an answer's body as a log line may show it."""
+    return shown(_masked(response.body.decode("utf-8", "replace"), destination), LOGGED_BODY_BYTES)
 
 
 def _masked(said: str, destination: Destination) -> str:

@@ -19,6 +19,8 @@ class NotOurs(PermissionError):
 
 
 OTHERS = 0o077
+# The bits with which others can change what is in a directory. What we make in it is closed to them anyway.
+WRITERS = 0o022
 # Suffixes of the files that SQLite keeps beside a database. It uses existing ones without asking whose they are.
 COMPANIONS = ("-wal", "-shm", "-journal")
 # More links than this on one path are taken for a circle. The kernel has the same limit.
@@ -68,7 +70,7 @@ def judge(found: os.stat_result, path: str | bytes, closed_to: int = OTHERS, *, 
     if found.st_uid != os.geteuid():
         raise NotOurs(errno.EACCES, f"belongs to user {found.st_uid}, not to {os.geteuid()}", path)
     if found.st_mode & closed_to:
-        allowed = 0o700 if is_directory else 0o600
+        allowed = (0o777 if is_directory else 0o666) & ~closed_to
         raise NotOurs(errno.EACCES, f"is open to others (its mode must be {allowed:04o})", path)
     if not is_directory and found.st_nlink > 1:
         raise NotOurs(errno.EACCES, "has a second name (a hard link)", path)

@@ -94,7 +94,7 @@ def a_symbolic_link(path: pathlib.Path) -> None:
 
 def open_to_others(path: pathlib.Path) -> None:
     path.mkdir()
-    path.chmod(0o755)
+    path.chmod(0o777)
 
 
 def a_strangers(path: pathlib.Path) -> None:

@@ -48,10 +48,12 @@ def test_config_that_sends_nothing_is_named(place: Place, environment: dict[str,
 
 
 def test_folder_that_cannot_be_used_is_named(place: Place) -> None:
-    os.chmod(place.runtime_dir, 0o755)
+    os.chmod(place.runtime_dir, 0o777)
     code, hops = doctor(place)
     assert code == 1
     assert hops[-1][:2] == ["BAD", "folder"] and "open to others" in hops[-1][2]
+    # `status` says the same.
+    assert place.command("status").stderr == f"epsagon-fast status: tracing is off: {hops[-1][2]}\n"
 
 
 def test_collector_that_nobody_may_start_is_named(place: Place) -> None:

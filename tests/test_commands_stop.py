@@ -95,7 +95,7 @@ def test_supervised_collector_that_waits_obeys_a_signal(place: Place) -> None:
 
 
 def test_collector_without_a_usable_directory_fails_with_one_line(place: Place) -> None:
-    os.chmod(place.runtime_dir, 0o755)
+    os.chmod(place.runtime_dir, 0o777)
     done = place.command("collector")
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1 and "open to others" in done.stderr

@@ -88,6 +88,37 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
+@pytest.mark.parametrize("mode", [0o700, 0o711, 0o750, 0o755])
+def test_named_base_may_be_seen_by_others_and_its_folder_not(tmp_path: Path, mode: int) -> None:
+    """`mkdir`, and systemd for a RuntimeDirectory, make it with mode 0755."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run").chmod(mode)
+    found = folders.resolve(str(tmp_path / "run")).path
+    assert Path(found).stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "run").stat().st_mode & 0o777 == mode
+    assert folders.obstacle(str(tmp_path / "run")) is None
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o775, 0o1777])
+@pytest.mark.parametrize("where", ["base", "instance"])
+def test_base_that_others_can_write_to_is_refused_in_the_same_words_by_all(
+    tmp_path: Path, mode: int, where: str
+) -> None:
+    base = tmp_path / "run"
+    path = base if where == "base" else base / folders.instance_name()
+    path.mkdir(parents=True)
+    path.chmod(mode)
+    with pytest.raises(FolderUnusable) as refused:
+        folders.resolve(str(base))
+    assert folders.obstacle(str(base)) == refused.value.strerror
+    assert f"is open to others (its mode must be {'0755' if where == 'base' else '0700'})" in refused.value.strerror
+
+
+def test_base_that_is_not_there_yet_is_no_obstacle(tmp_path: Path) -> None:
+    assert folders.obstacle(str(tmp_path / "none")) is folders.obstacle(None) is None
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("kind", BAD)
 def test_directory_that_is_not_ours_alone_is_passed_by(base: Path, kind: str) -> None:
     BAD[kind][0](base / mine())
@@ -137,11 +168,11 @@ def test_what_is_made_below_a_base_that_is_exchanged_is_not_made_elsewhere(
     (base / "trap").mkdir(0o777)
     make = private.make_directory
 
-    def exchanged(path: str, *, dir_fd: int | None = None) -> int:
+    def exchanged(path: str, *, dir_fd: int | None = None, **closed: int) -> int:
         if dir_fd is not None:
             os.rename(base / "run", base / "away")
             os.rename(base / "trap", base / "run")
-        return make(path, dir_fd=dir_fd)
+        return make(path, dir_fd=dir_fd, **closed)
 
     monkeypatch.setattr(private, "make_directory", exchanged)
     monkeypatch.setattr(Folder, "__init__", lambda self, path: private.judge(os.stat(path), path, is_directory=True))
@@ -170,8 +201,8 @@ def test_base_that_others_can_take_away_is_one_warning(
     assert f"what is in {tmp_path}/loose" in record.getMessage()
 
 
-@pytest.mark.parametrize("kind", BAD)
-def test_runtime_directory_that_is_not_ours_alone_is_refused(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", [kind for kind in BAD if BAD[kind][1] != "open to others"])
+def test_runtime_directory_that_is_no_directory_is_refused(tmp_path: Path, kind: str) -> None:
     make, said = BAD[kind]
     make(tmp_path / "base")
     with pytest.raises(FolderUnusable, match=said):

@@ -23,5 +23,5 @@ def make_default_database() -> str:
     path = default_database()
     directory = os.path.dirname(path)
     private.judge_way(directory)
-    os.close(private.make_directory(directory, closed_to=0o022))
+    os.close(private.make_directory(directory, closed_to=private.WRITERS))
     return path

@@ -40,7 +40,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def overview() -> Overview | None:
     """Return an overview of this user's folder; None if there is no folder."""
-    path = folders.existing(Config(disable=True).resolve().runtime_dir)
+    base = Config(disable=True).resolve().runtime_dir
+    if obstacle := folders.obstacle(base):
+        print(f"epsagon-fast status: tracing is off: {escaped(obstacle)}", file=sys.stderr)
+        return None
+    path = folders.existing(base)
     try:
         return look(path) if path else None
     except OSError as error:

@@ -37,6 +37,7 @@ MEMORY_LIMITS = {
     "memory": ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
 }
 UNLIMITED_BYTES = 1 << 62
+UNUSABLE = "no runtime directory can be used: "
 PAGE_BYTES = 4096
 
 
@@ -104,7 +105,7 @@ def resolve(runtime_dir: str | None) -> Folder:
     for place in [runtime_dir] if runtime_dir else places():
         try:
             base = place if runtime_dir else own_base(place)
-            base_fd = private.make_directory(base)
+            base_fd = private.make_directory(base, closed_to=_closed_to(runtime_dir))
             try:
                 # Through the descriptor, because by now the path may lead to another user's directory.
                 os.close(private.make_directory(instance_name(), dir_fd=base_fd))
@@ -115,8 +116,41 @@ def resolve(runtime_dir: str | None) -> Folder:
             return Folder(os.path.join(base, instance_name()))
         except OSError as error:
             let_pass(error)
-            refused.append(f"{os.path.join(place, error.filename or '')}: {error.strerror or error}")
-    raise FolderUnusable(errno.EACCES, "no runtime directory can be used: " + "; ".join(refused))
+            refused.append(_refusal(place, error))
+    raise FolderUnusable(errno.EACCES, UNUSABLE + "; ".join(refused))
+
+
+def obstacle(runtime_dir: str | None) -> str | None:
+    """Return in the words of `resolve` why it would refuse this base; None if nothing that exists is in the way.
+
+    Nothing is created. Without a `runtime_dir` there is always another name to take.
+    """
+    if not runtime_dir:
+        return None
+    for path, closed_to in (
+        (runtime_dir, private.WRITERS),
+        (os.path.join(runtime_dir, instance_name()), private.OTHERS),
+    ):
+        try:
+            os.close(private.open_directory(path, closed_to=closed_to))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            let_pass(error)
+            return UNUSABLE + _refusal(runtime_dir, error)
+    return None
+
+
+def _refusal(place: str, error: OSError) -> str:
+    return f"{os.path.join(place, error.filename or '')}: {error.strerror or error}"
+
+
+def _closed_to(runtime_dir: str | None) -> int:
+    """Return the mode bits that a base must not have. One that the user made or named may be seen by others.
+
+    `mkdir` and systemd's RuntimeDirectory= make it 0755. The folder in it has mode 0700.
+    """
+    return private.WRITERS if runtime_dir else private.OTHERS
 
 
 def existing(runtime_dir: str | None) -> str | None:

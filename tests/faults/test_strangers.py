@@ -104,7 +104,7 @@ def test_files_that_are_no_rings_are_set_aside() -> None:
 
 DIRECTORIES = {
     "a symlinked directory": lambda path: path.symlink_to("/dev/shm"),
-    "a directory that others can enter": lambda path: (path.mkdir(), path.chmod(0o755)),
+    "a directory that others can write to": lambda path: (path.mkdir(), path.chmod(0o777)),
     "a directory of another user": lambda path: (path.mkdir(0o700), give_away(path)),
     "a file in the place of a directory": lambda path: path.write_text(""),
 }

@@ -161,7 +161,7 @@ def own_state_directory(path: str) -> None:
     # SQLite opens its files by their path, so every directory on the way is judged.
     private.judge_way(path)
     # Others may list the directory. The files in it are closed to them.
-    os.close(private.make_directory(path, closed_to=0o022))
+    os.close(private.make_directory(path, closed_to=private.WRITERS))
     network = NETWORK.intersection(filesystems(path))
     if network:
         raise OSError(95, f"it is on a network file system ({', '.join(network)})", path)

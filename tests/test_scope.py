@@ -10,6 +10,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
 import pytest
 from fakes import FakeQueue
@@ -43,6 +44,23 @@ def test_trace_has_a_runner_of_its_own(queue: FakeQueue) -> None:
     [(duration_s, error_code)] = queue.bodies(Kind.CLOSE)
     assert duration_s >= 0
     assert error_code == -1
+
+
+def test_a_trace_lasts_from_its_start_also_where_a_collector_has_to_be_launched_first(
+    queue: FakeQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, writer_for = [100.0], type(process).writer_for
+
+    def launching(self: Any, wanted: Any) -> Any:
+        now[0] += 0.5
+        return writer_for(self, wanted)
+
+    monkeypatch.setattr(type(process), "writer_for", launching)
+    monkeypatch.setattr("epsagon_fast.producer.tracer.time.perf_counter", lambda: now[0])
+    with epsagon.trace("work"):
+        pass
+    [(duration_s, _)] = queue.bodies(Kind.CLOSE)
+    assert duration_s == 0.5
 
 
 def test_trace_inside_a_trace_is_a_timed_event(queue: FakeQueue) -> None:

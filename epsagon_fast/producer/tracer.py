@@ -188,12 +188,13 @@ class Tracer(Started, Recorder):
         self.span_id = self.trace_id[:SPAN_ID_DIGITS]
 
     def _open(self) -> None:
+        # Before a collector is launched: the request waits for that, and the runner's start was noted before it.
+        self._opened_at = time.perf_counter()
         exiting.register(self.config.shutdown_timeout_s)
         writer = process.writer_for(self.config)
         report(writer)
         self._use(writer)
         runner = encoded_runner(self._own_runner, self.trace_id, self.caller_id) if self._own_runner else None
-        self._opened_at = time.perf_counter()
         self._beacon = process.light(self._id)
         opened, self._runner = fitted_opening(self.config, runner, writer.record_limit_bytes)
         if self._runner is not runner:

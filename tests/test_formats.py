@@ -208,6 +208,22 @@ def test_a_request_that_is_too_large_is_halved_until_one_trace_is_left(delivery:
     assert [verdict.outcome.reason for verdict in heard] == [None, "413", None]
 
 
+@pytest.mark.parametrize("answer", [0, -1, 99, None])
+def test_a_request_has_traces_of_one_destination_whatever_the_format_answers(
+    delivery: Delivery, monkeypatch: pytest.MonkeyPatch, answer: int | None
+) -> None:
+    monkeypatch.setattr(Lines, "shared", lambda *_: answer)
+    with Server(status(204, body=b"")) as server:
+        here = HERE._replace(url="lines+" + server.url)
+        with delivery._changed:
+            kept_busy(delivery, here, b"a", b"b")
+            kept_busy(delivery, here._replace(token="another"), b"c")
+        assert [verdict.outcome for verdict in verdicts(delivery, 3)] == [Outcome.DELIVERED] * 3
+        assert [request.body for request in server.requests] == (
+            [b"a\nb", b"c"] if answer == 99 else [b"a", b"b", b"c"]
+        )
+
+
 def test_a_format_that_fails_ends_no_sender(delivery: Delivery, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> int:
         raise ValueError("no such body")

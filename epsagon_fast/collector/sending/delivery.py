@@ -45,11 +45,13 @@ class _Lane:
         destination = self.waiting[0].parcel.destination
         alike = takewhile(lambda parcel: parcel.destination == destination, (each.parcel for each in self.waiting))
         try:
-            count = format_for(destination).shared(alike)
+            count = max(1, format_for(destination).shared(alike))
         except Exception:
             # A body that a format cannot look into must not end the sender. Alone it gets its verdict.
             count = 1
-        return [self.waiting.popleft().parcel for _ in range(count)]
+        # Not more than there are, whatever the format says: another destination's trace has another token.
+        mine = takewhile(lambda _: self.waiting and self.waiting[0].parcel.destination == destination, range(count))
+        return [self.waiting.popleft().parcel for _ in mine]
 
 
 class Delivery:

@@ -31,7 +31,7 @@ from epsagon_fast.queue.state import NO_BEAT, Beat
 SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 # A process waits this long before another start if the collector that it started never came to serve. The wait doubles
 # up to the most, which a ring must survive: it fills meanwhile.
-BACKOFF_S = 0.25
+BACKOFF_S = 0.05
 MOST_BACKOFF_S = 5.0
 BOOT = (
     "import sys; sys.path.extend(sys.argv.pop(1).split(':')); "

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import servers
 from records import event_fields, exception_fields
+from servers import Server
 from waiting import TIMEOUT_S
 
 from epsagon_fast.backend import Backend, running
@@ -108,6 +110,32 @@ def test_what_is_not_there_or_not_clear_is_said_in_a_line(served: Backend, capsy
         assert main(line) == code
         out, err = capsys.readouterr()
         assert (out, err.count("\n")) == ("", 1) and said in err
+
+
+@pytest.mark.parametrize("line", [["traces"], ["traces", "--text", "work"], ["show", "a"]])
+def test_a_database_that_is_damaged_further_in_is_said_in_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], line: list[str]
+) -> None:
+    path = tmp_path / "db"
+    with Store(str(path)) as store:
+        keep(store, "a", "work")
+        pages = store._connection.execute("SELECT rootpage FROM sqlite_master WHERE name IN ('traces', 'terms_data')")
+        damaged = [number for (number,) in pages]
+    with path.open("r+b") as file:
+        for number in damaged:
+            file.seek((number - 1) * 4096)
+            file.write(b"\xff" * 4096)
+    assert main([*line, "--database", str(path)]) == 1
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1) and "malformed" in err
+
+
+@pytest.mark.parametrize("body", [b"hello", b"[]", b"7", b'{"traces": []}', b"\xff"])
+def test_a_server_of_something_else_is_said_in_a_line(capsys: pytest.CaptureFixture[str], body: bytes) -> None:
+    for status in (200, 400):
+        with Server(servers.status(status, body=body)) as server:
+            assert main(["traces", "--backend", server.url]) == 1
+            assert "is no backend of this version" in capsys.readouterr().err
 
 
 def test_a_token_is_asked_for_and_taken(capsys: pytest.CaptureFixture[str]) -> None:

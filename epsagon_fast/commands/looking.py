@@ -1,6 +1,7 @@
 """Where `traces` and `show` look: a backend's API, or its file where none runs."""
 
 import argparse
+import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -98,9 +99,13 @@ class _Api:
 
     def _page(self, query: Query) -> dict[str, Any]:
         answer = self._get(f"/traces?{urlencode(query, errors='surrogatepass')}")
-        if answer.status == 400:
-            raise filters.BadQuery(answer.json()["error"])
-        return dict(self._good(answer).json())
+        try:
+            if answer.status == 400:
+                raise filters.BadQuery(answer.json()["error"])
+            page = dict(self._good(answer).json())
+            return {name: page[name] for name in ("traces", "reached")}
+        except (LookupError, TypeError, UnicodeError, json.JSONDecodeError):
+            raise Unreachable(f"{origin(self._url)} is no backend of this version") from None
 
     def _body(self, trace_id: str) -> bytes | None:
         answer = self._get(f"/traces/{quote(trace_id, safe='', errors='surrogatepass')}")
@@ -151,8 +156,12 @@ def source(arguments: argparse.Namespace) -> Iterator[Source]:
         store = Store(arguments.database, _KEEP_ALL)
     except (OSError, sqlite3.Error, ValueError) as error:
         raise Unreachable(f"cannot use the database: {error}") from None
-    with store:
-        yield _File(store)
+    try:
+        with store:
+            yield _File(store)
+    except sqlite3.Error as error:
+        # A damaged page is met only when it is read.
+        raise Unreachable(f"cannot read the database: {error}") from None
 
 
 def colours(wanted: Callable[[], bool]) -> bool:

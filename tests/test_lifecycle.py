@@ -111,6 +111,22 @@ def test_flush_says_why_a_trace_was_not_delivered(queue: FakeQueue, caplog: pyte
     assert [record.message for record in caplog.records] == ["A trace was rejected: HTTP 401"]
 
 
+def test_flush_says_how_many_records_were_refused_since_the_last_one(
+    queue: FakeQueue, caplog: pytest.LogCaptureFixture
+) -> None:
+    with epsagon.trace("a"):
+        pass
+    process.refuse("queue_full", 3)
+    epsagon.flush(0)
+    epsagon.flush(0)
+    process.refuse("queue_full")
+    process.refuse("malformed")
+    epsagon.flush(0)
+    told = [record.getMessage() for record in caplog.records if "since the last flush" in record.getMessage()]
+    assert [text.partition(" records")[0] for text in told] == ["3", "2"]
+    assert "queue_full 4" in told[1] and "malformed 1" in told[1]
+
+
 def test_flush_looks_at_every_folder(queue: FakeQueue) -> None:
     with epsagon.trace("a"):
         pass

@@ -9,7 +9,7 @@ from epsagon_fast.config import Config
 from epsagon_fast.queue.writer import Writer
 
 from .process import process
-from .reporting import report, report_all
+from .reporting import report, report_all, report_new_refusals
 from .waiting import pauses
 
 
@@ -44,7 +44,8 @@ def init(
 def flush(timeout_s: float = 2.0) -> bool:
     """Wait until no trace that this process closed before the call is pending any more, at most `timeout_s` seconds.
 
-    Return whether that is so. Traces that close during the call do not count.
+    Return whether that is so. Traces that close during the call do not count. Records that were refused since the last
+    call are logged with their number: no trace holds them.
     """
     mine = _Flush()
     for pause in mine.until_settled(timeout_s):
@@ -86,8 +87,9 @@ class _Flush:
         self._closed = {writer: writer.closed for writer in process.writers.known()}
 
     def is_done(self) -> bool:
-        """Say whether all traces that were closed before the call are settled, and log new reasons."""
+        """Say whether all traces that were closed before the call are settled; log new reasons and refusals."""
         report_all()
+        report_new_refusals()
         return not self._unsettled()
 
     def until_settled(self, timeout_s: float) -> Iterator[float]:

@@ -1,6 +1,6 @@
 """Logs why traces were not delivered, each reason once in a process. It only reads memory."""
 
-from epsagon_fast.log import warn_once
+from epsagon_fast.log import logger, warn_once
 from epsagon_fast.protocol import Outcome
 
 from .interfaces import TraceWriter
@@ -18,6 +18,16 @@ def report_all() -> None:
     """Log the new reasons in all rings of this process."""
     for writer in process.writers.known():
         report(writer)
+
+
+def report_new_refusals() -> None:
+    """Log how many records this process refused since the last call, by reason. In between only the first is logged."""
+    refused = process.refusals()
+    new = refused.total() - process.own.told_refusals
+    if new > 0:
+        process.own.told_refusals += new
+        reasons = ", ".join(f"{reason} {count}" for reason, count in refused.items())
+        logger().warning("%d records were refused since the last flush; by this process in all: %s", new, reasons)
 
 
 def report_refusals(writer: TraceWriter) -> None:

@@ -434,9 +434,9 @@ def test_starter_keeps_no_descriptor(folder: Folder, start: Callable[..., bool])
     assert os.listdir("/proc/self/fd") == before
 
 
-def test_program_that_cannot_be_run_is_an_error(folder: Folder) -> None:
+def test_program_that_cannot_be_run_is_an_error(folder: Folder, start: Callable[..., bool]) -> None:
     with pytest.raises(FileNotFoundError):
-        launch._start(folder.path, [b"/nonexistent"], [], False)
+        start(folder.path, [b"/nonexistent"], [], False)
 
 
 def test_folder_that_is_gone_is_an_error(folder: Folder, start: Callable[..., bool]) -> None:

@@ -222,6 +222,8 @@ def start(dir_fd: int, argv: list[bytes], env: list[bytes], although_held: bool)
     if private.may_change_user():
         # Only the compiled function can make the ids the same.
         raise PermissionError(errno.EPERM, "real, effective and saved users or groups are not the same")
+    # An error now, because no answer comes back from what the shell runs in the background.
+    os.stat(argv[0])
     with ExitStack() as opened:
         lock = _open_low(dir_fd, START, os.O_RDWR)
         opened.callback(os.close, lock)

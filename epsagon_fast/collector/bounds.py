@@ -1,8 +1,8 @@
 """How much the collector may hold, and how much of that each process. `now` is monotonic seconds.
 
-A process holds the traces that it opened, until they are settled. It may hold SHARE times as much as is left over. So a
-process alone may fill a store up to its bound, because a part of the bound more is kept for others. Two that want all
-have five ninths of it each. And a process that holds little finds room, whatever the others hold.
+A process holds the traces that it opened, until they are settled. It may hold SHARE times as much as is left over, and
+all together may hold a quarter more than the bound. So a process alone may fill the bound, two that want all of it have
+five ninths each, and a process that holds little finds room, whatever the others hold.
 
 The ring of a process that holds its share is not read. It fills, and its producer refuses, counted as `queue_full`: a
 trace that the collector has is worth more than one that would come. But a closed trace makes room once its CLOSE is

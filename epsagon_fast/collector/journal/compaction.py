@@ -35,10 +35,9 @@ class Compaction:
         self._batch_bytes_before = 0
 
     def step(self, part_bytes: int = PART_BYTES, bound_bytes: int = sys.maxsize) -> None:
-        """Copy a part, if there is reason to; to be called when all that was appended has been fed on.
+        """Copy a part, if there is reason to. To be called when all that was appended has been fed on.
 
-        bound_bytes: of the journal; at it the processes wait, so all that is not needed goes, and less gain is reason
-        enough.
+        bound_bytes: of the journal. At the bound processes wait, so there a smaller gain is reason enough.
         """
         worth = WORTH
         if self._journal.size_bytes >= bound_bytes:

@@ -1,4 +1,4 @@
-"""Masks records and feeds them to the assembly. Before each batch the state page says on what, lest it kills us."""
+"""Masks records and feeds them to the assembly. Each batch is noted in the state page first, in case it kills us."""
 
 from epsagon_fast.collector.assembling.assembly import Assembly
 from epsagon_fast.collector.poison import Poison

@@ -12,7 +12,7 @@ import pytest
 from fakes import FakeQueue
 
 import epsagon_fast as epsagon
-from epsagon_fast.producer import current
+from epsagon_fast.producer import current, scope
 from epsagon_fast.producer.arguments import MAX_VALUE_BYTES
 from epsagon_fast.protocol import Kind
 
@@ -428,3 +428,81 @@ def test_wrong_call_raises_what_it_would_without_tracing(queue: FakeQueue) -> No
 
     with pytest.raises(TypeError, match="missing 1 required positional argument"):
         f()  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_call_of_which_nothing_is_recorded_makes_no_trace(
+    queue: FakeQueue, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    def add(value: int) -> int:
+        # Ignored, and not counted.
+        epsagon.add_event({"id": "a"})
+        epsagon.label("k", "v")
+        with epsagon.event("charge") as event:
+            event.metadata["k"] = "v"
+        assert event.duration == 0
+        if value < 0:
+            raise error
+        return value
+
+    @epsagon.trace
+    def plain(value: int) -> int:
+        return inner(value)
+
+    @epsagon.trace
+    def inner(value: int) -> int:
+        return add(value)
+
+    @epsagon.trace(new=True)
+    async def coroutine(value: int) -> int:
+        return add(value)
+
+    @epsagon.trace
+    def generator(value: int) -> Iterator[int]:
+        yield add(value)
+
+    @epsagon.trace
+    async def async_generator(value: int) -> AsyncIterator[int]:
+        yield add(value)
+
+    async def last(items: AsyncIterator[int]) -> int:
+        return [item async for item in items][-1]
+
+    def check(value: int) -> None:
+        before = current.anywhere()
+        for call in (
+            lambda: plain(value),
+            lambda: next(generator(value)),
+            lambda: asyncio.run(coroutine(value)),
+            lambda: asyncio.run(last(async_generator(value))),
+        ):
+            with pytest.raises(error) if value < 0 else contextlib.nullcontext():
+                assert call() == value
+            assert current.anywhere() is before
+
+    epsagon.init(disable=True)
+    with epsagon.trace("silent"), monkeypatch.context() as patch:
+        patch.setattr(scope, "Tracer", None)
+        check(1)
+        check(-1)
+    monkeypatch.setattr(scope, "Tracer", None)
+    check(1)
+    check(-1)
+    assert (queue.records, queue.counts) == ([], {})
+
+
+def test_call_inside_a_recorded_trace_is_recorded_when_new_ones_are_not(queue: FakeQueue) -> None:
+    @epsagon.trace
+    def inside() -> None: ...
+
+    @epsagon.trace(new=True)
+    def apart() -> None:
+        epsagon.add_event({"id": "ignored"})
+
+    with epsagon.trace("run"):
+        epsagon.init(disable=True)
+        inside()
+        apart()
+        epsagon.add_event({"id": "last"})
+    events = [event["resource"]["name"] or event["id"] for event in queue.bodies(Kind.EVENT)]
+    assert [name.rpartition(".")[2] for name in events] == ["inside", "last"]

@@ -6,7 +6,7 @@ from libc.stdint cimport uint64_t
 from os import urandom
 from time import perf_counter as _perf_counter, time as _time
 
-from epsagon_fast.producer.entering import current as _current, is_at as _is_at
+from epsagon_fast.producer.entering import NotTraced as _NotTraced, current as _current, is_at as _is_at
 from epsagon_fast.producer.failures import is_error as _is_error
 from epsagon_fast.protocol import FUNCTION_TYPE, INVOKE, ORIGIN as _origin, ErrorCode
 from epsagon_fast.queue.ring import own_pid as _own_pid
@@ -21,6 +21,9 @@ cdef object own_pid = _own_pid, time = _time, perf_counter = _perf_counter
 cdef object no_error = int(ErrorCode.OK), failed = int(ErrorCode.EXCEPTION), zero = 0.0
 # Copying a dict and setting its members takes half as long as making it.
 cdef dict event_form = dict.fromkeys(event_names), resource_form = dict.fromkeys(resource_names)
+
+# The place of work that is not traced; see current.py.
+cdef object not_traced = _NotTraced.NOT_TRACED
 
 # The generator (splitmix64): where it is, by how much it goes on, and whose it is.
 cdef uint64_t ids_at = 0, ids_step = 1
@@ -147,6 +150,9 @@ cdef class Event:
         cdef Step step
         cdef bint encloses = True
         here = call_of_none(current_get)
+        if here is not_traced:
+            self.owner_pid = 0
+            return self
         pid = call_of_none(own_pid)
         outer, tracer = here, _open_trace(here, pid)
         if tracer is None:

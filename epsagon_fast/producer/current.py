@@ -5,7 +5,6 @@ starts with its parent's. It is never reset by token, because a generator's step
 """
 
 from collections.abc import Mapping
-from enum import Enum
 from typing import Any, Final
 
 from epsagon_fast.config import Config, ResolvedConfig
@@ -14,18 +13,11 @@ from epsagon_fast.protocol import Outcome
 from epsagon_fast.queue.ring import own_pid
 
 from . import entering
-from .entering import Within
+from .entering import NotTraced, Unrecorded, Within
 from .place import Place
 from .plain import type_name
 from .process import process
 from .tracer import Tracer
-
-
-class NotTraced(Enum):
-    """The state of work that is deliberately not traced, such as an ignored endpoint."""
-
-    NOT_TRACED = "not traced"
-
 
 # Takes the place of a trace. Records that are added there go nowhere, not even to the global tracer, and are not
 # counted. Without it such work would be in the trace that was current before. `trace` opens a trace of its own there.
@@ -64,6 +56,28 @@ def is_current(place: Place[Tracer]) -> bool:
 def within(trace: Current) -> Within:
     """Make `trace`, or NOT_TRACED, the current one inside a `with` block."""
     return Within(_placed(trace))
+
+
+def unrecorded(new: bool) -> Unrecorded | None:
+    """Return the block of a call that begins here, if nothing of the call would be recorded; else None.
+
+    `new`: whether the call asks for a trace of its own.
+    """
+    place = _get()
+    if place is None:
+        return _OUTERMOST if process.records_nothing() else None
+    if place is NOT_TRACED:
+        return _INNER if process.records_nothing() else None
+    if new:
+        return Unrecorded(NOT_TRACED, place) if process.records_nothing() else None
+    # A trace that ignores everything; not that of another process, from which nothing follows here.
+    tracer = place.tracer if type(place) is Place else None
+    silent = tracer is not None and tracer.ignores and tracer.owner_pid == own_pid()
+    return Unrecorded(place, place) if silent else None
+
+
+_OUTERMOST: Final = Unrecorded(NOT_TRACED, None)
+_INNER: Final = Unrecorded(NOT_TRACED, NOT_TRACED)
 
 
 def _placed(trace: Current) -> Place[Tracer] | NotTraced | None:

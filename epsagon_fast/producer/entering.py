@@ -8,6 +8,7 @@ is undone here. If this file runs as plain Python, one step is unguarded: the fi
 
 from collections.abc import Callable
 from contextvars import ContextVar
+from enum import Enum
 from types import TracebackType
 from typing import Any
 
@@ -17,8 +18,10 @@ __all__ = [
     "Blocks",
     "Entered",
     "Inside",
+    "NotTraced",
     "Opened",
     "Started",
+    "Unrecorded",
     "Within",
     "close_once",
     "current",
@@ -26,6 +29,13 @@ __all__ = [
     "is_at",
     "parent_of",
 ]
+
+
+class NotTraced(Enum):
+    """The state of work that is deliberately not traced, such as an ignored endpoint."""
+
+    NOT_TRACED = "not traced"
+
 
 Error = BaseException | None
 Kind = type[BaseException] | None
@@ -71,6 +81,41 @@ class Within:
     def __exit__(self, kind: Kind, error: Error, trace: TracebackType | None) -> None:
         if is_at(self._place):
             current.set(self._before)
+
+
+class Unrecorded:
+    """The block of a call of which nothing is recorded. It keeps nothing about a run, so all calls may share it.
+
+    `place`: stands for work that is not traced. `before`: what is current where the block begins.
+    """
+
+    keeps_values = False
+
+    def __init__(self, place: Any, before: Any) -> None:
+        self.place = place
+        self._before = before
+
+    def __enter__(self) -> Any:
+        current.set(self.place)
+        return self
+
+    def __exit__(self, kind: Kind, error: Error, trace: TracebackType | None) -> None:
+        # If another trace is current, a `with` in a plain generator made it so; see `is_at`.
+        if current.get() is self.place:
+            current.set(self._before)
+
+    def open(self) -> Any:
+        """Begin the block of a generator; see Opened."""
+        return self
+
+    def close(self, error: Error) -> None:
+        """End it."""
+
+    def cut_off(self) -> None:
+        """End it at once."""
+
+    def note(self, key: str, value: Any) -> None:
+        """Keep nothing."""
 
 
 class Inside:

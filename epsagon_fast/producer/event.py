@@ -98,6 +98,10 @@ class PureEvent(Entered):
 
     def open(self) -> "PureEvent":
         """Begin, and become the parent of the events that are recorded inside."""
+        if current.anywhere() is current.NOT_TRACED:
+            # As if this process had not entered it: leaving does nothing.
+            self.place, self._owner_pid = current.NOT_TRACED, 0
+            return self
         outer = current.acting_place()
         tracer = None if outer is None else outer.open_trace()
         if outer is None or (tracer is not None and tracer.ignores):

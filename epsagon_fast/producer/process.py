@@ -34,6 +34,17 @@ from .own import FirstUse, Own
 class _InForce(NamedTuple):
     asked: Config
     config: ResolvedConfig
+    # Whether a trace with this config is recorded if no test captures it.
+    records: bool
+
+
+def _in_force(asked: Config) -> _InForce:
+    config = asked.resolve()
+    return _InForce(asked, config, _are_recorded(config))
+
+
+def _are_recorded(config: ResolvedConfig) -> bool:
+    return config.enabled or (config.test_mode and not config.disable)
 
 
 class Process:
@@ -91,7 +102,7 @@ class Process:
         """Put a config in force for traces that open from now on. The same config again changes nothing."""
         in_force = self._in_force
         if in_force is None or in_force.asked != asked:
-            in_force = _InForce(asked, asked.resolve())
+            in_force = _in_force(asked)
             self.check_first_use(asked, in_force.config)
             self._in_force = in_force
         self.is_shut_down = False
@@ -102,7 +113,7 @@ class Process:
         in_force = self._in_force
         if in_force is None:
             # Kept, because resolving costs as much as a whole trace, and a worker's environment does not change.
-            in_force = self._in_force = _InForce(Config(), Config().resolve())
+            in_force = self._in_force = _in_force(Config())
         return in_force.config
 
     def setting(self, name: str) -> Any:
@@ -114,7 +125,12 @@ class Process:
 
     def records(self, wanted: ResolvedConfig) -> bool:
         """Say whether a trace with this config is recorded at all. While tests capture traces, every trace is."""
-        return bool(self._captures) or wanted.enabled or (wanted.test_mode and not wanted.disable)
+        return bool(self._captures) or _are_recorded(wanted)
+
+    def records_nothing(self) -> bool:
+        """Say whether a trace that opened now would not be recorded; False if no config is in force yet."""
+        in_force = self._in_force
+        return in_force is not None and not in_force.records and not self._captures
 
     def check_first_use(self, asked: Config, wanted: ResolvedConfig) -> None:
         """Raise ValueError if `wanted` asks for another place or size than those of the ring that this process has.

@@ -12,8 +12,9 @@ from epsagon_fast.protocol import FUNCTION_TYPE, HTTP_TRACE_ID_KEY, INVOKE, ORIG
 
 from . import current
 from .context import TraceContext, continue_context
+from .current import unrecorded
 from .decorate import decorated
-from .entering import Blocks, Entered
+from .entering import Blocks, Entered, Unrecorded
 from .event import Event
 from .failures import is_error
 from .place import Branch
@@ -115,7 +116,12 @@ class TraceBlocks(Blocks):
 
     def __call__(self, function: F) -> F:
         name = self._name if self._name is not None else getattr(function, "__qualname__", "")
-        return decorated(function, lambda: Block(name, self._new))
+        new = self._new
+
+        def new_block() -> Block | Unrecorded:
+            return unrecorded(new) or Block(name, new)
+
+        return decorated(function, new_block)
 
 
 @overload

@@ -76,8 +76,9 @@ def inject_from(tracer: Tracer, span_id: str | None, headers: MutableMapping[str
     context = handed_on(tracer, span_id)
     if context is None:
         return None
-    for name in [name for name in headers if name.lower() in (TRACEPARENT, TRACESTATE)]:
-        del headers[name]
+    if headers:
+        for name in [name for name in headers if name.lower() in (TRACEPARENT, TRACESTATE)]:
+            del headers[name]
     headers[TRACEPARENT] = context.traceparent
     if context.tracestate:
         headers[TRACESTATE] = context.tracestate

@@ -150,6 +150,11 @@ def encode_label(key: str, value: Any) -> bytes | None:
     """
     # Not isinstance, which asks the application's object for its __class__, and that may fail.
     kind = type(value)
+    if kind is str and type(key) is str:
+        try:
+            return orjson.dumps([key, value])
+        except TypeError as error:  # a lone surrogate
+            let_pass(error)
     if not issubclass(type(key), str):
         return None
     if issubclass(kind, str):

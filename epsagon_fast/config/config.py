@@ -6,11 +6,11 @@ from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import Any
 
+import epsagon_fast.config.opentelemetry as opentelemetry
 from epsagon_fast.foreign import origin
 from epsagon_fast.log import warn_once
 from epsagon_fast.protocol import SHORTEN, STRIP, WireConfig
 
-from . import opentelemetry
 from .environment import ca_file, default_state_dir, default_url, from_environment, proxy_for
 from .options import OPTIONS
 from .values import goes_in_clear, is_otlp, otlp_url

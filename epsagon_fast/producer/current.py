@@ -84,20 +84,22 @@ def _placed(trace: Current) -> Place[Tracer] | NotTraced | None:
     return trace.place if isinstance(trace, Tracer) else trace
 
 
-def enclosing_place() -> Place[Tracer] | None:
-    """Return the current place if its trace is open and this process opened or attached it.
+def enclosing() -> tuple[Place[Tracer], Tracer] | None:
+    """Return the current place and its trace, if that is open and this process opened or attached it.
 
     A trace that a forked child inherited is not its own: work that is traced there gets a new trace.
     """
-    place = current_place()
-    tracer = None if place is None or not place.encloses else place.open_trace()
-    return place if tracer is not None and tracer.owner_pid == own_pid() else None
+    place: Place[Tracer] | NotTraced | None = _get()
+    if place is None or place is NOT_TRACED or not place.encloses:
+        return None
+    tracer = place.open_trace()
+    return (place, tracer) if tracer is not None and tracer.owner_pid == own_pid() else None
 
 
 def enclosing_trace() -> Tracer | None:
     """Return the current trace if it is open and this process opened or attached it."""
-    place = enclosing_place()
-    return None if place is None else place.open_trace()
+    found = enclosing()
+    return None if found is None else found[1]
 
 
 def acting_place() -> Place[Tracer] | None:

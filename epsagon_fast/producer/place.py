@@ -109,7 +109,9 @@ class Branch(Place[T]):
     __slots__ = ("_block", "outer")
 
     def __init__(self, outer: Place[T], block: Successor[T], span_id: str) -> None:
-        super().__init__(None, span_id)
+        # As in Place. A call of its __init__ would cost as much as all this.
+        self.tracer = self.context = None
+        self.span_id = span_id
         self.outer: Place[T] = outer
         self._block: Successor[T] | None = block
 
@@ -128,7 +130,8 @@ class Branch(Place[T]):
     def end(self) -> None:
         """Note that the block has ended."""
         self._block = None
-        self.vacate()
+        if self.tracer is not None:
+            self.vacate()
 
     def _succeeded(self) -> T | None:
         if self._block is not None and self.tracer is None:

@@ -41,16 +41,16 @@ class Block(Entered):
 
     def open(self) -> Tracer:
         """Begin the block. Return the trace that it is part of, without making that current."""
-        outer = None if self._new else current.enclosing_place()
-        tracer = None if outer is None else outer.open_trace()
-        if outer is None or tracer is None:
+        enclosing = None if self._new else current.enclosing()
+        if enclosing is None:
             self._own = tracer = Tracer(process.config(), self._runner(time.time(), {}))
             self.place = tracer.place
             tracer.start()
         else:
-            self._event = Event(self._name, FUNCTION_TYPE, INVOKE, ORIGIN)
-            self._event.enter(outer)
-            self.place = self._branch = Branch(outer, self, self._event.id)
+            outer, tracer = enclosing
+            self._event = event = Event(self._name, FUNCTION_TYPE, INVOKE, ORIGIN)
+            event.enter(outer)
+            self.place = self._branch = Branch(outer, self, event.id)
         return tracer
 
     def close(self, error: BaseException | None) -> None:

@@ -10,7 +10,7 @@ import urllib3
 from waiting import TIMEOUT_S
 
 from epsagon_fast.backend import Backend, running
-from epsagon_fast.backend.access import COOKIE
+from epsagon_fast.backend.access import cookie_name
 
 TOKEN = "søsecret"
 BODY = json.dumps({"app_name": "a", "token": "t", "events": [], "exceptions": [], "version": "1", "platform": "p"})
@@ -34,7 +34,8 @@ def bearer(token: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", ["/", "/live", "/traces", "/traces/x", "/healthz", "/staticx", "/nowhere"])
 def test_without_the_token_nothing_is_told(guarded: Backend, path: str) -> None:
-    for headers in ({}, bearer("other"), bearer(""), {"Cookie": f"{COOKIE}=x"}, {"Cookie": 'a="'}):
+    cookie = cookie_name({"server": ("127.0.0.1", int(guarded.url.rpartition(":")[2]))})
+    for headers in ({}, bearer("other"), bearer(""), {"Cookie": f"{cookie}=x"}, {"Cookie": 'a="'}):
         assert ask(guarded, "GET", path, headers=headers).status == 401
     assert ask(guarded, "POST", "/", body=BODY, headers=bearer("other")).status == 401
     assert guarded.store.counts()["traces"] == 0
@@ -73,6 +74,16 @@ def test_a_login_leads_to_no_other_site(guarded: Backend, elsewhere: str) -> Non
 
 def test_a_login_of_a_megabyte_is_not_read(guarded: Backend) -> None:
     assert ask(guarded, "POST", "/login", body=b"token=" + b"x" * 10**6).status == 413
+
+
+def test_logins_at_two_backends_of_one_host_hold_side_by_side(guarded: Backend) -> None:
+    with running(token=TOKEN) as other:
+        jar = dict(
+            ask(each, "POST", "/login", body=urlencode({"token": TOKEN})).headers["set-cookie"].split(";")[0].split("=")
+            for each in (guarded, other)
+        )
+        cookies = "; ".join(f"{name}={value}" for name, value in jar.items())
+        assert [ask(each, "GET", "/", headers={"Cookie": cookies}).status for each in (guarded, other)] == [200, 200]
 
 
 def test_no_page_of_another_site_may_write(backend: Backend) -> None:

@@ -179,6 +179,7 @@ def test_a_trace_has_its_bound(backend: Backend, monkeypatch: pytest.MonkeyPatch
         (b"{", {}, 400),
         (b"[]", {}, 400),
         (b'{"resourceSpans": 7}', {}, 400),
+        (b'{"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": "", "spanId": "", "kind": 1e400}]}]}]}', {}, 400),
         (b'{"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": 7}]}]}]}', {}, 400),
         (json.dumps(request({**span(1), "spanId": "abc"})).encode(), {}, 400),
         (json.dumps(request({**span(1), "endTimeUnixNano": "9" * 400})).encode(), {}, 400),

@@ -13,6 +13,7 @@ from records import event_fields, exception_fields
 from shopfront import CLIENT, front
 from waiting import TIMEOUT_S
 
+import epsagon_fast.backend.live as live
 from epsagon_fast.backend import Backend, running
 from epsagon_fast.backend.shape import summarize
 
@@ -208,6 +209,18 @@ def test_what_a_trace_says_is_text_and_no_page_keeps_people_out(browser: Browser
         expect(page.locator(".rows.virtual li")).to_have_count(2)
         assert "<script>alert(1)</script>" in page.locator("h1").inner_text()
         assert "\\u202egnp.exe\\x1b[31m{{ 7*7 }}" in page.locator("h1").inner_text()
+
+
+def test_a_list_that_nothing_feeds_any_more_does_not_say_that_it_is_live(
+    browser: Browser, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "STREAM_S", 0.5)
+    with opened(browser, backend.url) as page:
+        page.goto("/")
+        expect(page.locator("#live")).to_be_visible()
+        # From now on the browser gets no answer.
+        page.route("**/live*", lambda route: None)
+        expect(page.locator("#live")).to_be_hidden()
 
 
 def test_the_token_is_asked_for_once(browser: Browser) -> None:

@@ -16,12 +16,17 @@ from starlette.types import Scope
 from epsagon_fast.backend.answers import parting
 
 LOGIN = "/login"
-COOKIE = "epsagon_fast_backend"
+_COOKIE = "epsagon_fast_backend"
 # What the page of the login is made of; nothing there is secret.
 _PUBLIC = "/static/"
 
 # What a browser says of requests that no other site has caused; programs do not say it.
 _OWN_SITES = ("none", "same-origin")
+
+
+def cookie_name(scope: Scope) -> str:
+    """Return the session's cookie's name: all ports of a host share their cookies, and another may have a backend."""
+    return f"{_COOKIE}_{(scope.get('server') or ('', 0))[1]}"
 
 
 class Access:
@@ -45,7 +50,8 @@ class Access:
         headers = Headers(scope=scope)
         if scope["method"] not in ("GET", "HEAD") and headers.get("sec-fetch-site", "none") not in _OWN_SITES:
             return parting("a page of another site may not write here", 403)
-        if self.is_open or scope["path"] == LOGIN or scope["path"].startswith(_PUBLIC) or self._is_known(headers):
+        is_public = scope["path"] == LOGIN or scope["path"].startswith(_PUBLIC)
+        if self.is_open or is_public or self._is_known(scope, headers):
             return None
         if scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
             here = scope["path"] + ("?" + scope["query_string"].decode("latin-1") if scope["query_string"] else "")
@@ -54,10 +60,10 @@ class Access:
             "this backend wants its token: Authorization: Bearer <token>", 401, {"WWW-Authenticate": "Bearer"}
         )
 
-    def _is_known(self, headers: Headers) -> bool:
+    def _is_known(self, scope: Scope, headers: Headers) -> bool:
         scheme, _, token = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             return self.knows(token.strip(" \t").encode("latin-1"))
         # Not http.cookies: it stops at the first that it cannot read, and all programs on localhost set their own.
-        cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
+        cookie = cookie_parser(headers.get("cookie", "")).get(cookie_name(scope), "")
         return hmac.compare_digest(cookie.encode("utf-8", "replace"), self.session.encode())

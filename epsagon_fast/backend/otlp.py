@@ -40,7 +40,7 @@ def read(body: bytes, content_type: str) -> list[Part]:
         return _from_protobuf(body)
     try:
         return _from_json(json.loads(body))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
         raise NotOtlp(f"the body is not OTLP in JSON: {type(error).__name__}") from None
 
 

@@ -6,7 +6,7 @@ from urllib.parse import parse_qs
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from epsagon_fast.backend.access import COOKIE, LOGIN, Access
+from epsagon_fast.backend.access import LOGIN, Access, cookie_name
 from epsagon_fast.backend.intake import body_of
 from epsagon_fast.backend.pages.rendering import page
 
@@ -34,7 +34,7 @@ class Login:
             return page("login.html", 401, following=following, is_wrong=True, here="")
         answer = RedirectResponse(following, 303)
         # Lax: a link to a trace that stands in a chat works; no other site can write with it.
-        answer.set_cookie(COOKIE, self._access.session, httponly=True, samesite="lax")
+        answer.set_cookie(cookie_name(request.scope), self._access.session, httponly=True, samesite="lax")
         return answer
 
 

@@ -1,9 +1,9 @@
 """Which compiled modules are in use. This is the only place that decides.
 
 Each compiled module has a twin in plain Python that does the same, slower. The twin steps in where the module is absent
-(no compiler, another interpreter) or does not load (built for another C library or machine), for that module alone: a
-tracer that does not load must not take the application with it. EPSAGON_FAST_IMPL=reference takes all the twins;
-EPSAGON_FAST_IMPL=compiled raises ImportError where a module does not load.
+(no compiler, another interpreter), does not load (built for another C library or machine) or lacks a name (built from
+older sources), for that module alone: a tracer that does not load must not take the application with it.
+EPSAGON_FAST_IMPL=reference takes all the twins; EPSAGON_FAST_IMPL=compiled raises ImportError instead.
 """
 
 import os
@@ -18,6 +18,17 @@ MODULES: Final = {
     "blocks": "epsagon_fast.producer._entering",
     "start": "epsagon_fast.queue._spawn",
 }
+# What the package imports from each of them. If one is missing, none is taken: half of a module fits no twin.
+NAMES: Final = {
+    "trimmer": ("at_level", "shorten", "trim"),
+    "ring": ("Consumer", "Mapping", "Producer", "own_pid", "pack"),
+    "add_event": ("Event", "FastPath", "Step", "event", "exact_json", "span_id"),
+    "blocks": (
+        *("Blocks", "Entered", "Inside", "NotTraced", "Opened", "Started", "Unrecorded", "Within"),
+        *("close_once", "current", "entered", "is_at", "parent_of"),
+    ),
+    "start": ("close_memory", "folder_is_held", "is_elevated", "start"),
+}
 COMPILED: Final = "compiled"
 REFERENCE: Final = "reference"
 
@@ -29,7 +40,7 @@ def implementation(part: str) -> str:
     """Return "compiled" or "reference" for a part. The compiled module is imported to find out.
 
     Raises ValueError if EPSAGON_FAST_IMPL is neither of the two. Raises ImportError if it says compiled and the module
-    does not load.
+    does not load as a whole.
     """
     forced = os.environ.get("EPSAGON_FAST_IMPL", "")
     if forced not in ("", COMPILED, REFERENCE):
@@ -38,13 +49,20 @@ def implementation(part: str) -> str:
         _lacking[part] = "EPSAGON_FAST_IMPL=reference"
         return REFERENCE
     try:
-        import_module(MODULES[part])
-    except ImportError as error:
+        _load(part)
+    except Exception as error:  # a module of older sources may find in the package what it does not expect
         if forced:
             raise
         _lacking[part] = str(error)
         return REFERENCE
     return COMPILED
+
+
+def _load(part: str) -> None:
+    module = import_module(MODULES[part])
+    for name in NAMES[part]:
+        if not hasattr(module, name):
+            raise ImportError(f"{module.__file__} was built from other sources: it has no {name!r}")
 
 
 def overview() -> dict[str, str]:

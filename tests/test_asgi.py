@@ -32,6 +32,7 @@ from waiting import TIMEOUT_S
 from websockets.sync.client import connect
 
 import epsagon_fast as epsagon
+from epsagon_fast import propagation
 from epsagon_fast.integrations import wsgi
 from epsagon_fast.integrations.asgi import TracingMiddleware
 from epsagon_fast.producer.current import current_trace
@@ -205,12 +206,28 @@ def test_callers_trace_id_is_a_strong_key(traces: Traces) -> None:
     parent = b"00-%s-00f067aa0ba902b7-01" % TRACE_ID.encode()
     ask(TracingMiddleware(hello), scope_of("/", (b"traceparent", parent), (b"tracestate", b"a=b")))
     assert metadata(traces)["http_trace_id"] == TRACE_ID
+    assert runner(traces)["parent_id"] == "00f067aa0ba902b7"
+
+
+def test_call_that_a_request_makes_comes_from_the_event_in_which_it_is_made(traces: Traces) -> None:
+    sent: list[dict[str, str]] = [{}, {}]
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        propagation.inject(sent[0])
+        with epsagon.event("calls on"):
+            propagation.inject(sent[1])
+        await hello(scope, receive, send)
+
+    ask(TracingMiddleware(app), scope_of("/", (b"traceparent", b"00-%s-00f067aa0ba902b7-01" % TRACE_ID.encode())))
+    ids = [runner(traces)["id"][:16], traces[0]["events"][0]["id"]]
+    assert [headers["traceparent"] for headers in sent] == [f"00-{TRACE_ID}-{span_id}-01" for span_id in ids]
 
 
 def test_two_callers_are_none(traces: Traces) -> None:
     parent = b"00-%s-00f067aa0ba902b7-01" % TRACE_ID.encode()
     ask(TracingMiddleware(hello), scope_of("/", (b"traceparent", parent), (b"traceparent", parent)))
     assert "http_trace_id" not in metadata(traces)
+    assert "parent_id" not in runner(traces)
 
 
 def test_route_is_the_pattern_also_in_a_mounted_application(traces: Traces) -> None:

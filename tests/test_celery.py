@@ -206,7 +206,12 @@ def test_chains_groups_chords_and_tasks_of_tasks_share_one_id(shop: Shop) -> Non
     sent = [event for event in order[:-1] if event["resource"]["name"].startswith("shop.")]
     assert [event["resource"]["name"] for event in sent] == ["shop.add"] * 5 + ["shop.outer"]
     assert {(event["resource"]["type"], event["resource"]["operation"]) for event in sent} == {("celery", "publish")}
-    assert {metadata(event)["task_id"] for event in sent} <= {metadata(runner)["task_id"] for runner in runners}
+    by_task = {metadata(runner)["task_id"]: runner for runner in runners}
+    assert all(by_task[metadata(event)["task_id"]]["parent_id"] == event["id"] for event in sent)
+    # Each run hangs below the very message that started it, whichever process sent that.
+    ids = {event["id"] for trace in shop.traces() for event in trace["events"][:-1]}
+    ids |= {trace["events"][-1]["id"][:16] for trace in shop.traces()}
+    assert {runner["parent_id"] for runner in runners} <= ids
 
 
 # Waiting.
@@ -463,6 +468,7 @@ def test_tasks_run_in_place_have_traces_of_their_own_and_their_callers_id(app: C
     runners = [trace["events"][-1] for trace in traces]
     assert [runner["resource"]["name"] for runner in runners] == ["inner", "outer", "request"]
     assert {metadata(runner)["http_trace_id"] for runner in runners} == {tracer.trace_id}
+    assert [runner.get("parent_id") for runner in runners] == [runners[1]["id"][:16], tracer.trace_id[:16], None]
     assert metadata(runners[2])["labels"] == '{"still":"here"}'
 
 
@@ -496,6 +502,14 @@ def test_message_carries_the_context_and_is_an_event(app: Celery) -> None:
         "metadata": {"task_id": sent.id, "queue": "parcels", "retries": "0"},
     }
     assert metadata(runner)["http_trace_id"] == tracer.trace_id
+
+
+def test_run_hangs_below_the_message_that_started_it(app: Celery) -> None:
+    task = app.task(name="pack")(idle)
+    caller = {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}
+    with capture_traces() as traces, epsagon.trace("of the worker"):
+        task.apply(headers=caller)
+    assert [trace["events"][-1].get("parent_id") for trace in traces] == ["00f067aa0ba902b7", None]
 
 
 def test_message_of_the_first_protocol_is_an_event_too(app: Celery) -> None:

@@ -1,10 +1,13 @@
 """A compiled module that is absent, not loadable or of another version costs speed and nothing else."""
 
+import ast
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from places import Place, until
@@ -12,6 +15,7 @@ from places import Place, until
 import epsagon_fast
 from epsagon_fast import compiled
 from epsagon_fast.backend import Backend
+from epsagon_fast.producer import entering
 
 SCRIPT = """
 import epsagon_fast as epsagon
@@ -79,3 +83,78 @@ def test_module_that_was_built_with_other_constants_is_replaced_by_its_twin(
     env = {**os.environ, "EPSAGON_FAST_IMPL": ""}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == (f"{[part]}\n", "")
+
+
+# Runs before the package is imported: the compiled module is there, but older than one of its names.
+OLDER = """
+import sys
+from importlib.machinery import ExtensionFileLoader
+load = ExtensionFileLoader.exec_module
+def exec_module(loader, module):
+    load(loader, module)
+    if module.__name__ == sys.argv[1]:
+        delattr(module, sys.argv[2])
+ExtensionFileLoader.exec_module = exec_module
+import epsagon_fast as epsagon
+from epsagon_fast import compiled
+from epsagon_fast.testing import capture_traces
+from epsagon_fast.trimming import trim
+with capture_traces() as traces, epsagon.trace("run"), epsagon.event("outer"), epsagon.event("inner"):
+    trim([b"{}"], 10)
+print(traces[0].tree())
+print([part for part, which in compiled.overview().items() if f"no {sys.argv[2]!r}" in which])
+"""
+
+
+@pytest.mark.parametrize("part", compiled.MODULES)
+def test_module_that_lacks_a_name_is_replaced_by_its_twin(part: str) -> None:
+    command = [sys.executable, "-c", OLDER, compiled.MODULES[part], compiled.NAMES[part][-1]]
+    env = {**os.environ, "EPSAGON_FAST_IMPL": ""}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == (f"run\n    outer\n        inner\n{[part]}\n", "")
+
+
+@pytest.mark.parametrize(("part", "name"), [(part, name) for part, names in compiled.NAMES.items() for name in names])
+def test_no_name_may_be_missing(monkeypatch: pytest.MonkeyPatch, part: str, name: str) -> None:
+    older = ModuleType(compiled.MODULES[part])
+    older.__file__ = "older.so"
+    vars(older).update(dict.fromkeys({*compiled.NAMES[part]} - {name}))
+    monkeypatch.setitem(sys.modules, older.__name__, older)
+    monkeypatch.setattr(compiled, "_lacking", {})
+    monkeypatch.delenv("EPSAGON_FAST_IMPL", raising=False)
+    assert compiled.overview()[part] == f"reference (older.so was built from other sources: it has no {name!r})"
+    monkeypatch.setenv("EPSAGON_FAST_IMPL", "compiled")
+    with pytest.raises(ImportError, match=f"no '{name}'"):
+        compiled.implementation(part)
+
+
+def test_module_of_which_the_import_fails_otherwise_is_replaced_by_its_twin(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str) -> None:
+        raise AttributeError("the package has no such constant")
+
+    monkeypatch.setattr(compiled, "import_module", fail)
+    monkeypatch.setattr(compiled, "_lacking", {})
+    monkeypatch.delenv("EPSAGON_FAST_IMPL", raising=False)
+    assert {*compiled.overview().values()} == {"reference (the package has no such constant)"}
+
+
+def taken() -> Iterator[tuple[str, str]]:
+    """Yield each module and name that the package's sources take from a compiled module."""
+    modules = {*compiled.MODULES.values()}
+    for path in Path(epsagon_fast.__file__).parent.rglob("*.py"):
+        nodes = [*ast.walk(ast.parse(path.read_text("utf-8")))]
+        imports = [node for node in nodes if isinstance(node, ast.ImportFrom)]
+        yield from ((node.module, alias.name) for node in imports if node.module in modules for alias in node.names)
+        whole = {a.asname or a.name: f"{n.module}.{a.name}" for n in imports for a in n.names}
+        for node in nodes:
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                module = whole.get(node.value.id)
+                if module in modules:
+                    yield module, node.attr
+
+
+def test_names_are_those_that_the_package_takes() -> None:
+    all_of = {(compiled.MODULES[part], name) for part, names in compiled.NAMES.items() for name in names}
+    blocks = compiled.MODULES["blocks"]
+    star = {(blocks, name) for name in entering.__all__}
+    assert all_of == {*taken()} - {(blocks, "*")} | star

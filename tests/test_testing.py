@@ -33,11 +33,19 @@ def test_finished_traces_are_collected_as_they_would_be_sent(queue: FakeQueue) -
 
 
 @pytest.mark.parametrize("prepare", [lambda: None, lambda: epsagon.init(disable=True), lambda: epsagon.shutdown(0)])
-def test_neither_init_nor_token_is_needed(untraced: None, prepare: object) -> None:
+def test_neither_init_nor_token_is_needed(untraced: None, prepare: object, caplog: pytest.LogCaptureFixture) -> None:
     prepare()  # type: ignore[operator]
     with capture_traces() as traces, epsagon.trace("a"):
         pass
     assert names(traces) == ["a"]
+    assert caplog.messages == []
+
+
+def test_trace_after_the_block_warns_that_it_has_no_token(untraced: None, caplog: pytest.LogCaptureFixture) -> None:
+    with capture_traces(), epsagon.trace("a"):
+        pass
+    with epsagon.trace("b"):
+        assert [message.partition(" (")[0] for message in caplog.messages] == ["No token is set"]
 
 
 def test_nothing_reaches_the_queue(queue: FakeQueue) -> None:

@@ -52,10 +52,13 @@ class Config:
                 # The class is frozen, but this is still part of its construction.
                 object.__setattr__(self, name, option.accept(name, value))
 
-    def resolve(self) -> "ResolvedConfig":
-        """Return a Config with no field unset: code, then environment, then default."""
+    def resolve(self, warn: bool = True) -> "ResolvedConfig":
+        """Return a Config with no field unset: code, then environment, then default.
+
+        `warn`: log what keeps its traces from arriving, or from arriving unread.
+        """
         values: dict[str, Any] = {name: self.value(name) for name in OPTIONS}
-        sends = not values["disable"] and not values["test_mode"]
+        sends = warn and not values["disable"] and not values["test_mode"]
         if values["collector_url"] is None:
             values |= _of_opentelemetry(values, self)
         may_send = values["token"] or is_otlp(values["collector_url"] or "")
@@ -133,7 +136,7 @@ class ResolvedConfig(Config):
         """Whether traces are recorded at all: not disabled, and there is a token, which OTLP does not need."""
         return not self.disable and (self.token != "" or is_otlp(self.collector_url))
 
-    def resolve(self) -> "ResolvedConfig":
+    def resolve(self, warn: bool = True) -> "ResolvedConfig":
         """Return this object, which is resolved already."""
         return self
 

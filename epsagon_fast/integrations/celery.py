@@ -199,7 +199,9 @@ def _metadata(request: Any) -> dict[str, str]:
 
 def _context(request: Any) -> TraceContext | None:
     """Return the trace context that the message brought, or that of the caller if the task is run in place."""
-    headers = {name: request.get(name) for name in (TRACEPARENT, TRACESTATE)}
+    # A message's are the request's own fields. A task that is run in place has its caller's in one of them.
+    apart = request.headers or {}
+    headers = {name: request.get(name) or apart.get(name) for name in (TRACEPARENT, TRACESTATE)}
     context = extract({name: value for name, value in headers.items() if isinstance(value, str)})
     caller = current.enclosing_trace()
     return handed_on(caller, parent_of(caller)) if context is None and caller is not None else context

@@ -112,6 +112,9 @@ class Process:
         """Return the config in force; it comes from the environment if `init` was never called."""
         in_force = self._in_force
         if in_force is None:
+            if self._captures:
+                # Nothing is sent, so nothing is missing. Not kept: what opens after the capture may have to warn.
+                return Config().resolve(warn=False)
             # Kept, because resolving costs as much as a whole trace, and a worker's environment does not change.
             in_force = self._in_force = _in_force(Config())
         return in_force.config

@@ -1,7 +1,7 @@
 import asyncio
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -76,6 +76,50 @@ def test_bound_coroutine_runs_in_the_trace_step_by_step(queue: FakeQueue, wrap: 
     asyncio.run(main())
     [opened, _] = traces_of(queue, Kind.OPEN)
     assert traces_of(queue, Kind.LABEL) == [opened]
+
+
+class Awaited:
+    async def __call__(self) -> None:
+        await asyncio.sleep(0)
+        epsagon.label("k", 1)
+
+
+def steps() -> Iterator[int]:
+    yield 1
+    epsagon.label("k", 1)
+
+
+async def asteps() -> AsyncIterator[int]:
+    yield 1
+    epsagon.label("k", 1)
+
+
+async def collect(items: AsyncIterator[int]) -> list[int]:
+    return [item async for item in items]
+
+
+@pytest.mark.parametrize(
+    ("function", "run"),
+    [(Awaited(), asyncio.run), (steps, list), (asteps, lambda items: asyncio.run(collect(items)))],
+    ids=["awaited", "generator", "async generator"],
+)
+def test_later_steps_of_what_is_bound_are_in_the_trace_too(
+    queue: FakeQueue, pool: ThreadPoolExecutor, function: Callable[[], Any], run: Callable[[Any], Any]
+) -> None:
+    with epsagon.trace("a") as tracer:
+        bound = epsagon.bind(function)
+        pool.submit(lambda: run(bound())).result(10)
+    assert traces_of(queue, Kind.LABEL) == [tracer.trace_id]
+
+
+def test_class_can_be_bound(queue: FakeQueue, pool: ThreadPoolExecutor) -> None:
+    class Labels:
+        def __init__(self) -> None:
+            epsagon.label("k", 1)
+
+    with epsagon.trace("a") as tracer:
+        pool.submit(epsagon.bind(Labels)).result(10)
+    assert traces_of(queue, Kind.LABEL) == [tracer.trace_id]
 
 
 def test_what_is_not_traced_stays_so_in_another_thread(queue: FakeQueue, pool: ThreadPoolExecutor) -> None:

@@ -1,5 +1,6 @@
 """The arguments and the return value of a traced function, as metadata, for `metadata_only=False`."""
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
@@ -24,10 +25,15 @@ class CallNotes:
     """Keeps a function's arguments and results as metadata."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    @functools.cached_property
+    def _signature(self) -> inspect.Signature | None:
+        # Read when it is first needed: it takes longer than a traced call.
         try:
-            self._signature: inspect.Signature | None = inspect.signature(function)
+            return inspect.signature(self._function)
         except (TypeError, ValueError):  # a builtin may have none
-            self._signature = None
+            return None
 
     def arguments(self, notes: Notes, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Note the arguments by name, as they are before the call. A method's `self` or `cls` is left out."""

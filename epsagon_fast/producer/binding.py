@@ -4,12 +4,12 @@ Only the current trace goes with it. The rest of the context (contextvars of the
 """
 
 import functools
-import inspect
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from . import entering
-from .entering import Within
+from .decorate import in_block
+from .entering import Entered, Within
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -17,14 +17,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 def bind(function: F) -> F:
     """Return a function that runs in the trace and event that are current now, wherever and whenever it is called.
 
-    `function`: a plain or a coroutine function. It is returned itself if no trace is current. After the trace has ended
-    it runs as if it were not bound. It cannot be pickled: another process attaches to a trace with its handle.
+    `function`: anything that can be called. What coroutines and generators do in later steps is there too. It is
+    returned itself if no trace is current. After the trace has ended it runs as if it were not bound. It cannot be
+    pickled: another process attaches to a trace with its handle.
     """
     place = entering.current.get()
-    if place is None:
-        return function
-    wrapper = _coroutine if inspect.iscoroutinefunction(function) else _plain
-    return cast(F, functools.wraps(function)(wrapper(place, function)))
+    return function if place is None else in_block(function, functools.partial(_Bound, place))
 
 
 def run_in(place: Any, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
@@ -33,17 +31,22 @@ def run_in(place: Any, function: Callable[..., Any], /, *args: Any, **kwargs: An
         return function(*args, **kwargs)
 
 
-def _plain(place: Any, function: Callable[..., Any]) -> Callable[..., Any]:
-    def call(*args: Any, **kwargs: Any) -> Any:
-        with Within(place):
-            return function(*args, **kwargs)
+class _Bound(Entered):
+    """The block of one call: it records nothing, and is only there."""
 
-    return call
+    keeps_values = False
 
+    def __init__(self, place: Any) -> None:
+        self.place = place
 
-def _coroutine(place: Any, function: Callable[..., Any]) -> Callable[..., Any]:
-    async def call(*args: Any, **kwargs: Any) -> Any:
-        with Within(place):
-            return await function(*args, **kwargs)
+    def open(self) -> "_Bound":
+        return self
 
-    return call
+    def close(self, error: BaseException | None) -> None:
+        pass
+
+    def cut_off(self) -> None:
+        pass
+
+    def note(self, key: str, value: Any) -> None:
+        pass

@@ -43,6 +43,11 @@ def decorated(function: F, new_block: Callable[[], CallBlock]) -> F:
         return cast(F, type(function)(decorated(function.__func__, new_block)))
     if not callable(function) or inspect.isclass(function):
         raise TypeError(f"trace decorates functions, not {function!r}")
+    return in_block(function, new_block)
+
+
+def in_block(function: F, new_block: Callable[[], CallBlock]) -> F:
+    """Do what `decorated` does for anything that can be called."""
     wrapper = _wrap_of(function)(function, new_block, arguments.CallNotes(function))
     return cast(F, functools.wraps(function)(wrapper))
 
@@ -51,7 +56,8 @@ def _wrap_of(function: Callable[..., Any]) -> Callable[..., Callable[..., Any]]:
     while isinstance(function, functools.partial):
         function = function.func
     # An object that is no function is called through its class's __call__, which may be a coroutine.
-    for called in (function, inspect.getattr_static(type(function), "__call__")):
+    is_function = type(function) is types.FunctionType
+    for called in (function,) if is_function else (function, inspect.getattr_static(type(function), "__call__")):
         if inspect.isasyncgenfunction(called):
             return _async_generator
         if inspect.isgeneratorfunction(called):

@@ -1,9 +1,12 @@
 import ast
 import ctypes
 import functools
+import runpy
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -137,3 +140,44 @@ def test_what_could_catch_an_interruption_lets_it_pass_first(path: Path) -> None
         passes = ast.unparse(handler.body[0]).startswith("let_pass(")
         raises = any(isinstance(node, ast.Raise) and node.exc is None for node in handler.body)
         assert passes or raises or not names & {"Exception", "OSError"}, f"line {handler.lineno}"
+
+
+# As plain Python, whatever was built: under another name it keeps its own definitions.
+ENTERING = PACKAGE / "producer" / "entering.py"
+
+
+def raising_in_line(number: int, lines: list[int]) -> Callable[..., Any]:
+    """Return a function for sys.settrace that raises in the line of entering.py that comes as the `number`th."""
+
+    def step(frame: FrameType, event: str, _: object) -> Any:
+        if frame.f_code.co_filename != str(ENTERING):
+            return None
+        if event == "line":
+            lines.append(frame.f_lineno)
+            if len(lines) == number:
+                raise Limit
+        return step
+
+    return step
+
+
+def test_interrupted_call_of_which_nothing_is_recorded_leaves_the_context_as_it_was() -> None:
+    pure = runpy.run_path(str(ENTERING), run_name="pure_entering")
+    current, kind, nowhere = pure["current"], pure["Unrecorded"], object()
+    for number in count(1):
+        block, lines, before = kind(nowhere, None), [], sys.gettrace()
+        sys.settrace(raising_in_line(number, lines))
+        try:
+            with block:
+                assert current.get() is nowhere
+        except Limit:
+            pass
+        finally:
+            sys.settrace(before)
+        # The line of `try`, which comes first in an __exit__, is not guarded in plain Python.
+        if lines[-1] == kind.__exit__.__code__.co_firstlineno + 1:
+            current.set(None)
+        assert current.get() is None, lines
+        if len(lines) < number:
+            break
+    assert number > 4

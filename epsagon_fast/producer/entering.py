@@ -96,11 +96,23 @@ class Unrecorded:
         self._before = before
 
     def __enter__(self) -> Any:
-        current.set(self.place)
-        return self
+        try:
+            current.set(self.place)
+            return self
+        except BaseException:
+            self._step_back()
+            raise
 
     def __exit__(self, kind: Kind, error: Error, trace: TracebackType | None) -> None:
-        # If another trace is current, a `with` in a plain generator made it so; see `is_at`.
+        try:
+            # If another trace is current, a `with` in a plain generator made it so; see `is_at`.
+            if current.get() is self.place:
+                current.set(self._before)
+        except BaseException:
+            self._step_back()
+            raise
+
+    def _step_back(self) -> None:
         if current.get() is self.place:
             current.set(self._before)
 

@@ -3,10 +3,9 @@
 What no test notices is held by none, or makes no difference; EQUIVALENT says why for those. With names of modules as
 arguments, of those only: `python tests/mutants.py collector/sending/backoff.py`.
 
-Ours is small, because it does little. mutmut first runs the whole suite, to learn which test reaches which line, and
-cosmic-ray changes the files that one is working on, one after the other. Here each mutant is a fork of a process that
-has imported everything else, takes its module from a file beside a link to the rest of the package, and meets only the
-tests of that module, without those of real processes (one_process.py).
+Each mutant is a fork of a process that has imported everything else. It takes its module from a file beside links to
+the rest of the package, so that the files one is working on stay as they are. It meets only the tests of that module,
+without those of real processes (one_process.py).
 """
 
 import ast
@@ -45,6 +44,13 @@ EQUIVALENT = {
         "longest_s: float = min(MAX_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(failures - 1, 20))"
         "  ->  longest_s: float = min(MAX_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(failures - 1, 21))"
     ): "both are far over the longest pause",
+    "self._now = 0.0  ->  self._now = 1.0": "begin() sets it before it is read",
+    "self._left = self._left_for_closes = Held(0, 0)  ->  self._left = self._left_for_closes = Held(1, 0)": (
+        "look() sets them before they are read"
+    ),
+    "self._left = self._left_for_closes = Held(0, 0)  ->  self._left = self._left_for_closes = Held(0, 1)": (
+        "look() sets them before they are read"
+    ),
     "self._parent_waits = False  ->  pass": "it is looked at before it is read",
     "self._parent_waits = False  ->  self._parent_waits = True": "it is looked at before it is read",
 }

@@ -56,7 +56,7 @@ def stopped(bounds: Bounds, now: float, **held: int) -> int:
 
 
 def test_one_alone_may_hold_as_much_as_the_bound(bounds: Bounds) -> None:
-    assert stopped(bounds, 0.0, ring=LIMIT - 100) == 0
+    assert stopped(bounds, 0.0, ring=LIMIT - 1) == 0
     assert stopped(bounds, 0.0, ring=LIMIT) == 1
 
 
@@ -97,6 +97,12 @@ def test_where_the_bound_is_small_a_close_may_take_as_much_again() -> None:
     bounds = Bounds(MIB // 2)
     bounds.look(MIB // 2, 0)
     assert bounds.room_for_close_bytes(in_memory(MIB // 2)) > MIB // 4
+
+
+def test_for_the_sake_of_a_close_a_full_journal_takes_more_too(bounds: Bounds) -> None:
+    bounds.journal_bytes = LIMIT
+    bounds.look(0, LIMIT)
+    assert 0 < bounds.room_for_close_bytes(Held(0, LIMIT)) < LIMIT // SHARE
 
 
 def test_a_ring_is_read_again_a_little_below_its_share(bounds: Bounds) -> None:
@@ -145,6 +151,12 @@ def test_it_is_stuck_after_a_while_in_which_nothing_went_that_a_stopped_ring_hol
     assert bounds.stuck()
     stopped(bounds, 10.3 + 2 * PATIENCE_S, ring=0)
     assert not bounds.stuck() and not bounds.stopped
+
+
+def test_one_ring_that_waits_too_long_is_enough_to_be_stuck(bounds: Bounds) -> None:
+    stopped(bounds, 0.0, ring=LIMIT)
+    assert stopped(bounds, PATIENCE_S + 1, ring=LIMIT, other=ALL - LIMIT) == 2
+    assert bounds.stuck(), "though the other was stopped just now"
 
 
 @given(st.integers(MIB, ALL), st.integers(0, LIMIT))

@@ -6,7 +6,15 @@ import pytest
 
 from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.collector.sending.backoff import FIRST_PAUSE_S, MAX_IN_FLIGHT, Backoff
-from epsagon_fast.collector.sending.dispatch import NOTHING_THERE_S, REFUSED_S, TAKEN_AT_ONCE, Dispatch
+from epsagon_fast.collector.sending.dispatch import (
+    LAST_ANSWERS_S,
+    LAST_HANDED_OVER_S,
+    LAST_STORED_S,
+    NOTHING_THERE_S,
+    REFUSED_S,
+    TAKEN_AT_ONCE,
+    Dispatch,
+)
 from epsagon_fast.collector.sending.outbox.messages import Gone, Refused, Report, Stored, Taken, Waiting
 from epsagon_fast.collector.sending.verdict import Verdict
 from epsagon_fast.protocol import Outcome
@@ -22,6 +30,7 @@ class Senders:
     def __init__(self) -> None:
         self.sent: list[bytes] = []
         self.is_closed = False
+        self.waited_s = 0.0
         self._verdicts: list[Verdict] = []
 
     def submit(self, trace_id: bytes, destination: Destination, body: bytes) -> None:
@@ -35,6 +44,7 @@ class Senders:
 
     def close(self, timeout_s: float) -> None:
         self.is_closed = True
+        self.waited_s = timeout_s
 
     def answer(self, make: Callable[[bytes], Verdict]) -> None:
         self._verdicts += map(make, self.sent)
@@ -42,12 +52,17 @@ class Senders:
 
 
 class Shelf:
-    """An outbox in memory; `works` False: it refuses."""
+    """An outbox in memory; `works` False: it refuses; `is_slow`: it answers when it is closed."""
 
     def __init__(self) -> None:
         self.rows: dict[bytes, Parcel] = {}
         self.leased: set[bytes] = set()
         self.works = True
+        self.is_slow = False
+        self.waited_s = 0.0
+        # What it was asked: the traces to be stored, and how many were to be taken, each time.
+        self.puts: list[bytes] = []
+        self.takes: list[int] = []
         self.watched: list[str] = []
         self._reports: list[Report] = []
 
@@ -55,6 +70,7 @@ class Shelf:
         self.watched.append(state_dir)
 
     def put(self, parcel: Parcel) -> None:
+        self.puts.append(parcel.trace_id)
         if self.works:
             self.rows[parcel.trace_id] = parcel
             self.say(Stored([parcel.trace_id]))
@@ -62,6 +78,7 @@ class Shelf:
             self.say(Refused([parcel.trace_id]))
 
     def take(self, destination: Destination, limit: int) -> None:
+        self.takes.append(limit)
         free = [p for p in self.rows.values() if p.destination == destination and p.trace_id not in self.leased]
         self.leased |= {parcel.trace_id for parcel in free[:limit]}
         self.say(Taken(destination, free[:limit]))
@@ -82,11 +99,14 @@ class Shelf:
         self._reports += [*reports, Waiting("", "/state", counts)]
 
     def reports(self) -> list[Report]:
+        if self.is_slow:
+            return []
         reports, self._reports = self._reports, []
         return reports
 
     def close(self, timeout_s: float) -> None:
-        pass
+        self.is_slow = False
+        self.waited_s = timeout_s
 
 
 class World:
@@ -152,7 +172,7 @@ def test_everything_goes_at_once_to_a_destination_that_is_well(world: World) -> 
 
 def test_the_requests_in_flight_are_bounded(world: World) -> None:
     world.add(*range(MAX_IN_FLIGHT + 5))
-    world.step()
+    world.sending.step(0.0)
     assert world.sent() == list(range(MAX_IN_FLIGHT))
     world.senders.answer(delivered)
     world.step()
@@ -163,6 +183,17 @@ def test_what_fails_for_now_is_stored_and_leaves_memory(world: World) -> None:
     world.fall_ill(0, 1)
     assert world.step() == [(0, "STORED"), (1, "STORED")]
     assert (world.sending.stored, world.sending.busy, world.sending.held_bytes) == (2, 0, 0)
+
+
+def test_a_trace_on_its_way_to_the_outbox_needs_a_moment_like_one_in_flight(world: World) -> None:
+    world.shelf.is_slow = True
+    world.fall_ill(0)
+    world.add(1, to=THERE)
+    world.step()
+    assert world.sending.busy == 2
+    world.shelf.is_slow = False
+    assert world.step() == [(0, "STORED")]
+    assert world.sending.busy == 1
 
 
 def test_it_says_why_a_trace_is_stored(world: World) -> None:
@@ -246,6 +277,52 @@ def test_new_traces_go_first_and_what_is_stored_follows_in_parts(world: World) -
     assert len(sent) == MAX_IN_FLIGHT
 
 
+def test_no_place_is_kept_if_what_is_stored_goes_elsewhere(world: World) -> None:
+    world.shelf.rows[numbered(900)] = Parcel(numbered(900), THERE, BODY)
+    world.shelf.say()
+    world.add(*range(MAX_IN_FLIGHT))
+    world.sending.step(0.0)
+    assert world.sent() == list(range(MAX_IN_FLIGHT))
+
+
+def test_no_more_is_taken_than_may_be_sent(world: World) -> None:
+    world.fall_ill(*range(100))
+    world.step()
+    world.step(FIRST_PAUSE_S / 2)
+    assert world.shelf.takes == [], "nothing may be sent yet"
+    world.step(FIRST_PAUSE_S / 2)
+    assert (world.shelf.takes, world.sent()) == ([1], [0])
+    world.senders.answer(delivered)
+    world.step()
+    assert world.shelf.takes[1:] == [TAKEN_AT_ONCE]
+    world.step(NOTHING_THERE_S)
+    assert (len(world.sent()), world.shelf.takes[2:]) == (TAKEN_AT_ONCE, []), "all places of stored traces are taken"
+    del world.senders.sent[8:]
+    world.senders.answer(delivered)
+    world.step()
+    assert (len(world.sent()), world.shelf.takes[2:]) == (8, [8])
+
+
+def test_all_that_is_stored_and_in_flight_is_not_asked_for(world: World) -> None:
+    world.fall_ill(0, 1, 2)
+    world.step()
+    world.step(FIRST_PAUSE_S)
+    world.senders.answer(delivered)
+    world.step()
+    assert world.sent() == [1, 2]
+    asked = len(world.shelf.takes)
+    world.step(NOTHING_THERE_S)
+    assert len(world.shelf.takes) == asked
+
+
+def test_an_outbox_is_asked_once_until_it_answers(world: World) -> None:
+    world.fall_ill(0)
+    world.step()
+    world.shelf.is_slow = True
+    world.step(FIRST_PAUSE_S)
+    assert world.shelf.takes == [1]
+
+
 def test_without_an_outbox_traces_wait_in_memory_and_go_by_the_same_rules(world: World) -> None:
     world.shelf.works = False
     world.fall_ill(0, 1)
@@ -286,7 +363,7 @@ def test_what_another_collector_sends_is_not_asked_for_without_end(world: World)
     world.shelf.leased.clear()
     world.step(NOTHING_THERE_S / 2)
     assert world.sent() == []
-    world.step(NOTHING_THERE_S)
+    world.step(NOTHING_THERE_S / 2)
     assert world.sent() == [7]
 
 
@@ -295,11 +372,40 @@ def test_a_trace_that_comes_from_the_journal_and_the_outbox_is_sent_once(world: 
     world.shelf.say()
     world.step()
     world.add(7)
-    assert world.step() == [(7, "STORED")]
+    (double,) = world.sending.step(0.0)
+    assert (double.trace_id, double.outcome, double.again) == (numbered(7), Outcome.STORED, False)
     assert world.sent() == [7]
     world.senders.answer(delivered)
     assert world.step() == [(7, "DELIVERED")]
     assert world.sending.held_bytes == 0
+
+
+def test_a_trace_that_the_journal_brought_first_is_given_back_to_the_outbox(world: World) -> None:
+    world.shelf.rows[numbered(7)] = Parcel(numbered(7), HERE, BODY)
+    world.shelf.say()
+    world.sending.step(0.0)  # asks for it
+    world.add(7)
+    world.step()
+    assert (world.sent(), world.shelf.leased) == ([7], set())
+
+
+def test_what_is_taken_as_its_destination_falls_ill_is_given_back(world: World) -> None:
+    world.shelf.rows[numbered(7)] = Parcel(numbered(7), HERE, BODY)
+    world.shelf.say()
+    world.add(0)
+    world.sending.step(0.0)  # asks for it
+    world.shelf.is_slow = True
+    world.senders.answer(failed)
+    world.sending.step(0.0)
+    world.shelf.is_slow = False
+    world.step()
+    assert (world.sent(), world.shelf.leased) == ([], set())
+
+
+def test_how_much_is_stored_is_known_by_directory(world: World) -> None:
+    world.shelf.say(Waiting("/a", "/state", {HERE: 2, THERE: 1}), Waiting("/b", "/other", {HERE: 5}))
+    world.sending.step(0.0)
+    assert [world.sending.stored_in(directory) for directory in ("/state", "/other", "/none")] == [3, 5, 0]
 
 
 def test_a_stored_trace_that_must_make_room_is_dropped(world: World) -> None:
@@ -317,6 +423,43 @@ def test_leaving_stores_what_has_no_answer(world: World) -> None:
     settled = [(int.from_bytes(each.trace_id, "big"), each.outcome.name) for each in world.sending.finish(0.0)]
     assert sorted(settled) == [(0, "DELIVERED"), (1, "STORED"), (2, "STORED")]
     assert sorted(world.shelf.rows) == [numbered(1), numbered(2)]
+
+
+def test_leaving_stores_nothing_twice(world: World) -> None:
+    world.shelf.rows[numbered(7)] = Parcel(numbered(7), THERE, BODY)
+    world.shelf.say()
+    world.step()
+    assert world.sent() == [7]
+    world.senders.sent.clear()
+    world.fall_ill(0)
+    world.shelf.is_slow = True
+    world.step()
+    assert world.shelf.puts == [numbered(0)]
+    (settled,) = world.sending.finish(world.now)
+    assert (settled.trace_id, str(settled.outcome)) == (numbered(0), "STORED (503)")
+    assert world.shelf.puts == [numbered(0)]
+
+
+def test_leaving_forgets_why_a_destination_was_ill_that_is_well(world: World) -> None:
+    world.fall_ill(0)
+    world.step()
+    world.step(FIRST_PAUSE_S)
+    world.senders.answer(delivered)
+    world.add(1)
+    world.step()
+    (settled,) = world.sending.finish(world.now)
+    assert str(settled.outcome) == "STORED"
+
+
+@pytest.mark.parametrize(
+    ("options", "waited_s"),
+    [({}, (LAST_ANSWERS_S, LAST_STORED_S)), ({"hands_over": True}, (LAST_HANDED_OVER_S, LAST_HANDED_OVER_S))],
+)
+def test_leaving_closes_both_and_hurries_if_a_successor_waits(
+    world: World, options: dict[str, bool], waited_s: tuple[float, float]
+) -> None:
+    world.sending.finish(0.0, **options)
+    assert (world.senders.waited_s, world.shelf.waited_s) == waited_s
 
 
 def test_every_state_directory_is_watched_once(world: World) -> None:

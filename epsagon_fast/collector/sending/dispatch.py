@@ -136,7 +136,6 @@ class Dispatch:
         for trace_id, parcel in self._held.items():
             if trace_id not in self._storing and trace_id not in self._stored:
                 self._store(parcel)
-        self._fresh.clear()
         self._outbox.close(LAST_HANDED_OVER_S if hands_over else LAST_STORED_S)
         return settled + self._hear_all(now)
 

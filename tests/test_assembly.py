@@ -26,9 +26,10 @@ from records import (
 
 from epsagon_fast.collector.assembling import assembly as module
 from epsagon_fast.collector.assembling import body
+from epsagon_fast.collector.assembling.accounts import TRACE_BYTES
 from epsagon_fast.collector.assembling.assembly import Assembly, ClosedTrace
 from epsagon_fast.collector.assembling.unopened import MAX_HELD_BYTES
-from epsagon_fast.protocol import NO_TRACE, UNFINISHED, Kind, Record
+from epsagon_fast.protocol import MAX_LABELS_BYTES, MAX_TRACE_BYTES, NO_TRACE, UNFINISHED, Kind, Record
 
 NOW = OPENED_AT + 12.5
 BYE = Record(Kind.BYE, 0, 0, NO_TRACE, b"")
@@ -341,7 +342,7 @@ def broken_opens() -> list[Any]:
 def test_a_broken_open_opens_nothing(assembly: Assembly, payload: bytes) -> None:
     feed(assembly, Record(Kind.OPEN, 0, 0, TRACE_ID, payload))
     assert assembly.counters == {"malformed": 1}
-    assert assembly.held_bytes == assembly.open_count == 0
+    assert assembly.held_bytes == assembly.open_count == len(assembly.masks) == 0
 
 
 @pytest.mark.parametrize(
@@ -368,6 +369,80 @@ def test_a_broken_record_changes_nothing(assembly: Assembly, kind: Kind, payload
     assert assembly.held_bytes == held_bytes
     feed(assembly, closed())
     assert finished(assembly)["events"][0]["resource"]["metadata"] == {"labels": "{}"}
+
+
+def test_a_label_beyond_the_bound_is_lost_and_counted(assembly: Assembly) -> None:
+    feed(assembly, opened(own_runner()))
+    feed(assembly, label("k", 1), label("large", "x" * MAX_LABELS_BYTES), ring_id=OTHER_RING)
+    assert assembly.counters == {"labels_full": 1}
+    assert assembly.lost == {OTHER_RING: {"labels_full": 1}}
+
+
+def test_news_of_a_runner_beyond_the_bound_are_lost_and_counted(assembly: Assembly) -> None:
+    large = record(Kind.RUNNER, {"resource": {"metadata": {"k": "x" * MAX_TRACE_BYTES}}})
+    feed(assembly, opened(own_runner()))
+    feed(assembly, record(Kind.RUNNER, {"duration": 3}), large, ring_id=OTHER_RING)
+    assert assembly.counters == {"runner_full": 1}
+    assert assembly.lost == {OTHER_RING: {"runner_full": 1}}
+
+
+def test_what_is_held_of_a_trace_is_the_openers(assembly: Assembly) -> None:
+    feed(assembly, opened(own_runner()), added(event()), label("k", "v"), record(Kind.ERROR, exception_fields()))
+    trace = assembly.unclosed(TRACE_ID)
+    assert trace is not None
+    assert assembly.held_bytes == trace.held_bytes
+    assert assembly.accounts.held_by(RING) == (trace.held_bytes, trace.held_bytes - TRACE_BYTES)
+    # An error that was set moves to the exceptions.
+    assembly.ring_died(RING, NOW)
+    assert assembly.held_bytes == trace.held_bytes
+    assert assembly.unclosed(TRACE_ID) is None
+
+
+def test_a_trace_that_is_settled_while_it_is_open_leaves_nothing_in_the_accounts(assembly: Assembly) -> None:
+    second = opened()._replace(trace_id=OTHER_TRACE_ID)
+    feed(assembly, opened(ignored_keys=["pin"]), second)
+    assembly.forget(TRACE_ID)
+    assert not assembly.masks
+    held = assembly.accounts.held_by(RING)
+    assert held == (assembly.held_bytes, assembly.held_bytes - TRACE_BYTES)
+    feed(assembly, closed(trace_id=OTHER_TRACE_ID))
+    finished(assembly)
+    assert assembly.accounts.held_by(RING) == (0, 0)
+
+
+def test_a_body_that_is_made_again_counts_once(assembly: Assembly) -> None:
+    assembly.restore_finished(TRACE_ID, RING, 3, 500)
+    assert assembly.finished(TRACE_ID) == (RING, 3, 500)
+    assembly.has_body(TRACE_ID, 700)
+    assert assembly.accounts.held_by(RING) == (700, 700)
+    assert assembly.unsettled_count == 1
+    assembly.forget(TRACE_ID)
+    assert (assembly.accounts.held_by(RING), assembly.unsettled_count) == ((0, 0), 0)
+
+
+def test_a_trace_that_is_restored_takes_records_and_masks_them(assembly: Assembly) -> None:
+    feed(assembly, opened(own_runner(), ignored_keys=["pin"]))
+    trace = assembly.unclosed(TRACE_ID)
+    assert trace is not None
+    successor = Assembly()
+    successor.restore(trace)
+    assert successor.accounts.held_by(RING) == (trace.held_bytes, trace.held_bytes - TRACE_BYTES)
+    feed(successor, added(event(pin="1234")), closed())
+    assert finished(successor)["events"][0]["resource"]["metadata"] == {"pin": "****"}
+
+
+def test_it_knows_who_opened_a_trace_until_it_is_settled(assembly: Assembly) -> None:
+    feed(assembly, added(event()), ring_id=OTHER_RING)
+    assert (assembly.knows(TRACE_ID), assembly.opener(TRACE_ID), assembly.unclosed(TRACE_ID)) == (False, None, None)
+    assert not assembly.is_closed_by(TRACE_ID, RING)
+    feed(assembly, opened(own_runner()))
+    assert (assembly.knows(TRACE_ID), assembly.opener(TRACE_ID), assembly.is_open(TRACE_ID)) == (True, RING, True)
+    feed(assembly, closed())
+    assert assembly.unclosed(TRACE_ID) is None
+    finished(assembly)
+    assert (assembly.knows(TRACE_ID), assembly.opener(TRACE_ID), assembly.is_open(TRACE_ID)) == (True, RING, False)
+    assembly.forget(TRACE_ID)
+    assert (assembly.knows(TRACE_ID), assembly.opener(TRACE_ID)) == (True, None)
 
 
 def test_a_broken_close_still_closes(assembly: Assembly) -> None:

@@ -82,9 +82,9 @@ with epsagon.trace("run"):
     os.access("/end", 0)
 os._exit(0)
 """
-# What the once-a-second look at the collector does.
-LOOKS_MOST = 3
-CALLS_OF_A_LOOK = 12
+# A block that made one would make 10,000. The once-a-second look at the collector makes some 16, and on a busy machine
+# there are several.
+CALLS_MOST = 1000
 
 
 def test_event_blocks_make_no_system_call(tmp_path: Path) -> None:
@@ -105,4 +105,4 @@ def test_event_blocks_make_no_system_call(tmp_path: Path) -> None:
     counts = Counter(line.split("(")[0] for line in lines[1:-1])
     for name in ("brk", "mmap", "munmap"):
         counts.pop(name, 0)
-    assert sum(counts.values()) <= LOOKS_MOST * CALLS_OF_A_LOOK, counts
+    assert sum(counts.values()) <= CALLS_MOST, counts

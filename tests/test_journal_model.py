@@ -4,13 +4,11 @@ What must hold whatever happens: nothing that a ring held is missing or doubled 
 mark was committed never comes again, and segments do not stay for ever.
 """
 
-import errno
 import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -18,9 +16,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from mortal import CRASHES, Crash, Kernel, instead_of_os
 from places import times
+from reading import ListRing, ListRings, Page, Reading, WatchedJournal
 
-from epsagon_fast.collector.journal.journal import Batch, Journal, Snapshot
-from epsagon_fast.protocol import NO_TRACE, Kind, Record
+from epsagon_fast.collector.assembling.accounts import Accounts
+from epsagon_fast.collector.journal.journal import Batch, Settled, Snapshot
+from epsagon_fast.collector.parcel import Parcel
+from epsagon_fast.collector.reading.recovery import Recovery
+from epsagon_fast.protocol import NO_TRACE, Kind, Outcome, Record
+from epsagon_fast.queue import layout
+
+NOW = 0.0
+# Records of one ring in one round.
+QUOTA = 3
 
 
 def difference(found: Sequence[Record], expected: Sequence[Record]) -> dict[str, list[bytes]]:
@@ -30,17 +37,6 @@ def difference(found: Sequence[Record], expected: Sequence[Record]) -> dict[str,
     return {name: [record.payload[:30] for record in records] for name, records in names.items() if records}
 
 
-@dataclass
-class Ring:
-    """A process's ring file. Position n lies before its n-th record; what lies before `tail` is no longer there."""
-
-    id: bytes
-    records: list[Record] = field(default_factory=list)
-    tail: int = 0
-    closes_read: int = 0
-    lives: bool = True
-
-
 class World:
     """What outlives a collector, and what a test knows beyond that."""
 
@@ -48,14 +44,18 @@ class World:
         self.path = tempfile.mkdtemp(prefix="journal-model-")
         self.dir_fd = os.open(self.path, os.O_RDONLY)
         # The files; a dead process's ring is removed when it was read.
-        self.rings: dict[bytes, Ring] = {}
-        self.every_ring: list[Ring] = []
+        self.rings: dict[bytes, ListRing] = {}
+        self.every_ring: list[ListRing] = []
         self.pushed: dict[bytes, list[Record]] = {}
         self.closed: set[bytes] = set()
         # Delivered, of these: the mark was committed.
         self.delivered: set[bytes] = set()
         self.marked: set[bytes] = set()
         self.late: set[bytes] = set()
+        # Read while the journal could not be written, by a collector that died before it could: perhaps lost, and lost.
+        self.risked: set[Record] = set()
+        self.lost: set[Record] = set()
+        self.page = Page()
 
     def segment_count(self) -> int:
         return len(os.listdir(self.path))
@@ -65,97 +65,106 @@ class World:
         shutil.rmtree(self.path)
 
 
-class Collector:
-    """What the loop does with a journal, and nothing else of a collector."""
+class Memory:
+    """Stands for Assembly: it keeps the records of each trace as they came."""
 
-    def __init__(self, world: World, kernel: Kernel) -> None:
-        self.world = world
-        self.kernel = kernel
-        self.journal = Journal(world.dir_fd, segment_bytes=400)
+    masks = ()
+    held_bytes = 0
+    opener = is_closed_by = staticmethod(lambda *_: None)
+
+    def __init__(self) -> None:
         self.held: dict[bytes, list[Record]] = {}
-        self.positions: dict[bytes, int] = {}
-        self.closes_read: dict[bytes, int] = {}
-        self.unmarked: set[bytes] = set()
-        self.unfed: list[Record] = []
+        self.dead_rings: set[bytes] = set()
+        self.accounts = Accounts()
 
-    def start(self) -> None:
+    def knows(self, trace_id: bytes) -> bool:
+        return True
+
+    def masked(self, record: Record) -> Record:
+        return record
+
+    def feed(self, ring_id: bytes, record: Record, now: float) -> None:
+        if record.trace_id != NO_TRACE:
+            self.held.setdefault(record.trace_id, []).append(record)
+
+    def forget(self, trace_id: bytes) -> None:
+        self.held.pop(trace_id, None)
+
+    def ring_died(self, ring_id: bytes, now: float, pid: int | None = None) -> None:
+        self.dead_rings.add(ring_id)
+
+
+class StrictJournal(WatchedJournal):
+    """Holds what replay returns against what it promises."""
+
+    def replay(self) -> Iterator[Batch | Snapshot | Settled]:
         ends: dict[bytes, int] = {}
-        for found in self.journal.replay():
+        fed: set[bytes] = set()
+        for found in super().replay():
             if isinstance(found, Batch):
                 assert found.end > ends.get(found.ring_id, 0), "a batch came twice"
                 ends[found.ring_id] = found.end
-                self.feed(found.records)
             elif isinstance(found, Snapshot):
                 ends.setdefault(found.ring_id, 0)
-                assert not {record.trace_id for record in found.records} & self.held.keys(), "an earlier frame counts"
-                self.feed(found.records)
+                assert not {record.trace_id for record in found.records} & fed, "an earlier frame counts"
+            if not isinstance(found, Settled):
+                fed.update(record.trace_id for record in found.records)
+            yield found
         # A snapshot whose trace is settled is left out, and still names its ring.
-        assert ends == {ring_id: end for ring_id, end in self.journal.ends().items() if end or ring_id in ends}
-        for ring in self.world.rings.values():
-            self.positions[ring.id] = max(ring.tail, ends.get(ring.id, 0))
-            self.closes_read[ring.id] = max(ring.closes_read, self.journal.closes().get(ring.id, 0))
-        self.store_tails()
-        self.missing_rings = ends.keys() - self.world.rings.keys()
+        assert ends == {ring_id: end for ring_id, end in self.ends().items() if end or ring_id in ends}
 
-    def feed(self, records: Sequence[Record]) -> None:
-        for record in records:
-            if record.trace_id != NO_TRACE:
-                self.held.setdefault(record.trace_id, []).append(record)
 
-    def read(self, limit: int) -> None:
-        """One pass over the rings: read, commit, move the tails, feed. After a failed commit nothing more is read."""
-        if not self.journal.buffered_bytes:
-            for ring in self.world.rings.values():
-                self.read_ring(ring, limit)
-        self.commit()
-        self.store_tails()
-        self.feed(self.unfed)
-        self.unfed = []
-        self.remove_dead_rings()
+class RawRecovery(Recovery):
+    """Takes snapshots that are the records themselves."""
 
-    def read_ring(self, ring: Ring, limit: int) -> None:
-        begin = self.positions.setdefault(ring.id, ring.tail)
-        records = ring.records[begin : begin + limit]
-        if records:
-            self.positions[ring.id] = begin + len(records)
-            ordinals = [record.ordinal for record in records if record.ordinal]
-            self.closes_read[ring.id] = (ordinals or [self.closes_read.get(ring.id, 0)])[-1]
-            self.journal.append(ring.id, self.positions[ring.id], records)
-            self.unfed += records
+    def _restore(self, item: Snapshot) -> list[Parcel]:
+        for record in item.records:
+            self._assembly.feed(item.ring_id, record, NOW)
+        return []
 
-    def commit(self) -> None:
-        self.journal.commit()
+
+class Collector(Reading):
+    """What reads and settles in a collector, over a memory that shows all it was fed."""
+
+    recovery_class = RawRecovery
+
+    def __init__(self, world: World, kernel: Kernel) -> None:
+        self.world = world
+        self.journal = StrictJournal(world.dir_fd, 400, self.committed)
+        self.memory = Memory()
+        self.unmarked: set[bytes] = set()
+        super().__init__(world.dir_fd, world.page, ListRings(world.rings, kernel), self.journal, self.memory)
+
+    @property
+    def held(self) -> dict[bytes, list[Record]]:
+        return self.memory.held
+
+    def start(self) -> None:
+        assert self.recovery.run(NOW) == []
+
+    def committed(self) -> None:
         self.world.marked |= self.unmarked
         self.unmarked = set()
         if self.journal.segments > 1:
-            assert self.journal.pinned(0) - (self.world.marked - self.world.late), "nobody needs the oldest segment"
+            assert self.journal.pinned(0) - (self.world.marked - self.world.late), "nothing needs the oldest segment"
 
-    def store_tails(self) -> None:
-        for ring in self.world.rings.values():
-            self.kernel.step()
-            ring.closes_read = self.closes_read.get(ring.id, 0)
-            ring.tail = self.positions.get(ring.id, ring.tail)
-
-    def remove_dead_rings(self) -> None:
-        for ring in list(self.world.rings.values()):
-            if not ring.lives and ring.tail == len(ring.records):
-                self.kernel.step()
-                del self.world.rings[ring.id]
-                self.journal.forget_ring(ring.id)
+    def position(self, ring: ListRing) -> int:
+        """Return how many records of a ring were read, by this collector or an earlier one."""
+        reader = self.rings.by_id(ring.id)
+        return reader.position if reader else ring.tail if ring.id in self.world.rings else len(ring.records)
 
     def settle(self, trace_id: bytes) -> None:
         assert trace_id not in self.world.marked, "delivered again although its mark was committed"
         if trace_id not in self.world.delivered:
             assert not difference(self.held[trace_id], self.world.pushed[trace_id])
-        del self.held[trace_id]
         self.world.delivered.add(trace_id)
         self.unmarked.add(trace_id)
-        self.journal.settled(trace_id)
+        self.outcomes.settle(trace_id, Outcome.DELIVERED)
 
     def copy_forward(self, count: int) -> None:
         """Have the journal keep traces in a snapshot each, those first that were held first."""
         needed = [trace_id for trace_id in self.held if trace_id not in self.world.delivered]
-        for trace_id in needed[:count] if not self.unfed else ():
+        for trace_id in needed[:count]:
             first = self.world.pushed[trace_id][0]
             opener = next(ring for ring in self.world.every_ring if first in ring.records)
             self.journal.snapshot(opener.id, trace_id, self.held[trace_id])
@@ -191,7 +200,7 @@ class JournalMachine(RuleBasedStateMachine):
 
     @rule()
     def begin_process(self) -> None:
-        ring = Ring(b"ring%012d" % len(self.world.every_ring))
+        ring = ListRing(b"ring%012d" % len(self.world.every_ring))
         self.world.rings[ring.id] = ring
         self.world.every_ring.append(ring)
 
@@ -254,12 +263,12 @@ class JournalMachine(RuleBasedStateMachine):
         self.settle(settled)
         self.crashes = crashes
         self.meet_fate()
-        self.survive(lambda: self.collector.read(limit))
+        self.survive(lambda: self.collector.read(NOW, limit, QUOTA))
 
     @rule(limit=st.integers(0, 5), space_bytes=st.integers(0, 600))
     def one_pass_on_a_full_disk(self, limit: int, space_bytes: int) -> None:
         self.kernel.space_bytes = space_bytes
-        self.survive(lambda: self.collector.read(limit))
+        self.survive(lambda: self.collector.read(NOW, limit, QUOTA))
         self.kernel.space_bytes = None
 
     @rule(count=st.integers(1, 3))
@@ -284,9 +293,8 @@ class JournalMachine(RuleBasedStateMachine):
         try:
             with instead_of_os(self.kernel):
                 step()
-        except OSError as error:
-            assert error.errno == errno.ENOSPC
         except Crash:
+            self.world.risked.update(self.collector.journal.refused)
             self.start_collector()
 
     def start_collector(self) -> None:
@@ -295,14 +303,24 @@ class JournalMachine(RuleBasedStateMachine):
         self.meet_fate()
         self.collector = Collector(self.world, self.kernel)
         self.survive(self.collector.start)
+        self.write_off()
         self.check_rings_of_the_dead()
+
+    def write_off(self) -> None:
+        """What a dead collector could not write, and the journal and the rings lack, is lost."""
+        held = {record for records in self.collector.held.values() for record in records}
+        read = {record for ring in self.world.every_ring for record in self.read_of(ring)}
+        self.world.lost |= (self.world.risked & read) - held
+        self.world.risked.clear()
+        for trace_id, records in self.world.pushed.items():
+            self.world.pushed[trace_id] = [record for record in records if record not in self.world.lost]
 
     def check_rings_of_the_dead(self) -> None:
         """An open trace's process whose ring file is gone is known as dead, because the journal still names it."""
         for trace_id in self.world.pushed.keys() - self.world.delivered:
             for opener in self.world.every_ring:
                 if opener.id not in self.world.rings and opener.records[:1] == self.world.pushed[trace_id][:1] != []:
-                    assert opener.id in self.collector.missing_rings
+                    assert opener.id in self.collector.memory.dead_rings
 
     def bury(self) -> None:
         if hasattr(self, "collector") and self.collector.journal._segments._fd is not None:
@@ -313,10 +331,8 @@ class JournalMachine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_missing_or_doubled(self) -> None:
-        unfed = Counter(self.collector.unfed)
         for trace_id in self.world.pushed.keys() - self.world.delivered:
             expected = [r for ring in self.world.every_ring for r in self.read_of(ring) if r.trace_id == trace_id]
-            expected = list((Counter(expected) - unfed).elements())
             assert not difference(self.collector.held.get(trace_id, []), expected)
         for records in self.collector.held.values():
             assert len(set(records)) == len(records)
@@ -338,16 +354,14 @@ class JournalMachine(RuleBasedStateMachine):
     def tails_stand_where_a_successor_can_go_on(self) -> None:
         for ring in self.world.rings.values():
             ordinals = [record.ordinal for record in ring.records[: ring.tail] if record.ordinal]
-            assert ring.closes_read == (ordinals or [0])[-1]
+            assert ring.slots[layout.CLOSES_READ] == (ordinals or [0])[-1]
 
     @invariant()
     def no_crash_is_taken_for_damage(self) -> None:
         assert self.collector.journal.corrupt == 0
 
-    def read_of(self, ring: Ring) -> list[Record]:
-        if ring.id not in self.world.rings:
-            return ring.records
-        return ring.records[: self.collector.positions.get(ring.id, ring.tail)]
+    def read_of(self, ring: ListRing) -> list[Record]:
+        return [each for each in ring.records[: self.collector.position(ring)] if each not in self.world.lost]
 
     def come_to_rest(self) -> None:
         """At the end every process is done; then each trace is delivered, whole, and no segment stays."""
@@ -355,17 +369,17 @@ class JournalMachine(RuleBasedStateMachine):
         self.kernel.calls_left = self.kernel.space_bytes = None
         for ring in self.world.every_ring:
             ring.lives = False
-        self.collector.read(10**6)
-        self.collector.read(10**6)
+        self.collector.read(NOW)
+        self.collector.read(NOW)
         assert not self.world.rings
         self.world.closed |= self.world.pushed.keys()
         for trace_id in self.collector.whole_traces():
             if trace_id not in self.world.marked:
                 self.collector.settle(trace_id)
-        self.collector.commit()
+        self.collector.intake.commit()
         assert {t for t, records in self.world.pushed.items() if records} <= self.world.delivered
         self.collector.journal.keep_only(())
-        self.collector.commit()
+        self.collector.intake.commit()
         assert self.world.segment_count() <= 1
         self.collector.journal.close()
         assert self.world.segment_count() == 0

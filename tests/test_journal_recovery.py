@@ -18,14 +18,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from mortal import CRASHES, Crash, Kernel, instead_of_os
 from places import times
+from reading import ListRing, ListRings, Page, Reading, WatchedJournal
 from records import CONFIG, OPENED_AT, event, own_runner
 
 from epsagon_fast.collector.assembling import body
 from epsagon_fast.collector.assembling.assembly import Assembly, ClosedTrace
-from epsagon_fast.collector.assembling.open_trace import OpenTrace
 from epsagon_fast.collector.journal import snapshot
-from epsagon_fast.collector.journal.journal import Batch, Journal, Snapshot
-from epsagon_fast.protocol import CLOSE_PAYLOAD, NO_TRACE, NOT_MEASURED, UNCHANGED, Kind, Record
+from epsagon_fast.protocol import CLOSE_PAYLOAD, NO_TRACE, NOT_MEASURED, UNCHANGED, Kind, Outcome, Record
 
 NOW = OPENED_AT + 1
 OPEN = orjson.dumps({"config": CONFIG, "platform": "python", "runner": own_runner(), "opened_at": OPENED_AT})
@@ -33,20 +32,10 @@ CLOSE = CLOSE_PAYLOAD.pack(NOT_MEASURED, UNCHANGED)
 
 
 @dataclass
-class Ring:
-    """A process and its ring; the position of a record is its index."""
-
-    id: bytes
-    records: list[Record] = field(default_factory=list)
-    tail: int = 0
-    lives: bool = True
-
-
-@dataclass
 class Expected:
     """What a trace must bring."""
 
-    opener: Ring
+    opener: ListRing
     events: set[str] = field(default_factory=set)
     # How it was closed: nothing that is pushed later has to be in it.
     closed: str = ""
@@ -61,8 +50,9 @@ class World:
     def __init__(self) -> None:
         self.path = tempfile.mkdtemp(prefix="journal-recovery-")
         self.dir_fd = os.open(self.path, os.O_RDONLY)
-        self.rings: dict[bytes, Ring] = {}
+        self.rings: dict[bytes, ListRing] = {}
         self.traces: dict[bytes, Expected] = {}
+        self.page = Page()
 
     def deliver(self, closed: ClosedTrace) -> None:
         trace = self.traces[closed.trace_id]
@@ -87,39 +77,20 @@ def how_it_ended(runner: dict[str, Any]) -> str:
     return "BYE" if runner["resource"]["metadata"].get("unfinished") else "CLOSE"
 
 
-class Collector:
+class Collector(Reading):
     """The loop's passes, without its threads and its network: what is finished is delivered at once."""
 
     def __init__(self, world: World, kernel: Kernel) -> None:
         self.world = world
-        self.kernel = kernel
-        self.journal = Journal(world.dir_fd, segment_bytes=3000)
+        self.journal = WatchedJournal(world.dir_fd, 3000, self.committed)
         self.assembly = Assembly()
-        self.positions: dict[bytes, int] = {}
         # Delivered, and the backend's answer not yet seen, or the mark not yet committed.
         self.unanswered: list[bytes] = []
         self.unmarked: list[bytes] = []
+        super().__init__(world.dir_fd, world.page, ListRings(world.rings, kernel), self.journal, self.assembly)
 
     def start(self) -> None:
-        for found in self.journal.replay():
-            if isinstance(found, Batch):
-                self.feed(found.ring_id, found.records)
-            elif isinstance(found, Snapshot):
-                self.restore(found)
-            else:
-                self.assembly.forget(found.trace_id)
-        for ring_id, end in self.journal.ends().items():
-            if ring_id in self.world.rings:
-                self.positions[ring_id] = max(end, self.world.rings[ring_id].tail)
-                self.release(self.world.rings[ring_id])
-            else:
-                self.assembly.ring_died(ring_id, NOW)
-                self.journal.forget_ring(ring_id)
-
-    def restore(self, found: Snapshot) -> None:
-        trace = snapshot.restored(found.ring_id, found.records, self.assembly.counters)
-        assert isinstance(trace, OpenTrace)
-        self.assembly.restore(trace)
+        assert self.recovery.run(NOW) == []
 
     def copy_forward(self, count: int) -> None:
         for trace_id in list(self.assembly.ids())[:count]:
@@ -127,60 +98,23 @@ class Collector:
             if trace is not None:
                 self.journal.snapshot(trace.ring_id, trace_id, snapshot.of_trace(trace))
 
-    def feed(self, ring_id: bytes, records: list[Record]) -> None:
-        for record in records:
-            self.assembly.feed(ring_id, self.assembly.masked(record), NOW)
-
-    def release(self, ring: Ring) -> None:
-        self.kernel.step()
-        ring.tail = self.positions[ring.id]
-
     def one_pass(self, quota: int, copies: int) -> None:
-        ended = [ring for ring in self.world.rings.values() if not ring.lives]
-        heads = {ring.id: len(ring.records) for ring in self.world.rings.values()}
-        while self.one_round(heads, quota):
-            pass
-        for ring in ended:
-            self.bury(ring)
+        self.read(NOW, quota=quota)
         for closed in self.assembly.end_pass(NOW):
             self.world.deliver(closed)
             self.unanswered.append(closed.trace_id)
         self.copy_forward(copies)
-        self.commit()
+        self.intake.commit()
         self.journal.keep_only(self.assembly)
-
-    def one_round(self, heads: dict[bytes, int], quota: int) -> bool:
-        batches = []
-        for ring in self.world.rings.values():
-            begin = self.positions.setdefault(ring.id, ring.tail)
-            records = ring.records[begin : min(begin + quota, heads[ring.id])]
-            if records:
-                self.positions[ring.id] = begin + len(records)
-                self.journal.append(ring.id, self.positions[ring.id], records)
-                batches.append((ring, records))
-        self.commit()
-        for ring, records in batches:
-            self.feed(ring.id, records)
-            self.release(ring)
-        return bool(batches)
-
-    def bury(self, ring: Ring) -> None:
-        self.assembly.ring_died(ring.id, NOW)
-        self.kernel.step()
-        del self.world.rings[ring.id]
-        self.journal.forget_ring(ring.id)
 
     def see_answers(self, count: int) -> None:
         answered, self.unanswered = self.unanswered[:count], self.unanswered[count:]
         for trace_id in answered:
-            self.journal.settled(trace_id)
-            self.assembly.forget(trace_id)
+            self.outcomes.settle(trace_id, Outcome.DELIVERED)
             self.unmarked.append(trace_id)
 
-    def commit(self) -> None:
-        marked = self.unmarked[:]
-        self.journal.commit()
-        del self.unmarked[: len(marked)]
+    def committed(self) -> None:
+        self.unmarked.clear()
 
 
 class RecoveryMachine(RuleBasedStateMachine):
@@ -200,7 +134,7 @@ class RecoveryMachine(RuleBasedStateMachine):
 
     # Processes
 
-    def living(self) -> list[Ring]:
+    def living(self) -> list[ListRing]:
         return [ring for ring in self.world.rings.values() if ring.lives]
 
     def open_traces(self) -> list[bytes]:
@@ -208,7 +142,7 @@ class RecoveryMachine(RuleBasedStateMachine):
 
     @rule()
     def begin_process(self) -> None:
-        ring = Ring(os.urandom(16))
+        ring = ListRing(os.urandom(16))
         self.world.rings[ring.id] = ring
 
     @precondition(living)
@@ -290,7 +224,7 @@ class RecoveryMachine(RuleBasedStateMachine):
             for _ in range(4):
                 self.collector.one_pass(100, 0)
                 self.collector.see_answers(10**6)
-            self.collector.commit()
+            self.collector.intake.commit()
             assert all(trace.deliveries for trace in self.world.traces.values())
             assert self.collector.journal.corrupt == 0
             assert self.collector.assembly.open_count == 0

@@ -2,8 +2,9 @@
 
 How the loop keeps it true that a record is always in a file:
 
-- Each pass: `append` what was read, `commit`, and only then move the rings' tails and feed the records on. A commit
-  that failed keeps its frames for the next one; until one succeeds no tail moves.
+- Each pass: `append` what was read, `commit`, and only then feed the records on and move the rings' tails. A commit
+  that failed keeps its frames for the next one. Tails move all the same, so until one succeeds a collector that dies
+  loses what it read meanwhile, and nothing else.
 - At start: `replay`, then read each ring from the later of its tail and `ends()`, and store its tail there *before*
   the next commit. Commits delete segments; a tail that lags behind would have a deleted segment's records read again.
 - A ring's file goes only after its last record was committed. So a ring that `ends()` names and the folder lacks

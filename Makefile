@@ -41,8 +41,8 @@ fuzz: $(VENV)/.installed
 asan: $(VENV)/.installed
 	$(BIN)/python tests/sanitizing.py 1000000
 
-# How much of the package the tests reach that stay in one process: a figure, and no gate. The others would take twice as
-# long for little more: a collector that a worker starts reads no .pth file, and is not measured.
+# How much of the package the tests reach that stay in one process: a figure, and no gate. The others would not show what
+# they reach: a collector that a worker starts reads no .pth file, and is not measured.
 COVERED := -p one_process -m "not root" --ignore=tests/test_packaging.py --ignore=tests/test_trimming_memory.py
 coverage: $(VENV)/.installed
 	$(BIN)/coverage erase
@@ -51,7 +51,7 @@ coverage: $(VENV)/.installed
 	$(BIN)/coverage report
 
 # One line changed at a time, in the modules that decide what is kept and sent: what do their tests not notice?
-# MODULES='collector/bounds.py' asks of these only. Ten minutes.
+# MODULES='collector/bounds.py' asks of these only.
 mutants: $(VENV)/.installed
 	$(BIN)/python tests/mutants.py $(MODULES)
 

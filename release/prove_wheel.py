@@ -111,7 +111,7 @@ def trimmers_tests(place: Path) -> list[str]:
     """Copy the tests and return what pytest needs to run the trimmer's."""
     shutil.copytree(SOURCES / "tests", place / "tests", ignore=shutil.ignore_patterns("__pycache__", ".*"))
     copied("pyproject.toml", place)
-    return ["-q", "-p", "no:cacheprovider", "tests/test_trimming.py"]
+    return ["-q", "-p", "no:cacheprovider", "tests/test_trimming.py", "tests/test_shortening.py"]
 
 
 def copied(name: str, place: Path) -> str:

@@ -321,3 +321,27 @@ def test_where_a_value_is_cut(shorten: Shortener) -> None:
     assert re.fullmatch(r"SELECT x+\.\.\. 93454 bytes left out", sql_left["sql"])
     assert rows_left["rows"].startswith('[{"id":1},') and rows_left["count"] == 5
     assert re.search(r"\.\.\. \d+ bytes left out$", rows_left["rows"])
+
+
+NO_UTF8 = [
+    b'["' + b"\x80" * 50 + b'"]',
+    b'["' + b"a\x80" * 50 + b'\\n\x80\x80\x80\x80"]',
+    b'"\x80' + b"\xc3\x80\x80" * 40 + b'"',
+]
+MARKED = b'"' + b"m" * 100 + b'... 999999999999990 bytes left out"'
+
+
+@pytest.mark.parametrize("value", [*NO_UTF8, MARKED])
+def test_every_level_leaves_the_same_bytes_at_once_and_in_steps(value: bytes) -> None:
+    event = b'{"resource":{"metadata":{"k":%b}},"exception":{"message":"%b"}}' % (value, value[2:-2].strip(b'"') * 4)
+    for level in range(LEAST, 160):
+        left = _reference.at_level([event], level)
+        assert at_level([event], level) == left
+        assert at_level(at_level([event], level + 20), level) == left
+        assert json.loads(left[0].decode("latin-1"))
+
+
+def test_a_cut_does_not_walk_through_a_long_run_of_continuations() -> None:
+    """That took two minutes, as each step of the search went back over the run."""
+    events = [b'{"resource":{"metadata":{"k":"a%b"}}}' % (b"\x80" * 25_000)] * 40
+    assert at_level(events, 1000)[0].endswith(b'\x80... 24025 bytes left out"}}}')

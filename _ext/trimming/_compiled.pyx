@@ -79,7 +79,7 @@ cdef extern from "shorten.h":
     size_t shorten_size(
         const found_trace *trace, size_t number, const shorten_rules *rules, size_t level, bint stripped, size_t *count
     ) noexcept
-    void shorten_write(
+    size_t shorten_write(
         const found_trace *trace, size_t number, const shorten_rules *rules, size_t level, bint stripped,
         unsigned char *out
     ) noexcept

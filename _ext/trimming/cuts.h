@@ -9,7 +9,11 @@
 #include "strip.h"
 
 /* The longest escape, that of a surrogate pair. */
-#define MAX_UNIT_BYTES 12
+#define MAX_ESCAPE_BYTES 12
+/* Of a character in UTF-8, behind its first byte. */
+#define MAX_CONTINUATIONS 3
+/* Continuations behind an escape are no UTF-8, but are not cut off from it either. */
+#define MAX_UNIT_BYTES (MAX_ESCAPE_BYTES + MAX_CONTINUATIONS)
 
 typedef struct {
     strip_key head, behind[2]; /* [1]: of a mark between two ends */
@@ -35,6 +39,16 @@ typedef struct {
 
 HOT int continues_character(unsigned char byte) { return (byte & 0xC0) == 0x80; }
 
+/* Return whether a character begins before `at` and ends behind it. A longer run of continuations is not UTF-8: it may be
+ * cut anywhere, lest each cut walk through all of it. */
+HOT int is_in_character(const unsigned char *text, size_t at) {
+    for (size_t back = 0; back <= MAX_CONTINUATIONS; back++) {
+        if (!continues_character(text[at - back])) return back > 0;
+        if (back == at) return 0;
+    }
+    return 0;
+}
+
 HOT int is_surrogate(const unsigned char *escape, unsigned char first) {
     return escape[0] == '\\' && escape[1] == 'u' && (escape[2] | 0x20) == 'd' &&
            (hex_digit(escape[3]) & 0xC) == first;
@@ -43,14 +57,14 @@ HOT int is_surrogate(const unsigned char *escape, unsigned char first) {
 HOT size_t escape_length(const unsigned char *escape, size_t left) {
     if (left < 2) return left;
     if (escape[1] != 'u') return 2;
-    if (left >= MAX_UNIT_BYTES && is_surrogate(escape, 0x8) && is_surrogate(escape + 6, 0xC)) return MAX_UNIT_BYTES;
+    if (left >= MAX_ESCAPE_BYTES && is_surrogate(escape, 0x8) && is_surrogate(escape + 6, 0xC)) return MAX_ESCAPE_BYTES;
     return left < 6 ? left : 6;
 }
 
 /* Move back from the middle of an escape to its backslash. `before` stands behind a byte that is none, so that a backslash
  * there begins an escape; what of an earlier escape lies behind it looks like letters. */
 COLD size_t escape_start(const unsigned char *text, size_t length, size_t at) {
-    size_t before = at > MAX_UNIT_BYTES ? at - MAX_UNIT_BYTES : 0;
+    size_t before = at > MAX_ESCAPE_BYTES ? at - MAX_ESCAPE_BYTES : 0;
     while (before > 0 && text[before - 1] == '\\') before--;
     while (before < at) {
         size_t next = before + (text[before] == '\\' ? escape_length(text + before, length - before) : 1);
@@ -63,8 +77,8 @@ COLD size_t escape_start(const unsigned char *text, size_t length, size_t at) {
 /* Return the last place up to `at` where a text may be cut. */
 HOT size_t cut_before(const unsigned char *text, size_t length, size_t at) {
     if (at >= length) return length;
-    while (at > 0 && continues_character(text[at])) at--;
-    size_t window = at > MAX_UNIT_BYTES ? MAX_UNIT_BYTES : at;
+    while (is_in_character(text, at)) at--;
+    size_t window = at > MAX_ESCAPE_BYTES ? MAX_ESCAPE_BYTES : at;
     return memchr(text + at - window, '\\', window) ? escape_start(text, length, at) : at;
 }
 
@@ -73,7 +87,7 @@ COLD size_t cut_after(const unsigned char *text, size_t length, size_t at) {
     size_t start = cut_before(text, length, at);
     if (start >= at) return at < length ? at : length;
     at = start + (text[start] == '\\' ? escape_length(text + start, length - start) : 1);
-    while (at < length && continues_character(text[at])) at++;
+    while (at < length && is_in_character(text, at)) at++;
     return at;
 }
 
@@ -110,7 +124,9 @@ COLD size_t cut_container(const cut_value *value, size_t room, size_t *as_text) 
         if (next > room) break;
         used = next;
     }
-    for (; at > 0 && at < value->length && continues_character(value->text[at]); at--) used--;
+    /* In bytes that are not UTF-8 a continuation may stand behind a quote, which takes two bytes as text. */
+    for (; at < value->length && is_in_character(value->text, at); at--)
+        used -= 1 + is_special(value->text[at - 1]);
     *as_text = used;
     return at;
 }
@@ -133,6 +149,14 @@ COLD size_t mark_start(const unsigned char *text, size_t end, const cut_marks *m
     return memcmp(text + at, marks->head.name, marks->head.length) == 0 ? at : NOT_FOUND;
 }
 
+/* Return a value's length before it was first shortened: what is left of it, and a mark's number. No more than a mark can
+ * say, or it would not be known as one the next time. */
+COLD size_t length_with(size_t left, size_t number, const cut_marks *marks) {
+    size_t most = 1;
+    for (size_t digits = 0; digits < marks->max_digits; digits++) most *= 10;
+    return left + number < most ? left + number : most - 1;
+}
+
 HOT int has_mark_behind(const cut_value *value, size_t at, strip_key behind) {
     return value->length - at >= behind.length && memcmp(value->text + at, behind.name, behind.length) == 0;
 }
@@ -144,7 +168,7 @@ HOT void find_last_mark(cut_value *value, const cut_marks *marks) {
     size_t start = mark_start(value->text, value->length - behind, marks, &number);
     if (start == NOT_FOUND) return;
     value->head = start;
-    value->original = start + number;
+    value->original = length_with(start, number, marks);
 }
 
 /* Find what an earlier cut left between two ends: the first that there is. */
@@ -160,7 +184,7 @@ COLD void find_mark_between(cut_value *value, const cut_marks *marks) {
         if (start == NOT_FOUND) continue;
         value->head = start;
         value->tail = at + behind.length;
-        value->original = start + value->length - value->tail + number;
+        value->original = length_with(start + value->length - value->tail, number, marks);
         return;
     }
 }

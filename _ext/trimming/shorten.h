@@ -329,9 +329,10 @@ static unsigned char *written_strong(unsigned char *out, const found_trace *trac
     return out;
 }
 
-/* Write an event at a level, stripped or not, in the bytes that shorten_size says. */
-static void shorten_write(const found_trace *trace, size_t number, const shorten_rules *rules, size_t level,
-                          int is_stripped, unsigned char *out) {
+/* Write an event at a level, stripped or not. Returns how many bytes that were: as many as shorten_size says. */
+static size_t shorten_write(const found_trace *trace, size_t number, const shorten_rules *rules, size_t level,
+                            int is_stripped, unsigned char *out) {
+    const unsigned char *start = out;
     const found_event *event = &trace->events[number];
     size_t done = 0;
     out = written_values(out, trace, event, event->first, event->inner, rules, level, &done);
@@ -343,7 +344,7 @@ static void shorten_write(const found_trace *trace, size_t number, const shorten
         out = written_values(out, trace, event, event->inner, event->outer, rules, level, &done);
     }
     out = written_values(out, trace, event, event->outer, event->last, rules, level, &done);
-    copied(out, event->bytes + done, event->length - done);
+    return (size_t)(copied(out, event->bytes + done, event->length - done) - start);
 }
 
 #endif

@@ -33,8 +33,9 @@ _NUMBER = f"([1-9][0-9]{{0,{MARK_DIGITS - 1}}})"
 _END = re.compile(rf"{re.escape(MARK_HEAD)}{_NUMBER}{MARK_AT_END}\Z")
 _BETWEEN = re.compile(f"{re.escape(MARK_HEAD)}{_NUMBER}{re.escape(MARK_BETWEEN)}")
 # What no cut may go through: the escapes of a surrogate pair, another escape, a character; in Latin-1, a byte a letter.
+# A character has three continuations at most. A longer run is not UTF-8, and may be cut anywhere.
 _UNIT = re.compile(
-    r"(?:\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\u....|\\.|[^\\])[\x80-\xbf]*",
+    r"(?:\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\u....|\\.|[^\\\x80-\xbf])[\x80-\xbf]{0,3}|[\x80-\xbf]",
     re.DOTALL,
 )
 _SPECIAL = re.compile(r'["\\\n\r\t]')
@@ -54,7 +55,9 @@ class Text:
         mark = (_BETWEEN if has_tail else _END).search(content)
         self._head = content[: mark.start()] if mark else content
         self._tail = content[mark.end() :] if mark else content
-        self._original = len(self._head) + len(self._tail) + int(mark[1]) if mark else len(content)
+        # No more than a mark can say, or it would not be known as one the next time.
+        left = len(self._head) + len(self._tail)
+        self._original = min(left + int(mark[1]), 10**MARK_DIGITS - 1) if mark else len(content)
         self._head_cuts = _cuts(self._head)
         self._tail_cuts = _cuts(self._tail) if mark else self._head_cuts
 

@@ -1,4 +1,4 @@
-/* Shortens traces of damaged events, as strip_damaged.c strips them: same arguments, same output. What is written goes to
+/* Shortens traces of damaged events, as strip_damaged.c strips them: same arguments, same output. What is written fills
  * buffers of exactly the size that was said before. */
 #include "damaging.h"
 #include "shorten.h"
@@ -18,7 +18,7 @@ static void write_events(const found_trace *trace, const shorten_rules *rules, s
         size_t size = shorten_size(trace, i, rules, level, i < stripped, &count);
         if (size > trace->events[i].length) abort();
         unsigned char *out = malloc(size);
-        shorten_write(trace, i, rules, level, i < stripped, out);
+        if (shorten_write(trace, i, rules, level, i < stripped, out) != size) abort();
         for (size_t at = 0; at < size; at++) add_to_digest(out[at]);
         free(out);
     }

@@ -335,6 +335,7 @@ def broken_opens() -> list[Any]:
         *(("ignored_keys", None), ("ignored_keys", [[]])),
     ):
         broken.append({**good, "config": {**good["config"], name: value}})
+    broken.append({**good, "config": {**good["config"], "ignored_keys": ["pin"], "token": None}})
     return broken
 
 
@@ -373,7 +374,7 @@ def test_a_broken_record_changes_nothing(assembly: Assembly, kind: Kind, payload
 
 def test_a_label_beyond_the_bound_is_lost_and_counted(assembly: Assembly) -> None:
     feed(assembly, opened(own_runner()))
-    feed(assembly, label("k", 1), label("large", "x" * MAX_LABELS_BYTES), ring_id=OTHER_RING)
+    feed(assembly, label("k", 1), label("l", 1), label("large", "x" * MAX_LABELS_BYTES), ring_id=OTHER_RING)
     assert assembly.counters == {"labels_full": 1}
     assert assembly.lost == {OTHER_RING: {"labels_full": 1}}
 
@@ -381,7 +382,7 @@ def test_a_label_beyond_the_bound_is_lost_and_counted(assembly: Assembly) -> Non
 def test_news_of_a_runner_beyond_the_bound_are_lost_and_counted(assembly: Assembly) -> None:
     large = record(Kind.RUNNER, {"resource": {"metadata": {"k": "x" * MAX_TRACE_BYTES}}})
     feed(assembly, opened(own_runner()))
-    feed(assembly, record(Kind.RUNNER, {"duration": 3}), large, ring_id=OTHER_RING)
+    feed(assembly, *[record(Kind.RUNNER, {"duration": 3})] * 2, large, ring_id=OTHER_RING)
     assert assembly.counters == {"runner_full": 1}
     assert assembly.lost == {OTHER_RING: {"runner_full": 1}}
 
@@ -408,6 +409,13 @@ def test_a_trace_that_is_settled_while_it_is_open_leaves_nothing_in_the_accounts
     feed(assembly, closed(trace_id=OTHER_TRACE_ID))
     finished(assembly)
     assert assembly.accounts.held_by(RING) == (0, 0)
+
+
+def test_a_trace_that_is_finished_is_not_among_the_open_ones(assembly: Assembly) -> None:
+    feed(assembly, opened(ignored_keys=["pin"]), opened()._replace(trace_id=OTHER_TRACE_ID), closed())
+    finished(assembly)
+    assert assembly.accounts.held_by(RING) == (assembly.held_bytes, assembly.held_bytes - TRACE_BYTES)
+    assert not assembly.masks
 
 
 def test_a_body_that_is_made_again_counts_once(assembly: Assembly) -> None:

@@ -175,9 +175,7 @@ class Assembly:
     def bye(self, ring_id: bytes, now: float) -> None:
         """Close, as unfinished, what a process left open that went by itself."""
         for trace in self.unclosed_of(ring_id):
-            before = trace.held_bytes
             trace.close_unfinished(now)
-            trace.account.open_bytes += trace.held_bytes - before
             self._closed.append(trace)
 
     def ring_died(self, ring_id: bytes, now: float, pid: int | None = None) -> None:

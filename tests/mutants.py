@@ -51,6 +51,8 @@ EQUIVALENT = {
     "self._left = self._left_for_closes = Held(0, 0)  ->  self._left = self._left_for_closes = Held(0, 1)": (
         "look() sets them before they are read"
     ),
+    "self._group_is_gone = False  ->  pass": "it is looked at before it is read",
+    "self._group_is_gone = False  ->  self._group_is_gone = True": "it is looked at before it is read",
     "self._parent_waits = False  ->  pass": "it is looked at before it is read",
     "self._parent_waits = False  ->  self._parent_waits = True": "it is looked at before it is read",
 }

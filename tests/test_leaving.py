@@ -239,6 +239,17 @@ def test_successor_in_a_group_that_goes_down_hands_over_when_it_is_the_last_ther
     assert Leaving(page).due(loop, 1.0) == leaves
 
 
+def test_groups_are_looked_at_once_in_a_while(page: StatePage, loop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+    monkeypatch.setattr(leaving, "control_group", lambda pid: looks.append(pid) or "web")
+    loop.rings.append(ring_of(1))
+    Leaving(page).ask(100.0)
+    successor = Leaving(page)
+    for now in (0.0, leaving.GROUP_LOOK_S / 2, leaving.GROUP_LOOK_S):
+        assert not successor.due(loop, now)
+    assert looks.count(os.getpid()) == 2
+
+
 def test_control_group_of_a_process_that_is_gone_is_unknown() -> None:
     assert leaving.control_group(2**22 + 1) == ""
     assert leaving.control_group(os.getpid()) == leaving.control_group(os.getppid())

@@ -273,7 +273,7 @@ def test_asking_is_remembered_for_the_next_one(page: StatePage, loop: Any, monke
     # A sick backend is left to the next one: the service that goes down does not wait for it.
     loop.unsettled = 3
     hurried = Leaving(page)
-    assert [hurried.due(loop, now) for now in (0.0, 1.1 * GRACE_S)] == [False, True]
+    assert [hurried.due(loop, now) for now in (0.0, GRACE_S, 1.1 * GRACE_S)] == [False, False, True]
     loop.unsettled = 0
     monkeypatch.setattr(leaving.time, "time", lambda: 5000.0 + leaving.GOING_DOWN_S)
     assert not Leaving(page).due(loop, 0.0)

@@ -523,21 +523,6 @@ def test_successor_does_not_send_what_is_settled(folder: Folder) -> None:
     assert folder.arrived().keys() == {"long", "done"}
 
 
-def test_answers_stay_counted_over_a_collectors_death(folder: Folder) -> None:
-    process = Process(folder)
-    first = folder.collector()
-    folder.server.behave = servers.hang
-    for number in range(3):
-        process.close(process.open(str(number)))
-    passes(first, lambda: first.counts["closed"] == 3)
-    assert process.counts() == (3, 0)
-    folder.server.behave = servers.status(200)
-    folder.server.requests.clear()
-    second = folder.collector()
-    assert process.counts() == (3, 0)
-    passes(second, lambda: process.counts() == (3, 3))
-
-
 def test_collector_that_finishes_with_traces_on_their_way_leaves_them_to_the_next(folder: Folder) -> None:
     folder.server.behave = servers.status(503)
     process = Process(folder)

@@ -588,6 +588,7 @@ def test_disabled_program_leaves_nothing_anywhere(place: Place, variables: dict[
 
 
 def test_output_of_a_traced_program_ends_with_the_program(place: Place) -> None:
+    # A collector that kept the pipe would hold up its reader.
     place.linger()
     assert place.run("from jobs import *; work('main'); print('done')") == "done\n"
     assert len(place.collectors()) == 1

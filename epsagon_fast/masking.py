@@ -60,7 +60,7 @@ class Mask:
 
         Raises ValueError if it had to be read and is not JSON.
         """
-        if not self._keys or not self._may_hold_key(event):
+        if not self.may_change(event):
             return event
         decoded = orjson.loads(event)
         return orjson.dumps(decoded) if self.runner(decoded) else event
@@ -88,6 +88,10 @@ class Mask:
         if key in self._keys:
             return MASK
         return self.text(value) if isinstance(value, str) else value
+
+    def may_change(self, event: bytes) -> bool:
+        """Return whether an event's JSON must be read to know whether something in it is secret."""
+        return bool(self._keys) and self._may_hold_key(event)
 
     def _may_hold_key(self, event: bytes) -> bool:
         for needle in self._needles:

@@ -30,6 +30,27 @@ def test_a_script_is_traced_and_nothing_is_left_behind(backend: Backend, place: 
     assert not [name for name in os.listdir(place.folder) if name.endswith((".ring", ".corrupt"))]
 
 
+def test_one_statement_of_a_megabyte_costs_no_other_event_a_byte(backend: Backend, place: Place) -> None:
+    place.run(
+        """
+import epsagon_fast as epsagon
+with epsagon.trace("work") as tracer:
+    for number in range(50):
+        tracer.add_event({"id": str(number), "resource": {"name": "n", "metadata": {"k": "v" * 300, "n": str(number)}}})
+    tracer.add_event({"id": "sql", "resource": {"name": "db", "metadata": {"sql": "SELECT " + "x" * 1_000_000}}})
+""",
+        env={"EPSAGON_TRIMMING": "shorten"},
+    )
+    until(lambda: backend.store.counts()["traces"] == 1, "the trace arrives")
+    ((_, data),) = backend.store.bodies()
+    assert 65_536 - 100 < len(data) <= 65_536
+    *ordinary, long, runner = [event["resource"]["metadata"] for event in json.loads(data)["events"]]
+    assert ordinary == [{"k": "v" * 300, "n": str(number)} for number in range(50)]
+    left, gone = long["sql"].split("... ")
+    assert left.startswith("SELECT x") and len(left) + int(gone.removesuffix(" bytes left out")) == 1_000_007
+    assert runner["is_trimmed"] == "true"
+
+
 def test_the_collector_that_a_killed_worker_started_delivers(backend: Backend, place: Place) -> None:
     script = ONE_TRACE + "    import os, signal; os.kill(os.getpid(), signal.SIGKILL)\n"
     process = place.start(script)

@@ -1,6 +1,7 @@
 """What is too large for a worker's ring or trace arrives in part."""
 
 import json
+import pickle
 from typing import Any
 
 import orjson
@@ -14,6 +15,8 @@ import epsagon_fast as epsagon
 from epsagon_fast import Config
 from epsagon_fast.backend.shape import summarize
 from epsagon_fast.masking import Mask
+from epsagon_fast.producer.opening import fitted_opening
+from epsagon_fast.producer.runner import new_runner
 from epsagon_fast.protocol import Kind
 from epsagon_fast.testing import capture_traces
 
@@ -133,6 +136,42 @@ def test_what_is_over_any_limit_is_not_read_for_secrets_that_will_not_be_sent(
     assert pieces(small, Kind.EVENT)[0]["resource"]["metadata"] == {"region": '["password"]'}
     assert read == ['["password"]']
     assert pieces(small, Kind.RUNNER)
+
+
+def shortening(**settings: Any) -> Config:
+    return Config(token="t", trimming="shorten", **settings)
+
+
+def test_a_value_that_is_too_large_alone_keeps_its_beginning_and_is_counted_to_the_byte(small: FakeQueue) -> None:
+    sql, kept = "SELECT " + "\u00e9" * 100_000, {"rows": "41", "db": "shop"}
+    small.at(small.path).record_limit_bytes = ROOM
+    with epsagon.create_tracer(shortening()) as tracer:
+        tracer.add_event({"id": "1", "resource": {"metadata": {"sql": sql, **kept}}})
+        with epsagon.attach(pickle.loads(pickle.dumps(tracer.handle()))) as attached:
+            attached.add_event({"id": "2", "resource": {"metadata": {"sql": sql, **kept}}})
+    (event,), (other,) = pieces(small, Kind.EVENT), small.others[small.path].bodies(Kind.EVENT)
+    assert ROOM - 2 <= len(orjson.dumps(event)) <= ROOM
+    runner = orjson.dumps(new_runner("request", "", "", {"sql": sql, **kept}, 0.0))
+    opened = orjson.loads(fitted_opening(shortening().resolve(), runner, ROOM)[0])
+    for each in (event, other, opened["runner"]):
+        metadata = each["resource"]["metadata"]
+        left, gone = metadata.pop("sql").split("... ")
+        assert left.startswith("SELECT \u00e9") and metadata == kept
+        assert len(left.encode()) + int(gone.removesuffix(" bytes left out")) == len(sql.encode())
+    assert {"resource": {"metadata": {"is_trimmed": "true"}}} in pieces(small, Kind.RUNNER)
+
+
+@pytest.mark.parametrize("body", [{"user": "ann", "password": "hunter2"}, json.dumps({"in": '{"password":"hunter2"}'})])
+def test_no_secret_is_in_the_beginning_of_a_value(small: FakeQueue, body: Any) -> None:
+    # Once it is cut, it is no JSON in which the collector could find the key.
+    rows = [body] * 5000
+    with epsagon.create_tracer(shortening(ignored_keys=["password"])) as tracer:
+        tracer.add_event({"id": "1", "resource": {"metadata": {"rows": json.dumps(rows), "nested": rows}}})
+        tracer.add_event({"id": "2", "resource": {"metadata": {"rows": json.dumps(rows * 10), "region": "eu"}}})
+    one, huge = (event["resource"]["metadata"] for event in pieces(small, Kind.EVENT))
+    assert "****" in one["rows"] and "****" in one["nested"]
+    assert "hunter2" not in str(one) and len(str(one)) > ROOM // 2
+    assert huge == {"region": "eu"}
 
 
 def test_what_has_nothing_to_cut_is_refused_and_counted(small: FakeQueue) -> None:

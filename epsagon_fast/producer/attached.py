@@ -15,7 +15,7 @@ from .process import process
 from .states import LEFT, OPEN, SILENT
 from .tracer import ELSEWHERE, Tracer
 
-_OF_THE_OPENER: Final = ("max_trace_size_bytes", "metadata_only", "debug", "ignored_keys")
+_OF_THE_OPENER: Final = ("max_trace_size_bytes", "metadata_only", "debug", "ignored_keys", "trimming")
 
 
 class Attached(Entered, Tracer):

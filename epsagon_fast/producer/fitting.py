@@ -1,20 +1,21 @@
-"""Makes a record that is too large for a trace or a ring smaller: it is masked, then stripped, then its texts are cut.
+"""Makes a record that is too large for a trace or a ring smaller: masked, then shortened or stripped, then cut.
 
 Secrets go first, because masking could not find a key in half a text, and a long secret may be the whole excess.
 """
 
-from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 import orjson
 
 import epsagon_fast.cutting as cutting
+from epsagon_fast.config import ResolvedConfig
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.masking import Mask
-from epsagon_fast.protocol import MAX_TRACE_BYTES, Kind
+from epsagon_fast.protocol import MAX_TRACE_BYTES, SHORTEN, Kind
 
 # A larger event is stripped before it is masked. Masking reads JSON in JSON, which takes tenths of a second for
-# megabytes, and unless half of the event were secrets it would have to be stripped anyway.
+# megabytes, and unless half of the event were secrets it would have to be stripped anyway. An event to be shortened is
+# stripped first only if it may hold a secret.
 MOST_BYTES_TO_MASK: Final = 2 * MAX_TRACE_BYTES
 
 
@@ -23,22 +24,40 @@ class Fitted(NamedTuple):
 
     # None: not even its stub fits.
     data: bytes | None
-    # Whether metadata or parts of texts are missing.
+    # Whether metadata, or parts of them or of texts, are missing.
     is_less: bool
     # Whether stripping the metadata was not enough, so that texts were cut.
     is_cut: bool = False
 
 
-def fitted_event(event: bytes, limit_bytes: int, ignored_keys: Iterable[str]) -> Fitted:
-    """Return an event's JSON in at most `limit_bytes`."""
-    is_huge = len(event) > MOST_BYTES_TO_MASK
-    masked = Mask(ignored_keys).event(_stripped(event) if is_huge else event)
+def fitted_event(event: bytes, limit_bytes: int, config: ResolvedConfig) -> Fitted:
+    """Return an event's JSON in at most `limit_bytes`. `config`: of its trace."""
+    mask = Mask(config.ignored_keys)
+    shortens = config.trimming == SHORTEN
+    is_huge = len(event) > MOST_BYTES_TO_MASK and (not shortens or mask.may_change(event))
+    masked = mask.event(_stripped(event) if is_huge else event)
     if len(masked) <= limit_bytes:
         return Fitted(masked, is_less=is_huge)
-    stripped = _stripped(masked)
-    if len(stripped) <= limit_bytes:
-        return Fitted(stripped, is_less=True)
+    smaller = _shortened(masked, limit_bytes) if shortens else _stripped(masked)
+    if len(smaller) <= limit_bytes:
+        return Fitted(smaller, is_less=True)
     return Fitted(cutting.fitted_event(orjson.loads(masked), limit_bytes), is_less=True, is_cut=True)
+
+
+def _shortened(event: bytes, limit_bytes: int) -> bytes:
+    """Return an event with the beginnings of its long values; the same object if that is not enough.
+
+    The collector knows their marks, and shortens them with the trace as if they were whole.
+    """
+    try:
+        from epsagon_fast.trimming import TraceTooBig, shorten
+    except ImportError as error:
+        let_pass(error)
+        return event
+    try:
+        return shorten([event], max(0, limit_bytes)).events[0]
+    except TraceTooBig:
+        return event
 
 
 def _stripped(event: bytes) -> bytes:
@@ -56,11 +75,11 @@ def _stripped(event: bytes) -> bytes:
         return event
 
 
-def fitted_record(kind: int, payload: bytes, limit_bytes: int, ignored_keys: Iterable[str]) -> bytes | None:
+def fitted_record(kind: int, payload: bytes, limit_bytes: int, config: ResolvedConfig) -> bytes | None:
     """Return a record's payload in at most `limit_bytes`, of any kind but OPEN; None: cutting is not enough."""
-    mask = Mask(ignored_keys)
     if kind == Kind.EVENT:
-        return fitted_event(payload, limit_bytes, ignored_keys).data
+        return fitted_event(payload, limit_bytes, config).data
+    mask = Mask(config.ignored_keys)
     value = orjson.loads(payload)
     if kind == Kind.RUNNER:
         mask.runner(value)

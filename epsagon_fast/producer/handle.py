@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from epsagon_fast.protocol import STRIP
+
 from .context import TraceContext
 
 
@@ -22,3 +24,4 @@ class Handle:
     context: TraceContext | None = None
     ignored_keys: tuple[str, ...] = ()
     parent_id: str | None = None
+    trimming: str = STRIP

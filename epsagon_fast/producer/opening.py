@@ -32,7 +32,7 @@ def fitted_opening(config: ResolvedConfig, runner: bytes | None, limit_bytes: in
     excess_bytes = len(opened) - limit_bytes
     if excess_bytes <= 0 or runner is None:
         return opened, runner
-    smaller = fitted_event(runner, len(runner) - excess_bytes, config.ignored_keys).data
+    smaller = fitted_event(runner, len(runner) - excess_bytes, config).data
     # Without even a stub: the config alone is too large, and all of it is needed.
     return (opened, runner) if smaller is None else (opening(config, smaller), smaller)
 

@@ -215,7 +215,7 @@ class Recorder(FastPath):
         return code == PUSHED or self._writer.attend(code, kind, flags, self._id, payload)
 
     def _put_smaller(self, kind: int, flags: int, payload: bytes) -> bool:
-        smaller = fitted_record(kind, payload, self._writer.record_limit_bytes, self.config.ignored_keys)
+        smaller = fitted_record(kind, payload, self._writer.record_limit_bytes, self.config)
         if smaller is None:
             return self._writer.attend(TOO_LARGE, kind, flags, self._id, payload)
         self._count("cut")
@@ -255,7 +255,7 @@ class Recorder(FastPath):
 
     def _fitted(self, event: bytes) -> bytes:
         """Return the event as it can be sent, since it cannot be whole. Empty: not at all, counted."""
-        data, is_less, is_cut = fitted_event(event, self._event_limit_bytes, self.config.ignored_keys)
+        data, is_less, is_cut = fitted_event(event, self._event_limit_bytes, self.config)
         if data is None:
             self._count("too_large")
             return b""

@@ -164,6 +164,7 @@ class Tracer(Started, Recorder):
             context=context_of(self),
             parent_id=parent_of(self),
             ignored_keys=self.config.ignored_keys,
+            trimming=self.config.trimming,
         )
 
     # Inside.

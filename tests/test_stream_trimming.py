@@ -114,6 +114,32 @@ def test_body_is_that_of_shortening_at_the_end_at_every_limit(shape: str) -> Non
         check_limit(limit, records)
 
 
+@pytest.mark.parametrize("shape", ["of its own", "none"])
+def test_exceptions_of_the_trace_are_shortened_with_its_events(shape: str) -> None:
+    """Each as often as the levels fall, wherever it stands; their ends stay where events would have been stripped."""
+    long = record(Kind.EXCEPTION, exception_fields("m" * 900, traceback="begin" + "t" * 4000 + "end"))
+    records = shortening([*shaped(shape, long), added(event(8, weak="w" * 900)), long])
+    for limit in range(1500, at_the_end(records).size_bytes + 2, 211):
+        check_limit(limit, records)
+    check_limit(6500, records)
+    sent = orjson.loads(body.build(finished(fed(records)).trace).data or b"")
+    assert sent["exceptions"][1]["traceback"].startswith("begint") and sent["exceptions"][1]["traceback"].endswith(
+        "tend"
+    )
+    assert all(each["resource"]["metadata"] for each in sent["events"][:4])
+
+
+@pytest.mark.parametrize("limit", [600, 3000, 65_536])
+def test_an_exception_that_is_not_json_becomes_an_empty_one_where_exceptions_are_read(limit: int) -> None:
+    broken = Record(Kind.EXCEPTION, 0, 0, TRACE_ID, b'{"message":"a')
+    records = shortening([opened(own_runner(), max_trace_size_bytes=limit)])
+    records += [broken, *[added(event(number, weak="x" * 90)) for number in range(900)], broken]
+    trace = finished(fed(records)).trace
+    sent = orjson.loads(body.build(trace).data or b"")
+    assert len(sent["exceptions"]) + int(sent["events"][-1]["resource"]["metadata"].get("dropped_exceptions", 0)) == 2
+    assert trace.counters["malformed"] >= 1
+
+
 @pytest.mark.parametrize("shape", ["of its own", "among its events", "none"])
 def test_body_is_that_of_trimming_at_the_end_at_every_limit(shape: str) -> None:
     records = shaped(shape)
@@ -199,22 +225,30 @@ class _AtTheEnd:
     def trimmed(self, limit: int, before: int) -> body.Body | None:
         events = self.with_runner(self.events, self.runner)
         encoded = [orjson.dumps(each) for each in events]
-        outside = len(self.whole([], self.exceptions, None))
+        # Exceptions have a level as those of events have it.
+        thrown = [orjson.dumps({"exception": each}) for each in self.exceptions] if self.shortens else []
+        outside = len(self.whole([], [] if self.shortens else self.exceptions, None))
+        more = sum(len(b'{"exception":}') for _ in thrown) + (1 if thrown and encoded else 0)
         try:
             rule = _reference.shorten if self.shortens else _reference.trim
-            kept = rule(encoded, limit, envelope_bytes=outside, reserve_bytes=20 if self.runner else 0)
+            reserve = 20 if self.runner else 0
+            kept = rule(encoded + thrown, limit + more, envelope_bytes=outside, reserve_bytes=reserve)
         except TraceTooBig:
             return None
-        decoded = [json.loads(each) for each in kept.events]
+        decoded = [json.loads(each) for each in kept.events[: len(encoded)]]
+        exceptions = [json.loads(each)["exception"] for each in kept.events[len(encoded) :]] or self.exceptions
         for each, source in zip(decoded, events, strict=True):
             if source is self.runner:
                 each["resource"]["metadata"]["is_trimmed"] = "true"
-        return body.Body(self.whole(decoded, self.exceptions, None), before, True, kept.stripped_count, 0, 0)
+        return body.Body(self.whole(decoded, exceptions, None), before, True, kept.stripped_count, 0, 0)
 
     def cut(self, limit: int, before: int) -> body.Body:
         if self.shortens:
             encoded = [orjson.dumps(each) for each in self.events]
             self.events = [json.loads(each) for each in _reference.at_level(encoded, LEAST_LEVEL_BYTES)]
+            thrown = [orjson.dumps({"exception": each}) for each in self.exceptions]
+            least = _reference.at_level(thrown, LEAST_LEVEL_BYTES)
+            self.exceptions = [json.loads(each)["exception"] for each in least]
         for each in (*self.events, *([self.runner] if self.runner else ())):
             metadata = each["resource"]["metadata"]
             for key in [key for key in metadata if key not in STRONG_KEYS]:

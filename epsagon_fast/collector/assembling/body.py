@@ -15,6 +15,7 @@ import epsagon_fast.cutting as cutting
 from epsagon_fast.collector.assembling import runners
 from epsagon_fast.collector.assembling.open_trace import OpenTrace
 from epsagon_fast.collector.assembling.runners import Runner
+from epsagon_fast.collector.assembling.stream import joined_bytes
 from epsagon_fast.collector.formats import FittedTrace
 from epsagon_fast.trimming import TraceTooBig
 
@@ -82,11 +83,6 @@ def _commas(events: int, exceptions: int) -> int:
     return max(0, events - 1) + max(0, exceptions - 1)
 
 
-def _joined_bytes(parts: list[bytes]) -> int:
-    """Return the length of the parts with a comma between neighbours."""
-    return sum(map(len, parts)) + max(0, len(parts) - 1)
-
-
 def _place(trace: OpenTrace, events: list[bytes]) -> int:
     """Return where the runner stands among the events that are left."""
     return len(events) if trace.runner_place is None else min(trace.runner_place, len(events))
@@ -110,15 +106,14 @@ def _trimmed(trace: OpenTrace, runner: Runner | None, before: int) -> Body:
         # Something was taken away early, so the trace needs room for its marker even if the rest fits.
         limit, reserve = max(0, limit - reserve), 0
     rest = events[done:]
-    outside = trace.envelope.size_bytes + _joined_bytes(stream.exceptions)
-    outside += _joined_bytes(events) - _joined_bytes(rest)
-    result = stream.fitted(rest, limit, envelope_bytes=outside, reserve_bytes=reserve)
+    outside = trace.envelope.size_bytes + joined_bytes(events) - joined_bytes(rest)
+    result = stream.fitted(rest, limit, outside, reserve)
     events[done:] = result.events
     stripped = done + result.stripped_count
     trimmed = stripped > 0 or stream.level_bytes > 0 or result.shortened_count > 0
     if trimmed and runner is not None:
         events[place] = orjson.dumps(runners.with_metadata(orjson.loads(events[place]), runners.marks(0, 0, 0)))
-    data, told = _whole(trace, events, stream.exceptions, place)
+    data, told = _whole(trace, events, result.exceptions, place)
     return Body(data, before, trimmed, stripped, 0, 0, told)
 
 
@@ -167,7 +162,7 @@ def _whole(trace: OpenTrace, events: list[bytes], exceptions: list[bytes], place
     if trace.dropped_records is not None and trace.runner is not None:
         news = {runners.DROPPED_RECORDS_KEY: trace.dropped_records}
         runner = orjson.dumps(runners.with_metadata(orjson.loads(events[place]), news))
-        size = trace.envelope.size_bytes + _joined_bytes(events) + _joined_bytes(exceptions)
+        size = trace.envelope.size_bytes + joined_bytes(events) + joined_bytes(exceptions)
         told = size - len(events[place]) + len(runner) <= trace.limit_bytes
         if told:
             events = [*events[:place], runner, *events[place + 1 :]]

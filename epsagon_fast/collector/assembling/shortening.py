@@ -9,9 +9,13 @@ Once the least level is not enough, every event is kept at that, and the rules o
 
 from collections import Counter
 
-from epsagon_fast.trimming import LEAST_LEVEL_BYTES, Shortened, TraceTooBig, at_level, shorten
+from epsagon_fast.trimming import LEAST_LEVEL_BYTES, TraceTooBig, at_level, shorten
 
-from .stream import NO_EVENT, Stream
+from .stream import NO_EVENT, Fitted, Stream, joined_bytes
+
+# An exception of the trace has the level that an event's has: it is shortened as that of an event with nothing else.
+_HEAD, _TAIL = b'{"exception":', b"}"
+_AROUND_BYTES = len(_HEAD) + len(_TAIL)
 
 
 class ShorteningStream(Stream):
@@ -37,17 +41,37 @@ class ShorteningStream(Stream):
     def level_all(self) -> None:
         """Shorten what came later to the level of what came before."""
         if self.level_bytes:
-            self.events = at_level(self.events, self.level_bytes)
-            self._add_up()
+            self._level_to(self.level_bytes)
 
     def leveled(self, event: bytes) -> bytes:
         """Return an event at that level."""
         return at_level([event], self.level_bytes)[0] if self.level_bytes else event
 
-    def fitted(self, events: list[bytes], limit_bytes: int, *, envelope_bytes: int, reserve_bytes: int) -> Shortened:
-        """Return the last events of the trace within its limit, shortened or stripped. Raises TraceTooBig."""
-        rule = super().fitted if self.is_at_least else shorten
-        return rule(events, limit_bytes, envelope_bytes=envelope_bytes, reserve_bytes=reserve_bytes)
+    def fitted(self, events: list[bytes], limit_bytes: int, outside_bytes: int, reserve_bytes: int) -> Fitted:
+        """Return what is left within the limit, shortened or stripped. Raises TraceTooBig."""
+        rule = super().fitted if self.is_at_least else self._shortened
+        return rule(events, limit_bytes, outside_bytes, reserve_bytes)
+
+    def add_exception(self, exception: bytes) -> None:
+        """Take in the JSON of an exception of the trace."""
+        arrived = len(exception)
+        if self.is_at_least:
+            try:
+                (exception,) = _exceptions_at([exception], self.level_bytes)
+            except ValueError:
+                self._counters["malformed"] += 1
+                exception = NO_EVENT
+        super().add_exception(exception)
+        self.arrived_bytes += arrived - len(exception)
+
+    def _shortened(self, events: list[bytes], limit_bytes: int, outside_bytes: int, reserve_bytes: int) -> Fitted:
+        wrapped = _wrapped(self.exceptions)
+        # What stands around the exceptions here, and the comma before the first, is not in the body.
+        limit_bytes += _AROUND_BYTES * len(wrapped) + bool(events and wrapped)
+        together = [*events, *wrapped]
+        result = shorten(together, limit_bytes, envelope_bytes=outside_bytes, reserve_bytes=reserve_bytes)
+        kept, exceptions = result.events[: len(events)], _unwrapped(result.events[len(events) :])
+        return Fitted(kept, exceptions, result.stripped_count, result.shortened_count, result.level_bytes)
 
     def _add_with_care(self, event: bytes) -> None:
         arrived = len(event)
@@ -74,8 +98,8 @@ class ShorteningStream(Stream):
         try:
             self.level_all()
             # So that the size with all events is the floor.
-            outside = self.floor_bytes - sum(map(len, self.events)) - max(0, len(self.events) - 1)
-            result = shorten(self.events, self.limit_bytes, envelope_bytes=outside)
+            outside = self.floor_bytes - joined_bytes(self.events) - joined_bytes(self.exceptions)
+            result = self._shortened(self.events, self.limit_bytes, outside, 0)
         except TraceTooBig:
             self._sink()
             return
@@ -87,11 +111,27 @@ class ShorteningStream(Stream):
         if result.stripped_count:
             self._sink()
         elif result.shortened_count:
-            self.events, self.level_bytes = result.events, result.level_bytes
+            self.events, self.exceptions, self.level_bytes = result.events, result.exceptions, result.level_bytes
             self._add_up()
 
     def _sink(self) -> None:
         """Go down to the least level, for good."""
-        self.events = at_level(self.events, LEAST_LEVEL_BYTES)
+        self._level_to(LEAST_LEVEL_BYTES)
         self.level_bytes, self.hold_bytes = LEAST_LEVEL_BYTES, 0
+
+    def _level_to(self, level_bytes: int) -> None:
+        self.events = at_level(self.events, level_bytes)
+        self.exceptions = _exceptions_at(self.exceptions, level_bytes)
         self._add_up()
+
+
+def _exceptions_at(exceptions: list[bytes], level_bytes: int) -> list[bytes]:
+    return _unwrapped(at_level(_wrapped(exceptions), level_bytes))
+
+
+def _wrapped(exceptions: list[bytes]) -> list[bytes]:
+    return [_HEAD + each + _TAIL for each in exceptions]
+
+
+def _unwrapped(events: list[bytes]) -> list[bytes]:
+    return [each[len(_HEAD) : -len(_TAIL)] for each in events]

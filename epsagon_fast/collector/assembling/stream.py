@@ -15,15 +15,16 @@ Each event is stripped once, cut once and dropped once, so the work grows with t
 """
 
 from collections import Counter
+from typing import NamedTuple
 
 import orjson
 
 import epsagon_fast.cutting as cutting
-from epsagon_fast.trimming import Shortened, TraceTooBig, trim
+from epsagon_fast.trimming import TraceTooBig, trim
 
 # Memory of a bytes object and its slot in a list, without its bytes.
 ENTRY_BYTES = 48
-# Stands in place of an event that is not JSON.
+# Stands in place of an event or an exception that is not JSON.
 NO_EVENT = b"{}"
 # The fields of a snapshot, beside events and exceptions.
 SAVED = (
@@ -36,6 +37,16 @@ SAVED = (
     "hold_bytes",
     "level_bytes",
 )
+
+
+class Fitted(NamedTuple):
+    """The last events of a trace, and its exceptions, within its limit."""
+
+    events: list[bytes]
+    exceptions: list[bytes]
+    stripped_count: int
+    shortened_count: int
+    level_bytes: int
 
 
 class Stream:
@@ -124,17 +135,22 @@ class Stream:
         """Return an event at that level."""
         return event
 
-    def fitted(self, events: list[bytes], limit_bytes: int, *, envelope_bytes: int, reserve_bytes: int) -> Shortened:
-        """Return the last events of the trace within its limit, as `shorten` does it. Raises TraceTooBig."""
-        kept = trim(events, limit_bytes, envelope_bytes=envelope_bytes, reserve_bytes=reserve_bytes)
-        return Shortened(kept.events, kept.size_bytes, limit_bytes, 0, kept.stripped_count)
+    def fitted(self, events: list[bytes], limit_bytes: int, outside_bytes: int, reserve_bytes: int) -> Fitted:
+        """Return the last events of the trace, and its exceptions, within its limit. Raises TraceTooBig.
+
+        `outside_bytes`: the body without both. `reserve_bytes`: as of `trim`.
+        """
+        outside_bytes += joined_bytes(self.exceptions)
+        kept = trim(events, limit_bytes, envelope_bytes=outside_bytes, reserve_bytes=reserve_bytes)
+        return Fitted(kept.events, self.exceptions, kept.stripped_count, 0, limit_bytes)
 
     def discard_broken(self) -> None:
-        """Replace each event that is not JSON by an empty one, and count it."""
-        for number, event in enumerate(self.events):
-            if not _is_json(event):
-                self._counters["malformed"] += 1
-                self.events[number] = NO_EVENT
+        """Replace each event and exception that is not JSON by an empty one, and count it."""
+        for kept in (self.events, self.exceptions):
+            for number, each in enumerate(kept):
+                if not _is_json(each):
+                    self._counters["malformed"] += 1
+                    kept[number] = NO_EVENT
 
     def _add_with_care(self, event: bytes) -> None:
         self.arrived_bytes += len(event)
@@ -196,6 +212,11 @@ class Stream:
         except ValueError:
             self._counters["malformed"] += 1
             return NO_EVENT
+
+
+def joined_bytes(parts: list[bytes]) -> int:
+    """Return the length of the parts with a comma between neighbours."""
+    return sum(map(len, parts)) + max(0, len(parts) - 1)
 
 
 def _is_json(event: bytes) -> bool:

@@ -175,7 +175,7 @@ def _is_id(said: object, digits: int) -> TypeGuard[str]:
 
 
 def _read(exception: bytes) -> dict[str, Any]:
-    # A broken event is counted and replaced before its trace is tried again. For exceptions nothing does that.
+    # What is broken is replaced before its trace is tried again, but a broken exception alone causes no second try.
     try:
         return _object(orjson.loads(exception))
     except ValueError:

@@ -11,7 +11,7 @@ from collections import Counter
 
 from epsagon_fast.trimming import LEAST_LEVEL_BYTES, TraceTooBig, at_level, shorten
 
-from .stream import NO_EVENT, Fitted, Stream, joined_bytes
+from .stream import NO_EVENT, FittedStream, Stream, joined_bytes
 
 # An exception of the trace has the level that an event's has: it is shortened as that of an event with nothing else.
 _HEAD, _TAIL = b'{"exception":', b"}"
@@ -47,7 +47,7 @@ class ShorteningStream(Stream):
         """Return an event at that level."""
         return at_level([event], self.level_bytes)[0] if self.level_bytes else event
 
-    def fitted(self, events: list[bytes], limit_bytes: int, outside_bytes: int, reserve_bytes: int) -> Fitted:
+    def fitted(self, events: list[bytes], limit_bytes: int, outside_bytes: int, reserve_bytes: int) -> FittedStream:
         """Return what is left within the limit, shortened or stripped. Raises TraceTooBig."""
         rule = super().fitted if self.is_at_least else self._shortened
         return rule(events, limit_bytes, outside_bytes, reserve_bytes)
@@ -64,14 +64,14 @@ class ShorteningStream(Stream):
         super().add_exception(exception)
         self.arrived_bytes += arrived - len(exception)
 
-    def _shortened(self, events: list[bytes], limit_bytes: int, outside_bytes: int, reserve_bytes: int) -> Fitted:
+    def _shortened(self, events: list[bytes], limit_bytes: int, outside_bytes: int, reserve_bytes: int) -> FittedStream:
         wrapped = _wrapped(self.exceptions)
         # What stands around the exceptions here, and the comma before the first, is not in the body.
         limit_bytes += _AROUND_BYTES * len(wrapped) + bool(events and wrapped)
         together = [*events, *wrapped]
         result = shorten(together, limit_bytes, envelope_bytes=outside_bytes, reserve_bytes=reserve_bytes)
         kept, exceptions = result.events[: len(events)], _unwrapped(result.events[len(events) :])
-        return Fitted(kept, exceptions, result.stripped_count, result.shortened_count, result.level_bytes)
+        return FittedStream(kept, exceptions, result.stripped_count, result.shortened_count, result.level_bytes)
 
     def _add_with_care(self, event: bytes) -> None:
         arrived = len(event)

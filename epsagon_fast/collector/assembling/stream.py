@@ -39,7 +39,7 @@ SAVED = (
 )
 
 
-class Fitted(NamedTuple):
+class FittedStream(NamedTuple):
     """The last events of a trace, and its exceptions, within its limit."""
 
     events: list[bytes]
@@ -135,14 +135,14 @@ class Stream:
         """Return an event at that level."""
         return event
 
-    def fitted(self, events: list[bytes], limit_bytes: int, outside_bytes: int, reserve_bytes: int) -> Fitted:
+    def fitted(self, events: list[bytes], limit_bytes: int, outside_bytes: int, reserve_bytes: int) -> FittedStream:
         """Return the last events of the trace, and its exceptions, within its limit. Raises TraceTooBig.
 
         `outside_bytes`: the body without both. `reserve_bytes`: as of `trim`.
         """
         outside_bytes += joined_bytes(self.exceptions)
         kept = trim(events, limit_bytes, envelope_bytes=outside_bytes, reserve_bytes=reserve_bytes)
-        return Fitted(kept.events, self.exceptions, kept.stripped_count, 0, limit_bytes)
+        return FittedStream(kept.events, self.exceptions, kept.stripped_count, 0, limit_bytes)
 
     def discard_broken(self) -> None:
         """Replace each event and exception that is not JSON by an empty one, and count it."""

@@ -60,7 +60,7 @@ mutants: $(VENV)/.installed
 soak: $(VENV)/.installed
 	EPSAGON_SOAK=1 $(BIN)/pytest tests/faults --timeout=0 -o faulthandler_timeout=0
 	EPSAGON_SOAK=1 $(BIN)/pytest tests/test_ways_in.py tests/test_ring_processes.py tests/test_journal_model.py \
-		tests/test_journal_recovery.py --timeout=0 -o faulthandler_timeout=0
+		tests/test_journal_recovery.py tests/test_stream_trimming.py tests/test_trimming_memory.py --timeout=0 -o faulthandler_timeout=0
 	EPSAGON_TEST_TASKS=240 $(BIN)/pytest tests/test_celery.py --timeout=0
 	EPSAGON_TEST_FULL=1 EPSAGON_TEST_REQUESTS=800 $(BIN)/pytest tests/test_gunicorn.py --timeout=0
 

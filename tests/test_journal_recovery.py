@@ -236,7 +236,7 @@ class RecoveryMachine(RuleBasedStateMachine):
 
 TestRecovery = RecoveryMachine.TestCase
 TestRecovery.settings = settings(
-    max_examples=times(150, 40),
+    max_examples=times(150, 33),
     stateful_step_count=80,
     deadline=None,
     report_multiple_bugs=False,

@@ -12,7 +12,7 @@ from places import FULL, times
 from scenes import ROWS, Row, Scene, holds
 from waiting import TIMEOUT_S
 
-HISTORIES = times(200, 4)
+HISTORIES = times(200, 3)
 STEPS = 30 if FULL else 20
 MOST_WORKERS = 3
 

@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from epsagon_fast.producer import _fast_path, ids
-from epsagon_fast.producer.ids import pure_span_id
+from epsagon_fast.producer import _fast_path, pure_ids
+from epsagon_fast.producer.pure_ids import pure_span_id
 from epsagon_fast.queue.ring import own_pid
 
 
@@ -58,7 +58,7 @@ def test_bits_of_an_id_are_set_as_often_as_not(span_id: Callable[[], str]) -> No
 
 
 def test_id_is_never_zero_and_keeps_its_leading_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ids._generator, "bits", lambda _: 10)
+    monkeypatch.setattr(pure_ids._generator, "bits", lambda _: 10)
     assert pure_span_id() == "000000000000000a"
-    monkeypatch.setattr(ids._generator, "bits", lambda _: 0)
+    monkeypatch.setattr(pure_ids._generator, "bits", lambda _: 0)
     assert int(pure_span_id(), 16) > 0

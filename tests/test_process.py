@@ -15,7 +15,7 @@ from epsagon_fast.producer import exiting
 from epsagon_fast.producer.process import process
 
 # Its generator of ids renews itself in a fork, as its compiled twin does.
-OF_THEIR_OWN = {"ids.py"}
+OF_THEIR_OWN = {"pure_ids.py"}
 
 
 @pytest.mark.parametrize("package", [producers, queue], ids=["producer", "queue"])

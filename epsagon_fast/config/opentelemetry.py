@@ -7,7 +7,6 @@ is logged once, without its value, and ignored.
 import os
 import re
 from typing import Final
-from urllib.parse import unquote
 
 from epsagon_fast.log import warn_once
 from epsagon_fast.protocol import OTLP_TRACES_PATH
@@ -42,8 +41,7 @@ def url() -> str | None:
 
 def headers() -> dict[str, str]:
     """Return the headers of each request, and how it is compressed if not as usual."""
-    pairs = (each.partition("=") for each in _variable("HEADERS").split(",") if each.strip())
-    read = [(name.strip(), unquote(value.strip()), bool(equals)) for name, equals, value in pairs]
+    read = _pairs(_variable("HEADERS"))
     good = {name: value for name, value, has_value in read if has_value and _may_be_sent(name, value)}
     if len(good) < len({name.lower() for name, _, _ in read}):
         _ignore("HEADERS", "name=value pairs, separated by commas, so some of it is left out")
@@ -72,9 +70,8 @@ def ca_file() -> str | None:
 
 def resource_attributes() -> dict[str, str]:
     """Return the attributes of the process that OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME say."""
-    said = os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
-    pairs = (each.partition("=") for each in said.split(","))
-    found = {key.strip(): unquote(value.strip()) for key, equals, value in pairs if equals and key.strip()}
+    read = _pairs(os.environ.get("OTEL_RESOURCE_ATTRIBUTES", ""))
+    found = {key: value for key, value, has_value in read if has_value and key}
     name = os.environ.get("OTEL_SERVICE_NAME", "").strip()
     found |= {"service.name": name} if name else {}
     return {key: value for key, value in found.items() if is_plain(key + value)}
@@ -83,6 +80,17 @@ def resource_attributes() -> dict[str, str]:
 def _variable(name: str) -> str:
     own = os.environ.get(f"OTEL_EXPORTER_OTLP_TRACES_{name}", "").strip()
     return own or os.environ.get(f"OTEL_EXPORTER_OTLP_{name}", "").strip()
+
+
+def _pairs(text: str) -> list[tuple[str, str, bool]]:
+    """Return names, their values, which are percent-encoded in the text, and whether each has one at all."""
+    if not text.strip():
+        return []
+    # Imported here, because few programs set such a variable and all would wait for the import.
+    from urllib.parse import unquote
+
+    pairs = (each.partition("=") for each in text.split(",") if each.strip())
+    return [(name.strip(), unquote(value.strip()), bool(equals)) for name, equals, value in pairs]
 
 
 def _may_be_sent(name: str, value: str) -> bool:

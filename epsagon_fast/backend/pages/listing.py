@@ -46,13 +46,8 @@ class Listing:
         return await run_in_threadpool(self._page, wanted, asked, before, problem, str(request.base_url).rstrip("/"))
 
     def _page(self, wanted: Filter, asked: dict[str, str], before: int, problem: str, address: str) -> Response:
-        if (
-            not problem
-            and [name for name, _ in wanted.given] == ["text"]
-            and self._store.request(wanted.given[0][1], 1)
-        ):
-            # An id, as of a line in a log.
-            return RedirectResponse(f"/requests/{segment(wanted.given[0][1])}", 303)
+        if not problem and (request_id := self._sought_id(wanted)):
+            return RedirectResponse(f"/requests/{segment(request_id)}", 303)
         latest = self._store.latest()
         rows = [] if problem else self._store.page(PAGE_TRACES, 0, wanted, before)
         more = url("/", *wanted.given, ("before", rows[-1]["number"])) if len(rows) == PAGE_TRACES else None
@@ -77,6 +72,13 @@ class Listing:
             address=address,
             here="list",
         )
+
+    def _sought_id(self, wanted: Filter) -> str | None:
+        """Return the id of a request that is kept, if it is all that was asked for: people paste it from a log."""
+        if [name for name, _ in wanted.given] != ["text"]:
+            return None
+        text = wanted.given[0][1]
+        return text if self._store.request(text, 1) else None
 
     async def stream(self, request: Request) -> Response:
         """Answer `GET /live`: server-sent events of the rows that come."""

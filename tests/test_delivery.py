@@ -584,6 +584,11 @@ def test_a_backlog_gets_more_senders_and_idle_ones_leave(delivery: Delivery, ser
     until(lambda: delivery.threads == 4, "those that idle leave")
 
 
+def test_the_first_sender_does_not_wait_for_work(delivery: Delivery) -> None:
+    # It has much to import, and a collector that begins has no time for that.
+    assert (delivery.threads, delivery.verdicts(), delivery.threads) == (0, [], 1)
+
+
 def test_a_destination_that_hangs_does_not_starve_the_others(server: Server) -> None:
     delivery = Delivery(log=logging.getLogger("test.delivery"), threads_min=2, threads_max=8)
     with Server(hang) as one, Server(hang) as other:

@@ -36,6 +36,11 @@ def test_import_does_not_load(name: str) -> None:
     assert run(f"import epsagon_fast; print({name!r} in sys.modules)") == "False\n"
 
 
+@pytest.mark.parametrize("name", ["urllib3", "ssl", "http.client", "email"])
+def test_a_collector_reads_rings_before_it_loads_what_sends(name: str) -> None:
+    assert run(f"import epsagon_fast.collector.__main__; print({name!r} in sys.modules)") == "False\n"
+
+
 def test_import_has_no_side_effect() -> None:
     code = """
 import os, signal, threading

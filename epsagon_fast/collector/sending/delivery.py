@@ -12,14 +12,18 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import takewhile
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from epsagon_fast.collector.formats.choice import format_for
 from epsagon_fast.collector.parcel import Destination, Parcel
-from epsagon_fast.collector.sending.exchange import Failure, Pools, Response
+from epsagon_fast.collector.sending.answer import Failure, Response
 from epsagon_fast.collector.sending.verdict import Judge, Verdict
+
+if TYPE_CHECKING:
+    from epsagon_fast.collector.sending.exchange import Pools
 
 # Another sender starts when a trace has waited this long: the others do not keep up.
 PATIENCE_S = 0.02
@@ -63,9 +67,9 @@ class Delivery:
         self._judge = Judge(log)
         self._threads_min = threads_min
         self._threads_max = threads_max
-        self._pools = Pools(threads_max)
         self._changed = threading.Condition()
         # The lock of _changed guards all attributes below.
+        self._pools: Pools | None = None
         self._lanes: dict[tuple[str, str | None], _Lane] = {}
         self._done: list[tuple[Verdict, int]] = []
         self._threads = self._busy = self._idle = 0
@@ -110,8 +114,9 @@ class Delivery:
             self._pending -= len(done)
             self._pending_bytes -= sum(size for _, size in done)
             forgotten = not self._pending and now - self._used_at > IDLE_S
-        if forgotten:
-            self._pools.clear()
+            pools = self._pools if forgotten else None
+        if pools:
+            pools.clear()
         self._grow(now)
         return [verdict for verdict, _ in done]
 
@@ -122,7 +127,9 @@ class Delivery:
             self._changed.notify_all()
             self._changed.wait_for(lambda: not self._threads, timeout_s)
             self._lanes.clear()
-        self._pools.clear()
+            pools = self._pools
+        if pools:
+            pools.clear()
 
     def _grow(self, now: float) -> None:
         with self._changed:
@@ -139,6 +146,9 @@ class Delivery:
     def _is_short_of_senders(self, now: float) -> bool:
         if self._closing or self._idle or self._threads >= self._threads_max:
             return False
+        if not self._threads:
+            # The first one starts before there is work for it, and imports meanwhile what it will need.
+            return True
         lane = self._next_lane()
         return lane is not None and (self._threads < self._threads_min or now - lane.waiting[0].since > PATIENCE_S)
 
@@ -149,6 +159,9 @@ class Delivery:
         return min(open_lanes, key=lambda lane: lane.in_flight, default=None)
 
     def _send_all(self) -> None:
+        # If this fails, each trace gets a verdict that says so.
+        with suppress(Exception):
+            self._opened_pools()
         while (taken := self._take()) is not None:
             lane, parcels = taken
             verdicts = self._attempt(parcels)
@@ -201,7 +214,7 @@ class Delivery:
     def _ask(self, destination: Destination, parcels: list[Parcel]) -> Response:
         post = format_for(destination).post(parcels)
         _check(post.headers)
-        return self._pools.post(
+        return self._opened_pools().post(
             post.url,
             post.headers,
             post.body,
@@ -209,6 +222,14 @@ class Delivery:
             proxy_url=destination.proxy_url,
             ca_file=destination.ca_file,
         )
+
+    def _opened_pools(self) -> "Pools":
+        # Not imported with this module: it takes as long as all else in a collector, and meanwhile rings fill.
+        from epsagon_fast.collector.sending.exchange import Pools
+
+        with self._changed:
+            self._pools = self._pools or Pools(self._threads_max)
+            return self._pools
 
 
 def _lane_key(destination: Destination) -> tuple[str, str | None]:

@@ -4,7 +4,7 @@ import socket
 import ssl
 import traceback
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 from urllib.parse import unquote
 
 from urllib3 import PoolManager, ProxyManager
@@ -13,36 +13,13 @@ from urllib3.response import BaseHTTPResponse
 from urllib3.util import Url, make_headers, parse_url
 
 from epsagon_fast.collector.sending import trust
+from epsagon_fast.collector.sending.answer import Failure, Response
 from epsagon_fast.collector.sending.deadline import Pool, TLSPool, attempt
-from epsagon_fast.foreign import shown
 
 # An answer is drained up to here, so that its connection can be used again; beyond it a new connection is cheaper.
 MAX_ANSWER_BYTES = 64 * 1024
 # Pairs of proxy and CA file that have pools at once. One more pair starts all pools afresh.
 MAX_POOLS = 16
-
-
-class Response(NamedTuple):
-    """A server's answer. `body` is empty if it could not be read in time."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
-class Failure(Exception):
-    """No answer came. `reason` is one word; `detail` says more, without a URL's path, a token or credentials in it.
-
-    The text is safe to log: what a proxy or a certificate said is escaped.
-    """
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(reason, detail)
-        self.reason = reason
-        self.detail = detail
-
-    def __str__(self) -> str:
-        return f"{self.reason}: {shown(self.detail)}" if self.detail else self.reason
 
 
 class Pools:

@@ -7,18 +7,14 @@ import json
 import logging
 import threading
 import time
-from base64 import b64encode
 from collections.abc import Mapping
 from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import NamedTuple
-from urllib.parse import quote, unquote
-
-from urllib3.util import parse_url
+from urllib.parse import quote, unquote, urlsplit
 
 from epsagon_fast.collector.formats.choice import format_for
 from epsagon_fast.collector.parcel import Destination, Parcel
-from epsagon_fast.collector.sending.exchange import Failure, Response
+from epsagon_fast.collector.sending.answer import Failure, Response
 from epsagon_fast.foreign import shown
 from epsagon_fast.protocol import MASK, Outcome
 
@@ -77,7 +73,7 @@ class Judge:
         if reason in HOPELESS:
             self._complain(destination, reason, "is no place to send to, a trace was dropped: %s", str(failure))
             return Verdict(parcel.trace_id, Outcome.DROPPED.because(reason))
-        if reason == "dns" and (parse_url(destination.url).host or "").endswith(CLOSED_SERVICE):
+        if reason == "dns" and (urlsplit(destination.url).hostname or "").endswith(CLOSED_SERVICE):
             advice = "is closed, traces are dropped; name your backend with EPSAGON_COLLECTOR_URL"
             self._complain(destination, "no_backend", advice)
             return Verdict(parcel.trace_id, Outcome.DROPPED.because("no_backend"))
@@ -128,9 +124,11 @@ def _masked(said: str, destination: Destination) -> str:
 
 
 def _credentials(proxy_url: str | None) -> list[str]:
-    auth = parse_url(proxy_url).auth if proxy_url else None
+    auth, _, _ = urlsplit(proxy_url or "").netloc.rpartition("@")
     if not auth:
         return []
+    from base64 import b64encode  # few proxies want credentials
+
     plain = unquote(auth)
     return [b64encode(plain.encode()).decode(), plain, plain.partition(":")[2]]
 
@@ -152,6 +150,10 @@ def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
 
 
 def _unix_time(http_date: str) -> float | None:
+    if not http_date:
+        return None
+    from email.utils import parsedate_to_datetime  # takes long to import, and few answers have a date
+
     try:
         moment = parsedate_to_datetime(http_date)
     except (ValueError, TypeError, IndexError, OverflowError):

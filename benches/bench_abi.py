@@ -110,7 +110,7 @@ def add_round(folder: Path, event_name: str) -> Round:
             assert code == ring.layout.LOOK
 
     tracer = Tracer()
-    tracer._open_path(producer.push, TRACE, RING_BYTES)
+    tracer._open_path(producer.push, TRACE, RING_BYTES, False)
     events = [bench_encoding.EVENTS[event_name](number) for number in range(bench_encoding.EVENTS_PER_ROUND)]
 
     def add_all() -> None:

@@ -121,6 +121,12 @@ def json_shaped() -> st.SearchStrategy[Any]:
     return st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
 
 
+def metadata_values() -> st.SearchStrategy[Any]:
+    """What applications put into metadata: mostly scalars and lists of them, else anything."""
+    scalars = st.booleans() | st.integers() | st.floats() | st.text()
+    return scalars | st.lists(scalars, max_size=4) | json_shaped() | anything()
+
+
 def _or_anything(right: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     """Mostly what a field takes, else anything: else hardly one event in a thousand has a good field."""
     return st.one_of(right, right, right, anything())

@@ -14,7 +14,8 @@ import orjson
 import pytest
 from hostile import BrokenMapping, Count, Faceless, HostileError, HostileExit, Loud, ViewOf, Word
 from hypothesis import example, given
-from strategies import anything, complete_events, loose_events, loose_exceptions, wild_text
+from hypothesis import strategies as st
+from strategies import anything, complete_events, loose_events, loose_exceptions, metadata_values, wild_text
 
 from epsagon_fast.backend.shape import Summary, summarize
 from epsagon_fast.collector.formats.epsagon import envelope
@@ -308,6 +309,36 @@ def test_metadata_values_become_strings() -> None:
         "\ufffd": "\ufffd",
     }
     assert malformed(with_metadata(metadata)) == 0
+
+
+def test_typed_metadata_keep_their_types() -> None:
+    kept = {"n": 1, "most": 2**63 - 1, "f": 0.5, "t": True, "l": ["a", 1, False, 0.5], "none": [], "s": "5"}
+    event = {"resource": {"metadata": kept}}
+    assert parsed(encode_event(event, typed=True).data)["resource"]["metadata"] == kept
+    texts = {
+        "big": 2**63,
+        "nan": math.nan,
+        "null": None,
+        "d": {"a": 1},
+        "l": [1, None],
+        "deep": [[1]],
+        "u": uuid.UUID(int=1),
+    }
+    written = parsed(encode_event(with_metadata(texts), typed=True).data)
+    assert written["resource"]["metadata"] == {key: metadata_text(value) for key, value in texts.items()}
+    like = {"count": Count(3), "word": Word("w"), 5: (1, 2)}
+    written = parsed(encode_event(with_metadata(like), typed=True).data)
+    assert written["resource"]["metadata"] == {"count": 3, "word": "w", "5": [1, 2]}
+    thrown = parsed(encode_exception({"additional_data": {"order": 7}}, typed=True).data)
+    assert thrown["additional_data"] == {"order": 7}
+
+
+@given(st.dictionaries(st.text(max_size=3), metadata_values(), max_size=3))
+def test_typed_metadata_say_what_their_texts_say(metadata: dict[str, Any]) -> None:
+    typed, texts = (encode_event(with_metadata(metadata), typed=typed) for typed in (True, False))
+    told = {key: metadata_text(value) for key, value in parsed(typed.data)["resource"]["metadata"].items()}
+    assert told == parsed(texts.data)["resource"]["metadata"]
+    assert typed[1:] == texts[1:]
 
 
 def test_an_event_of_nothing_but_bad_text_keeps_its_shape() -> None:

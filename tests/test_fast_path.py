@@ -1,13 +1,14 @@
 """The fast path of an event into a ring, in both its implementations."""
 
 import ast
+import math
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
-from strategies import anything, complete_events, loose_events
+from hypothesis import example, given
+from strategies import anything, complete_events, loose_events, metadata_values
 
 from epsagon_fast.producer import _fast_path, encoding
 from epsagon_fast.producer.event import PureEvent
@@ -22,7 +23,7 @@ TRACE = bytes(range(16))
 class Way:
     """A fast path, what it pushed, and what it left to do."""
 
-    def __init__(self, kind: type, limit_bytes: int = 1 << 20, answer: int = 0) -> None:
+    def __init__(self, kind: type, limit_bytes: int = 1 << 20, answer: int = 0, typed: bool = False) -> None:
         self.pushed: list[Any] = []
         self.left: list[tuple[Any, int]] = []
 
@@ -35,7 +36,7 @@ class Way:
             return answer
 
         self.tracer = Tracer()
-        self.tracer._open_path(push, TRACE, limit_bytes)
+        self.tracer._open_path(push, TRACE, limit_bytes, typed)
 
 
 @pytest.fixture(params=[_fast_path.FastPath, PureFastPath], ids=["compiled", "reference"])
@@ -143,7 +144,7 @@ def test_error_of_push_is_raised(kind: type) -> None:
     def broken(*record: Any) -> int:
         raise ValueError("closed")
 
-    way.tracer._open_path(broken, TRACE, 1 << 20)
+    way.tracer._open_path(broken, TRACE, 1 << 20, False)
     with pytest.raises(ValueError, match="closed"):
         way.tracer.add_event(complete())
 
@@ -154,7 +155,7 @@ def test_keyboard_interrupt_is_not_kept(kind: type) -> None:
     def interrupted(*record: Any) -> int:
         raise KeyboardInterrupt
 
-    way.tracer._open_path(interrupted, TRACE, 1 << 20)
+    way.tracer._open_path(interrupted, TRACE, 1 << 20, False)
     with pytest.raises(KeyboardInterrupt):
         way.tracer.add_event(complete())
 
@@ -168,6 +169,26 @@ def test_both_implementations_take_the_same_events(event: Any) -> None:
     assert [code for _, code in compiled.left] == [code for _, code in reference.left]
     for *_, payload in compiled.pushed:
         assert encoding.encode_event(event) == (payload, 0, 0, 0)
+
+
+@given(metadata_values())
+@example(2**63 - 1)
+@example(2**63)
+@example(-(2**63) - 1)
+@example(math.nan)
+@example(["a", 1, True, 0.5])
+@example([1, None])
+@example(["x" * 5000])
+@example([1] * 101)
+def test_typed_metadata_are_written_as_the_slow_path_does(value: Any) -> None:
+    event = complete(resource={"name": "n", "type": "t", "operation": "o", "metadata": {"k": value}})
+    expected = encoding.encode_event(event, typed=True).data
+    for kind in (_fast_path.FastPath, PureFastPath):
+        way = Way(kind, typed=True)
+        way.tracer.add_event(event)
+        assert [payload for *_, payload in way.pushed] in ([], [expected])
+    if type(value) is int:
+        assert len(way.pushed) == (-(2**63) <= value < 2**63)
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,24 @@ def test_openers_config_rules(queue: FakeQueue) -> None:
     assert queue.others["/their/folder"].bodies(Kind.EVENT)[0]["resource"]["metadata"] == {}
 
 
+@pytest.mark.parametrize(("url", "expected"), [("otlp+http://127.0.0.1:1", 7), ("http://127.0.0.1:1", "7")])
+def test_the_openers_backend_says_whether_metadata_keep_their_types(
+    queue: FakeQueue, url: str, expected: object
+) -> None:
+    epsagon.init(collector_url=url)
+    with epsagon.trace("theirs") as tracer:
+        handle = tracer.handle()
+        tracer.add_event({"resource": {"metadata": {"n": 7}}})
+        tracer.set_runner_metadata("n", 7)
+        tracer.add_exception({"additional_data": {"n": 7}})
+        assert (tracer.runner_event or {})["resource"]["metadata"]["n"] == expected
+    epsagon.init(collector_url="http://127.0.0.1:1" if "otlp" in url else "otlp+http://127.0.0.1:1")
+    epsagon.attach(handle).add_event({"resource": {"metadata": {"n": 7}}})
+    told = queue.bodies(Kind.EVENT) + queue.bodies(Kind.RUNNER) + queue.others[queue.path].bodies(Kind.EVENT)
+    assert [each["resource"]["metadata"]["n"] for each in told if "n" in each["resource"]["metadata"]] == [expected] * 3
+    assert queue.bodies(Kind.EXCEPTION)[0]["additional_data"] == {"n": expected}
+
+
 def test_process_that_attaches_keeps_its_own_ring_and_its_own_patience(queue: FakeQueue) -> None:
     mine = epsagon.init(ring_bytes=4 << 20, shutdown_timeout_s=0.3)
     with epsagon.trace("theirs") as tracer:

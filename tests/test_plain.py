@@ -252,7 +252,7 @@ def test_each_way_to_cut_is_counted() -> None:
 def test_of_keys_that_are_the_same_in_json_no_value_is_lost(first: Any) -> None:
     """As a list under their key, so that masking finds all of them."""
     assert strictly(json_bytes({first: "a", "2": 0, "1": "b"})) == {"1": ["a", "b"], "2": 0}
-    assert Copy().texts({first: "a", "2": 0, "1": {"b": 1}}) == {"1": '["a",{"b":1}]', "2": "0"}
+    assert Copy().metadata({first: "a", "2": 0, "1": {"b": 1}}, False) == {"1": '["a",{"b":1}]', "2": "0"}
     assert strictly(json_bytes(dict([("\ud800", 1), ("\udfff", 2)]))) == {"\ufffd": [1, 2]}
 
 

@@ -22,12 +22,16 @@ cdef extern from "Python.h":
     Py_ssize_t PyUnicode_GetLength(PyObject *) noexcept
     int PyUnicode_Compare(PyObject *, PyObject *) noexcept
     int PyFloat_CheckExact(PyObject *) noexcept
+    double PyFloat_AsDouble(PyObject *) noexcept
     int PyLong_CheckExact(PyObject *) noexcept
     int PyBool_Check(PyObject *) noexcept
     int PyList_CheckExact(PyObject *) noexcept
     Py_ssize_t PyList_Size(PyObject *) noexcept
     PyObject *PyList_GetItem(PyObject *, Py_ssize_t) noexcept
     long long PyLong_AsLongLongAndOverflow(PyObject *, int *) noexcept
+
+cdef extern from "math.h":
+    bint isfinite(double) noexcept
 
 cdef extern from "call.h":
     object call_or_none(object, object)
@@ -82,6 +86,7 @@ cdef class FastPath:
     cdef public object within_id, owner_pid, span_id
     cdef Py_ssize_t limit_bytes
     cdef unsigned int fulls
+    cdef bint typed
 
     def add_event(self, event):
         """Add an event as it is now; later changes of `event` have no effect.
@@ -98,10 +103,11 @@ cdef class FastPath:
         """See fast_path.PureFastPath."""
         raise TypeError("this cannot be copied: it leads into the ring of one process")
 
-    def _open_path(self, push, bytes trace_id, Py_ssize_t limit_bytes):
+    def _open_path(self, push, bytes trace_id, Py_ssize_t limit_bytes, bint typed):
         """See fast_path.PureFastPath."""
         self.trace_id = trace_id
         self.limit_bytes = limit_bytes
+        self.typed = typed
         self.push = push
 
     def _close_path(self):
@@ -124,9 +130,9 @@ cdef object _add_event_under(object tracer, object event, object parent_id):
     if push is None:
         return call_method_of_three(tracer, add_slowly, event, not_asked, parent_id)
     given = event
-    if not _has_fields(<PyObject *>event, event_fields, 7):
-        event = _with_texts(event)
-        if not _has_fields(<PyObject *>event, event_fields, 7):
+    if not _has_fields(<PyObject *>event, event_fields, 7, path.typed):
+        event = _with_texts(event, path.typed)
+        if not _has_fields(<PyObject *>event, event_fields, 7, path.typed):
             return call_method_of_three(tracer, add_slowly, given, not_asked, parent_id)
     payload = call_or_none(dumps, event)
     if payload is not None and parent_id is not None:
@@ -143,8 +149,8 @@ cdef object _add_event_under(object tracer, object event, object parent_id):
     return call_method_of_three(tracer, add_slowly, given, code, parent_id)
 
 
-cdef object _with_texts(object event):
-    """Return a copy of an event whose metadata values are texts; the event itself if they are, or cannot be made so."""
+cdef object _with_texts(object event, bint typed):
+    """Return a copy of an event whose metadata can be written; the event itself if they are, or cannot be made so."""
     if not PyDict_CheckExact(<PyObject *>event):
         return event
     resource = (<dict>event).get("resource")
@@ -155,21 +161,24 @@ cdef object _with_texts(object event):
         return event
     # Copies, because making texts may run the garbage collector, and with it anything.
     whole, inner, texts = (<dict>event).copy(), (<dict>resource).copy(), (<dict>metadata).copy()
-    if not _become_texts(texts):
+    if not _become_texts(texts, typed):
         return event
     inner["metadata"] = texts
     whole["resource"] = inner
     return whole
 
 
-cdef bint _become_texts(dict values) except -1:
-    """Put in place of each number, bool, None or list of such its JSON. False: there is something else."""
+cdef bint _become_texts(dict values, bint typed) except -1:
+    """Put in place of each number, bool, None or list of such its JSON. False: there is something else.
+
+    `typed`: but not if it keeps its type.
+    """
     cdef Py_ssize_t place = 0
     cdef PyObject *key
     cdef PyObject *value
     cdef Room room
     while PyDict_Next(<PyObject *>values, &place, &key, &value):
-        if PyUnicode_CheckExact(value):
+        if PyUnicode_CheckExact(value) or (typed and _keeps_type(value)):
             continue
         room = Room(MOST_IN_A_LIST, MOST_CHARACTERS)
         if not PyUnicode_CheckExact(key) or PyDict_CheckExact(value) or not _is_exact(value, &room, 1):
@@ -194,7 +203,7 @@ quicken_add_event(<PyTypeObject *>FastPath, _doc, _add_event)
 
 # The references below are borrowed. Nothing here runs Python code (only exact types are looked at), so no other
 # thread can change a dict or take away what it holds meanwhile.
-cdef bint _has_fields(PyObject *source, const Field *fields, Py_ssize_t count) noexcept:
+cdef bint _has_fields(PyObject *source, const Field *fields, Py_ssize_t count, bint typed) noexcept:
     cdef Py_ssize_t place = 0
     cdef PyObject *key
     cdef PyObject *value
@@ -205,13 +214,13 @@ cdef bint _has_fields(PyObject *source, const Field *fields, Py_ssize_t count) n
         # Names in programs are interned, so they nearly always are the very same object.
         if key != fields.name and not _equal(key, fields.name):
             return False
-        if not _has_form(value, fields.form):
+        if not _has_form(value, fields.form, typed):
             return False
         fields += 1
     return True
 
 
-cdef bint _has_form(PyObject *value, Form form) noexcept:
+cdef bint _has_form(PyObject *value, Form form, bint typed) noexcept:
     if form == TEXT:
         return PyUnicode_CheckExact(value)
     if form == NUMBER:
@@ -223,8 +232,8 @@ cdef bint _has_form(PyObject *value, Form form) noexcept:
     if form == ORIGIN:
         return PyUnicode_CheckExact(value) and not _equal(value, <PyObject *>runner_origin)
     if form == METADATA:
-        return _holds_texts(value)
-    return _has_fields(value, resource_fields, 4)
+        return _holds_texts(value) or (typed and _keep_types(value))
+    return _has_fields(value, resource_fields, 4, typed)
 
 
 cdef bint _is_32_bits(PyObject *value) noexcept:
@@ -242,6 +251,46 @@ cdef bint _holds_texts(PyObject *source) noexcept:
         if not PyUnicode_CheckExact(value):
             return False
     return True
+
+
+cdef bint _keep_types(PyObject *source) noexcept:
+    cdef Py_ssize_t place = 0
+    cdef PyObject *value
+    if not PyDict_CheckExact(source):
+        return False
+    while PyDict_Next(source, &place, NULL, &value):
+        if not PyUnicode_CheckExact(value) and not _keeps_type(value):
+            return False
+    return True
+
+
+cdef bint _keeps_type(PyObject *value) noexcept:
+    """See plain.keeps_type. A list may change after the look only if other code runs, and none does."""
+    cdef Py_ssize_t place = 0
+    cdef PyObject *inner
+    cdef Room room = Room(MOST_IN_A_LIST, MOST_CHARACTERS)
+    if not PyList_CheckExact(value):
+        return _is_typed_scalar(value)
+    if PyList_Size(value) > MOST_IN_A_LIST:
+        return False
+    while place < PyList_Size(value):
+        inner = PyList_GetItem(value, place)
+        if not _is_typed_scalar(inner) or (PyUnicode_CheckExact(inner) and not _has_room(inner, &room)):
+            return False
+        place += 1
+    return True
+
+
+cdef bint _is_typed_scalar(PyObject *value) noexcept:
+    cdef int overflow
+    if PyUnicode_CheckExact(value) or PyBool_Check(value):
+        return True
+    if PyFloat_CheckExact(value):
+        return isfinite(PyFloat_AsDouble(value))
+    if PyLong_CheckExact(value):
+        PyLong_AsLongLongAndOverflow(value, &overflow)
+        return overflow == 0
+    return False
 
 
 cdef bint _equal(PyObject *one, PyObject *other) noexcept:

@@ -136,6 +136,11 @@ class ResolvedConfig(Config):
         """Whether traces are recorded at all: not disabled, and there is a token, which OTLP does not need."""
         return not self.disable and (self.token != "" or is_otlp(self.collector_url))
 
+    @property
+    def keeps_types(self) -> bool:
+        """Whether the backend's format knows numbers and bools in metadata, and not only texts."""
+        return is_otlp(self.collector_url)
+
     def resolve(self, warn: bool = True) -> "ResolvedConfig":
         """Return this object, which is resolved already."""
         return self

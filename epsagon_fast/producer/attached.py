@@ -49,6 +49,9 @@ class Attached(Entered, Tracer):
         self._id = bytes.fromhex(self.trace_id)
         self.span_id = self.trace_id[:SPAN_ID_DIGITS]
 
+    def _keeps_types(self) -> bool:
+        return self._handle.keeps_types
+
     def send_stop_signal(self) -> None:
         """Do nothing: only the opener closes a trace."""
 

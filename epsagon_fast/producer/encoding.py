@@ -2,6 +2,9 @@
 
 An event gets an id if it has none, and the protobuf's default for any other field that is missing or of a wrong type.
 The fields stand in wire order, and unknown ones are left out. orjson only gets copies of exact types: see plain.py.
+
+Values of metadata become texts, as epsagon-go's backend wants them. `typed`: for a format that knows more, a number, a
+bool and a list of scalars stay what they are.
 """
 
 import math
@@ -14,7 +17,7 @@ import orjson
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.producer.exceptions import exception_of as exception_of
 from epsagon_fast.producer.ids import span_id
-from epsagon_fast.producer.plain import Copy, clean, dumps, type_name
+from epsagon_fast.producer.plain import Copy, clean, dumps, is_typed_scalar, type_name
 from epsagon_fast.producer.plain import metadata_text as metadata_text
 from epsagon_fast.protocol import EVENT_FIELDS, FROM_RUNNER, PARENT_ID, RESOURCE_FIELDS, RUNNER_ORIGIN, ErrorCode
 
@@ -46,13 +49,15 @@ class Encoded(NamedTuple):
     left_out: int = 0
 
 
-def encode_event(event: Mapping[str, Any], parent_id: str | None = None, caller_id: str | None = None) -> Encoded:
+def encode_event(
+    event: Mapping[str, Any], parent_id: str | None = None, caller_id: str | None = None, typed: bool = False
+) -> Encoded:
     """Return the event's JSON. Later changes of `event` have no effect.
 
     An event that names no parent gets one. `parent_id`: for an event; None: the runner is its parent. `caller_id`: for
     an event that is the runner; None: it has no caller.
     """
-    encoded = _encode_event(event)
+    encoded = _encode_event(event, typed)
     if encoded.flags:
         parent_id = caller_id
     try:
@@ -72,19 +77,19 @@ def with_parent(event: bytes, parent_id: str) -> bytes:
     return b'%b,"parent_id":"%b"}' % (event[:-1], parent_id.encode())
 
 
-def _encode_event(event: Mapping[str, Any]) -> Encoded:
+def _encode_event(event: Mapping[str, Any], typed: bool) -> Encoded:
     try:
-        copy = complete_copy(event)
+        copy = complete_copy(event, typed)
         if copy is not None:
             return Encoded(orjson.dumps(copy), _flags(copy))
     except Exception as error:
         let_pass(error)
         # A lone surrogate, an int over 64 bits, a metadata key that is no string: the slow path handles them.
-        return _encode_slowly(event)
-    return _encode_incomplete(event)
+        return _encode_slowly(event, typed)
+    return _encode_incomplete(event, typed)
 
 
-def complete_copy(event: object) -> dict[str, Any] | None:
+def complete_copy(event: object, typed: bool = False) -> dict[str, Any] | None:
     """Return a copy of an event that has all the wire's fields in order and of the right types; None: it has not.
 
     orjson may read the copy, because no other thread knows it. orjson itself refuses keys that are no exact strings.
@@ -98,15 +103,15 @@ def complete_copy(event: object) -> dict[str, Any] | None:
     resource = copy["resource"] = copy["resource"].copy()
     if [*resource] != _RESOURCE_KEYS or type(resource["metadata"]) is not dict:
         return None
-    resource["metadata"] = resource["metadata"].copy()
-    return copy if _is_complete(copy) else None
+    metadata = resource["metadata"] = resource["metadata"].copy()
+    return copy if _is_complete(copy) and _are_scalars(metadata, typed) else None
 
 
 def _is_complete(event: dict[str, Any]) -> bool:
-    """Say whether the fields of an event and its resource are of exactly the wire's types."""
+    """Say whether the fields of an event and its resource are of exactly the wire's types. Metadata are not read."""
     event_id, start_time, resource, origin, duration, error_code, exception = event.values()
     name, kind, operation, metadata = resource.values()
-    if (
+    return (
         type(event_id) is str
         and (type(start_time) is float or type(start_time) is int)
         and type(origin) is str
@@ -118,18 +123,21 @@ def _is_complete(event: dict[str, Any]) -> bool:
         and type(kind) is str
         and type(operation) is str
         and type(metadata) is dict
-    ):
-        # all() would make a generator and take twice the time.
-        for value in metadata.values():  # noqa: SIM110
-            if type(value) is not str:
-                return False
-        return True
-    return False
+    )
 
 
-def encode_exception(exception: BaseException | Mapping[str, Any]) -> Encoded:
+def _are_scalars(metadata: dict[str, Any], typed: bool) -> bool:
+    """Say whether all values may be written as they are. A list may not: another thread may change it meanwhile."""
+    # all() would make a generator and take twice the time.
+    for value in metadata.values():  # noqa: SIM110
+        if type(value) is not str and not (typed and is_typed_scalar(value)):
+            return False
+    return True
+
+
+def encode_exception(exception: BaseException | Mapping[str, Any], typed: bool = False) -> Encoded:
     """Return an exception's JSON. A value that is neither an exception nor a mapping becomes an exception's message."""
-    shape = _Shape()
+    shape = _Shape(typed)
     try:
         return Encoded(dumps(shape.any_exception(exception)), 0, shape.malformed, shape.copy.left_out)
     except Exception as error:
@@ -168,14 +176,14 @@ def encode_label(key: str, value: Any) -> bytes | None:
     return orjson.dumps([clean(key), value])
 
 
-def encode_entry(key: str, value: Any) -> tuple[dict[str, str], Encoded]:
+def encode_entry(key: str, value: Any, typed: bool = False) -> tuple[dict[str, Any], Encoded]:
     """Return an entry of the runner's metadata, and the part of an event that brings it."""
     copy = Copy()
-    entry = {copy.text(key): copy.text(value)}
+    entry = {copy.text(key): copy.typed(value) if typed else copy.text(value)}
     return entry, Encoded(dumps({"resource": {"metadata": entry}}), left_out=copy.left_out)
 
 
-def _encode_incomplete(event: Any) -> Encoded:
+def _encode_incomplete(event: Any, typed: bool) -> Encoded:
     """Encode the common cases: fields left out or in another order, metadata values that are no strings."""
     try:
         filled = {**_BLANK_EVENT, **event}
@@ -183,19 +191,19 @@ def _encode_incomplete(event: Any) -> Encoded:
             filled["id"] = span_id()
         resource = filled["resource"] = {**_BLANK_RESOURCE, **filled["resource"]}
         copy = Copy()
-        resource["metadata"] = copy.texts(resource["metadata"])
+        resource["metadata"] = copy.metadata(resource["metadata"], typed)
         if len(filled) == len(_EVENT_KEYS) and len(resource) == len(_RESOURCE_KEYS) and _is_complete(filled):
             return Encoded(dumps(filled), _flags(filled), left_out=copy.left_out)
     except Exception as error:
         let_pass(error)
         # A mapping is missing or cannot be read. The slow path loses only that field.
-        return _encode_slowly(event)
-    return _encode_slowly(event)
+        return _encode_slowly(event, typed)
+    return _encode_slowly(event, typed)
 
 
-def _encode_slowly(event: object) -> Encoded:
+def _encode_slowly(event: object, typed: bool) -> Encoded:
     try:
-        shape = _Shape()
+        shape = _Shape(typed)
         wire = shape.event(event)
         return Encoded(dumps(wire), _flags(wire), shape.malformed, shape.copy.left_out)
     except Exception as error:
@@ -211,9 +219,10 @@ def _flags(wire: dict[str, Any]) -> int:
 class _Shape:
     """Builds an event or an exception in wire order out of any value, and counts the fields that it could not use."""
 
-    def __init__(self) -> None:
+    def __init__(self, typed: bool) -> None:
         self.malformed = 0
         self.copy = Copy()
+        self._typed = typed
 
     def event(self, source: object) -> dict[str, Any]:
         if not isinstance(source, Mapping):
@@ -244,7 +253,7 @@ class _Shape:
             "message": self._field(source, "message", _text, ""),
             "traceback": self._field(source, "traceback", _text, ""),
             "time": self._field(source, "time", _number, 0),
-            "additional_data": self._field(source, "additional_data", self.copy.texts, {}),
+            "additional_data": self._field(source, "additional_data", self._metadata, {}),
         }
 
     def _resource(self, source: object) -> dict[str, Any]:
@@ -253,8 +262,11 @@ class _Shape:
             "name": self._field(source, "name", _text, ""),
             "type": self._field(source, "type", _text, ""),
             "operation": self._field(source, "operation", _text, ""),
-            "metadata": self._field(source, "metadata", self.copy.texts, {}),
+            "metadata": self._field(source, "metadata", self._metadata, {}),
         }
+
+    def _metadata(self, source: object) -> dict[str, Any]:
+        return self.copy.metadata(source, self._typed)
 
     def _code(self, value: object) -> int:
         """Return an error code in the wire's 32 bits. A larger one becomes ErrorCode.ERROR and counts as malformed."""

@@ -32,7 +32,7 @@ class PureFastPath:
     owner_pid = 0
     span_id = ""
     _fulls = 0
-    _path: tuple[Callable[[int, int, bytes, bytes], int], bytes, int] | None = None
+    _path: tuple[Callable[[int, int, bytes, bytes], int], bytes, int, bool] | None = None
 
     def add_event(self, event: Mapping[str, Any]) -> None:
         """Add an event as it is now; later changes of `event` have no effect.
@@ -55,9 +55,11 @@ class PureFastPath:
         """Raise TypeError, because a copy would lead into the ring of another process."""
         raise TypeError("this cannot be copied: it leads into the ring of one process")
 
-    def _open_path(self, push: Callable[[int, int, bytes, bytes], int], trace_id: bytes, limit_bytes: int) -> None:
-        """Let events of at most `limit_bytes` pass to `push`."""
-        self._path = (push, trace_id, limit_bytes)
+    def _open_path(
+        self, push: Callable[[int, int, bytes, bytes], int], trace_id: bytes, limit_bytes: int, typed: bool
+    ) -> None:
+        """Let events of at most `limit_bytes` pass to `push`. `typed`: metadata keep their types; see encoding.py."""
+        self._path = (push, trace_id, limit_bytes, typed)
 
     def _close_path(self) -> None:
         """Let no event pass any more."""
@@ -70,9 +72,9 @@ class PureFastPath:
     def _pushed(self, event: Any, parent_id: str | None) -> int:
         if self._path is None:
             return NOT_ASKED
-        push, trace_id, limit_bytes = self._path
+        push, trace_id, limit_bytes, typed = self._path
         try:
-            copy = complete_copy(event)
+            copy = complete_copy(event, typed)
             if copy is None or copy["origin"] == RUNNER_ORIGIN:
                 return NOT_ASKED
             payload = orjson.dumps(copy)

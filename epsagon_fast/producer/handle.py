@@ -25,3 +25,5 @@ class Handle:
     ignored_keys: tuple[str, ...] = ()
     parent_id: str | None = None
     trimming: str = STRIP
+    # Whether its metadata keep their types.
+    keeps_types: bool = False

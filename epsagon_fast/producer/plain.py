@@ -40,6 +40,8 @@ MAX_CHARACTERS = 2 * MAX_TRACE_BYTES
 _SHORT = 100
 # Types that become JSON arrays. Iterators and generators are not among them: the application must consume those itself.
 _ROWS = (list, tuple, set, frozenset, deque)
+# How the JSON of an object and of null begins. OTLP has no attributes like these.
+_NEVER_TYPED = (b"{", b"n")
 # Types that are not simply printed.
 _SHAPED = (Enum, str, int, float, bytes, bytearray, memoryview, datetime, Mapping, *_ROWS)
 # A class with all these methods is a mapping even if it does not say so, as werkzeug's Headers. `keys` alone would not
@@ -80,6 +82,19 @@ def printed(value: object) -> str:
             # The application's own __str__ failed. A tracer must not raise for that.
             continue
     return _address(value)
+
+
+def keeps_type(value: Any) -> bool:
+    """Say whether a value of exact types stays as it is where metadata are typed: a scalar, or a list of such."""
+    return all(map(is_typed_scalar, value)) if type(value) is list else is_typed_scalar(value)
+
+
+def is_typed_scalar(value: object) -> bool:
+    """Say whether a value is exactly a str or a bool, or a number that 64 bits hold and JSON can write."""
+    kind = type(value)
+    if kind is str or kind is bool:
+        return True
+    return -(2**63) <= value < 2**63 if type(value) is int else type(value) is float and math.isfinite(value)
 
 
 def type_name(value: object) -> str:
@@ -144,24 +159,34 @@ class Copy:
         self.left_out += shorter is not text
         return shorter
 
-    def texts(self, mapping: Any) -> dict[str, str]:
-        """Return a mapping as metadata, however long.
+    def typed(self, value: Any) -> Any:
+        """Return a metadata value with its type, if `keeps_type` says so of it; else `metadata_text(value)`."""
+        if issubclass(type(value), str):
+            return clean(value)
+        data = self.json(value)
+        if data[:1] in _NEVER_TYPED:
+            return data.decode()
+        # Not orjson, which reads an int over 64 bits as a float.
+        plain = json.loads(data)
+        return plain if keeps_type(plain) else data.decode()
+
+    def metadata(self, mapping: Any, typed: bool) -> dict[str, Any]:
+        """Return a mapping as metadata, however long. `typed`: whether values keep their types where they can.
 
         Raises TypeError if it is no mapping, and any exception that reading it raises.
         """
         # Copied first, because another thread may add to the application's dict meanwhile.
         pairs: Collection[tuple[Any, Any]]
         pairs = mapping.copy().items() if type(mapping) is dict else list(_pairs_or_error(mapping))
+        convert = self.typed if typed else self.text
         # Most keys and values are strings, and need no call.
-        texts = {
-            key if type(key) is str else self.text(key): value if type(value) is str else self.text(value)
+        values = {
+            key if type(key) is str else self.text(key): value if type(value) is str else convert(value)
             for key, value in pairs
         }
-        if len(texts) == len(pairs):
-            return texts
-        return {
-            key: self.text(value) for key, value in merged([(self.text(key), value) for key, value in pairs]).items()
-        }
+        if len(values) == len(pairs):
+            return values
+        return {key: convert(value) for key, value in merged([(self.text(key), value) for key, value in pairs]).items()}
 
     def of(self, value: Any) -> Any:
         """Return a copy of `value` that consists of exact dicts, lists and scalars."""

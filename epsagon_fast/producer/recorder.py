@@ -56,14 +56,19 @@ class Recorder(FastPath):
     def __init__(self, config: ResolvedConfig) -> None:
         self.config = config
         self._debug = config.debug
+        # Whether metadata keep their types; see encoding.py.
+        self._typed = self._keeps_types()
         self._state: State = NEW
         # The reason why the trace was refused or is not recorded.
         self._reason = "never started"
         self._count = process.refuse
         # The runner in the wire's form, once it is known.
         self._runner: bytes | None = None
-        self._runner_metadata: dict[str, str] = {}
+        self._runner_metadata: dict[str, Any] = {}
         self._error_code = UNCHANGED
+
+    def _keeps_types(self) -> bool:
+        return self.config.keeps_types
 
     @property
     def recording(self) -> bool:
@@ -86,7 +91,7 @@ class Recorder(FastPath):
     def add_exception(self, exception: BaseException | Mapping[str, Any]) -> None:
         """Add an exception to the trace's own list: a Python exception, or a mapping with the wire's fields."""
         if self._state is OPEN:
-            self._put_encoded(_EXCEPTION, encoding.encode_exception(exception))
+            self._put_encoded(_EXCEPTION, encoding.encode_exception(exception, self._typed))
         else:
             self._refuse()
 
@@ -143,7 +148,7 @@ class Recorder(FastPath):
     def set_runner_metadata(self, key: str, value: Any) -> None:
         """Set one entry of the runner's metadata, which is possible until the trace closes."""
         if self._state is OPEN:
-            entry, encoded = encoding.encode_entry(key, value)
+            entry, encoded = encoding.encode_entry(key, value, self._typed)
             self._runner_metadata.update(entry)
             self._put_encoded(_RUNNER, encoded)
         else:
@@ -162,7 +167,7 @@ class Recorder(FastPath):
         """
         if self._state is not OPEN:
             return
-        encoded = None if exception is None else encoding.encode_exception(exception)
+        encoded = None if exception is None else encoding.encode_exception(exception, self._typed)
         if encoded is not None:
             self._count_losses(encoded)
         if error_code is not None:
@@ -189,7 +194,7 @@ class Recorder(FastPath):
         """Let complete events go straight into the ring. The fast path logs nothing."""
         # A signal's handler may have closed the trace meanwhile.
         if self._state is OPEN and not self._debug:
-            self._open_path(self._push, self._id, self._event_limit_bytes)
+            self._open_path(self._push, self._id, self._event_limit_bytes, self._typed)
 
     def _move_to(self, state: State) -> None:
         """Take nothing more: go on to `state`."""
@@ -232,7 +237,7 @@ class Recorder(FastPath):
             self._encode_and_put(event, parent_id)
 
     def _encode_and_put(self, event: Mapping[str, Any], parent_id: str | None) -> None:
-        encoded = encoding.encode_event(event, parent_id, self.caller_id)
+        encoded = encoding.encode_event(event, parent_id, self.caller_id, self._typed)
         payload, flags, _, _ = encoded
         self._count_losses(encoded)
         if len(payload) > self._event_limit_bytes and not (payload := self._fitted(payload)):

@@ -115,8 +115,9 @@ class Folder:
         os.close(self.fd)
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
+@contextlib.contextmanager
+def made_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
+    """A folder in memory, with a server."""
     monkeypatch.setenv("EPSAGON_STATE_DIR", str(tmp_path / "state"))
     path = Path(BASE or tmp_path) / f"epsagon-test-loop-{os.getpid()}"
     path.mkdir(0o700)
@@ -127,6 +128,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
             made.close()
     finally:
         shutil.rmtree(path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
+    with made_folder(tmp_path, monkeypatch) as made:
+        yield made
 
 
 @pytest.fixture

@@ -15,12 +15,14 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 
 import epsagon_fast.private as private
 from epsagon_fast.collector import inherited
 from epsagon_fast.collector.leaving import Leaving
 from epsagon_fast.collector.log import BoundedLog
 from epsagon_fast.collector.loop import Loop
+from epsagon_fast.collector.measuring.measuring import Measuring
 from epsagon_fast.collector.orphans import Orphans
 from epsagon_fast.compiled import COMPILED, implementation
 from epsagon_fast.queue import state as states
@@ -64,14 +66,14 @@ def main(argv: list[str] | None = None, *, stays: bool = False) -> int:
     if args.start_lock_fd is not None:
         os.close(args.start_lock_fd)
     log.info("serving %s", args.runtime_dir)
-    serve(loop, leaving, Orphans(args.runtime_dir, open_loop))
+    serve(loop, leaving, Orphans(args.runtime_dir, partial(open_loop, loop.measuring)))
     return 0
 
 
-def open_loop(folder_fd: int, path: str) -> Loop:
-    """Return a loop for another folder that this process has locked."""
+def open_loop(measuring: Measuring, folder_fd: int, path: str) -> Loop:
+    """Return a loop for another folder that this process has locked. Its folder goes, so it counts in ours."""
     state = StatePage(folder_fd, create=True)
-    return Loop(folder_fd, path, state, sign_in(state))
+    return Loop(folder_fd, path, state, sign_in(state), measuring)
 
 
 def parser() -> argparse.ArgumentParser:

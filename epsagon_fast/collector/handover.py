@@ -1,5 +1,7 @@
 """Makes a parcel of a closed trace: builds its body, which tells what its process lost, and gives it to sending.
 
+Before anything is decided, the trace is counted as a request (measuring/requests.py).
+
 A trace without a parcel is settled at once: its body has killed two collectors (poison.py), or not even the stub of its
 runner fits its limit.
 """
@@ -11,6 +13,7 @@ from epsagon_fast.collector.assembling import body
 from epsagon_fast.collector.assembling.assembly import Assembly, ClosedTrace
 from epsagon_fast.collector.assembling.body import Body
 from epsagon_fast.collector.journal import snapshot
+from epsagon_fast.collector.measuring.requests import Requests
 from epsagon_fast.collector.parcel import Parcel, parcel_bytes
 from epsagon_fast.collector.poison import Poison
 from epsagon_fast.collector.sending.dispatch import Dispatch
@@ -31,6 +34,7 @@ class Handover:
         poison: Poison,
         outcomes: Outcomes,
         sending: Dispatch,
+        requests: Requests,
         counts: Counter[str],
     ) -> None:
         self._rings = rings
@@ -38,11 +42,13 @@ class Handover:
         self._poison = poison
         self._outcomes = outcomes
         self._sending = sending
+        self._requests = requests
         self._counts = counts
 
     def hand_over(self, closed: ClosedTrace) -> None:
         """Give a closed trace to sending, or settle it."""
         trace_id = closed.trace_id
+        self._requests.count(closed)
         if self._poison.has_killed_as_body(trace_id):
             self._poison.set_aside(closed.ring_id, snapshot.of_trace(closed.trace))
             self._outcomes.settle(trace_id, Outcome.DROPPED.because("poison"))

@@ -23,6 +23,7 @@ from epsagon_fast.collector.bounds import Bounds
 from epsagon_fast.collector.handover import Handover
 from epsagon_fast.collector.journal.compaction import Compaction
 from epsagon_fast.collector.journal.journal import Journal
+from epsagon_fast.collector.measuring.measuring import Measuring
 from epsagon_fast.collector.poison import Poison
 from epsagon_fast.collector.reading.feeding import Feeding
 from epsagon_fast.collector.reading.folder import ServedFolder
@@ -45,9 +46,14 @@ SECOND_S = 1.0
 
 
 class Loop:
-    """All that one pass needs. `folder_fd` is the folder, locked by the caller; `path` is only compared with it."""
+    """All that one pass needs. `folder_fd` is the folder, locked by the caller; `path` is only compared with it.
 
-    def __init__(self, folder_fd: int, path: str, state: StatePage, incarnation: int) -> None:
+    `measuring`: what counts the requests; None: one of its own.
+    """
+
+    def __init__(
+        self, folder_fd: int, path: str, state: StatePage, incarnation: int, measuring: Measuring | None = None
+    ) -> None:
         self._incarnation = incarnation
         self.state = state
         self.counts: Counter[str] = Counter()
@@ -65,7 +71,16 @@ class Loop:
             self.folder, self.rings, self.journal, self.assembly, feeding, self.outcomes, self.bounds, self.counts
         )
         self.sending = Dispatch(Delivery(log=log), Outbox(path, state.folder_id(), log=log))
-        self.handover = Handover(self.rings, self.assembly, self.poison, self.outcomes, self.sending, self.counts)
+        self.measuring = measuring or Measuring(folder_fd)
+        self.handover = Handover(
+            self.rings,
+            self.assembly,
+            self.poison,
+            self.outcomes,
+            self.sending,
+            self.measuring.requests,
+            self.counts,
+        )
         self.compaction = Compaction(self.journal, self.assembly, self.sending)
         self.relief = Relief(self.bounds, self.assembly, self.rings, self.outcomes, self.intake.look, self.counts)
         self.counters = Counters(state, self.counts, self.assembly.counters, self.sending.counts)

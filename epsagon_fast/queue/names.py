@@ -8,6 +8,7 @@ RING_ID_BYTES: Final = 16
 RING_SUFFIX: Final = ".ring"
 RING_NAME: Final = re.compile(rf"[0-9a-f]{{{2 * RING_ID_BYTES}}}{re.escape(RING_SUFFIX)}")
 STATE: Final = "state"
+LEDGER: Final = "ledger"
 LOG: Final = "log"
 # The lock file for starting a collector. The new program inherits the lock on this descriptor.
 START: Final = "start"

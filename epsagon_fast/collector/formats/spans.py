@@ -14,7 +14,15 @@ from typing import Any, NamedTuple, TypeGuard
 import orjson
 
 from epsagon_fast.collector.formats import FittedTrace
-from epsagon_fast.collector.formats.conventions import Value, attribute, attributes_of, error_type, kind_of, name_of
+from epsagon_fast.collector.formats.conventions import (
+    Value,
+    Words,
+    attribute,
+    attributes_of,
+    error_type,
+    kind_of,
+    name_of,
+)
 from epsagon_fast.protocol import HTTP_TRACE_ID_KEY, PARENT_ID
 
 # The name of this tracer in resources and scopes.
@@ -85,6 +93,12 @@ def spans_of(trace: FittedTrace) -> list[Span]:
     return spans
 
 
+def name_of_runner(runner: Mapping[str, Any]) -> str:
+    """Return the name of the span that a trace's runner becomes."""
+    resource = _object(runner.get("resource"))
+    return name_of(_words(resource), _object(resource.get("metadata")), "", is_runner=True)
+
+
 def by_scope(spans: Sequence[Span]) -> Iterator[tuple[str, Iterator[Span]]]:
     """Yield OpenTelemetry's instrumentation scopes, one for each origin, with their spans."""
     for origin, of_origin in groupby(sorted(spans, key=_origin), _origin):
@@ -112,7 +126,7 @@ def _span(event: dict[str, Any], trace_id: str, span_id: str, parent_id: str, is
     resource = _object(event.get("resource"))
     metadata = _object(resource.get("metadata"))
     origin = _text(event.get("origin"))
-    words = _text(resource.get("name")), _text(resource.get("type")), _text(resource.get("operation"))
+    words = _words(resource)
     named = event.get(PARENT_ID)
     # An event that an application adds may have no time. It is shown where its trace begins, and not in 1970.
     start_ns = nanoseconds(event.get("start_time")) or begun_ns
@@ -137,6 +151,10 @@ def _span(event: dict[str, Any], trace_id: str, span_id: str, parent_id: str, is
         happenings=[_thrown(exception, end_ns)] if exception else [],
         origin=origin,
     )
+
+
+def _words(resource: Mapping[str, Any]) -> Words:
+    return _text(resource.get("name")), _text(resource.get("type")), _text(resource.get("operation"))
 
 
 def _thrown(exception: dict[str, Any], end_ns: int) -> Happening:

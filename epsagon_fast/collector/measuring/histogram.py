@@ -1,0 +1,60 @@
+"""What the slots of a series in the ledger mean: how often something happened and failed, and how long it took."""
+
+from bisect import bisect_left
+from dataclasses import dataclass
+from typing import Any
+
+from epsagon_fast.queue.ledger import WORD, Ledger, Series
+
+NS_PER_S = 1_000_000_000
+# In seconds, as OpenTelemetry's conventions advise for the durations of HTTP requests.
+BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+_BOUNDS_NS = tuple(int(bound * NS_PER_S) for bound in BOUNDS_S)
+# An event may say any number. Longer than a year is none of a duration.
+_MAX_S = 365 * 86400.0
+
+# The slots: unix nanoseconds of its beginning, failures, the sum of durations, and one for each bucket, of which the
+# last one has what is over all bounds.
+STARTED_AT, FAILURES, SUM_NS, BUCKETS = range(4)
+# The first slot behind.
+OTHERS = BUCKETS + len(BOUNDS_S) + 1
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """A series as a reader sees it. `buckets` are not added up."""
+
+    started_at_ns: int
+    failures: int
+    sum_ns: int
+    buckets: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        """How often it happened."""
+        return sum(self.buckets)
+
+    def __add__(self, other: "Histogram") -> "Histogram":
+        """Return both as if they were one series."""
+        buckets = tuple(map(sum, zip(self.buckets, other.buckets, strict=True)))
+        started_at_ns = min(self.started_at_ns, other.started_at_ns)
+        return Histogram(started_at_ns, self.failures + other.failures, self.sum_ns + other.sum_ns, buckets)
+
+
+def histogram_of(series: Series) -> Histogram:
+    """Return a series' histogram."""
+    slots = series.slots
+    return Histogram(slots[STARTED_AT], slots[FAILURES], slots[SUM_NS], slots[BUCKETS:OTHERS])
+
+
+def amounts(duration_s: Any, failed: bool) -> tuple[tuple[int, int], ...]:
+    """Return what one more adds to which slots. A duration that is no sensible number counts as none."""
+    is_sensible = isinstance(duration_s, int | float) and 0 <= duration_s <= _MAX_S
+    duration_ns = round(duration_s * NS_PER_S) if is_sensible else 0
+    return (BUCKETS + bisect_left(_BOUNDS_NS, duration_ns), 1), (FAILURES, int(failed)), (SUM_NS, duration_ns)
+
+
+def begin(ledger: Ledger, number: int, now_ns: int) -> None:
+    """Note when a series began, unless it did before."""
+    if not ledger.load(number, STARTED_AT):
+        ledger.store(number, STARTED_AT, now_ns & WORD)

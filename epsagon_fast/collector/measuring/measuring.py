@@ -1,0 +1,33 @@
+"""All that one collector measures. Its folders share it: what an orphan's processes did is counted here too."""
+
+import logging
+import os
+
+import epsagon_fast.private as private
+from epsagon_fast.collector.measuring.requests import Requests
+from epsagon_fast.queue.ledger import Ledger
+from epsagon_fast.queue.names import CORRUPT, LEDGER
+
+log = logging.getLogger("epsagon_fast.collector")
+
+
+class Measuring:
+    """The folder's ledger, and what is counted in it."""
+
+    def __init__(self, folder_fd: int) -> None:
+        ledger = _ledger(folder_fd)
+        self.requests = Requests(ledger)
+
+
+def _ledger(folder_fd: int) -> Ledger | None:
+    """Return the folder's ledger. A file in its place that is none is set aside. None: there is no room for one."""
+    try:
+        try:
+            return Ledger(folder_fd)
+        except (private.NotOurs, ValueError) as error:
+            log.warning("%s is set aside: %s", LEDGER, error)
+            os.rename(LEDGER, LEDGER + CORRUPT, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
+            return Ledger(folder_fd)
+    except OSError as error:
+        log.warning("requests are not counted: %s", error.strerror)
+        return None

@@ -1,0 +1,90 @@
+"""Counts the traces of each application and name, before any of them is left out: exact, whatever is sampled.
+
+A trace is counted once, when it is closed, also if the collector dies then and the next one comes to the same trace
+again. One without a runner has neither a name nor a duration, and is not counted.
+"""
+
+import time
+from hashlib import blake2b
+
+from epsagon_fast.collector.assembling.assembly import ClosedTrace
+from epsagon_fast.collector.assembling.terms import Terms
+from epsagon_fast.collector.formats.spans import name_of_runner
+from epsagon_fast.collector.measuring.histogram import amounts, begin
+from epsagon_fast.collector.measuring.keys import OVERFLOW, REQUEST, key_of
+from epsagon_fast.collector.parcel import Destination
+from epsagon_fast.queue.ledger import Ledger
+
+# Applications whose series are remembered. One more, and all are looked up again.
+MAX_REMEMBERED = 256
+
+
+class Application:
+    """One application's traces for one destination."""
+
+    def __init__(self, destination: Destination, name: str, terms: Terms) -> None:
+        self.destination = destination
+        self.name = name
+        # Of the process that closed a trace last.
+        self.terms = terms
+        self.digest = digest_of(destination)
+        self.numbers: dict[str, int] = {}
+
+
+class Requests:
+    """The series of requests in one ledger; without a ledger nothing is counted."""
+
+    def __init__(self, ledger: Ledger | None) -> None:
+        self._ledger = ledger
+        self._applications: dict[tuple[Destination, str], Application] = {}
+        # What earlier collectors counted and may not have settled. The journal brings it again.
+        self._counted = ledger.posted() if ledger else set()
+        # Made at once, while there is room for it.
+        self._overflow = self._begun(key_of(REQUEST, "", OVERFLOW, "")) or 0
+
+    def count(self, closed: ClosedTrace) -> None:
+        """Count a closed trace."""
+        trace, ledger = closed.trace, self._ledger
+        if ledger is None or trace.runner is None:
+            return
+        if self._counted and closed.trace_id[:8] in self._counted:
+            return
+        number = self._number(closed, name_of_runner(trace.runner))
+        failed = bool(trace.runner.get("error_code")) or trace.error is not None
+        ledger.post(closed.trace_id, number, amounts(trace.runner.get("duration"), failed))
+
+    def applications(self) -> list[Application]:
+        """Return the applications that have closed traces since this collector started."""
+        return list(self._applications.values())
+
+    def _number(self, closed: ClosedTrace, name: str) -> int:
+        application = self._application(closed)
+        number = application.numbers.get(name)
+        if number is None:
+            number = self._begun(key_of(REQUEST, application.name, name, application.digest))
+            if number is None:
+                return self._overflow
+            application.numbers[name] = number
+        return number
+
+    def _application(self, closed: ClosedTrace) -> Application:
+        named = closed.destination, closed.config["app_name"]
+        application = self._applications.get(named)
+        if application is None:
+            if len(self._applications) >= MAX_REMEMBERED:
+                self._applications.clear()
+            application = self._applications[named] = Application(*named, closed.trace.terms)
+        application.terms = closed.trace.terms
+        return application
+
+    def _begun(self, key: bytes) -> int | None:
+        number = self._ledger.number_of(key) if self._ledger else None
+        if self._ledger and number is not None:
+            begin(self._ledger, number, time.time_ns())
+        return number
+
+
+def digest_of(destination: Destination) -> str:
+    """Return a word for whom a destination's figures are for: another token may be another customer's."""
+    told = "\0".join((destination.url, destination.token, destination.headers))
+    return blake2b(told.encode("utf-8", "replace"), digest_size=8).hexdigest()

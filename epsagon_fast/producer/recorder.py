@@ -174,6 +174,17 @@ class Recorder(FastPath):
             self._error_code = int(error_code)
         self._put(_RUNNER, encoded_update(metadata or {}, error_code, encoded))
 
+    def restate_runner(self, runner: Mapping[str, Any]) -> None:
+        """Say what the runner is, now that its work is done: an event in wire order, with the trace's id.
+
+        Its duration is that of the trace, measured at the CLOSE. An error that was set stays if the runner has none.
+        """
+        if self._state is OPEN:
+            code = runner["error_code"]
+            if code != int(ErrorCode.OK):
+                self._error_code = code
+            self._put_encoded(_RUNNER, encoding.encode_event(runner))
+
     def fail(self, error: BaseException) -> None:
         """Say that an exception left the traced block; to be called before the stop signal.
 

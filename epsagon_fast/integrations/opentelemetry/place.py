@@ -1,0 +1,46 @@
+"""The place of a span in our own context: where it is the current one, `event()` and `inject` know it as the parent.
+
+It is a block's place (see producer/place.py) that also knows its span, so OpenTelemetry's context can be told of it.
+"""
+
+from typing import TYPE_CHECKING
+
+from epsagon_fast.producer.context import TraceContext
+from epsagon_fast.producer.place import Place
+from epsagon_fast.producer.tracer import Tracer
+
+if TYPE_CHECKING:
+    from .span import RecordedSpan
+
+
+class SpanPlace(Place[Tracer]):
+    """Where a span is the current one. If its trace ends before it, the span becomes a trace of its own."""
+
+    __slots__ = ("_trunk", "encloses", "outer", "span")
+
+    def __init__(self, outer: Place[Tracer], span: "RecordedSpan", span_id: str, encloses: bool) -> None:
+        # As in Place. A call of its __init__ would cost as much as all this.
+        self.tracer = self.context = None
+        self.span_id = span_id
+        self.outer: Place[Tracer] = outer
+        self.encloses = encloses
+        self.span = span
+        # The place that holds the trace, so that deep nesting costs nothing. An outer span may hold one of its own.
+        self._trunk: Place[Tracer] = outer._trunk if isinstance(outer, SpanPlace) and outer.tracer is None else outer
+
+    def open_trace(self) -> Tracer | None:
+        """Return the trace that the span is part of, or the span's own trace if that one has ended."""
+        return self._trunk.open_trace() or super().open_trace() or self._succeeded()
+
+    def still_open(self) -> Tracer | None:
+        """Return what `open_trace` does, and open none."""
+        return self._trunk.still_open() or super().open_trace()
+
+    def heritage(self) -> TraceContext | None:
+        """Return the trace context of the trace that was here."""
+        return self.context or self._trunk.heritage()
+
+    def _succeeded(self) -> Tracer | None:
+        if self.tracer is None and self.span.is_recording():
+            self.tracer = self.span.succeed(self.heritage())
+        return super().open_trace()

@@ -183,7 +183,7 @@ class Recorder(FastPath):
             code = runner["error_code"]
             if code != int(ErrorCode.OK):
                 self._error_code = code
-            self._put_encoded(_RUNNER, encoding.encode_event(runner))
+            self._put_encoded(_RUNNER, encoding.encode_event(runner, typed=self._typed))
 
     def fail(self, error: BaseException) -> None:
         """Say that an exception left the traced block; to be called before the stop signal.

@@ -128,7 +128,7 @@ def _shown(context: Context, place: Any) -> Context:
 
 
 def _span_of(place: Any) -> Span:
-    if type(place) is SpanPlace:
+    if type(place) is SpanPlace and isinstance(place.span, Span):
         return place.span
     return INVALID_SPAN if place is None or isinstance(place, NotTraced) else StandingSpan(place)
 

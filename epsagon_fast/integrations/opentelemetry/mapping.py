@@ -5,15 +5,12 @@ OpenTelemetry itself uses for formats that are not its own. The OTLP format turn
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
-from opentelemetry.trace import SpanKind, StatusCode, format_span_id, format_trace_id
+from opentelemetry.trace import Link, SpanKind, Status, StatusCode, format_span_id, format_trace_id
 
 from epsagon_fast.producer.plain import metadata_text
 from epsagon_fast.protocol import FUNCTION_TYPE, INVOKE, ErrorCode
-
-if TYPE_CHECKING:
-    from .span import RecordedSpan
 
 NS_PER_S: Final = 1_000_000_000
 # The names of what an attribute cannot say.
@@ -51,6 +48,29 @@ class Happened:
         self.time_ns = time_ns
 
 
+class Scope:
+    """What OpenTelemetry calls the instrumentation scope: the library that makes spans. `metadata`: of its spans."""
+
+    def __init__(self, name: str, version: str | None) -> None:
+        self.name = name
+        self.metadata = {SCOPE: name, **({SCOPE_VERSION: version} if version else {})}
+
+
+class Recorded(Protocol):
+    """What a span has recorded. Times are nanoseconds since the epoch."""
+
+    span_id: str
+    scope: Scope
+    name: str
+    kind: SpanKind
+    attributes: dict[str, Any]
+    events: list[Happened]
+    links: list[Link]
+    status: Status
+    start_time: int
+    end_time: int | None
+
+
 def words_of(attributes: Mapping[str, Any]) -> tuple[str, str]:
     """Return an event's type and operation, as far as a span's attributes say them."""
     for name in _HTTP_METHODS:
@@ -63,7 +83,7 @@ def words_of(attributes: Mapping[str, Any]) -> tuple[str, str]:
     return FUNCTION_TYPE, INVOKE
 
 
-def event_of(span: "RecordedSpan") -> dict[str, Any]:
+def event_of(span: Recorded) -> dict[str, Any]:
     """Return an ended span as an event, complete and in wire order."""
     metadata = {**span.attributes, **span.scope.metadata}
     kind, operation = words_of(metadata)
@@ -77,8 +97,8 @@ def event_of(span: "RecordedSpan") -> dict[str, Any]:
             metadata[DESCRIPTION] = status.description
     elif status.status_code is StatusCode.OK:
         metadata[STATUS] = status.status_code.name
-    events = span.events
-    if events:
+    if span.events:
+        events = span.events.copy()
         if code != _OK and (exception := _exception_of(events)) is not None:
             code = _EXCEPTION
         if events:
@@ -117,7 +137,7 @@ def _as_json(event: Happened) -> dict[str, Any]:
     return {"name": event.name, "time_ns": event.time_ns, "attributes": event.attributes}
 
 
-def _link(link: Any) -> dict[str, Any]:
+def _link(link: Link) -> dict[str, Any]:
     context = link.context
     said = {"trace_id": format_trace_id(context.trace_id), "span_id": format_span_id(context.span_id)}
     state = context.trace_state.to_header()

@@ -3,14 +3,18 @@
 It is a block's place (see producer/place.py) that also knows its span, so OpenTelemetry's context can be told of it.
 """
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from epsagon_fast.producer.context import TraceContext
 from epsagon_fast.producer.place import Place
 from epsagon_fast.producer.tracer import Tracer
 
-if TYPE_CHECKING:
-    from .span import RecordedSpan
+
+class Going(Protocol):
+    """The part of a span that its place needs."""
+
+    def is_recording(self) -> bool: ...
+    def succeed(self, context: TraceContext | None) -> Tracer | None: ...
 
 
 class SpanPlace(Place[Tracer]):
@@ -18,13 +22,13 @@ class SpanPlace(Place[Tracer]):
 
     __slots__ = ("_trunk", "encloses", "outer", "span")
 
-    def __init__(self, outer: Place[Tracer], span: "RecordedSpan", span_id: str, encloses: bool) -> None:
+    def __init__(self, outer: Place[Tracer], span: Going, span_id: str, encloses: bool) -> None:
         # As in Place. A call of its __init__ would cost as much as all this.
         self.tracer = self.context = None
         self.span_id = span_id
         self.outer: Place[Tracer] = outer
         self.encloses = encloses
-        self.span = span
+        self.span: Going = span
         # The place that holds the trace, so that deep nesting costs nothing. An outer span may hold one of its own.
         self._trunk: Place[Tracer] = outer._trunk if isinstance(outer, SpanPlace) and outer.tracer is None else outer
 

@@ -17,7 +17,8 @@ from epsagon_fast.producer.tracer import Tracer
 from epsagon_fast.queue.ring import own_pid
 
 from .contexts import found_in
-from .span import RecordedSpan, Scope, kept_links
+from .mapping import Scope
+from .span import RecordedSpan, kept_links
 
 F = TypeVar("F", bound=Callable[..., Any])
 MS_PER_S: Final = 1000
@@ -62,7 +63,7 @@ class SpanTracer(TracerInterface):
         record_exception: bool = True,
         set_status_on_exception: bool = True,
     ) -> Span:
-        """Begin a span and make it nobody's parent yet; see OpenTelemetry's documentation."""
+        """Begin a span, which is no parent until it is made the current one; see OpenTelemetry's documentation."""
         if process.records_nothing():
             return _unrecorded(context)
         found = found_in(context)

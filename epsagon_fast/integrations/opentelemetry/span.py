@@ -35,7 +35,7 @@ from epsagon_fast.propagation import HTTP_TRACE_ID_KEY, continue_context
 from epsagon_fast.protocol import RUNNER_ORIGIN
 from epsagon_fast.queue.ring import own_pid
 
-from .mapping import EXCEPTION, NS_PER_S, Happened, event_of, words_of
+from .mapping import EXCEPTION, NS_PER_S, Happened, Scope, event_of, words_of
 from .place import SpanPlace
 
 # The defaults of OpenTelemetry's specification for one span.
@@ -45,14 +45,6 @@ MOST_LINKS: Final = 128
 _SCALARS: Final = (str, int, bool, float)
 _UNSET: Final = Status()
 _logger: Final = logging.getLogger(__name__)
-
-
-class Scope:
-    """What OpenTelemetry calls the instrumentation scope: the library that makes spans. `metadata`: of its spans."""
-
-    def __init__(self, name: str, version: str | None) -> None:
-        self.name = name
-        self.metadata = {"otel.scope.name": name, **({"otel.scope.version": version} if version else {})}
 
 
 class RecordedSpan(Span):

@@ -1,0 +1,209 @@
+"""Spans that are made through OpenTelemetry's API, recorded by us: one context, and what becomes of a span."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from opentelemetry import baggage, context, propagate, trace
+from opentelemetry.trace import SpanKind, StatusCode
+from places import Place
+
+import epsagon_fast as epsagon
+from epsagon_fast.integrations.opentelemetry.contexts import keep_apart, keep_as_one
+from epsagon_fast.integrations.opentelemetry.provider import SpanProvider, SpanTracer
+from epsagon_fast.propagation import inject
+from epsagon_fast.testing import capture_traces
+from epsagon_fast.testing.tree import Trace
+
+
+@pytest.fixture
+def spans(untraced: None) -> Iterator[SpanTracer]:
+    """A tracer as a library gets it."""
+    keep_as_one()
+    yield SpanProvider().get_tracer("shop.db", "2.1")
+    keep_apart()
+
+
+@pytest.fixture
+def traces(spans: SpanTracer) -> Iterator[list[Trace]]:
+    with capture_traces() as captured:
+        yield captured
+
+
+def trees(traces: list[Trace]) -> list[str]:
+    return [str(each.tree()) for each in traces]
+
+
+def event(traces: list[Trace], name: str) -> dict[str, Any]:
+    [found] = [each for one in traces for each in one["events"] if each["resource"]["name"] == name]
+    return dict(found)
+
+
+# One context.
+
+
+def test_our_events_and_their_spans_are_parents_of_each_other(traces: list[Trace], spans: SpanTracer) -> None:
+    with (
+        epsagon.trace("request"),
+        spans.start_as_current_span("query"),
+        epsagon.event("parse"),
+        spans.start_as_current_span("lookup"),
+        epsagon.trace("inner"),
+    ):
+        pass
+    assert trees(traces) == ["request\n    query\n        parse\n            lookup\n                inner"]
+
+
+def test_span_without_a_trace_is_a_trace(traces: list[Trace], spans: SpanTracer) -> None:
+    with spans.start_as_current_span("job"), epsagon.event("step"):
+        epsagon.label("user", 42)
+    assert trees(traces) == ["job\n    step"]
+    assert trace.get_current_span() is trace.INVALID_SPAN
+
+
+def test_current_span_is_the_innermost_of_both(traces: list[Trace], spans: SpanTracer) -> None:
+    with spans.start_as_current_span("outer") as outer:
+        assert trace.get_current_span() is outer
+        with epsagon.event("ours") as ours:
+            standing = trace.get_current_span()
+            assert f"{standing.get_span_context().span_id:016x}" == ours.id
+            with spans.start_as_current_span("inner") as inner:
+                assert trace.get_current_span() is inner
+            assert trace.get_current_span().get_span_context() == standing.get_span_context()
+        assert trace.get_current_span() is outer
+
+
+@pytest.mark.parametrize("innermost", ["span", "event", "trace"])
+def test_both_write_the_same_header(traces: list[Trace], spans: SpanTracer, innermost: str) -> None:
+    ours: dict[str, str] = {}
+    theirs: dict[str, str] = {}
+    blocks = {"span": spans.start_as_current_span, "event": epsagon.event, "trace": epsagon.trace}
+    with epsagon.trace("request"), spans.start_as_current_span("call"), blocks[innermost]("innermost"):
+        inject(ours)
+        propagate.inject(theirs)
+    assert ours == theirs
+    assert ours["traceparent"].split("-")[2] == event(traces, "innermost")["id"]
+
+
+def test_baggage_stays_where_blocks_come_and_go(traces: list[Trace], spans: SpanTracer) -> None:
+    with epsagon.trace("request"):
+        token = context.attach(baggage.set_baggage("tenant", "7"))
+        with spans.start_as_current_span("call"), epsagon.event("ours"):
+            assert baggage.get_baggage("tenant") == "7"
+        context.detach(token)
+        assert baggage.get_baggage("tenant") is None
+
+
+def test_span_that_is_used_later_is_the_parent_there(traces: list[Trace], spans: SpanTracer) -> None:
+    with epsagon.trace("request"):
+        kept = spans.start_span("kept")
+        with epsagon.event("beside"):
+            pass
+        with trace.use_span(kept, end_on_exit=True), epsagon.event("below"):
+            pass
+    assert trees(traces) == ["request\n    kept\n        below\n    beside"]
+
+
+def test_remote_parent_begins_a_trace_that_goes_on(traces: list[Trace], spans: SpanTracer) -> None:
+    header = {"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01", "tracestate": "congo=1"}
+    remote = propagate.extract(header)
+    with epsagon.trace("consumer"), spans.start_as_current_span("message", context=remote, kind=SpanKind.CONSUMER):
+        sent: dict[str, str] = {}
+        propagate.inject(sent)
+    message = event(traces, "message")
+    assert message["parent_id"] == "cd" * 8
+    assert message["resource"]["metadata"]["http_trace_id"] == "ab" * 16
+    assert sent == {"traceparent": f"00-{'ab' * 16}-{message['id'][:16]}-01", "tracestate": "congo=1"}
+
+
+def test_tasks_and_threads_keep_apart(traces: list[Trace], spans: SpanTracer) -> None:
+    async def one(name: str) -> None:
+        with spans.start_as_current_span(name):
+            await asyncio.sleep(0)
+            with epsagon.event(f"in {name}"):
+                await asyncio.sleep(0)
+
+    async def both() -> None:
+        with spans.start_as_current_span("all"):
+            await asyncio.gather(one("a"), one("b"))
+
+    asyncio.run(both())
+    assert sorted(trees(traces)[0].splitlines()) == sorted(["all", "    a", "        in a", "    b", "        in b"])
+
+
+# A span's own end.
+
+
+def test_span_that_outlives_its_trace_becomes_one(traces: list[Trace], spans: SpanTracer) -> None:
+    with epsagon.trace("request"):
+        late = spans.start_span("late")
+        with trace.use_span(late), spans.start_as_current_span("early"):
+            pass
+    with trace.use_span(late), epsagon.event("after"):
+        pass
+    late.end()
+    own = event(traces, "late")
+    assert trees(traces) == ["request\n    early", "late\n    after"]
+    assert own["id"][:16] == event(traces, "early")["parent_id"]
+    assert own["resource"]["metadata"]["http_trace_id"] == traces[0]["events"][-1]["id"]
+
+
+def test_what_an_exception_leaves(traces: list[Trace], spans: SpanTracer) -> None:
+    with pytest.raises(ValueError, match="no"), spans.start_as_current_span("call"):
+        raise ValueError("no")
+    call = event(traces, "call")
+    assert (call["error_code"], call["exception"]["type"], call["exception"]["message"]) == (2, "ValueError", "no")
+
+
+@pytest.mark.parametrize("told", [{"record_exception": False}, {"set_status_on_exception": False}])
+def test_what_is_told_not_to_leave(traces: list[Trace], spans: SpanTracer, told: dict[str, bool]) -> None:
+    with pytest.raises(ValueError, match="no"), spans.start_as_current_span("call", **told):
+        raise ValueError("no")
+    call = event(traces, "call")
+    assert (call["error_code"], "span.events" in call["resource"]["metadata"]) == (
+        (1, False) if "record_exception" in told else (0, True)
+    )
+
+
+def test_decorated_functions_have_a_span_for_each_call(traces: list[Trace], spans: SpanTracer) -> None:
+    @spans.start_as_current_span("work")
+    def work() -> trace.Span:
+        return trace.get_current_span()
+
+    @spans.start_as_current_span("later")
+    async def later() -> trace.Span:
+        await asyncio.sleep(0)
+        return trace.get_current_span()
+
+    assert work() is not work()
+    assert asyncio.run(later()).get_span_context().is_valid
+    assert [each.runner["resource"]["name"] for each in traces] == ["work", "work", "later"]
+
+
+def test_ok_is_final(traces: list[Trace], spans: SpanTracer) -> None:
+    with spans.start_as_current_span("call") as call:
+        call.set_status(StatusCode.OK)
+        call.set_status(StatusCode.ERROR, "no")
+    assert event(traces, "call")["error_code"] == 0
+    assert event(traces, "call")["resource"]["metadata"]["otel.status_code"] == "OK"
+
+
+# A process.
+
+PROGRAM = """
+from opentelemetry import trace
+early = trace.get_tracer("early")
+from epsagon_fast.integrations.opentelemetry import install
+install()
+install()
+with early.start_as_current_span("a"), trace.get_tracer("b").start_as_current_span("b"):
+    pass
+import sys, epsagon_fast
+assert "opentelemetry.sdk" not in sys.modules
+print(epsagon_fast.flush(60))
+"""
+
+
+def test_installed_in_a_process_of_its_own(place: Place) -> None:
+    assert place.run(PROGRAM).strip() == "True"

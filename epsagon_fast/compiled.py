@@ -21,7 +21,7 @@ MODULES: Final = {
 # What the package imports from each of them. If one is missing, none is taken: half of a module fits no twin.
 NAMES: Final = {
     "trimmer": ("at_level", "shorten", "trim"),
-    "ring": ("Consumer", "Mapping", "Producer", "own_pid", "pack"),
+    "ring": ("Consumer", "Mapping", "Producer", "calls", "own_pid", "pack"),
     "add_event": ("Event", "FastPath", "Step", "event", "exact_json", "span_id"),
     "blocks": (
         *("Blocks", "Entered", "Inside", "NotTraced", "Opened", "Started", "Unrecorded", "Within"),

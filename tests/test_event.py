@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,25 @@ def test_event_of_a_disabled_trace_is_not_even_timed(queue: FakeQueue, kind: typ
         assert current.anywhere() is current.current_place()
     assert (event.start_time, event.duration) == (0.0, 0.0)
     assert (queue.records, queue.counts) == ([], {})
+
+
+@pytest.mark.parametrize("kind", [Event, PureEvent], ids=["compiled", "reference"])
+def test_clocks_are_those_of_python_and_may_be_set(queue: FakeQueue, kind: type[Event]) -> None:
+    with epsagon.trace("run"):
+        begun, counted = time.time(), time.perf_counter()
+        with kind("timed", "t", "o", "python") as event:
+            # As far as floats tell two moments apart.
+            assert begun - 1e-6 <= event.start_time <= time.time() + 1e-6
+            assert counted <= event.entered_at <= time.perf_counter()
+            event.duration = 77.0
+        assert 0 <= event.duration <= time.perf_counter() - counted
+        with kind("set", "t", "o", "python") as other:
+            other.start_time = 5
+        other.duration = 8
+    bodies = queue.bodies(Kind.EVENT)
+    assert [body["start_time"] for body in bodies] == [event.start_time, 5]
+    assert bodies[0]["duration"] == pytest.approx(event.duration, abs=1e-9)
+    assert (other.start_time, other.duration) == (5, 8)
 
 
 # Between the two calls of `stat` only blocks are entered and left. What is pushed fits into the ring.

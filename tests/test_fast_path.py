@@ -8,7 +8,8 @@ from typing import Any
 import orjson
 import pytest
 from hypothesis import example, given
-from strategies import anything, complete_events, loose_events, metadata_values
+from hypothesis import strategies as st
+from strategies import anything, complete_events, loose_events, metadata_values, sized_texts
 
 from epsagon_fast.producer import _fast_path, encoding
 from epsagon_fast.producer.event import PureEvent
@@ -189,6 +190,51 @@ def test_typed_metadata_are_written_as_the_slow_path_does(value: Any) -> None:
         assert [payload for *_, payload in way.pushed] in ([], [expected])
     if type(value) is int:
         assert len(way.pushed) == (-(2**63) <= value < 2**63)
+
+
+def sent(**fields: Any) -> Any:
+    """Return what the compiled path pushes of a complete event; None if it leaves it."""
+    way = Way(_fast_path.FastPath)
+    way.tracer.add_event(complete(**fields))
+    return way.pushed[0][-1] if way.pushed else None
+
+
+@given(st.floats(allow_nan=False) | st.integers(-(2**63), 2**64 - 1))
+@example(0.0)
+@example(-0.0)
+@example(2.0**-13)
+@example(1 - 2**-53)
+@example(907246441832966.25)
+@example(9.999999999999999e-06)
+@example(5e-324)
+def test_numbers_are_written_as_orjson_writes_them(number: float) -> None:
+    assert sent(start_time=number) == orjson.dumps(complete(start_time=number))
+
+
+@given(st.lists(sized_texts(7, 8, 15, 16, 31, 64), max_size=8), st.integers(0, 20))
+@example(["".join(map(chr, range(0x90)))], 3)
+def test_texts_are_written_as_orjson_writes_them(texts: list[str], before: int) -> None:
+    # Moved by so many bytes, each character comes to stand at each place of the blocks that are looked at.
+    text = "." * before + "".join(texts)
+    whole = complete(id=text, resource={"name": text, "type": "", "operation": "o", "metadata": {text: text}})
+    assert sent(**whole) == orjson.dumps(whole)
+
+
+@pytest.mark.parametrize("value", ["\x1f", '"', "x", "é"])
+@pytest.mark.parametrize("place", ["value", "key", "list"])
+def test_whatever_its_length_an_event_is_written_within_the_buffer_or_left(value: str, place: str) -> None:
+    at_least_once = set()
+    for exponent in range(5, 20):
+        for size in (2**exponent - 1, 2**exponent):
+            text = value * size
+            metadata = {"value": {"a": text, "b": text}, "key": {text: ""}, "list": {"a": [text]}}[place]
+            whole = complete(resource={"name": "n", "type": "t", "operation": "o", "metadata": metadata})
+            found = sent(**whole)
+            texts = {key: it if isinstance(it, str) else orjson.dumps(it).decode() for key, it in metadata.items()}
+            whole["resource"]["metadata"] = texts
+            assert found in (None, orjson.dumps(whole))
+            at_least_once.add(found is None)
+    assert at_least_once == {True, False}
 
 
 @pytest.mark.parametrize(

@@ -44,23 +44,6 @@ static inline PyObject *call_method_of_three(PyObject *object, PyObject *name, P
     return PyObject_CallMethodObjArgs(object, name, a, b, c, NULL);
 }
 
-#define PARENT_MEMBER ",\"parent_id\":\""
-
-/* Return an event's JSON with its parent as the last member. NULL with an exception if `parent_id` is no str. */
-static inline PyObject *json_with_parent(PyObject *event, PyObject *parent_id) {
-    Py_ssize_t digits, length = PyBytes_Size(event) - 1, name = sizeof(PARENT_MEMBER) - 1;
-    const char *parent = PyUnicode_AsUTF8AndSize(parent_id, &digits);
-    PyObject *whole = parent ? PyBytes_FromStringAndSize(NULL, length + name + digits + 2) : NULL;
-    if (!whole)
-        return NULL;
-    char *at = PyBytes_AsString(whole);
-    memcpy(at, PyBytes_AsString(event), length);
-    memcpy(at + length, PARENT_MEMBER, name);
-    memcpy(at + length + name, parent, digits);
-    memcpy(at + length + name + digits, "\"}", 2);
-    return whole;
-}
-
 /* event(name, *, type, operation, origin): the names in this order, and what stands for those that are not given. */
 #define EVENT_ARGUMENTS 4
 static PyObject *(*event_body)(PyObject *name, PyObject *type, PyObject *operation, PyObject *origin);
@@ -143,6 +126,32 @@ static inline int quicken_add_event(PyTypeObject *type, const char *doc, PyObjec
     return failed;
 #else
     (void)type, (void)doc, (void)add_event_called;
+    return 0;
+#endif
+}
+
+static PyObject *(*exit_body)(PyObject *self, PyObject *error);
+
+static PyObject *exit_called(PyObject *self, PyObject *const *args, Py_ssize_t count) {
+    if (count == 3)
+        return exit_body(self, args[1]);
+    return PyErr_Format(PyExc_TypeError, "__exit__() takes exactly 3 positional arguments (%zd given)", count);
+}
+
+/* The same for __exit__ of a class of which instances only have it called by `with`. */
+static inline int quicken_exit(PyTypeObject *type, PyObject *(*body)(PyObject *, PyObject *)) {
+    exit_body = body;
+#ifdef Py_LIMITED_API
+    static PyMethodDef method = {"__exit__", NULL, METH_FASTCALL, "End, with the exception that leaves the block."};
+    method.ml_meth = (PyCFunction)(void (*)(void))exit_called;
+    PyObject *descriptor = PyDescr_NewMethod(type, &method);
+    if (!descriptor)
+        return -1;
+    int failed = PyObject_SetAttrString((PyObject *)type, "__exit__", descriptor);
+    Py_DECREF(descriptor);
+    return failed;
+#else
+    (void)type, (void)exit_called;
     return 0;
 #endif
 }

@@ -1,10 +1,7 @@
 # Part of _fast_path.pyx: span ids, and the block of a timed event. ids.py, place.py and event.py do the same.
 # Nothing comes between two lines here but the Python code that they call.
 
-from libc.stdint cimport uint64_t
-
 from os import urandom
-from time import perf_counter as _perf_counter, time as _time
 
 from epsagon_fast.producer.entering import NotTraced as _NotTraced, current as _current, is_at as _is_at
 from epsagon_fast.producer.failures import is_error as _is_error
@@ -13,12 +10,18 @@ from epsagon_fast.queue.ring import own_pid as _own_pid
 
 cdef extern from "call.h":
     object call_of_none(object)
+    int quicken_exit(PyTypeObject *, object (*)(object, object)) except -1
     object span_id_text(uint64_t)
     object event_function(object, object, const char *, object (*)(object, object, object, object))
 
+cdef extern from "clock.h":
+    int64_t wall_ns() noexcept
+    int64_t counter_ns() noexcept
+
 cdef object current_get = _current.get, current_set = _current.set, is_at = _is_at, is_error = _is_error
-cdef object own_pid = _own_pid, time = _time, perf_counter = _perf_counter
-cdef object no_error = int(ErrorCode.OK), failed = int(ErrorCode.EXCEPTION), zero = 0.0
+cdef object own_pid = _own_pid
+cdef object ns_per_s = 1_000_000_000
+cdef object no_error = int(ErrorCode.OK), failed = int(ErrorCode.EXCEPTION)
 # Copying a dict and setting its members takes half as long as making it.
 cdef dict event_form = dict.fromkeys(event_names), resource_form = dict.fromkeys(resource_names)
 
@@ -111,21 +114,42 @@ cdef object _of_current(str name):
 cdef class Event:
     """See event.PureEvent."""
 
-    cdef public object id, name, type, operation, origin, metadata, error_code
-    cdef public object start_time, duration, parent_id, entered_at, place
+    cdef public object id, name, type, operation, origin, metadata, error_code, parent_id, place
     cdef object outer, before, owner_pid
     cdef bint is_entered
+    cdef int64_t started_ns, entered_ns, took_ns
+    # Where the application has set them.
+    cdef object given_start_time, given_duration
 
     def __init__(self, name, type, operation, origin):
-        self.id = _new_id(call_of_none(own_pid))
-        self.name = name
-        self.type = type
-        self.operation = operation
-        self.origin = origin
-        self.metadata = {}
-        self.error_code = no_error
-        self.start_time = self.duration = self.entered_at = zero
-        self.owner_pid = 0
+        _fill_event(self, name, type, operation, origin)
+
+    @property
+    def start_time(self):
+        """Seconds since the epoch."""
+        if self.given_start_time is not None:
+            return self.given_start_time
+        # Divided as Python does, the very number that the JSON's digits mean.
+        started_ns = self.started_ns
+        return started_ns / ns_per_s
+
+    @start_time.setter
+    def start_time(self, value):
+        self.given_start_time = value
+
+    @property
+    def duration(self):
+        """Seconds."""
+        return self.took_ns / 1e9 if self.given_duration is None else self.given_duration
+
+    @duration.setter
+    def duration(self, value):
+        self.given_duration = value
+
+    @property
+    def entered_at(self):
+        """A time of time.perf_counter."""
+        return self.entered_ns / 1e9
 
     @property
     def is_here(self):
@@ -175,17 +199,24 @@ cdef class Event:
 
     def __exit__(self, kind, error, trace):
         """End, with the exception that leaves the block."""
-        if self.is_entered:
-            self.is_entered = False
-            if call_of_none(current_get) is self.place or is_at(self.place):
-                call_of_one(current_set, self.before)
-            self.before = None
-        _leave(self, error)
+        return _exit(self, error)
 
 
-cdef object _make(object name, object type, object operation, object origin):
-    """Make an event without the tuple and the dict that a call of its class takes."""
-    cdef Event event = Event.__new__(Event)
+cdef object _exit(object block, object error):
+    cdef Event self = <Event>block
+    if self.is_entered:
+        self.is_entered = False
+        if call_of_none(current_get) is self.place or is_at(self.place):
+            call_of_one(current_set, self.before)
+        self.before = None
+    _leave(self, error)
+    return None
+
+
+quicken_exit(<PyTypeObject *>Event, _exit)
+
+
+cdef int _fill_event(Event event, object name, object type, object operation, object origin) except -1:
     event.id = _new_id(call_of_none(own_pid))
     event.name = name
     event.type = type
@@ -193,8 +224,14 @@ cdef object _make(object name, object type, object operation, object origin):
     event.origin = origin
     event.metadata = {}
     event.error_code = no_error
-    event.start_time = event.duration = event.entered_at = zero
     event.owner_pid = 0
+    return 0
+
+
+cdef object _make(object name, object type, object operation, object origin):
+    """Make an event without the tuple and the dict that a call of its class takes."""
+    cdef Event event = Event.__new__(Event)
+    _fill_event(event, name, type, operation, origin)
     return event
 
 
@@ -207,13 +244,15 @@ event = event_function(_names, _defaults, _event_doc, _make)
 
 
 cdef int _enter(Event event, object outer, object tracer, object pid) except -1:
-    if tracer is not None:
+    if isinstance(tracer, FastPath):
+        (<FastPath>tracer).has_blocks = True
+    elif tracer is not None:
         tracer.has_blocks = True
     event.outer = outer
     event.parent_id = None if outer is None else outer.span_id
     event.owner_pid = pid
-    event.start_time = call_of_none(time)
-    event.entered_at = call_of_none(perf_counter)
+    event.given_start_time = None
+    event.started_ns, event.entered_ns = wall_ns(), counter_ns()
     return 0
 
 
@@ -228,7 +267,10 @@ cdef int _leave(Event event, object error) except -1:
 
 
 cdef int _leave_to(Event event, object tracer, object error) except -1:
-    event.duration = call_of_none(perf_counter) - event.entered_at
+    cdef timed_event fields
+    cdef FastPath path
+    cdef size_t length
+    event.took_ns, event.given_duration = counter_ns() - event.entered_ns, None
     if error is not None and is_error(error):
         event.error_code = failed
     else:
@@ -240,9 +282,28 @@ cdef int _leave_to(Event event, object tracer, object error) except -1:
     # The parent may be a block that has become the runner of `tracer`; see Block.succeed.
     if parent_id is not None and parent_id == tracer.span_id:
         parent_id = None
+    if error is None and event.given_start_time is None and isinstance(tracer, FastPath):
+        path = <FastPath>tracer
+        push = path.push
+        if push is not None:
+            fields = _fields_of(event, parent_id)
+            length = put_timed_event(&fields, path.typed)
+            if 0 < length <= <size_t>path.limit_bytes:
+                _push_buffer(path, push, length, event, parent_id)
+                return 0
     # Kept here, the exception would make a circle: its traceback holds the frame that holds this event.
     _add_event_under(tracer, _as_dict(event, error), parent_id)
     return 0
+
+
+cdef timed_event _fields_of(Event event, object parent_id) noexcept:
+    cdef timed_event fields
+    fields.id, fields.name, fields.type = <PyObject *>event.id, <PyObject *>event.name, <PyObject *>event.type
+    fields.operation, fields.metadata = <PyObject *>event.operation, <PyObject *>event.metadata
+    fields.origin, fields.error_code = <PyObject *>event.origin, <PyObject *>event.error_code
+    fields.parent_id = <PyObject *>parent_id
+    fields.started_ns, fields.took_ns = event.started_ns, event.took_ns
+    return fields
 
 
 cdef dict _as_dict(Event event, object error):

@@ -8,6 +8,7 @@ from cpython.bytes cimport PyBytes_AsString, PyBytes_CheckExact, PyBytes_FromStr
 from cpython.exc cimport PyErr_SetFromErrno
 from cpython.long cimport PyLong_AsLongAndOverflow, PyLong_Check
 from cpython.object cimport PyObject
+from cpython.pycapsule cimport PyCapsule_New
 from cpython.tuple cimport PyTuple_Check, PyTuple_GetItem, PyTuple_Size
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -45,6 +46,11 @@ cdef extern from "fast_method.h":
         const char *ml_doc
 
     int fast_method(PyTypeObject *, PyMethodDef *, object (*)(object, PyObject **, Py_ssize_t)) except -1
+
+cdef extern from "calls.h":
+    const char *RING_CALLS
+    ctypedef struct ring_calls:
+        int (*append)(object, int, int, const char *, const char *, uint64_t) noexcept
 
 cdef extern from "record.h":
     enum: RECORD_FIELDS
@@ -337,6 +343,16 @@ cdef bytes push_doc = Producer.push.__doc__.encode()
 cdef PyMethodDef push_method
 push_method.ml_name, push_method.ml_doc = "push", push_doc
 fast_method(<PyTypeObject *>Producer, &push_method, fast_push)
+
+
+cdef int append(object producer, int kind, int flags, const char *trace_id, const char *payload, uint64_t length) noexcept:
+    return (<Producer>producer)._append(kind, flags, trace_id, payload, length)
+
+
+cdef ring_calls _calls
+_calls.append = append
+# For compiled modules that push without an object for each argument; see calls.h.
+calls = PyCapsule_New(&_calls, RING_CALLS, NULL)
 
 
 @final

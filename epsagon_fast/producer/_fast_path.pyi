@@ -44,7 +44,8 @@ class Event:
     start_time: float
     duration: float
     parent_id: str | None
-    entered_at: float
+    @property
+    def entered_at(self) -> float: ...
     place: Any
     def __init__(self, name: str, type: str, operation: str, origin: str) -> None: ...
     @property

@@ -1,5 +1,5 @@
 from collections.abc import Iterable
-from typing import final
+from typing import Any, final
 
 from epsagon_fast.protocol import Record
 
@@ -46,6 +46,9 @@ class Consumer(Mapping):
     def read(self, limit_bytes: int, until: int | None = None) -> list[Record]: ...
     def seek(self, position: int, closes_read: int) -> None: ...
     def commit(self) -> None: ...
+
+# A capsule: see _ext/queue/calls.h.
+calls: Any
 
 def pack(records: Iterable[Record]) -> bytes: ...
 def watch_forks(may_wipe: bool = True) -> None: ...

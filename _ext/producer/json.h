@@ -1,0 +1,434 @@
+/* Writes the JSON of events as orjson does, straight from the application's objects, without a dict or bytes in between.
+ *
+ * Only exact types of the interpreter are looked at, so no Python code runs, and no other thread gets the GIL: what is
+ * read does not change meanwhile, and one buffer does for all. Each function returns where it stopped, or NULL if the
+ * value is anything else or does not fit; then orjson or the code in Python does the work.
+ */
+#ifndef EPSAGON_FAST_JSON_H
+#define EPSAGON_FAST_JSON_H
+
+#include <Python.h>
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
+/* Characters of JSON for one byte of a text at the most: \u001f. */
+#define ESCAPED_BYTES 6
+/* Room that is kept for names of fields, quotes, commas and numbers, which are not measured before they are written. */
+#define JSON_MARGIN 512
+/* For an event of as many bytes as a trace may have by default, however it is written. Memory that no event has needed
+   is none. */
+#define JSON_BYTES (ESCAPED_BYTES * 64 * 1024 + JSON_MARGIN)
+
+/* Longer lists take the way that counts what it leaves out of them. */
+#define MOST_IN_A_LIST 100
+#define MOST_BYTES_IN_A_LIST 4096
+
+/* protocol.RUNNER_ORIGIN; _fast_path.pyx compares. */
+#define RUNNER "runner"
+/* Of a number: a sign, 17 digits, a point, zeros before or an exponent behind them. */
+#define MOST_DIGITS 32
+
+static char json_buffer[JSON_BYTES], json_list[JSON_BYTES];
+/* orjson.dumps, for numbers that are rare. */
+static PyObject *json_dumps;
+#define JSON_END(buffer) ((buffer) + JSON_BYTES - JSON_MARGIN)
+
+#define PUT(at, literal) (memcpy((at), (literal), sizeof(literal) - 1), (at) + sizeof(literal) - 1)
+
+static char *put_escape(char *at, unsigned char byte) {
+    static const char digits[] = "0123456789abcdef";
+    *at++ = '\\';
+    switch (byte) {
+    case '"': case '\\': *at++ = (char)byte; break;
+    case '\b': *at++ = 'b'; break;
+    case '\t': *at++ = 't'; break;
+    case '\n': *at++ = 'n'; break;
+    case '\f': *at++ = 'f'; break;
+    case '\r': *at++ = 'r'; break;
+    default:
+        at = PUT(at, "u00");
+        *at++ = digits[byte >> 4];
+        *at++ = digits[byte & 15];
+    }
+    return at;
+}
+
+static inline int is_escaped(unsigned char byte) {
+    return byte < 0x20 || byte == '"' || byte == '\\';
+}
+
+/* Whether one of eight bytes is to be escaped. A difference borrows from the next byte only where one is found. */
+static inline int has_escaped(uint64_t word) {
+    const uint64_t ones = UINT64_C(0x0101010101010101), tops = ones << 7;
+    uint64_t quotes = word ^ ones * '"', slashes = word ^ ones * '\\';
+    uint64_t found = ((word - ones * 0x20) & ~word) | ((quotes - ones) & ~quotes) | ((slashes - ones) & ~slashes);
+    return (found & tops) != 0;
+}
+
+static char *put_each_escaped(char *at, const char *from, size_t length) {
+    for (; length; from++, length--)
+        if (is_escaped((unsigned char)*from))
+            at = put_escape(at, (unsigned char)*from);
+        else
+            *at++ = *from;
+    return at;
+}
+
+/* Wants room for ESCAPED_BYTES times `length`. */
+static inline char *put_escaped(char *at, const char *from, size_t length) {
+#if defined(__SSE2__)
+    for (; length >= 16; from += 16, length -= 16) {
+        __m128i block = _mm_loadu_si128((const __m128i *)from);
+        __m128i quotes = _mm_cmpeq_epi8(block, _mm_set1_epi8('"')), slashes = _mm_cmpeq_epi8(block, _mm_set1_epi8('\\'));
+        __m128i controls = _mm_cmpeq_epi8(_mm_min_epu8(block, _mm_set1_epi8(0x1f)), block);
+        if (_mm_movemask_epi8(_mm_or_si128(_mm_or_si128(quotes, slashes), controls))) {
+            at = put_each_escaped(at, from, 16);
+            continue;
+        }
+        _mm_storeu_si128((__m128i *)at, block);
+        at += 16;
+    }
+#endif
+    for (; length >= 8; from += 8, length -= 8) {
+        uint64_t word;
+        memcpy(&word, from, 8);
+        if (has_escaped(word)) {
+            at = put_each_escaped(at, from, 8);
+            continue;
+        }
+        memcpy(at, &word, 8);
+        at += 8;
+    }
+    return put_each_escaped(at, from, length);
+}
+
+/* An exact str in quotes. NULL too if it has a lone surrogate. */
+static inline char *put_text(char *at, const char *end, PyObject *text) {
+    Py_ssize_t length;
+    const char *from = PyUnicode_AsUTF8AndSize(text, &length);
+    if (!from) {
+        PyErr_Clear();
+        return NULL;
+    }
+    if (end - at < ESCAPED_BYTES * length)
+        return NULL;
+    *at++ = '"';
+    at = put_escaped(at, from, (size_t)length);
+    *at++ = '"';
+    return at;
+}
+
+static inline char *put_digits(char *at, uint64_t number, int least) {
+    char digits[20], *first = digits + sizeof digits;
+    do {
+        *--first = (char)('0' + number % 10);
+        number /= 10;
+    } while (--least > 0 || number);
+    size_t count = (size_t)(digits + sizeof digits - first);
+    memcpy(at, first, count);
+    return at + count;
+}
+
+/* An exact int or float as orjson writes it. NULL if an int needs more than 64 bits. */
+static char *put_dumped(char *at, PyObject *number) {
+    PyObject *json = PyObject_CallFunctionObjArgs(json_dumps, number, NULL);
+    if (!json) {
+        PyErr_Clear();
+        return NULL;
+    }
+    Py_ssize_t length = PyBytes_Size(json);
+    if (length <= MOST_DIGITS)
+        memcpy(at, PyBytes_AsString(json), (size_t)length);
+    Py_DECREF(json);
+    return length <= MOST_DIGITS ? at + length : NULL;
+}
+
+/* Wants an exact int. */
+static inline char *put_integer(char *at, PyObject *number) {
+    int overflow;
+    long long value = PyLong_AsLongLongAndOverflow(number, &overflow);
+    if (overflow)
+        return put_dumped(at, number);
+    if (value < 0)
+        *at++ = '-';
+    return put_digits(at, value < 0 ? -(uint64_t)value : (uint64_t)value, 1);
+}
+
+/* A number with `places` decimals, without zeros at its end but for the first. */
+static inline char *put_decimals(char *at, uint64_t whole, uint64_t part, int places) {
+    at = put_digits(at, whole, 1);
+    *at++ = '.';
+    while (places > 1 && part % 10 == 0) {
+        part /= 10;
+        places--;
+    }
+    return put_digits(at, part, places);
+}
+
+#define NS_PER_S UINT64_C(1000000000)
+
+/* Seconds. A clock that was put back makes them negative. */
+static inline char *put_seconds(char *at, int64_t ns) {
+    if (ns < 0)
+        *at++ = '-';
+    uint64_t size = ns < 0 ? -(uint64_t)ns : (uint64_t)ns;
+    return put_decimals(at, size / NS_PER_S, size % NS_PER_S, 9);
+}
+
+#if defined(__SIZEOF_INT128__)
+
+/* A float of 1e-5 to 1e15 with the fewest digits that mean it.
+ *
+ * It is m / 2^s. With k decimals the nearest number is n / 10^k, and that means the same float if it is off by less than
+ * half a step, which is exact in integers: 2 * |m * 10^k - n * 2^s| < 10^k. If a k does, each larger one does.
+ */
+static char *put_short_float(char *at, double value) {
+    static const uint64_t powers[] = {
+        1, 10, 100, 1000, 10000, 100000, 1000000, 10000000, 100000000, 1000000000, 10000000000, 100000000000};
+    enum { MOST_DECIMALS = 22, MANTISSA_BITS = 53 };
+    const unsigned __int128 most_digits = UINT64_C(1000000000000000000);
+    int exponent, least = 0, most = MOST_DECIMALS;
+    uint64_t mantissa = (uint64_t)ldexp(frexp(value, &exponent), MANTISSA_BITS), best = 0;
+    int shift = MANTISSA_BITS - exponent;
+    while (least <= most) {
+        int decimals = (least + most) / 2;
+        unsigned __int128 power = (unsigned __int128)powers[decimals / 2] * powers[decimals - decimals / 2];
+        unsigned __int128 exact = mantissa * power;
+        unsigned __int128 half = (unsigned __int128)1 << (shift - 1), nearest = (exact + half) >> shift;
+        /* Of two that are as near, the even one. */
+        nearest -= (nearest << shift) - exact == half && (nearest & 1);
+        unsigned __int128 rounded = nearest << shift;
+        int is_below = exact > rounded;
+        unsigned __int128 off = is_below ? exact - rounded : rounded - exact;
+        /* Below a power of two the steps are half as long. */
+        unsigned halves = is_below && mantissa == UINT64_C(1) << (MANTISSA_BITS - 1) ? 4 : 2;
+        if (nearest >= most_digits || off * halves < power) {
+            best = nearest < most_digits ? (uint64_t)nearest : 0;
+            most = decimals - 1;
+        } else
+            least = decimals + 1;
+    }
+    if (!best)
+        return NULL;
+    uint64_t power = least <= 18 ? powers[least / 2] * powers[least - least / 2] : most_digits;
+    return put_decimals(at, least <= 18 ? best / power : 0, best % power, least);
+}
+
+#endif
+
+/* Wants an exact float. */
+static inline char *put_float(char *at, PyObject *number) {
+    double value = PyFloat_AsDouble(number), size = fabs(value);
+    if (!isfinite(value))
+        return PUT(at, "null");
+    if (signbit(value))
+        *at++ = '-';
+    if (size == floor(size) && size < 1e15)
+        return PUT(put_digits(at, (uint64_t)size, 1), ".0");
+#if defined(__SIZEOF_INT128__)
+    char *end = size >= 1e-5 && size < 1e15 ? put_short_float(at, size) : NULL;
+    if (end)
+        return end;
+#endif
+    return put_dumped(at - (signbit(value) != 0), number);
+}
+
+/* A number, bool or None. NULL if it is anything else. */
+static inline char *put_scalar(char *at, PyObject *value) {
+    if (PyLong_CheckExact(value))
+        return put_integer(at, value);
+    if (value == Py_None)
+        return PUT(at, "null");
+    if (value == Py_True)
+        return PUT(at, "true");
+    if (value == Py_False)
+        return PUT(at, "false");
+    return PyFloat_CheckExact(value) ? put_float(at, value) : NULL;
+}
+
+/* plain.is_typed_scalar. */
+static inline int keeps_type(PyObject *value) {
+    int overflow = 0;
+    if (PyLong_CheckExact(value))
+        PyLong_AsLongLongAndOverflow(value, &overflow);
+    return value != Py_None && !overflow && (!PyFloat_CheckExact(value) || isfinite(PyFloat_AsDouble(value)));
+}
+
+/* A list of texts and scalars. `keeps_types`: whether each is a typed scalar. */
+static char *put_list(char *at, const char *end, PyObject *list, int *keeps_types) {
+    Py_ssize_t count = PyList_Size(list);
+    const char *start = at;
+    *keeps_types = 1;
+    if (count > MOST_IN_A_LIST)
+        return NULL;
+    *at++ = '[';
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *value = PyList_GetItem(list, i);
+        if (i)
+            *at++ = ',';
+        at = PyUnicode_CheckExact(value) ? put_text(at, end, value) : put_scalar(at, value);
+        if (!at || at - start > MOST_BYTES_IN_A_LIST || at > end)
+            return NULL;
+        *keeps_types &= keeps_type(value);
+    }
+    *at++ = ']';
+    return at;
+}
+
+/* A value of metadata: a text as it is, anything else as the text of its JSON, or, if `typed` and it can, as its JSON. */
+static inline char *put_value(char *at, const char *end, PyObject *value, int typed) {
+    if (PyUnicode_CheckExact(value))
+        return put_text(at, end, value);
+    if (PyList_CheckExact(value)) {
+        int keeps_types;
+        char *list_end = put_list(json_list, JSON_END(json_list), value, &keeps_types);
+        if (!list_end || end - at < ESCAPED_BYTES * (list_end - json_list))
+            return NULL;
+        size_t length = (size_t)(list_end - json_list);
+        if (typed && keeps_types) {
+            memcpy(at, json_list, length);
+            return at + length;
+        }
+        *at++ = '"';
+        at = put_escaped(at, json_list, length);
+        *at++ = '"';
+        return at;
+    }
+    if (typed && keeps_type(value))
+        return put_scalar(at, value);
+    *at++ = '"';
+    at = put_scalar(at, value);
+    if (at)
+        *at++ = '"';
+    return at;
+}
+
+static inline char *put_metadata(char *at, const char *end, PyObject *metadata, int typed) {
+    Py_ssize_t place = 0;
+    PyObject *key, *value;
+    if (!PyDict_CheckExact(metadata))
+        return NULL;
+    *at++ = '{';
+    for (int is_first = 1; PyDict_Next(metadata, &place, &key, &value); is_first = 0) {
+        if (!PyUnicode_CheckExact(key))
+            return NULL;
+        if (!is_first)
+            *at++ = ',';
+        if (!(at = put_text(at, end, key)))
+            return NULL;
+        *at++ = ':';
+        if (!(at = put_value(at, end, value, typed)) || at > end)
+            return NULL;
+    }
+    *at++ = '}';
+    return at;
+}
+
+static inline char *put_field(char *at, const char *end, PyObject *text) {
+    return at && PyUnicode_CheckExact(text) ? put_text(at, end, text) : NULL;
+}
+
+/* The last members of an event. Returns how many bytes it has; 0: `error_code` or `parent_id` is none. */
+static inline size_t put_end(char *at, const char *end, PyObject *error_code, PyObject *parent_id) {
+    at = PUT(at, ",\"error_code\":");
+    int overflow;
+    if (!PyLong_CheckExact(error_code))
+        return 0;
+    long long code = PyLong_AsLongLongAndOverflow(error_code, &overflow);
+    if (overflow || code < INT32_MIN || code > INT32_MAX)
+        return 0;
+    at = PUT(put_integer(at, error_code), ",\"exception\":null");
+    if (parent_id != Py_None && !(at = put_field(PUT(at, ",\"parent_id\":"), end, parent_id)))
+        return 0;
+    *at++ = '}';
+    return (size_t)(at - json_buffer);
+}
+
+/* The fields of an event's block; all borrowed. `parent_id`: None for the runner. */
+typedef struct {
+    PyObject *id, *name, *type, *operation, *metadata, *origin, *error_code, *parent_id;
+    int64_t started_ns, took_ns;
+} timed_event;
+
+/* Writes the event into json_buffer. Returns how many bytes; 0 if the way through a dict has to be taken. */
+static size_t put_timed_event(const timed_event *event, int typed) {
+    const char *end = JSON_END(json_buffer);
+    char *at = put_field(PUT(json_buffer, "{\"id\":"), end, event->id);
+    if (!at || !PyUnicode_CheckExact(event->origin) || PyUnicode_CompareWithASCIIString(event->origin, RUNNER) == 0)
+        return 0;
+    at = put_seconds(PUT(at, ",\"start_time\":"), event->started_ns);
+    if (!(at = put_field(PUT(at, ",\"resource\":{\"name\":"), end, event->name)))
+        return 0;
+    if (!(at = put_field(PUT(at, ",\"type\":"), end, event->type)))
+        return 0;
+    if (!(at = put_field(PUT(at, ",\"operation\":"), end, event->operation)))
+        return 0;
+    if (!(at = put_metadata(PUT(at, ",\"metadata\":"), end, event->metadata, typed)))
+        return 0;
+    if (!(at = put_field(PUT(at, "},\"origin\":"), end, event->origin)))
+        return 0;
+    at = put_seconds(PUT(at, ",\"duration\":"), event->took_ns);
+    return put_end(at, end, event->error_code, event->parent_id);
+}
+
+/* The value of a dict's next member; NULL if there is none of that name. */
+static inline PyObject *next_value(PyObject *dict, Py_ssize_t *place, PyObject *name) {
+    PyObject *key, *value;
+    if (!PyDict_Next(dict, place, &key, &value))
+        return NULL;
+    /* Names in programs are interned, so they nearly always are the very same object. */
+    return key == name || (PyUnicode_CheckExact(key) && PyUnicode_Compare(key, name) == 0) ? value : NULL;
+}
+
+static inline char *put_number(char *at, PyObject *number) {
+    return PyLong_CheckExact(number) ? put_integer(at, number) : PyFloat_CheckExact(number) ? put_float(at, number) : NULL;
+}
+
+static inline char *put_resource(char *at, const char *end, PyObject *resource, PyObject *names, int typed) {
+    static const char *const before[] = {"{\"name\":", ",\"type\":", ",\"operation\":", ",\"metadata\":"};
+    Py_ssize_t place = 0;
+    if (!PyDict_CheckExact(resource) || PyDict_Size(resource) != 4)
+        return NULL;
+    for (int i = 0; i < 4; i++) {
+        PyObject *value = next_value(resource, &place, PyTuple_GetItem(names, i));
+        size_t length = strlen(before[i]);
+        memcpy(at, before[i], length);
+        if (!value || !(at = i < 3 ? put_field(at + length, end, value) : put_metadata(at + length, end, value, typed)))
+            return NULL;
+    }
+    *at++ = '}';
+    return at;
+}
+
+/* Writes a complete event, as protocol.py names its members and those of its resource, into json_buffer. Returns how many
+   bytes; 0 if it is not complete. */
+static size_t put_ready_event(PyObject *event, PyObject *names, PyObject *resource_names, PyObject *parent_id, int typed) {
+    const char *end = JSON_END(json_buffer);
+    PyObject *values[7];
+    Py_ssize_t place = 0;
+    if (!PyDict_CheckExact(event) || PyDict_Size(event) != 7)
+        return 0;
+    for (int i = 0; i < 7; i++)
+        if (!(values[i] = next_value(event, &place, PyTuple_GetItem(names, i))))
+            return 0;
+    /* A runner is more than an event, and so is one with an exception. */
+    if (!PyUnicode_CheckExact(values[3]) || PyUnicode_CompareWithASCIIString(values[3], RUNNER) == 0 || values[6] != Py_None)
+        return 0;
+    char *at = put_field(PUT(json_buffer, "{\"id\":"), end, values[0]);
+    if (!at || !(at = put_number(PUT(at, ",\"start_time\":"), values[1])))
+        return 0;
+    if (!(at = put_resource(PUT(at, ",\"resource\":"), end, values[2], resource_names, typed)))
+        return 0;
+    if (!(at = put_field(PUT(at, ",\"origin\":"), end, values[3])))
+        return 0;
+    if (!(at = put_number(PUT(at, ",\"duration\":"), values[4])))
+        return 0;
+    return put_end(at, end, values[5], parent_id);
+}
+
+#endif

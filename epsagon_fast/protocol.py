@@ -129,9 +129,12 @@ class WireConfig(TypedDict):
     state_dir: NotRequired[str]
     proxy_url: NotRequired[str | None]
     ca_file: NotRequired[str | None]
-    # For OTLP: a JSON object of HTTP headers, which are secret, and more attributes of the resource.
+    # A JSON object of HTTP headers, which are secret.
     headers: NotRequired[str]
-    resource_attributes: NotRequired[dict[str, str]]
+    # For OTLP: PEM files with which this side says who it is, and what is known of the process.
+    client_certificate: NotRequired[str]
+    client_key: NotRequired[str]
+    resource_attributes: NotRequired[dict[str, str | bool | int | float]]
 
 
 class Record(NamedTuple):

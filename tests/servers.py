@@ -147,11 +147,35 @@ def certificate(folder: Path, name: str = HOST) -> Identity:
     return Identity(context, str(ca_file))
 
 
+class Proof(NamedTuple):
+    """What a client shows a server that wants to know who it is."""
+
+    context: ssl.SSLContext
+    ca_file: str
+    certificate: str
+    key: str
+
+
+def mutual(folder: Path) -> Proof:
+    """Make the identity of a server that refuses clients without a certificate of its authority, and one client's."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(HOST).configure_cert(context)
+    authority.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    client = authority.issue_cert("worker.example")
+    files = {name: str(folder / f"{name}.pem") for name in ("ca", "certificate", "key")}
+    authority.cert_pem.write_to_path(files["ca"])
+    client.cert_chain_pems[0].write_to_path(files["certificate"])
+    client.private_key_pem.write_to_path(files["key"])
+    return Proof(context, files["ca"], files["certificate"], files["key"])
+
+
 class Server:
     """See the module. `requests` holds what came so far, `connections` counts the connections that were made."""
 
     def __init__(
-        self, behave: Behaviour | None = None, *, tls: Identity | None = None, port: int = 0, keeps: bool = True
+        self, behave: Behaviour | None = None, *, tls: Identity | Proof | None = None, port: int = 0, keeps: bool = True
     ) -> None:
         """`keeps`: `requests` does; a soak sends gigabytes."""
         self.behave = behave or status(200)

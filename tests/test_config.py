@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import logging
+import math
 import os
 import pickle
 import subprocess
@@ -63,6 +64,30 @@ FIELDS = [
             "http://h\n",
         ],
         ["backend", "http:/h", "https://u@h"],
+    ),
+    Field(
+        "headers",
+        "EPSAGON_HEADERS",
+        (),
+        {"api-key": SECRET},
+        (("api-key", SECRET),),
+        "a=b%20c, d=",
+        (("a", "b c"), ("d", "")),
+        [SECRET, 1, [("a", SECRET)]],
+        [{"a b": SECRET}, {"a": f"{SECRET}\n"}, {"a": 1}, {"Content-Length": "1"}, {"": SECRET}],
+        [SECRET, f"a={SECRET}%0d%0ab", "=x"],
+    ),
+    Field(
+        "resource_attributes",
+        None,
+        (),
+        {"team": "shop", "rack": 7},
+        (("team", "shop"), ("rack", 7)),
+        "",
+        None,
+        ["team=shop", 1],
+        [{"": "x"}, {"a": [1]}, {"a": 2**63}, {"a": math.nan}, {"a": None}, {1: "x"}],
+        [],
     ),
     Field("metadata_only", "EPSAGON_METADATA", True, False, False, "FALSE", False, [0, "true"], [], ["maybe", "2"]),
     Field("debug", "EPSAGON_DEBUG", False, True, True, "yes", True, [1, "true"], [], ["maybe"]),
@@ -411,6 +436,17 @@ def test_the_wire_form_holds_what_the_collector_needs() -> None:
         "proxy_url": None,
         "ca_file": None,
     }
+
+
+def test_headers_travel_with_the_config_and_show_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = with_token(headers={"api-key": SECRET})
+    assert SECRET not in repr(config) + repr(config.resolve())
+    assert orjson.loads(config.to_wire().get("headers", "")) == {"api-key": SECRET}
+    with pytest.raises(ValueError, match="headers=") as raised:
+        Config(headers={"a b": SECRET})
+    assert SECRET not in str(raised.value)
+    monkeypatch.setenv("EPSAGON_HEADERS", f"x-key={SECRET}")
+    assert orjson.loads(with_token().to_wire().get("headers", "")) == {"x-key": SECRET}
 
 
 def test_values_are_shortened_where_no_backend_expects_the_rule_of_epsagon_go(monkeypatch: pytest.MonkeyPatch) -> None:

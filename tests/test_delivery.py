@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import HOST, Identity, Server, certificate, closing, drip, hang, raw, reply, reset, status, tunnel
+import trustme
+from cryptography.hazmat.primitives import serialization
+from servers import HOST, Identity, Server, certificate, closing, drip, hang, mutual, raw, reply, reset, status, tunnel
 from waiting import TIMEOUT_S, until
 
 from epsagon_fast import __version__
@@ -332,6 +334,42 @@ def test_a_failed_tls_check_is_retried_slowly(
             assert (str(verdict.outcome), verdict.retry_after_s) == ("STORED (tls)", TLS_RETRY_S)
             assert len(caplog.messages) == 1
         assert server.requests == misnamed.requests == []
+
+
+def test_a_server_that_asks_is_shown_the_clients_certificate(delivery: Delivery, tmp_path: Path) -> None:
+    proof = mutual(tmp_path)
+    both = tmp_path / "both.pem"
+    both.write_text(Path(proof.key).read_text() + Path(proof.certificate).read_text())
+    with Server(tls=proof) as server:
+        shown = to(server.url, ca_file=proof.ca_file, client_certificate=proof.certificate, client_key=proof.key)
+        assert send(delivery, shown).outcome == Outcome.DELIVERED
+        in_one = to(server.url, ca_file=proof.ca_file, client_certificate=str(both))
+        assert send(delivery, in_one).outcome == Outcome.DELIVERED
+        assert send(delivery, to(server.url, ca_file=proof.ca_file)).retry
+        assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("broken", ["missing", "of another", "encrypted", "a FIFO"])
+def test_a_certificate_that_cannot_be_shown_keeps_the_trace(
+    delivery: Delivery, tmp_path: Path, caplog: pytest.LogCaptureFixture, broken: str
+) -> None:
+    proof = mutual(tmp_path)
+    key = tmp_path / "other.pem"
+    if broken == "of another":
+        key.write_bytes(trustme.CA().private_key_pem.bytes())
+    elif broken == "encrypted":
+        loaded = serialization.load_pem_private_key(Path(proof.key).read_bytes(), None)
+        how = serialization.BestAvailableEncryption(b"password")
+        form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, how)
+        key.write_bytes(loaded.private_bytes(*form))
+    elif broken == "a FIFO":
+        os.mkfifo(key)
+    with Server(tls=proof) as server:
+        shown = to(server.url, ca_file=proof.ca_file, client_certificate=proof.certificate, client_key=str(key))
+        verdict = send(delivery, shown)
+    assert (str(verdict.outcome), verdict.retry_after_s) == ("STORED (tls)", TLS_RETRY_S)
+    assert "client certificate or its key" in caplog.text
+    assert str(tmp_path) not in caplog.text
 
 
 def test_a_mended_ca_file_is_read_again(delivery: Delivery, identity: Identity, tmp_path: Path) -> None:

@@ -2,19 +2,26 @@
 
 import json
 import logging
+import os
+import sys
 from typing import Any
 
+import orjson
 import pytest
 from places import Place
 from servers import Server
 
+from epsagon_fast import __version__
+from epsagon_fast.collector.formats.choice import format_for
 from epsagon_fast.collector.formats.otlp import OTLP, resource_of
 from epsagon_fast.collector.parcel import Parcel, from_config
 from epsagon_fast.collector.sending.verdict import _masked
 from epsagon_fast.config import Config
+from epsagon_fast.producer.opening import opening
 from epsagon_fast.protocol import WireConfig
 
 P = "OTEL_EXPORTER_OTLP_"
+URL = "otlp+http://127.0.0.1:1"
 ENDPOINT = {P + "ENDPOINT": "http://127.0.0.1:4318"}
 SECRET = "key-of-the-vendor"
 
@@ -74,6 +81,26 @@ def test_a_header_that_is_none_is_left_out_and_not_shown(
     assert SECRET not in caplog.text
 
 
+def test_headers_of_the_code_go_wherever_it_sends(environment: Any) -> None:
+    environment(**ENDPOINT, **{P + "HEADERS": "API-Key=env,x-team=shop"})
+    for url in (URL, "http://127.0.0.1:1"):
+        destination = from_config(Config(collector_url=url, token="t", headers={"api-key": SECRET}).to_wire())
+        assert SECRET not in repr(destination)
+        assert SECRET not in _masked(f"denied: {SECRET}", destination)
+        post = format_for(destination).post([Parcel(bytes(16), destination, b"{}")])
+        assert {name.lower(): value for name, value in post.headers.items()}["api-key"] == SECRET
+        assert "x-team" not in post.headers
+    said = json.loads(Config(headers={"api-key": SECRET}).to_wire()["headers"])
+    assert said == {"api-key": SECRET, "x-team": "shop"}
+
+
+def test_the_certificate_of_the_client_is_for_its_endpoint_alone(environment: Any) -> None:
+    files = {P + "CLIENT_CERTIFICATE": "me.pem", P + "TRACES_CLIENT_KEY": "/key.pem"}
+    wire = environment(**ENDPOINT, **files).to_wire()
+    assert from_config(wire).tls_files[1:] == (os.path.abspath("me.pem"), "/key.pem")
+    assert from_config(Config(collector_url=URL).to_wire()).tls_files[1:] == (None, None)
+
+
 def test_a_header_of_the_user_takes_the_place_of_ours(environment: Any) -> None:
     wire = environment(**ENDPOINT, **{P + "HEADERS": "user-agent=mine,AUTHORIZATION=Basic%20x"}).to_wire()
     destination = from_config(wire)._replace(token="t")
@@ -105,7 +132,7 @@ def test_a_timeout_that_is_none_is_ignored(environment: Any, timeout: str) -> No
 
 def attributes(config: Config) -> dict[str, Any]:
     wire: WireConfig = config.to_wire()
-    return dict(resource_of(wire, "python 3.11.7"))
+    return dict(resource_of(wire))
 
 
 def test_a_resource_is_what_the_environment_says(environment: Any) -> None:
@@ -115,6 +142,35 @@ def test_a_resource_is_what_the_environment_says(environment: Any) -> None:
     assert (named["service.name"], named["deployment.environment.name"]) == ("cart", "a,b")
     assert attributes(environment(OTEL_SERVICE_NAME="shop"))["service.name"] == "shop"
     assert attributes(Config(application_name="mine"))["service.name"] == "mine"
+
+
+def test_what_code_says_of_the_process_counts_before_the_environment(environment: Any) -> None:
+    environment(OTEL_RESOURCE_ATTRIBUTES="team=a,region=eu", OTEL_SERVICE_NAME="shop")
+    said = attributes(Config(collector_url=URL, resource_attributes={"team": "b", "rack": 7, "spot": True}))
+    assert [said[key] for key in ("team", "rack", "spot", "region", "service.name")] == ["b", 7, True, "eu", "shop"]
+
+
+def test_a_resource_is_the_process_that_recorded(environment: Any) -> None:
+    environment(**ENDPOINT)
+    read, write = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.write(write, opening(Config().resolve(), None))
+        os._exit(0)
+    os.waitpid(pid, 0)
+    mine, childs = (
+        resource_of(orjson.loads(data)["config"]) for data in (opening(Config().resolve(), None), os.read(read, 65536))
+    )
+    assert (mine["process.pid"], childs["process.pid"]) == (os.getpid(), pid)
+    assert mine["process.runtime.name"] == sys.implementation.name
+    assert mine["process.runtime.version"] == "{}.{}.{}".format(*sys.version_info)
+    assert mine["process.runtime.description"] == sys.version
+    assert mine["host.name"] == os.uname().nodename
+    assert {key: mine[key] for key in mine if key.startswith("telemetry.sdk.")} == {
+        "telemetry.sdk.name": "epsagon_fast",
+        "telemetry.sdk.language": "python",
+        "telemetry.sdk.version": __version__,
+    }
 
 
 def test_a_program_that_knows_only_opentelemetrys_environment_is_traced(place: Place) -> None:

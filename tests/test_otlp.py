@@ -281,10 +281,12 @@ def test_what_has_no_time_is_shown_at_that_of_its_trace() -> None:
 
 
 def test_a_resource_says_who_it_was() -> None:
-    part = OTLP.envelope(CONFIG, "python 3.11.7").body(FittedTrace(TRACE_ID, [event()], None, []))
+    config = CONFIG | {"resource_attributes": {"process.pid": 7, "spot": True, "load": 0.5, "team": "a", "odd": [1]}}
+    part = OTLP.envelope(config, "p").body(FittedTrace(TRACE_ID, [event()], None, []))
     [part_of] = read(part).resource_spans
     said = values(part_of.resource.attributes)
-    assert (said["service.name"], said["process.runtime.version"]) == ("shop", "3.11.7")
+    assert (said.pop("service.name"), said.pop("telemetry.sdk.name")) == ("shop", "epsagon_fast")
+    assert [said[key] for key in ("process.pid", "spot", "load", "team")] == [7, True, 0.5, "a"]
     assert [scope.scope.name for scope in part_of.scope_spans] == ["epsagon_fast.sdk"]
 
 

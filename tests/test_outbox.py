@@ -24,7 +24,9 @@ from epsagon_fast.collector.sending.outbox.messages import Gone, Refused, Report
 from epsagon_fast.collector.sending.outbox.outbox import Outbox
 
 HERE = Destination("http://here/", "secret-token", 1.0)
-THERE = Destination("http://there/", "other-token", 2.0, "http://user:pass@proxy", "/ca.pem", headers='{"k":"v"}')
+THERE = Destination(
+    "http://there/", "other-token", 2.0, "http://user:pass@proxy", "/ca.pem", "", '{"k":"v"}', "/a.pem", "/k.pem"
+)
 NOW = 1_700_000_000.0
 LOG = logging.getLogger("test.outbox")
 

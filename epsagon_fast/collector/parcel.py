@@ -13,6 +13,17 @@ from epsagon_fast.protocol import Outcome, WireConfig
 PARCEL_BYTES = 1024
 
 
+class TlsFiles(NamedTuple):
+    """The files of a TLS connection, in PEM: what it trusts, and what it shows a server that asks who it is.
+
+    None: what the system trusts; nothing to show; a key that stands in the certificate's file.
+    """
+
+    ca: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+
+
 class Destination(NamedTuple):
     """A backend as one worker's config names it. Equal fields mean the same destination."""
 
@@ -26,6 +37,13 @@ class Destination(NamedTuple):
     state_dir: str = ""
     # A JSON object of further HTTP headers, as secret as the token; "": none.
     headers: str = ""
+    client_certificate: str | None = None
+    client_key: str | None = None
+
+    @property
+    def tls_files(self) -> TlsFiles:
+        """Return the files that a TLS connection to it needs."""
+        return TlsFiles(self.ca_file, self.client_certificate, self.client_key)
 
     @property
     def origin(self) -> str:
@@ -72,4 +90,6 @@ def from_config(config: WireConfig) -> Destination:
         ca_file=config.get("ca_file") or None,
         state_dir=config.get("state_dir") or "",
         headers=config.get("headers") or "",
+        client_certificate=config.get("client_certificate") or None,
+        client_key=config.get("client_key") or None,
     )

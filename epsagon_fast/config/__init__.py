@@ -11,9 +11,19 @@ at import: the proxy look-up, which needs a heavy import, happens when a trace's
     config.py        Config and ResolvedConfig
 """
 
-from .config import Config, ResolvedConfig
+from .config import Attributes, Config, Headers, ResolvedConfig
 from .environment import may_need_proxy
 from .options import DEFAULT_RING_BYTES, MIN_RING_BYTES, OPTIONS
 from .values import otlp_url
 
-__all__ = ["DEFAULT_RING_BYTES", "MIN_RING_BYTES", "OPTIONS", "Config", "ResolvedConfig", "may_need_proxy", "otlp_url"]
+__all__ = [
+    "DEFAULT_RING_BYTES",
+    "MIN_RING_BYTES",
+    "OPTIONS",
+    "Attributes",
+    "Config",
+    "Headers",
+    "ResolvedConfig",
+    "may_need_proxy",
+    "otlp_url",
+]

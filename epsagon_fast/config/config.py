@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Set
+import sys
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,11 @@ from .environment import ca_file, default_state_dir, default_url, from_environme
 from .options import OPTIONS
 from .values import goes_in_clear, is_otlp, otlp_url
 
+Attribute = str | bool | int | float
+# As tuples they are kept, and come back if a Config is copied.
+Headers = Mapping[str, str] | tuple[tuple[str, str], ...]
+Attributes = Mapping[str, Attribute] | tuple[tuple[str, Attribute], ...]
+
 # A ring must hold the records of several traces. Otherwise one burst would fill it before the collector's next pass.
 RING_BYTES_PER_TRACE_BYTE = 4
 
@@ -23,6 +29,7 @@ RING_BYTES_PER_TRACE_BYTE = 4
 class Config:
     """The options as code sets them. None means unset: the environment counts, else the default.
 
+    headers: HTTP headers of each request, secrets like the token. resource_attributes: what OTLP says of the process.
     send_timeout_s, shutdown_timeout_s: seconds. max_trace_size_bytes: UTF-8 bytes of a trace's JSON body. ring_bytes:
     capacity of this process's ring, at least four times the trace limit. trimming: what gives way in a trace over its
     limit, "strip" or "shorten". ignored_keys: names of metadata keys that are masked. runtime_dir, state_dir: made
@@ -32,6 +39,8 @@ class Config:
     application_name: str | None = None
     token: str | None = field(default=None, repr=False)
     collector_url: str | None = None
+    headers: Headers | None = field(default=None, repr=False)
+    resource_attributes: Attributes | None = None
     metadata_only: bool | None = None
     debug: bool | None = None
     send_timeout_s: float | None = None
@@ -104,7 +113,9 @@ class Config:
             "ca_file": ca_file(),
         }
         if is_otlp(config.collector_url):
-            _add_otlp(wire)
+            _add_otlp(wire, config)
+        elif config.headers:
+            wire["headers"] = json.dumps(dict(config.headers))
         return wire
 
 
@@ -118,6 +129,8 @@ class ResolvedConfig(Config):
     application_name: str
     token: str
     collector_url: str
+    headers: tuple[tuple[str, str], ...]
+    resource_attributes: tuple[tuple[str, Attribute], ...]
     metadata_only: bool
     debug: bool
     send_timeout_s: float
@@ -158,14 +171,34 @@ def _of_opentelemetry(values: dict[str, Any], said: Config) -> dict[str, Any]:
     return found
 
 
-def _add_otlp(wire: WireConfig) -> None:
-    """Add to the wire form of a config that sends OTLP what OpenTelemetry's environment says."""
-    wire["resource_attributes"] = opentelemetry.resource_attributes()
+def _add_otlp(wire: WireConfig, config: ResolvedConfig) -> None:
+    """Add to the wire form of a config that sends OTLP what is known of the process, and OpenTelemetry's environment.
+
+    What code says counts before that.
+    """
+    said = opentelemetry.resource_attributes() | dict(config.resource_attributes)
+    wire["resource_attributes"] = _of_this_process() | said
+    headers = dict(config.headers)
     # A secret header is for the endpoint that stands beside it, and for no other.
     if wire["collector_url"] == opentelemetry.url():
-        wire["headers"] = json.dumps(opentelemetry.headers())
-        if path := opentelemetry.ca_file():
-            wire["ca_file"] = path
+        ours = {name.lower() for name in headers}
+        headers |= {name: value for name, value in opentelemetry.headers().items() if name.lower() not in ours}
+        for file, path in opentelemetry.tls_files():
+            wire[file] = path
+    if headers:
+        wire["headers"] = json.dumps(headers)
+
+
+def _of_this_process() -> dict[str, Attribute]:
+    """Return OpenTelemetry's attributes of a process, by the names of its semantic conventions."""
+    runtime = sys.implementation
+    return {
+        "host.name": os.uname().nodename,
+        "process.pid": os.getpid(),
+        "process.runtime.name": runtime.name,
+        "process.runtime.version": ".".join(map(str, runtime.version[:3])),
+        "process.runtime.description": sys.version,
+    }
 
 
 def _warn_of_readers(url: str) -> None:

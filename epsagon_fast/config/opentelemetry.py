@@ -6,16 +6,22 @@ is logged once, without its value, and ignored.
 
 import os
 import re
-from typing import Final
+from typing import Final, Literal
 
 from epsagon_fast.log import warn_once
 from epsagon_fast.protocol import OTLP_TRACES_PATH
 
-from .values import MAX_TIMEOUT_S, absolute, is_plain, is_url
+from .values import MAX_TIMEOUT_S, absolute, is_header, is_plain, is_url, pairs_in
+
+TlsFile = Literal["ca_file", "client_certificate", "client_key"]
 
 # By OTEL_EXPORTER_OTLP_PROTOCOL: what stands before the URL. JSON without one, because that needs no extra.
 _FORMATS: Final = {"": "otlp+", "http/json": "otlp+", "http/protobuf": "otlp-protobuf+"}
-_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_TLS_FILES: Final[tuple[tuple[TlsFile, str], ...]] = (
+    ("ca_file", "CERTIFICATE"),
+    ("client_certificate", "CLIENT_CERTIFICATE"),
+    ("client_key", "CLIENT_KEY"),
+)
 # The word of HTTP for a body that is not compressed. It never goes out: see collector/formats/otlp.py.
 _UNCOMPRESSED: Final = {"Content-Encoding": "identity"}
 
@@ -41,9 +47,9 @@ def url() -> str | None:
 
 def headers() -> dict[str, str]:
     """Return the headers of each request, and how it is compressed if not as usual."""
-    read = _pairs(_variable("HEADERS"))
-    good = {name: value for name, value, has_value in read if has_value and _may_be_sent(name, value)}
-    if len(good) < len({name.lower() for name, _, _ in read}):
+    read = pairs_in(_variable("HEADERS"))
+    good = {name: value for name, value in read if value is not None and is_header(name, value)}
+    if len(good) < len({name.lower() for name, _ in read}):
         _ignore("HEADERS", "name=value pairs, separated by commas, so some of it is left out")
     compression = _variable("COMPRESSION").lower()
     if compression not in ("", "gzip", "none"):
@@ -62,16 +68,16 @@ def timeout_s() -> float | None:
     return int(said) / 1000
 
 
-def ca_file() -> str | None:
-    """Return the file of trusted certificates."""
-    path = _variable("CERTIFICATE")
-    return absolute(path) if path and is_plain(path) else None
+def tls_files() -> list[tuple[TlsFile, str]]:
+    """Return the PEM files that are named, by their names in a config's wire form."""
+    named = [(name, _variable(variable)) for name, variable in _TLS_FILES]
+    return [(name, absolute(path)) for name, path in named if path and is_plain(path)]
 
 
 def resource_attributes() -> dict[str, str]:
     """Return the attributes of the process that OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME say."""
-    read = _pairs(os.environ.get("OTEL_RESOURCE_ATTRIBUTES", ""))
-    found = {key: value for key, value, has_value in read if has_value and key}
+    read = pairs_in(os.environ.get("OTEL_RESOURCE_ATTRIBUTES", ""))
+    found = {key: value for key, value in read if value is not None and key}
     name = os.environ.get("OTEL_SERVICE_NAME", "").strip()
     found |= {"service.name": name} if name else {}
     return {key: value for key, value in found.items() if is_plain(key + value)}
@@ -80,21 +86,6 @@ def resource_attributes() -> dict[str, str]:
 def _variable(name: str) -> str:
     own = os.environ.get(f"OTEL_EXPORTER_OTLP_TRACES_{name}", "").strip()
     return own or os.environ.get(f"OTEL_EXPORTER_OTLP_{name}", "").strip()
-
-
-def _pairs(text: str) -> list[tuple[str, str, bool]]:
-    """Return names, their values, which are percent-encoded in the text, and whether each has one at all."""
-    if not text.strip():
-        return []
-    # Imported here, because few programs set such a variable and all would wait for the import.
-    from urllib.parse import unquote
-
-    pairs = (each.partition("=") for each in text.split(",") if each.strip())
-    return [(name.strip(), unquote(value.strip()), bool(equals)) for name, equals, value in pairs]
-
-
-def _may_be_sent(name: str, value: str) -> bool:
-    return _HEADER_NAME.fullmatch(name) is not None and value.isascii() and value.isprintable()
 
 
 def _ignore(name: str, allowed: str) -> None:

@@ -4,7 +4,7 @@ from typing import Final
 
 from epsagon_fast.protocol import DEFAULT_MAX_TRACE_BYTES, MAX_TRACE_BYTES, SHORTEN, STRIP
 
-from .values import Option, choice, flag, names, path, seconds, size, text, token, url
+from .values import Option, attributes, choice, flag, headers, names, path, seconds, size, text, token, url
 
 DEFAULT_RING_BYTES = 512 * 1024
 MIN_RING_BYTES = 64 * 1024
@@ -14,6 +14,8 @@ OPTIONS: Final[dict[str, Option]] = {
     "application_name": text("EPSAGON_APP_NAME", ""),
     "token": token("EPSAGON_TOKEN"),
     "collector_url": url("EPSAGON_COLLECTOR_URL"),
+    "headers": headers("EPSAGON_HEADERS"),
+    "resource_attributes": attributes(),
     "metadata_only": flag("EPSAGON_METADATA", True),
     "debug": flag("EPSAGON_DEBUG", False),
     "send_timeout_s": seconds("EPSAGON_SEND_TIMEOUT_SEC", 1.0, positive=True),

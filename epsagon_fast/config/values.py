@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Set
 from typing import Any, NamedTuple
 
 from epsagon_fast.foreign import origin, shown
@@ -19,6 +19,9 @@ _UNITS = {"": 1.0, "s": 1.0, "ms": 0.001}
 _HERE = r"localhost|.*\.localhost|127(\.[0-9]{1,3}){3}|\[::1\]"
 # What may stand before the `+` of a scheme: the formats of collector/formats/choice.py.
 _OTLP = r"otlp(?:-protobuf)?\+"
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+# These say how a body is sent, which the sender alone knows.
+_OF_THE_BODY = {"content-length", "content-encoding", "transfer-encoding", "connection"}
 _URL = (
     rf"({_OTLP})?"
     r"https?://(?P<host>\[[0-9a-f:.]+\]|[^\s/?#@:\\\[\]]+)(:(?P<port>[0-9]{1,5}))?([/?#]\S*)?"
@@ -102,6 +105,18 @@ def path(variable: str, default: str | None) -> Option:
     )
 
 
+def headers(variable: str) -> Option:
+    """HTTP headers, which are as secret as a token."""
+    allowed = "a mapping of header names to texts of printable ASCII (in the environment: name=value, by commas)"
+    return Option(variable, (), allowed, (Mapping, tuple), _are_headers, _keep_pairs, _parse_headers, is_secret=True)
+
+
+def attributes() -> Option:
+    """Names with a text, a bool or a number each; only in code."""
+    allowed = "a mapping of str to str, bool, an int of 64 bits or a finite float"
+    return Option(None, (), allowed, (Mapping, tuple), _are_attributes, _keep_pairs)
+
+
 def names(variable: str) -> Option:
     """Several names; none by default."""
     allowed = "a list, tuple or set of str (in the environment: separated by commas)"
@@ -175,6 +190,55 @@ def is_url(url: str) -> bool:
     """Say whether traces can be sent to a URL."""
     found = re.fullmatch(_URL, url, re.IGNORECASE)
     return found is not None and url.isprintable() and int(found["port"] or 80) <= 65535
+
+
+def is_header(name: str, value: str) -> bool:
+    """Say whether an HTTP header may have this name and this value."""
+    is_name = _HEADER_NAME.fullmatch(name) is not None and name.lower() not in _OF_THE_BODY
+    return is_name and value.isascii() and value.isprintable()
+
+
+def pairs_in(text: str) -> list[tuple[str, str | None]]:
+    """Return the pairs in a text as `name=value,name=value`, with percent-encoded values; None: it has no `=`."""
+    if not text.strip():
+        return []
+    # Imported here, because few programs set such a variable and all would wait for the import.
+    from urllib.parse import unquote
+
+    pairs = (each.partition("=") for each in text.split(",") if each.strip())
+    return [(name.strip(), unquote(value.strip()) if equals else None) for name, equals, value in pairs]
+
+
+def _keep_pairs(pairs: Any) -> tuple[tuple[str, Any], ...]:
+    # A tuple can be compared and hashed with its config.
+    return tuple(pairs.items()) if isinstance(pairs, Mapping) else pairs
+
+
+def _are_headers(headers: Any) -> bool:
+    return all(
+        isinstance(name, str) and isinstance(value, str) and is_header(name, value)
+        for name, value in _keep_pairs(headers)
+    )
+
+
+def _are_attributes(attributes: Any) -> bool:
+    return all(
+        isinstance(name, str) and name and is_plain(name) and _is_attribute(value)
+        for name, value in _keep_pairs(attributes)
+    )
+
+
+def _is_attribute(value: object) -> bool:
+    if isinstance(value, str):
+        return is_plain(value)
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**63
+    return isinstance(value, float) and math.isfinite(value)
+
+
+def _parse_headers(text: str) -> dict[str, Any]:
+    # A value of None is refused then.
+    return dict(pairs_in(text))
 
 
 def _is_token(token: str) -> bool:

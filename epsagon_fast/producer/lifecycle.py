@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Set
 
-from epsagon_fast.config import Config
+from epsagon_fast.config import Attributes, Config, Headers
 from epsagon_fast.queue.writer import Writer
 
 from .process import process
@@ -18,6 +18,8 @@ def init(
     application_name: str | None = None,
     token: str | None = None,
     collector_url: str | None = None,
+    headers: Headers | None = None,
+    resource_attributes: Attributes | None = None,
     metadata_only: bool | None = None,
     debug: bool | None = None,
     send_timeout_s: float | None = None,

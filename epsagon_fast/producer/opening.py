@@ -8,6 +8,7 @@ from typing import Final
 import orjson
 
 from epsagon_fast.config import ResolvedConfig
+from epsagon_fast.queue.ring import own_pid
 
 from .fitting import fitted_event
 
@@ -18,7 +19,7 @@ def opening(config: ResolvedConfig, runner: bytes | None) -> bytes:
     """Return the payload of an OPEN as JSON. `runner`: the runner event in the wire's form; None: not known yet."""
     return orjson.dumps(
         {
-            "config": _wire(config),
+            "config": _wire(config, own_pid()),
             "platform": PLATFORM,
             "runner": None if runner is None else orjson.Fragment(runner),
             "opened_at": time.time(),
@@ -37,7 +38,7 @@ def fitted_opening(config: ResolvedConfig, runner: bytes | None, limit_bytes: in
     return (opened, runner) if smaller is None else (opening(config, smaller), smaller)
 
 
-# Traces with the same config encode it once.
+# Traces with the same config encode it once in a process. A forked child has an attribute of its own: its pid.
 @lru_cache(maxsize=16)
-def _wire(config: ResolvedConfig) -> orjson.Fragment:
+def _wire(config: ResolvedConfig, pid: int) -> orjson.Fragment:
     return orjson.Fragment(orjson.dumps(config.to_wire()))

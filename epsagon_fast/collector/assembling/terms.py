@@ -24,7 +24,11 @@ class Terms(NamedTuple):
     debug: bool
 
 
-@lru_cache(maxsize=256)
+_OPTIONAL_TEXTS = ("proxy_url", "ca_file", "headers", "client_certificate", "client_key")
+
+
+# A config that goes to OTLP names its process.
+@lru_cache(maxsize=1024)
 def terms_of(config_json: bytes, platform: str) -> Terms:
     """Return the terms of a config, which is orjson's form of what an OPEN brought. Raises one of BROKEN."""
     config = _checked(orjson.loads(config_json))
@@ -37,7 +41,7 @@ def terms_of(config_json: bytes, platform: str) -> Terms:
 def _checked(config: dict[str, Any]) -> WireConfig:
     """Return a config whose values can be used without a look later. Raises one of BROKEN."""
     texts = [config[name] for name in ("app_name", "token", "collector_url")]
-    texts += [config[name] for name in ("proxy_url", "ca_file", "headers") if config.get(name) is not None]
+    texts += [config[name] for name in _OPTIONAL_TEXTS if config.get(name) is not None]
     if not all(isinstance(text, str) for text in texts):
         raise ValueError("not a text")
     # A larger limit would let a trace grow beyond what memory is planned for.

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import orjson
 
 from epsagon_fast.collector.formats import FittedTrace, Post
+from epsagon_fast.collector.formats.headers import headers_for
 from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.protocol import WireConfig
 from epsagon_fast.version import __version__
@@ -55,13 +56,8 @@ class Epsagon:
     def post(self, parcels: Sequence[Parcel]) -> Post:
         """Return the request that carries one parcel."""
         (parcel,) = parcels
-        headers = {
-            "Content-Type": self.content_type,
-            # http.client writes headers as latin-1: this way UTF-8 comes out, as epsagon-go sends it.
-            "Authorization": "Bearer " + parcel.destination.token.encode("utf-8", "replace").decode("latin-1"),
-            "Idempotency-Key": parcel.trace_id.hex(),
-            "User-Agent": f"epsagon-fast/{__version__}",
-        }
+        own = {"Idempotency-Key": parcel.trace_id.hex()}
+        headers = headers_for(parcel.destination, self.content_type, **own)
         return Post(parcel.destination.url, headers, parcel.body)
 
     def refusal(self, answer: bytes) -> str | None:

@@ -5,18 +5,16 @@ A trace's body is its part of a request, so parts of several traces are joined a
 
 import gzip
 import importlib.util
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 from types import ModuleType
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-import orjson
-
 from epsagon_fast.collector.formats import FittedTrace, Post, otlp_json, otlp_protobuf
-from epsagon_fast.collector.formats.conventions import Value
+from epsagon_fast.collector.formats.conventions import Value, attribute
 from epsagon_fast.collector.formats.epsagon import EPSAGON
+from epsagon_fast.collector.formats.headers import headers_for, may_compress
 from epsagon_fast.collector.formats.spans import SDK, spans_of
 from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.protocol import OTLP_TRACES_PATH, WireConfig
@@ -61,7 +59,7 @@ class Otlp:
         """Return what a config's traces share. Raises TypeError if a text is none or cannot be UTF-8."""
         # A trace's limit holds for our own form, so that a trace is trimmed alike whichever backend it goes to.
         own = EPSAGON.envelope(config, platform)
-        return OtlpEnvelope(self._encoding, self._encoding.resource(resource_of(config, platform)), own.size_bytes)
+        return OtlpEnvelope(self._encoding, self._encoding.resource(resource_of(config)), own.size_bytes)
 
     def shared(self, waiting: Iterable[Parcel]) -> int:
         """Return how many of these are within a request's bounds and in one encoding, at least 1."""
@@ -80,16 +78,9 @@ class Otlp:
     def post(self, parcels: Sequence[Parcel]) -> Post:
         """Return the request that carries these parcels."""
         destination, encoding = parcels[0].destination, encoding_of(parcels[0].body)
-        headers = {"Content-Type": encoding.CONTENT_TYPE, "User-Agent": f"epsagon-fast/{__version__}"}
-        if destination.token:
-            headers["Authorization"] = "Bearer " + destination.token.encode("utf-8", "replace").decode("latin-1")
-        chosen: dict[str, str] = orjson.loads(destination.headers or b"{}")
-        # No value for a Collector, but the word of the config for what is not to be compressed.
-        is_packed = chosen.pop("Content-Encoding", "gzip") == "gzip"
-        given = {name.lower() for name in chosen}
-        headers = {name: value for name, value in headers.items() if name.lower() not in given} | chosen
+        headers = headers_for(destination, encoding.CONTENT_TYPE)
         body = encoding.request([parcel.body for parcel in parcels])
-        if is_packed and len(body) >= GZIP_FROM_BYTES:
+        if len(body) >= GZIP_FROM_BYTES and may_compress(destination):
             headers["Content-Encoding"] = "gzip"
             body = gzip.compress(body, GZIP_LEVEL, mtime=0)
         return Post(address(destination.url), headers, body)
@@ -131,18 +122,13 @@ def address(url: str) -> str:
     return plain if parts.path else parts._replace(path=OTLP_TRACES_PATH).geturl()
 
 
-def resource_of(config: WireConfig, platform: str) -> Mapping[str, Value]:
+def resource_of(config: WireConfig) -> Mapping[str, Value]:
     """Return the attributes of the process that a config is of, as OpenTelemetry calls them."""
-    runtime, _, version = platform.partition(" ")
     said = config.get("resource_attributes", {})
     own = {"service.name": config["app_name"]} if config["app_name"] else {}
     return {
         "service.name": "unknown_service:python",
-        # The collector runs beside the processes that it reads.
-        "host.name": os.uname().nodename,
-        "process.runtime.name": runtime,
-        "process.runtime.version": version,
-        **said,
+        **{key: attribute(value) for key, value in said.items()},
         **own,
         "telemetry.sdk.name": SDK,
         "telemetry.sdk.language": "python",

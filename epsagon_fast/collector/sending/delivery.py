@@ -220,7 +220,7 @@ class Delivery:
             post.body,
             timeout_s=destination.send_timeout_s,
             proxy_url=destination.proxy_url,
-            ca_file=destination.ca_file,
+            tls_files=destination.tls_files,
         )
 
     def _opened_pools(self) -> "Pools":

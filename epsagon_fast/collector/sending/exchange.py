@@ -12,24 +12,26 @@ from urllib3.exceptions import HTTPError, ProxyError
 from urllib3.response import BaseHTTPResponse
 from urllib3.util import Url, make_headers, parse_url
 
+from epsagon_fast.collector.parcel import TlsFiles
 from epsagon_fast.collector.sending import trust
 from epsagon_fast.collector.sending.answer import Failure, Response
 from epsagon_fast.collector.sending.deadline import Pool, TLSPool, attempt
 
 # An answer is drained up to here, so that its connection can be used again; beyond it a new connection is cheaper.
 MAX_ANSWER_BYTES = 64 * 1024
-# Pairs of proxy and CA file that have pools at once. One more pair starts all pools afresh.
+# Pairs of proxy and TLS files that have pools at once. One more pair starts all pools afresh.
 MAX_POOLS = 16
+_NO_FILES = TlsFiles()
 
 
 class Pools:
-    """Keep-alive connections, one urllib3 manager for each proxy and CA file. Safe to use from many threads."""
+    """Keep-alive connections, one urllib3 manager for each proxy and TLS files. Safe to use from many threads."""
 
     POOL_CLASSES: ClassVar = {"http": Pool, "https": TLSPool}
 
     def __init__(self, connections_max: int) -> None:
         self._connections_max = connections_max
-        self._managers: dict[tuple[str | None, str | None, bool], PoolManager] = {}
+        self._managers: dict[tuple[str | None, TlsFiles, bool], PoolManager] = {}
 
     def clear(self) -> None:
         """Let go of all idle connections. Requests under way keep theirs."""
@@ -43,7 +45,7 @@ class Pools:
         *,
         timeout_s: float,
         proxy_url: str | None = None,
-        ca_file: str | None = None,
+        tls_files: TlsFiles = _NO_FILES,
     ) -> Response:
         """POST `body` to `url` and return the answer, of any status; a redirect is an answer like another.
 
@@ -53,7 +55,7 @@ class Pools:
         attempt.begin(timeout_s)
         parsed = _parse(url, "bad_url")
         try:
-            manager = self._manager(parsed, proxy_url, ca_file)
+            manager = self._manager(parsed, proxy_url, tls_files)
             try:
                 return _post(manager, url, headers, body)
             except (HTTPError, OSError) as error:
@@ -65,35 +67,38 @@ class Pools:
         except ValueError as error:
             raise Failure("bad_url", "not a URL that can be asked") from error
         except (HTTPError, OSError) as error:
-            raise self._failure(error, proxy_url, ca_file) from error
+            raise self._failure(error, proxy_url, tls_files) from error
 
-    def _failure(self, error: BaseException, proxy_url: str | None, ca_file: str | None) -> Failure:
+    def _failure(self, error: BaseException, proxy_url: str | None, tls_files: TlsFiles) -> Failure:
         failure = _explain(error)
         if failure.reason == "tls":
-            # The CA file may be mended in place, so the next attempt reads it again.
-            self._managers.pop((proxy_url, ca_file, True), None)
+            # A file may be mended in place, so the next attempt reads it again.
+            self._managers.pop((proxy_url, tls_files, True), None)
         _untie(error)
         return failure
 
-    def _manager(self, url: Url, proxy_url: str | None, ca_file: str | None) -> PoolManager:
+    def _manager(self, url: Url, proxy_url: str | None, tls_files: TlsFiles) -> PoolManager:
         proxy = _parse(proxy_url, "bad_proxy") if proxy_url else None
         tls = "https" in (url.scheme, proxy and proxy.scheme)
-        key = (proxy_url, ca_file, tls)
+        key = (proxy_url, tls_files, tls)
         managers = self._managers
         if key not in managers:
             if len(managers) >= MAX_POOLS:
                 managers = self._managers = {}
-            managers[key] = self._make(proxy, _tls_context(ca_file) if tls else None)
+            managers[key] = self._make(proxy, tls_files if tls else None)
         return managers[key]
 
-    def _make(self, proxy: Url | None, context: ssl.SSLContext | None) -> PoolManager:
+    def _make(self, proxy: Url | None, tls_files: TlsFiles | None) -> PoolManager:
+        context = _tls_context(tls_files) if tls_files else None
         options: dict[str, Any] = {"maxsize": self._connections_max, "block": False, "ssl_context": context}
         if proxy is None:
             manager = PoolManager(**options)
         else:
             credentials = make_headers(proxy_basic_auth=unquote(proxy.auth)) if proxy.auth else None
             address = proxy._replace(auth=None, path=None, query=None, fragment=None).url
-            manager = ProxyManager(address, proxy_headers=credentials, proxy_ssl_context=context, **options)
+            # Who we are is for the backend alone.
+            to_proxy = _tls_context(TlsFiles(tls_files.ca)) if tls_files else None
+            manager = ProxyManager(address, proxy_headers=credentials, proxy_ssl_context=to_proxy, **options)
         manager.pool_classes_by_scheme = self.POOL_CLASSES
         return manager
 
@@ -136,13 +141,13 @@ def _parse(url: str, complaint: str) -> Url:
     return parsed
 
 
-def _tls_context(ca_file: str | None) -> ssl.SSLContext:
+def _tls_context(tls_files: TlsFiles) -> ssl.SSLContext:
     try:
-        return trust.context(ca_file, attempt.left_s())
+        return trust.context(tls_files, attempt.left_s())
     except TimeoutError as error:
         raise Failure("timeout", f"the CA file: {error}") from error
     except OSError as error:
-        raise Failure("tls", f"the CA file cannot be read: {error.strerror or error}") from error
+        raise Failure("tls", f"the {error.filename or 'CA file'} cannot be read: {error.strerror or error}") from error
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

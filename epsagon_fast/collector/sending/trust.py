@@ -1,6 +1,7 @@
-"""Which certificates a destination's server may show: a CA file or directory, read once and by content.
+"""Which certificates a destination's server may show, and which one we show it: files, each read once.
 
-OpenSSL is given no path: it would open a FIFO too, and wait for its writer.
+OpenSSL is given no path of trusted certificates: it would open a FIFO too, and wait for its writer. A certificate of
+our own it takes by path only, so that is looked at first.
 """
 
 import errno
@@ -11,6 +12,7 @@ import stat
 from contextlib import suppress
 from functools import partial
 
+from epsagon_fast.collector.parcel import TlsFiles
 from epsagon_fast.collector.sending.deadline import TLSSocket
 from epsagon_fast.collector.sending.lookups import lookups
 
@@ -20,15 +22,35 @@ MAX_CA_BYTES = 16 * 1024 * 1024
 _HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")
 
 
-def context(ca_file: str | None, timeout_s: float) -> ssl.SSLContext:
-    """Return a context that trusts the certificates in `ca_file`, a file or a directory; None: those of this system.
+def context(files: TlsFiles, timeout_s: float) -> ssl.SSLContext:
+    """Return a context that trusts the certificates in `files.ca`, a file or a directory; None: those of this system.
 
-    Raises OSError if it cannot be read or holds no certificate, TimeoutError if reading takes longer than timeout_s.
+    It shows `files.certificate` to a server that asks. Raises OSError if a file cannot be read or does not hold what it
+    should, with `filename` saying which it is in words; TimeoutError if reading takes longer than timeout_s.
     """
-    return lookups.ask(("trust", ca_file), partial(_context, ca_file), timeout_s)
+    return lookups.ask(("trust", files), partial(_context, files), timeout_s)
 
 
-def _context(ca_file: str | None) -> ssl.SSLContext:
+def _context(files: TlsFiles) -> ssl.SSLContext:
+    made = _trusting(files.ca)
+    if files.certificate:
+        _show(made, files.certificate, files.key)
+    return made
+
+
+def _show(made: ssl.SSLContext, certificate: str, key: str | None) -> None:
+    try:
+        for path in (certificate, key or certificate):
+            if not stat.S_ISREG(os.stat(path).st_mode):
+                raise OSError(errno.EINVAL, "not a regular file")
+        # An encrypted key fails with this. Without it OpenSSL would ask for its password on a terminal.
+        made.load_cert_chain(certificate, key, password="")
+    except OSError as error:
+        # OpenSSL's errors may name a path. No log needs it: the config that named it is the user's own.
+        raise OSError(error.errno, error.strerror or "unreadable", "client certificate or its key") from error
+
+
+def _trusting(ca_file: str | None) -> ssl.SSLContext:
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     made.sslsocket_class = TLSSocket
     # Not load_default_certs, which obeys SSL_CERT_FILE of the process that happened to start this one.

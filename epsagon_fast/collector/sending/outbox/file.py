@@ -36,8 +36,9 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS destinations (
     id INTEGER PRIMARY KEY, url TEXT NOT NULL, token TEXT NOT NULL, send_timeout_s REAL NOT NULL,
     proxy_url TEXT NOT NULL, ca_file TEXT NOT NULL, headers TEXT NOT NULL,
+    client_certificate TEXT NOT NULL, client_key TEXT NOT NULL,
     traces INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0,
-    UNIQUE (url, token, send_timeout_s, proxy_url, ca_file, headers)
+    UNIQUE (url, token, send_timeout_s, proxy_url, ca_file, headers, client_certificate, client_key)
 );
 CREATE TABLE IF NOT EXISTS traces (
     number INTEGER PRIMARY KEY AUTOINCREMENT, trace_id BLOB NOT NULL UNIQUE, destination INTEGER NOT NULL,
@@ -53,7 +54,7 @@ CREATE TRIGGER IF NOT EXISTS one_less AFTER DELETE ON traces BEGIN
     DELETE FROM destinations WHERE id = OLD.destination AND traces = 0;
 END;
 """
-_FIELDS = "url, token, send_timeout_s, proxy_url, ca_file, headers"
+_FIELDS = "url, token, send_timeout_s, proxy_url, ca_file, headers, client_certificate, client_key"
 # A lease that ends later than any can was made before the clock was set back.
 _FREE = "(leased_until <= :now OR leased_until > :now + 2 * :lease_s)"
 
@@ -203,7 +204,8 @@ class OutboxFile:
     def _insert(self, parcel: Parcel) -> None:
         token_at, body = format_for(parcel.destination).without_secret(parcel.body, parcel.destination)
         self._db.execute(
-            f"INSERT OR IGNORE INTO destinations ({_FIELDS}) VALUES (?, ?, ?, ?, ?, ?)", _fields(parcel.destination)
+            f"INSERT OR IGNORE INTO destinations ({_FIELDS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            _fields(parcel.destination),
         )
         self._db.execute(
             "INSERT OR IGNORE INTO traces (trace_id, destination, bytes, token_at, body) VALUES (?, ?, ?, ?, ?)",
@@ -241,7 +243,7 @@ class OutboxFile:
         return None if row is None else int(row[0])
 
     def _destination(self, fields: Sequence[object]) -> Destination:
-        url, token, send_timeout_s, proxy_url, ca_file, headers = fields
+        url, token, send_timeout_s, proxy_url, ca_file, headers, certificate, key = fields
         return Destination(
             str(url),
             str(token),
@@ -250,6 +252,8 @@ class OutboxFile:
             str(ca_file) or None,
             self._state_dir,
             str(headers),
+            str(certificate) or None,
+            str(key) or None,
         )
 
 
@@ -286,4 +290,6 @@ def _fields(destination: Destination) -> tuple[object, ...]:
         destination.proxy_url or "",
         destination.ca_file or "",
         destination.headers,
+        destination.client_certificate or "",
+        destination.client_key or "",
     )

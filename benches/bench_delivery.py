@@ -19,7 +19,7 @@ import urllib3
 from report import Report
 from sink import sink
 
-from epsagon_fast.collector.parcel import Destination
+from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.collector.sending.delivery import Delivery
 from epsagon_fast.protocol import Outcome
 
@@ -78,7 +78,7 @@ def through_delivery(url: str, count: int, ca_file: str | None) -> None:
     delivery = Delivery(log=logging.getLogger(__name__))
     destination = Destination(url, "token", 5.0, ca_file=ca_file)
     for number in range(count):
-        delivery.submit(number.to_bytes(16, "big"), destination, BODY)
+        delivery.submit([Parcel(number.to_bytes(16, "big"), destination, BODY)])
     outcomes = []
     while len(outcomes) < count:
         time.sleep(0.002)

@@ -10,7 +10,7 @@ ID = bytes(16)
 
 
 def failed(trace_id: bytes = ID, retry_after_s: float | None = None) -> Verdict:
-    return Verdict(trace_id, Outcome.STORED.because("503"), True, retry_after_s)
+    return Verdict([trace_id], Outcome.STORED.because("503"), True, retry_after_s)
 
 
 def test_the_requests_in_flight_are_bounded() -> None:
@@ -48,7 +48,7 @@ def test_a_destination_that_is_well_is_not_remembered() -> None:
     backoff = Backoff()
     for number in range(1000):
         destination = Destination(f"http://host-{number}", "", 1.0)
-        for verdict in (failed(), Verdict(ID, Outcome.DELIVERED)):
+        for verdict in (failed(), Verdict([ID], Outcome.DELIVERED)):
             backoff.started(destination, ID)
             backoff.finished(destination, verdict, 0.0)
         assert backoff.is_well(destination)

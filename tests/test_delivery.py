@@ -85,9 +85,9 @@ def take(delivery: Delivery, count: int) -> list[Verdict]:
 
 
 def send(delivery: Delivery, destination: Destination, body: bytes = b"{}", trace_id: bytes = TRACE_ID) -> Verdict:
-    delivery.submit(trace_id, destination, body)
+    delivery.submit([Parcel(trace_id, destination, body)])
     [verdict] = take(delivery, 1)
-    assert verdict.trace_id == trace_id
+    assert verdict.trace_ids == [trace_id]
     return verdict
 
 
@@ -101,7 +101,7 @@ def numbered(number: int) -> bytes:
 def test_a_delivered_trace_carries_its_headers_and_body(delivery: Delivery, server: Server) -> None:
     body = json.dumps({"app_name": "shop", "n": list(range(50_000))}).encode()
     verdict = send(delivery, to(server.url + "in?way=1"), body)
-    assert verdict == (TRACE_ID, Outcome.DELIVERED, False, None)
+    assert verdict == ([TRACE_ID], Outcome.DELIVERED, False, None, False)
     [request] = server.requests
     assert (request.method, request.path, request.body) == ("POST", "/in?way=1", body)
     assert request.headers["content-type"] == "application/json"
@@ -229,7 +229,7 @@ def test_a_huge_answer_is_not_read_to_its_end(delivery: Delivery, server: Server
 def test_a_kept_connection_that_was_closed_is_replaced_unnoticed(delivery: Delivery, server: Server) -> None:
     server.behave = closing()
     for number in range(200):
-        delivery.submit(numbered(number), to(server.url), b"{}")
+        delivery.submit([Parcel(numbered(number), to(server.url), b"{}")])
     assert {verdict.outcome for verdict in take(delivery, 200)} == {Outcome.DELIVERED}
 
 
@@ -413,9 +413,11 @@ def test_a_ca_file_that_is_no_file_fails_at_once_and_holds_up_no_other(
     os.truncate(endless, trust.MAX_CA_BYTES + 1)
     paths = [*map(str, (fifo, linked, endless)), "/dev/zero", "/dev/null"]
     for number in range(80):
-        delivery.submit(numbered(number), to(f"https://{HOST}:{number + 1}/", 60.0, ca_file=paths[number % 5]), b"{}")
-    delivery.submit(numbered(80), to(server.url), b"{}")
-    verdicts = {verdict.trace_id: verdict for verdict in take(delivery, 81)}
+        delivery.submit(
+            [Parcel(numbered(number), to(f"https://{HOST}:{number + 1}/", 60.0, ca_file=paths[number % 5]), b"{}")]
+        )
+    delivery.submit([Parcel(numbered(80), to(server.url), b"{}")])
+    verdicts = {verdict.trace_ids[0]: verdict for verdict in take(delivery, 81)}
     assert verdicts.pop(numbered(80)).outcome == Outcome.DELIVERED
     assert {str(verdict.outcome) for verdict in verdicts.values()} == {"STORED (tls)"}
     assert "the CA file cannot be read: not a regular file" in caplog.text
@@ -453,7 +455,7 @@ def lookup_threads() -> list[str]:
 
 def test_a_name_without_an_answer_ends_with_the_timeout(delivery: Delivery, server: Server, dead: Path) -> None:
     for number in range(20):
-        delivery.submit(numbered(number), to(f"http://dead.example:1/{number}", SHORT_S), b"{}")
+        delivery.submit([Parcel(numbered(number), to(f"http://dead.example:1/{number}", SHORT_S), b"{}")])
     assert {str(verdict.outcome) for verdict in take(delivery, 20)} == {"STORED (timeout)"}
     assert len(lookup_threads()) == 1
     assert send(delivery, to(server.url)).outcome == Outcome.DELIVERED
@@ -464,7 +466,9 @@ def test_a_ca_file_on_a_dead_mount_ends_with_the_timeout(
 ) -> None:
     with Server(tls=identity) as server:
         for number in range(20):
-            delivery.submit(numbered(number), to(f"{server.url}{number}", SHORT_S, ca_file=str(dead / "ca.pem")), b"{}")
+            delivery.submit(
+                [Parcel(numbered(number), to(f"{server.url}{number}", SHORT_S, ca_file=str(dead / "ca.pem")), b"{}")]
+            )
         assert {str(verdict.outcome) for verdict in take(delivery, 20)} == {"STORED (timeout)"}
         assert len(lookup_threads()) == 1
         assert "the CA file" in caplog.text
@@ -549,8 +553,10 @@ def test_nothing_secret_is_logged_whatever_happens(
             server.behave = secure.behave = behave
             for url in urls:
                 for proxy in proxies:
-                    delivery.submit(TRACE_ID, Destination(url, "hidden\u00e9", SHORT_S, proxy), b'{"token":"hidden"}')
-            delivery.submit(TRACE_ID, Destination(server.url, "hidden\n", SHORT_S), b"{}")
+                    delivery.submit(
+                        [Parcel(TRACE_ID, Destination(url, "hidden\u00e9", SHORT_S, proxy), b'{"token":"hidden"}')]
+                    )
+            delivery.submit([Parcel(TRACE_ID, Destination(server.url, "hidden\n", SHORT_S), b"{}")])
         take(delivery, len(mad) * (len(urls) * len(proxies) + 1))
     assert "hidden" not in caplog.text
     assert "traces wait" in caplog.text
@@ -594,7 +600,7 @@ def test_a_complaint_comes_again_after_the_destination_was_well(
 
 def test_no_repr_shows_a_secret() -> None:
     destination = Destination("http://user:hidden@host:1/hidden?hidden", "hidden", 1.0, "http://me:hidden@proxy", "/ca")
-    parcel = module.Parcel(TRACE_ID, destination, b'{"token":"hidden"}')
+    parcel = Parcel(TRACE_ID, destination, b'{"token":"hidden"}')
     for shown in (destination, [destination], parcel, f"{destination}", str(parcel)):
         assert "hidden" not in repr(shown)
     assert "http://host:1" in repr(destination)
@@ -613,7 +619,7 @@ def test_a_backlog_gets_more_senders_and_idle_ones_leave(delivery: Delivery, ser
 
     server.behave = behave
     for number in range(100):
-        delivery.submit(numbered(number), to(server.url, TIMEOUT_S), b"{}")
+        delivery.submit([Parcel(numbered(number), to(server.url, TIMEOUT_S), b"{}")])
     until(lambda: not delivery.verdicts() and len(server.requests) == 32, "half of the senders are busy")
     # Half of all for one destination: the others' share stays free.
     assert 32 <= delivery.threads <= 64
@@ -631,8 +637,8 @@ def test_a_destination_that_hangs_does_not_starve_the_others(server: Server) -> 
     delivery = Delivery(log=logging.getLogger("test.delivery"), threads_min=2, threads_max=8)
     with Server(hang) as one, Server(hang) as other:
         for number in range(100):
-            delivery.submit(numbered(number), to(one.url, 60.0), b"{}")
-            delivery.submit(numbered(1000 + number), to(other.url, 60.0), b"{}")
+            delivery.submit([Parcel(numbered(number), to(one.url, 60.0), b"{}")])
+            delivery.submit([Parcel(numbered(1000 + number), to(other.url, 60.0), b"{}")])
         until(lambda: not delivery.verdicts() and len(one.requests) + len(other.requests) >= 5, "both hang")
         for number in range(50):
             assert send(delivery, to(server.url), trace_id=numbered(2000 + number)).outcome == Outcome.DELIVERED
@@ -654,7 +660,7 @@ def test_submit_and_verdicts_do_not_wait_for_the_network(delivery: Delivery, ser
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect", connect)
-        delivery.submit(TRACE_ID, to(server.url, SHORT_S), b"{}")
+        delivery.submit([Parcel(TRACE_ID, to(server.url, SHORT_S), b"{}")])
         assert delivery.verdicts() == []
         take(delivery, 1)
     assert asked and caller not in asked
@@ -662,7 +668,7 @@ def test_submit_and_verdicts_do_not_wait_for_the_network(delivery: Delivery, ser
 
 def test_what_is_pending_is_counted_until_its_verdict_is_taken(delivery: Delivery, server: Server) -> None:
     for number in range(10):
-        delivery.submit(numbered(number), to(server.url), b"x" * 100)
+        delivery.submit([Parcel(numbered(number), to(server.url), b"x" * 100)])
     assert (delivery.pending, delivery.pending_bytes) == (10, 1000)
     server.wait_for(10)
     assert delivery.pending == 10
@@ -673,19 +679,19 @@ def test_what_is_pending_is_counted_until_its_verdict_is_taken(delivery: Deliver
 def test_close_sends_what_was_submitted(server: Server) -> None:
     delivery = Delivery(log=logging.getLogger("test.delivery"))
     for number in range(50):
-        delivery.submit(numbered(number), to(server.url), b"{}")
+        delivery.submit([Parcel(numbered(number), to(server.url), b"{}")])
     delivery.close(TIMEOUT_S)
     assert {result.outcome for result in delivery.verdicts()} == {Outcome.DELIVERED}
     assert len(server.requests) == 50
     with pytest.raises(RuntimeError, match="closed"):
-        delivery.submit(TRACE_ID, to(server.url), b"{}")
+        delivery.submit([Parcel(TRACE_ID, to(server.url), b"{}")])
 
 
 def test_close_does_not_wait_for_a_server_that_hangs(server: Server) -> None:
     server.behave = hang
     delivery = Delivery(log=logging.getLogger("test.delivery"))
     for number in range(50):
-        delivery.submit(numbered(number), to(server.url, 60.0), b"{}")
+        delivery.submit([Parcel(numbered(number), to(server.url, 60.0), b"{}")])
     server.wait_for(4)
     delivery.close(0.05)
     assert delivery.pending == 50
@@ -703,7 +709,7 @@ def test_a_system_without_threads_to_give_is_asked_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
-        delivery.submit(TRACE_ID, to(server.url), b"{}")
+        delivery.submit([Parcel(TRACE_ID, to(server.url), b"{}")])
         assert (delivery.verdicts(), delivery.threads) == ([], 0)
     assert [verdict.outcome for verdict in take(delivery, 1)] == [Outcome.DELIVERED]
 

@@ -1,17 +1,20 @@
 """What becomes of finished traces, in simulated time, with an outbox and senders that do what a test says."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
+from epsagon_fast.collector.formats.otlp import COLLECT_S, MOST_SPANS
 from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.collector.sending.backoff import FIRST_PAUSE_S, MAX_IN_FLIGHT, Backoff
+from epsagon_fast.collector.sending.batches import ENOUGH
 from epsagon_fast.collector.sending.dispatch import (
     LAST_ANSWERS_S,
     LAST_HANDED_OVER_S,
     LAST_STORED_S,
     NOTHING_THERE_S,
     REFUSED_S,
+    STORED_AT_ONCE,
     TAKEN_AT_ONCE,
     Dispatch,
 )
@@ -21,22 +24,23 @@ from epsagon_fast.protocol import Outcome
 
 HERE = Destination("http://here", "token", 1.0)
 THERE = Destination("http://there", "token", 1.0)
-BODY = b"body"
+OTLP = Destination("otlp+http://there", "", 1.0)
+BODY = b'{"spanId":"1"}'
 
 
 class Senders:
     """Keeps what is submitted; `answer` decides what comes back."""
 
     def __init__(self) -> None:
-        self.sent: list[bytes] = []
+        self.requests: list[list[bytes]] = []
         self.is_closed = False
         self.waited_s = 0.0
         self._verdicts: list[Verdict] = []
 
-    def submit(self, trace_id: bytes, destination: Destination, body: bytes) -> None:
-        assert body == BODY
+    def submit(self, parcels: Sequence[Parcel]) -> None:
+        assert all(parcel.body == BODY and parcel.destination == parcels[0].destination for parcel in parcels)
         assert not self.is_closed
-        self.sent.append(trace_id)
+        self.requests.append([parcel.trace_id for parcel in parcels])
 
     def verdicts(self) -> list[Verdict]:
         verdicts, self._verdicts = self._verdicts, []
@@ -46,9 +50,9 @@ class Senders:
         self.is_closed = True
         self.waited_s = timeout_s
 
-    def answer(self, make: Callable[[bytes], Verdict]) -> None:
-        self._verdicts += map(make, self.sent)
-        self.sent = []
+    def answer(self, make: Callable[..., Verdict]) -> None:
+        self._verdicts += [make(*request) for request in self.requests]
+        self.requests = []
 
 
 class Shelf:
@@ -129,8 +133,17 @@ class World:
         settled = self.sending.step(self.now) + self.sending.step(self.now)
         return [(int.from_bytes(each.trace_id, "big"), each.outcome.name) for each in settled]
 
+    def requests(self) -> list[list[int]]:
+        """Return which traces share the requests in flight."""
+        return [[int.from_bytes(trace_id, "big") for trace_id in each] for each in self.senders.requests]
+
+    def store(self, *numbers: int, to: Destination) -> None:
+        """Have these in the outbox, from an earlier collector."""
+        self.shelf.rows |= {numbered(number): Parcel(numbered(number), to, BODY) for number in numbers}
+        self.shelf.say()
+
     def sent(self) -> list[int]:
-        return [int.from_bytes(trace_id, "big") for trace_id in self.senders.sent]
+        return [int.from_bytes(trace_id, "big") for request in self.senders.requests for trace_id in request]
 
     def fall_ill(self, *numbers: int) -> None:
         """Have these traces sent, and fail together."""
@@ -148,16 +161,20 @@ def numbered(number: int) -> bytes:
     return number.to_bytes(16, "big")
 
 
-def delivered(trace_id: bytes) -> Verdict:
-    return Verdict(trace_id, Outcome.DELIVERED)
+def delivered(*trace_ids: bytes) -> Verdict:
+    return Verdict(trace_ids, Outcome.DELIVERED)
 
 
-def failed(trace_id: bytes) -> Verdict:
-    return Verdict(trace_id, Outcome.STORED.because("503"), True)
+def failed(*trace_ids: bytes) -> Verdict:
+    return Verdict(trace_ids, Outcome.STORED.because("503"), True)
 
 
-def rejected(trace_id: bytes) -> Verdict:
-    return Verdict(trace_id, Outcome.REJECTED.because("400"))
+def too_large(*trace_ids: bytes) -> Verdict:
+    return Verdict(trace_ids, Outcome.REJECTED.because("413"), halve=len(trace_ids) > 1)
+
+
+def rejected(*trace_ids: bytes) -> Verdict:
+    return Verdict(trace_ids, Outcome.REJECTED.because("400"))
 
 
 def test_everything_goes_at_once_to_a_destination_that_is_well(world: World) -> None:
@@ -273,7 +290,7 @@ def test_new_traces_go_first_and_what_is_stored_follows_in_parts(world: World) -
     world.add(*range(200, 200 + MAX_IN_FLIGHT))
     world.step()
     sent = world.sent()
-    assert [number for number in sent if number >= 200] == list(range(200, 200 + MAX_IN_FLIGHT - TAKEN_AT_ONCE))
+    assert [number for number in sent if number >= 200] == list(range(200, 200 + MAX_IN_FLIGHT - STORED_AT_ONCE))
     assert len(sent) == MAX_IN_FLIGHT
 
 
@@ -289,7 +306,7 @@ def test_no_place_is_kept_if_no_more_are_free_than_would_be(world: World) -> Non
     world.shelf.rows[numbered(900)] = Parcel(numbered(900), HERE, BODY)
     world.shelf.leased.add(numbered(900))
     world.shelf.say()
-    world.add(*range(MAX_IN_FLIGHT - TAKEN_AT_ONCE))
+    world.add(*range(MAX_IN_FLIGHT - STORED_AT_ONCE))
     world.sending.step(0.0)
     world.add(*range(200, 300))
     world.sending.step(0.0)
@@ -305,10 +322,10 @@ def test_no_more_is_taken_than_may_be_sent(world: World) -> None:
     assert (world.shelf.takes, world.sent()) == ([1], [0])
     world.senders.answer(delivered)
     world.step()
-    assert world.shelf.takes[1:] == [TAKEN_AT_ONCE]
+    assert world.shelf.takes[1:] == [STORED_AT_ONCE]
     world.step(NOTHING_THERE_S)
-    assert (len(world.sent()), world.shelf.takes[2:]) == (TAKEN_AT_ONCE, []), "all places of stored traces are taken"
-    del world.senders.sent[8:]
+    assert (len(world.sent()), world.shelf.takes[2:]) == (STORED_AT_ONCE, []), "all places of stored traces are taken"
+    del world.senders.requests[8:]
     world.senders.answer(delivered)
     world.step()
     assert (len(world.sent()), world.shelf.takes[2:]) == (8, [8])
@@ -322,7 +339,7 @@ def test_all_that_is_stored_and_in_flight_is_not_asked_for(world: World) -> None
     world.step()
     world.step(NOTHING_THERE_S)
     assert world.sent() == [1, 2]
-    assert world.shelf.takes == [1, TAKEN_AT_ONCE]
+    assert world.shelf.takes == [1, STORED_AT_ONCE]
 
 
 def test_an_outbox_is_asked_once_until_it_answers(world: World) -> None:
@@ -427,7 +444,7 @@ def test_a_stored_trace_that_must_make_room_is_dropped(world: World) -> None:
 def test_leaving_stores_what_has_no_answer(world: World) -> None:
     world.add(0, 1)
     world.step()
-    world.senders.sent.remove(numbered(1))
+    world.senders.requests.remove([numbered(1)])
     world.senders.answer(delivered)
     world.add(2)
     settled = [(int.from_bytes(each.trace_id, "big"), each.outcome.name) for each in world.sending.finish(0.0)]
@@ -440,7 +457,7 @@ def test_leaving_stores_nothing_twice(world: World) -> None:
     world.shelf.say()
     world.step()
     assert world.sent() == [7]
-    world.senders.sent.clear()
+    world.senders.requests.clear()
     world.fall_ill(0)
     world.shelf.is_slow = True
     world.step()
@@ -487,3 +504,127 @@ def test_stored_trace_that_comes_when_all_is_over_goes_back(world: World) -> Non
     world.sending.finish(world.now)
     assert not world.shelf.leased
     assert numbered(1) in world.shelf.rows
+
+
+# Requests of several traces
+
+
+def test_at_a_low_rate_a_trace_waits_for_none(world: World) -> None:
+    for number in range(3):
+        world.add(number, to=OTLP)
+        world.step(COLLECT_S)
+    assert world.requests() == [[0], [1], [2]]
+
+
+def test_traces_that_follow_a_request_share_the_next_one(world: World) -> None:
+    world.add(0, to=OTLP)
+    world.step()
+    world.add(1, 2, to=OTLP)
+    world.step(COLLECT_S / 2)
+    world.add(3, to=OTLP)
+    assert world.requests() == [[0]]
+    world.step(COLLECT_S / 2)
+    assert world.requests() == [[0], [1, 2, 3]]
+    world.senders.answer(delivered)
+    assert world.step() == [(number, "DELIVERED") for number in range(4)]
+    assert (world.sending.busy, world.sending.held_bytes) == (0, 0)
+
+
+def test_many_traces_wait_for_no_more(world: World) -> None:
+    world.add(0, to=OTLP)
+    world.step()
+    world.add(*range(1, ENOUGH), to=OTLP)
+    world.step()
+    assert len(world.requests()) == 1
+    world.add(ENOUGH, to=OTLP)
+    world.step()
+    assert world.requests()[1:] == [list(range(1, ENOUGH + 1))]
+
+
+def test_requests_are_bounded_and_not_their_traces(world: World) -> None:
+    count = MAX_IN_FLIGHT + MOST_SPANS
+    world.add(*range(count), to=OTLP)
+    world.step()
+    assert [len(each) for each in world.requests()] == [MOST_SPANS, count - MOST_SPANS]
+
+
+def test_what_waits_for_others_is_sent_by_a_collector_that_leaves(world: World) -> None:
+    world.add(0, to=OTLP)
+    world.step()
+    world.add(1, 2, to=OTLP)
+    world.step()
+    world.sending.finish(world.now)
+    assert world.requests() == [[0], [1, 2]]
+
+
+def test_what_is_too_large_for_one_request_goes_in_two_at_once(world: World) -> None:
+    world.add(*range(8), to=OTLP)
+    world.step()
+    world.senders.answer(lambda *ids: too_large(*ids) if len(ids) > 3 else delivered(*ids))
+    assert world.step() == []
+    sizes = [len(each) for each in world.requests()]
+    assert (world.sent(), max(sizes)) == (list(range(8)), 3)
+    world.senders.answer(delivered)
+    assert world.step() == [(number, "DELIVERED") for number in range(8)]
+    # The server would not take more the next time either.
+    world.add(*range(10, 18), to=OTLP)
+    world.step(COLLECT_S)
+    assert [len(each) for each in world.requests()] == sizes
+
+
+def test_a_trace_that_is_too_large_alone_is_rejected_and_the_others_are_not(world: World) -> None:
+    def judged(*trace_ids: bytes) -> Verdict:
+        return too_large(*trace_ids) if numbered(2) in trace_ids else delivered(*trace_ids)
+
+    world.add(*range(5), to=OTLP)
+    settled: list[tuple[int, str]] = []
+    for _ in range(5):
+        settled += world.step()
+        world.senders.answer(judged)
+    assert sorted(settled) == [(n, "REJECTED" if n == 2 else "DELIVERED") for n in range(5)]
+
+
+def test_stored_traces_share_requests_once_one_arrived(world: World) -> None:
+    world.store(*range(TAKEN_AT_ONCE + 500), to=OTLP)
+    world.add(5000, to=OTLP)
+    world.sending.step(0.0)
+    world.senders.answer(failed)
+    world.step()
+    world.senders.answer(failed)
+    world.step()
+    world.senders.requests.clear()
+    world.shelf.takes.clear()
+    world.step(1000.0)
+    assert (world.shelf.takes, len(world.sent())) == ([1], 1), "a probe is one trace"
+    settled: list[tuple[int, str]] = []
+    while world.sent():
+        world.senders.answer(delivered)
+        settled += world.step()
+    assert sorted(settled) == [(number, "DELIVERED") for number in (*range(TAKEN_AT_ONCE + 500), 5000)]
+    assert (world.shelf.takes[:3], world.shelf.rows) == ([1, TAKEN_AT_ONCE, TAKEN_AT_ONCE], {})
+
+
+def test_stored_traces_that_were_too_many_go_back_if_their_destination_falls_ill(world: World) -> None:
+    world.store(*range(4), to=OTLP)
+    world.step()
+    assert world.requests() == [[0, 1, 2, 3]]
+    world.add(7, to=OTLP)
+    world.step(COLLECT_S)
+    world.senders.answer(lambda *ids: failed(*ids) if len(ids) == 1 else too_large(*ids))
+    world.senders._verdicts.reverse()  # the failure came first
+    assert world.step() == [(7, "STORED")]
+    assert (world.requests(), world.shelf.leased, world.sending.held_bytes) == ([], set(), 0)
+    assert len(world.shelf.rows) == 5
+
+
+def test_new_traces_that_never_end_leave_places_to_stored_ones(world: World) -> None:
+    numbers = iter(range(1000, 100_000))
+    world.add(*(next(numbers) for _ in range(MAX_IN_FLIGHT)))
+    world.step()
+    world.store(*range(5), to=HERE)
+    for _ in range(MAX_IN_FLIGHT):
+        # One place is free at a time, and there is always a new trace for it.
+        world.senders._verdicts.append(delivered(*world.senders.requests.pop(0)))
+        world.add(next(numbers))
+        world.step()
+    assert set(range(5)) <= set(world.sent())

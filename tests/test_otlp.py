@@ -345,9 +345,9 @@ def test_a_url_without_a_path_gets_that_of_otlp(url: str, posted: str) -> None:
         (b'{"partialSuccess":{}}', None),
         (b'{"partialSuccess":null}', None),
         (b'{"partialSuccess":{"errorMessage":"slow down"}}', None),
-        (b'{"partialSuccess":{"rejectedSpans":"3","errorMessage":"too old"}}', "partial_success"),
-        (b'{"partialSuccess":{"rejectedSpans":3}}', "partial_success"),
-        (PartialSuccess(rejected_spans=300, error_message="too old"), "partial_success"),
+        (b'{"partialSuccess":{"rejectedSpans":"3","errorMessage":"too old"}}', "partial_success: too old"),
+        (b'{"partialSuccess":{"rejectedSpans":3}}', "partial_success: "),
+        (PartialSuccess(rejected_spans=300, error_message="too old"), "partial_success: too old"),
         (PartialSuccess(error_message="slow down"), None),
     ],
 )

@@ -59,6 +59,14 @@ class Format(Protocol):
     def content_type(self) -> str:
         """The Content-Type of its requests."""
 
+    @property
+    def collect_s(self) -> float:
+        """How long a trace may wait for others that share its request, in seconds; 0: none shares one."""
+
+    @property
+    def transient(self) -> frozenset[int]:
+        """The statuses after which the same request may succeed later. Every other one that is not 2xx is final."""
+
     def envelope(self, config: WireConfig, platform: str) -> Envelope:
         """Return what traces of a config have in common. `config`: as an OPEN brings it; raises TypeError for others.
 
@@ -72,7 +80,10 @@ class Format(Protocol):
         """Return the request that carries these parcels, which `shared` let share one."""
 
     def refusal(self, answer: bytes) -> str | None:
-        """Return why a backend that answered 2xx and this body did not take the traces, in one word; None: it did."""
+        """Return why a backend that answered 2xx and this body did not take the traces; None: it did.
+
+        One word, by which they are counted; or a word and the backend's own, as in "word: too old".
+        """
 
     def without_secret(self, body: bytes, destination: Destination) -> tuple[int | None, bytes]:
         """Return a body without the destination's secret, and where that stood; None: it has none."""

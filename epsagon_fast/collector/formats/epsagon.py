@@ -44,6 +44,8 @@ class Epsagon:
 
     name = "epsagon"
     content_type = "application/json"
+    collect_s = 0.0
+    transient = frozenset({408, 429, 500, 502, 503, 504})
 
     def envelope(self, config: WireConfig, platform: str) -> JsonEnvelope:
         """Return the envelope of a config's traces. Raises TypeError if a text is none or cannot be UTF-8."""

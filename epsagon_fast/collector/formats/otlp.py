@@ -27,6 +27,10 @@ MOST_SPANS = 2000
 GZIP_FROM_BYTES = 1024
 # Higher levels take several times as long for a tenth less.
 GZIP_LEVEL = 1
+# The longest that a trace waits for others.
+COLLECT_S = 0.2
+# OTLP's own list: what another status refused is refused for good.
+TRANSIENT = frozenset({429, 502, 503, 504})
 PARTIAL = "partial_success"
 
 
@@ -45,6 +49,9 @@ class OtlpEnvelope(NamedTuple):
 
 class Otlp:
     """OTLP/HTTP in one encoding. A body itself says in which, because the outbox may hold both for a destination."""
+
+    collect_s = COLLECT_S
+    transient = TRANSIENT
 
     def __init__(self, name: str, encoding: ModuleType) -> None:
         self.name = name
@@ -87,7 +94,8 @@ class Otlp:
 
     def refusal(self, answer: bytes) -> str | None:
         """Return a word if the backend says that it took only a part: OTLP forbids to send that again."""
-        return PARTIAL if encoding_of(answer).rejected_spans(answer) > 0 else None
+        spans, message = encoding_of(answer).partial_success(answer)
+        return f"{PARTIAL}: {message}" if spans > 0 else None
 
     def without_secret(self, body: bytes, destination: Destination) -> tuple[int | None, bytes]:
         """Return the body, which holds no secret."""

@@ -37,13 +37,14 @@ def span_count(part: bytes) -> int:
     return part.count(_MARK_OF_SPAN)
 
 
-def rejected_spans(answer: bytes) -> int:
-    """Return how many spans a friendly answer says were not taken."""
+def partial_success(answer: bytes) -> tuple[int, str]:
+    """Return how many spans a friendly answer says were not taken, and why."""
     try:
-        return int(orjson.loads(answer)["partialSuccess"].get("rejectedSpans", 0))
+        said = orjson.loads(answer)["partialSuccess"]
+        return int(said.get("rejectedSpans", 0)), str(said.get("errorMessage", ""))
     except (ValueError, TypeError, KeyError, AttributeError):
         # Some backends answer with a page, or with nothing.
-        return 0
+        return 0, ""
 
 
 def _span(span: Span) -> dict[str, Any]:

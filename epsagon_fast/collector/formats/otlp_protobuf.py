@@ -19,6 +19,7 @@ _WAY_TO_SPANS = (1, 2, 2)
 _PARTIAL_SUCCESS = 1
 # `rejected_spans` as it stands first in a partial success: member 1, a varint.
 _REJECTED = b"\x08"
+_ERROR_MESSAGE = 2
 _OF_BYTES = 2
 
 
@@ -57,14 +58,17 @@ def span_count(part: bytes) -> int:
     return len(found)
 
 
-def rejected_spans(answer: bytes) -> int:
-    """Return how many spans a friendly answer says were not taken."""
+def partial_success(answer: bytes) -> tuple[int, str]:
+    """Return how many spans a friendly answer says were not taken, and why."""
     try:
         partial = next(_members(answer, _PARTIAL_SUCCESS), b"")
-        return _varint(partial, 1)[0] if partial.startswith(_REJECTED) else 0
+        if not partial.startswith(_REJECTED):
+            return 0, ""
+        spans, at = _varint(partial, 1)
+        return spans, next(_members(partial[at:], _ERROR_MESSAGE), b"").decode("utf-8", "replace")
     except (IndexError, ValueError):
         # It is no protobuf.
-        return 0
+        return 0, ""
 
 
 def _members(message: bytes, wanted: int) -> Iterator[bytes]:

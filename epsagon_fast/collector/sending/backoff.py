@@ -23,7 +23,7 @@ MAX_IN_FLIGHT = 128
 class _Illness:
     failures: int = 0
     until: float = 0.0
-    # The trace that probes. Others in flight were sent before the first failure came back.
+    # The first trace of the request that probes. Others in flight were sent before the first failure came back.
     probe: bytes | None = None
 
 
@@ -48,7 +48,7 @@ class Backoff:
         return int(not in_flight and now >= illness.until)
 
     def started(self, destination: Destination, trace_id: bytes) -> None:
-        """Note that this trace was submitted."""
+        """Note that a request was submitted. `trace_id`: the first of its traces."""
         self._in_flight[destination] += 1
         if illness := self._ill.get(destination):
             illness.probe = trace_id
@@ -68,7 +68,7 @@ class Backoff:
         illness = self._ill.setdefault(destination, _Illness())
         pause_s = verdict.retry_after_s or 0.0
         # Requests that were in flight together fail together. They count as one failure.
-        if not illness.failures or illness.probe == verdict.trace_id:
+        if not illness.failures or illness.probe == verdict.trace_ids[0]:
             illness.failures += 1
             pause_s = max(pause_s, self._pause_s(illness.failures))
         illness.until = max(illness.until, now + pause_s)

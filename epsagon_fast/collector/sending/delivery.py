@@ -1,7 +1,7 @@
-"""Sends finished traces. Each is tried once; what became of it is a Verdict.
+"""Sends requests of finished traces. Each is made once; what became of it is a Verdict.
 
 `submit` and `verdicts` are for one loop thread and never wait for the network. Sender threads, from `threads_min` to
-`threads_max` as the backlog asks, make the requests. A destination that hangs cannot take them all: traces wait in one
+`threads_max` as the backlog asks, make the requests. A destination that hangs cannot take them all: they wait in one
 lane per destination, and a lane may hold at most as many senders as are left for the others. So one destination gets up
 to half of them, two a third each, and a newcomer finds one free.
 """
@@ -11,10 +11,9 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import takewhile
 from typing import TYPE_CHECKING, NamedTuple
 
 from epsagon_fast.collector.formats.choice import format_for
@@ -25,37 +24,22 @@ from epsagon_fast.collector.sending.verdict import Judge, Verdict
 if TYPE_CHECKING:
     from epsagon_fast.collector.sending.exchange import Pools
 
-# Another sender starts when a trace has waited this long: the others do not keep up.
+# Another sender starts when a request has waited this long: the others do not keep up.
 PATIENCE_S = 0.02
 # Kept connections are closed after this time without traffic.
 IDLE_S = 60.0
-# The status of a request that is larger than its server takes.
-TOO_LARGE = 413
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
-class _Waiting(NamedTuple):
-    parcel: Parcel
+class _Request(NamedTuple):
+    parcels: Sequence[Parcel]
     since: float
 
 
 @dataclass
 class _Lane:
-    waiting: deque[_Waiting] = field(default_factory=deque)
+    waiting: deque[_Request] = field(default_factory=deque)
     in_flight: int = 0
-
-    def take(self) -> list[Parcel]:
-        """Take the parcels for the next request from those that wait."""
-        destination = self.waiting[0].parcel.destination
-        alike = takewhile(lambda parcel: parcel.destination == destination, (each.parcel for each in self.waiting))
-        try:
-            count = max(1, format_for(destination).shared(alike))
-        except Exception:
-            # A body that a format cannot look into must not end the sender. Alone it gets its verdict.
-            count = 1
-        # Not more than there are, whatever the format says: another destination's trace has another token.
-        mine = takewhile(lambda _: self.waiting and self.waiting[0].parcel.destination == destination, range(count))
-        return [self.waiting.popleft().parcel for _ in mine]
 
 
 class Delivery:
@@ -92,16 +76,19 @@ class Delivery:
         """Count the sender threads."""
         return self._threads
 
-    def submit(self, trace_id: bytes, destination: Destination, body: bytes) -> None:
-        """Let a sender send `body` once. Never waits. Raises RuntimeError after `close`."""
+    def submit(self, parcels: Sequence[Parcel]) -> None:
+        """Let a sender make one request of these, which all have one destination. Never waits.
+
+        Raises RuntimeError after `close`.
+        """
         now = time.monotonic()
         with self._changed:
             if self._closing:
                 raise RuntimeError("delivery is closed")
-            lane = self._lanes.setdefault(_lane_key(destination), _Lane())
-            lane.waiting.append(_Waiting(Parcel(trace_id, destination, body), now))
-            self._pending += 1
-            self._pending_bytes += len(body)
+            lane = self._lanes.setdefault(_lane_key(parcels[0].destination), _Lane())
+            lane.waiting.append(_Request(parcels, now))
+            self._pending += len(parcels)
+            self._pending_bytes += _size(parcels)
             self._used_at = now
             self._changed.notify()
         self._grow(now)
@@ -111,7 +98,7 @@ class Delivery:
         now = time.monotonic()
         with self._changed:
             done, self._done = self._done, []
-            self._pending -= len(done)
+            self._pending -= sum(len(verdict.trace_ids) for verdict, _ in done)
             self._pending_bytes -= sum(size for _, size in done)
             forgotten = not self._pending and now - self._used_at > IDLE_S
             pools = self._pools if forgotten else None
@@ -164,13 +151,13 @@ class Delivery:
             self._opened_pools()
         while (taken := self._take()) is not None:
             lane, parcels = taken
-            verdicts = self._attempt(parcels)
+            verdict = self._attempt(parcels)
             with self._changed:
-                self._finish(lane, parcels, verdicts)
+                self._finish(lane, parcels, verdict)
             # Otherwise the bodies would stay in memory until this thread has work again.
             del taken, parcels
 
-    def _take(self) -> tuple[_Lane, list[Parcel]] | None:
+    def _take(self) -> tuple[_Lane, Sequence[Parcel]] | None:
         """Wait for a request to make. None: this thread is not needed any more."""
         with self._changed:
             while (lane := self._next_lane()) is None:
@@ -183,35 +170,28 @@ class Delivery:
                 self._idle -= 1
             self._busy += 1
             lane.in_flight += 1
-            return lane, lane.take()
+            return lane, lane.waiting.popleft().parcels
 
-    def _finish(self, lane: _Lane, parcels: list[Parcel], verdicts: list[Verdict]) -> None:
+    def _finish(self, lane: _Lane, parcels: Sequence[Parcel], verdict: Verdict) -> None:
         self._busy -= 1
         lane.in_flight -= 1
         self._used_at = time.monotonic()
-        self._done += zip(verdicts, (len(parcel.body) for parcel in parcels), strict=True)
+        self._done.append((verdict, _size(parcels)))
         if not lane.in_flight and not lane.waiting:
             self._lanes.pop(_lane_key(parcels[0].destination), None)
         # One more sender is free for every lane, so a lane that was at its bound may go on.
         self._changed.notify()
 
-    def _attempt(self, parcels: list[Parcel]) -> list[Verdict]:
-        """Make a request for parcels of one destination, or more if one is too large; return the verdict of each."""
+    def _attempt(self, parcels: Sequence[Parcel]) -> Verdict:
         try:
-            response = self._ask(parcels[0].destination, parcels)
-            if response.status == TOO_LARGE and len(parcels) > 1:
-                # The bound of this server is lower than that of the format. What is too large alone is rejected.
-                half = len(parcels) // 2
-                return self._attempt(parcels[:half]) + self._attempt(parcels[half:])
-            return [self._judge.answered(parcel, response) for parcel in parcels]
+            return self._judge.answered(parcels, self._ask(parcels[0].destination, parcels))
         except Failure as failure:
-            return [self._judge.failed(parcel, failure) for parcel in parcels]
+            return self._judge.failed(parcels, failure)
         except Exception as error:
             # A trace gets a verdict even if the fault is ours. Only the type, because the message may quote a header.
-            internal = Failure("internal", type(error).__name__)
-            return [self._judge.failed(parcel, internal) for parcel in parcels]
+            return self._judge.failed(parcels, Failure("internal", type(error).__name__))
 
-    def _ask(self, destination: Destination, parcels: list[Parcel]) -> Response:
+    def _ask(self, destination: Destination, parcels: Sequence[Parcel]) -> Response:
         post = format_for(destination).post(parcels)
         _check(post.headers)
         return self._opened_pools().post(
@@ -234,6 +214,10 @@ class Delivery:
 
 def _lane_key(destination: Destination) -> tuple[str, str | None]:
     return destination.url, destination.proxy_url
+
+
+def _size(parcels: Sequence[Parcel]) -> int:
+    return sum(len(parcel.body) for parcel in parcels)
 
 
 def _check(headers: Mapping[str, str]) -> None:

@@ -1,23 +1,29 @@
 """Decides which finished traces are sent now, stored, or taken from the outbox. It does no input or output itself.
 
-A trace is sent at once while its destination is well. If that fails for a reason that may pass, it goes to the outbox,
-and so do all traces that come while the destination is ill. The oldest are taken from there as `Backoff` allows, one at
-a time until one arrives. If the outbox refuses (no space, read-only), traces wait in memory, by the same rules.
+A trace is sent while its destination is well, at once or with others in one request (batches.py). If that fails for a
+reason that may pass, it goes to the outbox, and so do all traces that come while the destination is ill. The oldest are
+taken from there as `Backoff` allows: one at a time until one arrives, then as many as share a request. If the outbox
+refuses (no space, read-only), traces wait in memory, by the same rules.
 
 The body of a stored trace is not kept in memory. `now` is monotonic seconds.
 """
 
 from collections import Counter, deque
+from collections.abc import Sequence
 from typing import Protocol
 
+from epsagon_fast.collector.formats.choice import format_for
 from epsagon_fast.collector.parcel import Destination, Parcel, Settlement, parcel_bytes
 from epsagon_fast.collector.sending.backoff import Backoff
+from epsagon_fast.collector.sending.batches import Batches
 from epsagon_fast.collector.sending.outbox.messages import Gone, Refused, Report, Stored, Taken, Waiting
 from epsagon_fast.collector.sending.verdict import Verdict
 from epsagon_fast.protocol import Outcome
 
-# Stored traces are taken in parts of this size, and as many places in flight are kept for them.
-TAKEN_AT_ONCE = 32
+# Of the requests in flight at once, so many are kept for stored traces.
+STORED_AT_ONCE = 32
+# Stored traces that are taken at once where they share requests. The outbox has a bound in bytes too.
+TAKEN_AT_ONCE = 1000
 # Pause before an outbox is asked again that refused, or whose traces are all leased by other collectors.
 REFUSED_S = 10.0
 NOTHING_THERE_S = 1.0
@@ -31,7 +37,7 @@ LAST_HANDED_OVER_S = 0.6
 class Sender(Protocol):
     """The part of Delivery that Dispatch needs."""
 
-    def submit(self, trace_id: bytes, destination: Destination, body: bytes) -> None: ...
+    def submit(self, parcels: Sequence[Parcel]) -> None: ...
     def verdicts(self) -> list[Verdict]: ...
     def close(self, timeout_s: float) -> None: ...
 
@@ -56,14 +62,15 @@ class Dispatch:
         self._delivery = delivery
         self._outbox = outbox
         self._backoff = backoff or Backoff()
+        self._batches = Batches()
         # All that is in memory.
         self._held: dict[bytes, Parcel] = {}
         # Parcels that are neither in flight nor on their way to the outbox.
         self._fresh: dict[Destination, deque[Parcel]] = {}
         self._storing: dict[bytes, Parcel] = {}
         self._in_flight: dict[bytes, Parcel] = {}
-        # Traces in flight that the outbox has too.
-        self._stored: set[bytes] = set()
+        # Traces in memory that the outbox has too.
+        self._stored: dict[Destination, set[bytes]] = {}
         # Why a destination's traces are not delivered.
         self._reasons: dict[Destination, Outcome] = {}
         self._waiting: dict[str, Waiting] = {}
@@ -131,10 +138,12 @@ class Dispatch:
         `hands_over`: a successor waits. It finds in the journal what is not stored in time.
         """
         self._is_finishing = True
+        for destination in list(self._fresh):
+            self._send(destination, now, at_once=True)
         self._delivery.close(LAST_HANDED_OVER_S if hands_over else LAST_ANSWERS_S)
         settled = self._hear_all(now)
         for trace_id, parcel in self._held.items():
-            if trace_id not in self._storing and trace_id not in self._stored:
+            if trace_id not in self._storing and not self._is_stored(parcel):
                 self._store(parcel)
         self._outbox.close(LAST_HANDED_OVER_S if hands_over else LAST_STORED_S)
         return settled + self._hear_all(now)
@@ -168,68 +177,106 @@ class Dispatch:
             self._fresh.setdefault(parcel.destination, deque()).append(parcel)
 
     def _taken(self, taken: Taken, now: float) -> None:
-        self._asked.discard(taken.destination)
-        self._not_before[taken.destination] = now + NOTHING_THERE_S
-        for parcel in taken.parcels:
-            if self._is_finishing or parcel.trace_id in self._held or not self._backoff.room(taken.destination, now):
-                # This collector is leaving, the trace came from the journal too, or its destination fell ill meanwhile.
-                self._outbox.give_back(parcel)
-                continue
-            self._not_before.pop(taken.destination, None)
-            self._hold(parcel)
-            self._stored.add(parcel.trace_id)
-            self._submit(parcel)
+        destination = taken.destination
+        self._asked.discard(destination)
+        self._not_before[destination] = now + NOTHING_THERE_S
+        # A trace that is held came from the journal too.
+        mine = deque(parcel for parcel in taken.parcels if parcel.trace_id not in self._held)
+        others = [parcel for parcel in taken.parcels if parcel.trace_id in self._held]
+        while mine and not self._is_finishing and self._backoff.room(destination, now):
+            self._not_before.pop(destination, None)
+            parcels = self._batches.next(mine, now)
+            for parcel in parcels:
+                self._hold(parcel)
+            self._stored.setdefault(destination, set()).update(parcel.trace_id for parcel in parcels)
+            self._submit(parcels)
+        # This collector is leaving, or the destination fell ill meanwhile.
+        for parcel in (*others, *mine):
+            self._outbox.give_back(parcel)
 
     def _finished(self, verdict: Verdict, now: float) -> list[Settlement]:
-        parcel = self._in_flight.pop(verdict.trace_id)
-        destination = parcel.destination
+        parcels = [self._in_flight.pop(trace_id) for trace_id in verdict.trace_ids]
+        destination = parcels[0].destination
         self._backoff.finished(destination, verdict, now)
-        again = verdict.trace_id in self._stored
-        self._stored.discard(verdict.trace_id)
+        if verdict.halve:
+            self._batches.were_too_large(parcels)
+            self._fresh.setdefault(destination, deque()).extendleft(reversed(parcels))
+            return []
         if verdict.retry:
             self._reasons[destination] = verdict.outcome
-            if again:
-                self._let_go(parcel)
-                self._outbox.give_back(parcel)
-            else:
-                # Last in the queue, so that a trace that its backend chokes on does not hold up the others for ever.
-                self._fresh.setdefault(destination, deque()).append(parcel)
+            for parcel in parcels:
+                self._put_back(parcel)
             return []
         if self._backoff.is_well(destination):
             self._reasons.pop(destination, None)
+        return [self._settled(parcel, verdict.outcome) for parcel in parcels]
+
+    def _put_back(self, parcel: Parcel) -> None:
+        if self._is_stored(parcel):
+            self._let_go(parcel)
+            self._outbox.give_back(parcel)
+        else:
+            # Last in the queue, so that a trace that its backend chokes on does not hold up the others for ever.
+            self._fresh.setdefault(parcel.destination, deque()).append(parcel)
+
+    def _settled(self, parcel: Parcel, outcome: Outcome) -> Settlement:
+        again = self._is_stored(parcel)
         self._let_go(parcel)
         if again:
             self._outbox.remove(parcel)
-        return [Settlement(parcel.trace_id, verdict.outcome, again)]
+        return Settlement(parcel.trace_id, outcome, again)
 
-    def _send(self, destination: Destination, now: float) -> None:
+    def _send(self, destination: Destination, now: float, at_once: bool = False) -> None:
+        """Send a destination's traces that are due, or all; store them if it is ill."""
         queue = self._fresh.pop(destination)
-        if not self._backoff.is_well(destination) and now >= self._not_before.get(destination.state_dir, 0.0):
+        is_well = self._backoff.is_well(destination)
+        if not is_well and now >= self._not_before.get(destination.state_dir, 0.0):
             for parcel in queue:
-                self._store(parcel)
+                if self._is_stored(parcel):
+                    self._put_back(parcel)
+                else:
+                    self._store(parcel)
             return
-        room = self._backoff.room(destination, now)
-        if room > TAKEN_AT_ONCE and self._count_stored(destination):
-            room -= TAKEN_AT_ONCE
-        for _ in range(min(len(queue), room)):
-            self._submit(queue.popleft())
+        if at_once or not is_well or self._batches.are_due(destination, len(queue), now):
+            for _ in range(self._room(destination, now)):
+                if not queue:
+                    break
+                # A destination that is ill is probed with one trace.
+                self._submit(self._batches.next(queue, now) if is_well else [queue.popleft()])
         if queue:
             self._fresh[destination] = queue
 
-    def _ask(self, destination: Destination, count: int, now: float) -> None:
-        """Take traces from the outbox if it has more than those that are in flight already."""
-        if destination in self._asked or now < self._not_before.get(destination, 0.0):
-            return
-        in_flight = sum(1 for trace_id in self._stored if self._in_flight[trace_id].destination == destination)
-        room = min(self._backoff.room(destination, now), TAKEN_AT_ONCE - in_flight)
-        if room > 0 and count > in_flight:
-            self._asked.add(destination)
-            self._outbox.take(destination, room)
+    def _room(self, destination: Destination, now: float) -> int:
+        """Return how many requests new traces may have now."""
+        room = self._backoff.room(destination, now)
+        in_memory = len(self._stored.get(destination, ()))
+        if not self._backoff.is_well(destination) or now < self._not_before.get(destination, 0.0):
+            return room
+        # New traces may come for ever, and all together they must not take the places of stored ones.
+        kept = STORED_AT_ONCE - in_memory if self._count_stored(destination) > in_memory else 0
+        return room - max(0, kept)
 
-    def _submit(self, parcel: Parcel) -> None:
-        self._in_flight[parcel.trace_id] = parcel
-        self._backoff.started(parcel.destination, parcel.trace_id)
-        self._delivery.submit(*parcel)
+    def _ask(self, destination: Destination, count: int, now: float) -> None:
+        """Take traces from the outbox if it has more than those that are in memory already."""
+        in_memory = len(self._stored.get(destination, ()))
+        if destination in self._asked or count <= in_memory or now < self._not_before.get(destination, 0.0):
+            return
+        room = self._backoff.room(destination, now)
+        if not self._backoff.is_well(destination):
+            limit = room
+        elif format_for(destination).collect_s:
+            limit = TAKEN_AT_ONCE - in_memory if room > 0 else 0
+        else:
+            limit = min(room, STORED_AT_ONCE - in_memory)
+        if limit > 0:
+            self._asked.add(destination)
+            self._outbox.take(destination, limit)
+
+    def _submit(self, parcels: Sequence[Parcel]) -> None:
+        for parcel in parcels:
+            self._in_flight[parcel.trace_id] = parcel
+        self._backoff.started(parcels[0].destination, parcels[0].trace_id)
+        self._delivery.submit(parcels)
 
     def _store(self, parcel: Parcel) -> None:
         self._storing[parcel.trace_id] = parcel
@@ -239,6 +286,9 @@ class Dispatch:
         waiting = self._waiting.get(destination.state_dir)
         return waiting.counts.get(destination, 0) if waiting else 0
 
+    def _is_stored(self, parcel: Parcel) -> bool:
+        return parcel.trace_id in self._stored.get(parcel.destination, ())
+
     def _hold(self, parcel: Parcel) -> None:
         self._held[parcel.trace_id] = parcel
         self._held_bytes += parcel_bytes(parcel)
@@ -246,3 +296,8 @@ class Dispatch:
     def _let_go(self, parcel: Parcel) -> None:
         del self._held[parcel.trace_id]
         self._held_bytes -= parcel_bytes(parcel)
+        if self._is_stored(parcel):
+            stored = self._stored[parcel.destination]
+            stored.discard(parcel.trace_id)
+            if not stored:
+                del self._stored[parcel.destination]

@@ -5,9 +5,10 @@
 
 import json
 import logging
+import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC
 from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit
@@ -18,8 +19,8 @@ from epsagon_fast.collector.sending.answer import Failure, Response
 from epsagon_fast.foreign import shown
 from epsagon_fast.protocol import MASK, Outcome
 
-# After these the same request may succeed later. Every other status is final.
-TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
+# The status of a request that is larger than its server takes.
+TOO_LARGE = 413
 # These fail at every try, because the trace's own config is at fault.
 HOPELESS = frozenset({"bad_url", "bad_proxy", "bad_token"})
 # Between two tries after a failed TLS check: a person has to mend it.
@@ -27,6 +28,9 @@ TLS_RETRY_S = 300.0
 # A server that asks for a day's patience is asked again sooner.
 MAX_RETRY_AFTER_S = 3600.0
 LOGGED_BODY_BYTES = 200
+# Of a backend's message in the name of a counter.
+COUNTED_CHARACTERS = 24
+_WORD = re.compile("[a-z]+")
 # epsagon-go's backend, closed for good: its names will not come back, so its traces are not stored.
 CLOSED_SERVICE = ".tc.epsagon.com"
 # Destinations whose complaints are remembered. Beyond this number all are forgotten, and may be logged again.
@@ -34,16 +38,18 @@ MAX_REMEMBERED = 1000
 
 
 class Verdict(NamedTuple):
-    """The result of one attempt.
+    """The result of one request. It holds for each of its traces.
 
     `retry`: a later attempt may succeed, after `retry_after_s` seconds if that is not None. The outcome is then STORED,
-    which becomes true when the caller has stored the trace. Otherwise the outcome is final.
+    which becomes true when the caller has stored the traces. Otherwise the outcome is final.
+    `halve`: the server may take the traces in several requests. Nothing is settled yet.
     """
 
-    trace_id: bytes
+    trace_ids: Sequence[bytes]
     outcome: Outcome
     retry: bool = False
     retry_after_s: float | None = None
+    halve: bool = False
 
 
 class Judge:
@@ -54,43 +60,48 @@ class Judge:
         self._lock = threading.Lock()
         self._complaints: dict[Destination, set[str]] = {}
 
-    def answered(self, parcel: Parcel, response: Response) -> Verdict:
-        """Return the verdict of a server's answer."""
-        destination, reason = parcel.destination, str(response.status)
+    def answered(self, parcels: Sequence[Parcel], response: Response) -> Verdict:
+        """Return the verdict of a server's answer to the request that carried these."""
+        destination, reason = parcels[0].destination, str(response.status)
         if 200 <= response.status < 300:
-            return self._welcomed(parcel, response)
-        if response.status in TRANSIENT:
+            return self._welcomed(parcels, response)
+        if response.status in format_for(destination).transient:
             self._complain(destination, reason, "answered %s; traces wait", reason)
             patience_s = retry_after_s(response.headers, time.time())
-            return Verdict(parcel.trace_id, Outcome.STORED.because(reason), True, patience_s)
-        said = _said(response, destination)
-        self._complain(destination, reason, "rejected a trace: %s %s", reason, said)
-        return Verdict(parcel.trace_id, Outcome.REJECTED.because(reason))
+            return Verdict(_ids(parcels), Outcome.STORED.because(reason), True, patience_s)
+        rejected = Verdict(_ids(parcels), Outcome.REJECTED.because(reason))
+        if response.status == TOO_LARGE and len(parcels) > 1:
+            return rejected._replace(halve=True)
+        self._complain(destination, reason, "rejected a trace: %s %s", reason, _said(response, destination))
+        return rejected
 
-    def failed(self, parcel: Parcel, failure: Failure) -> Verdict:
+    def failed(self, parcels: Sequence[Parcel], failure: Failure) -> Verdict:
         """Return the verdict if no answer came."""
-        destination, reason = parcel.destination, failure.reason
+        destination, reason = parcels[0].destination, failure.reason
         if reason in HOPELESS:
-            self._complain(destination, reason, "is no place to send to, a trace was dropped: %s", str(failure))
-            return Verdict(parcel.trace_id, Outcome.DROPPED.because(reason))
+            self._complain(destination, reason, "is no place to send to, traces are dropped: %s", str(failure))
+            return Verdict(_ids(parcels), Outcome.DROPPED.because(reason))
         if reason == "dns" and (urlsplit(destination.url).hostname or "").endswith(CLOSED_SERVICE):
             advice = "is closed, traces are dropped; name your backend with EPSAGON_COLLECTOR_URL"
             self._complain(destination, "no_backend", advice)
-            return Verdict(parcel.trace_id, Outcome.DROPPED.because("no_backend"))
+            return Verdict(_ids(parcels), Outcome.DROPPED.because("no_backend"))
         # The failure's text and not the failure, because a kept log record would keep the body with it.
         said = str(Failure(reason, _masked(failure.detail, destination)))
         self._complain(destination, reason, "gives no answer, traces wait: %s", said)
         patience_s = TLS_RETRY_S if reason == "tls" else None
-        return Verdict(parcel.trace_id, Outcome.STORED.because(reason), True, patience_s)
+        return Verdict(_ids(parcels), Outcome.STORED.because(reason), True, patience_s)
 
-    def _welcomed(self, parcel: Parcel, response: Response) -> Verdict:
-        reason = format_for(parcel.destination).refusal(response.body)
-        if reason is None:
-            self._forget(parcel.destination)
-            return Verdict(parcel.trace_id, Outcome.DELIVERED)
-        said = _said(response, parcel.destination)
-        self._complain(parcel.destination, reason, "took a request and not all of it: %s %s", reason, said)
-        return Verdict(parcel.trace_id, Outcome.REJECTED.because(reason))
+    def _welcomed(self, parcels: Sequence[Parcel], response: Response) -> Verdict:
+        destination = parcels[0].destination
+        refusal = format_for(destination).refusal(response.body)
+        if refusal is None:
+            self._forget(destination)
+            return Verdict(_ids(parcels), Outcome.DELIVERED)
+        word, _, message = refusal.partition(": ")
+        reason = _counted(word, _masked(message, destination))
+        said = _said(response, destination)
+        self._complain(destination, reason, "took a request and not all of it: %s %s", word, said)
+        return Verdict(_ids(parcels), Outcome.REJECTED.because(reason))
 
     def _complain(self, destination: Destination, reason: str, message: str, *arguments: object) -> None:
         with self._lock:
@@ -107,6 +118,19 @@ class Judge:
         if destination in self._complaints:
             with self._lock:
                 self._complaints.pop(destination, None)
+
+
+def _ids(parcels: Sequence[Parcel]) -> list[bytes]:
+    return [parcel.trace_id for parcel in parcels]
+
+
+def _counted(word: str, message: str) -> str:
+    """Return the reason by which a refusal with this message is counted.
+
+    Without digits, and cut: messages that name a span or a time would each be counted alone.
+    """
+    told = "_".join(_WORD.findall(message.lower()))[:COUNTED_CHARACTERS]
+    return f"{word}_{told}" if told else word
 
 
 def _said(response: Response, destination: Destination) -> str:

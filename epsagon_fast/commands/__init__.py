@@ -14,6 +14,7 @@ from epsagon_fast.version import __version__
 PROGRAM = "epsagon-fast"
 # The modules by name, with the line that `--help` prints for each.
 COMMANDS = {
+    "run": "run a program and trace it, without a change to it",
     "demo": "trace real work in several processes and check that all of it arrives",
     "backend": "run a small backend on this machine that takes any token",
     "traces": "list the traces that a backend has, or follow them as they come",

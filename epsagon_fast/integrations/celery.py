@@ -64,6 +64,11 @@ def instrument(app: Any) -> None:
 
     if not isinstance(app, Celery):
         raise TypeError(f"instrument traces a Celery application, not {app!r}")
+    listen()
+
+
+def listen() -> None:
+    """Trace the tasks of this process, whichever application they belong to. A second call changes nothing."""
     for signal, handler in _handlers():
         signal.connect(handler, weak=False)
 

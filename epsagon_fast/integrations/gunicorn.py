@@ -32,13 +32,19 @@ from .web.request import RequestTrace
 
 # gunicorn's own workers that take WSGI applications; others inherit from them.
 WSGI_WORKERS: Final = ("gunicorn.workers.sync", "gunicorn.workers.gthread", "gunicorn.workers.base_async")
+# A worker's attribute: its application is wrapped.
+IS_TRACED: Final = "epsagon_fast_is_on"
 NATIVE_ASGI_WORKER: Final = "gunicorn.workers.gasgi"
 # Frames of these modules are left out of the stack that a worker had when its time was up.
 SERVER_MODULES: Final = ("gunicorn.", "epsagon_fast.")
 
 
 def post_worker_init(worker: Any) -> None:
-    """Hook: wrap the application of a worker that is about to serve."""
+    """Hook: wrap the application of a worker that is about to serve. A second call changes nothing."""
+    # `epsagon-fast run` calls the hook too.
+    if vars(worker).get(IS_TRACED):
+        return
+    vars(worker)[IS_TRACED] = True
     _show_warnings(worker)
     _start_collector()
     if _master_waits(worker):

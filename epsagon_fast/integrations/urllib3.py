@@ -13,6 +13,7 @@ A request's host, method, path and status are recorded. Its query and the header
 
 import functools
 import os
+import sys
 from collections.abc import Callable, Iterable, MutableMapping
 from contextvars import ContextVar
 from typing import Any, Final, NamedTuple
@@ -73,7 +74,7 @@ def _traced(urlopen: Callable[..., Any]) -> Callable[..., Any]:
     def ask(pool: Any, method: str, url: str, body: Any = None, headers: Any = None, *rest: Any, **options: Any) -> Any:
         tracer = current.acting_trace()
         ignored = _ignored_hosts
-        if tracer is None or ignored is None or _asking.get() is pool:
+        if tracer is None or ignored is None or _asking.get() is pool or _is_suppressed():
             return urlopen(pool, method, url, body, headers, *rest, **options)
         target = _target(pool, url)
         if target.host in ignored:
@@ -90,6 +91,13 @@ def _traced(urlopen: Callable[..., Any]) -> Callable[..., Any]:
         return response
 
     return ask
+
+
+def _is_suppressed() -> bool:
+    """Say whether an instrumentation of OpenTelemetry records this call itself, as botocore's does."""
+    # Only they import the module.
+    utils = sys.modules.get("opentelemetry.instrumentation.utils")
+    return utils is not None and not utils.is_http_instrumentation_enabled()
 
 
 class _Target(NamedTuple):

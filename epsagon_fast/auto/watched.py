@@ -1,0 +1,42 @@
+"""What the processes below `run` watch for, and what is left out. The environment hands both on to them."""
+
+import os
+from collections.abc import Collection
+from typing import Final
+
+from . import instrumentors, own
+from .libraries import LIBRARIES
+
+# The names of modules, separated by commas. path/sitecustomize.py reads it.
+VARIABLE: Final = "EPSAGON_RUN_WATCHES"
+# What is not to be traced, each name with a dash before it, separated by commas: -redis,-jinja2
+CHOICE: Final = "EPSAGON_INSTRUMENT"
+
+
+def modules() -> list[str]:
+    """Return the modules to watch for.
+
+    Those of all known libraries, also without an instrumentation: a process below may have another environment.
+    """
+    known = {library.module for library in LIBRARIES.values()}
+    installed = {module for each in instrumentors.wanted() for module in each.modules}
+    return sorted({*(each.module for each in own.STARTS), *known, *installed})
+
+
+def left_out() -> frozenset[str]:
+    """Return the names of what the environment leaves out."""
+    return frozenset(instrumentors.plain(name[1:]) for name in _said() if name.startswith("-"))
+
+
+def misunderstood() -> list[str]:
+    """Return what the environment says of it that has no meaning."""
+    return [name for name in _said() if not name.startswith("-")]
+
+
+def is_left_out(names: Collection[str]) -> bool:
+    """Say whether one of these names is among those that are left out."""
+    return not left_out().isdisjoint(names)
+
+
+def _said() -> list[str]:
+    return [name for name in map(str.strip, os.environ.get(CHOICE, "").split(",")) if name]

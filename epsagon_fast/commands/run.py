@@ -1,0 +1,82 @@
+"""Run a program and trace it, without a change to it: epsagon-fast run [--] COMMAND ...
+
+Each Python below it traces what its libraries do, by our own integrations and by the OpenTelemetry instrumentations
+that are installed. The environment says where the traces go. $EPSAGON_INSTRUMENT=-redis,-jinja2 leaves some out.
+"""
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING, Final
+
+import epsagon_fast.auto.path as path
+import epsagon_fast.auto.watched as watched
+from epsagon_fast.config import Config
+from epsagon_fast.foreign import escaped
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# As a shell answers for a command that it does not find, or cannot run.
+NOT_FOUND: Final = 127
+NOT_EXECUTABLE: Final = 126
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `epsagon-fast run`."""
+    parser.usage = f"{parser.prog} [--] COMMAND ...\n       {parser.prog} --list | --suggest"
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--list", action="store_true", help="say what would be traced in this environment, and by what")
+    what.add_argument("--suggest", action="store_true", help="print the pip line for what could be traced and is not")
+    command = parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help="what to run")
+    command.required = False
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Become the command. Return 0 after a list, 2 without a command, 126 or 127 if it cannot be run."""
+    if arguments.list or arguments.suggest:
+        import epsagon_fast.auto.listing as listing
+
+        print(listing.suggestion() if arguments.suggest else listing.table())
+        return 0
+    command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
+    if not command:
+        return _fail("which COMMAND?", 2)
+    obstacle = _obstacle()
+    if obstacle:
+        _say(f"{obstacle}: the program runs untraced")
+    sys.stdout.flush()
+    try:
+        os.execvpe(command[0], command, os.environ if obstacle else traced_environment(os.environ))
+    except FileNotFoundError:
+        return _fail(f"{command[0]}: not found", NOT_FOUND)
+    except OSError as error:
+        return _fail(f"{command[0]}: {error.strerror}", NOT_EXECUTABLE)
+
+
+def traced_environment(environment: "Mapping[str, str]") -> dict[str, str]:
+    """Return an environment in which each Python traces its program."""
+    before = environment.get("PYTHONPATH")
+    folders = os.pathsep.join([path.FOLDER, before] if before else [path.FOLDER])
+    return {**environment, "PYTHONPATH": folders, watched.VARIABLE: ",".join(watched.modules())}
+
+
+def _obstacle() -> str | None:
+    """Return why nothing would be sent; None if all is well."""
+    config = Config().resolve(warn=False)
+    if config.disable:
+        return "tracing is off (DISABLE_EPSAGON)"
+    if not config.enabled:
+        return "no backend is named (EPSAGON_COLLECTOR_URL and EPSAGON_TOKEN, or OTEL_EXPORTER_OTLP_ENDPOINT)"
+    for name in watched.misunderstood():
+        _say(f"{watched.CHOICE}: {name} is ignored: what is to be left out begins with a dash")
+    return None
+
+
+def _say(text: str) -> None:
+    print(f"epsagon-fast run: {escaped(text)}", file=sys.stderr)
+
+
+def _fail(reason: str, code: int) -> int:
+    _say(reason)
+    return code

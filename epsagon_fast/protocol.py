@@ -19,6 +19,11 @@ RESOURCE_FIELDS = ("name", "type", "operation", "metadata")
 EXCEPTION_FIELDS = ("type", "message", "traceback", "time", "additional_data")
 
 HTTP_TRACE_ID_KEY = "http_trace_id"
+# The runner's metadata keys for the caller's tracestate, for the reason why sampling kept the trace, and for how many
+# traces it stands.
+TRACESTATE_KEY = "tracestate"
+SAMPLING_KEY = "sampling"
+SAMPLING_WEIGHT_KEY = "sampling_weight"
 LABELS_KEY = "labels"
 # The metadata keys that trimming keeps (epsagon-go's strongKeys).
 STRONG_KEYS = frozenset(
@@ -125,6 +130,7 @@ class WireConfig(TypedDict):
     ignored_keys: list[str]
     max_trace_size_bytes: int
     trimming: NotRequired[str]
+    sampling: NotRequired[str]
     debug: NotRequired[bool]
     state_dir: NotRequired[str]
     proxy_url: NotRequired[str | None]
@@ -164,6 +170,7 @@ class Outcome:
     DROPPED: ClassVar["Outcome"]
     PENDING: ClassVar["Outcome"]
     DISABLED: ClassVar["Outcome"]
+    SAMPLED: ClassVar["Outcome"]
 
     def because(self, reason: str) -> "Outcome":
         """Return this outcome with a reason."""
@@ -174,6 +181,8 @@ class Outcome:
 
 
 # The position in this tuple is an outcome's number in a ring's settlements: append only.
-OUTCOMES = tuple(Outcome(name) for name in ("PENDING", "DELIVERED", "STORED", "REJECTED", "DROPPED", "DISABLED"))
+OUTCOMES = tuple(
+    Outcome(name) for name in ("PENDING", "DELIVERED", "STORED", "REJECTED", "DROPPED", "DISABLED", "SAMPLED")
+)
 for _outcome in OUTCOMES:
     setattr(Outcome, _outcome.name, _outcome)

@@ -141,6 +141,18 @@ FIELDS = [
         ["", "Shorten"],
         ["cut"],
     ),
+    Field(
+        "sampling",
+        "EPSAGON_SAMPLING",
+        "",
+        " rate=1%, slower=2s ",
+        "rate=1%, slower=2s",
+        "budget=50/s,least = 5/min",
+        "budget=50/s,least = 5/min",
+        [1, ["rate=1"]],
+        ["rate", "rate=2", "slower=1s", "rate=1,rate=1", "rate=1,", "rat=1", "rate=1\n2"],
+        ["rate=200%", "rate=1;least=1", "budget=0", "rate=1,least=0", "rate=1,errors=no", "rate=1,slower=never"],
+    ),
     Field("runtime_dir", "EPSAGON_RUNTIME_DIR", "", "/run/x/", "/run/x", "/run/y", "/run/y", [1, b"/x"], ["/\0"], []),
     Field(
         "state_dir",

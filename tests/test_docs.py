@@ -1,7 +1,6 @@
 """The docs say what is so: their links lead somewhere, the files that they name exist, their modules run."""
 
 import ast
-import random
 import re
 import smtplib
 import types
@@ -11,14 +10,13 @@ from typing import Any
 
 import orjson
 import pytest
-from records import RING, closed, exception_fields, opened, own_runner, record
 
 import epsagon_fast as epsagon
-from epsagon_fast.collector.assembling.assembly import Assembly, ClosedTrace
 from epsagon_fast.collector.formats import FittedTrace
 from epsagon_fast.collector.parcel import Destination, Parcel
-from epsagon_fast.protocol import Kind, Record
+from epsagon_fast.collector.sampling.policy import Seen
 from epsagon_fast.testing import capture_traces
+from epsagon_fast.thresholds import ALL, ALWAYS
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.md")])
@@ -136,19 +134,7 @@ def test_format_of_the_docs_writes_lines_that_share_a_request() -> None:
     assert [orjson.loads(line)["events"] for line in post.body.splitlines()] == [[{"id": "1"}, {"id": "2"}]] * 3
 
 
-def test_sampler_of_the_docs_keeps_all_that_failed_and_a_share_of_the_rest() -> None:
-    sampling = module_in("adding-a-sampler.md")
-    kept = sum(sampling.keeps(each.trace) for each in closed_traces(2000))
-    assert 5 <= kept <= 40
-    assert all(sampling.keeps(each.trace) for each in closed_traces(20, record(Kind.ERROR, exception_fields())))
-
-
-def closed_traces(count: int, error: Record | None = None) -> list[ClosedTrace]:
-    """Return so many closed traces as the collector has them, each with this ERROR."""
-    assembly, ids = Assembly(), random.Random(1)
-    for _ in range(count):
-        trace_id = ids.randbytes(16)
-        for each in (opened(own_runner()), error, closed(1.0)):
-            if each is not None:
-                assembly.feed(RING, each._replace(trace_id=trace_id), 0.0)
-    return [*assembly.end_pass(0.0), *assembly.end_pass(0.0)]
+def test_rule_of_the_docs_keeps_the_names_that_it_is_for() -> None:
+    rule = module_in("adding-a-sampler.md")
+    names = ["checkout", "checkout/pay", "browse"]
+    assert [rule.threshold(Seen(name, False, 1.0, 0), "checkout") for name in names] == [ALWAYS, ALWAYS, ALL]

@@ -1,6 +1,7 @@
 """Makes a parcel of a closed trace: builds its body, which tells what its process lost, and gives it to sending.
 
-Before anything is decided, the trace is counted as a request (measuring/requests.py).
+Before anything is decided, the trace is counted as a request (measuring/requests.py). Then sampling decides whether it
+is sent. A trace that is left out may wait for others of its request, but its process is told at once.
 
 A trace without a parcel is settled at once: its body has killed two collectors (poison.py), or not even the stub of its
 runner fits its limit.
@@ -16,6 +17,7 @@ from epsagon_fast.collector.journal import snapshot
 from epsagon_fast.collector.measuring.requests import Requests
 from epsagon_fast.collector.parcel import Parcel, parcel_bytes
 from epsagon_fast.collector.poison import Poison
+from epsagon_fast.collector.sampling.sampling import Sampling
 from epsagon_fast.collector.sending.dispatch import Dispatch
 from epsagon_fast.collector.settling.outcomes import Outcomes
 from epsagon_fast.protocol import Outcome
@@ -31,6 +33,7 @@ class Handover:
         self,
         rings: Rings,
         assembly: Assembly,
+        sampling: Sampling,
         poison: Poison,
         outcomes: Outcomes,
         sending: Dispatch,
@@ -39,16 +42,30 @@ class Handover:
     ) -> None:
         self._rings = rings
         self._assembly = assembly
+        self._sampling = sampling
         self._poison = poison
         self._outcomes = outcomes
         self._sending = sending
         self._requests = requests
         self._counts = counts
 
-    def hand_over(self, closed: ClosedTrace) -> None:
-        """Give a closed trace to sending, or settle it."""
-        trace_id = closed.trace_id
+    def hand_over(self, closed: ClosedTrace, now: float) -> None:
+        """Give a closed trace to sending, settle it, or let it wait for a decision. `now`: monotonic seconds."""
         self._requests.count(closed)
+        sent = self._sampling.judge(closed, now)
+        if closed not in sent:
+            self._assembly.has_body(closed.trace_id, closed.trace.held_bytes)
+            self._outcomes.foretell(closed.trace_id, Outcome.SAMPLED)
+        for each in sent:
+            self._send(each)
+
+    def leave_out(self, now: float) -> None:
+        """Settle the traces that are not sent. `now`: monotonic seconds; infinite: none waits any longer."""
+        for trace_id in self._sampling.due(now):
+            self._outcomes.settle(trace_id, Outcome.SAMPLED)
+
+    def _send(self, closed: ClosedTrace) -> None:
+        trace_id = closed.trace_id
         if self._poison.has_killed_as_body(trace_id):
             self._poison.set_aside(closed.ring_id, snapshot.of_trace(closed.trace))
             self._outcomes.settle(trace_id, Outcome.DROPPED.because("poison"))

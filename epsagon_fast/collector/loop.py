@@ -8,13 +8,14 @@ One pass:
    given back. So a record is in its ring until it is in the journal. Less is read when too much is held (bounds.py).
 3. Close what is due. A CLOSE is acted on one whole pass after it was read: by then every record that any process had
    pushed before it has been read too.
-4. Hand finished traces over to be sent or stored, and mark those that are settled.
+4. Hand finished traces over to be sent or stored, unless sampling leaves them out, and mark those that are settled.
 
 No HTTP and no SQLite happens in this thread. An exception ends the process: the next collector goes on from the
 journal, and the state page tells it what to be careful with (poison.py).
 """
 
 import logging
+import math
 import time
 from collections import Counter
 
@@ -29,6 +30,7 @@ from epsagon_fast.collector.reading.feeding import Feeding
 from epsagon_fast.collector.reading.folder import ServedFolder
 from epsagon_fast.collector.reading.intake import Intake
 from epsagon_fast.collector.reading.recovery import Recovery
+from epsagon_fast.collector.sampling.sampling import Sampling
 from epsagon_fast.collector.sending.delivery import Delivery
 from epsagon_fast.collector.sending.dispatch import Dispatch
 from epsagon_fast.collector.sending.outbox.outbox import Outbox
@@ -72,9 +74,11 @@ class Loop:
         )
         self.sending = Dispatch(Delivery(log=log), Outbox(path, state.folder_id(), log=log))
         self.measuring = measuring or Measuring(folder_fd)
+        self.sampling = Sampling(folder_fd, self.bounds.memory_bytes, self.counts)
         self.handover = Handover(
             self.rings,
             self.assembly,
+            self.sampling,
             self.poison,
             self.outcomes,
             self.sending,
@@ -98,11 +102,12 @@ class Loop:
         """Do all that the module says once. Return whether any record came."""
         now = time.time()
         ended = self.intake.find(now)
-        came = self.intake.read(self.sending.held_bytes, ended, now)
+        came = self.intake.read(self.sending.held_bytes + self.sampling.waiting.held_bytes, ended, now)
         for reader in ended:
             self.intake.bury(reader, now)
         for closed in self.assembly.end_pass(now):
-            self.handover.hand_over(closed)
+            self.handover.hand_over(closed, time.monotonic())
+        self.handover.leave_out(time.monotonic())
         settled = self.sending.step(time.monotonic())
         self.outcomes.take(settled)
         self.outcomes.note_losses()
@@ -122,11 +127,14 @@ class Loop:
 
         `hands_over`: a successor waits, so all takes less time. It finds the rest in the journal.
         """
+        if not hands_over:
+            self.handover.leave_out(math.inf)
         self.outcomes.take(self.sending.finish(time.monotonic(), hands_over))
         self.intake.commit()
         self.publish()
         self.journal.keep_only(self.assembly)
         self.journal.close()
+        self.sampling.close()
 
     @property
     def gone(self) -> bool:
@@ -141,7 +149,8 @@ class Loop:
     @property
     def held_bytes(self) -> int:
         """Memory of all that is here, nearly."""
-        return self.assembly.held_bytes + self.sending.held_bytes + self.journal.buffered_bytes
+        finished = self.sending.held_bytes + self.sampling.waiting.held_bytes
+        return self.assembly.held_bytes + finished + self.journal.buffered_bytes
 
     def publish(self) -> None:
         """Write counters and gauges to the state page."""

@@ -32,8 +32,9 @@ class Config:
     headers: HTTP headers of each request, secrets like the token. resource_attributes: what OTLP says of the process.
     send_timeout_s, shutdown_timeout_s: seconds. max_trace_size_bytes: UTF-8 bytes of a trace's JSON body. ring_bytes:
     capacity of this process's ring, at least four times the trace limit. trimming: what gives way in a trace over its
-    limit, "strip" or "shorten". ignored_keys: names of metadata keys that are masked. runtime_dir, state_dir: made
-    absolute. Raises TypeError or ValueError for a value that is not allowed.
+    limit, "strip" or "shorten". sampling: which finished traces are sent, "" for all. ignored_keys: names of metadata
+    keys that are masked. runtime_dir, state_dir: made absolute. Raises TypeError or ValueError for a value that is not
+    allowed.
     """
 
     application_name: str | None = None
@@ -49,6 +50,7 @@ class Config:
     ignored_keys: list[str] | tuple[str, ...] | Set[str] | None = None
     max_trace_size_bytes: int | None = None
     trimming: str | None = None
+    sampling: str | None = None
     runtime_dir: str | os.PathLike[str] | None = None
     state_dir: str | os.PathLike[str] | None = None
     ring_bytes: int | None = None
@@ -112,6 +114,8 @@ class Config:
             "proxy_url": proxy_for(config.collector_url),
             "ca_file": ca_file(),
         }
+        if config.sampling:
+            wire["sampling"] = config.sampling
         if is_otlp(config.collector_url):
             _add_otlp(wire, config)
         elif config.headers:
@@ -139,6 +143,7 @@ class ResolvedConfig(Config):
     ignored_keys: tuple[str, ...]
     max_trace_size_bytes: int
     trimming: str
+    sampling: str
     runtime_dir: str
     state_dir: str
     ring_bytes: int

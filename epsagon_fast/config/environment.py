@@ -31,8 +31,8 @@ def from_environment(name: str) -> Any:
     try:
         return option.accept(name, option.parse(text))
     except (ValueError, TypeError, KeyError):
-        message = "%s=%s is ignored: it must be %s"
-        warn_once(f"{option.variable}", message, option.variable, option.shown(text), option.allowed)
+        message = "%s=%s is ignored: %s"
+        warn_once(f"{option.variable}", message, option.variable, option.shown(text), option.reason("it", text))
         return None
 
 

@@ -47,6 +47,8 @@ class Option(NamedTuple):
     parse: Callable[[str], Any] = str
     is_secret: bool = False
     is_url: bool = False
+    # Returns what is wrong with a value that does not fit, "" if the allowed values say all about it.
+    why: Callable[[Any], str] = lambda value: ""
 
     def shown(self, value: object) -> str:
         """Return a value as an error or a warning may show it."""
@@ -60,8 +62,13 @@ class Option(NamedTuple):
         if not self._is_of_type(value):
             raise TypeError(f"{name}={self.shown(value)} has a wrong type: {name} must be {self.allowed}")
         if not self.fits(value):
-            raise ValueError(f"{name}={self.shown(value)} is refused: {name} must be {self.allowed}")
+            raise ValueError(f"{name}={self.shown(value)} is refused: {self.reason(name, value)}")
         return self.keep(value)
+
+    def reason(self, name: str, value: Any) -> str:
+        """Return why a value does not fit, in words for an error's text."""
+        why = self.why(value)
+        return f"{name} must be {self.allowed}" + (f" ({why})" if why else "")
 
     def _is_of_type(self, value: Any) -> bool:
         # A bool is an int to isinstance, but True is no size.
@@ -90,7 +97,7 @@ def seconds(variable: str, default: float, positive: bool) -> Option:
     """The longest time to wait."""
     low = "more than" if positive else "at least"
     allowed = f"seconds, {low} 0 and at most {MAX_TIMEOUT_S:g} (in the environment also as 250ms or 1.5s)"
-    return Option(variable, default, allowed, (int, float), lambda s: _in_time(s, positive), float, _parse_seconds)
+    return Option(variable, default, allowed, (int, float), lambda s: _in_time(s, positive), float, seconds_in)
 
 
 def path(variable: str, default: str | None) -> Option:
@@ -259,7 +266,8 @@ def _parse_int(text: str) -> int:
     return int(text)
 
 
-def _parse_seconds(text: str) -> float:
+def seconds_in(text: str) -> float:
+    """Return the seconds that a text says, with the units s and ms. Raises ValueError."""
     found = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ms|s)?", text)
     if not found:
         raise ValueError(text)

@@ -28,6 +28,7 @@ def init(
     ignored_keys: list[str] | tuple[str, ...] | Set[str] | None = None,
     max_trace_size_bytes: int | None = None,
     trimming: str | None = None,
+    sampling: str | None = None,
     runtime_dir: str | os.PathLike[str] | None = None,
     state_dir: str | os.PathLike[str] | None = None,
     ring_bytes: int | None = None,

@@ -10,6 +10,7 @@ RING_NAME: Final = re.compile(rf"[0-9a-f]{{{2 * RING_ID_BYTES}}}{re.escape(RING_
 STATE: Final = "state"
 LEDGER: Final = "ledger"
 LOG: Final = "log"
+DECISIONS: Final = "decisions"
 # The lock file for starting a collector. The new program inherits the lock on this descriptor.
 START: Final = "start"
 START_LOCK_FD: Final = 3

@@ -46,6 +46,10 @@ class Outcomes:
         if ring_id is not None and outcome in (Outcome.REJECTED, Outcome.DROPPED):
             self.drops.count(ring_id, {_reason(outcome): 1})
 
+    def foretell(self, trace_id: bytes, outcome: Outcome) -> None:
+        """Tell a trace's process what becomes of it unless more comes: no `flush` waits for a trace that waits here."""
+        self.replies.settle(trace_id, outcome)
+
     def note_losses(self) -> None:
         """Note the records that no trace took, to be told to the backend."""
         lost, self._assembly.lost = self._assembly.lost, {}

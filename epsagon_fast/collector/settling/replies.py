@@ -5,8 +5,10 @@ from collections import OrderedDict
 from epsagon_fast.protocol import Outcome
 from epsagon_fast.queue.reader import Reader
 
-# Stored traces whose processes are told once more when they leave the outbox. They are not waited for.
+# Traces with a second outcome to come, which no process waits for: stored ones leave the outbox one day, and one that
+# sampling leaves out is sent after all if another trace of its request must be.
 REMEMBERED = 10_000
+_MAY_CHANGE = (Outcome.STORED, Outcome.SAMPLED)
 
 
 class Replies:
@@ -14,7 +16,7 @@ class Replies:
 
     def __init__(self) -> None:
         self._waiting: dict[bytes, Reader] = {}
-        self._stored: OrderedDict[bytes, Reader] = OrderedDict()
+        self._told: OrderedDict[bytes, tuple[Reader, Outcome]] = OrderedDict()
 
     def expect(self, trace_id: bytes, reader: Reader) -> None:
         """Note that a process waits for the outcome of a trace."""
@@ -23,21 +25,20 @@ class Replies:
             reader.unsettled += 1
 
     def settle(self, trace_id: bytes, outcome: Outcome) -> None:
-        """Tell the process an outcome. STORED may be followed by another outcome."""
-        reader = self._waiting.pop(trace_id, None)
+        """Tell the process an outcome. STORED and SAMPLED may be followed by another outcome."""
+        reader, before = self._waiting.pop(trace_id, None), None
         if reader is not None:
             reader.settle(trace_id, outcome)
         else:
-            reader = self._stored.pop(trace_id, None)
-            if reader is not None:
+            reader, before = self._told.pop(trace_id, (None, None))
+            if reader is not None and outcome != before:
                 reader.tell(trace_id, outcome)
-        if reader is not None and outcome == Outcome.STORED:
-            self._stored[trace_id] = reader
-            if len(self._stored) > REMEMBERED:
-                self._stored.popitem(last=False)
+        if reader is not None and outcome in _MAY_CHANGE and outcome != before:
+            self._told[trace_id] = reader, outcome
+            if len(self._told) > REMEMBERED:
+                self._told.popitem(last=False)
 
     def forget(self, reader: Reader) -> None:
         """Forget a ring that is unmapped."""
-        for waiting in (self._waiting, self._stored):
-            for trace_id in [trace_id for trace_id, each in waiting.items() if each is reader]:
-                del waiting[trace_id]
+        self._waiting = {trace_id: each for trace_id, each in self._waiting.items() if each is not reader}
+        self._told = OrderedDict((trace_id, told) for trace_id, told in self._told.items() if told[0] is not reader)

@@ -1,0 +1,189 @@
+"""Sampling in a collector's passes: what is left out, what is kept together, what a death of the collector changes."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from arrivals import runner
+from passes import Folder, Process, passes, served_folder
+
+from epsagon_fast.collector.sampling import waiting
+from epsagon_fast.protocol import Outcome
+from epsagon_fast.queue.settlements import Settlements
+
+NOTHING = "rate=0"
+SHARED_ID = bytes(range(16))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
+    monkeypatch.setenv("EPSAGON_STATE_DIR", str(tmp_path / "state"))
+    with served_folder(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No trace waits for others."""
+    monkeypatch.setattr(waiting, "LONGEST_S", 0.0)
+
+
+def trace(process: Process, name: str, error_code: int = 0, shared_id: bytes = b"", sampling: str = NOTHING) -> bytes:
+    """Open and close a trace; return its id."""
+    trace_id = process.open(name, shared_id=shared_id, sampling=sampling)
+    process.add(trace_id, 1)
+    process.close(trace_id, error_code=error_code)
+    return trace_id
+
+
+def metadata(body: dict[str, Any]) -> dict[str, str]:
+    found: dict[str, str] = runner(body)["resource"]["metadata"]
+    return found
+
+
+def told(process: Process) -> list[Outcome]:
+    return [outcome for _, outcome in Settlements(process.ring).news()]
+
+
+def test_trace_that_is_left_out_is_no_loss(folder: Folder, impatient: None) -> None:
+    loop, process = folder.collector(), Process(folder)
+    trace(process, "left out")
+    passes(loop, lambda: loop.counts["sampled"])
+    assert told(process) == [Outcome.SAMPLED]
+    trace(process, "failed", error_code=2)
+    passes(loop, lambda: process.counts() == (2, 2))
+    arrived = folder.arrived()
+    assert [*arrived] == ["failed"]
+    assert metadata(arrived["failed"]) == {
+        "labels": "{}",
+        "sampling": "error",
+        "sampling_weight": "1",
+        "tracestate": "ot=th:0",
+    }
+    assert loop.counts["kept_error"] == 1
+    assert folder.state.counters()["sampled"] == 1
+    assert (loop.unsettled, loop.held_bytes, len(loop.sampling.waiting)) == (0, 0, 0)
+
+
+def test_process_is_told_at_once_and_traces_of_a_request_are_kept_together(folder: Folder) -> None:
+    loop, process = folder.collector(), Process(folder)
+    trace(process, "called", shared_id=SHARED_ID)
+    trace(process, "of another request")
+    passes(loop, lambda: process.counts() == (2, 2))
+    assert told(process) == [Outcome.SAMPLED] * 2
+    assert (loop.counts["sampled"], len(loop.sampling.waiting)) == (0, 2)
+    trace(process, "failed", error_code=2, shared_id=SHARED_ID)
+    trace(process, "later", shared_id=SHARED_ID)
+    passes(loop, lambda: loop.counts["delivered"] == 3)
+    arrived = folder.arrived()
+    assert {name: metadata(body)["sampling"] for name, body in arrived.items()} == {
+        "called": "company",
+        "failed": "error",
+        "later": "company",
+    }
+    assert {metadata(body)["sampling_weight"] for body in arrived.values()} == {"1"}
+    assert len(loop.sampling.waiting) == 1
+    assert told(process)[2:] == [Outcome.DELIVERED] * 3
+    assert process.counts() == (4, 4)
+
+
+def test_what_comes_after_a_request_was_left_out_does_not_wait(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, process = folder.collector(), Process(folder)
+    with monkeypatch.context() as context:
+        context.setattr(waiting, "LONGEST_S", 0.0)
+        trace(process, "first", shared_id=SHARED_ID)
+        passes(loop, lambda: loop.counts["sampled"] == 1)
+    trace(process, "second", shared_id=SHARED_ID)
+    passes(loop, lambda: loop.counts["sampled"] == 2)
+    trace(process, "failed", error_code=2, shared_id=SHARED_ID)
+    trace(process, "last", shared_id=SHARED_ID)
+    passes(loop, lambda: loop.counts["delivered"] == 2)
+    assert folder.arrived().keys() == {"failed", "last"}
+
+
+def test_next_collector_decides_alike(folder: Folder) -> None:
+    first, process = folder.collector(), Process(folder)
+    trace(process, "called", shared_id=SHARED_ID)
+    other = os.urandom(16)
+    trace(process, "sent", error_code=2, shared_id=other)
+    passes(first, lambda: first.counts["delivered"] == 1 and len(first.sampling.waiting) == 1)
+    second = folder.collector()
+    trace(process, "failed", error_code=2, shared_id=SHARED_ID)
+    trace(process, "follows", shared_id=other)
+    passes(second, lambda: second.counts["delivered"] == 3)
+    assert folder.arrived().keys() == {"called", "sent", "failed", "follows"}
+    assert process.counts() == (4, 4)
+
+
+def test_next_collector_leaves_out_what_its_predecessor_let_wait(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, process = folder.collector(), Process(folder)
+    trace(process, "left out")
+    passes(first, lambda: process.counts() == (1, 1))
+    monkeypatch.setattr(waiting, "LONGEST_S", 0.0)
+    second = folder.collector()
+    passes(second, lambda: second.counts["sampled"])
+    assert second.counts["sampled"] == 1
+    assert (process.counts(), second.unsettled) == ((1, 1), 0)
+    third = folder.collector()
+    third.one_pass()
+    assert third.unsettled == 0
+
+
+def test_waiting_traces_take_their_share_of_memory_and_no_more(folder: Folder) -> None:
+    loop, process = folder.collector(), Process(folder)
+    loop.sampling.waiting.most_bytes = 20_000
+    for number in range(40):
+        trace(process, f"trace {number}")
+        loop.one_pass()
+        assert loop.sampling.waiting.held_bytes <= 20_000
+        assert loop.held_bytes >= loop.sampling.waiting.held_bytes
+    passes(loop, lambda: process.counts() == (40, 40))
+    assert 0 < len(loop.sampling.waiting) < 40
+    assert loop.counts["sampled"] == 40 - len(loop.sampling.waiting)
+
+
+def test_end_of_a_collector_without_a_successor_decides_at_once(folder: Folder) -> None:
+    loop, process = folder.collector(), Process(folder)
+    trace(process, "left out")
+    passes(loop, lambda: process.counts() == (1, 1))
+    loop.finish()
+    folder.loops.remove(loop)
+    assert loop.counts["sampled"] == 1
+    assert not [name for name in os.listdir(folder.path) if name.startswith("journal-")]
+
+
+def test_collector_that_hands_over_leaves_the_decision_to_its_successor(folder: Folder) -> None:
+    first, process = folder.collector(), Process(folder)
+    trace(process, "called", shared_id=SHARED_ID)
+    passes(first, lambda: len(first.sampling.waiting) == 1)
+    first.finish(hands_over=True)
+    folder.loops.remove(first)
+    second = folder.collector()
+    trace(process, "failed", error_code=2, shared_id=SHARED_ID)
+    passes(second, lambda: second.counts["delivered"] == 2)
+    assert folder.arrived().keys() == {"called", "failed"}
+
+
+def test_process_that_died_is_kept(folder: Folder, impatient: None) -> None:
+    loop, process = folder.collector(), Process(folder)
+    process.open("died", sampling=NOTHING)
+    process.open("of another application")
+    loop.one_pass()
+    os.unlink(folder.path / process.name)
+    loop.assembly.ring_died(bytes.fromhex(process.name[:32]), 1.0)
+    passes(loop, lambda: loop.counts["delivered"] == 2)
+    arrived = folder.arrived()
+    assert runner(arrived["died"])["exception"]["type"] == "ProcessDied"
+    assert metadata(arrived["died"])["sampling"] == "error"
+    assert "sampling" not in metadata(arrived["of another application"])
+
+
+def test_rules_that_cannot_be_read_keep_everything(folder: Folder) -> None:
+    loop, process = folder.collector(), Process(folder)
+    trace(process, "kept", sampling="of another version")
+    passes(loop, lambda: loop.counts["delivered"] == 1)
+    assert [*folder.arrived()] == ["kept"]

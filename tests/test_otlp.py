@@ -45,7 +45,7 @@ from epsagon_fast.collector.assembling import body
 from epsagon_fast.collector.assembling.assembly import Assembly
 from epsagon_fast.collector.formats import FittedTrace
 from epsagon_fast.collector.formats.otlp import GZIP_FROM_BYTES, MOST_BYTES, MOST_SPANS, OTLP, OTLP_PROTOBUF, address
-from epsagon_fast.collector.formats.spans import MAX_NS, nanoseconds
+from epsagon_fast.collector.formats.shapes import MAX_NS, nanoseconds
 from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.protocol import Kind, Record
 

@@ -11,16 +11,14 @@ from typing import Any
 
 from epsagon_fast.backend.otlp import Part, ReceivedSpan
 from epsagon_fast.protocol import RUNNER_ORIGIN, ErrorCode
+from epsagon_fast.span_names import EXCEPTION, KIND, KINDS, type_and_operation
 
 # Of one process in one trace; the rest is refused.
 MAX_SPANS = 20_000
 _ORIGIN = "otlp"
-_KINDS = ("unspecified", "internal", "server", "client", "producer", "consumer")
-_KIND_KEY = "span.kind"
 # Who was called: such a span stands for its process.
 _CALLED = ("server", "consumer")
 _ERROR_STATUS = 2
-_EXCEPTION = "exception"
 
 
 def by_trace(parts: Iterable[Part]) -> Iterator[tuple[str, dict[str, str], list[ReceivedSpan]]]:
@@ -60,7 +58,7 @@ def _choose_runner(events: list[dict[str, Any]], http_trace_id: str) -> None:
     ids = {event["id"] for event in events}
 
     def rank(event: dict[str, Any]) -> tuple[bool, bool, float]:
-        is_called = event["resource"]["metadata"].get(_KIND_KEY) in _CALLED
+        is_called = event["resource"]["metadata"].get(KIND) in _CALLED
         return event.get("parent_id") in ids, not is_called, event["start_time"]
 
     for event in events:
@@ -73,9 +71,9 @@ def _choose_runner(events: list[dict[str, Any]], http_trace_id: str) -> None:
 def _event(span: ReceivedSpan) -> dict[str, Any]:
     exception = _exception(span)
     failed = ErrorCode.EXCEPTION if exception else ErrorCode.ERROR
-    kind = _KINDS[span.kind] if 0 <= span.kind < len(_KINDS) else _KINDS[0]
-    type_, operation = _type(span.attributes, kind)
-    metadata = {**span.attributes, _KIND_KEY: kind}
+    kind = KINDS[span.kind] if 0 <= span.kind < len(KINDS) else KINDS[0]
+    type_, operation = type_and_operation(span.attributes, kind)
+    metadata = {**span.attributes, KIND: kind}
     event: dict[str, Any] = {
         "id": span.id,
         "start_time": span.start_ns / 1e9,
@@ -88,23 +86,9 @@ def _event(span: ReceivedSpan) -> dict[str, Any]:
     return event | ({"parent_id": span.parent_id} if span.parent_id else {})
 
 
-def _type(attributes: Mapping[str, str], kind: str) -> tuple[str, str]:
-    """Return an event's type and operation, by OpenTelemetry's semantic conventions, old and new."""
-    for method in ("http.request.method", "http.method"):
-        if method in attributes:
-            return "http", attributes[method]
-    for system, operation in (("db.system.name", "db.operation.name"), ("db.system", "db.operation")):
-        if system in attributes:
-            return attributes[system], attributes.get(operation, "")
-    for system, operation in (("messaging.system", "messaging.operation.type"), ("rpc.system", "rpc.method")):
-        if system in attributes:
-            return attributes[system], attributes.get(operation, kind)
-    return "span", kind
-
-
 def _exception(span: ReceivedSpan) -> dict[str, Any] | None:
     for name, time_ns, attributes in reversed(span.events):
-        if name == _EXCEPTION:
+        if name == EXCEPTION:
             said = {key: attributes.get(f"exception.{key}", "") for key in ("type", "message", "stacktrace")}
             more = {key: value for key, value in attributes.items() if not key.startswith("exception.")}
             traceback = said.pop("stacktrace")

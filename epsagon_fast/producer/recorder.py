@@ -66,6 +66,8 @@ class Recorder(FastPath):
         self._runner: bytes | None = None
         self._runner_metadata: dict[str, Any] = {}
         self._error_code = UNCHANGED
+        # Whether the runner's duration is known to the collector.
+        self._is_measured = False
 
     def _keeps_types(self) -> bool:
         return self.config.keeps_types
@@ -177,12 +179,13 @@ class Recorder(FastPath):
     def restate_runner(self, runner: Mapping[str, Any]) -> None:
         """Say what the runner is, now that its work is done: an event in wire order, with the trace's id.
 
-        Its duration is that of the trace, measured at the CLOSE. An error that was set stays if the runner has none.
+        The trace lasts as long as it says. An error that was set stays if it has none.
         """
         if self._state is OPEN:
             code = runner["error_code"]
             if code != int(ErrorCode.OK):
                 self._error_code = code
+            self._is_measured = True
             self._put_encoded(_RUNNER, encoding.encode_event(runner, typed=self._typed))
 
     def fail(self, error: BaseException) -> None:

@@ -239,7 +239,8 @@ class Tracer(Started, Recorder):
 
     def _push_close(self, flags: int) -> None:
         ended_at = self._ended_at or time.perf_counter()
-        duration_s = ended_at - self._opened_at if self._own_runner else NOT_MEASURED
+        is_measured_here = self._own_runner and not self._is_measured
+        duration_s = ended_at - self._opened_at if is_measured_here else NOT_MEASURED
         payload = CLOSE_PAYLOAD.pack(duration_s, self._error_code)
         code = close_once(process.open_traces, self._id, self._push, _CLOSE, flags, payload)
         if code is not None:

@@ -9,17 +9,17 @@ from typing import Any
 import orjson
 
 from epsagon_fast.protocol import IS_TRIMMED_KEY, LABELS_KEY, ErrorCode
+from epsagon_fast.span_names import KIND, KINDS
 
 INTERNAL, SERVER, CLIENT, PRODUCER, CONSUMER = 1, 2, 3, 4, 5
 
-Value = str | bool | int | float
+Scalar = str | bool | int | float
+Value = Scalar | list[Scalar]
 # An event's resource: name, type, operation.
 Words = tuple[str, str, str]
 
 _HTTP, _CELERY, _EXECUTE, _PUBLISH = "http", "celery", "execute", "publish"
 _URLLIB3 = "urllib3"
-_KIND_KEY = "span.kind"
-_KINDS = {"internal": INTERNAL, "server": SERVER, "client": CLIENT, "producer": PRODUCER, "consumer": CONSUMER}
 _DATABASE = ("db.system.name", "db.system")
 _HTTP_NAMES = {
     "path": "url.path",
@@ -42,11 +42,16 @@ CUT = "..."
 
 
 def attribute(value: Any) -> Value:
-    """Return a JSON value as an attribute: a scalar as it is, another one, and an int over 64 bits, as a text."""
+    """Return a JSON value as an attribute: a scalar or a list of scalars as it is, another one as a text.
+
+    An int over 64 bits is a text, too.
+    """
     if isinstance(value, str | bool | float):
         return value
     if isinstance(value, int):
         return value if _LEAST_INT <= value <= _MOST_INT else str(value)
+    if isinstance(value, list) and all(isinstance(each, str | bool | float | int) for each in value):
+        return [each if not isinstance(each, int) or _LEAST_INT <= each <= _MOST_INT else str(each) for each in value]
     try:
         return orjson.dumps(value).decode()
     except TypeError:
@@ -61,9 +66,9 @@ def kind_of(words: Words, metadata: Mapping[str, Any], is_runner: bool) -> int:
         return SERVER if is_runner else CLIENT
     if kind == _CELERY and operation in _CELERY_OPERATIONS:
         return CONSUMER if operation == _EXECUTE else PRODUCER
-    said = metadata.get(_KIND_KEY)
-    if isinstance(said, str) and said in _KINDS:
-        return _KINDS[said]
+    said = metadata.get(KIND)
+    if isinstance(said, str) and said in KINDS[INTERNAL:]:
+        return KINDS.index(said)
     return CLIENT if any(key in metadata for key in _DATABASE) else INTERNAL
 
 
@@ -98,7 +103,7 @@ def attributes_of(words: Words, metadata: Mapping[str, Any], is_runner: bool) ->
     for key, value in metadata.items():
         if key == LABELS_KEY and is_runner:
             attributes |= _labels(value)
-        elif key != _KIND_KEY:
+        elif key != KIND:
             told = names.get(key, key)
             attributes[told] = _typed(told, value)
     return attributes

@@ -6,11 +6,12 @@ from typing import Any
 import orjson
 
 from epsagon_fast.collector.formats.conventions import Value
-from epsagon_fast.collector.formats.spans import Happening, Span, by_scope
+from epsagon_fast.collector.formats.shapes import Happening, Link, Span
+from epsagon_fast.collector.formats.spans import by_scope
 
 CONTENT_TYPE = "application/json"
 # Inside a string the quotes have backslashes, so only a span has this.
-_MARK_OF_SPAN = b'"spanId":"'
+_MARK_OF_SPAN = b'"startTimeUnixNano":"'
 
 
 def resource(attributes: Mapping[str, Value]) -> bytes:
@@ -21,8 +22,8 @@ def resource(attributes: Mapping[str, Value]) -> bytes:
 def part(resource: bytes, version: str, spans: Sequence[Span]) -> bytes:
     """Return one trace's part of a request. `resource`: as the function of this name made it."""
     scopes = [
-        {"scope": {"name": name, "version": version}, "spans": list(map(_span, of_scope))}
-        for name, of_scope in by_scope(spans)
+        {"scope": {"name": name, "version": of_name}, "spans": list(map(_span, of_scope))}
+        for name, of_name, of_scope in by_scope(spans, version)
     ]
     return orjson.dumps({"resource": orjson.Fragment(resource), "scopeSpans": scopes})
 
@@ -48,7 +49,7 @@ def partial_success(answer: bytes) -> tuple[int, str]:
 
 
 def _span(span: Span) -> dict[str, Any]:
-    return {
+    said: dict[str, Any] = {
         "traceId": span.trace_id,
         "spanId": span.span_id,
         "parentSpanId": span.parent_id,
@@ -59,6 +60,22 @@ def _span(span: Span) -> dict[str, Any]:
         "attributes": _pairs(span.attributes),
         "events": [_happening(each) for each in span.happenings],
         "status": {"code": span.status, "message": span.message},
+    }
+    if span.links:
+        said["links"] = list(map(_link, span.links))
+    if any(span.dropped):
+        attributes, events, links = span.dropped
+        said |= {"droppedAttributesCount": attributes, "droppedEventsCount": events, "droppedLinksCount": links}
+    return said
+
+
+def _link(link: Link) -> dict[str, Any]:
+    return {
+        "traceId": link.trace_id,
+        "spanId": link.span_id,
+        "traceState": link.trace_state,
+        "flags": link.flags,
+        "attributes": _pairs(link.attributes),
     }
 
 
@@ -79,4 +96,6 @@ def _value(value: Value) -> dict[str, Any]:
         return {"stringValue": value}
     if isinstance(value, bool):
         return {"boolValue": value}
+    if isinstance(value, list):
+        return {"arrayValue": {"values": list(map(_value, value))}}
     return {"intValue": str(value)} if isinstance(value, int) else {"doubleValue": value}

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from epsagon_fast.collector.formats.conventions import Value
-from epsagon_fast.collector.formats.spans import Happening, Span, by_scope
+from epsagon_fast.collector.formats.shapes import Happening, Link, Span
+from epsagon_fast.collector.formats.spans import by_scope
 
 if TYPE_CHECKING:
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
@@ -37,10 +38,10 @@ def part(resource: bytes, version: str, spans: Sequence[Span]) -> bytes:
     request = ExportTraceServiceRequest()
     resource_spans = request.resource_spans.add()
     resource_spans.resource.ParseFromString(resource)
-    for name, of_scope in by_scope(spans):
+    for name, of_name, of_scope in by_scope(spans, version):
         scope_spans = resource_spans.scope_spans.add()
         scope_spans.scope.name = name
-        scope_spans.scope.version = version
+        scope_spans.scope.version = of_name
         scope_spans.spans.extend(map(_span, of_scope))
     return bytes(request.SerializeToString())
 
@@ -108,6 +109,22 @@ def _span(span: Span) -> "trace_pb2.Span":
         attributes=_pairs(span.attributes),
         events=map(_happening, span.happenings),
         status=trace_pb2.Status(code=cast(Any, span.status), message=span.message),
+        links=map(_link, span.links),
+        dropped_attributes_count=span.dropped.attributes,
+        dropped_events_count=span.dropped.happenings,
+        dropped_links_count=span.dropped.links,
+    )
+
+
+def _link(link: Link) -> "trace_pb2.Span.Link":
+    from opentelemetry.proto.trace.v1 import trace_pb2
+
+    return trace_pb2.Span.Link(
+        trace_id=bytes.fromhex(link.trace_id),
+        span_id=bytes.fromhex(link.span_id),
+        trace_state=link.trace_state,
+        flags=link.flags,
+        attributes=_pairs(link.attributes),
     )
 
 
@@ -125,10 +142,12 @@ def _pairs(attributes: Mapping[str, Value]) -> "list[KeyValue]":
 
 
 def _value(value: Value) -> "AnyValue":
-    from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+    from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue
 
     if isinstance(value, str):
         return AnyValue(string_value=value)
     if isinstance(value, bool):
         return AnyValue(bool_value=value)
+    if isinstance(value, list):
+        return AnyValue(array_value=ArrayValue(values=map(_value, value)))
     return AnyValue(int_value=value) if isinstance(value, int) else AnyValue(double_value=value)

@@ -4,37 +4,33 @@ Kinds, links, span events and statuses have no field in an event, so they stand 
 OpenTelemetry itself uses for formats that are not its own. The OTLP format turns them back.
 """
 
-from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode, format_span_id, format_trace_id
 
-from epsagon_fast.producer.plain import metadata_text
-from epsagon_fast.protocol import FUNCTION_TYPE, INVOKE, ErrorCode
+from epsagon_fast.producer.plain import json_bytes
+from epsagon_fast.protocol import ErrorCode
+from epsagon_fast.span_names import (
+    DESCRIPTION,
+    EVENTS,
+    EXCEPTION,
+    EXCEPTION_MESSAGE,
+    EXCEPTION_STACKTRACE,
+    EXCEPTION_TYPE,
+    KIND,
+    LINKS,
+    OK,
+    SCOPE,
+    SCOPE_VERSION,
+    START_NS,
+    STATUS,
+    TIME_NS,
+    type_and_operation,
+)
 
 NS_PER_S: Final = 1_000_000_000
-# The names of what an attribute cannot say.
-KIND: Final = "span.kind"
-SCOPE: Final = "otel.scope.name"
-SCOPE_VERSION: Final = "otel.scope.version"
-STATUS: Final = "otel.status_code"
-DESCRIPTION: Final = "otel.status_description"
-EVENTS: Final = "span.events"
-LINKS: Final = "span.links"
-
-EXCEPTION: Final = "exception"
-_KINDS: Final = {kind: kind.name.lower() for kind in SpanKind}
+KIND_NAMES: Final = {kind: kind.name.lower() for kind in SpanKind}
 _OK, _ERROR, _EXCEPTION = map(int, (ErrorCode.OK, ErrorCode.ERROR, ErrorCode.EXCEPTION))
-# Attributes whose value is an event's type, and those that say its operation; the older names of some come last.
-_TYPES: Final = (
-    ("db.system.name", ("db.operation.name",)),
-    ("db.system", ("db.operation", "db.operation.name")),
-    ("messaging.system", ("messaging.operation.name", "messaging.operation.type", "messaging.operation")),
-    ("rpc.system.name", ("rpc.method",)),
-    ("rpc.system", ("rpc.method",)),
-)
-_HTTP: Final = "http"
-_HTTP_METHODS: Final = ("http.request.method", "http.method")
 
 
 class Happened:
@@ -48,7 +44,7 @@ class Happened:
         self.time_ns = time_ns
 
 
-class Scope:
+class SpanScope:
     """What OpenTelemetry calls the instrumentation scope: the library that makes spans. `metadata`: of its spans."""
 
     def __init__(self, name: str, version: str | None) -> None:
@@ -60,7 +56,7 @@ class Recorded(Protocol):
     """What a span has recorded. Times are nanoseconds since the epoch."""
 
     span_id: str
-    scope: Scope
+    scope: SpanScope
     name: str
     kind: SpanKind
     attributes: dict[str, Any]
@@ -69,47 +65,29 @@ class Recorded(Protocol):
     status: Status
     start_time: int
     end_time: int | None
+    # How many attributes, events and links were too many, by their names in span_names.py.
+    dropped: dict[str, int]
 
 
-def words_of(attributes: Mapping[str, Any]) -> tuple[str, str]:
-    """Return an event's type and operation, as far as a span's attributes say them."""
-    for name in _HTTP_METHODS:
-        if name in attributes:
-            return _HTTP, str(attributes[name])
-    for name, operations in _TYPES:
-        if name in attributes:
-            said = next((attributes[each] for each in operations if each in attributes), INVOKE)
-            return str(attributes[name]), str(said)
-    return FUNCTION_TYPE, INVOKE
+def event_of(span: Recorded, typed: bool) -> dict[str, Any]:
+    """Return an ended span as an event, complete and in wire order.
 
-
-def event_of(span: Recorded) -> dict[str, Any]:
-    """Return an ended span as an event, complete and in wire order."""
+    `typed`: whether metadata keep their types, so that nanoseconds can be told.
+    """
     metadata = {**span.attributes, **span.scope.metadata}
-    kind, operation = words_of(metadata)
+    start_ns, kind = span.start_time, KIND_NAMES[span.kind]
+    words = type_and_operation(metadata, kind)
+    if typed:
+        metadata[START_NS] = start_ns
     if span.kind is not SpanKind.INTERNAL:
-        metadata[KIND] = _KINDS[span.kind]
-    status = span.status
+        metadata[KIND] = kind
     code, exception = _OK, None
-    if status.status_code is StatusCode.ERROR:
-        code = _ERROR
-        if status.description:
-            metadata[DESCRIPTION] = status.description
-    elif status.status_code is StatusCode.OK:
-        metadata[STATUS] = status.status_code.name
-    if span.events:
-        events = span.events.copy()
-        if code != _OK and (exception := _exception_of(events)) is not None:
-            code = _EXCEPTION
-        if events:
-            metadata[EVENTS] = metadata_text([_as_json(each) for each in events])
-    if span.links:
-        metadata[LINKS] = metadata_text([_link(each) for each in span.links])
-    start_ns = span.start_time
+    if span.status.status_code is not StatusCode.UNSET or span.events or span.links or span.dropped:
+        code, exception = _add_rest(metadata, span, typed)
     return {
         "id": span.span_id,
         "start_time": start_ns / NS_PER_S,
-        "resource": {"name": span.name, "type": kind, "operation": operation, "metadata": metadata},
+        "resource": {"name": span.name, "type": words[0], "operation": words[1], "metadata": metadata},
         "origin": span.scope.name,
         "duration": max(0, (span.end_time or start_ns) - start_ns) / NS_PER_S,
         "error_code": code,
@@ -117,37 +95,50 @@ def event_of(span: Recorded) -> dict[str, Any]:
     }
 
 
-def _exception_of(events: list[Happened]) -> dict[str, Any] | None:
-    """Take the last exception out of a span's events."""
+def _add_rest(metadata: dict[str, Any], span: Recorded, typed: bool) -> tuple[int, dict[str, Any] | None]:
+    """Add what few spans have to the metadata. Return the event's error code and exception."""
+    code, exception, events = _OK, None, span.events
+    if span.status.status_code is StatusCode.ERROR:
+        code, exception, events = _failure(events, typed)
+        if span.status.description:
+            metadata[DESCRIPTION] = span.status.description
+    elif span.status.status_code is StatusCode.OK:
+        metadata[STATUS] = OK
+    if events:
+        told = [{"name": each.name, "time_ns": each.time_ns, "attributes": each.attributes} for each in events]
+        metadata[EVENTS] = json_bytes(told).decode()
+    if span.links:
+        metadata[LINKS] = json_bytes(list(map(_link, span.links))).decode()
+    metadata.update(span.dropped)
+    return code, exception
+
+
+def _failure(events: list[Happened], typed: bool) -> tuple[int, dict[str, Any] | None, list[Happened]]:
+    """Return a failed span's error code, the last exception among its events, and the other events."""
     for place in reversed(range(len(events))):
         if events[place].name == EXCEPTION:
-            thrown = events.pop(place)
-            rest = dict(thrown.attributes)
-            return {
-                "type": str(rest.pop("exception.type", "")),
-                "message": str(rest.pop("exception.message", "")),
-                "traceback": str(rest.pop("exception.stacktrace", "")),
-                "time": thrown.time_ns / NS_PER_S,
-                "additional_data": rest,
-            }
-    return None
-
-
-def _as_json(event: Happened) -> dict[str, Any]:
-    return {"name": event.name, "time_ns": event.time_ns, "attributes": event.attributes}
+            rest = events[place].attributes.copy()
+            time_ns = events[place].time_ns
+            return (
+                _EXCEPTION,
+                {
+                    "type": str(rest.pop(EXCEPTION_TYPE, "")),
+                    "message": str(rest.pop(EXCEPTION_MESSAGE, "")),
+                    "traceback": str(rest.pop(EXCEPTION_STACKTRACE, "")),
+                    "time": time_ns / NS_PER_S,
+                    "additional_data": {**rest, **({TIME_NS: time_ns} if typed else {})},
+                },
+                [*events[:place], *events[place + 1 :]],
+            )
+    return _ERROR, None, events
 
 
 def _link(link: Link) -> dict[str, Any]:
     context = link.context
-    said = {"trace_id": format_trace_id(context.trace_id), "span_id": format_span_id(context.span_id)}
-    state = context.trace_state.to_header()
-    return {**said, **({"trace_state": state} if state else {}), "attributes": dict(link.attributes or {})}
-
-
-def frozen(value: Any) -> Any:
-    """Return an attribute's value as it is now: later changes of a list or a mapping have no effect."""
-    if isinstance(value, Mapping):
-        return {key: frozen(inner) for key, inner in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return [frozen(inner) for inner in value]
-    return value
+    return {
+        "trace_id": format_trace_id(context.trace_id),
+        "span_id": format_span_id(context.span_id),
+        "trace_state": context.trace_state.to_header(),
+        "flags": int(context.trace_flags),
+        "attributes": dict(link.attributes or {}),
+    }

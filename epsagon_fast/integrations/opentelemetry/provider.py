@@ -17,7 +17,7 @@ from epsagon_fast.producer.tracer import Tracer
 from epsagon_fast.queue.ring import own_pid
 
 from .contexts import found_in
-from .mapping import Scope
+from .mapping import SpanScope
 from .span import RecordedSpan, kept_links
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -35,7 +35,7 @@ class SpanProvider(TracerProvider):
         attributes: Mapping[str, Any] | None = None,
     ) -> "SpanTracer":
         """Return a tracer for a library, which is the spans' scope."""
-        return SpanTracer(Scope(instrumenting_module_name or "", instrumenting_library_version))
+        return SpanTracer(SpanScope(instrumenting_module_name or "", instrumenting_library_version))
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Do what `epsagon_fast.flush` does, as programs ask the SDK's provider to."""
@@ -49,7 +49,7 @@ class SpanProvider(TracerProvider):
 class SpanTracer(TracerInterface):
     """Makes the spans of one scope."""
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: SpanScope) -> None:
         self._scope = scope
 
     def start_span(

@@ -34,8 +34,19 @@ from epsagon_fast.producer.tracer import Tracer
 from epsagon_fast.propagation import HTTP_TRACE_ID_KEY, continue_context
 from epsagon_fast.protocol import RUNNER_ORIGIN
 from epsagon_fast.queue.ring import own_pid
+from epsagon_fast.span_names import (
+    DROPPED_ATTRIBUTES,
+    DROPPED_EVENTS,
+    DROPPED_LINKS,
+    EXCEPTION,
+    EXCEPTION_MESSAGE,
+    EXCEPTION_STACKTRACE,
+    EXCEPTION_TYPE,
+    KIND,
+    type_and_operation,
+)
 
-from .mapping import EXCEPTION, NS_PER_S, Happened, Scope, event_of, words_of
+from .mapping import KIND_NAMES, NS_PER_S, Happened, SpanScope, event_of
 from .place import SpanPlace
 
 # The defaults of OpenTelemetry's specification for one span.
@@ -57,7 +68,7 @@ class RecordedSpan(Span):
     span_id: str
     place: SpanPlace
 
-    def __init__(self, scope: Scope, name: str, kind: SpanKind, start_ns: int | None) -> None:
+    def __init__(self, scope: SpanScope, name: str, kind: SpanKind, start_ns: int | None) -> None:
         self.scope = scope
         self.name = name
         self.kind = kind
@@ -67,6 +78,7 @@ class RecordedSpan(Span):
         self.status = _UNSET
         self.start_time = time.time_ns() if start_ns is None else start_ns
         self.end_time: int | None = None
+        self.dropped: dict[str, int] = {}
         self.record_exceptions = self.set_status_on_exception = True
         # The trace that is this span's own, while it is open.
         self._own: Tracer | None = None
@@ -105,7 +117,9 @@ class RecordedSpan(Span):
     def _opened(self, context: TraceContext | None, own_id: str | None) -> Tracer:
         """Open the span's own trace. Its runner is provisional: a process that is killed will not tell more."""
         metadata = {key: metadata_text(value) for key, value in self.attributes.items()} | self.scope.metadata
-        runner = new_runner(self.name, *words_of(self.attributes), metadata, self.start_time / NS_PER_S)
+        metadata[KIND] = kind = KIND_NAMES[self.kind]
+        words = type_and_operation(metadata, kind)
+        runner = new_runner(self.name, *words, metadata, self.start_time / NS_PER_S)
         tracer = Tracer(process.config(), runner, own_id)
         metadata[HTTP_TRACE_ID_KEY] = continue_context(tracer, context)
         tracer.start()
@@ -126,16 +140,13 @@ class RecordedSpan(Span):
             self._record(tracer)
 
     def _record(self, tracer: Tracer) -> None:
-        event = event_of(self)
+        event = event_of(self, tracer.config.keeps_types)
         if tracer is not self._own:
             parent_id = self._parent_id
             tracer.add_event_under(event, None if parent_id == tracer.span_id else parent_id)
             return
         self._own = None
         tracer.restate_runner({**event, "id": tracer.trace_id, "origin": RUNNER_ORIGIN})
-        began_at = time.perf_counter() - event["duration"]
-        tracer.predate(began_at)
-        tracer.stop_clock(began_at + event["duration"])
         tracer.send_stop_signal()
         self.place.vacate()
 
@@ -167,6 +178,7 @@ class RecordedSpan(Span):
         attributes[key] = value if type(value) in _SCALARS else Copy().of(value)
         if len(attributes) > MOST_ATTRIBUTES:
             attributes.pop(next(iter(attributes)), None)
+            self._drop(DROPPED_ATTRIBUTES)
 
     def add_event(self, name: str, attributes: Mapping[str, Any] | None = None, timestamp: int | None = None) -> None:
         """Add an event. `timestamp`: nanoseconds since the epoch, by default now."""
@@ -176,6 +188,7 @@ class RecordedSpan(Span):
         self.events.append(Happened(name, kept, time.time_ns() if timestamp is None else timestamp))
         if len(self.events) > MOST_EVENTS:
             self.events.pop(0)
+            self._drop(DROPPED_EVENTS)
 
     def add_link(self, context: SpanContext, attributes: Mapping[str, Any] | None = None) -> None:
         """Add a link to another span, unless that has neither ids nor anything else to say."""
@@ -184,6 +197,7 @@ class RecordedSpan(Span):
         self.links.append(Link(context, Copy().of(dict(attributes)) if attributes else None))
         if len(self.links) > MOST_LINKS:
             self.links.pop(0)
+            self._drop(DROPPED_LINKS)
 
     def update_name(self, name: str) -> None:
         """Give the span another name."""
@@ -210,11 +224,9 @@ class RecordedSpan(Span):
         kind = type(exception)
         module = kind.__module__
         said = {
-            "exception.type": kind.__qualname__
-            if module in ("builtins", None, "")
-            else f"{module}.{kind.__qualname__}",
-            "exception.message": str(exception),
-            "exception.stacktrace": "".join(traceback.format_exception(exception)),
+            EXCEPTION_TYPE: kind.__qualname__ if module in ("builtins", None, "") else f"{module}.{kind.__qualname__}",
+            EXCEPTION_MESSAGE: str(exception),
+            EXCEPTION_STACKTRACE: "".join(traceback.format_exception(exception)),
             "exception.escaped": str(escaped),
         }
         self.add_event(EXCEPTION, {**said, **(attributes or {})}, timestamp)
@@ -235,6 +247,9 @@ class RecordedSpan(Span):
         if error is not None:
             self.note_exception(error, escaped=True)
         self.end()
+
+    def _drop(self, name: str) -> None:
+        self.dropped[name] = self.dropped.get(name, 0) + 1
 
     def _has_ended(self) -> bool:
         if self.end_time is not None:

@@ -1,0 +1,122 @@
+"""A span as both of OTLP's encodings take it, and the checks of what is read from JSON."""
+
+import string
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any, NamedTuple, TypeGuard
+
+import epsagon_fast.span_names as names
+from epsagon_fast.collector.formats.conventions import Value, attribute
+
+UNSET, OK, ERROR = 0, 1, 2
+NS_PER_S = 1_000_000_000
+# OTLP's times are unsigned numbers of 64 bits.
+MAX_NS = 2**64 - 1
+# Before epoch or after the year 2554 a float says nothing that OTLP can hold; its decimal would be hundreds of digits.
+_MAX_S = MAX_NS / NS_PER_S
+TRACE_DIGITS, SPAN_DIGITS = 32, 16
+_DIGITS = frozenset(string.hexdigits.lower())
+
+Attributes = dict[str, Value]
+
+
+class Happening(NamedTuple):
+    """An event of a span, in OpenTelemetry's sense of the word."""
+
+    name: str
+    time_ns: int
+    attributes: Attributes
+
+
+class Link(NamedTuple):
+    """A reference to another span. Ids are lower-case hex digits."""
+
+    trace_id: str
+    span_id: str
+    trace_state: str
+    flags: int
+    attributes: Attributes
+
+
+class Scope(NamedTuple):
+    """What made a span. `version`: None: this tracer's."""
+
+    name: str
+    version: str | None = None
+
+
+class Dropped(NamedTuple):
+    """How much of a span was left out where it was made."""
+
+    attributes: int = 0
+    happenings: int = 0
+    links: int = 0
+
+
+class Span(NamedTuple):
+    """One span. Ids are lower-case hex digits, `parent_id` "" without a parent; times are unix nanoseconds."""
+
+    trace_id: str
+    span_id: str
+    parent_id: str
+    name: str
+    kind: int
+    start_ns: int
+    end_ns: int
+    attributes: Attributes
+    status: int
+    message: str
+    happenings: list[Happening]
+    scope: Scope
+    links: Sequence[Link] = ()
+    dropped: Dropped = Dropped()
+
+
+def nanoseconds(seconds: object) -> int:
+    """Return unix nanoseconds of what JSON holds as seconds, without the error of a float's multiplication."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= _MAX_S:
+        return 0
+    # The shortest decimal that means this float: the digits that the JSON had.
+    return min(MAX_NS, int(Decimal(repr(seconds)) * NS_PER_S))
+
+
+def is_id(said: object, digits: int) -> TypeGuard[str]:
+    """Say whether a value is an id of so many digits, not all of them zero."""
+    return isinstance(said, str) and len(said) == digits and _DIGITS.issuperset(said) and said.strip("0") != ""
+
+
+def object_of(value: Any) -> dict[str, Any]:
+    """Return a value that is an object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def text_of(value: Any) -> str:
+    """Return a value as a text; None is an empty one."""
+    return value if isinstance(value, str) else "" if value is None else str(attribute(value))
+
+
+def attributes_in(said: Any) -> Attributes:
+    """Return a JSON object as attributes."""
+    return {key: attribute(value) for key, value in object_of(said).items()}
+
+
+def thrown(exception: dict[str, Any], end_ns: int) -> Happening:
+    """Return an exception as the conventions want it. `end_ns`: of its span, for one without a time."""
+    more = object_of(exception.get("additional_data"))
+    said = {
+        names.EXCEPTION_TYPE: text_of(exception.get("type")),
+        names.EXCEPTION_MESSAGE: text_of(exception.get("message")),
+        names.EXCEPTION_STACKTRACE: text_of(exception.get("traceback")),
+    }
+    exact_ns = more.get(names.TIME_NS)
+    if is_ns(exact_ns):
+        # It came from a span, which says what it has, even if that is empty.
+        rest = attributes_in({key: value for key, value in more.items() if key != names.TIME_NS})
+        return Happening(names.EXCEPTION, exact_ns, {**rest, **said})
+    known = {key: value for key, value in said.items() if value}
+    return Happening(names.EXCEPTION, nanoseconds(exception.get("time")) or end_ns, {**attributes_in(more), **known})
+
+
+def is_ns(said: object) -> TypeGuard[int]:
+    """Say whether a value is a time in nanoseconds that OTLP can hold."""
+    return type(said) is int and 0 < said <= MAX_NS

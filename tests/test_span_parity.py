@@ -1,0 +1,226 @@
+"""The same little programs on our recorder and on OpenTelemetry's SDK: the same spans come out, as OTLP."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from fakes import FakeQueue
+from opentelemetry import context, trace
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, Tracer
+
+from epsagon_fast.collector.assembling import body
+from epsagon_fast.collector.assembling.assembly import Assembly
+from epsagon_fast.integrations.opentelemetry.contexts import keep_apart, keep_as_one
+from epsagon_fast.integrations.opentelemetry.provider import SpanProvider
+
+Program = Callable[[Tracer], Any]
+PROGRAMS: list[Program] = []
+CALLER = SpanContext(int("ab" * 16, 16), int("cd" * 8, 16), is_remote=True, trace_flags=TraceFlags(1))
+# What no two runs have in common.
+UNLIKE = ("exception.stacktrace",)
+
+
+def program(function: Program) -> Program:
+    PROGRAMS.append(function)
+    return function
+
+
+@program
+def attributes(tracer: Tracer) -> None:
+    listed = ["a", "b"]
+    with tracer.start_as_current_span(
+        "all", attributes={"text": "é", "int": 2**40, "bool": True, "float": 0.5}
+    ) as span:
+        span.set_attribute("texts", listed)
+        listed.append("later")
+        span.set_attributes({"ints": (1, 2), "bools": [True], "floats": [0.25, 1.0], "empty": "", "none": []})
+        span.set_attribute("int", 7)
+        span.set_attribute("odd", 3 + 4j)
+
+
+@program
+def times_and_names(tracer: Tracer) -> None:
+    span = tracer.start_span("first", start_time=1_700_000_000_123_456_789, kind=SpanKind.PRODUCER)
+    span.add_event("happened", {"n": 1}, timestamp=1_700_000_000_123_456_790)
+    span.update_name("second")
+    inner = tracer.start_span("inner", trace.set_span_in_context(span), start_time=1_700_000_000_200_000_001)
+    inner.end(1_700_000_000_200_000_003)
+    span.end(1_700_000_001_000_000_001)
+    span.end(5)
+    span.set_attribute("late", 1)
+    span.update_name("third")
+    span.add_event("late")
+    span.set_status(StatusCode.ERROR)
+    assert not span.is_recording()
+
+
+@program
+def kinds(tracer: Tracer) -> None:
+    for kind in SpanKind:
+        with tracer.start_as_current_span(kind.name, kind=kind):
+            pass
+
+
+@program
+def statuses(tracer: Tracer) -> None:
+    said: list[list[Any]] = [
+        [StatusCode.OK],
+        [StatusCode.ERROR, "no"],
+        [Status(StatusCode.ERROR, "not so")],
+        [StatusCode.UNSET],
+        [StatusCode.OK, "text"],
+    ]
+    for number, first in enumerate(said):
+        for second in said:
+            with tracer.start_as_current_span(f"{number} {said.index(second)}") as span:
+                span.set_status(*first)
+                span.set_status(*second)
+
+
+@program
+def links(tracer: Tracer) -> None:
+    with tracer.start_as_current_span("linked", links=[Link(CALLER, {"why": "sent"})]) as span:
+        span.add_link(CALLER, {"n": [1, 2]})
+        span.add_link(trace.INVALID_SPAN_CONTEXT)
+
+
+@program
+def exceptions(tracer: Tracer) -> None:
+    for told in ({}, {"record_exception": False}, {"set_status_on_exception": False}):
+        for error in (ValueError("no"), KeyboardInterrupt(), asyncio.CancelledError(), GeneratorExit()):
+            for block in ("current", "used", "own"):
+                name = f"{told} {type(error).__name__} {block}"
+                with pytest.raises(type(error)):
+                    if block == "current":
+                        with tracer.start_as_current_span(name, **told):
+                            raise error
+                    elif block == "used":
+                        with trace.use_span(tracer.start_span(name), end_on_exit=True, **told):
+                            raise error
+                    else:
+                        with tracer.start_span(name, **told):
+                            raise error
+
+
+@program
+def recorded_by_hand(tracer: Tracer) -> None:
+    with tracer.start_as_current_span("hand") as span:
+        for number in range(2):
+            span.record_exception(
+                LookupError("gone"), {"attempt": number}, timestamp=1_700_000_000_000_000_001 + number
+            )
+        span.add_event("between", timestamp=1_700_000_000_000_000_002)
+        span.record_exception(ZeroDivisionError(), escaped=True, timestamp=1_700_000_000_000_000_009)
+        span.set_status(StatusCode.ERROR)
+
+
+@program
+def left_open(tracer: Tracer) -> None:
+    with tracer.start_as_current_span("open", end_on_exit=False) as span:
+        pass
+    assert span.is_recording()
+    span.set_attribute("still", True)
+    span.end()
+
+
+@program
+def parents(tracer: Tracer) -> None:
+    remote = trace.set_span_in_context(trace.NonRecordingSpan(CALLER))
+    with tracer.start_as_current_span("called", remote), tracer.start_as_current_span("below"):
+        with tracer.start_as_current_span("apart", context.Context()):
+            pass
+        token = context.attach(remote)
+        with tracer.start_as_current_span("attached"):
+            pass
+        context.detach(token)
+        with tracer.start_as_current_span("below again"):
+            pass
+
+
+@program
+def decorated(tracer: Tracer) -> None:
+    @tracer.start_as_current_span("plain")
+    def plain() -> None:
+        asyncio.run(later())
+
+    @tracer.start_as_current_span("later")
+    async def later() -> None:
+        await asyncio.gather(inner(), inner())
+
+    async def inner() -> None:
+        with tracer.start_as_current_span("inner"):
+            await asyncio.sleep(0)
+
+    plain()
+    plain()
+
+
+@program
+def too_much(tracer: Tracer) -> None:
+    with tracer.start_as_current_span("much") as span:
+        for number in range(130):
+            span.set_attribute(f"a{number}", number)
+            span.add_event(f"e{number}")
+            span.add_link(CALLER, {"n": number})
+
+
+def values(pairs: Any) -> dict[str, Any]:
+    return {pair.key: str(pair.value) for pair in pairs if pair.key not in UNLIKE}
+
+
+def told(request: ExportTraceServiceRequest) -> list[Any]:
+    """Return all that a request says but the ids, and the times that a program has not given."""
+    scopes = [(scope.scope, scope.spans) for part in request.resource_spans for scope in part.scope_spans]
+    names = {span.span_id: span.name for _, spans in scopes for span in spans}
+    return sorted(
+        (
+            span.name,
+            names.get(span.parent_span_id, span.parent_span_id.hex()),
+            (scope.name, scope.version, span.kind, span.status.code, span.status.message),
+            (span.dropped_attributes_count, span.dropped_events_count, span.dropped_links_count),
+            [given(span.start_time_unix_nano), given(span.end_time_unix_nano)],
+            sorted(values(span.attributes).items()),
+            [(each.name, given(each.time_unix_nano), sorted(values(each.attributes).items())) for each in span.events],
+            [(each.trace_id, each.span_id, sorted(values(each.attributes).items())) for each in span.links],
+        )
+        for scope, spans in scopes
+        for span in spans
+    )
+
+
+def given(time_ns: int) -> int:
+    return time_ns if time_ns < 1_700_001_000_000_000_000 else 0
+
+
+@pytest.fixture
+def ours(queue: FakeQueue, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeQueue]:
+    monkeypatch.setenv("EPSAGON_COLLECTOR_URL", "otlp-protobuf+http://127.0.0.1:1")
+    keep_as_one()
+    yield queue
+    keep_apart()
+
+
+def recorded(queue: FakeQueue) -> ExportTraceServiceRequest:
+    assembly = Assembly()
+    for record in queue.records:
+        assembly.feed(b"", assembly.masked(record), 0.0)
+    closed = [*assembly.end_pass(0.0), *assembly.end_pass(0.0)]
+    return ExportTraceServiceRequest.FromString(b"".join(body.build(each.trace).data or b"" for each in closed))
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
+def test_spans_are_those_of_the_sdk(ours: FakeQueue, program: Program) -> None:
+    program(SpanProvider().get_tracer("shop.db", "2.1"))
+    keep_apart()
+    exporter = InMemorySpanExporter()
+    sdk = TracerProvider(shutdown_on_exit=False)
+    sdk.add_span_processor(SimpleSpanProcessor(exporter))
+    program(sdk.get_tracer("shop.db", "2.1"))
+    theirs = encode_spans(exporter.get_finished_spans())
+    assert told(recorded(ours)) == told(theirs)

@@ -20,6 +20,7 @@ COMMANDS = {
     "traces": "list the traces that a backend has, or follow them as they come",
     "show": "show one request as a tree, with all its traces",
     "status": "show the collector and what it has counted",
+    "metrics": "print the collector's metrics as Prometheus reads them",
     "doctor": "send one trace and show what became of it at each hop",
     "collector": "run a collector in the foreground",
     "stop": "ask the collector to finish and leave",

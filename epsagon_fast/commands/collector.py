@@ -8,6 +8,7 @@ import argparse
 import sys
 
 from epsagon_fast.collector import __main__ as collector
+from epsagon_fast.commands.metrics import NEEDS_EXTRA
 from epsagon_fast.config import Config
 from epsagon_fast.foreign import escaped
 from epsagon_fast.queue import folder as folders
@@ -16,6 +17,7 @@ from epsagon_fast.queue import folder as folders
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `epsagon-fast collector`."""
     parser.add_argument("--runtime-dir", help="base directory, as EPSAGON_RUNTIME_DIR says it to the workers")
+    parser.add_argument("--port", type=int, help="serve /metrics and /healthz on this port of 127.0.0.1")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -26,4 +28,20 @@ def run(arguments: argparse.Namespace) -> int:
     except OSError as error:
         print(f"epsagon-fast collector: {escaped(str(error.strerror))}", file=sys.stderr)
         return 1
+    if arguments.port is not None and not _shows_metrics(path, arguments.port):
+        return 1
     return collector.main(["--runtime-dir", path], stays=True)
+
+
+def _shows_metrics(path: str, port: int) -> bool:
+    """Serve /metrics and /healthz from now on, also while another collector has the folder."""
+    try:
+        from epsagon_fast.collector.measuring.endpoint import Endpoint
+
+        Endpoint(path, port).start()
+        return True
+    except ImportError:
+        print(f"epsagon-fast collector: --port {NEEDS_EXTRA}", file=sys.stderr)
+    except (OSError, OverflowError) as error:
+        print(f"epsagon-fast collector: port {port}: {escaped(str(error))}", file=sys.stderr)
+    return False

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 import epsagon_fast.compiled as compiled
+from epsagon_fast.collector.measuring import figures
+from epsagon_fast.collector.measuring.catalogue import CATALOGUE
 from epsagon_fast.config import Config
 from epsagon_fast.foreign import escaped
 from epsagon_fast.queue import folder as folders
@@ -64,6 +66,7 @@ def as_json(seen: Overview | None, aside: Sequence[SetAside] = ()) -> dict[str, 
         **compiled.overview(),
         **(asdict(seen) if seen else {}),
         "set_aside": [asdict(each) for each in aside],
+        "metrics": figures.as_json(CATALOGUE, figures.view(seen)),
     }
 
 

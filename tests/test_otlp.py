@@ -132,6 +132,18 @@ def test_any_trace_is_otlp_with_each_of_its_events_once(records: list[Record]) -
     assert sum(len(span.events) for span in told) == thrown
 
 
+def test_tracestate_of_a_request_is_that_of_every_span_in_both_encodings() -> None:
+    runner = http_runner(tracestate="ot=th:c,a=b", sampling="rate", sampling_weight="4")
+    trace = FittedTrace(TRACE_ID, [event(1), orjson.dumps(runner)], 1, [])
+    part, binary = (form.envelope(CONFIG, "p").body(trace) for form in (OTLP, OTLP_PROTOBUF))
+    assert ExportTraceServiceRequest.FromString(binary) == read(part)
+    assert [span.trace_state for span in spans(part)] == ["ot=th:c,a=b"] * 2
+    (root,) = [span for span in spans(part) if not span.parent_span_id]
+    told = values(root.attributes)
+    assert (told["sampling"], told["sampling_weight"]) == ("rate", 4.0)
+    assert "tracestate" not in told
+
+
 @settings(max_examples=20)
 @given(st.lists(json_shaped(), max_size=3), st.lists(json_shaped(), max_size=2), json_shaped())
 @example([{"id": ID}, {"id": ID}], [], None)

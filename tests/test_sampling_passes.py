@@ -1,10 +1,12 @@
 """Sampling in a collector's passes: what is left out, what is kept together, what a death of the collector changes."""
 
+import gzip
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from arrivals import runner
 from passes import Folder, Process, passes, served_folder
@@ -187,3 +189,15 @@ def test_rules_that_cannot_be_read_keep_everything(folder: Folder) -> None:
     trace(process, "kept", sampling="of another version")
     passes(loop, lambda: loop.counts["delivered"] == 1)
     assert [*folder.arrived()] == ["kept"]
+
+
+def test_spans_of_otlp_say_the_threshold_in_their_tracestate(folder: Folder) -> None:
+    loop, process = folder.collector(), Process(folder)
+    trace_id = process.open("checkout", sampling="rate=100%", collector_url="otlp+" + folder.server.url)
+    process.add(trace_id, 1)
+    process.close(trace_id)
+    passes(loop, lambda: loop.counts["delivered"] == 1)
+    (request,) = folder.server.requests
+    (scopes,) = orjson.loads(gzip.decompress(request.body))["resourceSpans"]
+    spans = [span for scope in scopes["scopeSpans"] for span in scope["spans"]]
+    assert [span["traceState"] for span in spans] == ["ot=th:0"] * 2

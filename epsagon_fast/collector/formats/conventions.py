@@ -3,12 +3,14 @@
 The integrations' own metadata get the conventions' names; what an application gave keeps its own.
 """
 
+import math
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import orjson
 
-from epsagon_fast.protocol import IS_TRIMMED_KEY, LABELS_KEY, ErrorCode
+from epsagon_fast.protocol import IS_TRIMMED_KEY, LABELS_KEY, SAMPLING_WEIGHT_KEY, TRACESTATE_KEY, ErrorCode
 from epsagon_fast.span_names import KIND, KINDS
 
 INTERNAL, SERVER, CLIENT, PRODUCER, CONSUMER = 1, 2, 3, 4, 5
@@ -103,7 +105,7 @@ def attributes_of(words: Words, metadata: Mapping[str, Any], is_runner: bool) ->
     for key, value in metadata.items():
         if key == LABELS_KEY and is_runner:
             attributes |= _labels(value)
-        elif key != KIND:
+        elif key != KIND and not (key == TRACESTATE_KEY and is_runner):
             told = names.get(key, key)
             attributes[told] = _typed(told, value)
     return attributes
@@ -127,7 +129,17 @@ def _typed(key: str, value: Any) -> Value:
             return int(value)
         if key == IS_TRIMMED_KEY and value == "true":
             return True
+        if key == SAMPLING_WEIGHT_KEY:
+            return _weight(value)
     return attribute(value)
+
+
+def _weight(text: str) -> Value:
+    # An application may give any metadata this name.
+    with suppress(ValueError):
+        if math.isfinite(weight := float(text)):
+            return weight
+    return text
 
 
 def _labels(said: Any) -> dict[str, Value]:

@@ -52,6 +52,7 @@ def _span(span: Span) -> dict[str, Any]:
     said: dict[str, Any] = {
         "traceId": span.trace_id,
         "spanId": span.span_id,
+        **({"traceState": span.trace_state} if span.trace_state else {}),
         "parentSpanId": span.parent_id,
         "name": span.name,
         "kind": span.kind,

@@ -101,6 +101,7 @@ def _span(span: Span) -> "trace_pb2.Span":
     return trace_pb2.Span(
         trace_id=bytes.fromhex(span.trace_id),
         span_id=bytes.fromhex(span.span_id),
+        trace_state=span.trace_state,
         parent_span_id=bytes.fromhex(span.parent_id),
         name=span.name,
         kind=cast(Any, span.kind),

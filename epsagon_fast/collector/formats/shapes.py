@@ -70,6 +70,8 @@ class Span(NamedTuple):
     scope: Scope
     links: Sequence[Link] = ()
     dropped: Dropped = Dropped()
+    # As W3C Trace Context writes it, "" without one. All spans of a trace have the same.
+    trace_state: str = ""
 
 
 def nanoseconds(seconds: object) -> int:

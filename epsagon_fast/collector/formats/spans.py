@@ -35,7 +35,7 @@ from epsagon_fast.collector.formats.shapes import (
     thrown,
 )
 from epsagon_fast.collector.formats.told import is_told, told
-from epsagon_fast.protocol import HTTP_TRACE_ID_KEY, PARENT_ID
+from epsagon_fast.protocol import HTTP_TRACE_ID_KEY, PARENT_ID, TRACESTATE_KEY
 
 # The name of this tracer in resources and scopes.
 SDK = "epsagon_fast"
@@ -63,6 +63,8 @@ def spans_of(trace: FittedTrace) -> list[Span]:
         _span(event, trace_id, span_id, "" if number == runner_place else parent, number == runner_place, begun_ns)
         for number, (event, span_id) in enumerate(zip(events, ids, strict=True))
     ]
+    if state := text_of(metadata_of(runner).get(TRACESTATE_KEY)):
+        spans = [span._replace(trace_state=state) for span in spans]
     if spans:
         host = spans[max(0, runner_place)]
         host.happenings.extend(thrown(_read(each), host.end_ns) for each in trace.exceptions)

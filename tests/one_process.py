@@ -7,7 +7,7 @@ from typing import Any
 
 # Fixtures and modules of tests with real processes.
 PLACES = {"place", "shop", "far", "driver", "namespaced"}
-FOLDERS = ("tests/faults/", "tests/answers/")
+FOLDERS = ("tests/faults/", "tests/answers/", "tests/collectors/")
 
 
 def pytest_collection_modifyitems(items: list[Any]) -> None:

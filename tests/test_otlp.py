@@ -144,6 +144,13 @@ def test_tracestate_of_a_request_is_that_of_every_span_in_both_encodings() -> No
     assert "tracestate" not in told
 
 
+@pytest.mark.parametrize("thrown_s, at_ns", [(100.1, 100_100_000_000), (100.5, 100_200_000_000), (0, 100_200_000_000)])
+def test_an_exception_lies_within_its_span(thrown_s: float, at_ns: int) -> None:
+    """Its own time may be later than its span's end, which is known before the exception is looked at."""
+    [span] = one(start_time=100.0, duration=0.2, exception={"type": "KeyError", "time": thrown_s})
+    assert [happening.time_unix_nano for happening in span.events] == [at_ns]
+
+
 @settings(max_examples=20)
 @given(st.lists(json_shaped(), max_size=3), st.lists(json_shaped(), max_size=2), json_shaped())
 @example([{"id": ID}, {"id": ID}], [], None)

@@ -116,7 +116,9 @@ def thrown(exception: dict[str, Any], end_ns: int) -> Happening:
         rest = attributes_in({key: value for key, value in more.items() if key != names.TIME_NS})
         return Happening(names.EXCEPTION, exact_ns, {**rest, **said})
     known = {key: value for key, value in said.items() if value}
-    return Happening(names.EXCEPTION, nanoseconds(exception.get("time")) or end_ns, {**attributes_in(more), **known})
+    # A block's end is taken before its exception is looked at, but what was thrown was thrown before the end.
+    at_ns = min(filter(None, (nanoseconds(exception.get("time")), end_ns)), default=0)
+    return Happening(names.EXCEPTION, at_ns, {**attributes_in(more), **known})
 
 
 def is_ns(said: object) -> TypeGuard[int]:

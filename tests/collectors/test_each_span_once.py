@@ -1,0 +1,58 @@
+"""What a real Collector took is what was traced: each span once."""
+
+import json
+import urllib.request
+from collections import Counter
+from contextlib import closing
+
+import pytest
+from built import Jaeger, Otelcol
+from places import Place, until
+
+TRACES = 1000
+# Room for all of them: none is refused, however busy the machine.
+RING_BYTES = str(8 << 20)
+PROGRAM = f"""
+import sys, epsagon_fast as epsagon
+for number in range({TRACES}):
+    with epsagon.trace(f"trace {{number}}"):
+        with epsagon.event(f"event {{number}}") as event:
+            event.metadata["number"] = number
+print(epsagon.flush(60))
+"""
+
+
+@pytest.mark.parametrize("scheme", ["otlp+", "otlp-protobuf+"])
+def test_a_thousand_traces_are_in_the_collector_s_file_once(otelcol: Otelcol, scheme: str) -> None:
+    with closing(
+        Place(scheme + otelcol.url, EPSAGON_TOKEN="", EPSAGON_APP_NAME=scheme, EPSAGON_RING_BYTES=RING_BYTES)
+    ) as place:
+        assert place.run(PROGRAM) == "True\n"
+
+        def ours() -> list[str]:
+            mine = [span for span in otelcol.spans() if span.resource["service.name"]["stringValue"] == scheme]
+            return [span.name for span in mine] if len(mine) >= 2 * TRACES else []
+
+        names = until(ours, lambda: f"all spans are written: {place.log()}\n{otelcol.output()}", pause_s=0.2)
+        assert Counter(names) == Counter(f"{what} {number}" for what in ("trace", "event") for number in range(TRACES))
+        assert place.look().counters["delivered"] == TRACES
+    sent = [span for span in otelcol.spans() if span.resource["service.name"]["stringValue"] == scheme]
+    assert len({(span.trace_id, span.span_id) for span in sent}) == 2 * TRACES
+
+
+def test_a_span_that_comes_twice_is_stored_twice_by_a_collector_and_shown_once_by_jaeger(
+    otelcol: Otelcol, jaeger: Jaeger
+) -> None:
+    span = {"traceId": "0af7651916cd43dd8448eb211c80319c", "spanId": "b7ad6b7169203331", "name": "again", "kind": 1}
+    times = {"startTimeUnixNano": "1700000000000000000", "endTimeUnixNano": "1700000000000001000"}
+    attributes = [{"key": "service.name", "value": {"stringValue": "twice"}}]
+    scopes = [{"spans": [span | times]}]
+    body = json.dumps({"resourceSpans": [{"resource": {"attributes": attributes}, "scopeSpans": scopes}]}).encode()
+    for _ in range(2):
+        request = urllib.request.Request(f"{otelcol.url}/v1/traces", body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request) as answer:
+            assert answer.status == 200
+    until(lambda: [span.name for span in otelcol.spans()].count("again") == 2, "the file has it twice")
+    [trace] = until(lambda: jaeger.trace(span["traceId"]), "Jaeger has the trace")
+    print(trace["spans"])
+    assert len(trace["spans"]) == 1

@@ -9,13 +9,14 @@ from fakes import FakeQueue
 from opentelemetry import context, trace
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, Tracer
 
 from epsagon_fast.collector.assembling import body
 from epsagon_fast.collector.assembling.assembly import Assembly
+from epsagon_fast.integrations.opentelemetry import EpsagonSpanProcessor
 from epsagon_fast.integrations.opentelemetry.contexts import keep_apart, keep_as_one
 from epsagon_fast.integrations.opentelemetry.provider import SpanProvider
 
@@ -214,13 +215,30 @@ def recorded(queue: FakeQueue) -> ExportTraceServiceRequest:
     return ExportTraceServiceRequest.FromString(b"".join(body.build(each.trace).data or b"" for each in closed))
 
 
+def of_the_sdk(program: Program, *processors: SpanProcessor) -> ExportTraceServiceRequest:
+    """Run a program with the SDK, and return what its own exporter would send."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    for processor in (SimpleSpanProcessor(exporter), *processors):
+        provider.add_span_processor(processor)
+    program(provider.get_tracer("shop.db", "2.1"))
+    return encode_spans(exporter.get_finished_spans())
+
+
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
 def test_spans_are_those_of_the_sdk(ours: FakeQueue, program: Program) -> None:
     program(SpanProvider().get_tracer("shop.db", "2.1"))
     keep_apart()
-    exporter = InMemorySpanExporter()
-    sdk = TracerProvider(shutdown_on_exit=False)
-    sdk.add_span_processor(SimpleSpanProcessor(exporter))
-    program(sdk.get_tracer("shop.db", "2.1"))
-    theirs = encode_spans(exporter.get_finished_spans())
+    assert told(recorded(ours)) == told(of_the_sdk(program))
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
+def test_processor_records_the_very_spans_of_the_sdk(ours: FakeQueue, program: Program) -> None:
+    theirs = of_the_sdk(program, EpsagonSpanProcessor())
     assert told(recorded(ours)) == told(theirs)
+    assert ids(recorded(ours)) == ids(theirs)
+
+
+def ids(request: ExportTraceServiceRequest) -> set[tuple[bytes, bytes, bytes]]:
+    spans = [span for part in request.resource_spans for scope in part.scope_spans for span in scope.spans]
+    return {(span.trace_id, span.span_id, span.parent_span_id) for span in spans}

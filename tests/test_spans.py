@@ -1,15 +1,20 @@
 """Spans that are made through OpenTelemetry's API, recorded by us: one context, and what becomes of a span."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from opentelemetry import baggage, context, propagate, trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
 from places import Place
 
 import epsagon_fast as epsagon
+from epsagon_fast.integrations.opentelemetry import EpsagonSpanProcessor
 from epsagon_fast.integrations.opentelemetry.contexts import keep_apart, keep_as_one
 from epsagon_fast.integrations.opentelemetry.provider import SpanProvider, SpanTracer
 from epsagon_fast.propagation import inject
@@ -207,3 +212,59 @@ print(epsagon_fast.flush(60))
 
 def test_installed_in_a_process_of_its_own(place: Place) -> None:
     assert place.run(PROGRAM).strip() == "True"
+
+
+# Beside the SDK.
+
+
+@pytest.fixture
+def sdk(traces: list[Trace]) -> trace.Tracer:
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(EpsagonSpanProcessor())
+    return provider.get_tracer("shop.db")
+
+
+def test_spans_of_the_sdk_and_our_events_are_one_tree(traces: list[Trace], sdk: trace.Tracer) -> None:
+    ours: dict[str, str] = {}
+    theirs: dict[str, str] = {}
+    outer = epsagon.trace("request"), sdk.start_as_current_span("query"), epsagon.event("parse")
+    with outer[0], outer[1], outer[2], sdk.start_as_current_span("lookup"):
+        inject(ours)
+        propagate.inject(theirs)
+    assert trees(traces) == ["request\n    query\n        parse\n            lookup"]
+    assert ours == theirs
+
+
+def test_span_of_the_sdk_without_a_trace_is_one(traces: list[Trace], sdk: trace.Tracer) -> None:
+    with sdk.start_as_current_span("job") as job, epsagon.event("step"):
+        pass
+    assert trees(traces) == ["job\n    step"]
+    ids = job.get_span_context()
+    assert traces[0].runner["id"][:16] == f"{ids.span_id:016x}"
+    assert traces[0].runner["resource"]["metadata"]["http_trace_id"] == f"{ids.trace_id:032x}"
+
+
+def test_what_the_sdk_does_not_sample_is_not_recorded(traces: list[Trace]) -> None:
+    provider = TracerProvider(ALWAYS_OFF, shutdown_on_exit=False)
+    provider.add_span_processor(EpsagonSpanProcessor())
+    with provider.get_tracer("shop.db").start_as_current_span("job"):
+        pass
+    assert traces == []
+
+
+def test_span_that_is_lost_without_its_end_ends_its_trace(traces: list[Trace], spans: SpanTracer) -> None:
+    lost = spans.start_span("lost")
+    del lost
+    gc.collect()
+    assert traces[0].runner["resource"]["metadata"]["unfinished"] == "true"
+
+
+def test_ended_spans_are_freed_without_the_garbage_collector(traces: list[Trace], spans: SpanTracer) -> None:
+    gc.disable()
+    try:
+        with spans.start_as_current_span("root") as root, spans.start_as_current_span("child") as child:
+            freed = [weakref.ref(root), weakref.ref(child)]
+        del root, child
+        assert [each() for each in freed] == [None, None]
+    finally:
+        gc.enable()

@@ -7,9 +7,23 @@ Spans of the libraries' instrumentations and of the application itself are then 
 and events are their parents. It needs `pip install 'epsagon-fast[opentelemetry]'`. docs/opentelemetry.md has the rest.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from epsagon_fast.log import warn_once
 
-__all__ = ["install"]
+if TYPE_CHECKING:
+    from .processor import EpsagonSpanProcessor
+
+__all__ = ["EpsagonSpanProcessor", "install"]
+
+
+def __getattr__(name: str) -> Any:
+    # It needs the SDK, and all else here does not.
+    if name == "EpsagonSpanProcessor":
+        from .processor import EpsagonSpanProcessor
+
+        return EpsagonSpanProcessor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def install() -> None:

@@ -26,11 +26,13 @@ from epsagon_fast.producer.tracer import Tracer
 
 from .place import SpanPlace
 from .span import RecordedSpan
-from .standing import StandingSpan
+from .standing import EndedSpan, StandingSpan
 
 # What a span may be begun below: a place of ours, the ids of a caller, work that is not traced, or nothing.
 Found = Place[Tracer] | TraceContext | NotTraced | None
 
+# The attribute in which a span that is not ours knows its place.
+PLACE: Final = "epsagon_place"
 # The key of the current span. It has no public name, but it is the only one in this context.
 SPAN_KEY: Final = next(iter(set_span_in_context(INVALID_SPAN, Context())))
 _here: Final[Callable[[], Any]] = entering.current.get
@@ -64,9 +66,15 @@ def found_in(context: Context | None) -> Found:
             return current.acting_place()
         context = attached[0]
     span = context.get(SPAN_KEY)
-    if isinstance(span, RecordedSpan | StandingSpan):
-        return span.place
-    return _caller(span) if isinstance(span, Span) else None
+    if not isinstance(span, Span):
+        return None
+    place = _place_of(span)
+    return _caller(span) if place is None else place
+
+
+def _place_of(span: Any) -> Place[Tracer] | None:
+    """Return where a span is the current one; None: it is a caller's, or of another tracer."""
+    return span.place if isinstance(span, RecordedSpan | StandingSpan | EndedSpan) else getattr(span, PLACE, None)
 
 
 def _caller(span: Span) -> TraceContext | None:
@@ -83,7 +91,7 @@ def _attach(original: Method, method: Wrapped) -> Method:
             return original(runtime, context)
         span = context.get(SPAN_KEY)
         before = _here()
-        place = span.place if isinstance(span, RecordedSpan | StandingSpan) else before
+        place = _place_of(span) or before
         token = _attached.set((context, place))
         if place is not before:
             entering.current.set(place)
@@ -128,8 +136,8 @@ def _shown(context: Context, place: Any) -> Context:
 
 
 def _span_of(place: Any) -> Span:
-    if type(place) is SpanPlace and isinstance(place.span, Span):
-        return place.span
+    if type(place) is SpanPlace:
+        return place.shown or EndedSpan(place)
     return INVALID_SPAN if place is None or isinstance(place, NotTraced) else StandingSpan(place)
 
 

@@ -4,7 +4,7 @@ Kinds, links, span events and statuses have no field in an event, so they stand 
 OpenTelemetry itself uses for formats that are not its own. The OTLP format turns them back.
 """
 
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode, format_span_id, format_trace_id
 
@@ -52,7 +52,7 @@ class SpanScope:
         self.metadata = {SCOPE: name, **({SCOPE_VERSION: version} if version else {})}
 
 
-class Recorded(Protocol):
+class Recorded:
     """What a span has recorded. Times are nanoseconds since the epoch."""
 
     span_id: str

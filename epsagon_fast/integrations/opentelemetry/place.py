@@ -5,6 +5,8 @@ It is a block's place (see producer/place.py) that also knows its span, so OpenT
 
 from typing import Protocol
 
+from opentelemetry.trace import Span
+
 from epsagon_fast.producer.context import TraceContext
 from epsagon_fast.producer.place import Place
 from epsagon_fast.producer.tracer import Tracer
@@ -13,22 +15,24 @@ from epsagon_fast.producer.tracer import Tracer
 class Going(Protocol):
     """The part of a span that its place needs."""
 
-    def is_recording(self) -> bool: ...
-    def succeed(self, context: TraceContext | None) -> Tracer | None: ...
+    def is_under_way(self) -> bool: ...
+    def succeed(self, context: TraceContext | None) -> Tracer: ...
 
 
 class SpanPlace(Place[Tracer]):
     """Where a span is the current one. If its trace ends before it, the span becomes a trace of its own."""
 
-    __slots__ = ("_trunk", "encloses", "outer", "span")
+    __slots__ = ("_span", "_trunk", "encloses", "outer", "shown")
 
-    def __init__(self, outer: Place[Tracer], span: Going, span_id: str, encloses: bool) -> None:
+    def __init__(self, outer: Place[Tracer], span: Going, shown: Span, span_id: str, encloses: bool) -> None:
+        """`shown`: the span as OpenTelemetry sees it."""
         # As in Place. A call of its __init__ would cost as much as all this.
         self.tracer = self.context = None
         self.span_id = span_id
         self.outer: Place[Tracer] = outer
         self.encloses = encloses
-        self.span: Going = span
+        self._span: Going | None = span
+        self.shown: Span | None = shown
         # The place that holds the trace, so that deep nesting costs nothing. An outer span may hold one of its own.
         self._trunk: Place[Tracer] = outer._trunk if isinstance(outer, SpanPlace) and outer.tracer is None else outer
 
@@ -44,7 +48,14 @@ class SpanPlace(Place[Tracer]):
         """Return the trace context of the trace that was here."""
         return self.context or self._trunk.heritage()
 
+    def end(self) -> None:
+        """Let go of the span, which has ended. Contexts that live longer keep its id."""
+        self._span = self.shown = None
+        if self.tracer is not None:
+            self.vacate()
+
     def _succeeded(self) -> Tracer | None:
-        if self.tracer is None and self.span.is_recording():
-            self.tracer = self.span.succeed(self.heritage())
+        span = self._span
+        if self.tracer is None and span is not None and span.is_under_way():
+            self.tracer = span.succeed(self.heritage())
         return super().open_trace()

@@ -8,13 +8,9 @@ from opentelemetry.trace import INVALID_SPAN, Link, NonRecordingSpan, Span, Span
 from opentelemetry.trace import Tracer as TracerInterface
 
 from epsagon_fast.producer import current, lifecycle
-from epsagon_fast.producer.context import TraceContext, handed_on
 from epsagon_fast.producer.decorate import decorated
 from epsagon_fast.producer.entering import Entered, NotTraced
-from epsagon_fast.producer.place import Place
 from epsagon_fast.producer.process import process
-from epsagon_fast.producer.tracer import Tracer
-from epsagon_fast.queue.ring import own_pid
 
 from .contexts import found_in
 from .mapping import SpanScope
@@ -76,7 +72,7 @@ class SpanTracer(TracerInterface):
             span.add_link(linked, said)
         if not (record_exception and set_status_on_exception):
             span.record_exceptions, span.set_status_on_exception = record_exception, set_status_on_exception
-        return span if _begun(span, found) else _unrecorded(context)
+        return span if span.begin(found, span) else _unrecorded(context)
 
     def start_as_current_span(  # type: ignore[override]
         self, name: str, *args: Any, end_on_exit: bool = True, **options: Any
@@ -137,27 +133,6 @@ class SpanCall(SpanBlock):
         """Begin the span."""
         super().open()
         return self
-
-
-def _begun(span: RecordedSpan, found: Place[Tracer] | TraceContext | None) -> bool:
-    """Begin a span below what was found; False: nothing of it is recorded."""
-    if found is None or isinstance(found, TraceContext):
-        return span.begin(found)
-    tracer = found.open_trace()
-    if tracer is None:
-        return span.begin(_left_at(found))
-    if tracer.owner_pid == own_pid():
-        if tracer.ignores:
-            return False
-        span.begin_in(found, tracer, found.encloses)
-        return True
-    # A child that was forked inside a trace does not know how long that stays open.
-    return span.begin(handed_on(tracer, found.span_id))
-
-
-def _left_at(place: Place[Tracer]) -> TraceContext | None:
-    context = place.heritage()
-    return context._replace(parent_id=place.span_id) if context and place.span_id else context
 
 
 def _unrecorded(context: Context | None) -> Span:

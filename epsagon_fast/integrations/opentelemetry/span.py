@@ -1,7 +1,6 @@
-"""A span on our recorder: an event of the trace around it, or a trace of its own if there is none.
+"""A span as OpenTelemetry's interface wants it.
 
-No lock: each call is one operation of a dict or a list, which the GIL makes whole. Only the process that began a span
-ends it; in a child that was forked inside it, ending it does nothing.
+No lock: each call is one operation of a dict or a list, which the GIL makes whole.
 """
 
 import logging
@@ -25,15 +24,7 @@ from opentelemetry.trace import (
 )
 
 from epsagon_fast.producer.context import TraceContext, handed_on
-from epsagon_fast.producer.ids import span_id
-from epsagon_fast.producer.place import Place
-from epsagon_fast.producer.plain import Copy, metadata_text
-from epsagon_fast.producer.process import process
-from epsagon_fast.producer.runner import new_runner
-from epsagon_fast.producer.tracer import Tracer
-from epsagon_fast.propagation import HTTP_TRACE_ID_KEY, continue_context
-from epsagon_fast.protocol import RUNNER_ORIGIN
-from epsagon_fast.queue.ring import own_pid
+from epsagon_fast.producer.plain import Copy
 from epsagon_fast.span_names import (
     DROPPED_ATTRIBUTES,
     DROPPED_EVENTS,
@@ -42,12 +33,10 @@ from epsagon_fast.span_names import (
     EXCEPTION_MESSAGE,
     EXCEPTION_STACKTRACE,
     EXCEPTION_TYPE,
-    KIND,
-    type_and_operation,
 )
 
-from .mapping import KIND_NAMES, NS_PER_S, Happened, SpanScope, event_of
-from .place import SpanPlace
+from .mapping import Happened, SpanScope
+from .recording import Recording
 
 # The defaults of OpenTelemetry's specification for one span.
 MOST_ATTRIBUTES: Final = 128
@@ -58,15 +47,12 @@ _UNSET: Final = Status()
 _logger: Final = logging.getLogger(__name__)
 
 
-class RecordedSpan(Span):
-    """One span. Times are nanoseconds since the epoch. `span_id`: 16 hex digits, set when it begins.
+class RecordedSpan(Recording, Span):
+    """One span. Times are nanoseconds since the epoch.
 
     Public beside OpenTelemetry's interface, as in its SDK: name, kind, attributes, events, links, status, start_time,
     end_time. Read only.
     """
-
-    span_id: str
-    place: SpanPlace
 
     def __init__(self, scope: SpanScope, name: str, kind: SpanKind, start_ns: int | None) -> None:
         self.scope = scope
@@ -80,52 +66,7 @@ class RecordedSpan(Span):
         self.end_time: int | None = None
         self.dropped: dict[str, int] = {}
         self.record_exceptions = self.set_status_on_exception = True
-        # The trace that is this span's own, while it is open.
-        self._own: Tracer | None = None
-        self._parent_id: str | None = None
-        self._owner_pid = own_pid()
         self._context: SpanContext | None = None
-
-    # Beginning.
-
-    def begin_in(self, outer: Place[Tracer], tracer: Tracer, encloses: bool) -> None:
-        """Begin as an event of an open trace."""
-        tracer.has_blocks = True
-        self.span_id = own_id = span_id()
-        self._parent_id = outer.span_id
-        self.place = SpanPlace(outer, self, own_id, encloses)
-
-    def begin(self, context: TraceContext | None) -> bool:
-        """Begin a trace of its own, which continues `context`; False: it is not recorded."""
-        tracer = self._opened(context, None)
-        if tracer.ignores:
-            return False
-        self._own = tracer
-        self.span_id = tracer.span_id
-        self.place = SpanPlace(tracer.place, self, tracer.span_id, True)
-        return True
-
-    def succeed(self, context: TraceContext | None) -> Tracer | None:
-        """Become a trace of its own with the same ids, because the trace that it was part of has ended."""
-        if self._owner_pid != own_pid() or self._own is not None:
-            return self._own
-        if context is not None and self._parent_id is not None:
-            context = context._replace(parent_id=self._parent_id)
-        self._own = tracer = self._opened(context, self.span_id)
-        return tracer
-
-    def _opened(self, context: TraceContext | None, own_id: str | None) -> Tracer:
-        """Open the span's own trace. Its runner is provisional: a process that is killed will not tell more."""
-        metadata = {key: metadata_text(value) for key, value in self.attributes.items()} | self.scope.metadata
-        metadata[KIND] = kind = KIND_NAMES[self.kind]
-        words = type_and_operation(metadata, kind)
-        runner = new_runner(self.name, *words, metadata, self.start_time / NS_PER_S)
-        tracer = Tracer(process.config(), runner, own_id)
-        metadata[HTTP_TRACE_ID_KEY] = continue_context(tracer, context)
-        tracer.start()
-        return tracer
-
-    # Ending.
 
     def end(self, end_time: int | None = None) -> None:
         """End the span at `end_time`, by default now, and record it. A second call does nothing."""
@@ -133,24 +74,7 @@ class RecordedSpan(Span):
             _logger.warning("Calling end() on an ended span.")
             return
         self.end_time = time.time_ns() if end_time is None else end_time
-        if self._owner_pid != own_pid():
-            return
-        tracer = self._own or self.place.still_open() or self.succeed(self.place.heritage())
-        if tracer is not None:
-            self._record(tracer)
-
-    def _record(self, tracer: Tracer) -> None:
-        event = event_of(self, tracer.config.keeps_types)
-        if tracer is not self._own:
-            parent_id = self._parent_id
-            tracer.add_event_under(event, None if parent_id == tracer.span_id else parent_id)
-            return
-        self._own = None
-        tracer.restate_runner({**event, "id": tracer.trace_id, "origin": RUNNER_ORIGIN})
-        tracer.send_stop_signal()
-        self.place.vacate()
-
-    # OpenTelemetry's interface.
+        self.finish()
 
     def get_span_context(self) -> SpanContext:
         """Return the ids with which others continue this span."""

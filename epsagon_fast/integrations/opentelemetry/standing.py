@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from opentelemetry.trace import Span, SpanContext, Status, StatusCode
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, Status, StatusCode
 
 from epsagon_fast.producer.context import handed_on
 from epsagon_fast.producer.place import Place
@@ -26,10 +26,7 @@ class StandingSpan(Span):
     def get_span_context(self) -> SpanContext:
         """Return the ids with which others continue the block."""
         if self._context is None:
-            place = self.place
-            tracer = place.still_open()
-            context = place.heritage() if tracer is None else handed_on(tracer, place.span_id)
-            self._context = context_of(context, place.span_id)
+            self._context = _ids_of(self.place)
         return self._context
 
     def is_recording(self) -> bool:
@@ -72,3 +69,17 @@ class StandingSpan(Span):
         tracer = self.place.still_open()
         if tracer is not None:
             tracer.add_exception(exception)
+
+
+class EndedSpan(NonRecordingSpan):
+    """What is left of a span that has ended where it is still the current one: its ids."""
+
+    def __init__(self, place: Place[Tracer]) -> None:
+        super().__init__(_ids_of(place))
+        self.place = place
+
+
+def _ids_of(place: Place[Tracer]) -> SpanContext:
+    tracer = place.still_open()
+    context = place.heritage() if tracer is None else handed_on(tracer, place.span_id)
+    return context_of(context, place.span_id)

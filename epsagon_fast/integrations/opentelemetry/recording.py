@@ -1,0 +1,115 @@
+"""What a span is in our recorder: an event of the trace around it, or a trace of its own if there is none.
+
+Only the process that began a span ends it; in a child that was forked inside it, ending it does nothing.
+"""
+
+from opentelemetry.trace import Span
+
+from epsagon_fast.producer.context import TraceContext, handed_on
+from epsagon_fast.producer.ids import span_id
+from epsagon_fast.producer.place import Place
+from epsagon_fast.producer.plain import metadata_text
+from epsagon_fast.producer.process import process
+from epsagon_fast.producer.runner import new_runner
+from epsagon_fast.producer.tracer import Tracer
+from epsagon_fast.propagation import HTTP_TRACE_ID_KEY, continue_context
+from epsagon_fast.protocol import RUNNER_ORIGIN
+from epsagon_fast.queue.ring import own_pid
+from epsagon_fast.span_names import KIND, type_and_operation
+
+from .mapping import KIND_NAMES, NS_PER_S, Recorded, event_of
+from .place import SpanPlace
+
+
+class OwnTrace:
+    """The trace that is a span's own. If the span is lost without its end, the trace is closed as unfinished."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        self.tracer = tracer
+
+    def __del__(self) -> None:
+        if self.tracer.recording:
+            self.tracer.abandon()
+
+
+class Recording(Recorded):
+    """A span under way. `span_id`: 16 hex digits, set when it begins. `place`: where it is the current one."""
+
+    place: SpanPlace
+    # The trace that is this span's own, while it is open.
+    _own: OwnTrace | None = None
+    _parent_id: str | None = None
+    _owner_pid = 0
+
+    def begin(self, found: Place[Tracer] | TraceContext | None, shown: Span, own_id: str | None = None) -> bool:
+        """Begin below what was found in a context; False: nothing is recorded.
+
+        `shown`: the span as OpenTelemetry sees it. `own_id`: its id, if it has one already.
+        """
+        self._owner_pid = pid = own_pid()
+        if found is None or isinstance(found, TraceContext):
+            return self._begin_trace(found, shown, own_id)
+        tracer = found.open_trace()
+        if tracer is None:
+            return self._begin_trace(_left_at(found), shown, own_id)
+        if tracer.owner_pid != pid:
+            # A child that was forked inside a trace does not know how long that stays open.
+            return self._begin_trace(handed_on(tracer, found.span_id), shown, own_id)
+        if tracer.ignores:
+            return False
+        tracer.has_blocks = True
+        self.span_id = own_id = own_id or span_id()
+        self._parent_id = found.span_id
+        self.place = SpanPlace(found, self, shown, own_id, found.encloses)
+        return True
+
+    def _begin_trace(self, context: TraceContext | None, shown: Span, own_id: str | None) -> bool:
+        tracer = self._opened(context, own_id)
+        if tracer.ignores:
+            return False
+        self._own = OwnTrace(tracer)
+        self.span_id = own_id = tracer.span_id
+        self.place = SpanPlace(tracer.place, self, shown, own_id, True)
+        return True
+
+    def is_under_way(self) -> bool:
+        """Say whether the span has not ended, and is this process's own."""
+        return self.end_time is None and self._owner_pid == own_pid()
+
+    def succeed(self, context: TraceContext | None) -> Tracer:
+        """Become a trace of its own with the same ids, because the trace that it was part of has ended."""
+        if self._own is None:
+            if context is not None and self._parent_id is not None:
+                context = context._replace(parent_id=self._parent_id)
+            self._own = OwnTrace(self._opened(context, self.span_id))
+        return self._own.tracer
+
+    def _opened(self, context: TraceContext | None, own_id: str | None) -> Tracer:
+        """Open the span's own trace. Its runner is provisional: a process that is killed will not tell more."""
+        metadata = {key: metadata_text(value) for key, value in self.attributes.items()} | self.scope.metadata
+        metadata[KIND] = kind = KIND_NAMES[self.kind]
+        words = type_and_operation(metadata, kind)
+        tracer = Tracer(process.config(), new_runner(self.name, *words, metadata, self.start_time / NS_PER_S), own_id)
+        metadata[HTTP_TRACE_ID_KEY] = continue_context(tracer, context)
+        tracer.start()
+        return tracer
+
+    def finish(self) -> None:
+        """Record the span, whose end is known."""
+        if self._owner_pid != own_pid():
+            return
+        tracer = self._own.tracer if self._own else self.place.still_open() or self.succeed(self.place.heritage())
+        event = event_of(self, tracer.config.keeps_types)
+        if self._own is None:
+            parent_id = self._parent_id
+            tracer.add_event_under(event, None if parent_id == tracer.span_id else parent_id)
+        else:
+            tracer.restate_runner({**event, "id": tracer.trace_id, "origin": RUNNER_ORIGIN})
+            tracer.send_stop_signal()
+            self._own = None
+        self.place.end()
+
+
+def _left_at(place: Place[Tracer]) -> TraceContext | None:
+    context = place.heritage()
+    return context._replace(parent_id=place.span_id) if context and place.span_id else context

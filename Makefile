@@ -5,7 +5,7 @@ JOBS ?= 2
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := test
-.PHONY: demo test collectors servers fuzz asan soak coverage mutants bench lint wheel lock screenshots clean
+.PHONY: demo test collectors servers instrumentations fuzz asan soak coverage mutants bench lint wheel lock screenshots clean
 
 $(VENV)/.installed: pyproject.toml .ci/requirements.txt setup.py epsagon_fast/producer/entering.py $(wildcard _ext/*/*.pyx _ext/*/*.h)
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
@@ -35,6 +35,20 @@ servers: .venv-servers/.installed
 .venv-servers/.installed: $(VENV)/.installed
 	test -x .venv-servers/bin/pip || $(PYTHON) -m venv .venv-servers
 	.venv-servers/bin/pip install --quiet --disable-pip-version-check --editable '.[servers]'
+	touch $@
+
+# What `epsagon-fast run` shows of servers, databases and clients, beside what OpenTelemetry's SDK shows of them; the SDK
+# has an environment of its own, which lends the rest from the other. WRITE=1 writes docs/instrumentations.md.
+instrumentations: .venv-instrumentations/.installed
+	EPSAGON_TEST_INSTRUMENTATIONS=$(CURDIR)/.venv-instrumentations-sdk .venv-instrumentations/bin/pytest tests/instrumentations
+
+.venv-instrumentations/.installed: $(VENV)/.installed tests/instrumentations/sdk.txt
+	test -x .venv-instrumentations/bin/pip || $(PYTHON) -m venv .venv-instrumentations
+	.venv-instrumentations/bin/pip install --quiet --disable-pip-version-check --editable '.[instrumentations]'
+	test -x .venv-instrumentations-sdk/bin/pip || $(PYTHON) -m venv .venv-instrumentations-sdk
+	.venv-instrumentations/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> "$$(.venv-instrumentations-sdk/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/lent.pth"
+	.venv-instrumentations-sdk/bin/pip install --quiet --disable-pip-version-check --requirement tests/instrumentations/sdk.txt
 	touch $@
 
 # EXAMPLES=100000 looks longer for an input on which the two trimmers differ, ROUNDS=100000 for a value that changes
@@ -105,6 +119,6 @@ lock:
 	$(BIN)/$(LOCK) $(UPGRADE) --extra release --output-file .ci/release.txt pyproject.toml
 
 clean:
-	rm -rf $(VENV) .venv-bench .venv-servers .collectors build dist wheelhouse *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage*
+	rm -rf $(VENV) .venv-bench .venv-servers .venv-instrumentations* .collectors build dist wheelhouse *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage*
 	find epsagon_fast -name '*.so' -delete
 	rm -f _ext/*/*.c epsagon_fast/*/*.c

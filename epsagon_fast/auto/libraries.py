@@ -30,7 +30,6 @@ LIBRARIES: Final = {
     "aiokafka": _library("aiokafka", "aiokafka"),
     "aiopg": _library("aiopg", "aiopg"),
     "asyncpg": _library("asyncpg", "asyncpg"),
-    "boto3": _library("boto3", "boto3", suffix="boto3sqs"),
     "botocore": _library("botocore.client", "botocore"),
     "cassandra": _library("cassandra.cluster", "cassandra-driver", "scylla-driver", suffix="cassandra"),
     "confluent_kafka": _library("confluent_kafka", "confluent-kafka"),

@@ -5,7 +5,6 @@ from collections.abc import Collection
 from typing import Final
 
 from . import instrumentors, own
-from .libraries import LIBRARIES
 
 # The names of modules, separated by commas. path/sitecustomize.py reads it.
 VARIABLE: Final = "EPSAGON_RUN_WATCHES"
@@ -14,13 +13,9 @@ CHOICE: Final = "EPSAGON_INSTRUMENT"
 
 
 def modules() -> list[str]:
-    """Return the modules to watch for.
-
-    Those of all known libraries, also without an instrumentation: a process below may have another environment.
-    """
-    known = {library.module for library in LIBRARIES.values()}
+    """Return the modules to watch for: those of our integrations, and of the instrumentations that are installed."""
     installed = {module for each in instrumentors.wanted() for module in each.modules}
-    return sorted({*(each.module for each in own.STARTS), *known, *installed})
+    return sorted({*(each.module for each in own.STARTS), *installed})
 
 
 def left_out() -> frozenset[str]:

@@ -21,8 +21,8 @@ MODULES: Final = {
 # What the package imports from each of them. If one is missing, none is taken: half of a module fits no twin.
 NAMES: Final = {
     "trimmer": ("at_level", "shorten", "trim"),
-    "ring": ("Consumer", "Mapping", "Producer", "calls", "own_pid", "pack"),
-    "add_event": ("Event", "FastPath", "Step", "event", "exact_json", "span_id"),
+    "ring": ("Consumer", "Mapping", "Producer", "own_pid", "pack"),
+    "add_event": ("Block", "Branch", "Event", "FastPath", "Step", "blocks_for", "event", "exact_json", "span_id"),
     "blocks": (
         *("Blocks", "Entered", "Inside", "NotTraced", "Opened", "Started", "Unrecorded", "Within"),
         *("close_once", "current", "entered", "is_at", "parent_of"),

@@ -9,8 +9,10 @@ from hypothesis import HealthCheck, settings
 from places import Place, Privileges, descendants, until
 from rings import TWINS, Twin
 
+import epsagon_fast
 from epsagon_fast.backend import Backend, running
-from epsagon_fast.producer import entering, exiting
+from epsagon_fast.producer import entering, event, exiting, scope
+from epsagon_fast.producer.place import PureStep
 from epsagon_fast.producer.process import process
 
 if TYPE_CHECKING:
@@ -73,6 +75,23 @@ def queue(untraced: None, monkeypatch: pytest.MonkeyPatch) -> FakeQueue:
     monkeypatch.setenv("EPSAGON_TOKEN", "secret-token")
     monkeypatch.setenv("EPSAGON_COLLECTOR_URL", "http://127.0.0.1:1")
     return fake
+
+
+@pytest.fixture(params=["compiled", "reference"])
+def each_block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blocks of events, traces and functions in both their implementations, on the tracer as it is.
+
+    What was decorated before, such as a function of the test's module, stays as it was.
+    """
+    if request.param == "reference":
+        for module, name, pure in (
+            (scope, "Event", event.PureEvent),
+            (scope, "Block", scope.PureBlock),
+            (scope, "blocks_for", scope.pure_blocks_for),
+            (epsagon_fast, "event", scope.pure_event),
+            (event, "Step", PureStep),
+        ):
+            monkeypatch.setattr(module, name, pure)
 
 
 @pytest.fixture

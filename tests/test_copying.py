@@ -22,8 +22,8 @@ CLASSES = [
     for each in vars(module).values()
     if inspect.isclass(each)
     and each.__module__ == module.__name__
-    # An event knows its trace, which says itself what may be done with it.
-    and each not in (_pure.Turns, _fast_path.Event, _fast_path.Step)
+    # A block and its place know their trace, which says itself what may be done with it.
+    and each not in (_pure.Turns, _fast_path.Event, _fast_path.Step, _fast_path.Block, _fast_path.Branch)
 ]
 
 

@@ -16,6 +16,8 @@ from epsagon_fast.producer import current, scope
 from epsagon_fast.producer.arguments import MAX_VALUE_BYTES
 from epsagon_fast.protocol import Kind
 
+pytestmark = pytest.mark.usefixtures("each_block")
+
 
 def names(queue: FakeQueue) -> list[str]:
     return [opened["runner"]["resource"]["name"] for opened in queue.bodies(Kind.OPEN)]

@@ -14,7 +14,8 @@ from strategies import anything, complete_events, loose_events, metadata_values,
 from epsagon_fast.producer import _fast_path, encoding
 from epsagon_fast.producer.event import PureEvent
 from epsagon_fast.producer.fast_path import PureFastPath
-from epsagon_fast.producer.place import PureStep
+from epsagon_fast.producer.place import PureBranch, PureStep
+from epsagon_fast.producer.scope import PureBlock
 from epsagon_fast.protocol import Kind
 from epsagon_fast.queue.layout import FULL, FULLS_PER_LOOK, NOT_ASKED
 
@@ -239,7 +240,13 @@ def test_whatever_its_length_an_event_is_written_within_the_buffer_or_left(value
 
 @pytest.mark.parametrize(
     ("compiled", "pure"),
-    [(_fast_path.FastPath, PureFastPath), (_fast_path.Step, PureStep), (_fast_path.Event, PureEvent)],
+    [
+        (_fast_path.FastPath, PureFastPath),
+        (_fast_path.Step, PureStep),
+        (_fast_path.Branch, PureBranch),
+        (_fast_path.Event, PureEvent),
+        (_fast_path.Block, PureBlock),
+    ],
 )
 def test_stub_names_the_members(compiled: type, pure: Any) -> None:
     stub = ast.parse(Path(_fast_path.__file__).with_name("_fast_path.pyi").read_text())
@@ -247,5 +254,7 @@ def test_stub_names_the_members(compiled: type, pure: Any) -> None:
     names = {getattr(node, "name", "") or ast.unparse(node.target) for node in stubbed.body if hasattr(node, "lineno")}
     public = {name for name in names if not name.startswith("__")}
     assert public == {name for name in vars(compiled) if not name.startswith("__")}
-    whole = dir(pure("n", "t", "o", "c") if pure is PureEvent else pure) if pure is not PureStep else dir(PureStep)
-    assert public - {"place"} <= set(whole)
+    made = {PureEvent: lambda: PureEvent("n", "t", "o", "c"), PureBlock: lambda: PureBlock("n", False)}.get(
+        pure, lambda: pure
+    )
+    assert public - {"place"} <= {*dir(made())}

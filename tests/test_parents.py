@@ -17,10 +17,11 @@ import epsagon_fast as epsagon
 from epsagon_fast import propagation
 from epsagon_fast.backend import shape
 from epsagon_fast.integrations import wsgi
-from epsagon_fast.producer import event, place, scope
 from epsagon_fast.protocol import EVENT_FIELDS, Kind
 from epsagon_fast.testing import capture_traces
 from epsagon_fast.trimming import trim
+
+pytestmark = pytest.mark.usefixtures("each_block")
 
 READY: dict[str, Any] = {
     "id": "ready",
@@ -37,15 +38,6 @@ def tree(trace: dict[str, Any]) -> dict[str, str | None]:
     """Return the name of each event's parent by the event's own; None: the runner."""
     names = {event["id"]: event["resource"]["name"] for event in trace["events"]}
     return {event["resource"]["name"]: names.get(event.get("parent_id")) for event in trace["events"][:-1]}
-
-
-@pytest.fixture(autouse=True, params=["compiled", "reference"])
-def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each event's block in both its implementations, on the tracer as it is."""
-    if request.param == "reference":
-        monkeypatch.setattr(scope, "Event", event.PureEvent)
-        monkeypatch.setattr(epsagon, "event", scope.pure_event)
-        monkeypatch.setattr(event, "Step", place.PureStep)
 
 
 @pytest.fixture

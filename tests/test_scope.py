@@ -22,6 +22,8 @@ from epsagon_fast.producer import current, entering
 from epsagon_fast.producer.process import process
 from epsagon_fast.protocol import Kind, Record
 
+pytestmark = pytest.mark.usefixtures("each_block")
+
 
 def of(queue: FakeQueue, tracer: epsagon.Tracer) -> list[Record]:
     return [record for record in queue.records if record.trace_id.hex() == tracer.trace_id]

@@ -13,9 +13,8 @@ from libc.stdint cimport int64_t, uint64_t
 import orjson
 
 from epsagon_fast.producer.entering import parent_of as _parent_of
-from epsagon_fast.protocol import EVENT_FIELDS, Kind, RESOURCE_FIELDS, RUNNER_ORIGIN
+from epsagon_fast.protocol import EVENT_FIELDS, Kind, RESOURCE_FIELDS, RUNNER_ORIGIN, TRACE_ID_BYTES as _TRACE_ID_BYTES
 from epsagon_fast.queue.layout import FULL, FULLS_PER_LOOK, NOT_ASKED, PUSHED
-from epsagon_fast.queue.ring import Producer, calls as _calls
 
 cdef extern from "Python.h":
     int PyDict_Next(PyObject *, Py_ssize_t *, PyObject **, PyObject **) noexcept
@@ -71,13 +70,9 @@ cdef object parent_of = _parent_of
 cdef object dumps = orjson.dumps, add_slowly = "_add_slowly"
 cdef unsigned int fulls_per_look = FULLS_PER_LOOK
 # Made once: CPython has one object for each small int, so an answer can be told by its identity.
+cdef Py_ssize_t TRACE_ID_BYTES = _TRACE_ID_BYTES
 cdef int PUSHED_CODE = PUSHED, FULL_CODE = FULL, EVENT_KIND = int(Kind.EVENT)
 cdef object not_asked = NOT_ASKED, event_kind = int(Kind.EVENT), no_flags = 0
-
-# Where the ring is compiled, its push in C.
-cdef ring_calls *ring = NULL
-if _calls is not None and PyCapsule_IsValid(_calls, RING_CALLS):
-    ring = <ring_calls *>PyCapsule_GetPointer(_calls, RING_CALLS)
 
 json_dumps = <PyObject *>dumps
 
@@ -92,9 +87,10 @@ cdef class FastPath:
     """See fast_path.PureFastPath."""
 
     cdef object push, trace_id
-    # The ring, if what is pushed may go straight there.
+    # The ring and its calls in C, if what is pushed may go straight there.
     cdef object producer
-    cdef public bint has_blocks, ignores
+    cdef ring_calls *ring
+    cdef public bint has_blocks, ignores, keeps_values
     cdef public object within_id, owner_pid, span_id
     cdef Py_ssize_t limit_bytes
     cdef unsigned int fulls
@@ -120,9 +116,14 @@ cdef class FastPath:
         self.trace_id = trace_id
         self.limit_bytes = limit_bytes
         self.typed = typed
-        self.push = push
         producer = getattr(push, "__self__", None)
-        self.producer = producer if ring != NULL and type(producer) is Producer and len(trace_id) == 16 else None
+        calls = getattr(producer, "calls", None)
+        if PyCapsule_IsValid(calls, RING_CALLS) and PyBytes_Size(trace_id) == TRACE_ID_BYTES:
+            self.ring = <ring_calls *>PyCapsule_GetPointer(calls, RING_CALLS)
+            self.producer = producer
+        else:
+            self.producer = None
+        self.push = push
 
     def _close_path(self):
         """See fast_path.PureFastPath."""
@@ -163,7 +164,7 @@ cdef object _push_buffer(FastPath path, object push, size_t length, object event
     """Push the event that stands in json_buffer."""
     cdef int code
     if path.producer is not None:
-        code = ring.append(path.producer, EVENT_KIND, 0, PyBytes_AsString(path.trace_id), json_buffer, length)
+        code = path.ring.append(path.producer, EVENT_KIND, 0, PyBytes_AsString(path.trace_id), json_buffer, length)
     else:
         payload = PyBytes_FromStringAndSize(json_buffer, length)
         code = call_of_four(push, event_kind, no_flags, path.trace_id, payload)
@@ -216,3 +217,4 @@ cdef bint _has_room(PyObject *text, Room *room) noexcept:
 
 
 include "event.pxi"
+include "block.pxi"

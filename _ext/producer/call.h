@@ -130,30 +130,11 @@ static inline int quicken_add_event(PyTypeObject *type, const char *doc, PyObjec
 #endif
 }
 
-static PyObject *(*exit_body)(PyObject *self, PyObject *error);
-
-static PyObject *exit_called(PyObject *self, PyObject *const *args, Py_ssize_t count) {
-    if (count == 3)
-        return exit_body(self, args[1]);
-    return PyErr_Format(PyExc_TypeError, "__exit__() takes exactly 3 positional arguments (%zd given)", count);
-}
-
-/* The same for __exit__ of a class of which instances only have it called by `with`. */
-static inline int quicken_exit(PyTypeObject *type, PyObject *(*body)(PyObject *, PyObject *)) {
-    exit_body = body;
-#ifdef Py_LIMITED_API
-    static PyMethodDef method = {"__exit__", NULL, METH_FASTCALL, "End, with the exception that leaves the block."};
-    method.ml_meth = (PyCFunction)(void (*)(void))exit_called;
-    PyObject *descriptor = PyDescr_NewMethod(type, &method);
-    if (!descriptor)
-        return -1;
-    int failed = PyObject_SetAttrString((PyObject *)type, "__exit__", descriptor);
-    Py_DECREF(descriptor);
-    return failed;
-#else
-    (void)type, (void)exit_called;
-    return 0;
-#endif
+/* Return a function without arguments that calls `body` with `state`. */
+static inline PyObject *function_of_none(PyObject *state, PyObject *(*body)(PyObject *, PyObject *)) {
+    static PyMethodDef method = {"new_block", NULL, METH_NOARGS, NULL};
+    method.ml_meth = (PyCFunction)body;
+    return PyCFunction_NewEx(&method, state, NULL);
 }
 
 #endif

@@ -1,6 +1,7 @@
 # Part of _fast_path.pyx: span ids, and the block of a timed event. ids.py, place.py and event.py do the same.
 # Nothing comes between two lines here but the Python code that they call.
 
+from importlib import import_module
 from os import urandom
 
 from epsagon_fast.producer.entering import NotTraced as _NotTraced, current as _current, is_at as _is_at
@@ -10,9 +11,14 @@ from epsagon_fast.queue.ring import own_pid as _own_pid
 
 cdef extern from "call.h":
     object call_of_none(object)
-    int quicken_exit(PyTypeObject *, object (*)(object, object)) except -1
     object span_id_text(uint64_t)
     object event_function(object, object, const char *, object (*)(object, object, object, object))
+
+cdef extern from "../queue/fast_method.h":
+    ctypedef struct PyMethodDef:
+        const char *ml_name
+        const char *ml_doc
+    int fast_method(PyTypeObject *, PyMethodDef *, object (*)(object, PyObject **, Py_ssize_t)) except -1
 
 cdef extern from "clock.h":
     int64_t wall_ns() noexcept
@@ -92,23 +98,41 @@ cdef int _fill(Step step, object outer, object span_id, bint encloses) except -1
 
 cdef object _open_trace(object place, object pid):
     """Return the open trace at a place, None if there is none."""
-    if type(place) is Step:
-        place = (<Step>place).trunk
-    if place is None:
+    root = place
+    while True:
+        if type(root) is Step:
+            root = (<Step>root).trunk
+        elif type(root) is Branch:
+            root = (<Branch>root).outer
+        else:
+            break
+    if root is None:
         return None
-    tracer = getattr(place, "tracer", None)
+    tracer = getattr(root, "tracer", None)
     # In its own process a trace that ends leaves its place. Elsewhere, and in a block's place, more has to be asked.
     if isinstance(tracer, FastPath) and _is_same((<FastPath>tracer).owner_pid, pid):
         return tracer
+    if type(place) is Step:
+        place = (<Step>place).trunk
+    if type(place) is Branch:
+        return _open_at_branch(<Branch>place, pid)
     ask = getattr(place, "open_trace", None)
     return None if ask is None else ask()
 
 
-cdef object _of_current(str name):
-    # Imported late: it imports this module.
-    from epsagon_fast.producer import current
+# The modules of this folder that import this one, so they can only be imported later.
+cdef dict later_modules = {}
 
-    return getattr(current, name)
+
+cdef object _of(str module, str name):
+    found = later_modules.get(module)
+    if found is None:
+        found = later_modules[module] = import_module(f"epsagon_fast.producer.{module}")
+    return getattr(found, name)
+
+
+cdef object _of_current(str name):
+    return _of("current", name)
 
 
 cdef class Event:
@@ -213,7 +237,21 @@ cdef object _exit(object block, object error):
     return None
 
 
-quicken_exit(<PyTypeObject *>Event, _exit)
+cdef object _exit_event(object event, PyObject **arguments, Py_ssize_t count):
+    return _exit(event, _error_of(arguments, count))
+
+
+cdef object _error_of(PyObject **arguments, Py_ssize_t count):
+    if count != 3:
+        raise TypeError(f"__exit__() takes exactly 3 positional arguments ({count} given)")
+    return <object>arguments[1]
+
+
+# What `with` calls comes here without a tuple of the arguments.
+cdef bytes _exit_doc = b"End, with the exception that leaves the block."
+cdef PyMethodDef _exit_method
+_exit_method.ml_name, _exit_method.ml_doc = "__exit__", _exit_doc
+fast_method(<PyTypeObject *>Event, &_exit_method, _exit_event)
 
 
 cdef int _fill_event(Event event, object name, object type, object operation, object origin) except -1:

@@ -246,6 +246,11 @@ cdef class Producer(_Ring):
         """Whether this process is a fork of the one that made this."""
         return self._is_foreign()
 
+    @property
+    def calls(self):
+        """What another compiled module calls in C, to push without an object for each argument; see calls.h."""
+        return calls
+
     def push(self, kind, flags, trace_id, payload, /):
         """Append a record. Return one of layout.py's answers: PUSHED, LOOK, FULL, TOO_LARGE, FOREIGN, CLOSED."""
         return checked_push(self, kind, flags, trace_id, payload)
@@ -351,8 +356,7 @@ cdef int append(object producer, int kind, int flags, const char *trace_id, cons
 
 cdef ring_calls _calls
 _calls.append = append
-# For compiled modules that push without an object for each argument; see calls.h.
-calls = PyCapsule_New(&_calls, RING_CALLS, NULL)
+cdef object calls = PyCapsule_New(&_calls, RING_CALLS, NULL)
 
 
 @final

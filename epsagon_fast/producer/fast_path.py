@@ -26,6 +26,8 @@ class PureFastPath:
     has_blocks = False
     # Whether what is added is ignored, uncounted: nothing of an event's block is needed.
     ignores = False
+    # Whether arguments and return values of traced functions are recorded.
+    keeps_values = False
     # In a process that did not open the trace: the opener's event that is the parent of the events recorded here.
     within_id: str | None = None
     # Of the process that opened the trace, and of the trace's runner.

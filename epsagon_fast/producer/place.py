@@ -12,7 +12,7 @@ from epsagon_fast.queue.ring import own_pid
 
 from .context import Continuing, TraceContext, left_by
 
-__all__ = ["Branch", "Place", "Placed", "PureStep", "Step", "Successor"]
+__all__ = ["Branch", "Place", "Placed", "PureBranch", "PureStep", "Step", "Successor"]
 
 
 class Placed(Continuing, Protocol):
@@ -91,19 +91,13 @@ class PureStep(Place[T]):
         return self._trunk.heritage()
 
 
-if TYPE_CHECKING or implementation("add_event") != COMPILED:
-    Step = PureStep
-else:
-    from epsagon_fast.producer._fast_path import Step
-
-
 class Successor(Protocol[T_co]):
     """A block inside a trace, which may have to go on when the trace has ended."""
 
     def succeed(self, context: TraceContext | None) -> T_co | None: ...
 
 
-class Branch(Place[T]):
+class PureBranch(Place[T]):
     """The place of a block inside a trace. If the trace ends before the block, the block becomes a trace of its own."""
 
     __slots__ = ("_block", "outer")
@@ -137,3 +131,10 @@ class Branch(Place[T]):
         if self._block is not None and self.tracer is None:
             self.tracer = self._block.succeed(self.outer.heritage())
         return super().open_trace()
+
+
+if TYPE_CHECKING or implementation("add_event") != COMPILED:
+    Branch = PureBranch
+    Step = PureStep
+else:
+    from epsagon_fast.producer._fast_path import Branch, Step

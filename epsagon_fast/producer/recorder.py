@@ -78,11 +78,6 @@ class Recorder(FastPath):
         return self._state is OPEN
 
     @property
-    def keeps_values(self) -> bool:
-        """Whether arguments and return values of traced functions are recorded."""
-        return self._state is OPEN and not self.config.metadata_only
-
-    @property
     def caller_id(self) -> str | None:
         """The span that caused the trace, as the caller said; None if it said none."""
         context = self.context
@@ -202,6 +197,7 @@ class Recorder(FastPath):
         self._writer = writer
         self._push = writer.push
         self._count = writer.refuse
+        self.keeps_values = not self.config.metadata_only
         self._event_limit_bytes = min(self.config.max_trace_size_bytes, writer.record_limit_bytes)
 
     def _let_pass(self) -> None:
@@ -213,6 +209,7 @@ class Recorder(FastPath):
     def _move_to(self, state: State) -> None:
         """Take nothing more: go on to `state`."""
         self._state = state
+        self.keeps_values = False
         self.ignores = state is SILENT
         self.ids = None
         self._close_path()

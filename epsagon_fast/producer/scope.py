@@ -17,17 +17,35 @@ from .decorate import decorated
 from .entering import Blocks, Entered, Unrecorded
 from .event import Event
 from .failures import is_error
-from .place import Branch
+from .place import PureBranch
 from .process import process
 from .runner import new_runner
 from .tracer import Tracer
 
-__all__ = ["Block", "TraceBlocks", "event", "pure_event", "trace"]
+__all__ = ["Block", "PureBlock", "TraceBlocks", "event", "heir_of", "own_trace", "pure_event", "trace"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Block(Entered):
+def own_trace(name: str) -> Tracer:
+    """Return the trace that a block opens for itself, not started."""
+    return Tracer(process.config(), new_runner(name, FUNCTION_TYPE, INVOKE, {}, time.time()))
+
+
+def heir_of(event: Event, context: TraceContext | None) -> Tracer:
+    """Return the trace, not started, that a block's event becomes because the trace that it was part of has ended.
+
+    `context`: that trace's. Work that began in the block names the event as its parent, so its id becomes the runner's.
+    """
+    runner = new_runner(event.name, FUNCTION_TYPE, INVOKE, event.metadata, event.start_time)
+    tracer = Tracer(process.config(), runner, event.id)
+    if context is not None and event.parent_id is not None:
+        context = context._replace(parent_id=event.parent_id)
+    event.metadata[HTTP_TRACE_ID_KEY] = continue_context(tracer, context)
+    return tracer
+
+
+class PureBlock(Entered):
     """One run of a traced block or function. Inside a trace it is a timed event of that, else a trace of its own."""
 
     def __init__(self, name: str, new: bool) -> None:
@@ -36,21 +54,21 @@ class Block(Entered):
         # The trace that is this block's own. An object that may outlive the block must not hold it: see place.py.
         self._own: Tracer | None = None
         self._event: Event | None = None
-        self._branch: Branch[Tracer] | None = None
+        self._branch: PureBranch[Tracer] | None = None
         self.is_open = True
 
     def open(self) -> Tracer:
         """Begin the block. Return the trace that it is part of, without making that current."""
         enclosing = None if self._new else current.enclosing()
         if enclosing is None:
-            self._own = tracer = Tracer(process.config(), self._runner(time.time(), {}))
+            self._own = tracer = own_trace(self._name)
             self.place = tracer.place
             tracer.start()
         else:
             outer, tracer = enclosing
             self._event = event = Event(self._name, FUNCTION_TYPE, INVOKE, ORIGIN)
             event.enter(outer)
-            self.place = self._branch = Branch(outer, self, event.id)
+            self.place = self._branch = PureBranch(outer, self, event.id)
         return tracer
 
     def close(self, error: BaseException | None) -> None:
@@ -77,11 +95,7 @@ class Block(Entered):
         event = self._event
         if event is None or not event.is_here:
             return None
-        # Work that began in this block names the event as its parent, so the event's id becomes the runner's.
-        self._own = tracer = Tracer(process.config(), self._runner(event.start_time, event.metadata), event.id)
-        if context is not None and event.parent_id is not None:
-            context = context._replace(parent_id=event.parent_id)
-        event.metadata[HTTP_TRACE_ID_KEY] = continue_context(tracer, context)
+        self._own = tracer = heir_of(event, context)
         tracer.start()
         tracer.predate(event.entered_at)
         return tracer
@@ -98,8 +112,21 @@ class Block(Entered):
             self._branch.end()
         self._own = self._event = self._branch = None
 
-    def _runner(self, start_time: float, metadata: dict[Any, Any]) -> dict[str, Any]:
-        return new_runner(self._name, FUNCTION_TYPE, INVOKE, metadata, start_time)
+
+def pure_blocks_for(name: str, new: bool) -> Callable[[], PureBlock | Unrecorded]:
+    """Return a function that makes the block of each call of a traced function."""
+
+    def new_block() -> PureBlock | Unrecorded:
+        return unrecorded(new) or PureBlock(name, new)
+
+    return new_block
+
+
+if TYPE_CHECKING or implementation("add_event") != COMPILED:
+    Block = PureBlock
+    blocks_for = pure_blocks_for
+else:
+    from epsagon_fast.producer._fast_path import Block, blocks_for
 
 
 class TraceBlocks(Blocks):
@@ -116,12 +143,7 @@ class TraceBlocks(Blocks):
 
     def __call__(self, function: F) -> F:
         name = self._name if self._name is not None else getattr(function, "__qualname__", "")
-        new = self._new
-
-        def new_block() -> Block | Unrecorded:
-            return unrecorded(new) or Block(name, new)
-
-        return decorated(function, new_block)
+        return decorated(function, blocks_for(name, self._new))
 
 
 @overload

@@ -74,6 +74,45 @@ def test_closed_trace_is_sent_settled_and_forgotten(folder: Folder, loop: Loop) 
     assert folder.state.counters()["delivered"] == 1
 
 
+def test_what_a_living_process_refuses_is_counted_once_by_all_collectors(folder: Folder, loop: Loop) -> None:
+    process = Process(folder)
+    loop.one_pass()
+
+    def refuse(count: int) -> None:
+        process.ring.store(layout.QUEUE_FULL, process.ring.load(layout.QUEUE_FULL) + count)
+
+    def counted(by: Loop) -> int:
+        by.intake.tidy()
+        by.publish()
+        return folder.state.counters()["refused_queue_full"]
+
+    refuse(3)
+    assert counted(loop) == 3
+    second = folder.collector()
+    refuse(2)
+    second.one_pass()
+    assert counted(second) == counted(second) == 5
+    refuse(1)
+    (reader,) = second.rings
+    assert second.intake.bury(reader, time.time())
+    assert counted(second) == 6
+
+
+def test_records_that_were_read_are_counted(folder: Folder, loop: Loop) -> None:
+    process = Process(folder)
+    trace_id = process.open("main")
+    process.add(trace_id, 1)
+    process.close(trace_id)
+    passes(loop, lambda: process.counts() == (1, 1))
+    assert folder.state.counters()["records"] == 3
+
+
+def test_memory_and_processor_time_are_published(folder: Folder, loop: Loop) -> None:
+    loop.one_pass()
+    assert folder.state.gauges()["resident_bytes"] > 1 << 20
+    assert folder.state.counters()["cpu_ms"] > 0
+
+
 def test_what_others_pushed_before_a_close_is_in_the_trace(folder: Folder, loop: Loop, other_pid: int) -> None:
     opener, other = Process(folder), Process(folder, other_pid)
     trace_id = opener.open("shared")

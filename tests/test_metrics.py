@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -28,8 +27,16 @@ from epsagon_fast.collector.measuring.catalogue import CATALOGUE, MAX_PROCESSES
 from epsagon_fast.collector.measuring.endpoint import Endpoint
 from epsagon_fast.collector.measuring.figures import HISTOGRAM, View, as_json
 from epsagon_fast.collector.measuring.histogram import BUCKETS, FAILURES, SUM_NS
-from epsagon_fast.collector.measuring.keys import REQUEST, key_of
+from epsagon_fast.collector.measuring.keys import DELIVERY, REQUEST, key_of
 from epsagon_fast.collector.measuring.prometheus import text
+from epsagon_fast.collector.measuring.slots import (
+    ERROR_AT,
+    REASON,
+    STORED_BYTES,
+    STORED_SINCE,
+    STORED_TRACES,
+    SUCCESS_AT,
+)
 from epsagon_fast.queue.ledger import SLOTS, Series
 from epsagon_fast.queue.overview import Overview, RingView
 from epsagon_fast.queue.state import GAUGE_NAMES
@@ -56,6 +63,7 @@ def seen(**fields: Any) -> Overview:
     counters = {
         **dict.fromkeys(("delivered", "rejected", "dropped", "late", "full", "closed"), 7),
         "rejected_401": 7,
+        "cpu_ms": 1500,
         "refused_queue_full": 5,
     }
     return replace(SEEN, counters=counters, gauges=dict.fromkeys(GAUGE_NAMES, 3), **fields)
@@ -68,7 +76,14 @@ def full_view(**fields: Any) -> View:
         for token in ("one token", "another one")
     ]
     requests.append(series(REQUEST, "shop", HOSTILE, "", **{f"_{BUCKETS + 14}": 1, f"_{SUM_NS}": 60_000_000_000}))
-    return View(seen(**fields), requests, time.time())
+    delivery = series(
+        DELIVERY,
+        "https://backend.example",
+        **{f"_{BUCKETS + 2}": 3, f"_{FAILURES}": 1, f"_{SUCCESS_AT}": 10**18, f"_{ERROR_AT}": 10**18 + 10**9},
+        **{f"_{STORED_TRACES}": 4, f"_{STORED_BYTES}": 4096, f"_{STORED_SINCE}": 10**18},
+        **{f"_{REASON}": int.from_bytes(b"503", sys.byteorder)},
+    )
+    return View(seen(**fields), [*requests, delivery], 10**9 + 60.0)
 
 
 def samples(said: str) -> dict[tuple[str, ...], float]:
@@ -127,6 +142,22 @@ def test_outcomes_and_reasons_are_labels() -> None:
     assert found["epsagon_fast_refused_total", "queue_full"] == 5
     assert found["epsagon_fast_process_refused_total", "43", "queue_full"] == 5
     assert not [key for key in found if protocol.Outcome.PENDING.name.lower() in key]
+
+
+def test_destination_says_how_it_is_and_what_waits_for_it() -> None:
+    found = samples(text(full_view()))
+    expected = {
+        "duration_seconds_count": 3,
+        "errors_total": 1,
+        "last_success_timestamp_seconds": 1e9,
+    }
+    where = "https://backend.example"
+    for name, value in expected.items():
+        assert found[f"epsagon_fast_delivery_{name}", where] == value
+    assert found["epsagon_fast_delivery_last_error_timestamp_seconds", where, "503"] == 1e9 + 1
+    for name, value in (("traces", 4), ("bytes", 4096), ("oldest_age_seconds", 60)):
+        assert found[f"epsagon_fast_outbox_{name}", where] == value
+    assert found["epsagon_fast_collector_cpu_seconds_total",] == 1.5
 
 
 def test_processes_without_number_have_no_series_without_number() -> None:

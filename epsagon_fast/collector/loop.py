@@ -24,7 +24,9 @@ from epsagon_fast.collector.bounds import Bounds
 from epsagon_fast.collector.handover import Handover
 from epsagon_fast.collector.journal.compaction import Compaction
 from epsagon_fast.collector.journal.journal import Journal
+from epsagon_fast.collector.measuring.deliveries import MeasuredSender, MeasuredShelf
 from epsagon_fast.collector.measuring.measuring import Measuring
+from epsagon_fast.collector.measuring.own import cpu_ms, resident_bytes
 from epsagon_fast.collector.poison import Poison
 from epsagon_fast.collector.reading.feeding import Feeding
 from epsagon_fast.collector.reading.folder import ServedFolder
@@ -32,7 +34,7 @@ from epsagon_fast.collector.reading.intake import Intake
 from epsagon_fast.collector.reading.recovery import Recovery
 from epsagon_fast.collector.sampling.sampling import Sampling
 from epsagon_fast.collector.sending.delivery import Delivery
-from epsagon_fast.collector.sending.dispatch import Dispatch
+from epsagon_fast.collector.sending.dispatch import Dispatch, Shelf
 from epsagon_fast.collector.sending.outbox.outbox import Outbox
 from epsagon_fast.collector.settling.counters import Counters
 from epsagon_fast.collector.settling.outcomes import Outcomes
@@ -72,8 +74,13 @@ class Loop:
         self.intake = Intake(
             self.folder, self.rings, self.journal, self.assembly, feeding, self.outcomes, self.bounds, self.counts
         )
-        self.sending = Dispatch(Delivery(log=log), Outbox(path, state.folder_id(), log=log))
         self.measuring = measuring or Measuring(folder_fd)
+        deliveries = self.measuring.deliveries
+        outbox: Shelf = Outbox(path, state.folder_id(), log=log)
+        if measuring is None:
+            # An orphan's own outbox goes with its folder, and what all folders share is measured once.
+            outbox = MeasuredShelf(outbox, deliveries)
+        self.sending = Dispatch(MeasuredSender(Delivery(log=log), deliveries), outbox)
         self.sampling = Sampling(folder_fd, self.bounds.memory_bytes, self.counts)
         self.handover = Handover(
             self.rings,
@@ -165,9 +172,16 @@ class Loop:
             full=self.bounds.stopped,
         )
 
+    def _publish_own(self) -> None:
+        """Write what this process takes of the machine, and all that is published."""
+        self.counts["cpu_ms"] = cpu_ms()
+        self.state.set_gauge("resident_bytes", resident_bytes())
+        self.publish()
+
     def _each_second(self) -> None:
         now = time.monotonic()
         if now >= self._next_second:
             self._next_second = now + SECOND_S
-            self.publish()
+            # First, because it counts what processes refused, and this process may be killed at any moment.
             self.intake.tidy()
+            self._publish_own()

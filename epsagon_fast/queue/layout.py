@@ -56,6 +56,8 @@ READER_START_TIME: Final = 560
 HELD: Final = 568
 # One slot for each of protocol.REFUSALS: how many of the refusals a trace has told the backend, or is about to tell.
 TOLD: Final = 640
+# The same for how many of them are in the collector's counters.
+COUNTED: Final = 768
 
 # The latest settlements, up to the end of the header. settlements.py defines an entry.
 SETTLEMENT_RING: Final = 4096

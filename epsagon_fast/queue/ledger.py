@@ -80,6 +80,10 @@ class Ledger:
         self._by_key[key] = number
         return number
 
+    def keys(self) -> dict[bytes, int]:
+        """Return the numbers of all series by their keys."""
+        return self._by_key.copy()
+
     def load(self, number: int, slot: int) -> int:
         """Return a series' number."""
         return self._page.load(_place(number, slot))
@@ -103,6 +107,11 @@ class Ledger:
         page.store(at_a, value_a)
         page.store(at_b, value_b)
         page.store(at_c, value_c)
+
+    def add(self, number: int, amounts: tuple[tuple[int, int], ...]) -> None:
+        """Add (slot, amount) to a series."""
+        for slot, more in amounts:
+            self.store(number, slot, self.load(number, slot) + more & WORD)
 
     def posted(self) -> set[bytes]:
         """Return the first 8 bytes of the ids of the last things that were posted."""

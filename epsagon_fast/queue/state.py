@@ -38,7 +38,7 @@ SERVED = 168
 # What the collector inherited from its starter and could not undo: lines of UTF-8, NUL-padded.
 INHERITED, INHERITED_BYTES = 512, 512
 GAUGES = 256
-GAUGE_NAMES = ("rings", "open_traces", "held_bytes", "pending", "journal_bytes", "stored", "full")
+GAUGE_NAMES = ("rings", "open_traces", "held_bytes", "pending", "journal_bytes", "stored", "full", "resident_bytes")
 COUNTERS = 1024
 COUNTER_BYTES = 64
 COUNTER_NAME_BYTES = 56

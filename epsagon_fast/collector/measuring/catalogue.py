@@ -5,10 +5,19 @@ folder exists, so no sample is the difference of two others, which are not writt
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from epsagon_fast.collector.measuring.figures import COUNTER, GAUGE, HISTOGRAM, Metric, Sample, View
-from epsagon_fast.collector.measuring.keys import REQUEST
+from epsagon_fast.collector.measuring.histogram import NS_PER_S
+from epsagon_fast.collector.measuring.keys import DELIVERY, OVERFLOW, REQUEST
+from epsagon_fast.collector.measuring.slots import (
+    ERROR_AT,
+    STORED_BYTES,
+    STORED_SINCE,
+    STORED_TRACES,
+    SUCCESS_AT,
+    reason_of,
+)
 from epsagon_fast.protocol import OUTCOMES, Outcome
 from epsagon_fast.queue.overview import RingView
 
@@ -106,6 +115,49 @@ def _request_errors(view: View) -> Iterator[Sample]:
         yield labels, histogram.failures
 
 
+def _deliveries(view: View) -> Iterator[Sample]:
+    yield from view.histograms(DELIVERY, 1).items()
+
+
+def _delivery_errors(view: View) -> Iterator[Sample]:
+    for labels, histogram in view.histograms(DELIVERY, 1).items():
+        yield labels, histogram.failures
+
+
+def _moments(slot: int) -> Callable[[View], Iterator[Sample]]:
+    def samples(view: View) -> Iterator[Sample]:
+        for (destination,), series in view.of_kind(DELIVERY):
+            if series.slots[slot]:
+                yield (destination,), series.slots[slot] / NS_PER_S
+
+    return samples
+
+
+def _last_errors(view: View) -> Iterator[Sample]:
+    for (destination,), series in view.of_kind(DELIVERY):
+        if series.slots[ERROR_AT]:
+            yield (destination, reason_of(series)), series.slots[ERROR_AT] / NS_PER_S
+
+
+def _stored(slot: int) -> Callable[[View], Iterator[Sample]]:
+    def samples(view: View) -> Iterator[Sample]:
+        for (destination,), series in view.of_kind(DELIVERY):
+            if destination != OVERFLOW or series.slots[slot]:
+                yield (destination,), series.slots[slot]
+
+    return samples
+
+
+def _oldest(view: View) -> Iterator[Sample]:
+    for (destination,), series in view.of_kind(DELIVERY):
+        if series.slots[STORED_TRACES]:
+            yield (destination,), max(0.0, view.now - series.slots[STORED_SINCE] / NS_PER_S)
+
+
+def _cpu(view: View) -> Iterator[Sample]:
+    return _one(view.counters.get("cpu_ms", 0) / 1000)
+
+
 def _counter(name: str, counted: str, text: str) -> Metric:
     return Metric(name, COUNTER, text, (), lambda view: _one(view.counters.get(counted, 0)))
 
@@ -156,6 +208,7 @@ CATALOGUE = (
     _counter("epsagon_fast_traces_trimmed_total", "trimmed", "Traces that were over their limit."),
     _counter("epsagon_fast_untrimmed_bytes_total", "bytes_before_trimming", "Bodies' bytes, had nothing been trimmed."),
     _counter("epsagon_fast_body_bytes_total", "bytes_after_trimming", "Bodies' bytes."),
+    _counter("epsagon_fast_records_total", "records", "Records that were read of the queues."),
     _by_name("epsagon_fast_records_lost_total", "reason", _LOST, "Records that no trace took, or not wholly."),
     Metric("epsagon_fast_refused_total", COUNTER, "Records that processes refused to queue.", ("reason",), _refused),
     Metric(
@@ -189,7 +242,54 @@ CATALOGUE = (
     _gauge("epsagon_fast_held_bytes", "held_bytes", "Memory of all traces in the collector, nearly."),
     _gauge("epsagon_fast_journal_bytes", "journal_bytes", "Size of the journal."),
     _gauge("epsagon_fast_stopped_queues", "full", "Queues that are not read for now, because too much is held."),
+    Metric(
+        "epsagon_fast_delivery_duration_seconds",
+        HISTOGRAM,
+        "Requests to each destination, and how long each took until its answer or failure.",
+        ("destination",),
+        _deliveries,
+    ),
+    Metric(
+        "epsagon_fast_delivery_errors_total", COUNTER, "Those of them that failed.", ("destination",), _delivery_errors
+    ),
+    Metric(
+        "epsagon_fast_delivery_last_success_timestamp_seconds",
+        GAUGE,
+        "When a destination last took something.",
+        ("destination",),
+        _moments(SUCCESS_AT),
+    ),
+    Metric(
+        "epsagon_fast_delivery_last_error_timestamp_seconds",
+        GAUGE,
+        "When and why a destination last took nothing.",
+        ("destination", "reason"),
+        _last_errors,
+    ),
+    Metric(
+        "epsagon_fast_outbox_traces",
+        GAUGE,
+        "Traces that wait on disk for a destination.",
+        ("destination",),
+        _stored(STORED_TRACES),
+    ),
+    Metric(
+        "epsagon_fast_outbox_bytes",
+        GAUGE,
+        "Bytes that wait on disk for a destination.",
+        ("destination",),
+        _stored(STORED_BYTES),
+    ),
+    Metric(
+        "epsagon_fast_outbox_oldest_age_seconds",
+        GAUGE,
+        "Since when the oldest of them waits.",
+        ("destination",),
+        _oldest,
+    ),
     _by_name("epsagon_fast_troubles_total", "kind", _TROUBLES, "Things that a person should look into."),
+    Metric("epsagon_fast_collector_cpu_seconds_total", COUNTER, "Processor time of all collectors.", (), _cpu),
+    _gauge("epsagon_fast_collector_memory_bytes", "resident_bytes", "Memory of the collector."),
     Metric(
         "epsagon_fast_collectors_total",
         COUNTER,

@@ -4,6 +4,7 @@ import logging
 import os
 
 import epsagon_fast.private as private
+from epsagon_fast.collector.measuring.deliveries import Deliveries
 from epsagon_fast.collector.measuring.requests import Requests
 from epsagon_fast.queue.ledger import Ledger
 from epsagon_fast.queue.names import CORRUPT, LEDGER
@@ -17,6 +18,7 @@ class Measuring:
     def __init__(self, folder_fd: int) -> None:
         ledger = _ledger(folder_fd)
         self.requests = Requests(ledger)
+        self.deliveries = Deliveries(ledger)
 
 
 def _ledger(folder_fd: int) -> Ledger | None:
@@ -29,5 +31,5 @@ def _ledger(folder_fd: int) -> Ledger | None:
             os.rename(LEDGER, LEDGER + CORRUPT, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
             return Ledger(folder_fd)
     except OSError as error:
-        log.warning("requests are not counted: %s", error.strerror)
+        log.warning("requests and deliveries are not measured: %s", error.strerror)
         return None

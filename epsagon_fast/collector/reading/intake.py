@@ -16,7 +16,7 @@ from epsagon_fast.collector.journal.journal import SEGMENT_BYTES, Journal
 from epsagon_fast.collector.reading.feeding import Feeding
 from epsagon_fast.collector.reading.folder import ServedFolder
 from epsagon_fast.collector.settling.outcomes import Outcomes
-from epsagon_fast.protocol import NO_TRACE, REFUSALS, Kind, Record
+from epsagon_fast.protocol import NO_TRACE, Kind, Record
 from epsagon_fast.queue.layout import CorruptRing
 from epsagon_fast.queue.reader import Reader, Rings
 
@@ -126,6 +126,7 @@ class Intake:
     def tidy(self) -> None:
         """Do what is due once a second: for the processes, the journal and the folder."""
         for reader in self.rings:
+            self._count_refusals(reader)
             reader.publish_held(self._assembly.accounts.held_by(reader.ring_id).memory_bytes)
         if self.journal.segments > 1:
             self.journal.keep_only(self._assembly)
@@ -193,6 +194,7 @@ class Intake:
             self.journal.append(reader.ring_id, reader.position, records)
         self.commit()
         for reader, records in safe:
+            self._counts["records"] += len(records)
             self._feeding.feed(reader.ring_id, records, now)
             reader.release()
 
@@ -201,9 +203,12 @@ class Intake:
         self._forget(reader)
         self.rings.quarantine(reader, reason)
 
-    def _forget(self, reader: Reader) -> None:
-        for reason, count in zip(REFUSALS, reader.refusals(), strict=False):
+    def _count_refusals(self, reader: Reader) -> None:
+        for reason, count in reader.uncounted_refusals().items():
             self._counts[f"refused_{reason}"] += count
+
+    def _forget(self, reader: Reader) -> None:
+        self._count_refusals(reader)
         self.journal.forget_ring(reader.ring_id)
         self._outcomes.replies.forget(reader)
 

@@ -15,7 +15,16 @@ from typing import TypeVar
 import epsagon_fast.private as private
 from epsagon_fast.collector.sending.lookups import lookups
 from epsagon_fast.collector.sending.outbox.file import NAME, OutboxFile, is_corrupt, set_aside
-from epsagon_fast.collector.sending.outbox.messages import Gone, Orders, Refused, Report, Stored, Taken, Waiting
+from epsagon_fast.collector.sending.outbox.messages import (
+    Amounts,
+    Gone,
+    Orders,
+    Refused,
+    Report,
+    Stored,
+    Taken,
+    Waiting,
+)
 from epsagon_fast.foreign import escaped, shown
 from epsagon_fast.queue.folder import filesystems
 
@@ -95,7 +104,9 @@ class StateDirectory:
         reports += [
             Taken(destination, file.take(destination, limit, now)) for destination, limit in asked.takes.items()
         ]
-        return [*reports, Waiting(self._state_dir, self._directory, file.stored())]
+        amounts = file.amounts()
+        counts = {destination: amount.traces for destination, amount in amounts.items()}
+        return [*reports, Waiting(self._state_dir, self._directory, counts), Amounts(self._directory, amounts)]
 
     def _open(self, create: bool) -> OutboxFile | None:
         if self._file is not None and not self._file.still_there:

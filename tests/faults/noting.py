@@ -54,7 +54,9 @@ def event(size_bytes: int = 1000) -> dict[str, Any]:
     """Return an event with an id of this process."""
     mine = book()
     values = {str(i): "x" * (size_bytes // 10) for i in range(10)}
-    return {"id": f"{mine.name}-{next(mine.numbers)}", "resource": {"name": "n", "metadata": values}}
+    # Its name is what arrives as it was whatever the format: OTLP's ids are hexadecimal.
+    id_ = f"{mine.name}-{next(mine.numbers)}"
+    return {"id": id_, "resource": {"name": id_, "metadata": values}}
 
 
 def add(tracer: Any = epsagon, size_bytes: int = 1000) -> bool:

@@ -21,6 +21,13 @@ from sink import Sink
 HERE = os.path.dirname(os.path.abspath(__file__))
 # After the last fault all that was accepted arrives in so long.
 PATIENCE_S = 120.0 if FULL else 60.0
+# Three workers that trace until `Scene.stop`.
+LOAD = """
+import os, sys, noting
+pids = [noting.spawn(noting.until_stopped, 10, 1000, 0.004) for _ in range(3)]
+codes = [os.waitpid(pid, 0)[1] for pid in pids]
+assert codes == [0, 0, 0], codes
+"""
 
 
 @dataclass
@@ -106,9 +113,11 @@ class Noted:
 class Scene(Place):
     """A place whose workers can `import noting`, and the sink to which it leads."""
 
-    def __init__(self, fault: str, url: str = "", *, on_disk: bool = False, **settings: str) -> None:
-        """`on_disk`: the notes are; for workers that see another /dev/shm."""
-        self.sink = Sink()
+    def __init__(
+        self, fault: str, url: str = "", *, on_disk: bool = False, sink: Sink | None = None, **settings: str
+    ) -> None:
+        """`on_disk`: the notes are; for workers that see another /dev/shm. `sink`: where all has to arrive."""
+        self.sink = sink or Sink()
         super().__init__(url or self.sink.url, **settings)
         self.row = Row(fault)
         # In memory: a note must not wait for a disk, nor end before the process that makes it.
@@ -203,3 +212,16 @@ def holds(row: Row) -> None:
     """Assert the law."""
     assert (row.missing, row.hangs) == (0, 0), row
     assert row.pushed == row.arrived + row.refused.total(), row
+
+
+def serving(here: Scene, after: int) -> int:
+    """Return the pid of a collector that serves with a higher number; wait until there is one."""
+
+    def pid() -> int | None:
+        try:
+            seen = here.look()
+        except OSError:
+            return None
+        return seen.pid if seen.incarnation > after else None
+
+    return until(pid, lambda: f"a collector serves after number {after}: {here.look()}\n{here.log()}", 90) or 0

@@ -3,11 +3,15 @@
 Bodies are not kept: a soak sends gigabytes. Ids look like `3f9a0c1d-17`: a process's own name and a number.
 """
 
+import gzip
+import json
 import re
 import socket
 import threading
+from collections.abc import Iterator
 from typing import NamedTuple
 
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from servers import Request, Server, status
 
 ID = re.compile(rb'"id":"([0-9a-f]{8}-\d+)"')
@@ -68,3 +72,39 @@ class Sink:
                 return False
             self.take(request.headers["idempotency-key"], request.body)
             return self._answer(request, connection)
+
+
+class OtlpSink(Sink):
+    """The same for OTLP in both encodings. Each span counts for itself: it is named by its event's id."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_sick = False
+        self._refusal = status(503)
+
+    def _behave(self, request: Request, connection: socket.socket) -> bool:
+        with self._lock:
+            if self.is_sick:
+                return self._refusal(request, connection)
+            for trace_id, name, is_root in _spans(request):
+                if is_root:
+                    self.traces.setdefault(trace_id, Arrival((), False, False, 0))
+                elif name in self.ids:
+                    self.duplicates += 1
+                self.ids.add(name)
+            return self._answer(request, connection)
+
+
+def _spans(request: Request) -> Iterator[tuple[str, str, bool]]:
+    """Yield trace id, name and whether it has no parent of each span."""
+    body = gzip.decompress(request.body) if "content-encoding" in request.headers else request.body
+    if request.headers["content-type"] == "application/json":
+        for of_resource in json.loads(body)["resourceSpans"]:
+            for scope in of_resource["scopeSpans"]:
+                for span in scope["spans"]:
+                    yield span["traceId"], span["name"], not span.get("parentSpanId")
+    else:
+        for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+            for each in resource.scope_spans:
+                for message in each.spans:
+                    yield message.trace_id.hex(), message.name, not message.parent_span_id

@@ -5,19 +5,13 @@ import random
 import signal
 import time
 
-from places import times, until
-from scenes import Scene, holds, scene
+from places import times
+from scenes import LOAD, holds, scene, serving
 from waiting import TIMEOUT_S
 
 TRIES = times(100, 4)
 TOGETHER = times(50, 3)
 
-LOAD = """
-import os, sys, noting
-pids = [noting.spawn(noting.until_stopped, 10, 1000, 0.004) for _ in range(3)]
-codes = [os.waitpid(pid, 0)[1] for pid in pids]
-assert codes == [0, 0, 0], codes
-"""
 VICTIMS = """
 import os, signal, sys, noting
 os.setpgid(0, 0)
@@ -27,19 +21,6 @@ for _ in range(3):
 while True:
     signal.pause()
 """
-
-
-def serving(here: Scene, after: int) -> int:
-    """Return the pid of a collector that serves with a higher number; wait until there is one."""
-
-    def pid() -> int | None:
-        try:
-            seen = here.look()
-        except OSError:
-            return None
-        return seen.pid if seen.incarnation > after else None
-
-    return until(pid, lambda: f"a collector serves after number {after}: {here.look()}\n{here.log()}", 90) or 0
 
 
 def test_producers_start_the_next_one_and_every_trace_arrives() -> None:

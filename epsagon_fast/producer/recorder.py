@@ -39,8 +39,9 @@ class Recorder(FastPath):
     """Takes the records of one trace while its state is OPEN; see states.py for the other states.
 
     `config`: what the trace was opened with. `trace_id`: 32 hex digits. `span_id`: the runner's, their first half.
-    `owner_pid`: of the process that opened it. `context`: what the trace continues, once it is known; see context.py.
-    Set by the tracer: all of them, the state, and where the records go.
+    `typed`: whether metadata keep their types; see encoding.py. `owner_pid`: of the process that opened it.
+    `context`: what the trace continues, once it is known; see context.py. Set by the tracer: all of them, the state,
+    and where the records go.
     """
 
     config: ResolvedConfig
@@ -56,8 +57,7 @@ class Recorder(FastPath):
     def __init__(self, config: ResolvedConfig) -> None:
         self.config = config
         self._debug = config.debug
-        # Whether metadata keep their types; see encoding.py.
-        self._typed = self._keeps_types()
+        self.typed = self._keeps_types()
         self._state: State = NEW
         # The reason why the trace was refused or is not recorded.
         self._reason = "never started"
@@ -88,7 +88,7 @@ class Recorder(FastPath):
     def add_exception(self, exception: BaseException | Mapping[str, Any]) -> None:
         """Add an exception to the trace's own list: a Python exception, or a mapping with the wire's fields."""
         if self._state is OPEN:
-            self._put_encoded(_EXCEPTION, encoding.encode_exception(exception, self._typed))
+            self._put_encoded(_EXCEPTION, encoding.encode_exception(exception, self.typed))
         else:
             self._refuse()
 
@@ -145,7 +145,7 @@ class Recorder(FastPath):
     def set_runner_metadata(self, key: str, value: Any) -> None:
         """Set one entry of the runner's metadata, which is possible until the trace closes."""
         if self._state is OPEN:
-            entry, encoded = encoding.encode_entry(key, value, self._typed)
+            entry, encoded = encoding.encode_entry(key, value, self.typed)
             self._runner_metadata.update(entry)
             self._put_encoded(_RUNNER, encoded)
         else:
@@ -164,7 +164,7 @@ class Recorder(FastPath):
         """
         if self._state is not OPEN:
             return
-        encoded = None if exception is None else encoding.encode_exception(exception, self._typed)
+        encoded = None if exception is None else encoding.encode_exception(exception, self.typed)
         if encoded is not None:
             self._count_losses(encoded)
         if error_code is not None:
@@ -181,7 +181,7 @@ class Recorder(FastPath):
             if code != int(ErrorCode.OK):
                 self._error_code = code
             self._is_measured = True
-            self._put_encoded(_RUNNER, encoding.encode_event(runner, typed=self._typed))
+            self._put_encoded(_RUNNER, encoding.encode_event(runner, typed=self.typed))
 
     def fail(self, error: BaseException) -> None:
         """Say that an exception left the traced block; to be called before the stop signal.
@@ -204,7 +204,7 @@ class Recorder(FastPath):
         """Let complete events go straight into the ring. The fast path logs nothing."""
         # A signal's handler may have closed the trace meanwhile.
         if self._state is OPEN and not self._debug:
-            self._open_path(self._push, self._id, self._event_limit_bytes, self._typed)
+            self._open_path(self._push, self._id, self._event_limit_bytes, self.typed)
 
     def _move_to(self, state: State) -> None:
         """Take nothing more: go on to `state`."""
@@ -248,7 +248,7 @@ class Recorder(FastPath):
             self._encode_and_put(event, parent_id)
 
     def _encode_and_put(self, event: Mapping[str, Any], parent_id: str | None) -> None:
-        encoded = encoding.encode_event(event, parent_id, self.caller_id, self._typed)
+        encoded = encoding.encode_event(event, parent_id, self.caller_id, self.typed)
         payload, flags, _, _ = encoded
         self._count_losses(encoded)
         if len(payload) > self._event_limit_bytes and not (payload := self._fitted(payload)):

@@ -165,7 +165,7 @@ class Tracer(Started, Recorder):
             parent_id=parent_of(self),
             ignored_keys=self.config.ignored_keys,
             trimming=self.config.trimming,
-            keeps_types=self._typed,
+            keeps_types=self.typed,
         )
 
     # Inside.

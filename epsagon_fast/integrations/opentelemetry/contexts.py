@@ -24,7 +24,7 @@ from epsagon_fast.producer.entering import NotTraced, is_at
 from epsagon_fast.producer.place import Place
 from epsagon_fast.producer.tracer import Tracer
 
-from .place import SpanPlace
+from .place import PassingPlace, SpanPlace
 from .span import RecordedSpan
 from .standing import EndedSpan, StandingSpan
 
@@ -138,6 +138,8 @@ def _shown(context: Context, place: Any) -> Context:
 def _span_of(place: Any) -> Span:
     if type(place) is SpanPlace:
         return place.shown or EndedSpan(place)
+    if type(place) is PassingPlace:
+        return place.shown
     return INVALID_SPAN if place is None or isinstance(place, NotTraced) else StandingSpan(place)
 
 

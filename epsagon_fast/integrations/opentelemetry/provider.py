@@ -14,7 +14,8 @@ from epsagon_fast.producer.process import process
 
 from .contexts import found_in
 from .mapping import SpanScope
-from .span import RecordedSpan, kept_links
+from .place import PassingPlace
+from .span import RecordedSpan
 
 F = TypeVar("F", bound=Callable[..., Any])
 MS_PER_S: Final = 1000
@@ -67,39 +68,50 @@ class SpanTracer(TracerInterface):
             return INVALID_SPAN
         span = RecordedSpan(self._scope, name, kind, start_time)
         if attributes:
-            span.set_attributes(attributes)
-        for linked, said in kept_links(links):
-            span.add_link(linked, said)
+            span.give(attributes)
+        if links:
+            for link in filter(None, links):
+                span.add_link(link.context, link.attributes)
         if not (record_exception and set_status_on_exception):
             span.record_exceptions, span.set_status_on_exception = record_exception, set_status_on_exception
         return span if span.begin(found, span) else _unrecorded(context)
 
     def start_as_current_span(  # type: ignore[override]
-        self, name: str, *args: Any, end_on_exit: bool = True, **options: Any
+        self,
+        name: str,
+        context: Context | None = None,
+        kind: SpanKind = SpanKind.INTERNAL,
+        attributes: Mapping[str, Any] | None = None,
+        links: Sequence[Link] | None = None,
+        start_time: int | None = None,
+        record_exception: bool = True,
+        set_status_on_exception: bool = True,
+        end_on_exit: bool = True,
     ) -> "SpanBlock":
-        """Begin a span that is the current one in a `with` block or in each call of the function that this decorates.
-
-        The arguments are those of `start_span`.
-        """
-        if len(args) > 7:
-            *args, end_on_exit = args  # type: ignore[assignment]
-        return SpanBlock(self, name, args, options, end_on_exit)
+        """Begin a span that is the current one in a `with` block, or one for each call of a function."""
+        told = (name, context, kind, attributes, links, start_time, record_exception, set_status_on_exception)
+        return SpanBlock(self, told, end_on_exit)
 
 
 class SpanBlock(Entered):
-    """One or several runs in which a span is the current one."""
+    """One or several runs in which a span is the current one. `told`: the arguments of `start_span`."""
 
-    def __init__(
-        self, tracer: SpanTracer, name: str, args: Sequence[Any], options: Mapping[str, Any], end_on_exit: bool
-    ) -> None:
-        self._made_of = (tracer, name, args, options, end_on_exit)
-        self._span: Span | None = None
+    _span: Span | None = None
+
+    def __init__(self, tracer: SpanTracer, told: tuple[Any, ...], end_on_exit: bool) -> None:
+        self._tracer = tracer
+        self._told = told
+        self._end_on_exit = end_on_exit
 
     def open(self) -> Any:
         """Begin the span and return it."""
-        tracer, name, args, options, _ = self._made_of
-        self._span = span = tracer.start_span(name, *args, **options)
-        self.place = span.place if type(span) is RecordedSpan else current.anywhere()
+        self._span = span = self._tracer.start_span(*self._told)
+        if type(span) is RecordedSpan:
+            self.place = span.place
+        elif span.get_span_context().is_valid:
+            self.place = PassingPlace(span)
+        else:
+            self.place = current.anywhere()
         return span
 
     def close(self, error: BaseException | None) -> None:
@@ -108,12 +120,12 @@ class SpanBlock(Entered):
         if type(span) is RecordedSpan:
             if isinstance(error, Exception):
                 span.note_exception(error)
-            if self._made_of[-1]:
+            if self._end_on_exit:
                 span.end()
 
     def cut_off(self) -> None:
         """End the span at once: an exception from outside is on its way to the application."""
-        if self._span is not None and self._made_of[-1]:
+        if self._span is not None and self._end_on_exit:
             self._span.end()
 
     def note(self, key: str, value: Any) -> None:
@@ -121,7 +133,7 @@ class SpanBlock(Entered):
 
     def __call__(self, function: F) -> F:
         """Decorate a function, a coroutine or a generator: each call has a span of its own."""
-        return decorated(function, lambda: SpanCall(*self._made_of))
+        return decorated(function, lambda: SpanCall(self._tracer, self._told, self._end_on_exit))
 
 
 class SpanCall(SpanBlock):

@@ -99,7 +99,7 @@ class Recording(Recorded):
         if self._owner_pid != own_pid():
             return
         tracer = self._own.tracer if self._own else self.place.still_open() or self.succeed(self.place.heritage())
-        event = event_of(self, tracer.config.keeps_types)
+        event = event_of(self, tracer.typed)
         if self._own is None:
             parent_id = self._parent_id
             tracer.add_event_under(event, None if parent_id == tracer.span_id else parent_id)

@@ -6,7 +6,7 @@ No lock: each call is one operation of a dict or a list, which the GIL makes who
 import logging
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Final
 
@@ -87,6 +87,19 @@ class RecordedSpan(Recording, Span):
     def is_recording(self) -> bool:
         """Say whether the span has not ended."""
         return self.end_time is None
+
+    def give(self, attributes: Mapping[str, Any]) -> None:
+        """Set the attributes that the span begins with."""
+        # A plain dict of scalars is what nearly all have. Its copy is one step.
+        given = attributes.copy() if type(attributes) is dict else {}
+        if given and len(given) <= MOST_ATTRIBUTES:
+            for value in given.values():
+                if type(value) not in _SCALARS:
+                    break
+            else:
+                self.attributes = given
+                return
+        self.set_attributes(attributes)
 
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Set several attributes."""
@@ -188,8 +201,3 @@ def context_of(context: TraceContext | None, own_id: str | None) -> SpanContext:
     state = TraceState.from_header([context.tracestate]) if context.tracestate else DEFAULT_TRACE_STATE
     ids = int(context.trace_id, 16), int(own_id or context.parent_id, 16)
     return SpanContext(*ids, False, TraceFlags(context.flags), state)
-
-
-def kept_links(links: Sequence[Link] | None) -> list[tuple[SpanContext, Any]]:
-    """Return the links that a span is begun with."""
-    return [(link.context, link.attributes) for link in links or () if link]

@@ -20,6 +20,14 @@ from typing import Any
 from events import of_size
 
 PATIENCE_S = 30.0
+# What an HTTP client's span says.
+CALL = {
+    "http.request.method": "GET",
+    "url.full": "http://stock.internal:8080/stock/17?fields=count",
+    "server.address": "stock.internal",
+    "server.port": 8080,
+    "network.protocol.version": "1.1",
+}
 
 
 class Contender:
@@ -210,6 +218,55 @@ class OpenTelemetry(Contender):
         self.provider.force_flush()
 
 
+class Spans(Ready):
+    """A span as instrumentations make it, through OpenTelemetry's API, on our recorder: OTLP to the sink."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from opentelemetry import trace
+
+        from epsagon_fast.integrations.opentelemetry import install
+
+        install()
+        self.client = trace.SpanKind.CLIENT
+        self.start = trace.get_tracer("bench", "1.0").start_as_current_span
+
+    def one(self, number: int) -> None:
+        with self.start("GET", kind=self.client, attributes={**CALL, "http.request.resend_count": number}) as span:
+            span.set_attribute("http.response.status_code", 200)
+
+    def trace(self, events_each: int) -> None:
+        with self.start("GET /cart/{id}"):
+            for number in range(events_each - 1):
+                self.one(number)
+
+
+class SpansOfTheSdk(Spans):
+    """The same with OpenTelemetry's SDK, its batches and its exporter: OTLP to the sink."""
+
+    works_later = True
+
+    def __init__(self) -> None:
+        import os
+
+        from opentelemetry import trace
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+        endpoint = os.environ["EPSAGON_COLLECTOR_URL"].removeprefix("otlp+") + "v1/traces"
+        self.provider = TracerProvider()
+        self.provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint), max_queue_size=100_000))
+        self.client = trace.SpanKind.CLIENT
+        self.start = self.provider.get_tracer("bench", "1.0").start_as_current_span
+
+    def flush(self) -> None:
+        self.provider.force_flush()
+
+    def helper_pid(self) -> int:
+        return 0
+
+
 class Ddtrace(Contender):
     """A span with the metadata as tags, sent to an agent that takes all."""
 
@@ -289,6 +346,8 @@ CONTENDERS = {
     "epsagon_fast block": Block,
     "OpenTelemetry block": OpenTelemetry,
     "ddtrace block": Ddtrace,
+    "epsagon_fast spans": Spans,
+    "OpenTelemetry SDK spans": SpansOfTheSdk,
     "epsagon event": Epsagon,
 }
 

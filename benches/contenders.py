@@ -231,12 +231,18 @@ class Spans(Ready):
         self.client = trace.SpanKind.CLIENT
         self.start = trace.get_tracer("bench", "1.0").start_as_current_span
 
+    def prepare(self, size_bytes: int) -> None:
+        """Open the trace that the single spans are part of."""
+        super().prepare(size_bytes)
+        self.outer = self.start("outer")
+        self.outer.__enter__()
+
     def one(self, number: int) -> None:
         with self.start("GET", kind=self.client, attributes={**CALL, "http.request.resend_count": number}) as span:
             span.set_attribute("http.response.status_code", 200)
 
     def trace(self, events_each: int) -> None:
-        with self.start("GET /cart/{id}"):
+        with self.start("GET /cart/{id}", context={}):
             for number in range(events_each - 1):
                 self.one(number)
 

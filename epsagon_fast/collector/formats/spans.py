@@ -13,7 +13,6 @@ import orjson
 
 from epsagon_fast.collector.formats import FittedTrace
 from epsagon_fast.collector.formats.conventions import (
-    INTERNAL,
     Words,
     attributes_of,
     error_type,
@@ -100,17 +99,16 @@ def _sorting(span: Span) -> tuple[str, str]:
 def _span(event: dict[str, Any], trace_id: str, span_id: str, parent_id: str, is_runner: bool, begun_ns: int) -> Span:
     resource = object_of(event.get("resource"))
     metadata = object_of(resource.get("metadata"))
-    origin = text_of(event.get("origin"))
     words = _words(resource)
     named = event.get(PARENT_ID)
+    parent = named if is_id(named, SPAN_DIGITS) and named != span_id else parent_id
+    if is_told(metadata):
+        return told((trace_id, span_id, parent), words[0], event, metadata, is_runner)
+    origin = text_of(event.get("origin"))
     # An event that an application adds may have no time. It is shown where its trace begins, and not in 1970.
     start_ns = nanoseconds(event.get("start_time")) or begun_ns
     end_ns = min(MAX_NS, start_ns + nanoseconds(event.get("duration")))
     exception = object_of(event.get("exception"))
-    parent = named if is_id(named, SPAN_DIGITS) and named != span_id else parent_id
-    if is_told(metadata):
-        bare = Span(trace_id, span_id, parent, words[0], INTERNAL, start_ns, end_ns, {}, UNSET, "", [], Scope(SDK))
-        return told(bare, event, metadata, is_runner)
     attributes = attributes_of(words, metadata, is_runner)
     failed = bool(event.get("error_code"))
     if failed:

@@ -6,10 +6,11 @@ from typing import Any
 import orjson
 
 import epsagon_fast.span_names as names
-from epsagon_fast.collector.formats.conventions import INTERNAL, attributes_of
+from epsagon_fast.collector.formats.conventions import INTERNAL, attribute, attributes_of
 from epsagon_fast.collector.formats.shapes import (
     ERROR,
     MAX_NS,
+    NS_PER_S,
     OK,
     SPAN_DIGITS,
     TRACE_DIGITS,
@@ -23,6 +24,7 @@ from epsagon_fast.collector.formats.shapes import (
     attributes_in,
     is_id,
     is_ns,
+    nanoseconds,
     object_of,
     text_of,
     thrown,
@@ -31,6 +33,10 @@ from epsagon_fast.protocol import HTTP_TRACE_ID_KEY, LABELS_KEY
 
 _KINDS = {name: number for number, name in enumerate(names.KINDS)}
 _COUNTS = (names.DROPPED_ATTRIBUTES, names.DROPPED_EVENTS, names.DROPPED_LINKS)
+_COUNTED = frozenset(_COUNTS)
+_NONE = Dropped()
+# In nanoseconds a float holds it exactly.
+_MOST_S = 2**53 / NS_PER_S
 _NO_LABELS = "{}"
 # Of flags and counts in OTLP.
 _MOST = 2**32 - 1
@@ -41,50 +47,60 @@ def is_told(metadata: Mapping[str, Any]) -> bool:
     return isinstance(metadata.get(names.SCOPE), str)
 
 
-def told(span: Span, event: Mapping[str, Any], metadata: Mapping[str, Any], is_runner: bool) -> Span:
-    """Return a span of which only the ids, the name and the times are known, with what its event says of it."""
-    exact_ns = metadata.get(names.START_NS)
-    start_ns = exact_ns if is_ns(exact_ns) else span.start_ns
-    end_ns = min(MAX_NS, start_ns + span.end_ns - span.start_ns)
-    exception = object_of(event.get("exception"))
-    happenings = list(_happenings(metadata.get(names.EVENTS)))
-    if exception:
+def told(
+    ids: tuple[str, str, str], name: str, event: Mapping[str, Any], metadata: Mapping[str, Any], is_runner: bool
+) -> Span:
+    """Return the span that an event was. `ids`: of its trace, its own, its parent's."""
+    said = metadata.get(names.START_NS)
+    start_ns = said if is_ns(said) else nanoseconds(event.get("start_time"))
+    end_ns = min(MAX_NS, start_ns + _duration_ns(event.get("duration")))
+    happenings: list[Happening] = []
+    if names.EVENTS in metadata:
+        happenings.extend(_happenings(metadata[names.EVENTS]))
+    exception = event.get("exception")
+    if exception and isinstance(exception, dict):
         happenings.append(thrown(exception, end_ns))
         happenings.sort(key=_time)
-    status, message = _status(event, metadata, exception)
     kind = metadata.get(names.KIND)
-    return span._replace(
-        kind=_KINDS.get(kind, INTERNAL) if isinstance(kind, str) else INTERNAL,
-        start_ns=start_ns,
-        end_ns=end_ns,
-        attributes=_attributes(metadata, is_runner),
-        status=status,
-        message=message,
-        happenings=happenings,
-        scope=Scope(text_of(metadata.get(names.SCOPE)), text_of(metadata.get(names.SCOPE_VERSION))),
-        links=list(_links(metadata.get(names.LINKS))),
-        dropped=_dropped(metadata),
-    )
+    kind = _KINDS.get(kind, INTERNAL) if isinstance(kind, str) else INTERNAL
+    scope = Scope(metadata[names.SCOPE], text_of(metadata.get(names.SCOPE_VERSION)))
+    attributes = _attributes_of_runner(metadata) if is_runner else _attributes(metadata)
+    links = list(_links(metadata[names.LINKS])) if names.LINKS in metadata else ()
+    dropped = Dropped(*(_count(metadata.get(name)) for name in _COUNTS)) if not _COUNTED.isdisjoint(metadata) else _NONE
+    status, message = _status(event, metadata)
+    return Span(*ids, name, kind, start_ns, end_ns, attributes, status, message, happenings, scope, links, dropped)
 
 
-def _status(event: Mapping[str, Any], metadata: Mapping[str, Any], exception: Mapping[str, Any]) -> tuple[int, str]:
+def _duration_ns(seconds: Any) -> int:
+    # The float that is nearest to so many nanoseconds, up to 104 days.
+    return round(seconds * NS_PER_S) if type(seconds) is float and 0 <= seconds < _MOST_S else nanoseconds(seconds)
+
+
+def _status(event: Mapping[str, Any], metadata: Mapping[str, Any]) -> tuple[int, str]:
     if not event.get("error_code"):
         return (OK if metadata.get(names.STATUS) == names.OK else UNSET), ""
-    message = text_of(metadata.get(names.DESCRIPTION))
+    message, exception = text_of(metadata.get(names.DESCRIPTION)), object_of(event.get("exception"))
     if exception and not message and names.TIME_NS not in object_of(exception.get("additional_data")):
         # It is not the span's own, but that of what ended its process.
         message = text_of(exception.get("message"))
     return ERROR, message
 
 
-def _attributes(metadata: Mapping[str, Any], is_runner: bool) -> Attributes:
+def _attributes(metadata: Mapping[str, Any]) -> Attributes:
+    return {
+        key: value if type(value) is str else attribute(value)
+        for key, value in metadata.items()
+        if key not in names.RESERVED
+    }
+
+
+def _attributes_of_runner(metadata: Mapping[str, Any]) -> Attributes:
     own = {key: value for key, value in metadata.items() if key not in names.RESERVED}
-    if is_runner:
-        # The runner has these of its own.
-        own.pop(HTTP_TRACE_ID_KEY, None)
-        if own.get(LABELS_KEY) == _NO_LABELS:
-            del own[LABELS_KEY]
-    return attributes_of(("", "", ""), own, is_runner)
+    # The runner has these of its own.
+    own.pop(HTTP_TRACE_ID_KEY, None)
+    if own.get(LABELS_KEY) == _NO_LABELS:
+        del own[LABELS_KEY]
+    return attributes_of(("", "", ""), own, is_runner=True)
 
 
 def _time(happening: Happening) -> int:
@@ -114,15 +130,6 @@ def _list(said: Any) -> list[dict[str, Any]]:
         # It was cut to fit its trace.
         return []
     return list(map(object_of, found)) if isinstance(found, list) else []
-
-
-def _dropped(metadata: Mapping[str, Any]) -> Dropped:
-    counts = (names.DROPPED_ATTRIBUTES, names.DROPPED_EVENTS, names.DROPPED_LINKS)
-    return (
-        Dropped(*(_count(metadata.get(name)) for name in counts))
-        if any(map(metadata.__contains__, counts))
-        else Dropped()
-    )
 
 
 def _count(said: Any) -> int:

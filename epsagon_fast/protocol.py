@@ -9,6 +9,10 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import ClassVar, NamedTuple, NotRequired, TypedDict
 
+# An event's `start_time`, or an exception's `time`, is seconds since the epoch. An int as large as this, which is only
+# recorded for a format that keeps types, is nanoseconds: those since March 1973.
+NANOSECONDS_FROM = 10**17
+
 # The order in which epsagon-go writes its protobuf messages (protocol.Event and its parts).
 TRACE_FIELDS = ("app_name", "token", "events", "exceptions", "version", "platform")
 EVENT_FIELDS = ("id", "start_time", "resource", "origin", "duration", "error_code", "exception")

@@ -11,6 +11,8 @@ from epsagon_fast.queue.layout import FOREIGN, FULL, LOOK, PUSHED, TOO_LARGE
 class FakeWriter:
     """Stands for queue.writer.Writer; `codes` are the answers to the next pushes, PUSHED when they run out."""
 
+    leads_to_backend = True
+
     def __init__(self, path: str = "/fake") -> None:
         self.path = path
         self.lacking: str | None = None

@@ -180,7 +180,7 @@ def test_duration_ends_with_the_body_and_background_work_still_belongs(
     traces: Traces, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [100.0]
-    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("time.perf_counter_ns", lambda: int(clock[0] * 1e9))
 
     def later() -> None:
         clock[0] += 50
@@ -545,7 +545,7 @@ def test_file_that_the_server_sends_by_itself_is_measured(
 
 def test_answer_with_trailers_ends_with_them(traces: Traces, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
-    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("time.perf_counter_ns", lambda: int(clock[0] * 1e9))
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [], "trailers": True})

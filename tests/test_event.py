@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +69,13 @@ def test_event_of_a_disabled_trace_is_not_even_timed(queue: FakeQueue, kind: typ
 @pytest.mark.parametrize("kind", [Event, PureEvent], ids=["compiled", "reference"])
 def test_clocks_are_those_of_python_and_may_be_set(queue: FakeQueue, kind: type[Event]) -> None:
     with epsagon.trace("run"):
-        begun, counted = time.time(), time.perf_counter()
+        begun, counted = time.time(), time.perf_counter_ns()
         with kind("timed", "t", "o", "python") as event:
             # As far as floats tell two moments apart.
             assert begun - 1e-6 <= event.start_time <= time.time() + 1e-6
-            assert counted <= event.entered_at <= time.perf_counter()
+            assert counted <= event.entered_ns <= time.perf_counter_ns()
             event.duration = 77.0
-        assert 0 <= event.duration <= time.perf_counter() - counted
+        assert 0 <= event.duration <= (time.perf_counter_ns() - counted) / 1e9
         with kind("set", "t", "o", "python") as other:
             other.start_time = 5
         other.duration = 8
@@ -82,6 +83,34 @@ def test_clocks_are_those_of_python_and_may_be_set(queue: FakeQueue, kind: type[
     assert [body["start_time"] for body in bodies] == [event.start_time, 5]
     assert bodies[0]["duration"] == pytest.approx(event.duration, abs=1e-9)
     assert (other.start_time, other.duration) == (5, 8)
+
+
+@pytest.mark.parametrize("kind", [Event, PureEvent], ids=["compiled", "reference"])
+@pytest.mark.parametrize("name", ["plain", "\ud800"], ids=["as it is", "made encodable"])
+@pytest.mark.parametrize(("url", "of"), [("otlp+http://127.0.0.1:1", int), ("http://127.0.0.1:1", float)])
+def test_times_are_whole_nanoseconds_where_the_backend_takes_them(
+    queue: FakeQueue, kind: type[Event], name: str, url: str, of: type
+) -> None:
+    epsagon.init(collector_url=url)
+    begun_ns = time.time_ns()
+    with epsagon.trace("run") as tracer:
+        with kind(name, "t", "o", "python") as event:
+            # As far as floats tell two moments apart.
+            assert event.start_time == pytest.approx(begun_ns / 1e9, abs=60)
+        with pytest.raises(KeyError), kind("failed", "t", "o", "python"):
+            raise KeyError
+        tracer.add_exception(ValueError())
+        tracer.add_error("E", "message")
+    assert isinstance((tracer.runner_event or {})["start_time"], float)
+    events = queue.bodies(Kind.EVENT)
+    thrown = [events[1]["exception"], *queue.bodies(Kind.EXCEPTION), *queue.bodies(Kind.ERROR)]
+    told = [each["start_time"] for each in (queue.bodies(Kind.OPEN)[0]["runner"], *events)]
+    told += [each["time"] for each in thrown]
+    assert [type(each) for each in told] == [of] * 6
+    exact = [each if of is int else each * 1e9 for each in told]
+    assert all(begun_ns - 1000 <= each <= time.time_ns() + 1000 for each in exact)
+    # A float of a short time has all its nanoseconds, and no more.
+    assert all(len(f"{Decimal(repr(each['duration'])):f}".partition(".")[2]) <= 9 for each in events)
 
 
 # Between the two calls of `stat` only blocks are entered and left. What is pushed fits into the ring.

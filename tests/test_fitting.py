@@ -151,7 +151,7 @@ def test_a_value_that_is_too_large_alone_keeps_its_beginning_and_is_counted_to_t
             attached.add_event({"id": "2", "resource": {"metadata": {"sql": sql, **kept}}})
     (event,), (other,) = pieces(small, Kind.EVENT), small.others[small.path].bodies(Kind.EVENT)
     assert ROOM - 2 <= len(orjson.dumps(event)) <= ROOM
-    runner = orjson.dumps(new_runner("request", "", "", {"sql": sql, **kept}, 0.0))
+    runner = orjson.dumps(new_runner("request", "", "", {"sql": sql, **kept}, 0))
     opened = orjson.loads(fitted_opening(shortening().resolve(), runner, ROOM)[0])
     for each in (event, other, opened["runner"]):
         metadata = each["resource"]["metadata"]

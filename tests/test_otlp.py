@@ -45,7 +45,7 @@ from epsagon_fast.collector.assembling import body
 from epsagon_fast.collector.assembling.assembly import Assembly
 from epsagon_fast.collector.formats import FittedTrace
 from epsagon_fast.collector.formats.otlp import GZIP_FROM_BYTES, MOST_BYTES, MOST_SPANS, OTLP, OTLP_PROTOBUF, address
-from epsagon_fast.collector.formats.shapes import MAX_NS, nanoseconds
+from epsagon_fast.collector.formats.shapes import MAX_NS, moment, nanoseconds
 from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.protocol import Kind, Record
 
@@ -285,6 +285,15 @@ def test_labels_and_marks_keep_their_types() -> None:
 )
 def test_times_have_no_error_of_floats(seconds: Any, expected: int) -> None:
     assert nanoseconds(seconds) == expected
+
+
+def test_whole_nanoseconds_stay_what_they_are() -> None:
+    start_ns = 1_700_000_000_123_456_789
+    thrown = exception_fields() | {"time": start_ns + 1}
+    only, *_ = one(start_time=start_ns, duration=0.000000007, exception=thrown)
+    assert (only.start_time_unix_nano, only.end_time_unix_nano) == (start_ns, start_ns + 7)
+    assert only.events[0].time_unix_nano == start_ns + 1
+    assert [moment(each) for each in (10**17, 10**17 - 1, 2**64, True)] == [10**17, 0, 0, 0]
 
 
 def test_a_span_ends_its_duration_after_its_start() -> None:

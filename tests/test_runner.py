@@ -9,15 +9,15 @@ from epsagon_fast.protocol import EVENT_FIELDS, Kind
 
 
 def test_runner_is_complete_and_in_wire_order() -> None:
-    runner = orjson.loads(encoded_runner(new_runner("shop", "http", "GET", {"k": "v"}, 1.5), "ab"))
+    runner = orjson.loads(encoded_runner(new_runner("shop", "http", "GET", {"k": "v"}, 1_500_000_000), "ab"))
     assert tuple(runner) == EVENT_FIELDS
     assert runner["id"] == "ab"
-    assert runner["origin"] == "runner"
+    assert (runner["origin"], runner["start_time"]) == ("runner", 1.5)
     assert runner["resource"] == {"name": "shop", "type": "http", "operation": "GET", "metadata": {"k": "v"}}
 
 
 def test_lone_surrogate_in_a_runner_is_replaced() -> None:
-    runner = orjson.loads(encoded_runner(new_runner("\ud800", "http", "GET", {"\udfff": "v"}, 1.5), "ab"))
+    runner = orjson.loads(encoded_runner(new_runner("\ud800", "http", "GET", {"\udfff": "v"}, 1_500_000_000), "ab"))
     assert runner["resource"]["name"] == "\ufffd"
     assert runner["resource"]["metadata"] == {"\ufffd": "v"}
 

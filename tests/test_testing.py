@@ -5,6 +5,7 @@ from fakes import FakeQueue
 
 import epsagon_fast as epsagon
 from epsagon_fast import Config, Outcome
+from epsagon_fast.protocol import Kind
 from epsagon_fast.testing import Trace, capture_traces, reset
 
 
@@ -46,6 +47,19 @@ def test_trace_after_the_block_warns_that_it_has_no_token(untraced: None, caplog
         pass
     with epsagon.trace("b"):
         assert [message.partition(" (")[0] for message in caplog.messages] == ["No token is set"]
+
+
+@pytest.mark.parametrize("scheme", ["", "otlp+", "otlp-protobuf+"])
+def test_traces_have_our_own_form_whatever_the_backend_takes(queue: FakeQueue, scheme: str) -> None:
+    epsagon.init(collector_url=f"{scheme}http://127.0.0.1:1", trimming="strip")
+    with capture_traces() as traces, epsagon.trace("a"), epsagon.event("b") as event:
+        event.metadata["n"] = 1
+    [trace] = traces
+    assert (str(trace.tree()), trace.tree().find("b").event["resource"]["metadata"]) == ("a\n    b", {"n": "1"})
+    assert {type(each["start_time"]) for each in trace["events"]} == {float}
+    with epsagon.trace("sent"), epsagon.event("b") as event:
+        event.metadata["n"] = 1
+    assert queue.bodies(Kind.EVENT)[0]["resource"]["metadata"] == {"n": 1 if scheme else "1"}
 
 
 def test_nothing_reaches_the_queue(queue: FakeQueue) -> None:

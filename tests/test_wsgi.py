@@ -163,7 +163,7 @@ def test_duration_ends_with_the_body_not_with_what_follows(
     traces: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [100.0]
-    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("time.perf_counter_ns", lambda: int(clock[0] * 1e9))
 
     class Body(list[bytes]):
         def close(self) -> None:

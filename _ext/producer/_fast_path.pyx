@@ -13,7 +13,8 @@ from libc.stdint cimport int64_t, uint64_t
 import orjson
 
 from epsagon_fast.producer.entering import parent_of as _parent_of
-from epsagon_fast.protocol import EVENT_FIELDS, Kind, RESOURCE_FIELDS, RUNNER_ORIGIN, TRACE_ID_BYTES as _TRACE_ID_BYTES
+from epsagon_fast.protocol import EVENT_FIELDS, Kind, RESOURCE_FIELDS, RUNNER_ORIGIN
+from epsagon_fast.protocol import NANOSECONDS_FROM as _nanoseconds_from, TRACE_ID_BYTES as _TRACE_ID_BYTES
 from epsagon_fast.queue.layout import FULL, FULLS_PER_LOOK, NOT_ASKED, PUSHED
 
 cdef extern from "Python.h":
@@ -55,6 +56,7 @@ cdef extern from "json.h":
     size_t put_ready_event(PyObject *, PyObject *, PyObject *, PyObject *, bint) noexcept
     PyObject *json_dumps
     const char *RUNNER
+    const long long NANOSECONDS_FROM
 
 cdef extern from "../queue/calls.h":
     const char *RING_CALLS
@@ -79,7 +81,9 @@ json_dumps = <PyObject *>dumps
 # json.h has the names in this order.
 if event_names != ("id", "start_time", "resource", "origin", "duration", "error_code", "exception"):
     raise ImportError("protocol.py and _fast_path.pyx do not agree")
-if resource_names != ("name", "type", "operation", "metadata") or RUNNER_ORIGIN.encode() != RUNNER:
+if resource_names != ("name", "type", "operation", "metadata"):
+    raise ImportError("protocol.py and _fast_path.pyx do not agree")
+if RUNNER_ORIGIN.encode() != RUNNER or _nanoseconds_from != NANOSECONDS_FROM:
     raise ImportError("protocol.py and _fast_path.pyx do not agree")
 
 

@@ -121,7 +121,7 @@ cdef class Block(Event):
         self.metadata = dict(self.metadata)
         self.own = tracer = _of("scope", "heir_of")(self, context)
         tracer.start()
-        tracer.predate(self.entered_at)
+        tracer.predate(self.entered_ns)
         return tracer
 
     def note(self, key, value):

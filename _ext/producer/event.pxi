@@ -6,6 +6,7 @@ from os import urandom
 
 from epsagon_fast.producer.entering import NotTraced as _NotTraced, current as _current, is_at as _is_at
 from epsagon_fast.producer.failures import is_error as _is_error
+from epsagon_fast.producer.times import written as _written
 from epsagon_fast.protocol import FUNCTION_TYPE, INVOKE, ORIGIN as _origin, ErrorCode
 from epsagon_fast.queue.ring import own_pid as _own_pid
 
@@ -25,7 +26,7 @@ cdef extern from "clock.h":
     int64_t counter_ns() noexcept
 
 cdef object current_get = _current.get, current_set = _current.set, is_at = _is_at, is_error = _is_error
-cdef object own_pid = _own_pid
+cdef object own_pid = _own_pid, written = _written
 cdef object ns_per_s = 1_000_000_000
 cdef object no_error = int(ErrorCode.OK), failed = int(ErrorCode.EXCEPTION)
 # Copying a dict and setting its members takes half as long as making it.
@@ -141,7 +142,8 @@ cdef class Event:
     cdef public object id, name, type, operation, origin, metadata, error_code, parent_id, place
     cdef object outer, before, owner_pid
     cdef bint is_entered
-    cdef int64_t started_ns, entered_ns, took_ns
+    cdef int64_t took_ns
+    cdef readonly int64_t started_ns, entered_ns
     # Where the application has set them.
     cdef object given_start_time, given_duration
 
@@ -170,10 +172,6 @@ cdef class Event:
     def duration(self, value):
         self.given_duration = value
 
-    @property
-    def entered_at(self):
-        """A time of time.perf_counter."""
-        return self.entered_ns / 1e9
 
     @property
     def is_here(self):
@@ -330,7 +328,7 @@ cdef int _leave_to(Event event, object tracer, object error) except -1:
                 _push_buffer(path, push, length, event, parent_id)
                 return 0
     # Kept here, the exception would make a circle: its traceback holds the frame that holds this event.
-    _add_event_under(tracer, _as_dict(event, error), parent_id)
+    _add_event_under(tracer, _as_dict(event, error, tracer.typed), parent_id)
     return 0
 
 
@@ -344,7 +342,7 @@ cdef timed_event _fields_of(Event event, object parent_id) noexcept:
     return fields
 
 
-cdef dict _as_dict(Event event, object error):
+cdef dict _as_dict(Event event, object error, bint typed):
     cdef dict resource = resource_form.copy()
     resource["name"] = event.name
     resource["type"] = event.type
@@ -352,7 +350,7 @@ cdef dict _as_dict(Event event, object error):
     resource["metadata"] = event.metadata
     cdef dict whole = event_form.copy()
     whole["id"] = event.id
-    whole["start_time"] = event.start_time
+    whole["start_time"] = written(event.started_ns, typed) if event.given_start_time is None else event.given_start_time
     whole["resource"] = resource
     whole["origin"] = event.origin
     whole["duration"] = event.duration

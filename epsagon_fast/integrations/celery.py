@@ -107,7 +107,7 @@ class Run(Entered, Tracer):
         metadata = _metadata(request)
         # Messages come from elsewhere: their names may be of any type.
         name = str(request.shadow or task.name)
-        super().__init__(process.config(), new_runner(name, TYPE, EXECUTE, metadata, time.time()))
+        super().__init__(process.config(), new_runner(name, TYPE, EXECUTE, metadata, time.time_ns()))
         metadata[HTTP_TRACE_ID_KEY] = continue_context(self, _context(request))
         self.request = request
         self._task = task

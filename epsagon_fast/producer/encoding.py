@@ -145,10 +145,10 @@ def encode_exception(exception: BaseException | Mapping[str, Any], typed: bool =
         return Encoded(orjson.dumps(_BLANK_EXCEPTION), malformed=1)
 
 
-def encode_error(error_type: str, value: str | BaseException) -> Encoded:
+def encode_error(error_type: str, value: str | BaseException, typed: bool = False) -> Encoded:
     """Return the JSON of an exception with a type of its own: see `exception_of`."""
     copy = Copy()
-    return Encoded(dumps(exception_of(error_type, value, copy)), left_out=copy.left_out)
+    return Encoded(dumps(exception_of(error_type, value, copy, typed)), left_out=copy.left_out)
 
 
 def encode_label(key: str, value: Any) -> bytes | None:
@@ -246,7 +246,7 @@ class _Shape:
 
     def exception(self, source: object) -> dict[str, Any]:
         if issubclass(type(source), BaseException):
-            return exception_of(type_name(source), cast(BaseException, source), self.copy)
+            return exception_of(type_name(source), cast(BaseException, source), self.copy, self._typed)
         source = _mapping(source)
         return {
             "type": self._field(source, "type", _text, ""),

@@ -15,6 +15,7 @@ from .entering import Entered
 from .failures import is_error
 from .ids import span_id
 from .place import Place, Step
+from .times import NS_PER_S, written
 from .tracer import Tracer
 
 __all__ = ["Event", "PureEvent"]
@@ -39,12 +40,22 @@ class PureEvent(Entered):
         self.origin = origin
         self.metadata: dict[Any, Any] = {}
         self.error_code = _OK
-        self.start_time = 0.0
+        self.started_ns = 0
+        self._given_start: Any = None
         self.duration = 0.0
         self.parent_id: str | None = None
-        self.entered_at = 0.0
+        self.entered_ns = 0
         self._outer: Place[Tracer] | None = None
         self._owner_pid = 0
+
+    @property
+    def start_time(self) -> Any:
+        """Seconds since the epoch."""
+        return self.started_ns / NS_PER_S if self._given_start is None else self._given_start
+
+    @start_time.setter
+    def start_time(self, value: Any) -> None:
+        self._given_start = value
 
     def enter(self, outer: Place[Tracer] | None) -> None:
         """Start the clock. From now on the event belongs to the trace at `outer`, whatever trace becomes current."""
@@ -53,8 +64,9 @@ class PureEvent(Entered):
         if outer is not None and (tracer := outer.open_trace()) is not None:
             tracer.has_blocks = True
         self._owner_pid = own_pid()
-        self.start_time = time.time()
-        self.entered_at = time.perf_counter()
+        self._given_start = None
+        self.started_ns = time.time_ns()
+        self.entered_ns = time.perf_counter_ns()
 
     def leave(self, error: BaseException | None) -> None:
         """Stop the clock and add the event to its trace, or, if that has ended, to the current one."""
@@ -71,7 +83,7 @@ class PureEvent(Entered):
 
     def leave_to(self, tracer: Tracer | None, error: BaseException | None) -> None:
         """Stop the clock and add the event to `tracer`."""
-        self.duration = time.perf_counter() - self.entered_at
+        self.duration = (time.perf_counter_ns() - self.entered_ns) / NS_PER_S
         if error is not None and is_error(error):
             self.error_code = int(ErrorCode.EXCEPTION)
         else:
@@ -82,13 +94,13 @@ class PureEvent(Entered):
             # The parent may be a block that has become the runner of `tracer`; see Block.succeed.
             parent_id = None if self.parent_id == tracer.span_id else self.parent_id
             # The exception is not kept on this object: its traceback holds the frame that holds this event.
-            tracer.add_event_under(self._as_dict(error), parent_id)
+            tracer.add_event_under(self._as_dict(error, tracer.typed), parent_id)
 
-    def _as_dict(self, error: BaseException | None) -> dict[str, Any]:
+    def _as_dict(self, error: BaseException | None, typed: bool) -> dict[str, Any]:
         resource = {"name": self.name, "type": self.type, "operation": self.operation, "metadata": self.metadata}
         return {
             "id": self.id,
-            "start_time": self.start_time,
+            "start_time": written(self.started_ns, typed) if self._given_start is None else self._given_start,
             "resource": resource,
             "origin": self.origin,
             "duration": self.duration,

@@ -1,12 +1,12 @@
 """An exception of the application, in the wire's fields, with its own traceback or the stack of the reporting code."""
 
 import sys
-import time
 from types import FrameType
 from typing import Any, cast
 
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.producer.plain import Copy, clean, printed
+from epsagon_fast.producer.times import now
 
 # Bytes of JSON. A longer text is cut in the middle: a recursion's traceback repeats itself there, and its cause stands
 # at the ends.
@@ -17,17 +17,19 @@ MAX_TYPE_BYTES = 1024
 _OWN_MODULES = __name__.rpartition(".")[0] + "."
 
 
-def exception_of(error_type: str, value: str | BaseException, copy: Copy | None = None) -> dict[str, Any]:
+def exception_of(
+    error_type: str, value: str | BaseException, copy: Copy | None = None, typed: bool = False
+) -> dict[str, Any]:
     """Return an exception, as a dict in wire order, with `value`'s own traceback or else the caller's stack.
 
-    `copy` counts what of it is too long.
+    `copy` counts what of it is too long. `typed`: whether the time is exact, see times.py.
     """
     copy = copy or Copy()
     return {
         "type": copy.bounded(printed(error_type), MAX_TYPE_BYTES),
         "message": copy.bounded(printed(value), MAX_MESSAGE_BYTES),
         "traceback": copy.bounded(clean(_stack_of(value)), MAX_TRACEBACK_BYTES),
-        "time": time.time(),
+        "time": now(typed),
         "additional_data": {},
     }
 

@@ -18,6 +18,8 @@ class TraceWriter(Protocol):
     """The part of the queue's writer that a tracer needs. `memory.MemoryWriter` has it too, without a queue."""
 
     path: str
+    # Whether traces are written in their destination's form, and not read in this process.
+    leads_to_backend: bool
     # Why it has no ring and refuses everything; None if it has one.
     lacking: str | None
     record_limit_bytes: int

@@ -10,6 +10,7 @@ from epsagon_fast.queue.layout import PUSHED
 class MemoryWriter:
     """Takes every record and keeps those of open traces, by trace id."""
 
+    leads_to_backend = False
     lacking: str | None = None
     overflowed = False
     record_limit_bytes = MAX_TRACE_BYTES

@@ -24,6 +24,7 @@ from .plain import type_name
 from .process import process
 from .runner import encoded_update
 from .states import ITS_OWN, NEW, OPEN, SILENT, TABLE, State
+from .times import written
 
 # Plain integers, because asking the enum for a member costs as much as a push.
 _EVENT, _EXCEPTION, _LABEL, _RUNNER, _ERROR = map(
@@ -57,7 +58,8 @@ class Recorder(FastPath):
     def __init__(self, config: ResolvedConfig) -> None:
         self.config = config
         self._debug = config.debug
-        self.typed = self._keeps_types()
+        # Whether metadata keep their types, and times their nanoseconds; see encoding.py and times.py.
+        self.typed = False
         self._state: State = NEW
         # The reason why the trace was refused or is not recorded.
         self._reason = "never started"
@@ -95,7 +97,7 @@ class Recorder(FastPath):
     def add_exception_type_and_message(self, exception_type: str, message: str) -> None:
         """Add an exception with the caller's stack and the time of the call."""
         if self._state is OPEN:
-            self._put_encoded(_EXCEPTION, encoding.encode_error(exception_type, message))
+            self._put_encoded(_EXCEPTION, encoding.encode_error(exception_type, message, self.typed))
         else:
             self._refuse()
 
@@ -122,7 +124,7 @@ class Recorder(FastPath):
             self._refuse()
         # Not isinstance, which asks the value for its __class__: that may fail, or evaluate a lazy object.
         elif issubclass(type(value), (str, BaseException)):
-            self._put_encoded(_ERROR, encoding.encode_error(error_type, value))
+            self._put_encoded(_ERROR, encoding.encode_error(error_type, value, self.typed))
         elif self._debug:
             logger().debug("error ignored: its value must be a str or an exception, not a %s", type_name(value))
 
@@ -139,6 +141,8 @@ class Recorder(FastPath):
         if self._runner is None:
             return None
         event: dict[str, Any] = orjson.loads(self._runner)
+        if self.typed and type(event["start_time"]) is int:
+            event["start_time"] = written(event["start_time"], False)
         event["resource"]["metadata"].update(self._runner_metadata)
         return event
 
@@ -195,6 +199,7 @@ class Recorder(FastPath):
 
     def _use(self, writer: TraceWriter) -> None:
         self._writer = writer
+        self.typed = writer.leads_to_backend and self._keeps_types()
         self._push = writer.push
         self._count = writer.refuse
         self.keeps_values = not self.config.metadata_only

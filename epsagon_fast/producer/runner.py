@@ -8,28 +8,33 @@ import orjson
 from epsagon_fast.protocol import PARENT_ID, RUNNER_ORIGIN, ErrorCode
 
 from . import encoding
+from .times import written
 
 # As a plain integer: asking the enum for it costs as much as a function.
 _OK: Final = int(ErrorCode.OK)
 
 
-def new_runner(name: str, kind: str, operation: str, metadata: dict[str, str], start_time: float) -> dict[str, Any]:
+def new_runner(name: str, kind: str, operation: str, metadata: dict[str, str], start_ns: int) -> dict[str, Any]:
     """Return a runner but for its id, which is the trace's: all fields, in wire order.
 
-    All arguments are strings and `start_time` seconds since the epoch, so nothing has to be looked at to encode it.
+    All other arguments are strings, so nothing has to be looked at to encode it. `start_ns`: unix nanoseconds.
     """
     resource = {"name": name, "type": kind, "operation": operation, "metadata": metadata}
-    times = {"start_time": start_time, "resource": resource, "origin": RUNNER_ORIGIN, "duration": 0}
+    times = {"start_time": start_ns, "resource": resource, "origin": RUNNER_ORIGIN, "duration": 0}
     return {**times, "error_code": _OK, "exception": None}
 
 
-def encoded_runner(runner: Mapping[str, Any], trace_id: str, parent_id: str | None = None) -> bytes:
+def encoded_runner(
+    runner: Mapping[str, Any], trace_id: str, parent_id: str | None = None, typed: bool = False
+) -> bytes:
     """Return the JSON of a runner that `new_runner` made. `parent_id`: the caller's span; None: there is no caller."""
-    whole = {"id": trace_id, **runner, **({PARENT_ID: parent_id} if parent_id else {})}
+    whole = {"id": trace_id, **runner, "start_time": written(runner["start_time"], typed)}
+    if parent_id:
+        whole[PARENT_ID] = parent_id
     try:
         return orjson.dumps(whole)
     except TypeError:  # a lone surrogate
-        return encoding.encode_event(whole).data
+        return encoding.encode_event(whole, typed=typed).data
 
 
 def encoded_update(metadata: Mapping[str, str], error_code: int | None, exception: encoding.Encoded | None) -> bytes:

@@ -29,7 +29,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def own_trace(name: str) -> Tracer:
     """Return the trace that a block opens for itself, not started."""
-    return Tracer(process.config(), new_runner(name, FUNCTION_TYPE, INVOKE, {}, time.time()))
+    return Tracer(process.config(), new_runner(name, FUNCTION_TYPE, INVOKE, {}, time.time_ns()))
 
 
 def heir_of(event: Event, context: TraceContext | None) -> Tracer:
@@ -37,7 +37,7 @@ def heir_of(event: Event, context: TraceContext | None) -> Tracer:
 
     `context`: that trace's. Work that began in the block names the event as its parent, so its id becomes the runner's.
     """
-    runner = new_runner(event.name, FUNCTION_TYPE, INVOKE, event.metadata, event.start_time)
+    runner = new_runner(event.name, FUNCTION_TYPE, INVOKE, event.metadata, event.started_ns)
     tracer = Tracer(process.config(), runner, event.id)
     if context is not None and event.parent_id is not None:
         context = context._replace(parent_id=event.parent_id)
@@ -97,7 +97,7 @@ class PureBlock(Entered):
             return None
         self._own = tracer = heir_of(event, context)
         tracer.start()
-        tracer.predate(event.entered_at)
+        tracer.predate(event.entered_ns)
         return tracer
 
     def note(self, key: str, value: str) -> None:

@@ -29,6 +29,7 @@ from .recorder import Recorder
 from .reporting import report, report_refusals
 from .runner import encoded_runner
 from .states import IN_A_RING, OPEN, REFUSED, SILENT, TABLE, State
+from .times import NS_PER_S
 from .waiting import pauses
 
 # Plain integers, because asking the enum for a member costs as much as a push.
@@ -47,7 +48,7 @@ class Tracer(Started, Recorder):
 
     _place: "Place[Tracer] | None" = None
     _beacon: Beacon | None = None
-    _ended_at: float | None = None
+    _ended_ns: int | None = None
 
     def __init__(
         self, config: ResolvedConfig, runner: Mapping[str, Any] | None = None, span_id: str | None = None
@@ -134,13 +135,13 @@ class Tracer(Started, Recorder):
             self._place = Place(None if TABLE[self._state].stopped else self, self.within_id)
         return self._place
 
-    def predate(self, started_at: float) -> None:
-        """Measure the trace's duration from `started_at` on, a time of time.perf_counter."""
-        self._opened_at = started_at
+    def predate(self, started_ns: int) -> None:
+        """Measure the trace's duration from `started_ns` on, a time of time.perf_counter_ns."""
+        self._opened_ns = started_ns
 
-    def stop_clock(self, ended_at: float) -> None:
-        """Measure the trace's duration up to `ended_at`, a time of time.perf_counter, whenever it closes."""
-        self._ended_at = ended_at
+    def stop_clock(self, ended_ns: int) -> None:
+        """Measure the trace's duration up to `ended_ns`, a time of time.perf_counter_ns, whenever it closes."""
+        self._ended_ns = ended_ns
 
     # A tracer stands for one trace, so a copy of an object that holds it holds the same tracer.
 
@@ -191,12 +192,13 @@ class Tracer(Started, Recorder):
 
     def _open(self) -> None:
         # Before a collector is launched: the request waits for that, and the runner's start was noted before it.
-        self._opened_at = time.perf_counter()
+        self._opened_ns = time.perf_counter_ns()
         exiting.register(self.config.shutdown_timeout_s)
         writer = process.writer_for(self.config)
         report(writer)
         self._use(writer)
-        runner = encoded_runner(self._own_runner, self.trace_id, self.caller_id) if self._own_runner else None
+        known = self._own_runner
+        runner = encoded_runner(known, self.trace_id, self.caller_id, self.typed) if known else None
         self._beacon = process.light(self._id)
         opened, self._runner = fitted_opening(self.config, runner, writer.record_limit_bytes)
         if self._runner is not runner:
@@ -238,9 +240,9 @@ class Tracer(Started, Recorder):
             self._place.vacate()
 
     def _push_close(self, flags: int) -> None:
-        ended_at = self._ended_at or time.perf_counter()
+        took_ns = (self._ended_ns or time.perf_counter_ns()) - self._opened_ns
         is_measured_here = self._own_runner and not self._is_measured
-        duration_s = ended_at - self._opened_at if is_measured_here else NOT_MEASURED
+        duration_s = took_ns / NS_PER_S if is_measured_here else NOT_MEASURED
         payload = CLOSE_PAYLOAD.pack(duration_s, self._error_code)
         code = close_once(process.open_traces, self._id, self._push, _CLOSE, flags, payload)
         if code is not None:

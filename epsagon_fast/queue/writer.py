@@ -34,6 +34,9 @@ _QUEUE_FULL = _SLOTS["queue_full"]
 class Writer:
     """One process's ring in one folder. Made by `Writers`."""
 
+    # The collector sends what is in the ring; see interfaces.py in producer/.
+    leads_to_backend = True
+
     def __init__(
         self,
         path: str,

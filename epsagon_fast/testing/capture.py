@@ -4,12 +4,14 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import orjson
+
 from epsagon_fast.collector.assembling import body
 from epsagon_fast.collector.assembling.assembly import Assembly
 from epsagon_fast.integrations.web.wsgi_request import WsgiRequest
 from epsagon_fast.producer.memory import MemoryWriter
 from epsagon_fast.producer.process import process
-from epsagon_fast.protocol import Outcome, Record
+from epsagon_fast.protocol import Kind, Outcome, Record
 
 from .tree import Trace
 
@@ -19,8 +21,9 @@ def capture_traces() -> Iterator[list[Trace]]:
     """Collect the traces that finish in this process as a list of `Trace`, in the order in which they close.
 
     The block takes every trace that opens while it runs, in any thread, and sends none. It needs no token and works
-    with `disable` set and after a `shutdown`. It does not see what other processes add to a trace. Of nested blocks the
-    inner one takes the traces that open in it. A request whose answer a test client keeps unread ends with the block.
+    with `disable` set and after a `shutdown`. Traces have our own form, whichever the backend takes. It does not see
+    what other processes add to a trace. Of nested blocks the inner one takes the traces that open in it. A request
+    whose answer a test client keeps unread ends with the block.
 
         with capture_traces() as traces:
             client.post("/orders")
@@ -47,6 +50,12 @@ def reset() -> None:
     process.reset()
 
 
+def _in_our_form(opened: Record) -> Record:
+    """Return an OPEN without the backend, whose URL decides how a trace is written."""
+    said = orjson.loads(opened.payload)
+    return opened._replace(payload=orjson.dumps({**said, "config": {**said["config"], "collector_url": ""}}))
+
+
 class _Capture(MemoryWriter):
     """A queue and a collector in one."""
 
@@ -66,6 +75,7 @@ class _Capture(MemoryWriter):
         """Do what the collector does with one trace's records."""
         assembly = Assembly()
         for record in records:
+            record = _in_our_form(record) if record.kind == Kind.OPEN else record
             assembly.feed(b"", assembly.masked(record), 0.0)
         # The assembly acts on a CLOSE one whole pass after the pass that saw it, hence two passes.
         for closed in [*assembly.end_pass(0.0), *assembly.end_pass(0.0)]:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 import epsagon_fast.span_names as names
 from epsagon_fast.collector.formats.conventions import Value, attribute
+from epsagon_fast.protocol import NANOSECONDS_FROM
 
 UNSET, OK, ERROR = 0, 1, 2
 NS_PER_S = 1_000_000_000
@@ -14,6 +15,8 @@ NS_PER_S = 1_000_000_000
 MAX_NS = 2**64 - 1
 # Before epoch or after the year 2554 a float says nothing that OTLP can hold; its decimal would be hundreds of digits.
 _MAX_S = MAX_NS / NS_PER_S
+# A float of so few seconds, multiplied, is off by less than half a nanosecond.
+_EXACT_S = 1e6
 TRACE_DIGITS, SPAN_DIGITS = 32, 16
 _DIGITS = frozenset(string.hexdigits.lower())
 
@@ -74,10 +77,17 @@ class Span(NamedTuple):
     trace_state: str = ""
 
 
+def moment(time: object) -> int:
+    """Return unix nanoseconds of a time since the epoch: seconds, or so large an int that it is nanoseconds."""
+    return time if type(time) is int and NANOSECONDS_FROM <= time <= MAX_NS else nanoseconds(time)
+
+
 def nanoseconds(seconds: object) -> int:
-    """Return unix nanoseconds of what JSON holds as seconds, without the error of a float's multiplication."""
+    """Return nanoseconds of what JSON holds as seconds, without the error of a float's multiplication."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= _MAX_S:
         return 0
+    if seconds < _EXACT_S:
+        return round(seconds * NS_PER_S)
     # The shortest decimal that means this float: the digits that the JSON had.
     return min(MAX_NS, int(Decimal(repr(seconds)) * NS_PER_S))
 
@@ -117,7 +127,7 @@ def thrown(exception: dict[str, Any], end_ns: int) -> Happening:
         return Happening(names.EXCEPTION, exact_ns, {**rest, **said})
     known = {key: value for key, value in said.items() if value}
     # A block's end is taken before its exception is looked at, but what was thrown was thrown before the end.
-    at_ns = min(filter(None, (nanoseconds(exception.get("time")), end_ns)), default=0)
+    at_ns = min(filter(None, (moment(exception.get("time")), end_ns)), default=0)
     return Happening(names.EXCEPTION, at_ns, {**attributes_in(more), **known})
 
 

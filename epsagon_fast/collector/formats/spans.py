@@ -28,6 +28,7 @@ from epsagon_fast.collector.formats.shapes import (
     Scope,
     Span,
     is_id,
+    moment,
     nanoseconds,
     object_of,
     text_of,
@@ -57,7 +58,7 @@ def spans_of(trace: FittedTrace) -> list[Span]:
         runner_place = -1 if trace.runner_place is None else trace.runner_place
     ids = _ids(events, runner_place, runner_id)
     parent = runner_id if runner_place >= 0 else ""
-    begun_ns = nanoseconds(runner.get("start_time"))
+    begun_ns = moment(runner.get("start_time"))
     spans = [
         _span(event, trace_id, span_id, "" if number == runner_place else parent, number == runner_place, begun_ns)
         for number, (event, span_id) in enumerate(zip(events, ids, strict=True))
@@ -106,7 +107,7 @@ def _span(event: dict[str, Any], trace_id: str, span_id: str, parent_id: str, is
         return told((trace_id, span_id, parent), words[0], event, metadata, is_runner)
     origin = text_of(event.get("origin"))
     # An event that an application adds may have no time. It is shown where its trace begins, and not in 1970.
-    start_ns = nanoseconds(event.get("start_time")) or begun_ns
+    start_ns = moment(event.get("start_time")) or begun_ns
     end_ns = min(MAX_NS, start_ns + nanoseconds(event.get("duration")))
     exception = object_of(event.get("exception"))
     attributes = attributes_of(words, metadata, is_runner)

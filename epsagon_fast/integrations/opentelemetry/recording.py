@@ -17,7 +17,7 @@ from epsagon_fast.protocol import RUNNER_ORIGIN
 from epsagon_fast.queue.ring import own_pid
 from epsagon_fast.span_names import KIND, type_and_operation
 
-from .mapping import KIND_NAMES, NS_PER_S, Recorded, event_of
+from .mapping import KIND_NAMES, Recorded, event_of
 from .place import SpanPlace
 
 
@@ -89,7 +89,7 @@ class Recording(Recorded):
         metadata = {key: metadata_text(value) for key, value in self.attributes.items()} | self.scope.metadata
         metadata[KIND] = kind = KIND_NAMES[self.kind]
         words = type_and_operation(metadata, kind)
-        tracer = Tracer(process.config(), new_runner(self.name, *words, metadata, self.start_time / NS_PER_S), own_id)
+        tracer = Tracer(process.config(), new_runner(self.name, *words, metadata, self.start_time), own_id)
         metadata[HTTP_TRACE_ID_KEY] = continue_context(tracer, context)
         tracer.start()
         return tracer

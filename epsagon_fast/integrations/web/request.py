@@ -13,6 +13,7 @@ from epsagon_fast.config import ResolvedConfig
 from epsagon_fast.producer import current, encoding
 from epsagon_fast.producer.failures import is_error
 from epsagon_fast.producer.runner import new_runner
+from epsagon_fast.producer.times import now
 from epsagon_fast.producer.tracer import Tracer
 from epsagon_fast.propagation import HTTP_TRACE_ID_KEY, TRACEPARENT, TRACESTATE, TraceContext, extract
 from epsagon_fast.protocol import ErrorCode
@@ -42,7 +43,7 @@ class RequestTrace(Tracer):
         """`metadata`: what is known of the request before the application sees it. `context`: the caller's."""
         if context is not None:
             metadata[HTTP_TRACE_ID_KEY] = context.trace_id
-        super().__init__(config, new_runner(host, TYPE, method, metadata, time.time()))
+        super().__init__(config, new_runner(host, TYPE, method, metadata, time.time_ns()))
         self.context = context
         self.method = method
         self.path = metadata["path"]
@@ -54,7 +55,7 @@ class RequestTrace(Tracer):
         self.client_closed = False
         # Metadata that is known only at the end.
         self.notes: dict[str, str] = {}
-        self._answered_at = 0.0
+        self._answered_ns = 0
         # Whether the application itself has said what failed.
         self._is_told = False
         self.start()
@@ -62,15 +63,15 @@ class RequestTrace(Tracer):
     @property
     def answered(self) -> bool:
         """Whether the answer is complete."""
-        return self._answered_at > 0
+        return self._answered_ns > 0
 
     def answer_ends(self) -> None:
         """Note that the answer's last byte was handed over. The duration ends here; later work does not lengthen it."""
-        self._answered_at = time.perf_counter()
+        self._answered_ns = time.perf_counter_ns()
 
     def answer_fails(self) -> None:
         """Note that the server did not take the answer's last byte after all."""
-        self._answered_at = 0.0
+        self._answered_ns = 0
 
     def add_error(self, error_type: str, value: str | BaseException) -> None:
         """Set the trace's error, as in any trace. The answer's status then sets none."""
@@ -114,8 +115,8 @@ class RequestTrace(Tracer):
             self.update_runner(self._result(), ErrorCode.ERROR, self._status_as_error())
         else:
             self.update_runner(self._result())
-        if self._answered_at:
-            self.stop_clock(self._answered_at)
+        if self._answered_ns:
+            self.stop_clock(self._answered_ns)
         if error is None or self.answered or self.client_closed or is_error(error):
             self.send_stop_signal()
         else:
@@ -137,7 +138,7 @@ class RequestTrace(Tracer):
 
     def _status_as_error(self) -> dict[str, Any]:
         # The code that chose this answer has returned. A stack would only show the server.
-        return {"type": "HTTPStatus", "message": f"{self.status} {self.reason}".rstrip(), "time": time.time()}
+        return {"type": "HTTPStatus", "message": f"{self.status} {self.reason}".rstrip(), "time": now(self.typed)}
 
 
 def ignored_endpoints() -> frozenset[str]:

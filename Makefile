@@ -43,9 +43,9 @@ instrumentations: .venv-instrumentations/.installed
 	EPSAGON_TEST_INSTRUMENTATIONS=$(CURDIR)/.venv-instrumentations-sdk .venv-instrumentations/bin/pytest tests/instrumentations
 
 .venv-instrumentations/.installed: $(VENV)/.installed tests/instrumentations/sdk.txt
-	test -x .venv-instrumentations/bin/pip || $(PYTHON) -m venv .venv-instrumentations
-	.venv-instrumentations/bin/pip install --quiet --disable-pip-version-check --editable '.[instrumentations]'
-	test -x .venv-instrumentations-sdk/bin/pip || $(PYTHON) -m venv .venv-instrumentations-sdk
+	test -x .venv-instrumentations/bin/python || $(PYTHON) -m venv .venv-instrumentations
+	$(BIN)/uv pip install --quiet --python .venv-instrumentations/bin/python --editable '.[instrumentations]'
+	test -x .venv-instrumentations-sdk/bin/python || $(PYTHON) -m venv .venv-instrumentations-sdk
 	.venv-instrumentations/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
 		> "$$(.venv-instrumentations-sdk/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/lent.pth"
 	.venv-instrumentations-sdk/bin/pip install --quiet --disable-pip-version-check --requirement tests/instrumentations/sdk.txt

@@ -310,5 +310,5 @@ def test_watched_modules_are_those_of_servers_frameworks_and_installed_instrumen
     finally:
         instrumentors.installed.cache_clear()
     ours = {each.module for each in (*SERVERS, *FRAMEWORKS)}
-    ours |= {"gunicorn.app.base", "uvicorn.config", "celery.app.base", "urllib3"}
+    ours |= {"gunicorn.app.base", "uvicorn.config", "celery.app.base", "urllib3", "sanic"}
     assert modules == ours | {"shelves", "drawers"}

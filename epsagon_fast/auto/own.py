@@ -87,6 +87,12 @@ def _urllib3() -> None:
     urllib3.instrument()
 
 
+def _sanic() -> None:
+    from epsagon_fast.integrations import sanic
+
+    sanic.instrument()
+
+
 def _logging() -> None:
     from epsagon_fast.integrations import logging
 
@@ -104,6 +110,8 @@ STARTS: Final = (
     Integration("uvicorn", "uvicorn.config", _uvicorn),
     Integration("celery", "celery.app.base", _celery),
     Integration("urllib3", "urllib3", _urllib3),
+    # The server's modules are loaded with it.
+    Integration("sanic", "sanic", _sanic),
     *(Integration(each.name, each.module, functools.partial(applications.serve, each)) for each in SERVERS),
     *(Integration(each.name, each.module, functools.partial(applications.answer, each)) for each in FRAMEWORKS),
 )

@@ -7,7 +7,7 @@ import pytest
 from epsagon_fast.collector.formats.otlp import COLLECT_S, MOST_SPANS
 from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.collector.sending.backoff import FIRST_PAUSE_S, MAX_IN_FLIGHT, Backoff
-from epsagon_fast.collector.sending.batches import ENOUGH
+from epsagon_fast.collector.sending.batches import ENOUGH, MOST_HALVINGS
 from epsagon_fast.collector.sending.dispatch import (
     LAST_ANSWERS_S,
     LAST_HANDED_OVER_S,
@@ -25,7 +25,7 @@ from epsagon_fast.protocol import Outcome
 HERE = Destination("http://here", "token", 1.0)
 THERE = Destination("http://there", "token", 1.0)
 OTLP = Destination("otlp+http://there", "", 1.0)
-BODY = b'{"spanId":"1"}'
+BODY = b'{"startTimeUnixNano":"1"}'
 
 
 class Senders:
@@ -170,7 +170,11 @@ def failed(*trace_ids: bytes) -> Verdict:
 
 
 def too_large(*trace_ids: bytes) -> Verdict:
-    return Verdict(trace_ids, Outcome.REJECTED.because("413"), halve=len(trace_ids) > 1)
+    return Verdict(trace_ids, Outcome.REJECTED.because("413"), halve=len(trace_ids) > 1, shrink=len(trace_ids) > 1)
+
+
+def bad(*trace_ids: bytes) -> Verdict:
+    return Verdict(trace_ids, Outcome.REJECTED.because("400"), halve=len(trace_ids) > 1)
 
 
 def rejected(*trace_ids: bytes) -> Verdict:
@@ -582,6 +586,51 @@ def test_a_trace_that_is_too_large_alone_is_rejected_and_the_others_are_not(worl
         settled += world.step()
         world.senders.answer(judged)
     assert sorted(settled) == [(n, "REJECTED" if n == 2 else "DELIVERED") for n in range(5)]
+
+
+def answered(world: World, judged: Callable[..., Verdict]) -> tuple[dict[int, str], int]:
+    """Let every request be judged. Return the traces' outcomes, and how many requests there were."""
+    settled, requests = dict(world.step()), 0
+    while world.requests():
+        requests += len(world.requests())
+        world.senders.answer(judged)
+        settled |= world.step()
+    return settled, requests
+
+
+@pytest.mark.parametrize("wrong", [{0}, {5}, {499}, {17, 300}])
+def test_one_wrong_trace_does_not_take_those_with_it_that_share_its_request(world: World, wrong: set[int]) -> None:
+    def judged(*trace_ids: bytes) -> Verdict:
+        return bad(*trace_ids) if any(numbered(n) in trace_ids for n in wrong) else delivered(*trace_ids)
+
+    world.add(*range(500), to=OTLP)
+    settled, requests = answered(world, judged)
+    assert {number for number, outcome in settled.items() if outcome == "REJECTED"} == wrong
+    assert (len(settled), world.sending.held_bytes) == (500, 0)
+    assert requests <= 1 + 2 * 9 * len(wrong)
+    # What comes later shares requests as before.
+    world.add(*range(1000, 1500), to=OTLP)
+    world.step(COLLECT_S)
+    assert [len(each) for each in world.requests()] == [500]
+
+
+def test_a_server_that_finds_everything_wrong_is_not_asked_for_each_trace(world: World) -> None:
+    world.add(*range(MOST_SPANS), to=OTLP)
+    settled, requests = answered(world, bad)
+    assert settled == dict.fromkeys(range(MOST_SPANS), "REJECTED")
+    assert requests == 1 + 2 * MOST_HALVINGS
+
+
+def test_parts_of_a_wrong_request_are_stored_if_their_destination_falls_ill(world: World) -> None:
+    world.add(*range(8), to=OTLP)
+    world.step()
+    world.senders.answer(bad)
+    world.step()
+    world.senders.answer(failed)
+    assert world.step() == [(number, "STORED") for number in range(8)]
+    world.step(1000.0)
+    settled, _ = answered(world, delivered)
+    assert (settled, world.shelf.rows) == (dict.fromkeys(range(8), "DELIVERED"), {})
 
 
 def test_stored_traces_share_requests_once_one_arrived(world: World) -> None:

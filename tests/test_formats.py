@@ -223,6 +223,19 @@ def test_a_request_that_is_too_large_is_halved_until_one_trace_is_left(delivery:
     assert outcomes == ["DELIVERED", "REJECTED (413)", "DELIVERED"]
 
 
+@pytest.mark.parametrize("code", [400, 422])
+def test_a_request_in_which_one_trace_is_wrong_loses_that_one(delivery: Delivery, outbox: Outbox, code: int) -> None:
+    def strict(request: Request, connection: socket.socket) -> bool:
+        return status(code if b"wrong" in request.body else 204, body=b"")(request, connection)
+
+    with Server(strict) as server:
+        here = HERE._replace(url="lines+" + server.url)
+        parcels = [Parcel(each * 4, here, each * 4) for each in (b"aaaa", b"wrong", b"cccc")]
+        outcomes = all_at_once(delivery, outbox, parcels)
+        assert sorted(len(request.body.split()) for request in server.requests) == [1, 1, 1, 2, 3]
+    assert outcomes == ["DELIVERED", f"REJECTED ({code})", "DELIVERED"]
+
+
 @pytest.mark.parametrize("answer", [0, -1, 99, None])
 def test_a_request_has_traces_of_one_destination_whatever_the_format_answers(
     delivery: Delivery, outbox: Outbox, monkeypatch: pytest.MonkeyPatch, answer: int | None

@@ -2,20 +2,37 @@
 
 The first trace goes at once. After a request its destination's next ones wait until the format's `collect_s` have
 passed since, or until many wait. So at a low rate a trace waits for none, and at a high one a request carries many.
-A server that found a request too large gets smaller ones from then on. `now` is monotonic seconds.
+A server that found a request too large gets smaller ones from then on. Where something in a request is wrong, its
+halves go each in a request of their own, and their halves, until the wrong one is alone. `now` is monotonic seconds.
 """
 
 from collections import deque
 from collections.abc import Sequence
 from itertools import accumulate, takewhile
+from typing import NamedTuple
 
 from epsagon_fast.collector.formats.choice import format_for
 from epsagon_fast.collector.parcel import Destination, Parcel
 
 # Traces that wait for no more: there are enough to share a request.
 ENOUGH = 500
+# How often the parts of one request are halved to find what is wrong in it. One trace of 500 is found after 9 times. A
+# server that finds everything wrong gets at most twice as many requests more.
+MOST_HALVINGS = 32
 # Destinations of which something is known here. One more, and all is forgotten, which costs a few requests.
 MAX_REMEMBERED = 1000
+
+
+class _Search:
+    """The parts of a request in which something is wrong."""
+
+    halvings = 0
+
+
+class _Part(NamedTuple):
+    # How many of the traces that wait first.
+    traces: int
+    search: _Search
 
 
 class Batches:
@@ -25,11 +42,15 @@ class Batches:
         self._sent_at: dict[Destination, float] = {}
         # Bytes of bodies that a server takes in one request, where that is less than the format's bound.
         self._most_bytes: dict[Destination, int] = {}
+        # How many of the traces that wait first are for each next request, while something wrong is looked for.
+        self._parts: dict[Destination, deque[_Part]] = {}
+        # The searches of the requests under way that are parts of another, by their first trace.
+        self._searches: dict[bytes, _Search] = {}
 
     def are_due(self, destination: Destination, waiting: int, now: float) -> bool:
         """Say whether so many traces of a destination need not wait for others."""
         collect_s = format_for(destination).collect_s
-        if not collect_s or waiting >= ENOUGH:
+        if destination in self._parts or not collect_s or waiting >= ENOUGH:
             return True
         return now - self._sent_at.get(destination, -collect_s) >= collect_s
 
@@ -38,15 +59,44 @@ class Batches:
         destination = waiting[0].destination
         self._remember()
         self._sent_at[destination] = now
+        if destination in self._parts:
+            return self._next_part(destination, waiting)
         return [waiting.popleft() for _ in range(self._shared(destination, waiting))]
 
-    def were_too_large(self, parcels: Sequence[Parcel]) -> None:
-        """Note that a server did not take these in one request: each half of them is due at once."""
-        self._remember()
+    def halve(self, parcels: Sequence[Parcel], shrink: bool) -> bool:
+        """Note that a server did not take these in one request. Return whether their halves are to be tried, at once.
+
+        The caller puts them first among those that wait. `shrink`: later requests are to be smaller as well.
+        """
         destination = parcels[0].destination
-        self._sent_at.pop(destination, None)
-        # Less than a half, so that even bodies without a byte become fewer.
-        self._most_bytes[destination] = (sum(len(parcel.body) for parcel in parcels) - 1) // 2
+        if shrink:
+            self._remember()
+            self._sent_at.pop(destination, None)
+            # Less than a half, so that even bodies without a byte become fewer.
+            self._most_bytes[destination] = (sum(len(parcel.body) for parcel in parcels) - 1) // 2
+            return True
+        search = self._searches.get(parcels[0].trace_id) or _Search()
+        if search.halvings >= MOST_HALVINGS:
+            return False
+        search.halvings += 1
+        half = len(parcels) // 2
+        parts = self._parts.setdefault(destination, deque())
+        parts.extendleft((_Part(len(parcels) - half, search), _Part(half, search)))
+        return True
+
+    def are_over(self, parcels: Sequence[Parcel]) -> None:
+        """Note that a request of these needs no more parts."""
+        self._searches.pop(parcels[0].trace_id, None)
+
+    def _next_part(self, destination: Destination, waiting: deque[Parcel]) -> list[Parcel]:
+        parts = self._parts[destination]
+        traces, search = parts.popleft()
+        if not parts:
+            del self._parts[destination]
+        # Those that were to be first may be in the outbox meanwhile.
+        taken = [waiting.popleft() for _ in range(min(traces, len(waiting)))]
+        self._searches[taken[0].trace_id] = search
+        return taken
 
     def _shared(self, destination: Destination, waiting: deque[Parcel]) -> int:
         if len(waiting) == 1:
@@ -63,6 +113,6 @@ class Batches:
         return max(1, min(shared, len(waiting)))
 
     def _remember(self) -> None:
-        for known in (self._sent_at, self._most_bytes):
+        for known in (self._sent_at, self._most_bytes, self._parts):
             if len(known) >= MAX_REMEMBERED:
                 known.clear()

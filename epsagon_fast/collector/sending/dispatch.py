@@ -198,10 +198,10 @@ class Dispatch:
         parcels = [self._in_flight.pop(trace_id) for trace_id in verdict.trace_ids]
         destination = parcels[0].destination
         self._backoff.finished(destination, verdict, now)
-        if verdict.halve:
-            self._batches.were_too_large(parcels)
+        if verdict.halve and self._batches.halve(parcels, verdict.shrink):
             self._fresh.setdefault(destination, deque()).extendleft(reversed(parcels))
             return []
+        self._batches.are_over(parcels)
         if verdict.retry:
             self._reasons[destination] = verdict.outcome
             for parcel in parcels:

@@ -21,6 +21,8 @@ from epsagon_fast.protocol import MASK, Outcome
 
 # The status of a request that is larger than its server takes.
 TOO_LARGE = 413
+# Statuses of a request in which something is wrong. It may be one trace of many.
+BAD_CONTENT = frozenset({400, 422})
 # These fail at every try, because the trace's own config is at fault.
 HOPELESS = frozenset({"bad_url", "bad_proxy", "bad_token"})
 # Between two tries after a failed TLS check: a person has to mend it.
@@ -42,7 +44,8 @@ class Verdict(NamedTuple):
 
     `retry`: a later attempt may succeed, after `retry_after_s` seconds if that is not None. The outcome is then STORED,
     which becomes true when the caller has stored the traces. Otherwise the outcome is final.
-    `halve`: the server may take the traces in several requests. Nothing is settled yet.
+    `halve`: the server may take the traces, or all but a few, in several requests. `shrink`: and later ones too only in
+    smaller requests.
     """
 
     trace_ids: Sequence[bytes]
@@ -50,6 +53,7 @@ class Verdict(NamedTuple):
     retry: bool = False
     retry_after_s: float | None = None
     halve: bool = False
+    shrink: bool = False
 
 
 class Judge:
@@ -70,8 +74,8 @@ class Judge:
             patience_s = retry_after_s(response.headers, time.time())
             return Verdict(_ids(parcels), Outcome.STORED.because(reason), True, patience_s)
         rejected = Verdict(_ids(parcels), Outcome.REJECTED.because(reason))
-        if response.status == TOO_LARGE and len(parcels) > 1:
-            return rejected._replace(halve=True)
+        if len(parcels) > 1 and (response.status == TOO_LARGE or response.status in BAD_CONTENT):
+            return rejected._replace(halve=True, shrink=response.status == TOO_LARGE)
         self._complain(destination, reason, "rejected a trace: %s %s", reason, _said(response, destination))
         return rejected
 

@@ -135,16 +135,16 @@ def test_text_says_when_something_is_not_as_usual() -> None:
 def test_what_was_set_aside_is_listed_with_its_size_and_age(place: Place) -> None:
     state_dir = Path(place.env["EPSAGON_STATE_DIR"])
     state_dir.mkdir(mode=0o700, exist_ok=True)
-    for name in ("outbox-2.db.corrupt", "outbox-2.db.corrupt-wal", "outbox-2.db"):
+    for name in ("outbox-3.db.corrupt", "outbox-3.db.corrupt-wal", "outbox-3.db"):
         (state_dir / name).write_bytes(b"12345")
-    os.utime(state_dir / "outbox-2.db.corrupt", (0, time.time() - 3 * 86400))
+    os.utime(state_dir / "outbox-3.db.corrupt", (0, time.time() - 3 * 86400))
     os.mkdir(place.folder, 0o700)
     (Path(place.folder) / f"poison-{ESCAPE}").touch()
     text = place.command("status").stdout
     assert [line for line in text.splitlines() if line.startswith("set aside")] == [
         f"set aside  {place.folder}/poison-\\x1b[2J: 0 bytes, 0 minutes old",
-        f"set aside  {state_dir}/outbox-2.db.corrupt: 5 bytes, 3 days old",
-        f"set aside  {state_dir}/outbox-2.db.corrupt-wal: 5 bytes, 0 minutes old",
+        f"set aside  {state_dir}/outbox-3.db.corrupt: 5 bytes, 3 days old",
+        f"set aside  {state_dir}/outbox-3.db.corrupt-wal: 5 bytes, 0 minutes old",
     ]
     sizes = [each["size_bytes"] for each in json.loads(place.command("status", "--json").stdout)["set_aside"]]
     assert sizes == [0, 5, 5]

@@ -10,10 +10,11 @@ import servers
 from test_dispatch import BODY, Senders, Shelf, numbered
 from test_loop import Folder, Process, made_folder, passes
 
+from epsagon_fast.collector.formats.conventions import OVERFLOW
 from epsagon_fast.collector.measuring.deliveries import MAX_DESTINATIONS, Deliveries, MeasuredSender, MeasuredShelf
 from epsagon_fast.collector.measuring.figures import View
 from epsagon_fast.collector.measuring.histogram import histogram_of
-from epsagon_fast.collector.measuring.keys import DELIVERY, OVERFLOW
+from epsagon_fast.collector.measuring.keys import DELIVERY
 from epsagon_fast.collector.measuring.slots import (
     ERROR_AT,
     STORED_BYTES,

@@ -118,7 +118,7 @@ FOREIGN = {
     SHAPED: {"bell.ring": b"RIFF a sound", "state": b"my program's own state\n", "ledger.csv": b"important\n"},
     SHAPED + "5": {"state": b"", "log": b"important\n", "journal-0000000000000001": b"dear diary"},
     SHAPED + "6": {"0" * 32 + ".ring": b"RIFF a sound" * 100, "start": b"important\n"},
-    "7": {"state": b"", "outbox-2.db": b"important\n"},
+    "7": {"state": b"", "outbox-3.db": b"important\n"},
 }
 
 
@@ -148,7 +148,7 @@ def test_what_is_not_ours_in_a_folder_of_ours_stays_there(backend: Backend, plac
         "bell.ring": b"RIFF a sound",
         "journal-1": b"dear diary",
         "journal-0000000000000009.corrupt": b"what was set aside",
-        "outbox-2.db.corrupt": b"what was set aside",
+        "outbox-3.db.corrupt": b"what was set aside",
     }
     forsaken(orphan)
     plant(orphan, {**kept, "log": b"why it was set aside\n"})

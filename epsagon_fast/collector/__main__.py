@@ -191,12 +191,15 @@ def serve(loop: Loop, leaving: Leaving, orphans: Orphans) -> None:
         if came:
             last_record = now
         orphans.step(now)
+        loop.measuring.step(now)
         loop.counts["adopted_folders"] = orphans.adopted
         if (leaving.asked or not orphans.busy) and leaving.due(loop, now):
             break
         loop.rings.wait(pause_s(now - last_record, loop.sending.busy > 0 or orphans.busy))
     orphans.close()
+    loop.measuring.begin_end()
     loop.finish(hands_over=len(loop.rings) > 0)
+    loop.measuring.end()
     loop.state.store(states.PHASE, states.NONE)
     log.info("leaving")
 

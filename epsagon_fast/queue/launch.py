@@ -42,6 +42,7 @@ BOOT = (
 PASSED_ON = (
     *("HOME", "PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD", "DYLD_LIBRARY_PATH"),
     *("XDG_STATE_HOME", "EPSAGON_STATE_DIR", "EPSAGON_COLLECTOR_MEMORY_MB", "EPSAGON_LINGER_SEC", "EPSAGON_FAST_IMPL"),
+    *("OTEL_METRICS_EXPORTER", "OTEL_METRIC_EXPORT_INTERVAL"),
 )
 # The names of an interpreter, such as "python3.12", "pypy3" and "python3.13t", but not "python-worker".
 INTERPRETER = re.compile(r"(python|pypy)\d*(\.\d+)?(-dbg|[dtm]+)?")

@@ -219,7 +219,7 @@ def test_a_disk_that_does_not_answer_holds_up_nobody() -> None:
         here.sink.close()
         here.run("import noting; noting.fill()")
         until(lambda: here.gauge("stored") == 1, "one is stored")
-        outbox = str(Path(here.settings["EPSAGON_STATE_DIR"]) / "outbox-2.db")
+        outbox = str(Path(here.settings["EPSAGON_STATE_DIR"]) / "outbox-3.db")
         for _ in range(times(20, 1)):
             with here.start(SLOW, outbox, stdin=-1) as slow:
                 assert slow.stdin is not None and slow.stdout is not None

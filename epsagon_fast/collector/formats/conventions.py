@@ -16,6 +16,9 @@ from epsagon_fast.span_names import KIND, KINDS
 INTERNAL, SERVER, CLIENT, PRODUCER, CONSUMER = 1, 2, 3, 4, 5
 
 Scalar = str | bool | int | float
+# The series for all that has none of its own, because there are too many. In OTLP it is an attribute.
+OVERFLOW = "otel.metric.overflow"
+
 Value = Scalar | list[Scalar]
 # An event's resource: name, type, operation.
 Words = tuple[str, str, str]

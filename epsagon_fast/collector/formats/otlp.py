@@ -85,12 +85,8 @@ class Otlp:
     def post(self, parcels: Sequence[Parcel]) -> Post:
         """Return the request that carries these parcels."""
         destination, encoding = parcels[0].destination, encoding_of(parcels[0].body)
-        headers = headers_for(destination, encoding.CONTENT_TYPE)
         body = encoding.request([parcel.body for parcel in parcels])
-        if len(body) >= GZIP_FROM_BYTES and may_compress(destination):
-            headers["Content-Encoding"] = "gzip"
-            body = gzip.compress(body, GZIP_LEVEL, mtime=0)
-        return Post(address(destination.url), headers, body)
+        return posted(destination, address(destination.url), encoding.CONTENT_TYPE, body)
 
     def refusal(self, answer: bytes) -> str | None:
         """Return a word if the backend says that it took only a part: OTLP forbids to send that again."""
@@ -104,6 +100,15 @@ class Otlp:
     def with_secret(self, body: bytes, secret_at: int, destination: Destination) -> bytes:
         """Return the body as it is."""
         return body
+
+
+def posted(destination: Destination, url: str, content_type: str, body: bytes) -> Post:
+    """Return a request with this body, which is compressed if that is worth it."""
+    headers = headers_for(destination, content_type)
+    if len(body) >= GZIP_FROM_BYTES and may_compress(destination):
+        headers["Content-Encoding"] = "gzip"
+        body = gzip.compress(body, GZIP_LEVEL, mtime=0)
+    return Post(url, headers, body)
 
 
 def encoding_of(body: bytes) -> ModuleType:

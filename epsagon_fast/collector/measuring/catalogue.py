@@ -7,9 +7,10 @@ folder exists, so no sample is the difference of two others, which are not writt
 from collections import Counter
 from collections.abc import Callable, Iterator
 
+from epsagon_fast.collector.formats.conventions import OVERFLOW
 from epsagon_fast.collector.measuring.figures import COUNTER, GAUGE, HISTOGRAM, Metric, Sample, View
 from epsagon_fast.collector.measuring.histogram import NS_PER_S
-from epsagon_fast.collector.measuring.keys import DELIVERY, OVERFLOW, REQUEST
+from epsagon_fast.collector.measuring.keys import DELIVERY, REQUEST
 from epsagon_fast.collector.measuring.slots import (
     ERROR_AT,
     STORED_BYTES,

@@ -7,8 +7,9 @@ the part that cannot hold a secret.
 import time
 from collections.abc import Sequence
 
+from epsagon_fast.collector.formats.conventions import OVERFLOW
 from epsagon_fast.collector.measuring.histogram import NS_PER_S, amounts, begin
-from epsagon_fast.collector.measuring.keys import DELIVERY, OVERFLOW, key_of, texts_of
+from epsagon_fast.collector.measuring.keys import DELIVERY, key_of, texts_of
 from epsagon_fast.collector.measuring.slots import (
     ERROR_AT,
     STORED_BYTES,

@@ -3,15 +3,13 @@
 import orjson
 
 REQUEST, DELIVERY = "request", "delivery"
-# The series that counts what has no room for one of its own, as OpenTelemetry calls it.
-OVERFLOW = "otel.metric.overflow"
 # UTF-8 bytes that are kept of a text.
 _TEXT_BYTES = 180
 
 
 def key_of(kind: str, *texts: str) -> bytes:
     """Return a key. Texts that begin with the same 180 bytes are taken for the same."""
-    return orjson.dumps([kind, *map(_cut, texts)])
+    return orjson.dumps([kind, *map(cut, texts)])
 
 
 def texts_of(key: bytes, kind: str) -> list[str] | None:
@@ -23,5 +21,6 @@ def texts_of(key: bytes, kind: str) -> list[str] | None:
     return found[1:] if isinstance(found, list) and found[:1] == [kind] else None
 
 
-def _cut(text: str) -> str:
+def cut(text: str) -> str:
+    """Return what a key keeps of a text."""
     return text.encode("utf-8", "replace")[:_TEXT_BYTES].decode("utf-8", "ignore")

@@ -5,6 +5,7 @@ import os
 
 import epsagon_fast.private as private
 from epsagon_fast.collector.measuring.deliveries import Deliveries
+from epsagon_fast.collector.measuring.exporting import Exporter
 from epsagon_fast.collector.measuring.requests import Requests
 from epsagon_fast.queue.ledger import Ledger
 from epsagon_fast.queue.names import CORRUPT, LEDGER
@@ -19,6 +20,19 @@ class Measuring:
         ledger = _ledger(folder_fd)
         self.requests = Requests(ledger)
         self.deliveries = Deliveries(ledger)
+        self._exporter = Exporter(folder_fd)
+
+    def step(self, now: float) -> None:
+        """Send metrics if it is time. `now` is monotonic seconds."""
+        self._exporter.step(self.requests.applications, now)
+
+    def begin_end(self) -> None:
+        """Begin to send the last metrics."""
+        self._exporter.begin_last(self.requests.applications)
+
+    def end(self) -> None:
+        """Wait a moment until they are sent."""
+        self._exporter.end()
 
 
 def _ledger(folder_fd: int) -> Ledger | None:

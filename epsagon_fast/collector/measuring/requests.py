@@ -9,9 +9,10 @@ from hashlib import blake2b
 
 from epsagon_fast.collector.assembling.assembly import ClosedTrace
 from epsagon_fast.collector.assembling.terms import Terms
+from epsagon_fast.collector.formats.conventions import OVERFLOW
 from epsagon_fast.collector.formats.spans import name_of_runner
 from epsagon_fast.collector.measuring.histogram import amounts, begin
-from epsagon_fast.collector.measuring.keys import OVERFLOW, REQUEST, key_of
+from epsagon_fast.collector.measuring.keys import REQUEST, key_of
 from epsagon_fast.collector.parcel import Destination
 from epsagon_fast.queue.ledger import Ledger
 
@@ -28,6 +29,8 @@ class Application:
         # Of the process that closed a trace last.
         self.terms = terms
         self.digest = digest_of(destination)
+        # The number of the series for names that have none of their own.
+        self.overflow = 0
         self.numbers: dict[str, int] = {}
 
 
@@ -63,7 +66,7 @@ class Requests:
         if number is None:
             number = self._begun(key_of(REQUEST, application.name, name, application.digest))
             if number is None:
-                return self._overflow
+                return application.overflow
             application.numbers[name] = number
         return number
 
@@ -74,6 +77,8 @@ class Requests:
             if len(self._applications) >= MAX_REMEMBERED:
                 self._applications.clear()
             application = self._applications[named] = Application(*named, closed.trace.terms)
+            overflow = self._begun(key_of(REQUEST, application.name, OVERFLOW, application.digest))
+            application.overflow = self._overflow if overflow is None else overflow
         application.terms = closed.trace.terms
         return application
 

@@ -21,7 +21,7 @@ from epsagon_fast.collector.sending.outbox.messages import Amount
 from epsagon_fast.queue.names import CORRUPT
 
 # The number is that of the schema. Another version of this package may use another file beside this one.
-NAME = "outbox-2.db"
+NAME = "outbox-3.db"
 LIMIT_BYTES = 64 * 1024 * 1024
 # The bound of what one take brings into memory.
 MAX_TAKEN_BYTES = 4 * 1024 * 1024

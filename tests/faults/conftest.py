@@ -4,6 +4,7 @@ import sys
 from typing import Any
 
 import pytest
+import spanning
 from places import FULL
 from scenes import ROWS, table
 
@@ -13,6 +14,9 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     if ROWS:
         terminalreporter.section("faults, the full counts" if FULL else "faults, a few of each")
         terminalreporter.write_line(table())
+    if spanning.ROWS:
+        terminalreporter.section("spans of OpenTelemetry's SDK")
+        terminalreporter.write_line(spanning.table())
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ NAMES: Final = {
     "add_event": ("Block", "Branch", "Event", "FastPath", "Step", "blocks_for", "event", "exact_json", "span_id"),
     "blocks": (
         *("Blocks", "Entered", "Inside", "NotTraced", "Opened", "Started", "Unrecorded", "Within"),
-        *("close_once", "current", "entered", "is_at", "parent_of"),
+        *("called_at", "close_once", "current", "entered", "is_at", "parent_of"),
     ),
     "start": ("close_memory", "folder_is_held", "is_elevated", "start"),
 }

@@ -30,6 +30,7 @@ __all__ = [
     "context_of",
     "continue_context",
     "extract",
+    "extract_from",
     "handed_on",
     "inject",
     "inject_from",
@@ -40,6 +41,8 @@ TRACESTATE: Final = "tracestate"
 # Version 00 ends with the flags. A later version may have more after them.
 _FIELDS: Final = re.compile(rf"([0-9a-f]{{2}})-([0-9a-f]{{32}})-([0-9a-f]{{{SPAN_ID_DIGITS}}})-([0-9a-f]{{2}})(-.*)?")
 _FORBIDDEN_VERSION: Final = "ff"
+_NO_TRACE: Final = 32 * "0"
+_NO_SPAN: Final = SPAN_ID_DIGITS * "0"
 # The most members of a tracestate. A list that is longer or broken is dropped as a whole.
 MAX_MEMBERS: Final = 32
 # Keys as level 2 allows them, which includes those of level 1.
@@ -50,15 +53,21 @@ _MEMBER: Final = re.compile(rf"(?:{_KEY}=[ -+\--<>-~]{{0,255}}[!-+\--<>-~])?")
 
 def extract(headers: Mapping[str, str]) -> TraceContext | None:
     """Return the trace context in a request's headers; None if there is none or it is invalid. Case is ignored."""
-    found = _FIELDS.fullmatch(_header(headers, TRACEPARENT))
+    return extract_from(_header(headers, TRACEPARENT), _header(headers, TRACESTATE))
+
+
+def extract_from(traceparent: str, tracestate: str) -> TraceContext | None:
+    """Return the trace context that two headers say, without spaces around; None if there is none or it is invalid."""
+    found = _FIELDS.fullmatch(traceparent)
     if found is None:
         return None
     version, trace_id, parent_id, flags, more = found.groups()
     if version == _FORBIDDEN_VERSION or (version == VERSION and more):
         return None
-    if not (trace_id.strip("0") and parent_id.strip("0")):
+    if trace_id == _NO_TRACE or parent_id == _NO_SPAN:
         return None
-    return TraceContext(trace_id, parent_id, int(flags, 16), _checked(_header(headers, TRACESTATE)))
+    state = _checked(tracestate) if tracestate else ""
+    return tuple.__new__(TraceContext, (trace_id, parent_id, int(flags, 16), state))
 
 
 def inject(headers: MutableMapping[str, str]) -> TraceContext | None:

@@ -74,6 +74,12 @@ def with_threshold(tracestate: str, threshold: int | None) -> str:
     return ",".join(([_MEMBER + value] if value else []) + members[: MAX_MEMBERS - bool(value)])
 
 
+def own_member(tracestate: str) -> str:
+    """Return what a tracestate says for OpenTelemetry, without the members of others; "": nothing."""
+    value = ";".join(_parts(tracestate))
+    return _MEMBER + value if value else ""
+
+
 def _said(tracestate: str, key: str) -> str:
     # Most requests have no tracestate, and of those that have one most say nothing here.
     if _MEMBER not in tracestate:

@@ -16,6 +16,8 @@ from epsagon_fast.producer.states import (
     CLOSED,
     ITS_OWN,
     LEFT,
+    LEFT_OUT,
+    LEFT_OUT_CLOSED,
     NEW,
     OPEN,
     REFUSED,
@@ -76,12 +78,14 @@ MADE: dict[State, Callable[[FakeQueue], Tracer]] = {
     STARTING: lambda _: interrupted(),
     OPEN: lambda _: started(),
     SILENT: lambda _: started(Config(disable=True)),
+    LEFT_OUT: lambda _: started(Config(sample_rate=0)),
     REFUSED: refused,
     LEFT: lambda _: then(epsagon.attach(started().handle()), lambda tracer: tracer.abandon()),
     UNSTARTED: lambda _: then(epsagon.create_tracer(), stop),
     CLOSED: lambda _: then(started(), stop),
     ABANDONED: lambda _: then(started(), abandon),
     SILENT_CLOSED: lambda _: then(started(Config(disable=True)), stop),
+    LEFT_OUT_CLOSED: lambda _: then(started(Config(sample_rate=0)), stop),
     REFUSED_CLOSED: lambda queue: then(refused(queue), abandon),
 }
 CALLS = {

@@ -32,9 +32,10 @@ class Config:
     headers: HTTP headers of each request, secrets like the token. resource_attributes: what OTLP says of the process.
     send_timeout_s, shutdown_timeout_s: seconds. max_trace_size_bytes: UTF-8 bytes of a trace's JSON body. ring_bytes:
     capacity of this process's ring, at least four times the trace limit. trimming: what gives way in a trace over its
-    limit, "strip" or "shorten". sampling: which finished traces are sent, "" for all. ignored_keys: names of metadata
-    keys that are masked. runtime_dir, state_dir: made absolute. Raises TypeError or ValueError for a value that is not
-    allowed.
+    limit, "strip" or "shorten". sampling: which finished traces are sent, "" for all. sample_rate: the share, 0 to 1,
+    of what begins here that is recorded; below 1 a caller's flag decides for what that caller causes. ignored_keys:
+    names of metadata keys that are masked. runtime_dir, state_dir: made absolute. Raises TypeError or ValueError for a
+    value that is not allowed.
     """
 
     application_name: str | None = None
@@ -51,6 +52,7 @@ class Config:
     max_trace_size_bytes: int | None = None
     trimming: str | None = None
     sampling: str | None = None
+    sample_rate: float | None = None
     runtime_dir: str | os.PathLike[str] | None = None
     state_dir: str | os.PathLike[str] | None = None
     ring_bytes: int | None = None
@@ -144,6 +146,7 @@ class ResolvedConfig(Config):
     max_trace_size_bytes: int
     trimming: str
     sampling: str
+    sample_rate: float
     runtime_dir: str
     state_dir: str
     ring_bytes: int

@@ -4,7 +4,7 @@ from typing import Final
 
 from epsagon_fast.protocol import DEFAULT_MAX_TRACE_BYTES, MAX_TRACE_BYTES, SHORTEN, STRIP
 
-from .sampling import rules
+from .sampling import rate, rules
 from .values import Option, attributes, choice, flag, headers, names, path, seconds, size, text, token, url
 
 DEFAULT_RING_BYTES = 512 * 1024
@@ -26,6 +26,7 @@ OPTIONS: Final[dict[str, Option]] = {
     "max_trace_size_bytes": size("EPSAGON_MAX_TRACE_SIZE", DEFAULT_MAX_TRACE_BYTES, 1, MAX_TRACE_BYTES),
     "trimming": choice("EPSAGON_TRIMMING", STRIP, SHORTEN),
     "sampling": rules("EPSAGON_SAMPLING"),
+    "sample_rate": rate("EPSAGON_SAMPLE_RATE", 1.0),
     "runtime_dir": path("EPSAGON_RUNTIME_DIR", ""),
     "state_dir": path("EPSAGON_STATE_DIR", None),
     "ring_bytes": size("EPSAGON_RING_BYTES", DEFAULT_RING_BYTES, MIN_RING_BYTES, MAX_RING_BYTES),

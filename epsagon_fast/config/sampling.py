@@ -39,6 +39,12 @@ def rules(variable: str) -> Option:
     return Option(variable, "", ALLOWED, (str,), lambda text: not fault(text), str.strip, why=fault)
 
 
+def rate(variable: str, default: float) -> Option:
+    """The share of what begins here that is recorded."""
+    allowed = "a share from 0 to 1 (in the environment also as 10%)"
+    return Option(variable, default, allowed, (int, float), lambda value: 0 <= value <= 1, float, share)
+
+
 @lru_cache(maxsize=64)
 def read(text: str) -> Rules:
     """Return what a line says. Raises ValueError with the reason if it cannot be read."""

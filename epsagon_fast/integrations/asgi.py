@@ -7,9 +7,10 @@ last piece of the answer, so work in the background after it belongs to the trac
 from collections.abc import Awaitable, Callable
 
 from epsagon_fast.producer import current
+from epsagon_fast.producer.left_out import LeftOut, decide
 from epsagon_fast.producer.process import process
 
-from .web.asgi_request import KINDS, WEBSOCKET, AsgiRequest, Message, Receive, Scope, Send, listed
+from .web.asgi_request import KINDS, WEBSOCKET, AsgiRequest, Message, Receive, Scope, Send, caller_of, listed
 from .web.departures import is_broken, is_departure
 from .web.request import KEY, ignored_endpoints, is_under_way, watch_frameworks
 
@@ -41,7 +42,24 @@ class TracingMiddleware:
         elif is_under_way(scope.get("method", WEBSOCKET), scope["path"]):
             await self.app(scope, receive, send)
         else:
-            await self._trace(kind(config, scope), scope, receive, send)
+            own_id = ""
+            if process.samples(config):
+                decision = decide(config, caller_of(scope))
+                if type(decision) is LeftOut:
+                    await self._leave_out(decision, scope, receive, send)
+                    return
+                own_id = str(decision)
+            await self._trace(kind(config, scope, own_id), scope, receive, send)
+
+    async def _leave_out(self, place: LeftOut, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the application serve a request of which nothing is recorded."""
+        scope[KEY] = True
+        try:
+            with current.within(place):
+                await self.app(scope, receive, send)
+        finally:
+            del scope[KEY]
+            place.is_over = True
 
     async def _trace(self, request: AsgiRequest, scope: Scope, receive: Receive, send: Send) -> None:
         # The application gets the server's own scope: what it writes there, a middleware around us finds.

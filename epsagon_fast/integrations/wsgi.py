@@ -9,9 +9,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from epsagon_fast.producer import current
+from epsagon_fast.producer.entering import called_at
+from epsagon_fast.producer.left_out import LeftOut, decide
 from epsagon_fast.producer.process import process
 
-from .web.request import KEY, ignored_endpoints, is_under_way, watch_frameworks
+from .web import left_out
+from .web.request import KEY, caller, ignored_endpoints, is_under_way, watch_frameworks
 from .web.wsgi_bodies import handed_on
 from .web.wsgi_input import noting
 from .web.wsgi_request import Environ, WsgiRequest
@@ -36,9 +39,27 @@ class TracingMiddleware:
                 return self.app(environ, start_response)
         if KEY in environ or not process.records(config):
             return self.app(environ, start_response)
-        if is_under_way(environ.get("REQUEST_METHOD", ""), path, _decoded(environ.get("PATH_INFO", ""))):
+        if current.anywhere() is not None and is_under_way(
+            environ.get("REQUEST_METHOD", ""), path, _decoded(environ.get("PATH_INFO", ""))
+        ):
             return self.app(environ, start_response)
-        return self._trace(WsgiRequest(config, path, environ, start_response), environ)
+        own_id = ""
+        if process.samples(config):
+            decision = decide(config, caller(environ.get("HTTP_TRACEPARENT", ""), environ.get("HTTP_TRACESTATE", "")))
+            if type(decision) is LeftOut:
+                return self._leave_out(decision, environ, start_response)
+            own_id = str(decision)
+        return self._trace(WsgiRequest(config, path, environ, start_response, own_id), environ)
+
+    def _leave_out(self, place: LeftOut, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Return the application's answer to a request of which nothing is recorded."""
+        environ[KEY] = place
+        try:
+            body = called_at(place, self.app, environ, start_response)
+        except BaseException:
+            place.is_over = True
+            raise
+        return left_out.handed_on(place, body, environ.get("wsgi.file_wrapper"))  # type: ignore[no-any-return]
 
     def _trace(self, request: WsgiRequest, environ: Environ) -> Iterable[bytes]:
         """Return the application's answer; the trace ends with it."""

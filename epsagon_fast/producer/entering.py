@@ -23,6 +23,7 @@ __all__ = [
     "Started",
     "Unrecorded",
     "Within",
+    "called_at",
     "close_once",
     "current",
     "entered",
@@ -81,6 +82,17 @@ class Within:
     def __exit__(self, kind: Kind, error: Error, trace: TracebackType | None) -> None:
         if is_at(self._place):
             current.set(self._before)
+
+
+def called_at(place: Any, function: Callable[..., Any], *args: Any) -> Any:
+    """Call a function where `place` is the current one: as in a `with Within(place)`, at a third of the cost."""
+    before = current.get()
+    try:
+        current.set(place)
+        return function(*args)
+    finally:
+        if is_at(place):
+            current.set(before)
 
 
 class Unrecorded:

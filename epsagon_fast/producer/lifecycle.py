@@ -29,6 +29,7 @@ def init(
     max_trace_size_bytes: int | None = None,
     trimming: str | None = None,
     sampling: str | None = None,
+    sample_rate: float | None = None,
     runtime_dir: str | os.PathLike[str] | None = None,
     state_dir: str | os.PathLike[str] | None = None,
     ring_bytes: int | None = None,

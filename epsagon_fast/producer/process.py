@@ -130,6 +130,10 @@ class Process:
         """Say whether a trace with this config is recorded at all. While tests capture traces, every trace is."""
         return bool(self._captures) or _are_recorded(wanted)
 
+    def samples(self, wanted: ResolvedConfig) -> bool:
+        """Say whether a trace with this config may be left out at its start. While tests capture traces, none is."""
+        return wanted.sample_rate < 1.0 and not self._captures
+
     def records_nothing(self) -> bool:
         """Say whether a trace that opened now would not be recorded; False if no config is in force yet."""
         in_force = self._in_force

@@ -23,7 +23,7 @@ from .interfaces import TraceWriter
 from .plain import type_name
 from .process import process
 from .runner import encoded_update
-from .states import ITS_OWN, NEW, OPEN, SILENT, TABLE, State
+from .states import IGNORING, ITS_OWN, NEW, OPEN, TABLE, State
 from .times import written
 
 # Plain integers, because asking the enum for a member costs as much as a push.
@@ -215,7 +215,7 @@ class Recorder(FastPath):
         """Take nothing more: go on to `state`."""
         self._state = state
         self.keeps_values = False
-        self.ignores = state is SILENT
+        self.ignores = state in IGNORING
         self.ids = None
         self._close_path()
 

@@ -23,6 +23,8 @@ class State(IntEnum):
     OPEN = auto()
     # The tracer runs and ignores records: tracing is disabled, or there is no token.
     SILENT = auto()
+    # The tracer runs and ignores records: sampling has left the trace out, at its start.
+    LEFT_OUT = auto()
     # The tracer runs and refuses records, for the reason for which the trace was refused.
     REFUSED = auto()
     # The trace goes on in the process that opened it. This other process adds no more to it.
@@ -35,6 +37,8 @@ class State(IntEnum):
     ABANDONED = auto()
     # Stopped after it ignored everything.
     SILENT_CLOSED = auto()
+    # Stopped after it was left out.
+    LEFT_OUT_CLOSED = auto()
     # Stopped after it refused everything.
     REFUSED_CLOSED = auto()
 
@@ -66,26 +70,32 @@ def _ended(state: State, refusal: str, outcome: Outcome | None) -> Row:
     return Row(state, state, state, state, refusal, False, True, outcome)
 
 
-_DROPPED, _DISABLED = Outcome.DROPPED, Outcome.DISABLED
-NEW, STARTING, OPEN, SILENT, REFUSED, LEFT, UNSTARTED, CLOSED, ABANDONED, SILENT_CLOSED, REFUSED_CLOSED = State
+_DROPPED, _DISABLED, _SAMPLED = Outcome.DROPPED, Outcome.DISABLED, Outcome.SAMPLED
+NEW, STARTING, OPEN, SILENT, LEFT_OUT, REFUSED, LEFT = [*State][:7]
+UNSTARTED, CLOSED, ABANDONED, SILENT_CLOSED, LEFT_OUT_CLOSED, REFUSED_CLOSED = [*State][7:]
 _MISUSE, _LATE = "misuse", "closed"
 
 # fmt: off
 TABLE: Final[Mapping[State, Row]] = {
-    #              start     stop            abandon         leave    refusal  running stopped outcome
-    NEW:       Row(STARTING, UNSTARTED,      UNSTARTED,      NEW,     _MISUSE, False,  False,  _DROPPED),
-    STARTING:  Row(STARTING, UNSTARTED,      UNSTARTED,      LEFT,    _MISUSE, True,   False,  _DROPPED),
-    OPEN:      Row(OPEN,     CLOSED,         ABANDONED,      LEFT,    "",      True,   False,  None),
-    SILENT:    Row(SILENT,   SILENT_CLOSED,  SILENT_CLOSED,  SILENT,  "",      True,   False,  _DISABLED),
-    REFUSED:   Row(REFUSED,  REFUSED_CLOSED, REFUSED_CLOSED, REFUSED, ITS_OWN, True,   False,  _DROPPED),
-    LEFT:      Row(LEFT,     LEFT,           LEFT,           LEFT,    _LATE,   True,   False,  None),
-    UNSTARTED:      _ended(UNSTARTED,        _MISUSE, _DROPPED),
-    CLOSED:         _ended(CLOSED,           _MISUSE, None),
-    ABANDONED:      _ended(ABANDONED,        _LATE,   None),
-    SILENT_CLOSED:  _ended(SILENT_CLOSED,    "",      _DISABLED),
-    REFUSED_CLOSED: _ended(REFUSED_CLOSED,   ITS_OWN, _DROPPED),
+    #              start     stop             abandon          leave     refusal  running stopped outcome
+    NEW:       Row(STARTING, UNSTARTED,       UNSTARTED,       NEW,      _MISUSE, False,  False,  _DROPPED),
+    STARTING:  Row(STARTING, UNSTARTED,       UNSTARTED,       LEFT,     _MISUSE, True,   False,  _DROPPED),
+    OPEN:      Row(OPEN,     CLOSED,          ABANDONED,       LEFT,     "",      True,   False,  None),
+    SILENT:    Row(SILENT,   SILENT_CLOSED,   SILENT_CLOSED,   SILENT,   "",      True,   False,  _DISABLED),
+    LEFT_OUT:  Row(LEFT_OUT, LEFT_OUT_CLOSED, LEFT_OUT_CLOSED, LEFT_OUT, "",      True,   False,  _SAMPLED),
+    REFUSED:   Row(REFUSED,  REFUSED_CLOSED,  REFUSED_CLOSED,  REFUSED,  ITS_OWN, True,   False,  _DROPPED),
+    LEFT:      Row(LEFT,     LEFT,            LEFT,            LEFT,     _LATE,   True,   False,  None),
+    UNSTARTED:       _ended(UNSTARTED,        _MISUSE, _DROPPED),
+    CLOSED:          _ended(CLOSED,           _MISUSE, None),
+    ABANDONED:       _ended(ABANDONED,        _LATE,   None),
+    SILENT_CLOSED:   _ended(SILENT_CLOSED,    "",      _DISABLED),
+    LEFT_OUT_CLOSED: _ended(LEFT_OUT_CLOSED,  "",      _SAMPLED),
+    REFUSED_CLOSED:  _ended(REFUSED_CLOSED,   ITS_OWN, _DROPPED),
 }
 # fmt: on
+
+# In these states records are ignored and not counted, so nothing of them needs to be made.
+IGNORING: Final = frozenset((SILENT, LEFT_OUT))
 
 # In these states the collector knows of the trace. It counts records that come after the CLOSE as late.
 IN_A_RING: Final = frozenset((OPEN, CLOSED, ABANDONED))

@@ -10,14 +10,14 @@ from typing import Any, Final
 
 from epsagon_fast.config import ResolvedConfig
 from epsagon_fast.log import logger
-from epsagon_fast.protocol import CLOSE_PAYLOAD, NO_TRACE, NOT_MEASURED, UNFINISHED, Kind, Outcome
+from epsagon_fast.protocol import CLOSE_PAYLOAD, HTTP_TRACE_ID_KEY, NO_TRACE, NOT_MEASURED, UNFINISHED, Kind, Outcome
 from epsagon_fast.queue.beacon import Beacon
 from epsagon_fast.queue.layout import LOOK, PUSHED
 from epsagon_fast.queue.ring import own_pid
 from epsagon_fast.queue.writer import REASONS
 
-from . import exiting
-from .context import context_of
+from . import exiting, head
+from .context import SAMPLED, TraceContext, context_of
 from .entering import Started, close_once, parent_of
 from .forkers import is_of_pool
 from .handle import Handle
@@ -28,7 +28,7 @@ from .process import process
 from .recorder import Recorder
 from .reporting import report, report_refusals
 from .runner import encoded_runner
-from .states import IN_A_RING, OPEN, REFUSED, SILENT, TABLE, State
+from .states import IN_A_RING, LEFT_OUT, OPEN, REFUSED, SILENT, TABLE, State
 from .times import NS_PER_S
 from .waiting import pauses
 
@@ -81,6 +81,8 @@ class Tracer(Started, Recorder):
         elif process.is_shut_down:
             self._count("closed")
             self._record_nothing(REFUSED, "closed")
+        elif self._is_left_out():
+            self._record_nothing(LEFT_OUT, head.REASON)
         else:
             self._open()
 
@@ -127,6 +129,11 @@ class Tracer(Started, Recorder):
     def stopped(self) -> bool:
         """Whether the tracer was stopped, here or, in a child that was forked inside the trace, by its opener."""
         return TABLE[self._state].stopped or (self.owner_pid != own_pid() and self._is_over_elsewhere())
+
+    @property
+    def is_left_out(self) -> bool:
+        """Whether sampling has left the trace out at its start: what it calls is told so."""
+        return self._state is LEFT_OUT
 
     @property
     def place(self) -> "Place[Tracer]":
@@ -178,6 +185,13 @@ class Tracer(Started, Recorder):
         """
         return (self._beacon is not None and not self._beacon.shines()) or is_of_pool()
 
+    def _is_left_out(self) -> bool:
+        """Decide at the head, if it is to decide, and note the decision in the trace's context."""
+        if not process.samples(self.config):
+            return False
+        self.context = head.decided(self, self.config.sample_rate)
+        return not self.context.flags & SAMPLED
+
     def _leave(self) -> None:
         """Add no more to a trace that another process opened."""
         self._move_to(TABLE[self._state].leave)
@@ -210,8 +224,16 @@ class Tracer(Started, Recorder):
         code = push(_OPEN, 0, trace_id, opened)
         if code == PUSHED or self._insist(code, opened):
             self._let_pass()
+            if self.context is not None:
+                self._tell(self.context)
         else:
             self._record_nothing(REFUSED, writer.lacking or REASONS.get(code, "queue_full"))
+
+    def _tell(self, context: TraceContext) -> None:
+        """Let the runner tell what the context of the trace says about sampling."""
+        told = head.marks(context, self.config.sample_rate)
+        if told:
+            self.update_runner({HTTP_TRACE_ID_KEY: context.trace_id, **told})
 
     def _insist(self, code: int, opened: bytes) -> bool:
         """Do the rest after the OPEN's push answered `code`. Return whether the trace is open."""

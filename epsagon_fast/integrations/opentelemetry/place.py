@@ -62,10 +62,13 @@ class SpanPlace(Place[Tracer]):
 
 
 class PassingPlace(Place[Tracer]):
-    """Where a span that is not recorded is the current one: it only hands on the ids of its caller."""
+    """Where a span that is not recorded is the current one: it only hands on the ids of its caller.
+
+    `tracer`: the trace around it, if sampling has left that out.
+    """
 
     __slots__ = ("shown",)
 
-    def __init__(self, shown: Span) -> None:
-        super().__init__(None)
+    def __init__(self, shown: Span, tracer: Tracer | None) -> None:
+        super().__init__(tracer)
         self.shown = shown

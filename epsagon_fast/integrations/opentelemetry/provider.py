@@ -109,7 +109,8 @@ class SpanBlock(Entered):
         if type(span) is RecordedSpan:
             self.place = span.place
         elif span.get_span_context().is_valid:
-            self.place = PassingPlace(span)
+            around = current.current_trace()
+            self.place = PassingPlace(span, around if around is not None and around.is_left_out else None)
         else:
             self.place = current.anywhere()
         return span

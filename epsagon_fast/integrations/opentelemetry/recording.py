@@ -65,12 +65,17 @@ class Recording(Recorded):
 
     def _begin_trace(self, context: TraceContext | None, shown: Span, own_id: str | None) -> bool:
         tracer = self._opened(context, own_id)
-        if tracer.ignores:
+        # One that sampling has left out hands that on.
+        if tracer.ignores and not tracer.is_left_out:
             return False
         self._own = OwnTrace(tracer)
         self.span_id = own_id = tracer.span_id
         self.place = SpanPlace(tracer.place, self, shown, own_id, True)
         return True
+
+    def is_left_out(self) -> bool:
+        """Say whether sampling has left out the trace that is the span's own."""
+        return self._own is not None and self._own.tracer.ignores
 
     def is_under_way(self) -> bool:
         """Say whether the span has not ended, and is this process's own."""

@@ -85,8 +85,8 @@ class RecordedSpan(Recording, Span):
         return self._context
 
     def is_recording(self) -> bool:
-        """Say whether the span has not ended."""
-        return self.end_time is None
+        """Say whether the span has not ended, nor was left out by sampling."""
+        return self.end_time is None and not self.is_left_out()
 
     def give(self, attributes: Mapping[str, Any]) -> None:
         """Set the attributes that the span begins with."""

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from epsagon_fast.config import ResolvedConfig
 from epsagon_fast.interrupts import let_pass
+from epsagon_fast.producer.context import TraceContext
 
 from . import payloads
 from .request import SERVER_ERROR, RequestTrace, caller, number
@@ -34,12 +35,13 @@ class AsgiRequest(RequestTrace):
     # Whether the application has returned or raised. What its tasks send later is not recorded.
     is_over = False
 
-    def __init__(self, config: ResolvedConfig, scope: Scope) -> None:
+    def __init__(self, config: ResolvedConfig, scope: Scope, own_id: str = "") -> None:
+        """own_id: the trace's, if the head has decided by it."""
         pairs = listed(scope)
         headers = dict(pairs)
         host = headers[b"host"].decode("latin-1") if b"host" in headers else _server(scope)
-        context = caller(_all(pairs, b"traceparent"), _all(pairs, b"tracestate")) if b"traceparent" in headers else None
-        super().__init__(config, host, scope.get("method", WEBSOCKET), _known(config, scope, pairs), context)
+        context = caller_of(scope) if b"traceparent" in headers else None
+        super().__init__(config, host, scope.get("method", WEBSOCKET), _known(config, scope, pairs), context, own_id)
         self._host = host
         self._length = number(headers.get(b"content-length", b"").decode("latin-1"))
         self._request_type = headers.get(b"content-type", b"").decode("latin-1")
@@ -193,6 +195,16 @@ def listed(holder: dict[str, Any]) -> RawHeaders:
         # An iterator and not the list, so that a server that reads the headers twice finds what it finds without us.
         holder["headers"] = iter(headers)
     return headers  # type: ignore[no-any-return]
+
+
+def caller_of(scope: Scope) -> TraceContext | None:
+    """Return the trace context that the caller sent, None if it sent none."""
+    pairs = listed(scope)
+    # Most callers send none, and to look for it is all that a request costs that the head leaves out.
+    for name, _ in pairs:
+        if name == b"traceparent":
+            return caller(_all(pairs, name), _all(pairs, b"tracestate"))
+    return None
 
 
 def _known(config: ResolvedConfig, scope: Scope, headers: RawHeaders) -> dict[str, str]:

@@ -12,10 +12,11 @@ from typing import Any, Final
 from epsagon_fast.config import ResolvedConfig
 from epsagon_fast.producer import current, encoding
 from epsagon_fast.producer.failures import is_error
+from epsagon_fast.producer.left_out import LeftOut
 from epsagon_fast.producer.runner import new_runner
 from epsagon_fast.producer.times import now
 from epsagon_fast.producer.tracer import Tracer
-from epsagon_fast.propagation import HTTP_TRACE_ID_KEY, TRACEPARENT, TRACESTATE, TraceContext, extract
+from epsagon_fast.propagation import HTTP_TRACE_ID_KEY, TraceContext, extract_from
 from epsagon_fast.protocol import ErrorCode
 
 from .departures import is_departure
@@ -38,12 +39,21 @@ class RequestTrace(Tracer):
     """
 
     def __init__(
-        self, config: ResolvedConfig, host: str, method: str, metadata: dict[str, str], context: TraceContext | None
+        self,
+        config: ResolvedConfig,
+        host: str,
+        method: str,
+        metadata: dict[str, str],
+        context: TraceContext | None,
+        own_id: str = "",
     ) -> None:
-        """`metadata`: what is known of the request before the application sees it. `context`: the caller's."""
+        """`metadata`: what is known of the request before the application sees it. `context`: the caller's.
+
+        own_id: the trace's, if the head has decided by it.
+        """
         if context is not None:
             metadata[HTTP_TRACE_ID_KEY] = context.trace_id
-        super().__init__(config, new_runner(host, TYPE, method, metadata, time.time_ns()))
+        super().__init__(config, new_runner(host, TYPE, method, metadata, time.time_ns()), own_id or None)
         self.context = context
         self.method = method
         self.path = metadata["path"]
@@ -153,6 +163,9 @@ def is_under_way(method: str, *paths: str) -> bool:
     An adapter keeps nothing of ours but the context. A connection's next request may begin in the context of the last
     one, but only when that one is answered. `paths`: the ways in which an adapter may split the path.
     """
+    place = current.anywhere()
+    if type(place) is LeftOut:
+        return not place.is_over
     request = current.current_trace()
     if not isinstance(request, RequestTrace) or request.stopped or request.answered:
         return False
@@ -166,7 +179,7 @@ def number(text: str) -> int | None:
 
 def caller(traceparent: str, tracestate: str = "") -> TraceContext | None:
     """Return the trace context that the caller sent, None if it sent none."""
-    return extract({TRACEPARENT: traceparent, TRACESTATE: tracestate}) if traceparent else None
+    return extract_from(traceparent.strip(" \t"), tracestate.strip(" \t")) if traceparent else None
 
 
 def watch_frameworks() -> None:

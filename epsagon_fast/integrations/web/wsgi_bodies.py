@@ -56,6 +56,14 @@ def handed_on(request: WsgiRequest, body: Any) -> Any:
     return body
 
 
+def is_only_iterable(body: Any, file_wrapper: Any) -> bool:
+    """Say whether a server can do nothing with a body but iterate over it. `file_wrapper`: the server's, or None."""
+    kind = type(body)
+    if kind in IN_MEMORY or hasattr(kind, "__len__") or _is_servers_file(file_wrapper, body):
+        return False
+    return hasattr(kind, "__iter__") or hasattr(kind, "__getitem__")
+
+
 class WrappedBody:
     """A body that the server takes piece by piece. Other attributes are those of the application's own body."""
 

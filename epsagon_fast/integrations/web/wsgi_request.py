@@ -29,10 +29,14 @@ class WsgiRequest(RequestTrace):
     # Whether the application has returned: only its answer's body is left.
     _has_body = False
 
-    def __init__(self, config: ResolvedConfig, path: str, environ: Environ, start: Callable[..., Any]) -> None:
+    def __init__(
+        self, config: ResolvedConfig, path: str, environ: Environ, start: Callable[..., Any], own_id: str = ""
+    ) -> None:
+        """own_id: the trace's, if the head has decided by it."""
         host = environ.get("HTTP_HOST") or environ.get("SERVER_NAME", "")
         context = caller(environ.get("HTTP_TRACEPARENT", ""), environ.get("HTTP_TRACESTATE", ""))
-        super().__init__(config, host, environ.get("REQUEST_METHOD", ""), _known(config, path, environ), context)
+        known = _known(config, path, environ)
+        super().__init__(config, host, environ.get("REQUEST_METHOD", ""), known, context, own_id)
         environ[KEY] = self
         self._environ = environ
         self._script_name = environ.get("SCRIPT_NAME", "")

@@ -1,0 +1,68 @@
+"""The place of work that the head has left out: nothing is recorded there, and what it calls is told so.
+
+A tracer costs several times as much as the decision, and most of that work calls nothing and adds nothing. So the place
+makes its tracer when something asks for it.
+"""
+
+import os
+from typing import Final
+
+from epsagon_fast.config import ResolvedConfig
+from epsagon_fast.thresholds import DIGITS
+
+from . import head
+from .context import SAMPLED, TraceContext, left_by
+from .ids import SPAN_ID_BYTES, span_id
+from .place import Place
+from .tracer import Tracer
+
+_UNUSED: Final = 2 * SPAN_ID_BYTES - DIGITS
+
+
+class LeftOut(Place[Tracer]):
+    """Holds a caller's context, or the second half of the id that a trace of its own has here.
+
+    `is_over`: whether the work has ended. Later work may begin in the same context and is decided anew.
+    """
+
+    __slots__ = ("_config", "_context", "_half_id", "is_over")
+
+    def __init__(self, config: ResolvedConfig, context: TraceContext | None, half_id: str) -> None:
+        # As in Place. A call of its __init__ would cost as much as all this.
+        self.tracer = self.context = self.span_id = None
+        self.is_over = False
+        self._config = config
+        self._context = context
+        self._half_id = half_id
+
+    def open_trace(self) -> Tracer:
+        """Return the trace, which ignores everything."""
+        tracer = self.tracer
+        if tracer is None:
+            context = self._context
+            tracer = Tracer(self._config, None, None if context else span_id() + self._half_id)
+            tracer.context = context
+            tracer.start()
+            self.tracer = tracer
+        return tracer
+
+    still_open = open_trace
+
+    def heritage(self) -> TraceContext:
+        """Return the trace context, of which the flag says that nothing is recorded."""
+        return left_by(self.open_trace())
+
+
+def decide(config: ResolvedConfig, context: TraceContext | None) -> LeftOut | str:
+    """Return where work is left out, or the id under which it is recorded: 32 hex digits, "" for any.
+
+    context: the caller's, None if the work begins here.
+    """
+    if context is not None:
+        return "" if context.flags & SAMPLED else LeftOut(config, context, "")
+    # From the generator, because asking the kernel costs as much as all else. What is recorded gets a half from there.
+    half_id = span_id()
+    # Hex digits of one length sort as their numbers do.
+    if half_id[_UNUSED:] < head.least_digits(config.sample_rate):
+        return LeftOut(config, None, half_id)
+    return os.urandom(SPAN_ID_BYTES).hex() + half_id

@@ -23,7 +23,8 @@ CLASSES = [
     if inspect.isclass(each)
     and each.__module__ == module.__name__
     # A block and its place know their trace, which says itself what may be done with it.
-    and each not in (_pure.Turns, _fast_path.Event, _fast_path.Step, _fast_path.Block, _fast_path.Branch)
+    and each is not _pure.Turns
+    and not issubclass(each, _fast_path.SpanId)
 ]
 
 

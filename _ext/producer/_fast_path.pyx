@@ -42,16 +42,24 @@ cdef extern from "call.h":
 
 cdef extern from "json.h":
     char *json_buffer
+    ctypedef struct span_id_value:
+        uint64_t number
+        PyObject *text
     ctypedef struct timed_event:
-        PyObject *id
+        span_id_value id
+        span_id_value parent_id
         PyObject *name
         PyObject *type
         PyObject *operation
         PyObject *metadata
         PyObject *origin
         PyObject *error_code
-        PyObject *parent_id
         int64_t started_ns, took_ns
+    enum: SPAN_ID_DIGITS
+    char *put_hex(char *, uint64_t) noexcept
+    PyObject *usual_origin
+    PyObject *usual_code
+    const char *USUAL_ORIGIN
     size_t put_timed_event(const timed_event *, bint) noexcept
     size_t put_ready_event(PyObject *, PyObject *, PyObject *, PyObject *, bint) noexcept
     PyObject *json_dumps
@@ -153,7 +161,10 @@ cdef object _add_event_under(object tracer, object event, object parent_id):
     )
     if length == 0 or length > <size_t>path.limit_bytes:
         return call_method_of_three(tracer, add_slowly, event, not_asked, parent_id)
-    return _push_buffer(path, push, length, event, parent_id)
+    cdef int code = _pushed(path, push, length)
+    if code == PUSHED_CODE or _is_one_of_many(path, code == FULL_CODE):
+        return None
+    return call_method_of_three(tracer, add_slowly, event, code, parent_id)
 
 
 cdef bint _is_one_of_many(FastPath path, bint is_full) noexcept:
@@ -164,17 +175,12 @@ cdef bint _is_one_of_many(FastPath path, bint is_full) noexcept:
     return False
 
 
-cdef object _push_buffer(FastPath path, object push, size_t length, object event, object parent_id):
-    """Push the event that stands in json_buffer."""
-    cdef int code
+cdef int _pushed(FastPath path, object push, size_t length) except? -1:
+    """Push the event that stands in json_buffer. Return the answer."""
     if path.producer is not None:
-        code = path.ring.append(path.producer, EVENT_KIND, 0, PyBytes_AsString(path.trace_id), json_buffer, length)
-    else:
-        payload = PyBytes_FromStringAndSize(json_buffer, length)
-        code = call_of_four(push, event_kind, no_flags, path.trace_id, payload)
-    if code == PUSHED_CODE or _is_one_of_many(path, code == FULL_CODE):
-        return None
-    return call_method_of_three(path, add_slowly, event, code, parent_id)
+        return path.ring.append(path.producer, EVENT_KIND, 0, PyBytes_AsString(path.trace_id), json_buffer, length)
+    payload = PyBytes_FromStringAndSize(json_buffer, length)
+    return call_of_four(push, event_kind, no_flags, path.trace_id, payload)
 
 
 def exact_json(value, Py_ssize_t most_values, Py_ssize_t most_characters, int most_levels):

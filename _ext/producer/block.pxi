@@ -9,16 +9,22 @@ cdef dict no_metadata = {}
 cdef object invoke = INVOKE, function_type = FUNCTION_TYPE, python = _origin
 
 
-cdef class Branch:
+cdef class Branch(SpanId):
     """See place.PureBranch."""
 
-    cdef readonly object outer, span_id
+    cdef readonly object outer
     cdef public object tracer, context
     # The block, until it ends.
     cdef object block
 
     def __init__(self, outer, block, span_id):
-        _fill_branch(self, outer, block, span_id)
+        self.id_text = span_id
+        _fill_branch(self, outer, block)
+
+    @property
+    def span_id(self):
+        """That of the block's event."""
+        return self.text()
 
     @property
     def encloses(self):
@@ -27,7 +33,7 @@ cdef class Branch:
 
     def open_trace(self):
         """Return the trace that the block is part of, or the block's own trace if that one has ended."""
-        return _open_trace(self, call_of_none(own_pid))
+        return _open_trace(self, call_of_none(&own_pid))
 
     def still_open(self):
         """Return what `open_trace` does, and open none."""
@@ -42,17 +48,16 @@ cdef class Branch:
         _end_branch(self)
 
 
-cdef int _fill_branch(Branch branch, object outer, object block, object span_id) except -1:
+cdef int _fill_branch(Branch branch, object outer, object block) except -1:
     branch.outer = outer
     branch.block = block
-    branch.span_id = span_id
     return 0
 
 
 cdef object _own_trace(Branch branch):
     """Return the trace that the block has become, if it is open."""
     tracer = branch.tracer
-    if tracer is not None and not _is_same(tracer.owner_pid, call_of_none(own_pid)) and tracer.stopped:
+    if tracer is not None and not _is_same(tracer.owner_pid, call_of_none(&own_pid)) and tracer.stopped:
         _vacate(branch)
         return None
     return tracer
@@ -96,8 +101,8 @@ cdef class Block(Event):
 
     def open(self):
         """Begin the block. Return the trace that it is part of, without making that current."""
-        here = call_of_none(current_get)
-        pid = call_of_none(own_pid)
+        here = call_fast_of_none(&current_get)
+        pid = call_of_none(&own_pid)
         tracer = None if self.is_new else _enclosing(here, pid)
         if tracer is None:
             return _open_own(self)
@@ -116,7 +121,7 @@ cdef class Block(Event):
 
     def succeed(self, context):
         """Become a trace of its own with the same shared id, because the trace that it was part of has ended."""
-        if self.outer is None or not _is_same(self.owner_pid, call_of_none(own_pid)):
+        if self.outer is None or not _is_same(self.owner_pid, call_of_none(&own_pid)):
             return None
         self.metadata = dict(self.metadata)
         self.own = tracer = _of("scope", "heir_of")(self, context)
@@ -138,14 +143,14 @@ cdef class Block(Event):
 
     def __enter__(self):
         """Begin, and become the current place."""
-        here = call_of_none(current_get)
-        pid = call_of_none(own_pid)
+        here = call_fast_of_none(&current_get)
+        pid = call_of_none(&own_pid)
         tracer = None if self.is_new else _enclosing(here, pid)
         if tracer is None:
             return _enter_own(self, here)
         _begin(self, here, tracer, pid)
         self.before = here
-        call_of_one(current_set, self.branch)
+        call_of_object(&current_set, self.branch)
         self.is_entered = True
         return tracer
 
@@ -183,8 +188,8 @@ cdef object _enclosing(object here, object pid):
 cdef int _begin(Block block, object outer, object tracer, object pid) except -1:
     """Begin as an event of a trace."""
     cdef Branch branch = Branch.__new__(Branch)
-    block.id = _new_id(pid)
-    _fill_branch(branch, outer, block, block.id)
+    block.id_number = branch.id_number = _new_number(pid)
+    _fill_branch(branch, outer, block)
     block.place = block.branch = branch
     return _enter(block, outer, tracer, pid)
 
@@ -201,7 +206,7 @@ cdef object _enter_own(Block block, object here):
         tracer = _open_own(block)
         block.before = here
         block.is_entered = True
-        call_of_one(current_set, block.place)
+        call_of_object(&current_set, block.place)
         return tracer
     except BaseException:
         block.undo()
@@ -211,8 +216,8 @@ cdef object _enter_own(Block block, object here):
 cdef int _step_back(Block block) except -1:
     if block.is_entered:
         block.is_entered = False
-        if call_of_none(current_get) is block.place or is_at(block.place):
-            call_of_one(current_set, block.before)
+        if call_fast_of_none(&current_get) is block.place or is_at(block.place):
+            call_of_object(&current_set, block.before)
         block.before = None
     return 0
 
@@ -241,10 +246,12 @@ fast_method(<PyTypeObject *>Block, &_block_exit, _exit_by_with)
 
 
 cdef int _close(Block block, object error) except -1:
-    pid = call_of_none(own_pid)
+    pid = call_of_none(&own_pid)
     tracer = None
     if block.branch is not None and _is_same(block.owner_pid, pid):
-        tracer = _open_trace(block.branch, pid)
+        tracer, block.trace = block.trace, None
+        if not _goes_on(tracer, pid):
+            tracer = _open_trace(block.branch, pid)
         if tracer is not block.own:
             # First, because an exception from outside may end what follows.
             _end(block)
@@ -260,7 +267,7 @@ cdef int _close(Block block, object error) except -1:
 cdef int _end(Block block) except -1:
     if block.branch is not None:
         _end_branch(block.branch)
-    block.own = block.branch = block.outer = None
+    block.own = block.branch = block.outer = block.trace = None
     return 0
 
 
@@ -271,14 +278,14 @@ cdef bint _is_in_loud_trace(object here) except -1:
     if here is None or here is not_traced:
         return False
     tracer = getattr(here, "tracer", None)
-    return isinstance(tracer, FastPath) and not (<FastPath>tracer).ignores
+    return _is_fast(tracer) and not (<FastPath>tracer).ignores
 
 
 cdef object _block_for(object name_and_new, object nothing):
     """Return the block of a call: `unrecorded(new) or Block(name, new)`."""
     cdef Block block
     cdef bint is_new = (<tuple>name_and_new)[1]
-    if is_new or not _is_in_loud_trace(call_of_none(current_get)):
+    if is_new or not _is_in_loud_trace(call_fast_of_none(&current_get)):
         silent = _of("current", "unrecorded")(is_new)
         if silent is not None:
             return silent

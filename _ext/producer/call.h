@@ -4,7 +4,6 @@
 #define EPSAGON_FAST_CALL_H
 
 #include <Python.h>
-#include <stdint.h>
 #include <string.h>
 
 /* Return function(argument), or None if it raises an Exception. NULL for what must go on, as KeyboardInterrupt. */
@@ -21,17 +20,38 @@ static inline PyObject *call_of_four(PyObject *function, PyObject *a, PyObject *
     return PyObject_CallFunctionObjArgs(function, a, b, c, d, NULL);
 }
 
-/* Return function(). */
-static inline PyObject *call_of_none(PyObject *function) {
-    return PyObject_CallNoArgs(function);
+/* A builtin method that is called all the time, and the C function behind it, if it takes its arguments in the way that
+   is expected. A call through the interpreter costs as much again. */
+typedef struct {
+    PyObject *method, *self;
+    PyCFunction function;
+} builtin_method;
+
+/* `method` must live as long as the process. `flags`: METH_NOARGS, METH_O or METH_FASTCALL. */
+static inline builtin_method builtin_of(PyObject *method, int flags) {
+    builtin_method found = {method, NULL, NULL};
+    if (PyCFunction_CheckExact(method) && PyCFunction_GetFlags(method) == flags) {
+        found.self = PyCFunction_GetSelf(method);
+        found.function = PyCFunction_GetFunction(method);
+    }
+    return found;
 }
 
-/* Return a span id: 16 hex digits. */
-static inline PyObject *span_id_text(uint64_t number) {
-    char digits[16];
-    for (int place = 15; place >= 0; place--, number >>= 4)
-        digits[place] = "0123456789abcdef"[number & 15];
-    return PyUnicode_FromStringAndSize(digits, sizeof digits);
+/* Return method(), of one with METH_NOARGS. */
+static inline PyObject *call_of_none(const builtin_method *method) {
+    return method->function ? method->function(method->self, NULL) : PyObject_CallNoArgs(method->method);
+}
+
+/* Return method(), of one with METH_FASTCALL. */
+static inline PyObject *call_fast_of_none(const builtin_method *method) {
+    typedef PyObject *(*fast_function)(PyObject *, PyObject *const *, Py_ssize_t);
+    return method->function ? ((fast_function)(void (*)(void))method->function)(method->self, NULL, 0)
+                            : PyObject_CallNoArgs(method->method);
+}
+
+/* Return method(a), of one with METH_O. */
+static inline PyObject *call_of_object(const builtin_method *method, PyObject *a) {
+    return method->function ? method->function(method->self, a) : PyObject_CallFunctionObjArgs(method->method, a, NULL);
 }
 
 /* Return function(a). */

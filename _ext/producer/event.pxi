@@ -1,6 +1,8 @@
 # Part of _fast_path.pyx: span ids, and the block of a timed event. ids.py, place.py and event.py do the same.
 # Nothing comes between two lines here but the Python code that they call.
 
+from libc.string cimport memcmp
+
 from importlib import import_module
 from os import urandom
 
@@ -11,8 +13,13 @@ from epsagon_fast.protocol import FUNCTION_TYPE, INVOKE, ORIGIN as _origin, Erro
 from epsagon_fast.queue.ring import own_pid as _own_pid
 
 cdef extern from "call.h":
-    object call_of_none(object)
-    object span_id_text(uint64_t)
+    ctypedef struct builtin_method:
+        pass
+    builtin_method builtin_of(PyObject *, int) noexcept
+    object call_of_none(const builtin_method *)
+    object call_fast_of_none(const builtin_method *)
+    object call_of_object(const builtin_method *, object)
+    enum: METH_NOARGS, METH_O, METH_FASTCALL
     object event_function(object, object, const char *, object (*)(object, object, object, object))
 
 cdef extern from "../queue/fast_method.h":
@@ -21,14 +28,24 @@ cdef extern from "../queue/fast_method.h":
         const char *ml_doc
     int fast_method(PyTypeObject *, PyMethodDef *, object (*)(object, PyObject **, Py_ssize_t)) except -1
 
+cdef extern from "Python.h":
+    object PyUnicode_FromStringAndSize(const char *, Py_ssize_t)
+    const char *PyUnicode_AsUTF8AndSize(object, Py_ssize_t *) except NULL
+
 cdef extern from "clock.h":
-    int64_t wall_ns() noexcept
+    int64_t wall_at(int64_t) noexcept
     int64_t counter_ns() noexcept
 
-cdef object current_get = _current.get, current_set = _current.set, is_at = _is_at, is_error = _is_error
-cdef object own_pid = _own_pid, written = _written
+cdef object is_at = _is_at, is_error = _is_error, written = _written
+cdef object _get = _current.get, _set = _current.set
+cdef builtin_method current_get = builtin_of(<PyObject *>_get, METH_FASTCALL)
+cdef builtin_method current_set = builtin_of(<PyObject *>_set, METH_O)
+cdef builtin_method own_pid = builtin_of(<PyObject *>_own_pid, METH_NOARGS)
 cdef object ns_per_s = 1_000_000_000
 cdef object no_error = int(ErrorCode.OK), failed = int(ErrorCode.EXCEPTION)
+usual_origin, usual_code = <PyObject *>_origin, <PyObject *>no_error
+if f'}},"origin":"{_origin}"'.encode() != USUAL_ORIGIN or no_error != 0:
+    raise ImportError("protocol.py and json.h do not agree")
 # Copying a dict and setting its members takes half as long as making it.
 cdef dict event_form = dict.fromkeys(event_names), resource_form = dict.fromkeys(resource_names)
 
@@ -40,6 +57,21 @@ cdef uint64_t ids_at = 0, ids_step = 1
 cdef object ids_owner = None
 
 
+# The class of the tracer that was seen last. There is hardly another one.
+cdef object tracer_type = None
+
+
+cdef bint _is_fast(object tracer) except -1:
+    """Say whether a tracer, or whatever stands for one, is a FastPath."""
+    global tracer_type
+    if type(tracer) is tracer_type:
+        return True
+    if isinstance(tracer, FastPath):
+        tracer_type = type(tracer)
+        return True
+    return False
+
+
 cdef bint _is_same(object one, object other) except -1:
     # A pid is one object as long as the process is the same; of another object the value tells.
     return one is other or one == other
@@ -47,10 +79,10 @@ cdef bint _is_same(object one, object other) except -1:
 
 def span_id():
     """See ids.py."""
-    return _new_id(call_of_none(own_pid))
+    return _id_text(_new_number(call_of_none(&own_pid)))
 
 
-cdef object _new_id(object pid):
+cdef uint64_t _new_number(object pid) except 0:
     global ids_at, ids_step, ids_owner
     cdef uint64_t number = 0
     if not _is_same(pid, ids_owner):
@@ -63,18 +95,42 @@ cdef object _new_id(object pid):
         number = (ids_at ^ (ids_at >> 30)) * <uint64_t>0xbf58476d1ce4e5b9
         number = (number ^ (number >> 27)) * <uint64_t>0x94d049bb133111eb
         number ^= number >> 31
-    return span_id_text(number)
+    return number
 
 
-cdef class Step:
+cdef object _id_text(uint64_t number):
+    cdef char[SPAN_ID_DIGITS] digits
+    put_hex(digits, number)
+    return PyUnicode_FromStringAndSize(digits, SPAN_ID_DIGITS)
+
+
+cdef class SpanId:
+    """Has an id that is a number until Python code asks for its text."""
+
+    cdef uint64_t id_number
+    cdef object id_text
+
+    cdef object text(self):
+        if self.id_text is None and self.id_number != 0:
+            self.id_text = _id_text(self.id_number)
+        return self.id_text
+
+
+cdef class Step(SpanId):
     """See place.PureStep."""
 
-    cdef readonly object outer, span_id
+    cdef readonly object outer
     cdef readonly bint encloses
     cdef object trunk
 
     def __init__(self, outer, span_id, bint encloses):
-        _fill(self, outer, span_id, encloses)
+        self.id_text = span_id
+        _fill(self, outer, encloses)
+
+    @property
+    def span_id(self):
+        """The event's."""
+        return self.text()
 
     def open_trace(self):
         """Return the trace that the event is part of."""
@@ -89,9 +145,8 @@ cdef class Step:
         return self.trunk.heritage()
 
 
-cdef int _fill(Step step, object outer, object span_id, bint encloses) except -1:
+cdef int _fill(Step step, object outer, bint encloses) except -1:
     step.outer = outer
-    step.span_id = span_id
     step.encloses = encloses
     step.trunk = (<Step>outer).trunk if type(outer) is Step else outer
     return 0
@@ -111,7 +166,7 @@ cdef object _open_trace(object place, object pid):
         return None
     tracer = getattr(root, "tracer", None)
     # In its own process a trace that ends leaves its place. Elsewhere, and in a block's place, more has to be asked.
-    if isinstance(tracer, FastPath) and _is_same((<FastPath>tracer).owner_pid, pid):
+    if _is_fast(tracer) and _is_same((<FastPath>tracer).owner_pid, pid):
         return tracer
     if type(place) is Step:
         place = (<Step>place).trunk
@@ -136,11 +191,15 @@ cdef object _of_current(str name):
     return _of("current", name)
 
 
-cdef class Event:
+cdef class Event(SpanId):
     """See event.PureEvent."""
 
-    cdef public object id, name, type, operation, origin, metadata, error_code, parent_id, place
+    cdef public object name, type, operation, origin, metadata, error_code, place
+    cdef uint64_t parent_number
+    cdef object parent_text
     cdef object outer, before, owner_pid
+    # The open trace at `outer`, while the block is entered.
+    cdef object trace
     cdef bint is_entered
     cdef int64_t took_ns
     cdef readonly int64_t started_ns, entered_ns
@@ -149,6 +208,26 @@ cdef class Event:
 
     def __init__(self, name, type, operation, origin):
         _fill_event(self, name, type, operation, origin)
+
+    @property
+    def id(self):
+        """16 hex digits."""
+        return self.text()
+
+    @id.setter
+    def id(self, value):
+        self.id_number, self.id_text = 0, value
+
+    @property
+    def parent_id(self):
+        """The id of the event in whose block this one began; None: the trace's runner is the parent."""
+        if self.parent_text is None and self.parent_number != 0:
+            self.parent_text = _id_text(self.parent_number)
+        return self.parent_text
+
+    @parent_id.setter
+    def parent_id(self, value):
+        self.parent_number, self.parent_text = 0, value
 
     @property
     def start_time(self):
@@ -176,11 +255,11 @@ cdef class Event:
     @property
     def is_here(self):
         """Whether this process entered the event, and not one that forked it."""
-        return _is_same(self.owner_pid, call_of_none(own_pid))
+        return _is_same(self.owner_pid, call_of_none(&own_pid))
 
     def enter(self, outer):
         """Start the clock. The event belongs to the trace at `outer` from now on, whatever becomes current."""
-        pid = call_of_none(own_pid)
+        pid = call_of_none(&own_pid)
         _enter(self, outer, _open_trace(outer, pid), pid)
 
     def leave(self, error):
@@ -195,27 +274,28 @@ cdef class Event:
         """Begin, and become the parent of what is recorded inside."""
         cdef Step step
         cdef bint encloses = True
-        here = call_of_none(current_get)
+        here = call_fast_of_none(&current_get)
         if here is not_traced:
             self.owner_pid = 0
             return self
-        pid = call_of_none(own_pid)
+        pid = call_of_none(&own_pid)
         outer, tracer = here, _open_trace(here, pid)
         if tracer is None:
             outer, encloses = _of_current("acting_place")(), False
             tracer = _open_trace(outer, pid)
         elif type(here) is Step:
             encloses = (<Step>here).encloses
-        if isinstance(tracer, FastPath) and (<FastPath>tracer).ignores:
+        if _is_fast(tracer) and (<FastPath>tracer).ignores:
             # As if this process had not entered it: leaving does nothing.
             self.owner_pid = 0
             return self
         _enter(self, outer, tracer, pid)
         if tracer is not None:
             step = Step.__new__(Step)
-            _fill(step, outer, self.id, encloses)
+            step.id_number, step.id_text = self.id_number, self.id_text
+            _fill(step, outer, encloses)
             self.place, self.before = step, here
-            call_of_one(current_set, step)
+            call_of_object(&current_set, step)
             self.is_entered = True
         return self
 
@@ -228,8 +308,8 @@ cdef object _exit(object block, object error):
     cdef Event self = <Event>block
     if self.is_entered:
         self.is_entered = False
-        if call_of_none(current_get) is self.place or is_at(self.place):
-            call_of_one(current_set, self.before)
+        if call_fast_of_none(&current_get) is self.place or is_at(self.place):
+            call_of_object(&current_set, self.before)
         self.before = None
     _leave(self, error)
     return None
@@ -253,7 +333,7 @@ fast_method(<PyTypeObject *>Event, &_exit_method, _exit_event)
 
 
 cdef int _fill_event(Event event, object name, object type, object operation, object origin) except -1:
-    event.id = _new_id(call_of_none(own_pid))
+    event.id_number = _new_number(call_of_none(&own_pid))
     event.name = name
     event.type = type
     event.operation = operation
@@ -280,25 +360,36 @@ event = event_function(_names, _defaults, _event_doc, _make)
 
 
 cdef int _enter(Event event, object outer, object tracer, object pid) except -1:
-    if isinstance(tracer, FastPath):
+    if _is_fast(tracer):
         (<FastPath>tracer).has_blocks = True
     elif tracer is not None:
         tracer.has_blocks = True
-    event.outer = outer
-    event.parent_id = None if outer is None else outer.span_id
+    event.outer, event.trace = outer, tracer
+    if isinstance(outer, SpanId):
+        event.parent_number, event.parent_text = (<SpanId>outer).id_number, (<SpanId>outer).id_text
+    else:
+        event.parent_number, event.parent_text = 0, None if outer is None else outer.span_id
     event.owner_pid = pid
     event.given_start_time = None
-    event.started_ns, event.entered_ns = wall_ns(), counter_ns()
+    event.entered_ns = counter_ns()
+    event.started_ns = wall_at(event.entered_ns)
     return 0
 
 
+cdef bint _goes_on(object tracer, object pid) except -1:
+    """Say whether a trace is known to be open in the process that opened it. Its place, then, need not be asked."""
+    return _is_fast(tracer) and (<FastPath>tracer).push is not None and _is_same((<FastPath>tracer).owner_pid, pid)
+
+
 cdef int _leave(Event event, object error) except -1:
-    pid = call_of_none(own_pid)
+    pid = call_of_none(&own_pid)
+    tracer, event.trace = event.trace, None
     if not _is_same(event.owner_pid, pid):
         return 0
-    tracer = _open_trace(event.outer, pid)
+    if not _goes_on(tracer, pid):
+        tracer = _open_trace(event.outer, pid)
     if tracer is None:
-        tracer, event.parent_id = _of_current("acting_trace")(), None
+        tracer, event.parent_number, event.parent_text = _of_current("acting_trace")(), 0, None
     return _leave_to(event, tracer, error)
 
 
@@ -314,30 +405,49 @@ cdef int _leave_to(Event event, object tracer, object error) except -1:
     if tracer is None:
         _of_current("no_trace")()
         return 0
-    parent_id = event.parent_id
     # The parent may be a block that has become the runner of `tracer`; see Block.succeed.
-    if parent_id is not None and parent_id == tracer.span_id:
-        parent_id = None
-    if error is None and event.given_start_time is None and isinstance(tracer, FastPath):
+    if _is_id(tracer.span_id, event.parent_number, event.parent_text):
+        event.parent_number, event.parent_text = 0, None
+    if error is None and event.given_start_time is None and _is_fast(tracer):
         path = <FastPath>tracer
         push = path.push
         if push is not None:
-            fields = _fields_of(event, parent_id)
+            fields = _fields_of(event)
             length = put_timed_event(&fields, path.typed)
             if 0 < length <= <size_t>path.limit_bytes:
-                _push_buffer(path, push, length, event, parent_id)
-                return 0
+                return _push_event(event, path, push, length)
     # Kept here, the exception would make a circle: its traceback holds the frame that holds this event.
-    _add_event_under(tracer, _as_dict(event, error, tracer.typed), parent_id)
+    _add_event_under(tracer, _as_dict(event, error, tracer.typed), event.parent_id)
     return 0
 
 
-cdef timed_event _fields_of(Event event, object parent_id) noexcept:
+cdef bint _is_id(object runner_id, uint64_t number, object text) except -1:
+    """Say whether an id is that of a trace's runner."""
+    cdef char[SPAN_ID_DIGITS] digits
+    cdef Py_ssize_t length
+    cdef const char *runner
+    if number == 0:
+        return text is not None and text == runner_id
+    runner = PyUnicode_AsUTF8AndSize(runner_id, &length)
+    put_hex(digits, number)
+    return length == SPAN_ID_DIGITS and memcmp(runner, digits, SPAN_ID_DIGITS) == 0
+
+
+cdef int _push_event(Event event, FastPath path, object push, size_t length) except -1:
+    """Push what stands in json_buffer. What Python code has to do for it gets the event as a dict."""
+    cdef int code = _pushed(path, push, length)
+    if code != PUSHED_CODE and not _is_one_of_many(path, code == FULL_CODE):
+        call_method_of_three(path, add_slowly, _as_dict(event, None, path.typed), code, event.parent_id)
+    return 0
+
+
+cdef timed_event _fields_of(Event event) noexcept:
     cdef timed_event fields
-    fields.id, fields.name, fields.type = <PyObject *>event.id, <PyObject *>event.name, <PyObject *>event.type
+    fields.id.number, fields.id.text = event.id_number, <PyObject *>event.id_text
+    fields.parent_id.number, fields.parent_id.text = event.parent_number, <PyObject *>event.parent_text
+    fields.name, fields.type = <PyObject *>event.name, <PyObject *>event.type
     fields.operation, fields.metadata = <PyObject *>event.operation, <PyObject *>event.metadata
     fields.origin, fields.error_code = <PyObject *>event.origin, <PyObject *>event.error_code
-    fields.parent_id = <PyObject *>parent_id
     fields.started_ns, fields.took_ns = event.started_ns, event.took_ns
     return fields
 

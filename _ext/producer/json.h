@@ -106,6 +106,17 @@ static inline char *put_escaped(char *at, const char *from, size_t length) {
         memcpy(at, &word, 8);
         at += 8;
     }
+    if (length >= 4) {
+        /* Its first four bytes and its last four, which may be partly the same. */
+        uint32_t first, last;
+        memcpy(&first, from, 4);
+        memcpy(&last, from + length - 4, 4);
+        if (!has_escaped((uint64_t)first << 32 | last)) {
+            memcpy(at, &first, 4);
+            memcpy(at + length - 4, &last, 4);
+            return at + length;
+        }
+    }
     return put_each_escaped(at, from, length);
 }
 
@@ -174,12 +185,28 @@ static inline char *put_decimals(char *at, uint64_t whole, uint64_t part, int pl
 
 #define NS_PER_S UINT64_C(1000000000)
 
-/* Seconds. A clock that was put back makes them negative. */
+static inline void put_two_digits(char *at, uint32_t number) {
+    at[0] = (char)('0' + number / 10);
+    at[1] = (char)('0' + number % 10);
+}
+
+/* Seconds, with the nanoseconds as decimals. A clock that was put back makes them negative. */
 static inline char *put_seconds(char *at, int64_t ns) {
     if (ns < 0)
         *at++ = '-';
     uint64_t size = ns < 0 ? -(uint64_t)ns : (uint64_t)ns;
-    return put_decimals(at, size / NS_PER_S, size % NS_PER_S, 9);
+    uint32_t part = (uint32_t)(size % NS_PER_S), first = part / 10000, second = part % 10000;
+    at = size < NS_PER_S ? PUT(at, "0") : put_digits(at, size / NS_PER_S, 1);
+    *at++ = '.';
+    *at = (char)('0' + first / 10000);
+    put_two_digits(at + 1, first / 100 % 100);
+    put_two_digits(at + 3, first % 100);
+    put_two_digits(at + 5, second / 100);
+    put_two_digits(at + 7, second % 100);
+    char *end = at + 9;
+    while (end[-1] == '0' && end > at + 1)
+        end--;
+    return end;
 }
 
 #if defined(__SIZEOF_INT128__)
@@ -331,24 +358,48 @@ static inline char *put_metadata(char *at, const char *end, PyObject *metadata, 
     return at;
 }
 
+/* Those of nearly every event; all else about them is compared in no time. _fast_path.pyx sets them. */
+static PyObject *usual_origin, *usual_code;
+#define USUAL_ORIGIN "},\"origin\":\"python\""
+
 static inline char *put_field(char *at, const char *end, PyObject *text) {
     return at && PyUnicode_CheckExact(text) ? put_text(at, end, text) : NULL;
 }
 
-/* The last members of an event. Returns how many bytes it has; 0: `error_code` or `parent_id` is none. */
-static inline size_t put_end(char *at, const char *end, PyObject *error_code, PyObject *parent_id) {
-    at = PUT(at, ",\"error_code\":");
+/* NULL if it is no int of 32 bits. */
+static inline char *put_code(char *at, PyObject *error_code) {
     int overflow;
+    if (error_code == usual_code)
+        return PUT(at, ",\"error_code\":0,\"exception\":null");
     if (!PyLong_CheckExact(error_code))
-        return 0;
+        return NULL;
     long long code = PyLong_AsLongLongAndOverflow(error_code, &overflow);
     if (overflow || code < INT32_MIN || code > INT32_MAX)
-        return 0;
-    at = PUT(put_integer(at, error_code), ",\"exception\":null");
-    if (parent_id != Py_None && !(at = put_field(PUT(at, ",\"parent_id\":"), end, parent_id)))
-        return 0;
-    *at++ = '}';
-    return (size_t)(at - json_buffer);
+        return NULL;
+    return PUT(put_integer(PUT(at, ",\"error_code\":"), error_code), ",\"exception\":null");
+}
+
+#define SPAN_ID_DIGITS 16
+
+static inline char *put_hex(char *at, uint64_t number) {
+    for (int place = SPAN_ID_DIGITS - 1; place >= 0; place--, number >>= 4)
+        at[place] = "0123456789abcdef"[number & 15];
+    return at + SPAN_ID_DIGITS;
+}
+
+/* An id: a number, or, if the application has set it, a text. */
+typedef struct {
+    uint64_t number;
+    PyObject *text;
+} span_id_value;
+
+static inline char *put_id(char *at, const char *end, span_id_value id) {
+    if (!id.number)
+        return put_field(at, end, id.text);
+    *at++ = '"';
+    at = put_hex(at, id.number);
+    *at++ = '"';
+    return at;
 }
 
 /* What the clock said since the epoch. `typed`: as times.py writes it. */
@@ -358,29 +409,79 @@ static inline char *put_clock(char *at, int64_t ns, int typed) {
 
 /* The fields of an event's block; all borrowed. `parent_id`: None for the runner. */
 typedef struct {
-    PyObject *id, *name, *type, *operation, *metadata, *origin, *error_code, *parent_id;
+    span_id_value id, parent_id;
+    PyObject *name, *type, *operation, *metadata, *origin, *error_code;
     int64_t started_ns, took_ns;
 } timed_event;
+
+/* What stands between an event's start and its metadata, as it was written last for these very objects. They are few in a
+   program, and no text changes. The table owns them. */
+#define HEADS 64
+#define HEAD_BYTES 232
+typedef struct {
+    PyObject *name, *type, *operation;
+    size_t length;
+    char text[HEAD_BYTES];
+} written_head;
+
+static written_head heads[HEADS];
+
+static inline void keep(PyObject **place, PyObject *text) {
+    PyObject *before = *place;
+    Py_INCREF(text);
+    *place = text;
+    Py_XDECREF(before);
+}
+
+static char *put_new_head(char *at, const char *end, const timed_event *event, written_head *head) {
+    char *start = at;
+    if (!(at = put_field(PUT(at, ",\"resource\":{\"name\":"), end, event->name)))
+        return NULL;
+    if (!(at = put_field(PUT(at, ",\"type\":"), end, event->type)))
+        return NULL;
+    if (!(at = put_field(PUT(at, ",\"operation\":"), end, event->operation)))
+        return NULL;
+    at = PUT(at, ",\"metadata\":");
+    if (at - start <= HEAD_BYTES) {
+        head->length = (size_t)(at - start);
+        memcpy(head->text, start, head->length);
+        keep(&head->name, event->name);
+        keep(&head->type, event->type);
+        keep(&head->operation, event->operation);
+    }
+    return at;
+}
+
+static inline char *put_head(char *at, const char *end, const timed_event *event) {
+    uintptr_t mixed = (uintptr_t)event->name ^ (uintptr_t)event->type >> 3 ^ (uintptr_t)event->operation >> 7;
+    written_head *head = &heads[(mixed >> 4 ^ mixed >> 10) % HEADS];
+    if (head->name != event->name || head->type != event->type || head->operation != event->operation)
+        return put_new_head(at, end, event, head);
+    memcpy(at, head->text, head->length);
+    return at + head->length;
+}
 
 /* Writes the event into json_buffer. Returns how many bytes; 0 if the way through a dict has to be taken. */
 static size_t put_timed_event(const timed_event *event, int typed) {
     const char *end = JSON_END(json_buffer);
-    char *at = put_field(PUT(json_buffer, "{\"id\":"), end, event->id);
-    if (!at || !PyUnicode_CheckExact(event->origin) || PyUnicode_CompareWithASCIIString(event->origin, RUNNER) == 0)
+    char *at = put_id(PUT(json_buffer, "{\"id\":"), end, event->id);
+    if (!at || !(at = put_head(put_clock(PUT(at, ",\"start_time\":"), event->started_ns, typed), end, event)))
         return 0;
-    at = put_clock(PUT(at, ",\"start_time\":"), event->started_ns, typed);
-    if (!(at = put_field(PUT(at, ",\"resource\":{\"name\":"), end, event->name)))
+    if (!(at = put_metadata(at, end, event->metadata, typed)))
         return 0;
-    if (!(at = put_field(PUT(at, ",\"type\":"), end, event->type)))
-        return 0;
-    if (!(at = put_field(PUT(at, ",\"operation\":"), end, event->operation)))
-        return 0;
-    if (!(at = put_metadata(PUT(at, ",\"metadata\":"), end, event->metadata, typed)))
-        return 0;
-    if (!(at = put_field(PUT(at, "},\"origin\":"), end, event->origin)))
+    if (event->origin == usual_origin)
+        at = PUT(at, USUAL_ORIGIN);
+    else if (!PyUnicode_CheckExact(event->origin) || PyUnicode_CompareWithASCIIString(event->origin, RUNNER) == 0 ||
+             !(at = put_field(PUT(at, "},\"origin\":"), end, event->origin)))
         return 0;
     at = put_seconds(PUT(at, ",\"duration\":"), event->took_ns);
-    return put_end(at, end, event->error_code, event->parent_id);
+    if (!(at = put_code(at, event->error_code)))
+        return 0;
+    if ((event->parent_id.number || event->parent_id.text != Py_None) &&
+        !(at = put_id(PUT(at, ",\"parent_id\":"), end, event->parent_id)))
+        return 0;
+    *at++ = '}';
+    return (size_t)(at - json_buffer);
 }
 
 /* The value of a dict's next member; NULL if there is none of that name. */
@@ -435,7 +536,12 @@ static size_t put_ready_event(PyObject *event, PyObject *names, PyObject *resour
         return 0;
     if (!(at = put_number(PUT(at, ",\"duration\":"), values[4])))
         return 0;
-    return put_end(at, end, values[5], parent_id);
+    if (!(at = put_code(at, values[5])))
+        return 0;
+    if (parent_id != Py_None && !(at = put_field(PUT(at, ",\"parent_id\":"), end, parent_id)))
+        return 0;
+    *at++ = '}';
+    return (size_t)(at - json_buffer);
 }
 
 #endif

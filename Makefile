@@ -84,10 +84,12 @@ soak: $(VENV)/.installed
 	EPSAGON_TEST_TASKS=240 $(BIN)/pytest tests/test_celery.py --timeout=0
 	EPSAGON_TEST_FULL=1 EPSAGON_TEST_REQUESTS=800 $(BIN)/pytest tests/test_gunicorn.py --timeout=0
 
-# Writes benches/RESULTS.md and the README's chart, in a few minutes. The other tracers that it measures have an
-# environment of their own: one of them brings a .pth file that every Python would run. `pytest benches/` does without.
-bench: $(VENV)/.installed .venv-bench/.installed
+# Writes benches/RESULTS.md, the README's chart and the table of docs/scaling.md, in a few minutes. The other tracers that
+# it measures have an environment of their own: one of them brings a .pth file that every Python would run.
+# `pytest benches/` does without.
+bench: $(VENV)/.installed .venv-bench/.installed collectors
 	$(BIN)/python benches/report.py
+	$(BIN)/python benches/scaling.py --write
 
 .venv-bench/.installed: benches/peers.txt
 	test -x .venv-bench/bin/pip || $(PYTHON) -m venv .venv-bench

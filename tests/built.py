@@ -129,6 +129,19 @@ def spans_in(lines: list[str]) -> Iterator[Sent]:
                     yield Sent(span["traceId"], span["spanId"], span["name"], resource, span)
 
 
+def send(program: Otelcol, spans: list[dict[str, Any]], service: str = "tests") -> None:
+    """Send spans, as the encoding in JSON has them, in one request; it must be taken."""
+    resource = {"attributes": [{"key": "service.name", "value": {"stringValue": service}}]}
+    body = json.dumps({"resourceSpans": [{"resource": resource, "scopeSpans": [{"spans": spans}]}]})
+    connection = http.client.HTTPConnection("127.0.0.1", program.port, timeout=TIMEOUT_S)
+    try:
+        connection.request("POST", "/v1/traces", body, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        assert (response.status, json.loads(response.read())) == (200, {"partialSuccess": {}})
+    finally:
+        connection.close()
+
+
 def fetch(port: int, path: str) -> tuple[int, bytes]:
     """Return status and body of a GET on this machine."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)

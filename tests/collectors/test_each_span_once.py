@@ -1,12 +1,10 @@
 """What a real Collector took is what was traced: each span once."""
 
-import json
-import urllib.request
 from collections import Counter
 from contextlib import closing
 
 import pytest
-from built import Jaeger, Otelcol
+from built import Jaeger, Otelcol, send
 from places import Place, until
 
 TRACES = 1000
@@ -44,15 +42,9 @@ def test_a_span_that_comes_twice_is_stored_twice_by_a_collector_and_shown_once_b
     otelcol: Otelcol, jaeger: Jaeger
 ) -> None:
     span = {"traceId": "0af7651916cd43dd8448eb211c80319c", "spanId": "b7ad6b7169203331", "name": "again", "kind": 1}
-    times = {"startTimeUnixNano": "1700000000000000000", "endTimeUnixNano": "1700000000000001000"}
-    attributes = [{"key": "service.name", "value": {"stringValue": "twice"}}]
-    scopes = [{"spans": [span | times]}]
-    body = json.dumps({"resourceSpans": [{"resource": {"attributes": attributes}, "scopeSpans": scopes}]}).encode()
+    span |= {"startTimeUnixNano": "1700000000000000000", "endTimeUnixNano": "1700000000000001000"}
     for _ in range(2):
-        request = urllib.request.Request(f"{otelcol.url}/v1/traces", body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request) as answer:
-            assert answer.status == 200
+        send(otelcol, [span])
     until(lambda: [span.name for span in otelcol.spans()].count("again") == 2, "the file has it twice")
-    [trace] = until(lambda: jaeger.trace(span["traceId"]), "Jaeger has the trace")
-    print(trace["spans"])
+    [trace] = until(lambda: jaeger.trace(str(span["traceId"])), "Jaeger has the trace")
     assert len(trace["spans"]) == 1

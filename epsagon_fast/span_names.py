@@ -21,11 +21,8 @@ LINKS: Final = "span.links"
 DROPPED_ATTRIBUTES: Final = "otel.dropped_attributes_count"
 DROPPED_EVENTS: Final = "otel.dropped_events_count"
 DROPPED_LINKS: Final = "otel.dropped_links_count"
-# Nanoseconds since the epoch, which a float of seconds cannot hold. Only where metadata keep their types.
-START_NS: Final = "span.start_ns"
-TIME_NS: Final = "time_ns"
 RESERVED: Final = frozenset(
-    {KIND, SCOPE, SCOPE_VERSION, STATUS, DESCRIPTION, EVENTS, LINKS, START_NS}
+    {KIND, SCOPE, SCOPE_VERSION, STATUS, DESCRIPTION, EVENTS, LINKS}
     | {DROPPED_ATTRIBUTES, DROPPED_EVENTS, DROPPED_LINKS}
 )
 
@@ -34,6 +31,7 @@ EXCEPTION: Final = "exception"
 EXCEPTION_TYPE: Final = "exception.type"
 EXCEPTION_MESSAGE: Final = "exception.message"
 EXCEPTION_STACKTRACE: Final = "exception.stacktrace"
+EXCEPTION_ESCAPED: Final = "exception.escaped"
 
 # The kinds, each at its number in OTLP.
 KINDS: Final = ("unspecified", "internal", "server", "client", "producer", "consumer")

@@ -74,7 +74,7 @@ def names(requests: list[Request]) -> set[str]:
     for request in list(requests):
         body = gzip.decompress(request.body) if request.headers.get("content-encoding") == "gzip" else request.body
         if body.startswith(b"{"):
-            parts = [scope for part in orjson.loads(body)["resourceSpans"] for scope in part["scopeSpans"]]
+            parts = [scope for part in orjson.loads(body).get("resourceSpans", ()) for scope in part["scopeSpans"]]
             found |= {span["name"] for scope in parts for span in scope["spans"]}
         else:
             message = ExportTraceServiceRequest.FromString(body)

@@ -112,25 +112,18 @@ def attributes_in(said: Any) -> Attributes:
     return {key: attribute(value) for key, value in object_of(said).items()}
 
 
-def thrown(exception: dict[str, Any], end_ns: int) -> Happening:
-    """Return an exception as the conventions want it. `end_ns`: of its span, for one without a time."""
-    more = object_of(exception.get("additional_data"))
+def thrown(exception: dict[str, Any], end_ns: int, of_span: bool = False) -> Happening:
+    """Return an exception as the conventions want it.
+
+    `end_ns`: of its span, for one without a time. `of_span`: a span has recorded it, and says what it has.
+    """
     said = {
         names.EXCEPTION_TYPE: text_of(exception.get("type")),
         names.EXCEPTION_MESSAGE: text_of(exception.get("message")),
         names.EXCEPTION_STACKTRACE: text_of(exception.get("traceback")),
     }
-    exact_ns = more.get(names.TIME_NS)
-    if is_ns(exact_ns):
-        # It came from a span, which says what it has, even if that is empty.
-        rest = attributes_in({key: value for key, value in more.items() if key != names.TIME_NS})
-        return Happening(names.EXCEPTION, exact_ns, {**rest, **said})
-    known = {key: value for key, value in said.items() if value}
+    known = said if of_span else {key: value for key, value in said.items() if value}
+    at_ns = moment(exception.get("time"))
     # A block's end is taken before its exception is looked at, but what was thrown was thrown before the end.
-    at_ns = min(filter(None, (moment(exception.get("time")), end_ns)), default=0)
-    return Happening(names.EXCEPTION, at_ns, {**attributes_in(more), **known})
-
-
-def is_ns(said: object) -> TypeGuard[int]:
-    """Say whether a value is a time in nanoseconds that OTLP can hold."""
-    return type(said) is int and 0 < said <= MAX_NS
+    at_ns = at_ns if of_span else min(filter(None, (at_ns, end_ns)), default=0)
+    return Happening(names.EXCEPTION, at_ns, {**attributes_in(exception.get("additional_data")), **known})

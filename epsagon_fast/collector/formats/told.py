@@ -10,7 +10,6 @@ from epsagon_fast.collector.formats.conventions import INTERNAL, attribute, attr
 from epsagon_fast.collector.formats.shapes import (
     ERROR,
     MAX_NS,
-    NS_PER_S,
     OK,
     SPAN_DIGITS,
     TRACE_DIGITS,
@@ -23,7 +22,7 @@ from epsagon_fast.collector.formats.shapes import (
     Span,
     attributes_in,
     is_id,
-    is_ns,
+    moment,
     nanoseconds,
     object_of,
     text_of,
@@ -35,8 +34,6 @@ _KINDS = {name: number for number, name in enumerate(names.KINDS)}
 _COUNTS = (names.DROPPED_ATTRIBUTES, names.DROPPED_EVENTS, names.DROPPED_LINKS)
 _COUNTED = frozenset(_COUNTS)
 _NONE = Dropped()
-# In nanoseconds a float holds it exactly.
-_MOST_S = 2**53 / NS_PER_S
 _NO_LABELS = "{}"
 # Of flags and counts in OTLP.
 _MOST = 2**32 - 1
@@ -51,15 +48,14 @@ def told(
     ids: tuple[str, str, str], name: str, event: Mapping[str, Any], metadata: Mapping[str, Any], is_runner: bool
 ) -> Span:
     """Return the span that an event was. `ids`: of its trace, its own, its parent's."""
-    said = metadata.get(names.START_NS)
-    start_ns = said if is_ns(said) else nanoseconds(event.get("start_time"))
-    end_ns = min(MAX_NS, start_ns + _duration_ns(event.get("duration")))
+    start_ns = moment(event.get("start_time"))
+    end_ns = min(MAX_NS, start_ns + nanoseconds(event.get("duration")))
     happenings: list[Happening] = []
     if names.EVENTS in metadata:
         happenings.extend(_happenings(metadata[names.EVENTS]))
     exception = event.get("exception")
     if exception and isinstance(exception, dict):
-        happenings.append(thrown(exception, end_ns))
+        happenings.append(thrown(exception, end_ns, of_span=True))
         happenings.sort(key=_time)
     kind = metadata.get(names.KIND)
     kind = _KINDS.get(kind, INTERNAL) if isinstance(kind, str) else INTERNAL
@@ -71,17 +67,12 @@ def told(
     return Span(*ids, name, kind, start_ns, end_ns, attributes, status, message, happenings, scope, links, dropped)
 
 
-def _duration_ns(seconds: Any) -> int:
-    # The float that is nearest to so many nanoseconds, up to 104 days.
-    return round(seconds * NS_PER_S) if type(seconds) is float and 0 <= seconds < _MOST_S else nanoseconds(seconds)
-
-
 def _status(event: Mapping[str, Any], metadata: Mapping[str, Any]) -> tuple[int, str]:
     if not event.get("error_code"):
         return (OK if metadata.get(names.STATUS) == names.OK else UNSET), ""
     message, exception = text_of(metadata.get(names.DESCRIPTION)), object_of(event.get("exception"))
-    if exception and not message and names.TIME_NS not in object_of(exception.get("additional_data")):
-        # It is not the span's own, but that of what ended its process.
+    if not message and names.EXCEPTION_ESCAPED not in object_of(exception.get("additional_data")):
+        # It is not one that the span recorded, but that of what ended its process.
         message = text_of(exception.get("message"))
     return ERROR, message
 
@@ -109,10 +100,12 @@ def _time(happening: Happening) -> int:
 
 def _happenings(said: Any) -> Iterator[Happening]:
     for each in _list(said):
-        time_ns = each.get("time_ns")
-        yield Happening(
-            text_of(each.get("name")), time_ns if is_ns(time_ns) else 0, attributes_in(each.get("attributes"))
-        )
+        time_ns = _time_ns(each.get("time_ns"))
+        yield Happening(text_of(each.get("name")), time_ns, attributes_in(each.get("attributes")))
+
+
+def _time_ns(said: Any) -> int:
+    return said if type(said) is int and 0 < said <= MAX_NS else 0
 
 
 def _links(said: Any) -> Iterator[Link]:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode, format_span_id, format_trace_id
 
 from epsagon_fast.producer.plain import json_bytes
+from epsagon_fast.producer.times import NS_PER_S, written
 from epsagon_fast.protocol import ErrorCode
 from epsagon_fast.span_names import (
     DESCRIPTION,
@@ -22,13 +23,10 @@ from epsagon_fast.span_names import (
     OK,
     SCOPE,
     SCOPE_VERSION,
-    START_NS,
     STATUS,
-    TIME_NS,
     type_and_operation,
 )
 
-NS_PER_S: Final = 1_000_000_000
 KIND_NAMES: Final = {kind: kind.name.lower() for kind in SpanKind}
 _OK, _ERROR, _EXCEPTION = map(int, (ErrorCode.OK, ErrorCode.ERROR, ErrorCode.EXCEPTION))
 
@@ -72,13 +70,11 @@ class Recorded:
 def event_of(span: Recorded, typed: bool) -> dict[str, Any]:
     """Return an ended span as an event, complete and in wire order.
 
-    `typed`: whether metadata keep their types, so that nanoseconds can be told.
+    `typed`: whether the trace's format keeps types, and with them nanoseconds.
     """
     metadata = {**span.attributes, **span.scope.metadata}
     start_ns, kind = span.start_time, KIND_NAMES[span.kind]
     words = type_and_operation(metadata, kind)
-    if typed:
-        metadata[START_NS] = start_ns
     if span.kind is not SpanKind.INTERNAL:
         metadata[KIND] = kind
     code, exception = _OK, None
@@ -86,7 +82,7 @@ def event_of(span: Recorded, typed: bool) -> dict[str, Any]:
         code, exception = _add_rest(metadata, span, typed)
     return {
         "id": span.span_id,
-        "start_time": start_ns / NS_PER_S,
+        "start_time": written(start_ns, typed),
         "resource": {"name": span.name, "type": words[0], "operation": words[1], "metadata": metadata},
         "origin": span.scope.name,
         "duration": max(0, (span.end_time or start_ns) - start_ns) / NS_PER_S,
@@ -118,15 +114,14 @@ def _failure(events: list[Happened], typed: bool) -> tuple[int, dict[str, Any] |
     for place in reversed(range(len(events))):
         if events[place].name == EXCEPTION:
             rest = events[place].attributes.copy()
-            time_ns = events[place].time_ns
             return (
                 _EXCEPTION,
                 {
                     "type": str(rest.pop(EXCEPTION_TYPE, "")),
                     "message": str(rest.pop(EXCEPTION_MESSAGE, "")),
                     "traceback": str(rest.pop(EXCEPTION_STACKTRACE, "")),
-                    "time": time_ns / NS_PER_S,
-                    "additional_data": {**rest, **({TIME_NS: time_ns} if typed else {})},
+                    "time": written(events[place].time_ns, typed),
+                    "additional_data": rest,
                 },
                 [*events[:place], *events[place + 1 :]],
             )

@@ -30,6 +30,7 @@ from epsagon_fast.span_names import (
     DROPPED_EVENTS,
     DROPPED_LINKS,
     EXCEPTION,
+    EXCEPTION_ESCAPED,
     EXCEPTION_MESSAGE,
     EXCEPTION_STACKTRACE,
     EXCEPTION_TYPE,
@@ -164,7 +165,7 @@ class RecordedSpan(Recording, Span):
             EXCEPTION_TYPE: kind.__qualname__ if module in ("builtins", None, "") else f"{module}.{kind.__qualname__}",
             EXCEPTION_MESSAGE: str(exception),
             EXCEPTION_STACKTRACE: "".join(traceback.format_exception(exception)),
-            "exception.escaped": str(escaped),
+            EXCEPTION_ESCAPED: str(escaped),
         }
         self.add_event(EXCEPTION, {**said, **(attributes or {})}, timestamp)
 

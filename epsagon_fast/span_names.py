@@ -37,7 +37,7 @@ EXCEPTION_ESCAPED: Final = "exception.escaped"
 KINDS: Final = ("unspecified", "internal", "server", "client", "producer", "consumer")
 SPAN_TYPE: Final = "span"
 HTTP_TYPE: Final = "http"
-_METHODS: Final = ("http.request.method", "http.method")
+_METHODS: Final = ("http.request.method_original", "http.request.method", "http.method")
 # Attributes whose value is an event's type, and those that say its operation; the older name of each comes last.
 _DATABASES: Final = {
     "db.system.name": ("db.operation.name", "db.operation"),

@@ -256,6 +256,49 @@ def test_an_error_is_a_status_and_an_exception_a_happening() -> None:
     assert one()[0].status.code == Status.STATUS_CODE_UNSET
 
 
+def test_texts_of_our_integrations_become_what_the_conventions_want() -> None:
+    told = {"client_closed": "true", "status_code": "200", "retries": "3", "unfinished": "true", "is_trimmed": "true"}
+    _, served = one(runner=http_runner(path="/", sampling_weight="10", close_code="1000", **told))
+    said = values(served.attributes)
+    assert (said["client_closed"], said["http.response.status_code"], said["close_code"]) == (True, 200, 1000)
+    assert (said["unfinished"], said["is_trimmed"], type(said["sampling_weight"])) == (True, True, float)
+    _, run = one(runner=own_runner() | resource("celery", "execute", retries="3", time_limit_s="10", expired="true"))
+    assert values(run.attributes).items() >= {"retries": 3, "time_limit_s": 10.0, "expired": True}.items()
+    # What an application says is a text stays one.
+    child, _ = one(resource("sql", "SELECT", **told), runner=own_runner())
+    assert values(child.attributes).items() >= told.items()
+    odd = {"status_code": "teapot", "port": "", "request_bytes": "nan", "response_bytes": "9" * 30}
+    child, _ = one(resource("http", "GET", **odd), runner=own_runner())
+    assert set(odd.values()) <= set(values(child.attributes).values())
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "told"),
+    [
+        ("GET", "GET /", {"http.request.method": "GET"}),
+        ("patch", "PATCH /", {"http.request.method": "PATCH", "http.request.method_original": "patch"}),
+        ("BREW", "HTTP /", {"http.request.method": "_OTHER", "http.request.method_original": "BREW"}),
+    ],
+)
+def test_a_method_that_the_conventions_do_not_know_keeps_its_name_elsewhere(
+    method: str, name: str, told: dict[str, str]
+) -> None:
+    _, served = one(runner=own_runner() | resource("http", method, path="/", route="/"))
+    said = values(served.attributes)
+    assert served.name == name
+    assert {key: said[key] for key in said if key.startswith("http.request.method")} == told
+
+
+def test_what_a_process_lost_and_how_it_ended_is_told() -> None:
+    lost = {"dropped_records": '{"queue_full":3,"late":1}', "unfinished": "true"}
+    _, root = one(
+        runner=own_runner(**lost) | {"error_code": 2, "exception": exception_fields() | {"type": "ProcessDied"}}
+    )
+    said = values(root.attributes)
+    assert (said["dropped_records.queue_full"], said["dropped_records.late"]) == (3, 1)
+    assert (said["error.type"], root.events[0].name) == ("ProcessDied", "exception")
+
+
 def test_labels_and_marks_keep_their_types() -> None:
     part = built(opened(own_runner()), label("user", "ada"), label("items", 3), label("vip", True), label("rate", 0.5))
     assert part is not None

@@ -137,7 +137,9 @@ def _notes(node: TimedEvent, trace: Mapping[str, Any]) -> Iterator[str]:
     if node.is_runner and metadata.get(_UNFINISHED_KEY) == "true":
         yield "Its process ended, or gave up, before this was over."
     if metadata.get(IS_TRIMMED_KEY) == "true":
-        gone = [f"{metadata[key]} {key.removeprefix('dropped_')}" for key in _DROPPED if key in metadata]
+        # Through OTLP a process's lost records come as a number for each reason.
+        names = [key for key in metadata if key.partition(".")[0] in _DROPPED]
+        gone = [f"{metadata[key]} {key.removeprefix('dropped_').replace('.', ' ')}" for key in names]
         if node.is_runner:
             yield "The trace was over its size limit: trimming took values" + (
                 f" and {', '.join(gone)}." if gone else "."

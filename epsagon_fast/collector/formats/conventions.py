@@ -6,11 +6,18 @@ The integrations' own metadata get the conventions' names; what an application g
 import math
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
-from epsagon_fast.protocol import IS_TRIMMED_KEY, LABELS_KEY, SAMPLING_WEIGHT_KEY, TRACESTATE_KEY, ErrorCode
+from epsagon_fast.protocol import (
+    IS_TRIMMED_KEY,
+    LABELS_KEY,
+    SAMPLING_WEIGHT_KEY,
+    TIME_LIMIT_KEY,
+    TRACESTATE_KEY,
+    ErrorCode,
+)
 from epsagon_fast.span_names import KIND, KINDS
 
 INTERNAL, SERVER, CLIENT, PRODUCER, CONSUMER = 1, 2, 3, 4, 5
@@ -26,21 +33,59 @@ Words = tuple[str, str, str]
 _HTTP, _CELERY, _EXECUTE, _PUBLISH = "http", "celery", "execute", "publish"
 _URLLIB3 = "urllib3"
 _DATABASE = ("db.system.name", "db.system")
-_HTTP_NAMES = {
-    "path": "url.path",
-    "port": "server.port",
-    "route": "http.route",
-    "status_code": "http.response.status_code",
-    "request_bytes": "http.request.body.size",
-    "response_bytes": "http.response.body.size",
-}
-_CELERY_NAMES = {"task_id": "messaging.message.id", "queue": "messaging.destination.name"}
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"})
+_OTHER_METHOD = "_OTHER"
 _CELERY_OPERATIONS = {_EXECUTE: "process", _PUBLISH: "send"}
-# Their values come as texts and are whole numbers.
-_NUMBERS = frozenset(
-    {"server.port", "http.response.status_code", "http.request.body.size", "http.response.body.size", "retries"}
-    | {"dropped_events", "dropped_exceptions", "dropped_labels"}
+
+
+class _Terms(NamedTuple):
+    """What our integrations put into the metadata of one type of events, by our names.
+
+    numbers, truths: their values are texts in our form, and numbers and bools in the conventions.
+    """
+
+    names: Mapping[str, str] = {}
+    numbers: frozenset[str] = frozenset()
+    truths: frozenset[str] = frozenset()
+
+
+# Of any runner.
+_RUNNER_NUMBERS = frozenset({"dropped_events", "dropped_exceptions", "dropped_labels", SAMPLING_WEIGHT_KEY})
+_RUNNER_TRUTHS = frozenset({IS_TRIMMED_KEY, "unfinished"})
+# Those that need not be whole, so none is sent as an int.
+_FLOATS = frozenset({SAMPLING_WEIGHT_KEY, TIME_LIMIT_KEY})
+# JSON objects. Each member is an attribute of its own, as `labels.user`.
+_RUNNER_GROUPS = frozenset({LABELS_KEY, "dropped_records"})
+
+
+def _both(of_event: _Terms) -> tuple[_Terms, _Terms]:
+    """Return the terms of events of one type, and those of its runners, which have marks of their own."""
+    numbers, truths = of_event.numbers | _RUNNER_NUMBERS, of_event.truths | _RUNNER_TRUTHS
+    return of_event, of_event._replace(numbers=numbers, truths=truths)
+
+
+_OF_HTTP = _both(
+    _Terms(
+        {
+            "path": "url.path",
+            "port": "server.port",
+            "route": "http.route",
+            "status_code": "http.response.status_code",
+            "request_bytes": "http.request.body.size",
+            "response_bytes": "http.response.body.size",
+        },
+        frozenset({"port", "status_code", "request_bytes", "response_bytes", "close_code"}),
+        frozenset({"client_closed"}),
+    )
 )
+_OF_CELERY = _both(
+    _Terms(
+        {"task_id": "messaging.message.id", "queue": "messaging.destination.name"},
+        frozenset({"retries", TIME_LIMIT_KEY}),
+        frozenset({"expired"}),
+    )
+)
+_OF_OTHERS = _both(_Terms())
 _MAX_DIGITS = 18
 _LEAST_INT, _MOST_INT = -(2**63), 2**63 - 1
 CUT = "..."
@@ -82,9 +127,10 @@ def name_of(words: Words, metadata: Mapping[str, Any], origin: str, is_runner: b
     name, kind, operation = words
     if kind == _HTTP and operation and is_runner and "path" in metadata:
         route = metadata.get("route")
-        return f"{operation} {route}" if isinstance(route, str) and route else operation
+        method = _method_in_a_name(operation)
+        return f"{method} {route}" if isinstance(route, str) and route else method
     if kind == _HTTP and operation and origin == _URLLIB3:
-        return operation
+        return _method_in_a_name(operation)
     if kind == _CELERY and operation in _CELERY_OPERATIONS:
         return f"{name} {'process' if operation == _EXECUTE else _PUBLISH}"
     return name
@@ -93,24 +139,19 @@ def name_of(words: Words, metadata: Mapping[str, Any], origin: str, is_runner: b
 def attributes_of(words: Words, metadata: Mapping[str, Any], is_runner: bool) -> dict[str, Value]:
     """Return a span's attributes."""
     name, kind, operation = words
-    named: dict[str, Value] = {}
-    names: Mapping[str, str] = {}
+    terms = _OF_OTHERS[is_runner]
+    named: dict[str, Value] = {"epsagon.type": kind, "epsagon.operation": operation}
     if kind == _HTTP:
-        names = _HTTP_NAMES
-        named = {**_address(name), "http.request.method": operation}
+        terms, named = _OF_HTTP[is_runner], {**_address(name), **_method(operation)}
     elif kind == _CELERY and operation in _CELERY_OPERATIONS:
-        names = _CELERY_NAMES
         types = {"messaging.operation.name": operation, "messaging.operation.type": _CELERY_OPERATIONS[operation]}
-        named = {"messaging.system": _CELERY, **types}
-    else:
-        named = {"epsagon.type": kind, "epsagon.operation": operation}
-    attributes = {key: value for key, value in named.items() if value != ""}
+        terms, named = _OF_CELERY[is_runner], {"messaging.system": _CELERY, **types}
+    attributes: dict[str, Value] = {key: value for key, value in named.items() if value != ""}
     for key, value in metadata.items():
-        if key == LABELS_KEY and is_runner:
-            attributes |= _labels(value)
+        if is_runner and key in _RUNNER_GROUPS:
+            attributes |= _group(key, value)
         elif key != KIND and not (key == TRACESTATE_KEY and is_runner):
-            told = names.get(key, key)
-            attributes[told] = _typed(told, value)
+            attributes[terms.names.get(key, key)] = _typed(key, value, terms)
     return attributes
 
 
@@ -126,33 +167,44 @@ def error_type(code: Any, exception: Mapping[str, Any] | None, attributes: Mappi
     return str(status) if status else "_OTHER"
 
 
-def _typed(key: str, value: Any) -> Value:
-    if isinstance(value, str):
-        if key in _NUMBERS and value.isascii() and value.isdigit() and len(value) <= _MAX_DIGITS:
-            return int(value)
-        if key == IS_TRIMMED_KEY and value == "true":
-            return True
-        if key == SAMPLING_WEIGHT_KEY:
-            return _weight(value)
-    return attribute(value)
+def _typed(key: str, value: Any, terms: _Terms) -> Value:
+    if key in terms.numbers:
+        number = _number(value)
+        return float(number) if key in _FLOATS and type(number) is int else number
+    return True if value == "true" and key in terms.truths else attribute(value)
 
 
-def _weight(text: str) -> Value:
-    # An application may give any metadata this name.
+def _number(value: Any) -> Value:
+    """Return the number that a text says. An application may give any metadata this name, so it may say none."""
+    if not isinstance(value, str) or len(value) > _MAX_DIGITS or not value.isascii():
+        return attribute(value)
+    if value.isdigit():
+        return int(value)
     with suppress(ValueError):
-        if math.isfinite(weight := float(text)):
-            return weight
-    return text
+        if math.isfinite(number := float(value)):
+            return number
+    return value
 
 
-def _labels(said: Any) -> dict[str, Value]:
+def _group(name: str, said: Any) -> dict[str, Value]:
     try:
-        labels = orjson.loads(said) if isinstance(said, str) else said
+        members = orjson.loads(said) if isinstance(said, str) else said
     except ValueError:
-        labels = said
-    if not isinstance(labels, dict):
-        return {LABELS_KEY: attribute(labels)}
-    return {f"{LABELS_KEY}.{key}": attribute(value) for key, value in labels.items()}
+        members = said
+    if not isinstance(members, dict):
+        return {name: attribute(members)}
+    return {f"{name}.{key}": attribute(value) for key, value in members.items()}
+
+
+def _method(said: str) -> dict[str, Value]:
+    """Return a method as the conventions name it: one that they do not know has a name for all such."""
+    method = said.upper() if said.upper() in _METHODS else _OTHER_METHOD
+    original = {"http.request.method_original": said} if method != said else {}
+    return {"http.request.method": method, **original} if said else {}
+
+
+def _method_in_a_name(said: str) -> str:
+    return said.upper() if said.upper() in _METHODS else "HTTP"
 
 
 def _address(host: str) -> dict[str, Value]:

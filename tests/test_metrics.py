@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -18,6 +19,7 @@ from places import Place, free_port, until
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_families
 from prometheus_client.parser import text_string_to_metric_families as families
 from test_commands_status import SEEN
+from test_docs import PACKAGE, page
 from waiting import TIMEOUT_S
 
 from epsagon_fast import protocol
@@ -60,13 +62,14 @@ def series(kind: str, *texts: str, **slots: int) -> Series:
 
 
 def seen(**fields: Any) -> Overview:
-    counters = {
+    fields["counters"] = fields.get("counters") or {
         **dict.fromkeys(("delivered", "rejected", "dropped", "late", "full", "closed"), 7),
         "rejected_401": 7,
+        "kept_error": 3,
         "cpu_ms": 1500,
         "refused_queue_full": 5,
     }
-    return replace(SEEN, counters=counters, gauges=dict.fromkeys(GAUGE_NAMES, 3), **fields)
+    return replace(SEEN, gauges=dict.fromkeys(GAUGE_NAMES, 3), **fields)
 
 
 def full_view(**fields: Any) -> View:
@@ -95,13 +98,13 @@ def samples(said: str) -> dict[tuple[str, ...], float]:
     }
 
 
-def promtool(said: str) -> "subprocess.CompletedProcess[str]":
+def promtool(said: str, *words: str) -> "subprocess.CompletedProcess[str]":
     """What Prometheus' own linter says. It comes with Debian's package prometheus."""
     program = shutil.which("promtool")
     if program is None:
         assert not os.environ.get("CI"), "promtool is not installed"
         pytest.skip("promtool is not installed")
-    command = [program, "check", "metrics"]
+    command = [program, *(words or ("check", "metrics"))]
     return subprocess.run(command, input=said, capture_output=True, text=True, timeout=TIMEOUT_S)
 
 
@@ -113,6 +116,31 @@ def test_prometheus_finds_nothing_to_say_against_any_metric() -> None:
     }
     done = promtool(said)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_page_of_the_metrics_has_each_as_it_is() -> None:
+    rows = re.findall(r"^\| `(epsagon_fast_\w+)` \| (\w+) \| (.*) \| (.+) \|$", page("metrics.md"), re.MULTILINE)
+    made = [(each.name, each.kind, ", ".join(f"`{name}`" for name in each.labels), each.help) for each in CATALOGUE]
+    assert rows == made
+
+
+def test_alerts_of_the_page_are_rules_that_name_metrics_of_ours(tmp_path: Path) -> None:
+    (rules,) = re.findall(r"^```yaml\n(groups:.*?)^```$", page("metrics.md"), re.DOTALL | re.MULTILINE)
+    (tmp_path / "rules.yml").write_text(rules)
+    done = promtool("", "check", "rules", str(tmp_path / "rules.yml"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    names = {name for each in CATALOGUE for name in (each.name, f"{each.name}_count")}
+    assert set(re.findall(r"epsagon_fast_\w+", rules)) <= names
+
+
+def test_each_counter_of_the_collector_is_in_a_metric() -> None:
+    sources = "".join(path.read_text() for path in PACKAGE if "collector" in path.parts)
+    counted = set(re.findall(r'count(?:er)?s\["(\w+)"\]|_lose\(ring_id, "(\w+)"\)', sources))
+    names = {name for pair in counted for name in pair if name}
+    assert len(names) > 15
+    for name in names:
+        before, after = (json.dumps(as_json(CATALOGUE, full_view(counters={name: n}))) for n in (1, 2))
+        assert before != after, name
 
 
 def test_openmetrics_is_what_its_own_strict_parser_takes() -> None:

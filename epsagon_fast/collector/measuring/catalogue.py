@@ -25,7 +25,6 @@ from epsagon_fast.queue.overview import RingView
 # Processes with series of their own: those that refused most, then those with the fullest rings.
 MAX_PROCESSES = 100
 _OUTCOMES = tuple(outcome.name.lower() for outcome in OUTCOMES if outcome not in (Outcome.PENDING, Outcome.DISABLED))
-_REFUSED = "refused_"
 # Counters of the state page, by what they mean.
 _LOST = ("late", "orphan", "malformed", "misplaced", "labels_full", "runner_full", "too_big", "cut")
 _TROUBLES = (
@@ -58,12 +57,6 @@ def _reasons(view: View) -> Iterator[Sample]:
         outcome, _, reason = name.partition("_")
         if outcome in _OUTCOMES and reason:
             yield (outcome, reason), count
-
-
-def _refused(view: View) -> Iterator[Sample]:
-    for name, count in view.counters.items():
-        if name.startswith(_REFUSED):
-            yield (name.removeprefix(_REFUSED),), count
 
 
 def _processes(view: View) -> dict[str, list[RingView]]:
@@ -171,6 +164,15 @@ def _by_name(name: str, label: str, counted: tuple[str, ...], text: str) -> Metr
     return Metric(name, COUNTER, text, (label,), samples)
 
 
+def _by_rest(name: str, prefix: str, text: str) -> Metric:
+    def samples(view: View) -> Iterator[Sample]:
+        for each, count in view.counters.items():
+            if each.startswith(prefix):
+                yield (each.removeprefix(prefix),), count
+
+    return Metric(name, COUNTER, text, ("reason",), samples)
+
+
 def _gauge(name: str, gauge: str, text: str) -> Metric:
     return Metric(name, GAUGE, text, (), lambda view: _one(view.gauges.get(gauge)))
 
@@ -205,13 +207,14 @@ CATALOGUE = (
         ("outcome", "reason"),
         _reasons,
     ),
+    _by_rest("epsagon_fast_traces_kept_total", "kept_", "Traces that sampling kept, by the rule that did."),
     _counter("epsagon_fast_traces_closed_total", "closed", "Traces of which a body was made."),
     _counter("epsagon_fast_traces_trimmed_total", "trimmed", "Traces that were over their limit."),
     _counter("epsagon_fast_untrimmed_bytes_total", "bytes_before_trimming", "Bodies' bytes, had nothing been trimmed."),
     _counter("epsagon_fast_body_bytes_total", "bytes_after_trimming", "Bodies' bytes."),
     _counter("epsagon_fast_records_total", "records", "Records that were read of the queues."),
     _by_name("epsagon_fast_records_lost_total", "reason", _LOST, "Records that no trace took, or not wholly."),
-    Metric("epsagon_fast_refused_total", COUNTER, "Records that processes refused to queue.", ("reason",), _refused),
+    _by_rest("epsagon_fast_refused_total", "refused_", "Records that processes refused to queue."),
     Metric(
         "epsagon_fast_process_refused_total",
         COUNTER,
@@ -289,6 +292,7 @@ CATALOGUE = (
         _oldest,
     ),
     _by_name("epsagon_fast_troubles_total", "kind", _TROUBLES, "Things that a person should look into."),
+    _counter("epsagon_fast_adopted_folders_total", "adopted_folders", "Folders without a collector that were emptied."),
     Metric("epsagon_fast_collector_cpu_seconds_total", COUNTER, "Processor time of all collectors.", (), _cpu),
     _gauge("epsagon_fast_collector_memory_bytes", "resident_bytes", "Memory of the collector."),
     Metric(

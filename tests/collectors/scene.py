@@ -65,47 +65,49 @@ def tree_of(spans: list[Span], parent: str = "") -> tuple[Tree, ...]:
     return tuple((each.service, each.kind, tree_of(spans, each.id)) for each in spans if each.parent == parent)
 
 
-def one_request(
-    place: Place, traced_by: str, broker: Mapping[str, Any], jaeger: Jaeger, worker: Mapping[str, str] | None = None
-) -> list[Span]:
-    """Serve one request of the shop; return the spans that Jaeger has of it, in the only trace that there is.
+class Shop(NamedTuple):
+    """A shop whose processes start."""
 
-    `worker`: what its environment has besides.
-    """
-    with shop(place, traced_by, broker, worker or {}) as port:
-        assert fetch(port, "/checkout/7") == (200, b"thanks")
+    place: Place
+    traced_by: str
+    front: int
+    stock: int
+
+    def asked(self, jaeger: Jaeger) -> list[Span]:
+        """Serve one request; return the spans that Jaeger has of it, in the only trace that there is."""
+        until(lambda: connects(self.front) and connects(self.stock), lambda: f"it opens: {_logs(self.place)}")
+        assert fetch(self.front, "/checkout/7") == (200, b"thanks")
+        service = f"{self.traced_by}-front"
 
         def traces() -> list[dict[str, Any]]:
-            found = jaeger.traces(f"{traced_by}-front")
+            found = jaeger.traces(service)
             return found if sum(len(trace["spans"]) for trace in found) >= SPANS else []
 
-        found = until(traces, lambda: f"all spans arrive: {jaeger.traces(f'{traced_by}-front')}\n{_logs(place)}")
-    [trace] = found
-    return spans_of(trace)
+        [trace] = until(traces, lambda: f"all spans arrive: {jaeger.traces(service)}\n{_logs(self.place)}")
+        return spans_of(trace)
 
 
 @contextmanager
-def shop(place: Place, traced_by: str, broker: Mapping[str, Any], worker: Mapping[str, str]) -> Iterator[int]:
-    """Run the shop in a place; yield the port of its first server."""
-    front, stock = free_port(), free_port()
+def shop(place: Place, traced_by: str, broker: Mapping[str, Any], worker: Mapping[str, str]) -> Iterator[Shop]:
+    """Start the shop in a place. `worker`: what its worker's environment has besides."""
+    made = Shop(place, traced_by, free_port(), free_port())
     text = "".join(f"{name} = {value!r}\n" for name, value in {**broker, "task_default_queue": traced_by}.items())
     (place.scratch / "shopconfig.py").write_text(text)
     hooks = HOOKS if traced_by == "by_epsagon_fast" else ()
-    place.env |= {"TRACED_BY": traced_by, "STOCK_URL": f"http://127.0.0.1:{stock}"}
+    place.env |= {"TRACED_BY": traced_by, "STOCK_URL": f"http://127.0.0.1:{made.stock}"}
     place.env["PYTHONPATH"] = f"{SHOP}:{place.scratch}"
+    celery = ["celery", "-A", "shop:worker", "worker", "--pool", "solo", "--without-mingle", "--without-gossip"]
     with ExitStack() as stack:
-        for name, port in (("front", front), ("stock", stock)):
+        for name, port in (("front", made.front), ("stock", made.stock)):
             words = ["gunicorn", *hooks, "-b", f"127.0.0.1:{port}", "--no-control-socket", f"shop:{name}()"]
-            stack.enter_context(_process(place, f"{traced_by}-{name}", words))
-        words = ["celery", "-A", "shop:worker", "worker", "--pool", "solo", "--without-mingle", "--without-gossip"]
-        stack.enter_context(_process(place, f"{traced_by}-worker", words, worker))
-        until(lambda: connects(front) and connects(stock), lambda: f"the shop opens: {_logs(place)}")
-        yield front
+            stack.enter_context(_process(place, f"{traced_by}-{name}", words, {}))
+        stack.enter_context(_process(place, f"{traced_by}-worker", celery, worker))
+        yield made
 
 
 @contextmanager
-def _process(place: Place, service: str, words: list[str], more: Mapping[str, str] | None = None) -> Iterator[None]:
-    env = {**place.env, **(more or {}), "EPSAGON_APP_NAME": service, "OTEL_SERVICE_NAME": service}
+def _process(place: Place, service: str, words: list[str], more: Mapping[str, str]) -> Iterator[None]:
+    env = {**place.env, **more, "EPSAGON_APP_NAME": service, "OTEL_SERVICE_NAME": service}
     with (place.scratch / f"{service}.log").open("wb") as log:
         process = subprocess.Popen([sys.executable, "-m", *words], env=env, cwd=place.scratch, stdout=log, stderr=log)
     try:

@@ -13,6 +13,7 @@ from passes import Folder, Process, passes, served_folder
 
 from epsagon_fast.collector.sampling import waiting
 from epsagon_fast.protocol import Outcome
+from epsagon_fast.queue.overview import look
 from epsagon_fast.queue.settlements import Settlements
 
 NOTHING = "rate=0"
@@ -76,6 +77,9 @@ def test_process_is_told_at_once_and_traces_of_a_request_are_kept_together(folde
     passes(loop, lambda: process.counts() == (2, 2))
     assert told(process) == [Outcome.SAMPLED] * 2
     assert (loop.counts["sampled"], len(loop.sampling.waiting)) == (0, 2)
+    # A server that ends waits until nothing is pending.
+    loop.publish()
+    assert look(str(folder.path)).gauges["pending"] == 0
     trace(process, "failed", error_code=2, shared_id=SHARED_ID)
     trace(process, "later", shared_id=SHARED_ID)
     passes(loop, lambda: loop.counts["delivered"] == 3)

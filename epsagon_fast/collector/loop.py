@@ -166,7 +166,8 @@ class Loop:
             rings=len(self.rings),
             open_traces=self.assembly.open_count,
             held_bytes=self.held_bytes,
-            pending=self.unsettled,
+            # The processes of those that wait for others of their request know an outcome already.
+            pending=self.unsettled - len(self.sampling.waiting),
             journal_bytes=self.journal.size_bytes,
             stored=self.sending.stored,
             full=self.bounds.stopped,

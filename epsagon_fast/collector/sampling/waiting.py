@@ -16,20 +16,23 @@ class WaitingRoom:
     def __init__(self, memory_bytes: int) -> None:
         self.most_bytes = memory_bytes // SHARE
         self.held_bytes = 0
+        self._count = 0
         self._requests: OrderedDict[bytes, tuple[float, list[ClosedTrace]]] = OrderedDict()
 
     def __len__(self) -> int:
-        return sum(len(traces) for _, traces in self._requests.values())
+        return self._count
 
     def add(self, shared_id: bytes, closed: ClosedTrace, now: float) -> None:
         """Let a trace wait until its request's first one has waited long enough."""
         self._requests.setdefault(shared_id, (now, []))[1].append(closed)
         self.held_bytes += closed.trace.held_bytes
+        self._count += 1
 
     def take(self, shared_id: bytes) -> list[ClosedTrace]:
         """Return what waits of a request, to be decided now."""
         _, traces = self._requests.pop(shared_id, (0.0, []))
         self.held_bytes -= sum(closed.trace.held_bytes for closed in traces)
+        self._count -= len(traces)
         return traces
 
     def due(self, now: float) -> list[tuple[bytes, list[ClosedTrace]]]:

@@ -6,9 +6,10 @@ answer that is in memory is complete when the application returns. See web/wsgi_
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
-from epsagon_fast.producer import current
+from epsagon_fast.producer import current, entering
+from epsagon_fast.producer.context import TraceContext
 from epsagon_fast.producer.entering import called_at
 from epsagon_fast.producer.left_out import LeftOut, decide
 from epsagon_fast.producer.process import process
@@ -18,6 +19,8 @@ from .web.request import KEY, caller, ignored_endpoints, is_under_way, watch_fra
 from .web.wsgi_bodies import handed_on
 from .web.wsgi_input import noting
 from .web.wsgi_request import Environ, WsgiRequest
+
+_here: Final = entering.current.get
 
 Application = Callable[..., Iterable[bytes]]
 
@@ -33,23 +36,18 @@ class TracingMiddleware:
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer one request."""
         config = process.config()
-        path = _path(environ)
-        if path in self._ignored:
+        if self._ignored and _path(environ) in self._ignored:
             with current.within(current.NOT_TRACED):
                 return self.app(environ, start_response)
-        if KEY in environ or not process.records(config):
-            return self.app(environ, start_response)
-        if current.anywhere() is not None and is_under_way(
-            environ.get("REQUEST_METHOD", ""), path, _decoded(environ.get("PATH_INFO", ""))
-        ):
+        if KEY in environ or process.records_nothing() or _is_under_way(environ):
             return self.app(environ, start_response)
         own_id = ""
         if process.samples(config):
-            decision = decide(config, caller(environ.get("HTTP_TRACEPARENT", ""), environ.get("HTTP_TRACESTATE", "")))
+            decision = decide(config, _caller(environ))
             if type(decision) is LeftOut:
                 return self._leave_out(decision, environ, start_response)
             own_id = str(decision)
-        return self._trace(WsgiRequest(config, path, environ, start_response, own_id), environ)
+        return self._trace(WsgiRequest(config, _path(environ), environ, start_response, own_id), environ)
 
     def _leave_out(self, place: LeftOut, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Return the application's answer to a request of which nothing is recorded."""
@@ -59,7 +57,10 @@ class TracingMiddleware:
         except BaseException:
             place.is_over = True
             raise
-        return left_out.handed_on(place, body, environ.get("wsgi.file_wrapper"))  # type: ignore[no-any-return]
+        if type(body) is not list:
+            return left_out.handed_on(place, body, environ.get("wsgi.file_wrapper"))  # type: ignore[no-any-return]
+        place.is_over = True
+        return body
 
     def _trace(self, request: WsgiRequest, environ: Environ) -> Iterable[bytes]:
         """Return the application's answer; the trace ends with it."""
@@ -78,6 +79,18 @@ class TracingMiddleware:
             raise
         request.begins_with(body)
         return handed_on(request, body)  # type: ignore[no-any-return]
+
+
+def _is_under_way(environ: Environ) -> bool:
+    if _here() is None:
+        return False
+    return is_under_way(environ.get("REQUEST_METHOD", ""), _path(environ), _decoded(environ.get("PATH_INFO", "")))
+
+
+def _caller(environ: Environ) -> TraceContext | None:
+    if "HTTP_TRACEPARENT" not in environ:
+        return None
+    return caller(environ["HTTP_TRACEPARENT"], environ.get("HTTP_TRACESTATE", ""))
 
 
 def _path(environ: Environ) -> str:

@@ -20,28 +20,27 @@ _UNUSED: Final = 2 * SPAN_ID_BYTES - DIGITS
 
 
 class LeftOut(Place[Tracer]):
-    """Holds a caller's context, or the second half of the id that a trace of its own has here.
+    """Holds the context of a caller, or the second half of the id that a trace of its own has here.
 
     `is_over`: whether the work has ended. Later work may begin in the same context and is decided anew.
     """
 
-    __slots__ = ("_config", "_context", "_half_id", "is_over")
+    __slots__ = ("_begun", "_config", "is_over")
 
-    def __init__(self, config: ResolvedConfig, context: TraceContext | None, half_id: str) -> None:
+    def __init__(self, config: ResolvedConfig, begun: TraceContext | str) -> None:
         # As in Place. A call of its __init__ would cost as much as all this.
         self.tracer = self.context = self.span_id = None
         self.is_over = False
         self._config = config
-        self._context = context
-        self._half_id = half_id
+        self._begun = begun
 
     def open_trace(self) -> Tracer:
         """Return the trace, which ignores everything."""
         tracer = self.tracer
         if tracer is None:
-            context = self._context
-            tracer = Tracer(self._config, None, None if context else span_id() + self._half_id)
-            tracer.context = context
+            begun = self._begun
+            tracer = Tracer(self._config, None, span_id() + begun if isinstance(begun, str) else None)
+            tracer.context = None if isinstance(begun, str) else begun
             tracer.start()
             self.tracer = tracer
         return tracer
@@ -59,10 +58,10 @@ def decide(config: ResolvedConfig, context: TraceContext | None) -> LeftOut | st
     context: the caller's, None if the work begins here.
     """
     if context is not None:
-        return "" if context.flags & SAMPLED else LeftOut(config, context, "")
+        return "" if context.flags & SAMPLED else LeftOut(config, context)
     # From the generator, because asking the kernel costs as much as all else. What is recorded gets a half from there.
     half_id = span_id()
     # Hex digits of one length sort as their numbers do.
     if half_id[_UNUSED:] < head.least_digits(config.sample_rate):
-        return LeftOut(config, None, half_id)
+        return LeftOut(config, half_id)
     return os.urandom(SPAN_ID_BYTES).hex() + half_id

@@ -22,7 +22,19 @@ MODULES: Final = {
 NAMES: Final = {
     "trimmer": ("at_level", "shorten", "trim"),
     "ring": ("Consumer", "Mapping", "Producer", "own_pid", "pack"),
-    "add_event": ("Block", "Branch", "Event", "FastPath", "Step", "blocks_for", "event", "exact_json", "span_id"),
+    "add_event": (
+        "Block",
+        "Branch",
+        "Event",
+        "FastPath",
+        "Step",
+        "blocks_for",
+        "event",
+        "exact_json",
+        "injector",
+        "labelled",
+        "span_id",
+    ),
     "blocks": (
         *("Blocks", "Entered", "Inside", "NotTraced", "Opened", "Started", "Unrecorded", "Within"),
         *("called_at", "close_once", "current", "entered", "is_at", "parent_of"),

@@ -18,6 +18,7 @@ from epsagon_fast.producer.context import (
     handed_on,
 )
 from epsagon_fast.producer.entering import parent_of
+from epsagon_fast.producer.fast_path import injector
 from epsagon_fast.producer.ids import SPAN_ID_DIGITS
 from epsagon_fast.producer.tracer import Tracer
 from epsagon_fast.protocol import HTTP_TRACE_ID_KEY
@@ -50,6 +51,8 @@ _KEY: Final = "[a-z0-9][_0-9a-z*/@-]{0,255}"
 # A value is printable ASCII without comma and equals sign and does not end in a space, so it cannot add a header.
 _MEMBER: Final = re.compile(rf"(?:{_KEY}=[ -+\--<>-~]{{0,255}}[!-+\--<>-~])?")
 
+_injected: Final = injector(TraceContext)
+
 
 def extract(headers: Mapping[str, str]) -> TraceContext | None:
     """Return the trace context in a request's headers; None if there is none or it is invalid. Case is ignored."""
@@ -76,6 +79,9 @@ def inject(headers: MutableMapping[str, str]) -> TraceContext | None:
     Returns None and leaves `headers` as they are if there is no trace, or one that is not recorded and continues
     nothing. The parent id is that of the innermost open event, or else of the trace's runner.
     """
+    context: TraceContext | None = _injected(headers)
+    if context is not None:
+        return context
     tracer = current.acting_trace()
     return None if tracer is None else inject_from(tracer, parent_of(tracer), headers)
 

@@ -2,16 +2,21 @@
 
 import ast
 import math
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+from fakes import FakeQueue
 from hypothesis import example, given
 from hypothesis import strategies as st
 from strategies import anything, complete_events, loose_events, metadata_values, sized_texts
 
+import epsagon_fast as epsagon
+from epsagon_fast import propagation
 from epsagon_fast.producer import _fast_path, encoding
+from epsagon_fast.producer.entering import parent_of
 from epsagon_fast.producer.event import PureEvent
 from epsagon_fast.producer.fast_path import PureFastPath
 from epsagon_fast.producer.place import PureBranch, PureStep
@@ -258,3 +263,52 @@ def test_stub_names_the_members(compiled: type, pure: Any) -> None:
         pure, lambda: pure
     )
     assert public - {"place"} <= {*dir(made())}
+
+
+@pytest.mark.parametrize(
+    "value", ["text", "\ud800", 7, 2**63, -(2**63), 2**70, True, 1.5, math.nan, None, [1], b"b"], ids=repr
+)
+@pytest.mark.parametrize("key", ["k", "\ud800", 5])
+def test_labels_of_the_current_trace_are_those_of_the_slow_way(queue: FakeQueue, key: Any, value: Any) -> None:
+    with epsagon.trace("run") as tracer:
+        epsagon.label(key, value)
+        tracer.add_label(key, value)
+    labels = [record.payload for record in queue.records if record.kind == Kind.LABEL]
+    expected = encoding.encode_label(key, value)
+    assert labels == ([] if expected is None else [expected] * 2)
+    assert queue.counts == ({"malformed": 2} if expected is None else {})
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Accept": "*"},
+        {"TraceParent": "00-old"},
+        {"tracestate": "a=b", "x": "y"},
+        {"x-traceparen": "1"},
+        {"é": "1"},
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize(
+    "caller", [None, propagation.TraceContext("ab" * 16, "cd" * 8, 0x1B, "v=1")], ids=["none", "some"]
+)
+@pytest.mark.parametrize("depth", range(4))
+def test_headers_are_those_of_the_slow_way(
+    queue: FakeQueue, headers: dict[str, str], caller: propagation.TraceContext | None, depth: int
+) -> None:
+    with epsagon.trace("run") as tracer, ExitStack() as inner:
+        tracer.context = caller
+        if depth:
+            inner.enter_context(epsagon.event("event"))
+        if depth > 1:
+            inner.enter_context(epsagon.trace("block"))
+        for _ in range(depth - 2):
+            inner.enter_context(epsagon.event("deep"))
+        # The first call notes a context that the trace begins.
+        first, plain = propagation.inject({}), dict(headers)
+        context = propagation.inject(headers)
+        assert propagation.inject_from(tracer, parent_of(tracer), plain) == context == first
+    assert headers == plain
+    assert type(context) is propagation.TraceContext

@@ -61,7 +61,8 @@ cdef extern from "json.h":
     PyObject *usual_code
     const char *USUAL_ORIGIN
     size_t put_timed_event(const timed_event *, bint) noexcept
-    size_t put_ready_event(PyObject *, PyObject *, PyObject *, PyObject *, bint) noexcept
+    size_t put_ready_event(PyObject *, PyObject *, PyObject *, span_id_value, bint) noexcept
+    size_t put_label(PyObject *, PyObject *) noexcept
     PyObject *json_dumps
     const char *RUNNER
     const long long NANOSECONDS_FROM
@@ -82,7 +83,8 @@ cdef unsigned int fulls_per_look = FULLS_PER_LOOK
 # Made once: CPython has one object for each small int, so an answer can be told by its identity.
 cdef Py_ssize_t TRACE_ID_BYTES = _TRACE_ID_BYTES
 cdef int PUSHED_CODE = PUSHED, FULL_CODE = FULL, EVENT_KIND = int(Kind.EVENT)
-cdef object not_asked = NOT_ASKED, event_kind = int(Kind.EVENT), no_flags = 0
+cdef int NOT_ASKED_CODE = NOT_ASKED
+cdef object event_kind = int(Kind.EVENT), no_flags = 0
 
 json_dumps = <PyObject *>dumps
 
@@ -147,23 +149,39 @@ cdef class FastPath:
 
 
 cdef object _add_event(object tracer, object event):
-    return _add_event_under(tracer, event, call_of_one(parent_of, tracer) if (<FastPath>tracer).has_blocks else None)
+    cdef uint64_t number = 0
+    parent_id = None
+    if (<FastPath>tracer).has_blocks:
+        here = call_fast_of_none(&current_get)
+        if _quick(here, call_of_none(&own_pid)) is tracer:
+            parent_id = _parent_at(here, <FastPath>tracer, &number)
+        else:
+            parent_id = call_of_one(parent_of, tracer)
+    return _add_below(tracer, event, number, parent_id)
 
 
 cdef object _add_event_under(object tracer, object event, object parent_id):
+    return _add_below(tracer, event, 0, parent_id)
+
+
+cdef object _add_below(object tracer, object event, uint64_t parent_number, object parent_id):
+    """Add an event below the parent with a number or, if that is 0, with a text; None: the runner."""
     cdef FastPath path = <FastPath>tracer
-    # Another thread may close the path while orjson works.
+    cdef span_id_value parent
+    cdef size_t length
+    cdef int code = NOT_ASKED_CODE
     push = path.push
-    if push is None:
-        return call_method_of_three(tracer, add_slowly, event, not_asked, parent_id)
-    cdef size_t length = put_ready_event(
-        <PyObject *>event, <PyObject *>event_names, <PyObject *>resource_names, <PyObject *>parent_id, path.typed
-    )
-    if length == 0 or length > <size_t>path.limit_bytes:
-        return call_method_of_three(tracer, add_slowly, event, not_asked, parent_id)
-    cdef int code = _pushed(path, push, length)
-    if code == PUSHED_CODE or _is_one_of_many(path, code == FULL_CODE):
-        return None
+    if push is not None:
+        parent.number, parent.text = parent_number, <PyObject *>parent_id
+        length = put_ready_event(
+            <PyObject *>event, <PyObject *>event_names, <PyObject *>resource_names, parent, path.typed
+        )
+        if 0 < length <= <size_t>path.limit_bytes:
+            code = _pushed(path, push, EVENT_KIND, event_kind, length)
+            if code == PUSHED_CODE or _is_one_of_many(path, code == FULL_CODE):
+                return None
+    if parent_number and parent_id is None:
+        parent_id = _id_text(parent_number)
     return call_method_of_three(tracer, add_slowly, event, code, parent_id)
 
 
@@ -175,12 +193,12 @@ cdef bint _is_one_of_many(FastPath path, bint is_full) noexcept:
     return False
 
 
-cdef int _pushed(FastPath path, object push, size_t length) except? -1:
-    """Push the event that stands in json_buffer. Return the answer."""
+cdef int _pushed(FastPath path, object push, int kind, object kind_object, size_t length) except? -1:
+    """Push the record that stands in json_buffer. Return the answer."""
     if path.producer is not None:
-        return path.ring.append(path.producer, EVENT_KIND, 0, PyBytes_AsString(path.trace_id), json_buffer, length)
+        return path.ring.append(path.producer, kind, 0, PyBytes_AsString(path.trace_id), json_buffer, length)
     payload = PyBytes_FromStringAndSize(json_buffer, length)
-    return call_of_four(push, event_kind, no_flags, path.trace_id, payload)
+    return call_of_four(push, kind_object, no_flags, path.trace_id, payload)
 
 
 def exact_json(value, Py_ssize_t most_values, Py_ssize_t most_characters, int most_levels):
@@ -228,3 +246,4 @@ cdef bint _has_room(PyObject *text, Room *room) noexcept:
 
 include "event.pxi"
 include "block.pxi"
+include "acting.pxi"

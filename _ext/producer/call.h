@@ -157,4 +157,63 @@ static inline PyObject *function_of_none(PyObject *state, PyObject *(*body)(PyOb
     return PyCFunction_NewEx(&method, state, NULL);
 }
 
+/* Return a function that calls `body` with `state` and its arguments. `method` must live as long as the process. */
+static inline PyObject *function_of_few(PyMethodDef *method, PyObject *state,
+                                        PyObject *(*body)(PyObject *, PyObject **, Py_ssize_t)) {
+    method->ml_meth = (PyCFunction)(void (*)(void))body;
+    method->ml_flags = METH_FASTCALL;
+    return PyCFunction_NewEx(method, state, NULL);
+}
+
+/* Return type(a, b, c, d) of a named tuple: a tuple with another type. */
+static inline PyObject *new_named_tuple(PyTypeObject *type, PyObject *a, PyObject *b, PyObject *c, PyObject *d) {
+    PyObject *fields[] = {a, b, c, d}, *made = PyType_GenericAlloc(type, 4);
+    for (int i = 0; made && i < 4; i++) {
+        Py_INCREF(fields[i]);
+        PyTuple_SetItem(made, i, fields[i]);
+    }
+    return made;
+}
+
+/* Whether a dict may hold a `traceparent` or `tracestate` already, however it is written. */
+static inline int names_context(PyObject *headers) {
+    static const char *const names[] = {"traceparent", "tracestate"};
+    Py_ssize_t place = 0, length;
+    PyObject *key, *value;
+    while (PyDict_Next(headers, &place, &key, &value)) {
+        const char *text = PyUnicode_CheckExact(key) ? PyUnicode_AsUTF8AndSize(key, &length) : NULL;
+        if (!text) {
+            PyErr_Clear();
+            return 1;
+        }
+        for (int i = 0; i < 2; i++) {
+            size_t at = 0, size = strlen(names[i]);
+            if ((size_t)length == size) {
+                while (at < size && (text[at] | 0x20) == names[i][at])
+                    at++;
+                if (at == size)
+                    return 1;
+            }
+        }
+    }
+    return 0;
+}
+
+/* Return a header's value, None if the trace id is none. `span`: 16 digits. */
+static inline PyObject *traceparent_text(PyObject *trace_id, const char *span, long flags) {
+    char text[] = "00-00000000000000000000000000000000-0000000000000000-00";
+    enum { VERSION = 3, TRACE = 32, SPAN = 16 };
+    Py_ssize_t length;
+    const char *trace = PyUnicode_CheckExact(trace_id) ? PyUnicode_AsUTF8AndSize(trace_id, &length) : NULL;
+    if (!trace || length != TRACE || flags < 0 || flags > 0xff) {
+        PyErr_Clear();
+        Py_RETURN_NONE;
+    }
+    memcpy(text + VERSION, trace, TRACE);
+    memcpy(text + VERSION + TRACE + 1, span, SPAN);
+    text[sizeof text - 3] = "0123456789abcdef"[flags >> 4];
+    text[sizeof text - 2] = "0123456789abcdef"[flags & 15];
+    return PyUnicode_FromStringAndSize(text, sizeof text - 1);
+}
+
 #endif

@@ -61,7 +61,7 @@ cdef object ids_owner = None
 cdef object tracer_type = None
 
 
-cdef bint _is_fast(object tracer) except -1:
+cdef inline bint _is_fast(object tracer) except -1:
     """Say whether a tracer, or whatever stands for one, is a FastPath."""
     global tracer_type
     if type(tracer) is tracer_type:
@@ -72,7 +72,7 @@ cdef bint _is_fast(object tracer) except -1:
     return False
 
 
-cdef bint _is_same(object one, object other) except -1:
+cdef inline bint _is_same(object one, object other) except -1:
     # A pid is one object as long as the process is the same; of another object the value tells.
     return one is other or one == other
 
@@ -152,16 +152,20 @@ cdef int _fill(Step step, object outer, bint encloses) except -1:
     return 0
 
 
+cdef inline object _root_of(object place):
+    """Return the place around a place that holds its trace, unless a block in between has become one."""
+    while True:
+        if type(place) is Step:
+            place = (<Step>place).trunk
+        elif type(place) is Branch:
+            place = (<Branch>place).outer
+        else:
+            return place
+
+
 cdef object _open_trace(object place, object pid):
     """Return the open trace at a place, None if there is none."""
-    root = place
-    while True:
-        if type(root) is Step:
-            root = (<Step>root).trunk
-        elif type(root) is Branch:
-            root = (<Branch>root).outer
-        else:
-            break
+    root = _root_of(place)
     if root is None:
         return None
     tracer = getattr(root, "tracer", None)
@@ -376,7 +380,7 @@ cdef int _enter(Event event, object outer, object tracer, object pid) except -1:
     return 0
 
 
-cdef bint _goes_on(object tracer, object pid) except -1:
+cdef inline bint _goes_on(object tracer, object pid) except -1:
     """Say whether a trace is known to be open in the process that opened it. Its place, then, need not be asked."""
     return _is_fast(tracer) and (<FastPath>tracer).push is not None and _is_same((<FastPath>tracer).owner_pid, pid)
 
@@ -433,9 +437,9 @@ cdef bint _is_id(object runner_id, uint64_t number, object text) except -1:
     return length == SPAN_ID_DIGITS and memcmp(runner, digits, SPAN_ID_DIGITS) == 0
 
 
-cdef int _push_event(Event event, FastPath path, object push, size_t length) except -1:
+cdef inline int _push_event(Event event, FastPath path, object push, size_t length) except -1:
     """Push what stands in json_buffer. What Python code has to do for it gets the event as a dict."""
-    cdef int code = _pushed(path, push, length)
+    cdef int code = _pushed(path, push, EVENT_KIND, event_kind, length)
     if code != PUSHED_CODE and not _is_one_of_many(path, code == FULL_CODE):
         call_method_of_three(path, add_slowly, _as_dict(event, None, path.typed), code, event.parent_id)
     return 0

@@ -402,6 +402,14 @@ static inline char *put_id(char *at, const char *end, span_id_value id) {
     return at;
 }
 
+/* The parent, None for the runner, and the end of an event. Returns how many bytes that has; 0: the parent is no text. */
+static inline size_t put_end(char *at, const char *end, span_id_value parent_id) {
+    if ((parent_id.number || parent_id.text != Py_None) && !(at = put_id(PUT(at, ",\"parent_id\":"), end, parent_id)))
+        return 0;
+    *at++ = '}';
+    return (size_t)(at - json_buffer);
+}
+
 /* What the clock said since the epoch. `typed`: as times.py writes it. */
 static inline char *put_clock(char *at, int64_t ns, int typed) {
     return typed && ns >= NANOSECONDS_FROM ? put_digits(at, (uint64_t)ns, 1) : put_seconds(at, ns);
@@ -477,11 +485,7 @@ static size_t put_timed_event(const timed_event *event, int typed) {
     at = put_seconds(PUT(at, ",\"duration\":"), event->took_ns);
     if (!(at = put_code(at, event->error_code)))
         return 0;
-    if ((event->parent_id.number || event->parent_id.text != Py_None) &&
-        !(at = put_id(PUT(at, ",\"parent_id\":"), end, event->parent_id)))
-        return 0;
-    *at++ = '}';
-    return (size_t)(at - json_buffer);
+    return put_end(at, end, event->parent_id);
 }
 
 /* The value of a dict's next member; NULL if there is none of that name. */
@@ -515,7 +519,7 @@ static inline char *put_resource(char *at, const char *end, PyObject *resource, 
 
 /* Writes a complete event, as protocol.py names its members and those of its resource, into json_buffer. Returns how many
    bytes; 0 if it is not complete. */
-static size_t put_ready_event(PyObject *event, PyObject *names, PyObject *resource_names, PyObject *parent_id, int typed) {
+static size_t put_ready_event(PyObject *event, PyObject *names, PyObject *resource_names, span_id_value parent_id, int typed) {
     const char *end = JSON_END(json_buffer);
     PyObject *values[7];
     Py_ssize_t place = 0;
@@ -538,9 +542,20 @@ static size_t put_ready_event(PyObject *event, PyObject *names, PyObject *resour
         return 0;
     if (!(at = put_code(at, values[5])))
         return 0;
-    if (parent_id != Py_None && !(at = put_field(PUT(at, ",\"parent_id\":"), end, parent_id)))
+    return put_end(at, end, parent_id);
+}
+
+/* Writes a label, [key, value], into json_buffer. Returns how many bytes; 0 if it is none, or an unusual one. */
+static size_t put_label(PyObject *key, PyObject *value) {
+    const char *end = JSON_END(json_buffer);
+    char *at = put_field(PUT(json_buffer, "["), end, key);
+    if (!at || value == Py_None)
         return 0;
-    *at++ = '}';
+    *at++ = ',';
+    at = PyUnicode_CheckExact(value) ? put_text(at, end, value) : keeps_type(value) ? put_scalar(at, value) : NULL;
+    if (!at)
+        return 0;
+    *at++ = ']';
     return (size_t)(at - json_buffer);
 }
 

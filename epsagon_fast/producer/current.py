@@ -14,6 +14,7 @@ from epsagon_fast.queue.ring import own_pid
 
 from . import entering
 from .entering import NotTraced, Unrecorded, Within
+from .fast_path import labelled
 from .place import Place
 from .plain import type_name
 from .process import process
@@ -198,6 +199,8 @@ def add_exception_type_and_message(exception_type: str, message: str) -> None:
 
 def add_label(key: str, value: str | int | float | bool) -> None:
     """Label the current trace, else the running global tracer's."""
+    if labelled(key, value):
+        return
     if tracer := _found():
         tracer.add_label(key, value)
 

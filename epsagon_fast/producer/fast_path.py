@@ -16,7 +16,7 @@ from epsagon_fast.producer.entering import parent_of
 from epsagon_fast.protocol import RUNNER_ORIGIN, Kind
 from epsagon_fast.queue.layout import FULL, FULLS_PER_LOOK, NOT_ASKED, PUSHED
 
-__all__ = ["FastPath", "PureFastPath"]
+__all__ = ["FastPath", "PureFastPath", "injector", "labelled", "pure_injector", "pure_labelled"]
 
 
 class PureFastPath:
@@ -89,7 +89,19 @@ class PureFastPath:
         return push(int(Kind.EVENT), 0, trace_id, payload) if len(payload) <= limit_bytes else NOT_ASKED
 
 
+def pure_labelled(key: str, value: Any) -> bool:
+    """Label the current trace. Return False if that was left to do, as it always is without the extension."""
+    return False
+
+
+def pure_injector(context_type: type) -> Callable[[Any], Any]:
+    """Return a function that does what propagation.inject does, or returns None if that is left to do."""
+    return lambda headers: None
+
+
 if TYPE_CHECKING or implementation("add_event") == COMPILED:
-    from epsagon_fast.producer._fast_path import FastPath
+    from epsagon_fast.producer._fast_path import FastPath, injector, labelled
 else:
     FastPath = PureFastPath
+    injector = pure_injector
+    labelled = pure_labelled

@@ -1,6 +1,7 @@
 """Spans that are made through OpenTelemetry's API, recorded by us: one context, and what becomes of a span."""
 
 import asyncio
+import contextlib
 import gc
 import weakref
 from collections.abc import Iterator
@@ -268,3 +269,28 @@ def test_ended_spans_are_freed_without_the_garbage_collector(traces: list[Trace]
         assert [each() for each in freed] == [None, None]
     finally:
         gc.enable()
+
+
+# The span that stands for ours.
+
+
+@pytest.mark.parametrize("block", ["event", "inner", "trace"])
+def test_what_is_set_on_our_block_lands_there(
+    each_block: None, traces: list[Trace], spans: SpanTracer, block: str
+) -> None:
+    around = contextlib.nullcontext() if block == "trace" else epsagon.trace("request")
+    with around, (epsagon.event if block == "event" else epsagon.trace)(block):
+        standing = trace.get_current_span()
+        assert standing.is_recording()
+        standing.set_attributes({"tenant": 7, "tags": ["a"]})
+        standing.add_event("cached", {"hit": True}, timestamp=5)
+        standing.set_status(StatusCode.ERROR, "no")
+        with spans.start_as_current_span("below"):
+            trace.get_current_span().set_attribute("other", 1)
+    assert not standing.is_recording()
+    standing.set_attribute("late", 1)
+    metadata = event(traces, block)["resource"]["metadata"]
+    assert (metadata["tenant"], metadata["tags"], metadata["otel.status_description"]) == ("7", '["a"]', "no")
+    assert metadata["span.events"] == '[{"name":"cached","time_ns":5,"attributes":{"hit":true}}]'
+    assert not {"other", "late"} & {*metadata}
+    assert event(traces, block)["error_code"] == (0 if block == "inner" else 1)

@@ -15,7 +15,7 @@ cdef class Branch(SpanId):
     cdef readonly object outer
     cdef public object tracer, context
     # The block, until it ends.
-    cdef object block
+    cdef readonly object block
 
     def __init__(self, outer, block, span_id):
         self.id_text = span_id

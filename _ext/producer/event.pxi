@@ -122,6 +122,8 @@ cdef class Step(SpanId):
     cdef readonly object outer
     cdef readonly bint encloses
     cdef object trunk
+    # The event, while its block is entered.
+    cdef public object event
 
     def __init__(self, outer, span_id, bint encloses):
         self.id_text = span_id
@@ -298,6 +300,7 @@ cdef class Event(SpanId):
             step = Step.__new__(Step)
             step.id_number, step.id_text = self.id_number, self.id_text
             _fill(step, outer, encloses)
+            step.event = self
             self.place, self.before = step, here
             call_of_object(&current_set, step)
             self.is_entered = True
@@ -315,6 +318,7 @@ cdef object _exit(object block, object error):
         if call_fast_of_none(&current_get) is self.place or is_at(self.place):
             call_of_object(&current_set, self.before)
         self.before = None
+        (<Step>self.place).event = None
     _leave(self, error)
     return None
 

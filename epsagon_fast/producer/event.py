@@ -119,17 +119,21 @@ class PureEvent(Entered):
         if outer is None or (tracer is not None and tracer.ignores):
             self.place = current.anywhere()
         else:
-            self.place = Step(outer, self.id, current.is_current(outer))
+            self.place = step = Step(outer, self.id, current.is_current(outer))
+            step.event = self
         if tracer is None or not tracer.ignores:
             self.enter(outer)
         return self
 
     def close(self, error: BaseException | None) -> None:
         """End, with the exception that leaves the block."""
+        self.cut_off()
         self.leave(error)
 
     def cut_off(self) -> None:
         """End unrecorded: an exception came in between, and is on its way to the application."""
+        if isinstance(self.place, Step):
+            self.place.event = None
 
 
 if TYPE_CHECKING or implementation("add_event") == COMPILED:

@@ -5,7 +5,7 @@ held the trace, it would keep everything that a request holds. So a trace that e
 the trace context with which later work can continue it.
 """
 
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from epsagon_fast.compiled import COMPILED, implementation
 from epsagon_fast.queue.ring import own_pid
@@ -69,10 +69,12 @@ class Place(Generic[T]):
 class PureStep(Place[T]):
     """The place of an event's block. It stays the parent of its context's records, even when the event has ended."""
 
-    __slots__ = ("_trunk", "encloses", "outer")
+    __slots__ = ("_trunk", "encloses", "event", "outer")
 
     def __init__(self, outer: Place[T], span_id: str, encloses: bool) -> None:
         super().__init__(None, span_id)
+        # The event, while its block is entered.
+        self.event: Any = None
         self.outer: Place[T] = outer
         self.encloses = encloses
         # An event's own place holds no trace, so deep nesting costs nothing.
@@ -100,14 +102,15 @@ class Successor(Protocol[T_co]):
 class PureBranch(Place[T]):
     """The place of a block inside a trace. If the trace ends before the block, the block becomes a trace of its own."""
 
-    __slots__ = ("_block", "outer")
+    __slots__ = ("block", "outer")
 
     def __init__(self, outer: Place[T], block: Successor[T], span_id: str) -> None:
         # As in Place. A call of its __init__ would cost as much as all this.
         self.tracer = self.context = None
         self.span_id = span_id
         self.outer: Place[T] = outer
-        self._block: Successor[T] | None = block
+        # Until the block ends.
+        self.block: Successor[T] | None = block
 
     def open_trace(self) -> T | None:
         """Return the trace that the block is part of, or the block's own trace if that one has ended."""
@@ -123,13 +126,13 @@ class PureBranch(Place[T]):
 
     def end(self) -> None:
         """Note that the block has ended."""
-        self._block = None
+        self.block = None
         if self.tracer is not None:
             self.vacate()
 
     def _succeeded(self) -> T | None:
-        if self._block is not None and self.tracer is None:
-            self.tracer = self._block.succeed(self.outer.heritage())
+        if self.block is not None and self.tracer is None:
+            self.tracer = self.block.succeed(self.outer.heritage())
         return super().open_trace()
 
 

@@ -18,7 +18,7 @@ from epsagon_fast.protocol import (
     TRACESTATE_KEY,
     ErrorCode,
 )
-from epsagon_fast.span_names import KIND, KINDS
+from epsagon_fast.span_names import EVENTS, KIND, KINDS
 
 INTERNAL, SERVER, CLIENT, PRODUCER, CONSUMER = 1, 2, 3, 4, 5
 
@@ -150,7 +150,7 @@ def attributes_of(words: Words, metadata: Mapping[str, Any], is_runner: bool) ->
     for key, value in metadata.items():
         if is_runner and key in _RUNNER_GROUPS:
             attributes |= _group(key, value)
-        elif key != KIND and not (key == TRACESTATE_KEY and is_runner):
+        elif key != KIND and key != EVENTS and not (key == TRACESTATE_KEY and is_runner):
             attributes[terms.names.get(key, key)] = _typed(key, value, terms)
     return attributes
 

@@ -34,8 +34,9 @@ from epsagon_fast.collector.formats.shapes import (
     text_of,
     thrown,
 )
-from epsagon_fast.collector.formats.told import is_told, told
+from epsagon_fast.collector.formats.told import happenings_of, is_told, told
 from epsagon_fast.protocol import HTTP_TRACE_ID_KEY, PARENT_ID, TRACESTATE_KEY
+from epsagon_fast.span_names import EVENTS
 
 # The name of this tracer in resources and scopes.
 SDK = "epsagon_fast"
@@ -125,7 +126,7 @@ def _span(event: dict[str, Any], trace_id: str, span_id: str, parent_id: str, is
         attributes=attributes,
         status=ERROR if failed else UNSET,
         message=text_of(exception.get("message")) if failed else "",
-        happenings=[thrown(exception, end_ns)] if exception else [],
+        happenings=[*happenings_of(metadata.get(EVENTS)), *([thrown(exception, end_ns)] if exception else ())],
         scope=Scope(f"{SDK}.{origin}" if origin else SDK),
     )
 

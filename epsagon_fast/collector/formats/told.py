@@ -52,7 +52,7 @@ def told(
     end_ns = min(MAX_NS, start_ns + nanoseconds(event.get("duration")))
     happenings: list[Happening] = []
     if names.EVENTS in metadata:
-        happenings.extend(_happenings(metadata[names.EVENTS]))
+        happenings.extend(happenings_of(metadata[names.EVENTS]))
     exception = event.get("exception")
     if exception and isinstance(exception, dict):
         happenings.append(thrown(exception, end_ns, of_span=True))
@@ -98,7 +98,8 @@ def _time(happening: Happening) -> int:
     return happening.time_ns
 
 
-def _happenings(said: Any) -> Iterator[Happening]:
+def happenings_of(said: Any) -> Iterator[Happening]:
+    """Yield the span events that stand in an event's metadata."""
     for each in _list(said):
         time_ns = _time_ns(each.get("time_ns"))
         yield Happening(text_of(each.get("name")), time_ns, attributes_in(each.get("attributes")))

@@ -41,6 +41,10 @@ class Happened:
         self.attributes = attributes
         self.time_ns = time_ns
 
+    def told(self) -> dict[str, Any]:
+        """Return what stands in the metadata."""
+        return {"name": self.name, "time_ns": self.time_ns, "attributes": self.attributes}
+
 
 class SpanScope:
     """What OpenTelemetry calls the instrumentation scope: the library that makes spans. `metadata`: of its spans."""
@@ -101,8 +105,7 @@ def _add_rest(metadata: dict[str, Any], span: Recorded, typed: bool) -> tuple[in
     elif span.status.status_code is StatusCode.OK:
         metadata[STATUS] = OK
     if events:
-        told = [{"name": each.name, "time_ns": each.time_ns, "attributes": each.attributes} for each in events]
-        metadata[EVENTS] = json_bytes(told).decode()
+        metadata[EVENTS] = json_bytes([each.told() for each in events]).decode()
     if span.links:
         metadata[LINKS] = json_bytes(list(map(_link, span.links))).decode()
     metadata.update(span.dropped)

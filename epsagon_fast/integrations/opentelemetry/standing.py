@@ -1,24 +1,32 @@
 """The span that stands for a place of ours: for a traced block, an event or a request, as OpenTelemetry sees it."""
 
+import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, Status, StatusCode
 
 from epsagon_fast.producer.context import handed_on
 from epsagon_fast.producer.place import Place
+from epsagon_fast.producer.plain import json_bytes
 from epsagon_fast.producer.tracer import Tracer
 from epsagon_fast.protocol import ErrorCode
+from epsagon_fast.span_names import DESCRIPTION, EVENTS
 
+from .mapping import Happened
 from .span import context_of
+
+# A traced block has this method, and an event's block has not.
+NOTE: Final = "note"
 
 
 class StandingSpan(Span):
-    """What is recorded here goes to the trace at a place. Its own block ends it, so ending it here does nothing."""
+    """What is recorded here goes to the event, block or trace at a place. It does not end them."""
 
     def __init__(self, place: Place[Tracer]) -> None:
         self.place = place
         self._context: SpanContext | None = None
+        self._events: list[Happened] = []
 
     def end(self, end_time: int | None = None) -> None:
         """Do nothing."""
@@ -30,9 +38,9 @@ class StandingSpan(Span):
         return self._context
 
     def is_recording(self) -> bool:
-        """Say whether the trace here is open."""
+        """Say whether the block has not ended, and its trace is open."""
         tracer = self.place.still_open()
-        return tracer is not None and tracer.recording
+        return tracer is not None and tracer.recording and self._block() is not None
 
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Set several attributes."""
@@ -40,23 +48,39 @@ class StandingSpan(Span):
             self.set_attribute(key, value)
 
     def set_attribute(self, key: str, value: Any) -> None:
-        """Set an entry in the metadata of the block."""
-        tracer = self.place.still_open()
-        if tracer is not None:
-            tracer.set_runner_metadata(key, value)
+        """Set an entry in the metadata."""
+        block = self._block()
+        if isinstance(block, Tracer):
+            block.set_runner_metadata(key, value)
+        elif hasattr(block, NOTE):
+            block.note(key, value)
+        elif block is not None:
+            block.metadata[key] = value
 
     def add_event(self, name: str, attributes: Mapping[str, Any] | None = None, timestamp: int | None = None) -> None:
-        """Do nothing yet."""
+        """Add an event of OpenTelemetry's kind: it stands in the metadata, with those that were added here before."""
+        time_ns = time.time_ns() if timestamp is None else timestamp
+        self._events.append(Happened(name, dict(attributes or {}), time_ns))
+        self.set_attribute(EVENTS, json_bytes([each.told() for each in self._events]).decode())
 
     def update_name(self, name: str) -> None:
-        """Do nothing: the block has its name."""
+        """Give the event another name. A block's and a trace's stays."""
+        block = self._block()
+        if block is not None and not isinstance(block, Tracer) and not hasattr(block, NOTE):
+            block.name = name
 
     def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
-        """Set the error of the trace."""
-        tracer = self.place.still_open()
-        code = status.status_code if isinstance(status, Status) else status
-        if tracer is not None and code is StatusCode.ERROR:
-            tracer.update_runner(error_code=ErrorCode.ERROR)
+        """Set an error: the error code of the event or the trace, and the description in its metadata."""
+        if not isinstance(status, Status):
+            status = Status(status, description)
+        if status.status_code is not StatusCode.ERROR:
+            return
+        self.set_attribute(DESCRIPTION, status.description or "")
+        block = self._block()
+        if isinstance(block, Tracer):
+            block.update_runner(error_code=ErrorCode.ERROR)
+        elif block is not None and not hasattr(block, NOTE):
+            block.error_code = int(ErrorCode.ERROR)
 
     def record_exception(
         self,
@@ -69,6 +93,14 @@ class StandingSpan(Span):
         tracer = self.place.still_open()
         if tracer is not None:
             tracer.add_exception(exception)
+
+    def _block(self) -> Any:
+        """Return what the place is of: an event, a traced block, a trace; None: it has ended."""
+        place = self.place
+        for name in ("event", "block"):
+            if hasattr(place, name):
+                return getattr(place, name)
+        return place.still_open()
 
 
 class EndedSpan(NonRecordingSpan):

@@ -1,16 +1,22 @@
 """What comes of one request: a server's answer, or a failure."""
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from epsagon_fast.foreign import shown
+
+
+class Headers(Protocol):
+    """The headers of an answer."""
+
+    def get(self, name: str, default: str = "") -> str:
+        """Return the value of a header."""
 
 
 class Response(NamedTuple):
     """A server's answer. `body` is empty if it could not be read in time."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: Headers
     body: bytes
 
 

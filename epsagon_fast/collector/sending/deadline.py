@@ -13,26 +13,19 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import NewConnectionError
 
 from epsagon_fast.collector.sending.lookups import lookups
 
 
 class Attempt(threading.local):
-    """The state of this thread's request. Its sockets ask it, because a pooled socket serves many threads in turn."""
+    """The state of this thread's request. Its sockets ask it, because a kept socket serves many threads in turn."""
 
     deadline = 0.0
-    # True: take no pooled connection, because one of them has just turned out to be dead.
-    only_new = False
-    # True once this request has opened a connection of its own.
-    connected = False
 
     def begin(self, timeout_s: float) -> None:
         """Start this thread's next attempt."""
         self.deadline = time.monotonic() + timeout_s
-        self.only_new = self.connected = False
 
     def left_s(self) -> float:
         """Return the time that is left, in seconds. Raises TimeoutError if none is."""
@@ -73,22 +66,16 @@ class TLSSocket(_Socket, ssl.SSLSocket):
         super().do_handshake(block)
 
 
-class _Connection(HTTPConnection):
-    @property
-    def is_connected(self) -> bool:
-        return not attempt.only_new and super().is_connected
+class PlainConnection(HTTPConnection):
+    """A connection without TLS."""
 
     # Instead of urllib3's own, which gives every address of a name the whole timeout.
     def _new_conn(self) -> socket.socket:
-        attempt.connected = True
-        try:
-            return _connect(self._dns_host.strip("[]"), self.port, self.socket_options or ())
-        except OSError as error:
-            raise NewConnectionError(self, str(error)) from error
+        return _connect(self._dns_host, self.port, self.socket_options or ())
 
 
-class _TLSConnection(_Connection, HTTPSConnection):
-    pass
+class TLSConnection(PlainConnection, HTTPSConnection):
+    """A connection with TLS, to the backend or to its proxy."""
 
 
 def _connect(host: str, port: int, options: Any) -> socket.socket:
@@ -114,15 +101,3 @@ def _addresses(host: str, port: int) -> list[Any]:
     with suppress(socket.gaierror):
         return find(flags=socket.AI_NUMERICHOST)
     return lookups.ask(("addresses", host, port), find, attempt.left_s())
-
-
-class Pool(HTTPConnectionPool):
-    """Keep-alive connections to one host."""
-
-    ConnectionCls = _Connection
-
-
-class TLSPool(HTTPSConnectionPool):
-    """The same over TLS."""
-
-    ConnectionCls = _TLSConnection

@@ -7,11 +7,10 @@ to half of them, two a third each, and a newcomer finds one free.
 """
 
 import logging
-import re
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 PATIENCE_S = 0.02
 # Kept connections are closed after this time without traffic.
 IDLE_S = 60.0
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class _Request(NamedTuple):
@@ -46,7 +44,7 @@ class Delivery:
     """The senders of one collector. Threads are daemons, so they never keep a process from ending."""
 
     def __init__(self, *, log: logging.Logger, threads_min: int = 4, threads_max: int = 64) -> None:
-        # urllib3's warnings quote whole URLs, which may hold secrets.
+        # urllib3's log may quote whole URLs, which may hold secrets.
         logging.getLogger("urllib3").setLevel(logging.CRITICAL)
         self._judge = Judge(log)
         self._threads_min = threads_min
@@ -193,7 +191,6 @@ class Delivery:
 
     def _ask(self, destination: Destination, parcels: Sequence[Parcel]) -> Response:
         post = format_for(destination).post(parcels)
-        _check(post.headers)
         return self._opened_pools().post(
             post.url,
             post.headers,
@@ -208,7 +205,7 @@ class Delivery:
         from epsagon_fast.collector.sending.exchange import Pools
 
         with self._changed:
-            self._pools = self._pools or Pools(self._threads_max)
+            self._pools = self._pools or Pools()
             return self._pools
 
 
@@ -218,9 +215,3 @@ def _lane_key(destination: Destination) -> tuple[str, str | None]:
 
 def _size(parcels: Sequence[Parcel]) -> int:
     return sum(len(parcel.body) for parcel in parcels)
-
-
-def _check(headers: Mapping[str, str]) -> None:
-    # The token is the only text in them that a user chose.
-    if any(map(_CONTROL.search, headers.values())):
-        raise Failure("bad_token", "it holds a control character")

@@ -1,41 +1,70 @@
-"""One POST and its answer, under one deadline, over connections that are kept."""
+"""One POST and its answer, under one deadline, over connections that are kept.
+
+urllib3's connections connect: through proxies and with TLS. What goes over them is ours (wire.py), because a request
+through urllib3's pools and http.client's messages costs three times as much.
+"""
 
 import socket
 import ssl
 import traceback
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from contextlib import suppress
+from http.client import HTTPException
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from urllib3 import PoolManager, ProxyManager
+from urllib3.connection import HTTPConnection, HTTPSConnection, ProxyConfig
 from urllib3.exceptions import HTTPError, ProxyError
-from urllib3.response import BaseHTTPResponse
 from urllib3.util import Url, make_headers, parse_url
 
 from epsagon_fast.collector.parcel import TlsFiles
-from epsagon_fast.collector.sending import trust
+from epsagon_fast.collector.sending import trust, wire
 from epsagon_fast.collector.sending.answer import Failure, Response
-from epsagon_fast.collector.sending.deadline import Pool, TLSPool, attempt
+from epsagon_fast.collector.sending.deadline import PlainConnection, TLSConnection, attempt
 
-# An answer is drained up to here, so that its connection can be used again; beyond it a new connection is cheaper.
-MAX_ANSWER_BYTES = 64 * 1024
-# Pairs of proxy and TLS files that have pools at once. One more pair starts all pools afresh.
-MAX_POOLS = 16
+# Ways and TLS files that are remembered at once. One more, and all are worked out afresh.
+MAX_REMEMBERED = 64
 _NO_FILES = TlsFiles()
+_NO_ANSWER = (HTTPError, HTTPException, OSError)
+
+
+class _Way(NamedTuple):
+    """How a URL is asked: over which connection, and with which words."""
+
+    url: Url
+    proxy: Url | None
+    # Of a connection with TLS; None: it has none.
+    tls_files: TlsFiles | None
+    # What the proxy wants to know.
+    credentials: Mapping[str, str]
+    # Requests with equal keys may share a connection.
+    key: tuple[object, ...]
+
+    @property
+    def is_tunnel(self) -> bool:
+        """Whether the proxy only connects. Otherwise it reads each request, and forwards it."""
+        return self.proxy is not None and self.url.scheme == "https"
+
+    @property
+    def target(self) -> str:
+        """What a request names: a path, or the whole URL if a proxy is to forward it."""
+        return self.url.request_uri if self.proxy is None or self.is_tunnel else self.url.url
 
 
 class Pools:
-    """Keep-alive connections, one urllib3 manager for each proxy and TLS files. Safe to use from many threads."""
+    """Keep-alive connections. Safe to use from many threads."""
 
-    POOL_CLASSES: ClassVar = {"http": Pool, "https": TLSPool}
-
-    def __init__(self, connections_max: int) -> None:
-        self._connections_max = connections_max
-        self._managers: dict[tuple[str | None, TlsFiles, bool], PoolManager] = {}
+    def __init__(self) -> None:
+        # Adding to these and taking from them are single steps of the interpreter, so they need no lock.
+        self._ways: dict[tuple[str, str | None, TlsFiles], _Way] = {}
+        self._contexts: dict[TlsFiles, ssl.SSLContext] = {}
+        self._idle: dict[object, list[HTTPConnection]] = {}
 
     def clear(self) -> None:
         """Let go of all idle connections. Requests under way keep theirs."""
-        self._managers = {}
+        idle, self._idle = self._idle, {}
+        for connection in (each for kept in idle.values() for each in kept):
+            connection.close()
 
     def post(
         self,
@@ -53,80 +82,126 @@ class Pools:
         body may then have been sent twice, so the request must be idempotent. Raises Failure.
         """
         attempt.begin(timeout_s)
-        parsed = _parse(url, "bad_url")
+        way = self._way(url, proxy_url, tls_files)
+        to_proxy = {} if way.is_tunnel else way.credentials
+        head = wire.head(way.target, way.url.netloc or "", {**headers, **to_proxy}, len(body))
         try:
-            manager = self._manager(parsed, proxy_url, tls_files)
-            try:
-                return _post(manager, url, headers, body)
-            except (HTTPError, OSError) as error:
-                if attempt.connected or _is_timeout(error):
-                    raise
-                _untie(error)
-            attempt.only_new = True
-            return _post(manager, url, headers, body)
+            kept = self._kept(way)
+            if kept is not None:
+                try:
+                    return self._ask(kept, way, head, body)
+                except _NO_ANSWER as error:
+                    if _is_timeout(error):
+                        raise
+                    _untie(error)
+            return self._ask(self._connected(way), way, head, body)
+        except _NO_ANSWER as error:
+            raise self._failure(error, way) from error
         except ValueError as error:
+            # Last, because some errors of TLS are ValueErrors too.
             raise Failure("bad_url", "not a URL that can be asked") from error
-        except (HTTPError, OSError) as error:
-            raise self._failure(error, proxy_url, tls_files) from error
 
-    def _failure(self, error: BaseException, proxy_url: str | None, tls_files: TlsFiles) -> Failure:
+    def _ask(self, connection: HTTPConnection, way: _Way, head: bytes, body: bytes) -> Response:
+        try:
+            answer = wire.ask(connection.sock, head, body)
+        except BaseException:
+            connection.close()
+            raise
+        if answer.reusable:
+            self._idle.setdefault(way.key, []).append(connection)
+        else:
+            connection.close()
+        return answer.response
+
+    def _kept(self, way: _Way) -> HTTPConnection | None:
+        idle = self._idle.get(way.key)
+        while idle:
+            try:
+                connection = idle.pop()
+            except IndexError:
+                # Another thread took it.
+                return None
+            # What can be read now is no answer of ours: an end, or a complaint about the idleness.
+            if connection.is_connected:
+                return connection
+            connection.close()
+        return None
+
+    def _connected(self, way: _Way) -> HTTPConnection:
+        connection = self._made(way)
+        try:
+            connection.connect()
+        except BaseException as error:
+            at_proxy = way.proxy is not None and not connection.has_connected_to_proxy
+            connection.close()
+            if at_proxy and isinstance(error, _NO_ANSWER):
+                raise ProxyError("cannot connect to the proxy", error) from error
+            raise
+        return connection
+
+    def _made(self, way: _Way) -> HTTPConnection:
+        """Return a connection that is not connected yet."""
+        first = way.proxy or way.url
+        # Brackets are for URLs.
+        host, port = str(first.host).strip("[]"), first.port
+        if way.tls_files is None:
+            return PlainConnection(host, port or 80, proxy=way.proxy)
+        # Who we are is for the backend alone.
+        to_proxy = self._context(TlsFiles(way.tls_files.ca)) if way.proxy else None
+        made: HTTPSConnection = TLSConnection(
+            host,
+            port or (443 if first.scheme == "https" else 80),
+            ssl_context=self._context(way.tls_files),
+            proxy=way.proxy,
+            proxy_config=ProxyConfig(to_proxy, False, None, None) if to_proxy else None,
+        )
+        if way.is_tunnel:
+            target = str(way.url.host).strip("[]")
+            made.set_tunnel(target, way.url.port or 443, way.credentials, str(first.scheme))
+        return made
+
+    def _context(self, files: TlsFiles) -> ssl.SSLContext:
+        if files not in self._contexts:
+            self._contexts[files] = _tls_context(files)
+            _keep_few(self._contexts)
+        return self._contexts[files]
+
+    def _way(self, url: str, proxy_url: str | None, tls_files: TlsFiles) -> _Way:
+        asked = (url, proxy_url, tls_files)
+        way = self._ways.get(asked)
+        if way is None:
+            way = self._ways[asked] = _found(*asked)
+            _keep_few(self._ways)
+        return way
+
+    def _failure(self, error: BaseException, way: _Way) -> Failure:
         failure = _explain(error)
-        if failure.reason == "tls":
+        if failure.reason == "tls" and way.tls_files is not None:
             # A file may be mended in place, so the next attempt reads it again.
-            self._managers.pop((proxy_url, tls_files, True), None)
+            for files in (way.tls_files, TlsFiles(way.tls_files.ca)):
+                self._contexts.pop(files, None)
         _untie(error)
         return failure
 
-    def _manager(self, url: Url, proxy_url: str | None, tls_files: TlsFiles) -> PoolManager:
-        proxy = _parse(proxy_url, "bad_proxy") if proxy_url else None
-        tls = "https" in (url.scheme, proxy and proxy.scheme)
-        key = (proxy_url, tls_files, tls)
-        managers = self._managers
-        if key not in managers:
-            if len(managers) >= MAX_POOLS:
-                managers = self._managers = {}
-            managers[key] = self._make(proxy, tls_files if tls else None)
-        return managers[key]
 
-    def _make(self, proxy: Url | None, tls_files: TlsFiles | None) -> PoolManager:
-        context = _tls_context(tls_files) if tls_files else None
-        options: dict[str, Any] = {"maxsize": self._connections_max, "block": False, "ssl_context": context}
-        if proxy is None:
-            manager = PoolManager(**options)
-        else:
-            credentials = make_headers(proxy_basic_auth=unquote(proxy.auth)) if proxy.auth else None
-            address = proxy._replace(auth=None, path=None, query=None, fragment=None).url
-            # Who we are is for the backend alone.
-            to_proxy = _tls_context(TlsFiles(tls_files.ca)) if tls_files else None
-            manager = ProxyManager(address, proxy_headers=credentials, proxy_ssl_context=to_proxy, **options)
-        manager.pool_classes_by_scheme = self.POOL_CLASSES
-        return manager
+def _found(url: str, proxy_url: str | None, tls_files: TlsFiles) -> _Way:
+    parsed = _parse(url, "bad_url")
+    # No server needs to know it.
+    parsed = parsed._replace(fragment=None)
+    proxy = _parse(proxy_url, "bad_proxy") if proxy_url else None
+    files = tls_files if "https" in (parsed.scheme, proxy and proxy.scheme) else None
+    credentials = make_headers(proxy_basic_auth=unquote(proxy.auth)) if proxy and proxy.auth else {}
+    # A proxy's connections are for all that it forwards.
+    to = (proxy_url,) if proxy and parsed.scheme == "http" else (parsed.scheme, parsed.host, parsed.port, proxy_url)
+    return _Way(parsed, proxy, files, credentials, (*to, files))
 
 
-def _post(manager: PoolManager, url: str, headers: Mapping[str, str], body: bytes) -> Response:
-    response = manager.urlopen(
-        "POST",
-        url,
-        redirect=False,
-        retries=False,
-        headers=headers,
-        body=body,
-        timeout=attempt.left_s(),
-        preload_content=False,
-    )
-    try:
-        return Response(response.status, response.headers, _read(response))
-    finally:
-        # If the answer was drained, its connection is back in the pool and this does nothing; else it ends here.
-        response.close()
-
-
-def _read(response: BaseHTTPResponse) -> bytes:
-    # A body that breaks off changes nothing, because the status has decided.
-    try:
-        return response.read(MAX_ANSWER_BYTES, decode_content=False)
-    except (HTTPError, OSError):
-        return b""
+def _keep_few(known: dict[Any, Any]) -> None:
+    """Forget the oldest of those that are remembered, if they are too many."""
+    while len(known) > MAX_REMEMBERED:
+        with suppress(KeyError, RuntimeError, StopIteration):
+            # Another thread may be doing the same.
+            del known[next(iter(known))]
 
 
 def _parse(url: str, complaint: str) -> Url:

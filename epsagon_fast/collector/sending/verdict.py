@@ -8,14 +8,14 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC
 from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
 from epsagon_fast.collector.formats.choice import format_for
 from epsagon_fast.collector.parcel import Destination, Parcel
-from epsagon_fast.collector.sending.answer import Failure, Response
+from epsagon_fast.collector.sending.answer import Failure, Headers, Response
 from epsagon_fast.foreign import shown
 from epsagon_fast.protocol import MASK, Outcome
 
@@ -161,7 +161,7 @@ def _credentials(proxy_url: str | None) -> list[str]:
     return [b64encode(plain.encode()).decode(), plain, plain.partition(":")[2]]
 
 
-def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
+def retry_after_s(headers: Headers, now: float) -> float | None:
     """Return the seconds that a Retry-After header asks for (RFC 9110, 10.2.3), at most MAX_RETRY_AFTER_S.
 
     `now`: the wall clock, which is used for a date if the answer has no Date. Returns None for no header or nonsense.

@@ -1,0 +1,188 @@
+"""HTTP/1.1 on one connection: writes a request, and reads of its answer what decides about the traces (RFC 9112).
+
+http.client builds a message object of each answer's headers, which takes longer than all else that a POST costs us.
+Here a header is looked for when it is asked for, and a body is read up to a bound.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+from epsagon_fast.collector.sending.answer import Failure, Response
+
+# An answer is drained up to here, so that its connection can be used again; beyond it a new connection is cheaper.
+MAX_ANSWER_BYTES = 64 * 1024
+MAX_HEAD_BYTES = 64 * 1024
+_RECEIVED_BYTES = 16 * 1024
+# A smaller body goes with its head in one call, so in one packet. A larger one would be copied for that.
+_JOINED_BYTES = 64 * 1024
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_NAMES = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]*")
+_STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: [^\r\n]*)?\r?\n")
+_HEAD_END = re.compile(rb"\r?\n\r?\n")
+_CONTINUE, _NO_CONTENT, _NOT_MODIFIED = 100, 204, 304
+# What we say ourselves of a body.
+_OURS = frozenset({"content-length", "transfer-encoding"})
+
+
+class Connection(Protocol):
+    """A socket, with or without TLS. Each call is bounded by the request's deadline."""
+
+    def sendall(self, data: bytes, /) -> None: ...
+    def recv(self, size: int, /) -> bytes: ...
+
+
+class HeadersOf:
+    """The headers of an answer. A name's first one counts."""
+
+    def __init__(self, head: bytes) -> None:
+        self._head = head
+        self._lower = head.lower()
+
+    def get(self, name: str, default: str = "") -> str:
+        """Return the value of a header."""
+        at = self._lower.find(b"\n" + name.lower().encode() + b":")
+        if at < 0:
+            return default
+        start = at + len(name) + 2
+        return self._head[start : self._head.find(b"\n", start)].strip().decode("latin-1")
+
+
+class Answer(NamedTuple):
+    """An answer, and whether its connection can be used again."""
+
+    response: Response
+    reusable: bool
+
+
+def head(target: str, host: str, headers: Mapping[str, str], body_bytes: int) -> bytes:
+    """Return the head of a POST. Raises Failure if a header cannot be sent."""
+    if _CONTROL.search("".join(headers.values())) or not _NAMES.fullmatch("".join(headers)):
+        # The token is the only text in them that nearly every user chooses.
+        raise Failure("bad_token", "it or another header holds a character that no header can")
+    given = {name.lower() for name in headers}
+    lines = [f"POST {target} HTTP/1.1"]
+    if "host" not in given:
+        lines.append(f"Host: {host}")
+    if "accept-encoding" not in given:
+        lines.append("Accept-Encoding: identity")
+    lines.append(f"Content-Length: {body_bytes}")
+    lines += [f"{name}: {value}" for name, value in headers.items() if name.lower() not in _OURS]
+    try:
+        return "\r\n".join([*lines, "\r\n"]).encode("latin-1")
+    except UnicodeEncodeError as error:
+        raise Failure("bad_token", "it or another header is no latin-1") from error
+
+
+def ask(connection: Connection, head: bytes, body: bytes) -> Answer:
+    """Send a request and read its answer. Raises OSError if there is none."""
+    try:
+        if len(body) <= _JOINED_BYTES:
+            connection.sendall(head + body)
+        else:
+            connection.sendall(head)
+            connection.sendall(body)
+    except (BrokenPipeError, ConnectionResetError):
+        # A server may refuse a large body before it has read it. If it said nothing, reading fails too.
+        pass
+    return _read(connection)
+
+
+def _read(connection: Connection) -> Answer:
+    data = b""
+    while True:
+        data, end = _read_head(connection, data)
+        found = _STATUS.match(data)
+        if found is None:
+            # Not what it said, because that may be anything.
+            raise ConnectionError("what came is no HTTP answer")
+        status = int(found[2])
+        if status != _CONTINUE:
+            break
+        data = data[end:]
+    headers = HeadersOf(data[:end])
+    reusable = _stays_open(headers, is_new=found[1] == b"1")
+    if status < 200 or status in (_NO_CONTENT, _NOT_MODIFIED):
+        return Answer(Response(status, headers, b""), reusable and len(data) == end and status >= 200)
+    body = _Body(connection, data[end:])
+    try:
+        is_whole = body.read(headers)
+    except (OSError, ValueError):
+        # A body that breaks off changes nothing, because the status has decided.
+        return Answer(Response(status, headers, b""), False)
+    return Answer(Response(status, headers, bytes(body.data)), reusable and is_whole)
+
+
+def _read_head(connection: Connection, data: bytes) -> tuple[bytes, int]:
+    """Return what came up to a head's end at least, and where that is. `data`: what had come before."""
+    while (found := _HEAD_END.search(data)) is None:
+        if len(data) > MAX_HEAD_BYTES:
+            raise ConnectionError("the answer's head is too large")
+        more = connection.recv(_RECEIVED_BYTES)
+        if not more:
+            raise ConnectionError("the server closed the connection without an answer")
+        data += more
+    return data, found.end()
+
+
+def _stays_open(headers: HeadersOf, is_new: bool) -> bool:
+    said = headers.get("Connection").lower()
+    return "close" not in said if is_new else "keep-alive" in said
+
+
+class _Body:
+    """What has come of a body, and of what follows it."""
+
+    def __init__(self, connection: Connection, data: bytes) -> None:
+        self._connection = connection
+        self._rest = data
+        self.data = bytearray()
+
+    def read(self, headers: HeadersOf) -> bool:
+        """Read the body, up to MAX_ANSWER_BYTES. Return whether nothing is left on the connection.
+
+        Raises OSError if it breaks off, ValueError if its lengths are none.
+        """
+        if "chunked" in headers.get("Transfer-Encoding").lower():
+            return self._chunks()
+        length = headers.get("Content-Length")
+        if length:
+            self._take(min(int(length), MAX_ANSWER_BYTES))
+            return int(length) <= MAX_ANSWER_BYTES and not self._rest
+        # It ends with the connection.
+        while len(self._rest) < MAX_ANSWER_BYTES and (more := self._connection.recv(_RECEIVED_BYTES)):
+            self._rest += more
+        self._take(min(len(self._rest), MAX_ANSWER_BYTES))
+        return False
+
+    def _chunks(self) -> bool:
+        while (size := int(self._line().partition(b";")[0], 16)) > 0:
+            if len(self.data) + size > MAX_ANSWER_BYTES:
+                return False
+            self._take(size)
+            self._line()
+        while self._line():
+            # A trailer.
+            pass
+        return not self._rest
+
+    def _take(self, size: int) -> None:
+        while len(self._rest) < size:
+            self._more()
+        self.data += self._rest[:size]
+        self._rest = self._rest[size:]
+
+    def _line(self) -> bytes:
+        while b"\n" not in self._rest:
+            if len(self._rest) > MAX_HEAD_BYTES:
+                raise ValueError("a line without an end")
+            self._more()
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line.strip()
+
+    def _more(self) -> None:
+        more = self._connection.recv(_RECEIVED_BYTES)
+        if not more:
+            raise ConnectionError("the body breaks off")
+        self._rest += more

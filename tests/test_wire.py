@@ -1,0 +1,140 @@
+"""HTTP/1.1 as any server may speak it, in pieces of any size."""
+
+import http.client
+import io
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from epsagon_fast.collector.sending import wire
+from epsagon_fast.collector.sending.answer import Failure
+from epsagon_fast.collector.sending.wire import MAX_ANSWER_BYTES, MAX_HEAD_BYTES, ask
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+class Peer:
+    """A connection whose server says the same whatever it is asked, `piece_bytes` at a time, and closes."""
+
+    def __init__(self, said: bytes, piece_bytes: int = 1 << 20) -> None:
+        self.sent = b""
+        self._said = io.BytesIO(said)
+        self._piece_bytes = piece_bytes
+
+    def sendall(self, data: bytes) -> None:
+        self.sent += data
+
+    def recv(self, size: int) -> bytes:
+        return self._said.read(min(size, self._piece_bytes))
+
+    def makefile(self, _: str) -> io.BytesIO:
+        return self._said
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "body", "reusable"),
+    [
+        (OK + b"Content-Length: 2\r\n\r\n{}", 200, b"{}", True),
+        (OK + b"content-length:2\r\n\r\n{}", 200, b"{}", True),
+        (OK + b"Content-Length: 0\r\n\r\n", 200, b"", True),
+        (b"HTTP/1.1 200\r\nContent-Length: 2\r\n\r\n{}", 200, b"{}", True),
+        (b"HTTP/1.1 200 OK\nContent-Length: 2\n\n{}", 200, b"{}", True),
+        (OK + b"Content-Length: 2\r\nConnection: close\r\n\r\n{}", 200, b"{}", False),
+        (OK + b"Content-Length: 2\r\n\r\n{}HTTP/1.1 408 Idle\r\n\r\n", 200, b"{}", False),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n{}", 200, b"{}", False),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\nConnection: Keep-Alive\r\n\r\n{}", 200, b"{}", True),
+        (OK + b"\r\nto the end", 200, b"to the end", False),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n1;a=b\r\n}\r\n0\r\nX-T: 1\r\n\r\n", 200, b"{}", True),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\nno length\r\n", 200, b"", False),
+        (OK + b"Content-Length: two\r\n\r\n{}", 200, b"", False),
+        (OK + b"Content-Length: 9\r\n\r\n{}", 200, b"", False),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", 204, b"", True),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" + OK + b"Content-Length: 2\r\n\r\n{}", 200, b"{}", True),
+        (b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy", 503, b"busy", True),
+    ],
+)
+@pytest.mark.parametrize("piece_bytes", [1, 7, 1 << 20])
+def test_an_answer_is_read_whatever_its_framing(
+    said: bytes, status: int, body: bytes, reusable: bool, piece_bytes: int
+) -> None:
+    answer = ask(Peer(said, piece_bytes), b"head", b"body")
+    assert (answer.response.status, answer.response.body) == (status, body)
+    # What is said too much may not have come yet: that is noticed when the connection is taken again.
+    assert answer.reusable is reusable or (piece_bytes == 1 and b"Idle" in said)
+
+
+def test_a_large_answer_is_not_read_to_its_end() -> None:
+    for framing in (b"Content-Length: 99999999\r\n\r\n", b"\r\n", b"Transfer-Encoding: chunked\r\n\r\nFFFFFF\r\n"):
+        answer = ask(Peer(OK + framing + bytes(4 * MAX_ANSWER_BYTES)), b"", b"")
+        assert (answer.response.status, answer.reusable) == (200, False)
+        assert len(answer.response.body) <= MAX_ANSWER_BYTES
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"HTTP/1.1 20", b"SMTP ready\r\n\r\n", b"HTTP/2 200\r\n\r\n", b"a" * (MAX_HEAD_BYTES + 1 << 1)]
+)
+def test_what_is_no_answer_is_an_error_that_quotes_nothing(said: bytes) -> None:
+    with pytest.raises(ConnectionError, match=r"server|HTTP|large") as raised:
+        ask(Peer(said), b"", b"")
+    assert b"SMTP" not in str(raised.value).encode()
+
+
+names = st.text("abcdefghijklmnopqrstuvwxyz-", min_size=1).filter(lambda name: name not in ("connection",))
+values = st.text(st.characters(min_codepoint=32, max_codepoint=255, blacklist_characters="\x7f\x85\xa0")).map(str.strip)
+
+
+@given(st.dictionaries(names, values, max_size=4), st.binary(max_size=200), st.integers(1, 99))
+@example({"retry-after": "7"}, b"", 1)
+@example({"a": "b"}, b"\r\n\r\n", 3)
+def test_headers_and_body_are_those_that_the_library_reads(fields: dict[str, str], body: bytes, piece: int) -> None:
+    fields = {name: value for name, value in fields.items() if name not in ("content-length", "transfer-encoding")}
+    lines = [f"{name.title()}: {value}".encode("latin-1") for name, value in fields.items()]
+    said = b"\r\n".join([OK.strip(), *lines, b"Content-Length: %d" % len(body), b"", body])
+    answer = ask(Peer(said, piece), b"", b"").response
+    library = http.client.HTTPResponse(Peer(said))  # type: ignore[arg-type]
+    library.begin()
+    assert (answer.status, answer.body) == (library.status, library.read())
+    assert [answer.headers.get(name) for name in fields] == [library.headers.get(name) for name in fields]
+    assert answer.headers.get("X-Nothing", "none") == "none"
+
+
+def test_a_request_says_what_it_must_and_nothing_twice() -> None:
+    headers = {"Content-Type": "text/plain", "authorization": "Bearer g\u00e9", "Content-Length": "7", "HOST": "own"}
+    said = wire.head("/in?a=b", "here:80", headers, 3)
+    lines = said.decode("latin-1").split("\r\n")
+    assert lines == [
+        "POST /in?a=b HTTP/1.1",
+        "Accept-Encoding: identity",
+        "Content-Length: 3",
+        "Content-Type: text/plain",
+        "authorization: Bearer g\u00e9",
+        "HOST: own",
+        "",
+        "",
+    ]
+    assert b"\r\nHost: here:80\r\n" in wire.head("/", "here:80", {}, 0)
+    peer = Peer(OK + b"Content-Length: 0\r\n\r\n")
+    ask(peer, said, b"abc")
+    assert peer.sent == said + b"abc"
+
+
+@pytest.mark.parametrize("headers", [{"A": "b\r\nC: d"}, {"A\r\nC": "d"}, {"A b": "c"}, {"A": "\u20ac"}, {"A": "\x00"}])
+def test_a_header_that_cannot_be_sent_is_not_sent(headers: dict[str, str]) -> None:
+    with pytest.raises(Failure) as raised:
+        wire.head("/", "here", headers, 0)
+    assert raised.value.reason == "bad_token"
+
+
+class Refusing(Peer):
+    """Answers and closes before it has taken the body."""
+
+    def sendall(self, data: bytes) -> None:
+        raise BrokenPipeError
+
+
+def test_an_answer_that_comes_before_the_body_went_counts() -> None:
+    answer = ask(Refusing(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n"), b"", bytes(1 << 20))
+    assert answer.response.status == 413
+    with pytest.raises(ConnectionError):
+        ask(Refusing(b""), b"", b"")

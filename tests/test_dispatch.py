@@ -25,6 +25,7 @@ from epsagon_fast.protocol import Outcome
 HERE = Destination("http://here", "token", 1.0)
 THERE = Destination("http://there", "token", 1.0)
 OTLP = Destination("otlp+http://there", "", 1.0)
+# A span, as JSON counts it.
 BODY = b'{"startTimeUnixNano":"1"}'
 
 
@@ -36,6 +37,9 @@ class Senders:
         self.is_closed = False
         self.waited_s = 0.0
         self._verdicts: list[Verdict] = []
+
+    def prepare(self) -> None:
+        raise AssertionError("it is not asked")
 
     def submit(self, parcels: Sequence[Parcel]) -> None:
         assert all(parcel.body == BODY and parcel.destination == parcels[0].destination for parcel in parcels)

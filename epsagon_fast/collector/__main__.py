@@ -187,6 +187,8 @@ def serve(loop: Loop, leaving: Leaving, orphans: Orphans) -> None:
     last_record = time.monotonic()
     while True:
         came = loop.one_pass()
+        # Only now, because it takes as long as all before, and meanwhile rings fill.
+        loop.sending.prepare()
         now = time.monotonic()
         if came:
             last_record = now

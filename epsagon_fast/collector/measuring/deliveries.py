@@ -101,6 +101,7 @@ class MeasuredSender:
         self._sender = sender
         self._deliveries = deliveries
         self._begun: dict[bytes, tuple[Destination, float]] = {}
+        self.prepare = sender.prepare
 
     def submit(self, parcels: Sequence[Parcel]) -> None:
         """Pass a request on."""

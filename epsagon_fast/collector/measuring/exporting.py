@@ -96,9 +96,10 @@ class Exporter:
         # Not imported with this module: it takes as long as all else in a collector, and meanwhile rings fill.
         from epsagon_fast.collector.sending.exchange import Pools
 
+        pools = Pools()
         try:
             url, headers, body = post(destination, resources, BOUNDS_S, time.time_ns())
-            answer = Pools(1).post(
+            answer = pools.post(
                 url,
                 headers,
                 body,
@@ -113,6 +114,8 @@ class Exporter:
             # Only the type, because the message may quote a header.
             self._complain(destination, type(error).__name__, "metrics were not sent")
             return
+        finally:
+            pools.clear()
         if answer.status in _NO_PLACE:
             self._refused.add(url)
             self._complain(destination, str(answer.status), "takes no metrics, so it gets none from now on")

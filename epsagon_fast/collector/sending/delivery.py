@@ -74,6 +74,14 @@ class Delivery:
         """Count the sender threads."""
         return self._threads
 
+    def prepare(self) -> None:
+        """Have a sender import what it will need, if there is none yet."""
+        with self._changed:
+            if self._threads or self._closing:
+                return
+            self._threads += 1
+        self._start()
+
     def submit(self, parcels: Sequence[Parcel]) -> None:
         """Let a sender make one request of these, which all have one destination. Never waits.
 
@@ -121,6 +129,9 @@ class Delivery:
             if not self._is_short_of_senders(now):
                 return
             self._threads += 1
+        self._start()
+
+    def _start(self) -> None:
         try:
             threading.Thread(target=self._send_all, name="epsagon-sender", daemon=True).start()
         except RuntimeError:
@@ -131,9 +142,6 @@ class Delivery:
     def _is_short_of_senders(self, now: float) -> bool:
         if self._closing or self._idle or self._threads >= self._threads_max:
             return False
-        if not self._threads:
-            # The first one starts before there is work for it, and imports meanwhile what it will need.
-            return True
         lane = self._next_lane()
         return lane is not None and (self._threads < self._threads_min or now - lane.waiting[0].since > PATIENCE_S)
 

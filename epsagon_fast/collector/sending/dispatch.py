@@ -37,6 +37,7 @@ LAST_HANDED_OVER_S = 0.6
 class Sender(Protocol):
     """The part of Delivery that Dispatch needs."""
 
+    def prepare(self) -> None: ...
     def submit(self, parcels: Sequence[Parcel]) -> None: ...
     def verdicts(self) -> list[Verdict]: ...
     def close(self, timeout_s: float) -> None: ...
@@ -107,6 +108,10 @@ class Dispatch:
         if state_dir not in self._watched:
             self._watched.add(state_dir)
             self._outbox.watch(state_dir)
+
+    def prepare(self) -> None:
+        """Have imported, beside this thread, what the first request will need."""
+        self._delivery.prepare()
 
     def add(self, parcel: Parcel) -> None:
         """Take a trace that is to be sent."""

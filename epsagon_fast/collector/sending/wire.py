@@ -26,7 +26,7 @@ _CONTINUE, _NO_CONTENT, _NOT_MODIFIED = 100, 204, 304
 _OURS = frozenset({"content-length", "transfer-encoding"})
 
 
-class Connection(Protocol):
+class Duplex(Protocol):
     """A socket, with or without TLS. Each call is bounded by the request's deadline."""
 
     def sendall(self, data: bytes, /) -> None: ...
@@ -75,7 +75,7 @@ def head(target: str, host: str, headers: Mapping[str, str], body_bytes: int) ->
         raise Failure("bad_token", "it or another header is no latin-1") from error
 
 
-def ask(connection: Connection, head: bytes, body: bytes) -> Answer:
+def ask(connection: Duplex, head: bytes, body: bytes) -> Answer:
     """Send a request and read its answer. Raises OSError if there is none."""
     try:
         if len(body) <= _JOINED_BYTES:
@@ -89,7 +89,7 @@ def ask(connection: Connection, head: bytes, body: bytes) -> Answer:
     return _read(connection)
 
 
-def _read(connection: Connection) -> Answer:
+def _read(connection: Duplex) -> Answer:
     data = b""
     while True:
         data, end = _read_head(connection, data)
@@ -114,7 +114,7 @@ def _read(connection: Connection) -> Answer:
     return Answer(Response(status, headers, bytes(body.data)), reusable and is_whole)
 
 
-def _read_head(connection: Connection, data: bytes) -> tuple[bytes, int]:
+def _read_head(connection: Duplex, data: bytes) -> tuple[bytes, int]:
     """Return what came up to a head's end at least, and where that is. `data`: what had come before."""
     while (found := _HEAD_END.search(data)) is None:
         if len(data) > MAX_HEAD_BYTES:
@@ -134,7 +134,7 @@ def _stays_open(headers: HeadersOf, is_new: bool) -> bool:
 class _Body:
     """What has come of a body, and of what follows it."""
 
-    def __init__(self, connection: Connection, data: bytes) -> None:
+    def __init__(self, connection: Duplex, data: bytes) -> None:
         self._connection = connection
         self._rest = data
         self.data = bytearray()

@@ -18,10 +18,12 @@ fi
 
 out=$(realpath -m ../../.collectors/bin)
 mkdir -p "$out"
+# A thousand modules are fetched, and one of them may fail for a moment. What has come by then is kept.
+patiently() { "$@" || "$@" || "$@"; }
 # Without debugging symbols, which would take longer to link than the rest of a second build.
-build=(go build -trimpath -buildvcs=false -ldflags "-s -w")
+build=(patiently go build -trimpath -buildvcs=false -ldflags "-s -w")
 echo "building Jaeger with $(go version)"
 (cd jaeger && "${build[@]}" -o "$out/jaeger" github.com/jaegertracing/jaeger/cmd/jaeger)
 echo "building the OpenTelemetry Collector"
-(cd otelcol && go tool builder --config manifest.yaml --skip-get-modules --skip-compilation)
+(cd otelcol && patiently go tool builder --config manifest.yaml --skip-get-modules --skip-compilation)
 (cd ../../.collectors/otelcol && "${build[@]}" -modfile "$OLDPWD/otelcol/go.mod" -o "$out/otelcol" .)

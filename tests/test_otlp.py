@@ -26,6 +26,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from places import Place, until
 from records import (
     CONFIG,
+    OPENED_AT,
     RING,
     TRACE_ID,
     added,
@@ -37,7 +38,7 @@ from records import (
     opened,
     own_runner,
 )
-from strategies import json_shaped, trace_records
+from strategies import json_shaped, metadata_values, trace_records
 from waiting import TIMEOUT_S
 
 from epsagon_fast.backend import Backend, timeline
@@ -47,7 +48,8 @@ from epsagon_fast.collector.formats import FittedTrace
 from epsagon_fast.collector.formats.otlp import GZIP_FROM_BYTES, MOST_BYTES, MOST_SPANS, OTLP, OTLP_PROTOBUF, address
 from epsagon_fast.collector.formats.shapes import MAX_NS, moment, nanoseconds
 from epsagon_fast.collector.parcel import Destination, Parcel
-from epsagon_fast.protocol import Kind, Record
+from epsagon_fast.producer.encoding import encode_event
+from epsagon_fast.protocol import NANOSECONDS_FROM, NO_TRACE, UNFINISHED, Kind, Record
 
 URL = "otlp+http://127.0.0.1:1"
 PROTOBUF_URL = "otlp-protobuf+http://127.0.0.1:1"
@@ -79,13 +81,26 @@ def spans(part: bytes) -> list[Span]:
     return [span for scope in resource.scope_spans for span in scope.spans]
 
 
-def built(first: Record, *records: Record, url: str = URL) -> bytes | None:
-    """Return the body of a trace. `first`: its OPEN."""
+# How a trace ends: by a CLOSE of its process, or because that left or died.
+ENDINGS: dict[str, Record | None] = {
+    "closed": closed(0.25),
+    "failed": closed(0.25, 2),
+    "unfinished": closed(flags=UNFINISHED),
+    "left": Record(Kind.BYE, 0, 0, NO_TRACE, b""),
+    "died": None,
+}
+
+
+def built(first: Record, *records: Record, url: str = URL, ending: str = "closed", **config: Any) -> bytes | None:
+    """Return the body of a trace. `first`: its OPEN. `config`: overrides that of the OPEN."""
     said = orjson.loads(first.payload)
-    said["config"]["collector_url"] = url
+    said["config"] |= {"collector_url": url, **config}
     assembly = Assembly()
-    for each in (first._replace(payload=orjson.dumps(said)), *records, closed(0.25)):
+    last = ENDINGS[ending]
+    for each in (first._replace(payload=orjson.dumps(said)), *records, *([last] if last else [])):
         assembly.feed(RING, assembly.masked(each), 0.0)
+    if last is None:
+        assembly.ring_died(RING, OPENED_AT + 1, 7)
     (only,) = [*assembly.end_pass(0.0), *assembly.end_pass(0.0)]
     return body.build(only.trace).data
 
@@ -116,10 +131,29 @@ def http_runner(**metadata: Any) -> dict[str, Any]:
     return own_runner() | resource("http", "GET", **metadata)
 
 
+def with_typed(given: Record, values: list[Any], time_ns: int) -> Record:
+    """Return an event as a worker records it for OTLP, with more metadata; another record as it is."""
+    if given.kind != Kind.EVENT:
+        return given
+    event = orjson.loads(given.payload)
+    event["resource"]["metadata"] |= {f"more{number}": value for number, value in enumerate(values)}
+    return given._replace(payload=encode_event({**event, "start_time": time_ns}, typed=True).data)
+
+
 @settings(max_examples=40)
-@given(trace_records())
-def test_any_trace_is_otlp_with_each_of_its_events_once(records: list[Record]) -> None:
-    part, own, binary = (built(*records, url=url) for url in (URL, "http://here/", PROTOBUF_URL))
+@given(
+    trace_records(),
+    st.lists(metadata_values(), max_size=3),
+    st.sampled_from([0, NANOSECONDS_FROM, 1_700_000_000_123_456_789]),
+    st.sampled_from(sorted(ENDINGS)),
+    st.sampled_from(["strip", "shorten"]),
+)
+def test_any_trace_is_otlp_with_each_of_its_events_once(
+    records: list[Record], more: list[Any], time_ns: int, ending: str, trimming: str
+) -> None:
+    records = [with_typed(each, more, time_ns) for each in records]
+    urls = (URL, "http://here/", PROTOBUF_URL)
+    part, own, binary = (built(*records, url=url, ending=ending, trimming=trimming) for url in urls)
     assert (part is None) == (own is None)
     if part is None or own is None or binary is None:
         return

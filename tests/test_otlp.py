@@ -232,9 +232,13 @@ def test_names_kinds_and_attributes_are_those_of_the_conventions() -> None:
         "http.request.body.size": 0,
         "a": "1",
     }
-    asked, _ = one(resource("http", "POST", path="/pay", port="8443"), origin="urllib3", runner=http_runner(path="/"))
+    asked, _ = one(
+        resource("http", "POST", "backend", path="/pay", port="8443"), origin="urllib3", runner=http_runner(path="/")
+    )
     assert (asked.name, asked.kind) == ("POST", Span.SPAN_KIND_CLIENT)
-    assert values(asked.attributes)["server.port"] == 8443
+    assert values(asked.attributes).items() >= {"server.address": "backend", "server.port": 8443}.items()
+    named, _ = one(resource("http", "POST", "charge"), runner=own_runner())
+    assert (named.name, values(named.attributes)) == ("charge", {"http.request.method": "POST"})
     sending, run = one(resource("celery", "publish", "shop.pack", queue="q", task_id="t"), runner=own_runner())
     assert (sending.name, sending.kind, run.kind) == (
         "shop.pack publish",
@@ -383,6 +387,17 @@ def test_what_has_no_time_is_shown_at_that_of_its_trace() -> None:
     child, _ = one(start_time=None, duration=1, exception={"type": "E"}, runner=runner)
     assert (child.start_time_unix_nano, child.end_time_unix_nano) == (7_000_000_000, 8_000_000_000)
     assert child.events[0].time_unix_nano == 8_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("kind", "scope"),
+    [("http", "epsagon_fast.http"), ("celery", "epsagon_fast.celery"), ("python-function", "epsagon_fast.python")],
+)
+def test_a_scope_says_what_recorded(kind: str, scope: str) -> None:
+    runner = orjson.dumps(own_runner() | resource(kind, "execute"))
+    trace = FittedTrace(TRACE_ID, [event(origin="urllib3"), runner], 1, [])
+    [part_of] = read(OTLP.envelope(CONFIG, "p").body(trace)).resource_spans
+    assert [each.scope.name for each in part_of.scope_spans] == sorted(["epsagon_fast.urllib3", scope])
 
 
 def test_a_resource_says_who_it_was() -> None:

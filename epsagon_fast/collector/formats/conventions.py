@@ -4,6 +4,7 @@ The integrations' own metadata get the conventions' names; what an application g
 """
 
 import math
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -11,8 +12,11 @@ from typing import Any, NamedTuple
 import orjson
 
 from epsagon_fast.protocol import (
+    FUNCTION_TYPE,
     IS_TRIMMED_KEY,
     LABELS_KEY,
+    ORIGIN,
+    RUNNER_ORIGIN,
     SAMPLING_WEIGHT_KEY,
     TIME_LIMIT_KEY,
     TRACESTATE_KEY,
@@ -32,6 +36,8 @@ Words = tuple[str, str, str]
 
 _HTTP, _CELERY, _EXECUTE, _PUBLISH = "http", "celery", "execute", "publish"
 _URLLIB3 = "urllib3"
+# What looks like a host: with a dot or a colon, or this machine.
+_HOST = re.compile(r"[^\s/]*[.:][^\s/]*|localhost")
 _DATABASE = ("db.system.name", "db.system")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"})
 _OTHER_METHOD = "_OTHER"
@@ -122,6 +128,14 @@ def kind_of(words: Words, metadata: Mapping[str, Any], is_runner: bool) -> int:
     return CLIENT if any(key in metadata for key in _DATABASE) else INTERNAL
 
 
+def origin_of(words: Words, origin: str, is_runner: bool) -> str:
+    """Return what recorded an event. A runner does not say it, but its type does."""
+    if not is_runner or origin != RUNNER_ORIGIN:
+        return origin
+    kind = words[1]
+    return ORIGIN if kind == FUNCTION_TYPE else kind
+
+
 def name_of(words: Words, metadata: Mapping[str, Any], origin: str, is_runner: bool) -> str:
     """Return a span's name: what an application named is kept, the integrations' events get the conventions' names."""
     name, kind, operation = words
@@ -142,7 +156,9 @@ def attributes_of(words: Words, metadata: Mapping[str, Any], is_runner: bool) ->
     terms = _OF_OTHERS[is_runner]
     named: dict[str, Value] = {"epsagon.type": kind, "epsagon.operation": operation}
     if kind == _HTTP:
-        terms, named = _OF_HTTP[is_runner], {**_address(name), **_method(operation)}
+        # An application may name a request as it likes.
+        address = _address(name) if "path" in metadata or _HOST.fullmatch(name) else {}
+        terms, named = _OF_HTTP[is_runner], {**address, **_method(operation)}
     elif kind == _CELERY and operation in _CELERY_OPERATIONS:
         types = {"messaging.operation.name": operation, "messaging.operation.type": _CELERY_OPERATIONS[operation]}
         terms, named = _OF_CELERY[is_runner], {"messaging.system": _CELERY, **types}

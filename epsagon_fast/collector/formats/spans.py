@@ -18,6 +18,7 @@ from epsagon_fast.collector.formats.conventions import (
     error_type,
     kind_of,
     name_of,
+    origin_of,
 )
 from epsagon_fast.collector.formats.shapes import (
     ERROR,
@@ -127,7 +128,7 @@ def _span(event: dict[str, Any], trace_id: str, span_id: str, parent_id: str, is
         status=ERROR if failed else UNSET,
         message=text_of(exception.get("message")) if failed else "",
         happenings=[*happenings_of(metadata.get(EVENTS)), *([thrown(exception, end_ns)] if exception else ())],
-        scope=Scope(f"{SDK}.{origin}" if origin else SDK),
+        scope=Scope(f"{SDK}.{recorder}" if (recorder := origin_of(words, origin, is_runner)) else SDK),
     )
 
 

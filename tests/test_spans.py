@@ -94,9 +94,10 @@ def test_both_write_the_same_header(traces: list[Trace], spans: SpanTracer, inne
 
 def test_baggage_stays_where_blocks_come_and_go(traces: list[Trace], spans: SpanTracer) -> None:
     with epsagon.trace("request"):
-        token = context.attach(baggage.set_baggage("tenant", "7"))
+        token = context.attach(context.set_value("suppress_instrumentation", True, baggage.set_baggage("tenant", "7")))
         with spans.start_as_current_span("call"), epsagon.event("ours"):
             assert baggage.get_baggage("tenant") == "7"
+            assert context.get_value("suppress_instrumentation")
         context.detach(token)
         assert baggage.get_baggage("tenant") is None
 

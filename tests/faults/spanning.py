@@ -33,6 +33,8 @@ def work(name):
     with span(name), span(name + " inner"):
         pass
 """
+# A program that makes its spans at once, before a collector has started, needs more than the default.
+RING_BYTES = 4 * 1024 * 1024
 ROWS: list[tuple[str, int, int, int]] = []
 
 
@@ -47,7 +49,7 @@ class Both:
 
     def __init__(self, ours: Server, sdk: Server) -> None:
         self.ours, self.sdk = ours, sdk
-        self.place = Place(f"otlp+{ours.url.rstrip('/')}")
+        self.place = Place("otlp+" + ours.url.rstrip("/"), EPSAGON_RING_BYTES=str(RING_BYTES))
         self.scratch: Path = self.place.scratch
         (self.scratch / "both.py").write_text(BOTH)
         self._notes = self.scratch / "notes"

@@ -96,7 +96,7 @@ def test_children_of_celery_that_are_recycled(both: Both, broker: dict[str, Any]
     worker = subprocess.Popen(words, env=env, cwd=both.scratch, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     sender = Celery("outside", set_as_current=False)
     sender.conf.update(conf)
-    tasks = times(300, 12)
+    tasks = times(90, 12)
     try:
         for number in range(tasks):
             sender.send_task("tasks.run", [f"task {number}"])

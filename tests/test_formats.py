@@ -54,7 +54,7 @@ class Lines:
         url = parcels[0].destination.url.removeprefix("lines+")
         return Post(url, {"Content-Type": self.content_type}, b"\n".join(parcel.body for parcel in parcels))
 
-    def refusal(self, answer: bytes) -> str | None:
+    def refusal(self, answer: bytes, url: str) -> str | None:
         return answer.decode() or None
 
     def without_secret(self, body: bytes, destination: Destination) -> tuple[int | None, bytes]:
@@ -186,7 +186,13 @@ def test_the_outbox_keeps_what_the_format_says_is_no_secret(tmp_path: Path) -> N
     ],
 )
 def test_an_otlp_server_does_not_take_our_own_form(answer: bytes, reason: str | None) -> None:
-    assert EPSAGON.refusal(answer) == reason
+    assert EPSAGON.refusal(answer, "http://here:8686/in") == reason
+
+
+@pytest.mark.parametrize("url", ["http://here:4318", "https://here/v1/traces"])
+def test_where_otlp_is_at_home_an_empty_answer_is_its_answer(url: str) -> None:
+    answers = (b"{}", b" {}\n", b"", b'{"id":1}', b"[]")
+    assert [EPSAGON.refusal(answer, url) for answer in answers] == ["otlp_endpoint", "otlp_endpoint", None, None, None]
 
 
 def all_at_once(delivery: Delivery, outbox: Outbox, parcels: Sequence[Parcel]) -> list[str]:

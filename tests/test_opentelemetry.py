@@ -173,6 +173,18 @@ def test_a_resource_is_the_process_that_recorded(environment: Any) -> None:
     }
 
 
+@pytest.mark.parametrize(("found", "warnings"), [(None, 1), (object(), 0)])
+def test_protobuf_without_its_package_is_told_once(
+    environment: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, found: Any, warnings: int
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: found)
+    caplog.set_level(logging.WARNING)
+    environment()
+    for url in (URL, "otlp-protobuf+http://127.0.0.1:1", "OTLP-PROTOBUF+http://127.0.0.1:1/a-b"):
+        Config(collector_url=url).resolve()
+    assert sum("epsagon-fast[otlp]" in message for message in caplog.messages) == warnings
+
+
 def test_a_program_that_knows_only_opentelemetrys_environment_is_traced(place: Place) -> None:
     with Server() as server:
         for name in ("EPSAGON_COLLECTOR_URL", "EPSAGON_TOKEN"):

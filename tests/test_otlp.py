@@ -474,7 +474,7 @@ def test_a_url_without_a_path_gets_that_of_otlp(url: str, posted: str) -> None:
 def test_a_partial_success_is_a_refusal(answer: Any, reason: str | None) -> None:
     if isinstance(answer, PartialSuccess):
         answer = ExportTraceServiceResponse(partial_success=answer).SerializeToString()
-    assert OTLP.refusal(answer) == reason
+    assert OTLP.refusal(answer, URL) == reason
 
 
 NESTED = f"""

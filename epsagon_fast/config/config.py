@@ -14,7 +14,7 @@ from epsagon_fast.protocol import SHORTEN, STRIP, WireConfig
 
 from .environment import ca_file, default_state_dir, default_url, from_environment, proxy_for
 from .options import OPTIONS
-from .values import goes_in_clear, is_otlp, otlp_url
+from .values import goes_in_clear, is_otlp, otlp_url, wants_protobuf
 
 Attribute = str | bool | int | float
 # As tuples they are kept, and come back if a Config is copied.
@@ -219,3 +219,14 @@ def _warn_of_otlp(url: str) -> None:
     if advised := otlp_url(url):
         message = "%s looks like an OTLP endpoint, which does not store what is sent there now: name it %s"
         warn_once("looks like OTLP", message, origin(url), advised)
+    if wants_protobuf(url) and not _has_protobuf():
+        warn_once("protobuf", "pip install 'epsagon-fast[otlp]' to send protobuf to %s: JSON is sent now", origin(url))
+
+
+def _has_protobuf() -> bool:
+    from importlib.util import find_spec
+
+    try:
+        return find_spec("opentelemetry.proto") is not None
+    except ImportError:
+        return False

@@ -177,6 +177,11 @@ def is_otlp(url: str) -> bool:
     return re.match(_OTLP, url, re.IGNORECASE) is not None
 
 
+def wants_protobuf(url: str) -> bool:
+    """Say whether traces go to a URL as OTLP in protobuf."""
+    return is_otlp(url) and "-" in url.partition("+")[0]
+
+
 def otlp_url(url: str) -> str | None:
     """Return the URL to name instead of one that looks like OTLP and does not say so; None: it does not look so."""
     found = re.fullmatch(_URL, url, re.IGNORECASE)

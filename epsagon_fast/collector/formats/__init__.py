@@ -79,7 +79,7 @@ class Format(Protocol):
     def post(self, parcels: Sequence[Parcel]) -> Post:
         """Return the request that carries these parcels, which `shared` let share one."""
 
-    def refusal(self, answer: bytes) -> str | None:
+    def refusal(self, answer: bytes, url: str) -> str | None:
         """Return why a backend that answered 2xx and this body did not take the traces; None: it did.
 
         One word, by which they are counted; or a word and the backend's own, as in "word: too old".

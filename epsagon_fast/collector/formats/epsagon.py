@@ -11,6 +11,7 @@ import orjson
 from epsagon_fast.collector.formats import FittedTrace, Post
 from epsagon_fast.collector.formats.headers import headers_for
 from epsagon_fast.collector.parcel import Destination, Parcel
+from epsagon_fast.config import otlp_url
 from epsagon_fast.protocol import WireConfig
 from epsagon_fast.version import __version__
 
@@ -62,15 +63,19 @@ class Epsagon:
         headers = headers_for(parcel.destination, self.content_type, **own)
         return Post(parcel.destination.url, headers, parcel.body)
 
-    def refusal(self, answer: bytes) -> str | None:
-        """Return a word if an OTLP server answered: it takes any JSON object with 200, and stores nothing."""
-        if b'"partialSuccess"' not in answer:
+    def refusal(self, answer: bytes, url: str) -> str | None:
+        """Return a word if an OTLP server answered: it takes any JSON object with 200, and stores nothing.
+
+        Some say so with an empty object. Other backends may answer that too, but not where OTLP is at home.
+        """
+        if b'"partialSuccess"' not in answer and answer.strip() != b"{}":
             return None
         try:
             said = orjson.loads(answer)
         except ValueError:
             return None
-        return OTLP_ENDPOINT if isinstance(said, dict) and "partialSuccess" in said else None
+        is_otlps = isinstance(said, dict) and ("partialSuccess" in said or (not said and otlp_url(url) is not None))
+        return OTLP_ENDPOINT if is_otlps else None
 
     def without_secret(self, body: bytes, destination: Destination) -> tuple[int | None, bytes]:
         """Return a body without its envelope's token, and where that stood; None: it has none."""

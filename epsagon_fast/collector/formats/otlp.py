@@ -88,7 +88,7 @@ class Otlp:
         body = encoding.request([parcel.body for parcel in parcels])
         return posted(destination, address(destination.url), encoding.CONTENT_TYPE, body)
 
-    def refusal(self, answer: bytes) -> str | None:
+    def refusal(self, answer: bytes, url: str) -> str | None:
         """Return a word if the backend says that it took only a part: OTLP forbids to send that again."""
         spans, message = encoding_of(answer).partial_success(answer)
         return f"{PARTIAL}: {message}" if spans > 0 else None

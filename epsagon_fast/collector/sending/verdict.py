@@ -97,7 +97,7 @@ class Judge:
 
     def _welcomed(self, parcels: Sequence[Parcel], response: Response) -> Verdict:
         destination = parcels[0].destination
-        refusal = format_for(destination).refusal(response.body)
+        refusal = format_for(destination).refusal(response.body, destination.url)
         if refusal is None:
             self._forget(destination)
             return Verdict(_ids(parcels), Outcome.DELIVERED)

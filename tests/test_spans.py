@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import gc
+import os
 import weakref
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from fakes import FakeQueue
 from opentelemetry import baggage, context, propagate, trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
@@ -18,7 +20,9 @@ import epsagon_fast as epsagon
 from epsagon_fast.integrations.opentelemetry import EpsagonSpanProcessor
 from epsagon_fast.integrations.opentelemetry.contexts import keep_apart, keep_as_one
 from epsagon_fast.integrations.opentelemetry.provider import SpanProvider, SpanTracer
+from epsagon_fast.producer import current
 from epsagon_fast.propagation import inject
+from epsagon_fast.protocol import Kind
 from epsagon_fast.testing import capture_traces
 from epsagon_fast.testing.tree import Trace
 
@@ -295,3 +299,82 @@ def test_what_is_set_on_our_block_lands_there(
     assert metadata["span.events"] == '[{"name":"cached","time_ns":5,"attributes":{"hit":true}}]'
     assert not {"other", "late"} & {*metadata}
     assert event(traces, block)["error_code"] == (0 if block == "inner" else 1)
+
+
+# Where it goes wrong.
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def test_odd_values_break_nothing(traces: list[Trace], spans: SpanTracer) -> None:
+    inside: list[object] = []
+    inside.append(inside)
+    with (
+        pytest.raises(Mute),
+        spans.start_as_current_span("odd", attributes={"itself": inside, "half": "\ud800"}) as odd,
+    ):
+        odd.set_attribute([], 1)  # type: ignore[arg-type]
+        odd.set_attribute("object", object())
+        odd.add_link(None)  # type: ignore[arg-type]
+        odd.add_event("of itself", {"list": inside})  # type: ignore[dict-item]
+        raise Mute
+    metadata = event(traces, "odd")["resource"]["metadata"]
+    assert metadata["half"] == "\ufffd"
+    assert event(traces, "odd")["exception"]["type"].endswith("Mute")
+
+
+def test_forked_child_opens_its_own_and_ends_nothing_of_its_parent(queue: FakeQueue, spans: SpanTracer) -> None:
+    with spans.start_as_current_span("parent") as parent:
+        pid = os.fork()
+        if not pid:
+            try:
+                before = len(queue.records)
+                with spans.start_as_current_span("child") as child:
+                    context = child.get_span_context()
+                parent.end()
+                [opened, *_] = queue.records[before:]
+                is_apart = opened.kind == Kind.OPEN and b'"parent_id":"' + parent.span_id.encode() in opened.payload
+                is_same = context.trace_id == parent.get_span_context().trace_id
+                os._exit(0 if is_apart and is_same and len(queue.bodies(Kind.CLOSE)) == 1 else 1)
+            finally:
+                os._exit(2)
+        assert os.waitpid(pid, 0)[1] == 0
+    assert len(queue.bodies(Kind.CLOSE)) == 1
+
+
+def test_ignored_work_makes_no_span(traces: list[Trace], spans: SpanTracer) -> None:
+    with current.within(current.NOT_TRACED), spans.start_as_current_span("ignored") as ignored:
+        assert not ignored.is_recording()
+        with spans.start_as_current_span("below"):
+            pass
+    assert traces == []
+
+
+def test_without_a_backend_a_span_hands_on_its_callers_ids(
+    untraced: None, spans: SpanTracer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DISABLE_EPSAGON", "true")
+    header = {"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01"}
+    sent: dict[str, str] = {}
+    for _ in range(2):
+        with spans.start_as_current_span("off", context=propagate.extract(header)) as off:
+            assert not off.is_recording()
+            propagate.inject(sent)
+        assert sent == header
+        with spans.start_as_current_span("alone"):
+            assert trace.get_current_span() is trace.INVALID_SPAN
+
+
+def test_another_provider_stays(place: Place) -> None:
+    script = """
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+trace.set_tracer_provider(TracerProvider())
+from epsagon_fast.integrations.opentelemetry import install
+install()
+print(isinstance(trace.get_tracer_provider(), TracerProvider))
+"""
+    assert place.run(script).strip() == "True"

@@ -5,7 +5,6 @@ No lock: each call is one operation of a dict or a list, which the GIL makes who
 
 import logging
 import time
-import traceback
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Final
@@ -24,7 +23,8 @@ from opentelemetry.trace import (
 )
 
 from epsagon_fast.producer.context import TraceContext, handed_on
-from epsagon_fast.producer.plain import Copy
+from epsagon_fast.producer.exceptions import exception_of
+from epsagon_fast.producer.plain import Copy, printed
 from epsagon_fast.span_names import (
     DROPPED_ATTRIBUTES,
     DROPPED_EVENTS,
@@ -112,6 +112,9 @@ class RecordedSpan(Recording, Span):
         if self.end_time is not None:
             _logger.warning("Setting attribute on ended span.")
             return
+        if type(key) is not str:
+            _logger.warning("An attribute whose name is no text is left out.")
+            return
         attributes = self.attributes
         attributes[key] = value if type(value) in _SCALARS else Copy().of(value)
         if len(attributes) > MOST_ATTRIBUTES:
@@ -130,7 +133,7 @@ class RecordedSpan(Recording, Span):
 
     def add_link(self, context: SpanContext, attributes: Mapping[str, Any] | None = None) -> None:
         """Add a link to another span, unless that has neither ids nor anything else to say."""
-        if self._has_ended() or not (context.is_valid or context.trace_state or attributes):
+        if self._has_ended() or not (context and (context.is_valid or context.trace_state or attributes)):
             return
         self.links.append(Link(context, Copy().of(dict(attributes)) if attributes else None))
         if len(self.links) > MOST_LINKS:
@@ -160,11 +163,12 @@ class RecordedSpan(Recording, Span):
     ) -> None:
         """Add an exception as an event."""
         kind = type(exception)
-        module = kind.__module__
+        module = "" if kind.__module__ in (None, "builtins") else f"{kind.__module__}."
+        known = exception_of("", exception)
         said = {
-            EXCEPTION_TYPE: kind.__qualname__ if module in ("builtins", None, "") else f"{module}.{kind.__qualname__}",
-            EXCEPTION_MESSAGE: str(exception),
-            EXCEPTION_STACKTRACE: "".join(traceback.format_exception(exception)),
+            EXCEPTION_TYPE: f"{module}{kind.__qualname__}",
+            EXCEPTION_MESSAGE: known["message"],
+            EXCEPTION_STACKTRACE: known["traceback"],
             EXCEPTION_ESCAPED: str(escaped),
         }
         self.add_event(EXCEPTION, {**said, **(attributes or {})}, timestamp)
@@ -176,7 +180,7 @@ class RecordedSpan(Recording, Span):
         if self.record_exceptions:
             self.record_exception(error, escaped=escaped)
         if self.set_status_on_exception:
-            self.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
+            self.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {printed(error)}"))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

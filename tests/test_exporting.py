@@ -146,7 +146,7 @@ class Rounds:
 
     def __init__(self, folder_fd: int) -> None:
         self.requests = Requests(Ledger(folder_fd))
-        self.exporter = Exporter(folder_fd)
+        self.exporter = Exporter(folder_fd, "this folder")
 
     def count(self, url: str, name: str = "job", **config: Any) -> None:
         self.requests.count(finished(runner_named(name), collector_url=url, **config))
@@ -191,6 +191,21 @@ def test_destination_gets_its_own_numbers_and_its_own_token(rounds: Rounds) -> N
         assert counts(metrics_sent(other)) == {("shop", "job"): [2]}
 
 
+def test_application_is_the_resource_and_none_of_its_processes(rounds: Rounds) -> None:
+    with Server() as server:
+        url = f"otlp+{server.url.removesuffix('/')}"
+        for pid in (7, 8):
+            said = {"process.pid": pid, "deployment.environment": "test"}
+            rounds.count(url, resource_attributes=said)
+        rounds.make()
+        (request,) = metrics_sent(server)
+    (found,) = message_of(request.body, request.headers).resource_metrics
+    attributes = {each.key: each.value.string_value for each in found.resource.attributes}
+    assert "process.pid" not in attributes
+    assert attributes["service.instance.id"] == "this folder"
+    assert (attributes["service.name"], attributes["deployment.environment"]) == ("shop", "test")
+
+
 def test_destination_that_has_no_place_for_metrics_is_told_once_and_left_alone(
     rounds: Rounds, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -200,7 +215,7 @@ def test_destination_that_has_no_place_for_metrics_is_told_once_and_left_alone(
         for _ in range(3):
             rounds.make()
         assert len(server.requests) == 1
-    (message,) = caplog.messages
+    (message,) = [each for each in caplog.messages if "metrics" in each]
     assert "takes no metrics" in message and "404" in message
 
 
@@ -237,7 +252,7 @@ def test_round_begins_when_it_is_time(rounds: Rounds) -> None:
         assert not rounds.exporter._is_busy and not server.requests
         rounds.exporter.step(rounds.requests.applications, 1061.0)
         assert server.wait_for(1)[0].path == "/v1/metrics"
-        rounds.exporter.end()
+        rounds.exporter.end(hurries=False)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -494,7 +494,8 @@ def rotel(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     agent, printed = Path(rotel_package.__file__).parent / "rotel-agent", tmp_path / "printed"
     places = ["--otlp-http-endpoint", f"127.0.0.1:{ports[0]}", "--otlp-grpc-endpoint", f"127.0.0.1:{ports[1]}"]
     files = ["--pid-file", str(tmp_path / "pid"), "--log-file", str(tmp_path / "log")]
-    printing = ["--exporter", "blackhole", "--debug-log", "traces", "--debug-log-verbosity", "detailed"]
+    logged = ["--debug-log", "traces", "--debug-log", "metrics", "--debug-log-verbosity", "detailed"]
+    printing = ["--exporter", "blackhole", *logged]
     with printed.open("wb") as output:
         process = subprocess.Popen([str(agent), "start", *places, *files, *printing], stdout=output, stderr=output)
     until(lambda: answers(ports[0]), "rotel listens")
@@ -522,7 +523,10 @@ def test_a_collector_of_another_maker_takes_each_span(rotel: tuple[str, Path], p
     place.env |= {"EPSAGON_COLLECTOR_URL": scheme + url, "EPSAGON_TOKEN": ""}
     assert place.run(NESTED) == "True\n"
     until(lambda: printed.read_text().count("labels.user") == 1, f"the root is printed; {place.log()}")
+    place.until_left()
+    until(lambda: "Count: 1\nSum: " in printed.read_text(), "the metrics are printed")
     said = printed.read_text()
+    assert "-> Name: epsagon_fast.request.errors" in said and "-> name: Str(work)" in said
     assert re.findall("  Name +: (.+)", said) == ["inner", "outer", "work"]
     ids, parents = re.findall("  ID +: (.*)", said), re.findall("  Parent ID +: (.*)", said)
     assert (parents, ids[0]) == ([ids[1], ids[2], ""], ID)

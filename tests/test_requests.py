@@ -165,6 +165,17 @@ def test_what_a_killed_collector_had_counted_is_not_counted_again(folder: Folder
     assert {name: each.count for (_, name), each in counted(folder.fd).items()} == {"slow": 1, "next": 1}
 
 
+def test_what_sampling_leaves_out_is_counted(folder: Folder) -> None:
+    process, loop = Process(folder), folder.collector()
+    for _ in range(50):
+        process.close(process.open("job", sampling="rate=10%"))
+        loop.one_pass()
+    passes(loop, lambda: process.counts() == (50, 50))
+    # Few bodies were made.
+    assert loop.counts["closed"] < 25
+    assert counted(folder.fd)["shop", "job"].count == 50
+
+
 def test_folder_without_room_for_a_ledger_is_served_all_the_same(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,7 +195,7 @@ def test_what_is_in_the_ledger_s_place_is_set_aside(folder_fd: int, tmp_path: Pa
         (tmp_path / "ledger").mkdir()
     else:
         (tmp_path / "ledger").write_bytes(b"my own file")
-    Measuring(folder_fd).requests.count(finished(runner_named("resize")))
+    Measuring(folder_fd, bytes(16)).requests.count(finished(runner_named("resize")))
     assert counted(folder_fd)["shop", "resize"].count == 1
     assert os.path.lexists(tmp_path / "ledger.corrupt")
 

@@ -201,7 +201,7 @@ def serve(loop: Loop, leaving: Leaving, orphans: Orphans) -> None:
     orphans.close()
     loop.measuring.begin_end()
     loop.finish(hands_over=len(loop.rings) > 0)
-    loop.measuring.end()
+    loop.measuring.end(leaving.asked)
     loop.state.store(states.PHASE, states.NONE)
     log.info("leaving")
 

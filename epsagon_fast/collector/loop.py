@@ -74,7 +74,7 @@ class Loop:
         self.intake = Intake(
             self.folder, self.rings, self.journal, self.assembly, feeding, self.outcomes, self.bounds, self.counts
         )
-        self.measuring = measuring or Measuring(folder_fd)
+        self.measuring = measuring or Measuring(folder_fd, state.folder_id())
         deliveries = self.measuring.deliveries
         outbox: Shelf = Outbox(path, state.folder_id(), log=log)
         if measuring is None:

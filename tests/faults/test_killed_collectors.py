@@ -3,11 +3,16 @@
 import os
 import random
 import signal
+import threading
 import time
 
 from places import times
-from scenes import LOAD, holds, scene, serving
+from scenes import LOAD, Scene, holds, scene, serving
 from waiting import TIMEOUT_S
+
+from epsagon_fast.collector.measuring import figures
+from epsagon_fast.collector.measuring.catalogue import CATALOGUE
+from epsagon_fast.collector.measuring.histogram import Histogram
 
 TRIES = times(100, 4)
 TOGETHER = times(50, 3)
@@ -23,17 +28,57 @@ while True:
 """
 
 
+class Scrapes:
+    """Reads all counters again and again, and notes those that went back."""
+
+    def __init__(self, here: Scene) -> None:
+        self.back: list[tuple[str, float, float]] = []
+        self.count = 0
+        self._here = here
+        self._last: dict[str, float] = {}
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._scrape_on)
+
+    def __enter__(self) -> "Scrapes":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def scrape(self) -> dict[str, float]:
+        """Return all counters, of which none belongs to one process alone."""
+        found = {}
+        view = figures.view(self._here.look())
+        for metric in CATALOGUE:
+            for labels, value in metric.samples(view) if metric.kind != figures.GAUGE else ():
+                if "pid" not in metric.labels:
+                    count = value.count if isinstance(value, Histogram) else value
+                    found[" ".join((metric.name, *labels))] = count
+        return found
+
+    def _scrape_on(self) -> None:
+        while not self._ended.wait(0.01):
+            found = self.scrape()
+            self.back += [(name, last, found[name]) for name, last in self._last.items() if found.get(name, -1) < last]
+            self._last = found
+            self.count += 1
+
+
 def test_producers_start_the_next_one_and_every_trace_arrives() -> None:
     with scene("SIGKILL the collector under load", EPSAGON_RING_BYTES=str(16 << 20)) as here:
         chance = random.Random(2)
         with here.start(LOAD) as load:
-            for _ in range(TRIES):
-                pid = serving(here, here.row.tried)
-                # While it starts, while it replays the journal, in the middle of its work.
-                time.sleep(chance.choice((0.0, 0.02, 0.3)) * chance.random())
-                os.kill(pid, signal.SIGKILL)
-                here.row.tried += 1
-            serving(here, here.row.tried)
+            serving(here, 0)
+            with Scrapes(here) as scrapes:
+                for _ in range(TRIES):
+                    pid = serving(here, here.row.tried)
+                    # While it starts, while it replays the journal, in the middle of its work.
+                    time.sleep(chance.choice((0.0, 0.02, 0.3)) * chance.random())
+                    os.kill(pid, signal.SIGKILL)
+                    here.row.tried += 1
+                serving(here, here.row.tried)
             here.stop()
             _, errors = load.communicate(timeout=TIMEOUT_S)
             assert load.returncode == 0, errors
@@ -44,6 +89,10 @@ def test_producers_start_the_next_one_and_every_trace_arrives() -> None:
         assert not here.row.refused.keys() - {"queue_full", "no_trace"}
         # A request that was answered while its collector died is sent again, and nothing else is.
         assert here.row.duplicates <= TRIES * 128
+        # Counters go on, and each request is counted once, whichever collector had it.
+        assert scrapes.count > TRIES and not scrapes.back
+        counted = {name: count for name, count in scrapes.scrape().items() if "request_duration" in name}
+        assert sum(counted.values()) == len(noted.opened)
 
 
 def test_after_all_are_killed_the_next_start_delivers_all_of_it() -> None:

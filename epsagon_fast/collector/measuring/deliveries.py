@@ -114,6 +114,7 @@ class MeasuredSender:
         if verdicts:
             now = time.monotonic()
             for verdict in verdicts:
+                # A request is known by its first trace, which is in no other one.
                 destination, begun = self._begun.pop(verdict.trace_ids[0])
                 self._deliveries.answered(destination, verdict, now - begun)
         return verdicts

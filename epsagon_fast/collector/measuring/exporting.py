@@ -27,18 +27,22 @@ from epsagon_fast.queue.ledger import Series
 log = logging.getLogger("epsagon_fast.collector")
 
 INTERVAL_S = 60.0
-# A leaving collector waits this long for its last round, beside all else that it waits for.
-LAST_ROUND_S = 0.3
+# A leaving collector waits this long for its last round; the second is for one that was told to leave.
+LAST_ROUND_S = 3.0
+LAST_HURRIED_S = 0.3
 # Their meaning is that there is no such place: metrics are not offered again.
 _NO_PLACE = frozenset({404, 405, 501})
 MAX_COMPLAINTS = 256
+_OF_ONE_PROCESS = frozenset({"process.pid"})
+_INSTANCE = "service.instance.id"
 
 
 class Exporter:
-    """The rounds of one collector. `folder_fd`: of the ledger; it stays open."""
+    """The rounds of one collector. `folder_fd`: of the ledger; it stays open. `instance_id`: no other ledger has it."""
 
-    def __init__(self, folder_fd: int) -> None:
+    def __init__(self, folder_fd: int, instance_id: str) -> None:
         self._folder_fd = folder_fd
+        self._instance_id = instance_id
         self._interval_s = interval_s()
         self._due = 0.0
         self._round: Thread | None = None
@@ -59,10 +63,10 @@ class Exporter:
         if not self._is_busy:
             self._begin(applications())
 
-    def end(self) -> None:
+    def end(self, hurries: bool) -> None:
         """Wait a moment for the last round."""
         if self._round is not None:
-            self._round.join(LAST_ROUND_S)
+            self._round.join(LAST_HURRIED_S if hurries else LAST_ROUND_S)
 
     @property
     def _is_busy(self) -> bool:
@@ -88,7 +92,9 @@ class Exporter:
         for each in applications:
             by_digest.setdefault(each.digest, {})[each.name] = each
         for named in by_digest.values():
-            resources = [found for each in named.values() if (found := _resource(each, series)).points]
+            resources = [
+                found for each in named.values() if (found := _resource(each, series, self._instance_id)).points
+            ]
             if resources:
                 self._send(next(iter(named.values())).destination, resources)
 
@@ -118,7 +124,7 @@ class Exporter:
             pools.clear()
         if answer.status in _NO_PLACE:
             self._refused.add(url)
-            self._complain(destination, str(answer.status), "takes no metrics, so it gets none from now on")
+            log.info("%s takes no metrics (%d), so it gets none from now on", destination.origin, answer.status)
         elif not 200 <= answer.status < 300:
             self._complain(destination, str(answer.status), "did not take metrics")
 
@@ -141,8 +147,11 @@ def interval_s() -> float:
     return int(said) / 1000 if is_number and int(said) else INTERVAL_S
 
 
-def _resource(application: Application, series: Sequence[Series]) -> Resource:
-    return Resource(resource_of(application.terms.config), list(_points(application, series)))
+def _resource(application: Application, series: Sequence[Series], instance_id: str) -> Resource:
+    """Return an application's requests. They are those of all its processes here, so no single one is named."""
+    said = resource_of(application.terms.config)
+    attributes = {key: value for key, value in said.items() if key not in _OF_ONE_PROCESS}
+    return Resource({_INSTANCE: instance_id, **attributes}, list(_points(application, series)))
 
 
 def _points(application: Application, series: Sequence[Series]) -> Iterator[Point]:

@@ -16,11 +16,11 @@ log = logging.getLogger("epsagon_fast.collector")
 class Measuring:
     """The folder's ledger, and what is counted in it."""
 
-    def __init__(self, folder_fd: int) -> None:
+    def __init__(self, folder_fd: int, folder_id: bytes) -> None:
         ledger = _ledger(folder_fd)
         self.requests = Requests(ledger)
         self.deliveries = Deliveries(ledger)
-        self._exporter = Exporter(folder_fd)
+        self._exporter = Exporter(folder_fd, folder_id.hex())
 
     def step(self, now: float) -> None:
         """Send metrics if it is time. `now` is monotonic seconds."""
@@ -30,9 +30,9 @@ class Measuring:
         """Begin to send the last metrics."""
         self._exporter.begin_last(self.requests.applications)
 
-    def end(self) -> None:
-        """Wait a moment until they are sent."""
-        self._exporter.end()
+    def end(self, hurries: bool) -> None:
+        """Wait a moment until they are sent. `hurries`: a signal said to leave."""
+        self._exporter.end(hurries)
 
 
 def _ledger(folder_fd: int) -> Ledger | None:

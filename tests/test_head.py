@@ -243,6 +243,26 @@ def test_next_request_in_a_context_that_was_left_behind_is_decided_anew(
     assert queue.records == []
 
 
+def test_what_a_request_that_is_left_out_adds_is_ignored(queue: FakeQueue) -> None:
+    @epsagon.trace
+    def step() -> int | None:
+        with epsagon.event("call"):
+            epsagon.add_event({})
+            return flag(sent())
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        epsagon.label("k", "v")
+        flags = [epsagon.bind(step)(), step(), flag(sent())]
+        with epsagon.trace("block") as tracer:
+            flags.append(flag(sent()))
+        assert flags == [0] * 4
+        assert (tracer.recording, epsagon.current_ids(), process.refusals()) == (False, None, {})
+        return [b"ok"]
+
+    assert call(wsgi.TracingMiddleware(app)) == b"ok"
+    assert queue.records == []
+
+
 def test_place_makes_no_tracer_that_nothing_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(left_out, "Tracer", None)
     assert call(wsgi.TracingMiddleware(lambda environ, start: [b"ok"])) == b"ok"

@@ -1,7 +1,9 @@
 """Sampling in a collector's passes: what is left out, what is kept together, what a death of the collector changes."""
 
 import gzip
+import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,9 +11,14 @@ from typing import Any
 import orjson
 import pytest
 from arrivals import runner
+from hypothesis import given, settings
 from passes import Folder, Process, passes, served_folder
+from records import RING, closed, opened
+from strategies import json_shaped
 
+from epsagon_fast.collector.assembling.assembly import Assembly
 from epsagon_fast.collector.sampling import waiting
+from epsagon_fast.collector.sampling.sampling import Sampling
 from epsagon_fast.protocol import Outcome
 from epsagon_fast.queue.overview import look
 from epsagon_fast.queue.settlements import Settlements
@@ -190,9 +197,31 @@ def test_process_that_died_is_kept(folder: Folder, impatient: None) -> None:
 
 def test_rules_that_cannot_be_read_keep_everything(folder: Folder) -> None:
     loop, process = folder.collector(), Process(folder)
+    process.open("broken", sampling=[1])
     trace(process, "kept", sampling="of another version")
     passes(loop, lambda: loop.counts["delivered"] == 1)
     assert [*folder.arrived()] == ["kept"]
+
+
+@settings(max_examples=40)
+@given(json_shaped(), json_shaped(), json_shaped())
+def test_runner_may_hold_anything(
+    tmp_path_factory: pytest.TempPathFactory, inner: Any, shared_id: Any, duration: Any
+) -> None:
+    metadata = {"http_trace_id": shared_id, "tracestate": inner}
+    odd = {"resource": {"name": inner, "metadata": metadata}, "duration": duration, "error_code": inner}
+    folder_fd = os.open(tmp_path_factory.getbasetemp(), os.O_RDONLY)
+    sampling = Sampling(folder_fd, 2**20, Counter())
+    for said in (odd, {"resource": inner}, {"resource": {"metadata": inner}}):
+        opening = opened(sampling="rate=0, slower=1s, slowest=1%, least=1/min")
+        payload = json.dumps({**orjson.loads(opening.payload), "runner": said}).encode()
+        assembly = Assembly()
+        for each in (opening._replace(payload=payload), closed()):
+            assembly.feed(RING, each, 0.0)
+        (only,) = [*assembly.end_pass(0.0), *assembly.end_pass(0.0)]
+        assert only in sampling.judge(only, 1.0) or len(sampling.waiting)
+    sampling.close()
+    os.close(folder_fd)
 
 
 def test_spans_of_otlp_say_the_threshold_in_their_tracestate(folder: Folder) -> None:

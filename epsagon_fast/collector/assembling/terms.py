@@ -24,7 +24,7 @@ class Terms(NamedTuple):
     debug: bool
 
 
-_OPTIONAL_TEXTS = ("proxy_url", "ca_file", "headers", "client_certificate", "client_key")
+_OPTIONAL_TEXTS = ("proxy_url", "ca_file", "headers", "client_certificate", "client_key", "sampling")
 
 
 # A config that goes to OTLP names its process.

@@ -16,6 +16,8 @@ from epsagon_fast.collector.sampling.policy import Seen
 from epsagon_fast.protocol import HTTP_TRACE_ID_KEY, SAMPLING_KEY, SAMPLING_WEIGHT_KEY, TRACE_ID_BYTES, TRACESTATE_KEY
 
 _DIGITS = frozenset(string.hexdigits.lower())
+# A name is remembered for long, and may be as long as a trace.
+NAME_CHARACTERS = 200
 # No trace takes a century.
 _MOST_S = 3.2e9
 
@@ -44,7 +46,7 @@ def seen_of(trace: OpenTrace, request: Request) -> Seen:
     """Return what the rules ask of a closed trace."""
     runner = trace.runner or {}
     failed = bool(trace.error or runner.get("error_code") or runner.get("exception") or trace.stream.exception_count)
-    return Seen(name_of_runner(runner), failed, _seconds(runner.get("duration")), request.randomness)
+    return Seen(name_of_runner(runner)[:NAME_CHARACTERS], failed, _seconds(runner.get("duration")), request.randomness)
 
 
 def mark(trace: OpenTrace, request: Request, reason: str, threshold: int) -> None:

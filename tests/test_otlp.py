@@ -44,12 +44,12 @@ from waiting import TIMEOUT_S
 from epsagon_fast.backend import Backend, timeline
 from epsagon_fast.collector.assembling import body
 from epsagon_fast.collector.assembling.assembly import Assembly
-from epsagon_fast.collector.formats import FittedTrace
+from epsagon_fast.collector.formats import FittedTrace, conventions
 from epsagon_fast.collector.formats.otlp import GZIP_FROM_BYTES, MOST_BYTES, MOST_SPANS, OTLP, OTLP_PROTOBUF, address
 from epsagon_fast.collector.formats.shapes import MAX_NS, moment, nanoseconds
 from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.producer.encoding import encode_event
-from epsagon_fast.protocol import NANOSECONDS_FROM, NO_TRACE, UNFINISHED, Kind, Record
+from epsagon_fast.protocol import NANOSECONDS_FROM, NO_TRACE, TRACESTATE_KEY, UNFINISHED, Kind, Record
 
 URL = "otlp+http://127.0.0.1:1"
 PROTOBUF_URL = "otlp-protobuf+http://127.0.0.1:1"
@@ -325,6 +325,46 @@ def test_a_method_that_the_conventions_do_not_know_keeps_its_name_elsewhere(
     said = values(served.attributes)
     assert served.name == name
     assert {key: said[key] for key in said if key.startswith("http.request.method")} == told
+
+
+TABLE = (Path(__file__).parent.parent / "docs" / "otlp.md").read_text()
+# An event of each kind that the table names.
+OF = {
+    "`http`": resource("http", "GET"),
+    "`celery`": resource("celery", "execute"),
+    "any runner": resource("", ""),
+}
+# What each type that the table names is told of, and what it becomes.
+TYPES: dict[str, tuple[str, Any]] = {"text": ("7x", "7x"), "int": ("7", 7), "float": ("7", 7.0), "bool": ("true", True)}
+
+
+def rows() -> dict[tuple[str, str], tuple[str, str]]:
+    """Return the table of our integrations' metadata in docs/otlp.md: of, our name -> attribute, type."""
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in TABLE.splitlines()]
+    return {(of, key): (said, kind) for of, key, said, kind in (line for line in lines if len(line) == 4) if of in OF}
+
+
+@pytest.mark.parametrize(("of", "key"), [each for each in rows() if each[1].startswith("`")], ids=" ".join)
+def test_the_table_of_attributes_is_true(of: str, key: str) -> None:
+    attribute, kind = (cell.strip("`") for cell in rows()[of, key])
+    text, expected = TYPES.get(kind, ("", None))
+    if attribute.endswith(("NAME", "REASON")):
+        text, expected, attribute = '{"it":7}', 7, attribute.rpartition(".")[0] + ".it"
+    metadata = {key.strip("`"): text}
+    _, root = one(runner=own_runner() | {"resource": {**OF[of]["resource"], "metadata": metadata}})
+    said = {**values(root.attributes), "the spans' `traceState": root.trace_state}
+    assert (said[attribute], type(said[attribute])) == (expected, type(expected))
+
+
+def test_the_table_of_attributes_is_complete() -> None:
+    http, celery, (_, runner) = conventions._OF_HTTP[0], conventions._OF_CELERY[0], conventions._OF_OTHERS
+    known = {
+        (of, key)
+        for of, terms in (("`http`", http), ("`celery`", celery), ("any runner", runner))
+        for key in (*terms.names, *terms.numbers, *terms.truths)
+    }
+    known |= {("any runner", key) for key in (*conventions._RUNNER_GROUPS, TRACESTATE_KEY)}
+    assert {(of, key.strip("`")) for of, key in rows() if key.startswith("`")} == known
 
 
 def test_what_a_process_lost_and_how_it_ended_is_told() -> None:

@@ -10,13 +10,14 @@ from scenes import Scene, holds, scene
 from servers import Server, certificate, status
 
 TOKEN = "t0ken-that-nobody-may-see"
+HEADER = "h34der-that-nobody-may-see"
 MASKED = "v4lue-that-must-be-masked"
 
 SECRETIVE = f"""
 import logging, sys
 logging.basicConfig(level=logging.DEBUG)
 import epsagon_fast as epsagon, noting
-epsagon.init(ignored_keys=("password",), debug=True)
+epsagon.init(ignored_keys=("password",), debug=True, headers={{"api-key": "{HEADER}"}})
 for _ in range(5):
     with epsagon.trace("t") as tracer:
         metadata = {{"password": "{MASKED}", "body": '{{"password":"{MASKED}"}}'}}
@@ -26,7 +27,7 @@ for _ in range(5):
         noting.add(tracer)
     epsagon.flush(2)
 try:
-    epsagon.init(token=17)
+    epsagon.init(token=17, headers={{"api-key": "{HEADER}"}})
 except TypeError as error:
     print(error)
 print(tracer, repr(tracer), tracer.handle(), flush=True)
@@ -37,7 +38,7 @@ sys.stdin.readline()
 def test_nothing_secret_is_to_be_seen_anywhere(tmp_path: Path) -> None:
     behaviours = [
         status(503),
-        status(401, body=f"wrong token {TOKEN}".encode()),
+        status(401, body=f"wrong token {TOKEN} or {HEADER}".encode()),
         status(302, {"Location": f"/{TOKEN}"}),
     ]
     with Server() as server, scene("secrets: logs, status, files", url=server.url, EPSAGON_TOKEN=TOKEN) as here:
@@ -55,7 +56,7 @@ def test_nothing_secret_is_to_be_seen_anywhere(tmp_path: Path) -> None:
                 os.kill(here.the_collector(), signal.SIGKILL)
                 out, errors = worker.communicate("\n")
             for text in (printed, out, errors, here.command("status").stdout, str(here.status())):
-                assert TOKEN not in text and MASKED not in text
+                assert not any(secret in text for secret in (TOKEN, HEADER, MASKED))
             here.row.tried += 1
         assert "rejected a trace" in here.log() and "traces wait" in here.log()
 
@@ -66,7 +67,8 @@ def _look_everywhere(here: Scene) -> None:
             _look_at(path)
     for pid in here.collectors():
         process = Path(f"/proc/{pid}")
-        assert TOKEN.encode() not in (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+        said = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+        assert TOKEN.encode() not in said and HEADER.encode() not in said
 
 
 def _look_at(path: Path) -> None:
@@ -81,7 +83,7 @@ def _look_at(path: Path) -> None:
     if path.suffix != ".ring":
         assert MASKED.encode() not in content, path
     if path.name in ("log", "state", "start"):
-        assert TOKEN.encode() not in content, path
+        assert TOKEN.encode() not in content and HEADER.encode() not in content, path
 
 
 # The opener's keys mask what another process adds, also if that is read first.

@@ -22,6 +22,7 @@ from epsagon_fast.collector.formats.epsagon import envelope
 from epsagon_fast.producer import encoding
 from epsagon_fast.producer.encoding import (
     complete_copy,
+    encode_error,
     encode_event,
     encode_exception,
     encode_label,
@@ -331,6 +332,35 @@ def test_typed_metadata_keep_their_types() -> None:
     assert written["resource"]["metadata"] == {"count": 3, "word": "w", "5": [1, 2]}
     thrown = parsed(encode_exception({"additional_data": {"order": 7}}, typed=True).data)
     assert thrown["additional_data"] == {"order": 7}
+
+
+class Meta(type):
+    __module__ = property(lambda cls: 1 / 0)  # type: ignore[assignment]
+
+
+class NoMoney(Exception):
+    """One with a module."""
+
+
+class Odd(Exception, metaclass=Meta):
+    """One whose metaclass gets in the way."""
+
+
+@pytest.mark.parametrize(
+    ("error", "full", "short"),
+    [
+        (ValueError(), "ValueError", "ValueError"),
+        (NoMoney(), f"{__name__}.NoMoney", "NoMoney"),
+        (json.JSONDecodeError("m", "d", 0), "json.decoder.JSONDecodeError", "JSONDecodeError"),
+        (Odd(), f"{__name__}.Odd", "Odd"),
+    ],
+)
+def test_a_class_has_its_module_where_the_backend_wants_it(error: Exception, full: str, short: str) -> None:
+    for typed, name in ((True, full), (False, short)):
+        assert parsed(encode_exception(error, typed).data)["type"] == name
+        assert parsed(encode_error(short, error, typed).data)["type"] == name
+        assert parsed(encode_error("mine", error, typed).data)["type"] == "mine"
+        assert parsed(encode_event({"exception": error}, typed=typed).data)["exception"]["type"] == name
 
 
 @given(st.dictionaries(st.text(max_size=3), metadata_values(), max_size=3))

@@ -5,7 +5,7 @@ from types import FrameType
 from typing import Any, cast
 
 from epsagon_fast.interrupts import let_pass
-from epsagon_fast.producer.plain import Copy, clean, printed
+from epsagon_fast.producer.plain import Copy, clean, full_type_name, printed, type_name
 from epsagon_fast.producer.times import now
 
 # Bytes of JSON. A longer text is cut in the middle: a recursion's traceback repeats itself there, and its cause stands
@@ -22,9 +22,12 @@ def exception_of(
 ) -> dict[str, Any]:
     """Return an exception, as a dict in wire order, with `value`'s own traceback or else the caller's stack.
 
-    `copy` counts what of it is too long. `typed`: whether the time is exact, see times.py.
+    `copy` counts what of it is too long. `typed`: for a format that wants exact times (times.py) and classes with
+    their modules.
     """
     copy = copy or Copy()
+    if typed and issubclass(type(value), BaseException) and error_type == type_name(value):
+        error_type = full_type_name(value)
     return {
         "type": copy.bounded(printed(error_type), MAX_TYPE_BYTES),
         "message": copy.bounded(printed(value), MAX_MESSAGE_BYTES),

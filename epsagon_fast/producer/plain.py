@@ -48,7 +48,7 @@ _SHAPED = (Enum, str, int, float, bytes, bytearray, memoryview, datetime, Mappin
 # be enough: a database client may have it.
 _METHODS_OF_MAPPINGS = ("keys", "values", "items", "__getitem__")
 # Read through `type`, because a metaclass may override `__name__`.
-_NAME = type.__dict__["__name__"]
+_NAME, _QUALNAME, _MODULE = (type.__dict__[name] for name in ("__name__", "__qualname__", "__module__"))
 
 if implementation("add_event") == COMPILED:
     from epsagon_fast.producer._fast_path import exact_json
@@ -100,6 +100,13 @@ def is_typed_scalar(value: object) -> bool:
 def type_name(value: object) -> str:
     """Return the name of a value's class, whatever its metaclass says."""
     return clean(_NAME.__get__(type(value)))
+
+
+def full_type_name(value: object) -> str:
+    """Return the name of a value's class with that of its module, but for builtins, as OpenTelemetry has it."""
+    kind = type(value)
+    module, name = _MODULE.__get__(kind), clean(_QUALNAME.__get__(kind))
+    return f"{clean(module)}.{name}" if issubclass(type(module), str) and module != "builtins" else name
 
 
 def json_bytes(value: object) -> bytes:

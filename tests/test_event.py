@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 from fakes import FakeQueue
+from rings import exit_code, in_child
 
 import epsagon_fast as epsagon
 from epsagon_fast.producer import current
 from epsagon_fast.producer.encoding import encode_event
 from epsagon_fast.producer.event import Event, PureEvent
+from epsagon_fast.producer.process import process
 from epsagon_fast.producer.scope import pure_event
 from epsagon_fast.protocol import Kind
 
@@ -155,3 +157,23 @@ def test_event_blocks_make_no_system_call(tmp_path: Path) -> None:
     for name in ("brk", "mmap", "munmap"):
         counts.pop(name, 0)
     assert sum(counts.values()) <= CALLS_MOST, counts
+
+
+@pytest.mark.parametrize("options", [{"disable": True}, {"token": ""}], ids=["disabled", "without token"])
+def test_what_has_no_trace_is_counted_also_where_nothing_is_recorded(
+    untraced: None, options: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", "epsagon_fast")
+    epsagon.init(**options)
+    for count in range(3):
+        with epsagon.event("lost"):
+            assert process.refusals() == ({"no_trace": count} if count else {})
+    with epsagon.trace("run"), epsagon.event("inside"):
+        pass
+    epsagon.trace(lambda: epsagon.event("inside").__enter__().__exit__(None, None, None))()
+    with epsagon.event("in a child") as event:
+        assert exit_code(in_child(lambda: event.__exit__(None, None, None) or len(process.refusals()))) == 0
+    assert process.refusals() == {"no_trace": 4}
+    assert [record.message for record in caplog.records if "no trace is open" in record.message] != []
+    process.reset()
+    assert process.refusals() == {}

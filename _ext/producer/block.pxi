@@ -271,24 +271,89 @@ cdef int _end(Block block) except -1:
     return 0
 
 
-cdef bint _is_in_loud_trace(object here) except -1:
-    """Say whether a call that asks for no trace of its own is known to be recorded where it is."""
-    if type(here) is Branch or type(here) is Step:
-        return True
-    if here is None or here is not_traced:
+cdef class Silent:
+    """See entering.Unrecorded."""
+
+    cdef readonly object place
+    cdef object before
+
+    def __init__(self, place, before):
+        self.place = place
+        self.before = before
+
+    @property
+    def keeps_values(self):
+        """Whether arguments and return values are recorded."""
         return False
+
+    def __bool__(self):
+        """Say whether there is anything to do around the call."""
+        return self.place is not self.before
+
+    def open(self):
+        """Begin the block of a generator."""
+        return self
+
+    def close(self, error):
+        """End it."""
+
+    def cut_off(self):
+        """End it at once."""
+
+    def note(self, key, value):
+        """Keep nothing."""
+
+    def __enter__(self):
+        if self.place is not self.before:
+            call_of_object(&current_set, self.place)
+        return self
+
+    def __exit__(self, kind, error, trace):
+        return _exit_silent(self, error)
+
+
+cdef object _exit_silent(object silent, object error):
+    cdef Silent self = <Silent>silent
+    # If another trace is current, a `with` in a plain generator made it so; see `is_at`.
+    if self.place is not self.before and call_fast_of_none(&current_get) is self.place:
+        call_of_object(&current_set, self.before)
+    return None
+
+
+cdef object _exit_silent_by_with(object silent, PyObject **arguments, Py_ssize_t count):
+    return _exit_silent(silent, _error_of(arguments, count))
+
+
+cdef PyMethodDef _silent_exit
+_silent_exit.ml_name, _silent_exit.ml_doc = "__exit__", _exit_doc
+fast_method(<PyTypeObject *>Silent, &_silent_exit, _exit_silent_by_with)
+
+# They keep nothing about a run, so all calls may share them.
+cdef Silent outermost = Silent(not_traced, None), inner = Silent(not_traced, not_traced)
+
+
+cdef object _silent_at(object here, bint is_new):
+    """Return the block of a call of which nothing is recorded; None if something is. As current.unrecorded."""
+    if here is None or here is not_traced or is_new:
+        if not _records_nothing():
+            return None
+        return outermost if here is None else inner if here is not_traced else Silent(not_traced, here)
+    if type(here) is Step or type(here) is Branch:
+        return None
     tracer = getattr(here, "tracer", None)
-    return _is_fast(tracer) and not (<FastPath>tracer).ignores
+    # A trace that ignores everything; not that of another process, from which nothing follows here.
+    if _is_fast(tracer) and (<FastPath>tracer).ignores and _is_same((<FastPath>tracer).owner_pid, call_of_none(&own_pid)):
+        return Silent(here, here)
+    return None
 
 
 cdef object _block_for(object name_and_new, object nothing):
     """Return the block of a call: `unrecorded(new) or Block(name, new)`."""
     cdef Block block
     cdef bint is_new = (<tuple>name_and_new)[1]
-    if is_new or not _is_in_loud_trace(call_fast_of_none(&current_get)):
-        silent = _of("current", "unrecorded")(is_new)
-        if silent is not None:
-            return silent
+    silent = _silent_at(call_fast_of_none(&current_get), is_new)
+    if silent is not None:
+        return silent
     block = Block.__new__(Block)
     _fill_block(block, (<tuple>name_and_new)[0], is_new)
     return block

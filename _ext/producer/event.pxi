@@ -5,6 +5,7 @@ from libc.string cimport memcmp
 
 from importlib import import_module
 from os import urandom
+from sys import modules
 
 from epsagon_fast.producer.entering import NotTraced as _NotTraced, current as _current, is_at as _is_at
 from epsagon_fast.producer.failures import is_error as _is_error
@@ -193,6 +194,59 @@ cdef object _of(str module, str name):
     return getattr(found, name)
 
 
+# process.process, from the first time on that it is needed.
+cdef object process = None
+
+
+cdef object _process():
+    global process
+    if process is None:
+        process = _of("process", "process")
+    return process
+
+
+# The member of what is in force; see process.py.
+cdef enum: RECORDS = 2
+
+
+cdef bint _records_nothing() except -1:
+    """As Process.records_nothing."""
+    here = _process()
+    in_force = here._in_force
+    return in_force is not None and not (<tuple>in_force)[RECORDS] and not here._captures
+
+
+# Records for which there was no trace and that are not counted yet, of the process that has this pid. Counting each costs
+# more than all else about a block of which nothing is recorded.
+cdef unsigned long untold = 0
+cdef object untold_pid = None
+# Whether the one line about them was logged.
+cdef bint is_logged = False
+
+
+def take_untold():
+    """Return how many records of this process had no trace since the last call."""
+    global untold, is_logged
+    cdef unsigned long count = untold if _is_same(untold_pid, call_of_none(&own_pid)) else 0
+    untold, is_logged = 0, False
+    return count
+
+
+cdef int _count_lost() except -1:
+    """Count a record that had no trace to go to, in a process that records nothing."""
+    global untold, untold_pid, is_logged
+    if not is_logged and "logging" in modules:
+        # It counts, and logs one line.
+        _of_current("no_trace")()
+        is_logged = True
+        return 0
+    pid = call_of_none(&own_pid)
+    if pid is not untold_pid and not _is_same(pid, untold_pid):
+        untold, untold_pid = 0, pid
+    untold += 1
+    return 0
+
+
 cdef object _of_current(str name):
     return _of("current", name)
 
@@ -207,6 +261,8 @@ cdef class Event(SpanId):
     # The open trace at `outer`, while the block is entered.
     cdef object trace
     cdef bint is_entered
+    # Entered where there is no trace, in a process that records nothing.
+    cdef bint is_lost
     cdef int64_t took_ns
     cdef readonly int64_t started_ns, entered_ns
     # Where the application has set them.
@@ -285,6 +341,10 @@ cdef class Event(SpanId):
             self.owner_pid = 0
             return self
         pid = call_of_none(&own_pid)
+        self.is_lost = here is None and _records_nothing() and not _process().global_tracer
+        if self.is_lost:
+            self.owner_pid = pid
+            return self
         outer, tracer = here, _open_trace(here, pid)
         if tracer is None:
             outer, encloses = _of_current("acting_place")(), False
@@ -319,7 +379,10 @@ cdef object _exit(object block, object error):
             call_of_object(&current_set, self.before)
         self.before = None
         (<Step>self.place).event = None
-    _leave(self, error)
+    if not self.is_lost:
+        _leave(self, error)
+    elif _is_same(self.owner_pid, call_of_none(&own_pid)):
+        _count_lost()
     return None
 
 

@@ -14,7 +14,7 @@ from epsagon_fast.queue.ring import own_pid
 
 from . import entering
 from .entering import NotTraced, Unrecorded, Within
-from .fast_path import labelled
+from .fast_path import labelled, take_untold
 from .place import Place
 from .plain import type_name
 from .process import process
@@ -26,6 +26,7 @@ NOT_TRACED: Final = NotTraced.NOT_TRACED
 Current = Tracer | Place[Tracer] | NotTraced | None
 
 _get: Final = entering.current.get
+process.untold = take_untold
 
 # The key of `process.global_tracer`.
 _KEY: Final = "tracer"

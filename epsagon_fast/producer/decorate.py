@@ -24,7 +24,7 @@ class Keeping(Protocol):
 
 
 class CallBlock(Protocol):
-    """The block that one call runs in: the part of scope.Block that this module needs."""
+    """The block of one call: the part of scope.Block that this module needs. It is false if it would do nothing."""
 
     def open(self) -> Keeping: ...
     def close(self, error: BaseException | None) -> None: ...
@@ -82,6 +82,8 @@ def _plain(
 ) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         block = new_block()
+        if not block:
+            return function(*args, **kwargs)
         with block as tracer:
             if not tracer.keeps_values:
                 return function(*args, **kwargs)

@@ -16,7 +16,7 @@ from epsagon_fast.producer.entering import parent_of
 from epsagon_fast.protocol import RUNNER_ORIGIN, Kind
 from epsagon_fast.queue.layout import FULL, FULLS_PER_LOOK, NOT_ASKED, PUSHED
 
-__all__ = ["FastPath", "PureFastPath", "injector", "labelled", "pure_injector", "pure_labelled"]
+__all__ = ["FastPath", "PureFastPath", "injector", "labelled", "pure_injector", "pure_labelled", "take_untold"]
 
 
 class PureFastPath:
@@ -100,8 +100,9 @@ def pure_injector(context_type: type) -> Callable[[Any], Any]:
 
 
 if TYPE_CHECKING or implementation("add_event") == COMPILED:
-    from epsagon_fast.producer._fast_path import FastPath, injector, labelled
+    from epsagon_fast.producer._fast_path import FastPath, injector, labelled, take_untold
 else:
     FastPath = PureFastPath
     injector = pure_injector
     labelled = pure_labelled
+    take_untold = int

@@ -53,6 +53,8 @@ class Process:
     def __init__(self) -> None:
         # Not part of `reset`, because the interpreter keeps its hook.
         self.has_exit_hook = False
+        # Tells how many records had no trace since the last call, if compiled code counts them by itself.
+        self.untold: Callable[[], int] = int
         self.reset()
 
     def reset(self, make_writers: Callable[[Callable[[], Writers]], Writers] = Writers) -> None:
@@ -60,6 +62,7 @@ class Process:
 
         `make_writers`: makes the writers here and in forked children.
         """
+        self.untold()
         self._make_writers = make_writers
         # No process has the pid 0, so the first look renews this.
         self._own = Own(0, make_writers(lambda: self.writers))
@@ -203,10 +206,17 @@ class Process:
 
     def refusals(self) -> Counter[str]:
         """Return how many records this process refused, by reason."""
+        self._count_untold()
         own = self.own
         return sum((Counter(writer.refusals()) for writer in own.writers.known()), Counter(own.early_refusals))
 
+    def _count_untold(self) -> None:
+        count = self.untold()
+        if count:
+            self.refuse("no_trace", count)
+
     def _counted(self, writer: TraceWriter) -> TraceWriter:
+        self._count_untold()
         early = self.own.early_refusals
         while early:
             reason, count = early.popitem()

@@ -4,6 +4,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping, Set
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from epsagon_fast.foreign import origin, shown
@@ -172,6 +173,8 @@ def goes_in_clear(url: str) -> bool:
     return not re.fullmatch(_HERE, host) and host != os.uname().nodename.lower()
 
 
+# Each trace asks it several times, of the same URL.
+@lru_cache(maxsize=16)
 def is_otlp(url: str) -> bool:
     """Say whether traces go to a URL as OTLP."""
     return re.match(_OTLP, url, re.IGNORECASE) is not None

@@ -10,6 +10,7 @@ from opentelemetry.trace import Span
 from epsagon_fast.producer.context import TraceContext
 from epsagon_fast.producer.place import Place
 from epsagon_fast.producer.tracer import Tracer
+from epsagon_fast.queue.ring import own_pid
 
 
 class Going(Protocol):
@@ -22,7 +23,7 @@ class Going(Protocol):
 class SpanPlace(Place[Tracer]):
     """Where a span is the current one. If its trace ends before it, the span becomes a trace of its own."""
 
-    __slots__ = ("_span", "_trunk", "encloses", "outer", "shown")
+    __slots__ = ("_root", "_span", "_trunk", "encloses", "outer", "shown")
 
     def __init__(self, outer: Place[Tracer], span: Going, shown: Span, span_id: str, encloses: bool) -> None:
         """`shown`: the span as OpenTelemetry sees it."""
@@ -30,18 +31,31 @@ class SpanPlace(Place[Tracer]):
         self.tracer = self.context = None
         self.span_id = span_id
         self.outer: Place[Tracer] = outer
+        self._trunk: Place[Tracer]
+        # The same if it is a trace's own place, which can be asked for less.
+        self._root: Place[Tracer] | None
         self.encloses = encloses
         self._span: Going | None = span
         self.shown: Span | None = shown
         # The place that holds the trace, so that deep nesting costs nothing. An outer span may hold one of its own.
-        self._trunk: Place[Tracer] = outer._trunk if isinstance(outer, SpanPlace) and outer.tracer is None else outer
+        if type(outer) is SpanPlace and outer.tracer is None:
+            self._trunk, self._root = outer._trunk, outer._root
+        else:
+            self._trunk, self._root = outer, outer if type(outer) is Place else None
 
     def open_trace(self) -> Tracer | None:
         """Return the trace that the span is part of, or the span's own trace if that one has ended."""
+        # As the places would say, but without asking one after the other.
+        root = self._root
+        if root is not None and (tracer := root.tracer) is not None and tracer.owner_pid == own_pid():
+            return tracer
         return self._trunk.open_trace() or super().open_trace() or self._succeeded()
 
     def still_open(self) -> Tracer | None:
         """Return what `open_trace` does, and open none."""
+        root = self._root
+        if root is not None and (tracer := root.tracer) is not None and tracer.owner_pid == own_pid():
+            return tracer
         return self._trunk.still_open() or super().open_trace()
 
     def heritage(self) -> TraceContext | None:

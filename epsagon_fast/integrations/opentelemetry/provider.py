@@ -8,6 +8,7 @@ from opentelemetry.trace import INVALID_SPAN, Link, NonRecordingSpan, Span, Span
 from opentelemetry.trace import Tracer as TracerInterface
 
 from epsagon_fast.producer import current, lifecycle
+from epsagon_fast.producer.context import TraceContext
 from epsagon_fast.producer.decorate import decorated
 from epsagon_fast.producer.entering import Entered, NotTraced
 from epsagon_fast.producer.process import process
@@ -61,10 +62,11 @@ class SpanTracer(TracerInterface):
         set_status_on_exception: bool = True,
     ) -> Span:
         """Begin a span, which is no parent until it is made the current one; see OpenTelemetry's documentation."""
-        if process.records_nothing():
-            return _unrecorded(context)
         found = found_in(context)
-        if isinstance(found, NotTraced):
+        if found is None or type(found) is TraceContext:
+            if process.records_nothing():
+                return _unrecorded(context)
+        elif isinstance(found, NotTraced):
             return INVALID_SPAN
         span = RecordedSpan(self._scope, name, kind, start_time)
         if attributes:

@@ -21,6 +21,7 @@ from epsagon_fast.integrations.opentelemetry import EpsagonSpanProcessor
 from epsagon_fast.integrations.opentelemetry.contexts import keep_apart, keep_as_one
 from epsagon_fast.integrations.opentelemetry.provider import SpanProvider, SpanTracer
 from epsagon_fast.producer import current
+from epsagon_fast.producer.process import process
 from epsagon_fast.propagation import inject
 from epsagon_fast.protocol import Kind
 from epsagon_fast.testing import capture_traces
@@ -378,3 +379,17 @@ install()
 print(isinstance(trace.get_tracer_provider(), TracerProvider))
 """
     assert place.run(script).strip() == "True"
+
+
+def test_provisional_runner_says_what_is_known_at_the_start(
+    queue: FakeQueue, spans: SpanTracer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"db.system": "redis", "n": 7, "l": [1]}
+    for url, number in (("http://127.0.0.1:1", "7"), ("otlp+http://127.0.0.1:1", 7)):
+        monkeypatch.setenv("EPSAGON_COLLECTOR_URL", url)
+        process.reset(make_writers=lambda here: queue)
+        with spans.start_as_current_span("get", kind=SpanKind.CLIENT, attributes=given):
+            runner = queue.bodies(Kind.OPEN)[-1]["runner"]
+        resource = runner["resource"]
+        assert (resource["name"], resource["type"], resource["metadata"]["n"]) == ("get", "redis", number)
+        assert resource["metadata"]["span.kind"] == "client"

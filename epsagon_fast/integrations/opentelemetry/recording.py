@@ -91,10 +91,13 @@ class Recording(Recorded):
 
     def _opened(self, context: TraceContext | None, own_id: str | None) -> Tracer:
         """Open the span's own trace. Its runner is provisional: a process that is killed will not tell more."""
-        metadata = {key: metadata_text(value) for key, value in self.attributes.items()} | self.scope.metadata
+        config = process.config()
+        metadata = {**self.attributes, **self.scope.metadata}
+        if not config.keeps_types:
+            metadata = {key: metadata_text(value) for key, value in metadata.items()}
         metadata[KIND] = kind = KIND_NAMES[self.kind]
         words = type_and_operation(metadata, kind)
-        tracer = Tracer(process.config(), new_runner(self.name, *words, metadata, self.start_time), own_id)
+        tracer = Tracer(config, new_runner(self.name, *words, metadata, self.start_time), own_id)
         metadata[HTTP_TRACE_ID_KEY] = continue_context(tracer, context)
         tracer.start()
         return tracer

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from gunicorns import connects
 from places import free_port, until
 from waiting import TIMEOUT_S
 
@@ -87,12 +88,21 @@ class Otelcol(Program):
         return [*spans_in(self.file.read_text().splitlines())] if self.file.exists() else []
 
 
+class Reading(Otelcol):
+    """A Collector that listens nowhere: it fetches what it takes."""
+
+    def until_serving(self) -> None:
+        """Wait until it says so."""
+        until(lambda: "Everything is ready" in self.output(), self.output)
+
+
 class Jaeger(Program):
-    """A Jaeger with its traces in memory, which takes OTLP over gRPC at `otlp_port`."""
+    """A Jaeger with its traces in memory, which takes OTLP over gRPC at `otlp_port`, over HTTP at `otlp_url`."""
 
     def __init__(self, folder: Path) -> None:
-        port, self.otlp_port = free_port(), free_port()
-        env = {"QUERY_PORT": str(port), "OTLP_PORT": str(self.otlp_port)}
+        port, http_port, self.otlp_port = free_port(), free_port(), free_port()
+        self.otlp_url = f"http://127.0.0.1:{http_port}"
+        env = {"QUERY_PORT": str(port), "OTLP_PORT": str(self.otlp_port), "OTLP_HTTP_PORT": str(http_port)}
         words = [built("jaeger"), "--config", str(CONFIGS / "jaeger" / "config.yaml")]
         super().__init__(words, env, port, folder / "jaeger.log")
 
@@ -107,6 +117,19 @@ class Jaeger(Program):
     def _asked(self, path: str) -> list[dict[str, Any]]:
         status, body = fetch(self.port, path)
         return json.loads(body)["data"] or [] if status == 200 else []
+
+
+class Kafka(Program):
+    """A broker in memory with the topic of examples/scaling; `address` is what clients are told."""
+
+    def __init__(self, folder: Path) -> None:
+        port = free_port()
+        self.address = f"127.0.0.1:{port}"
+        super().__init__([built("kafka"), str(port)], {}, port, folder / "kafka.log")
+
+    def until_serving(self) -> None:
+        """Wait until it listens: it does not speak HTTP."""
+        until(lambda: connects(self.port), lambda: f"it serves: {self.output()}")
 
 
 class Sent(NamedTuple):

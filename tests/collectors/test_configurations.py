@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from built import EXAMPLES, ROOT, Jaeger, Otelcol, built, running, send
+from built import EXAMPLES, ROOT, Jaeger, Kafka, Otelcol, Reading, built, running, send
 from places import until
 from waiting import TIMEOUT_S
 
@@ -65,6 +65,23 @@ def test_a_tail_sampler_keeps_what_failed_and_few_others(jaeger: Jaeger, tmp_pat
     kept = sum(bool(jaeger.trace(trace_id(number))) for number in range(100, 200))
     assert kept < 50
     assert len(jaeger.trace(trace_id(150))[0]["spans"]) == 2
+
+
+def test_a_trace_goes_through_kafka_and_is_sampled_behind_it(jaeger: Jaeger, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out").mkdir()
+    kafka = Kafka(tmp_path)
+    with running(kafka):
+        env = {"KAFKA_BROKER": kafka.address, "TEMPO_URL": jaeger.otlp_url, "DECISION_WAIT": "100ms"}
+        sending = Otelcol(EXAMPLES / "kafka.yaml", tmp_path / "in", **env)
+        reading = Reading(EXAMPLES / "from_kafka.yaml", tmp_path / "out", **env)
+        with running(sending), running(reading):
+            send(sending, [span(number) for number in range(200, 300)])
+            send(sending, [span(number, status={"code": 2}) for number in range(200, 210)])
+            failed = range(200, 210)
+            until(lambda: all(jaeger.trace(trace_id(number)) for number in failed), reading.output)
+        assert {len(jaeger.trace(trace_id(number))[0]["spans"]) for number in failed} == {2}
+        assert sum(bool(jaeger.trace(trace_id(number))) for number in range(210, 300)) < 45
 
 
 def trace_id(number: int) -> str:

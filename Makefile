@@ -48,7 +48,10 @@ instrumentations: .venv-instrumentations/.installed
 	test -x .venv-instrumentations-sdk/bin/python || $(PYTHON) -m venv .venv-instrumentations-sdk
 	.venv-instrumentations/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
 		> "$$(.venv-instrumentations-sdk/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/lent.pth"
-	.venv-instrumentations-sdk/bin/pip install --quiet --disable-pip-version-check --requirement tests/instrumentations/sdk.txt
+	$(BIN)/uv pip freeze --quiet --python .venv-instrumentations/bin/python | grep -E '^opentelemetry-(api|instr|semantic)' \
+		> .venv-instrumentations/versions.txt
+	$(BIN)/uv pip install --quiet --python .venv-instrumentations-sdk/bin/python --requirement tests/instrumentations/sdk.txt \
+		--constraint .venv-instrumentations/versions.txt
 	touch $@
 
 # EXAMPLES=100000 looks longer for an input on which the two trimmers differ, ROUNDS=100000 for a value that changes

@@ -12,6 +12,8 @@ from places import Place, until
 from servers import Server, hang, status
 
 from epsagon_fast.backend import Backend
+from epsagon_fast.collector.measuring import figures
+from epsagon_fast.collector.measuring.keys import REQUEST
 from epsagon_fast.collector.orphans import SILENT_S
 from epsagon_fast.queue import state as states
 from epsagon_fast.queue.state import StatePage
@@ -70,6 +72,9 @@ def test_its_traces_are_delivered_and_it_is_removed(backend: Backend, place: Pla
     assert names(backend) == ["closed", "open", "own"]
     place.until_left()
     assert place.look().counters["adopted_folders"] == 1
+    # Their folder is gone, so their requests are counted where they were served.
+    counted = figures.view(place.look()).histograms(REQUEST, 2)
+    assert {name: each.count for (_, name), each in counted.items()} == {"closed": 1, "open": 1, "own": 1}
 
 
 def test_its_journal_is_read_too(place: Place, backend: Backend) -> None:

@@ -294,6 +294,16 @@ def test_an_error_is_a_status_and_an_exception_a_happening() -> None:
     assert one()[0].status.code == Status.STATUS_CODE_UNSET
 
 
+@pytest.mark.parametrize(("status", "failed"), [("399", False), ("404", True), ("503", True), ("", False)])
+def test_what_a_client_is_refused_is_its_error_and_not_the_servers(status: str, failed: bool) -> None:
+    asked, served = one(resource("http", "GET", path="/", status_code=status), runner=http_runner(status_code=status))
+    assert (asked.status.code == Status.STATUS_CODE_ERROR, values(asked.attributes).get("error.type")) == (
+        failed,
+        status if failed else None,
+    )
+    assert served.status.code == Status.STATUS_CODE_UNSET
+
+
 def test_texts_of_our_integrations_become_what_the_conventions_want() -> None:
     told = {"client_closed": "true", "status_code": "200", "retries": "3", "unfinished": "true", "is_trimmed": "true"}
     _, served = one(runner=http_runner(path="/", sampling_weight="10", close_code="1000", **told))

@@ -41,6 +41,7 @@ _HOST = re.compile(r"[^\s/]*[.:][^\s/]*|localhost")
 _DATABASE = ("db.system.name", "db.system")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"})
 _OTHER_METHOD = "_OTHER"
+_STATUS, _REFUSED = "http.response.status_code", 400
 _CELERY_OPERATIONS = {_EXECUTE: "process", _PUBLISH: "send"}
 
 
@@ -76,7 +77,7 @@ _OF_HTTP = _both(
             "path": "url.path",
             "port": "server.port",
             "route": "http.route",
-            "status_code": "http.response.status_code",
+            "status_code": _STATUS,
             "request_bytes": "http.request.body.size",
             "response_bytes": "http.response.body.size",
         },
@@ -171,11 +172,17 @@ def attributes_of(words: Words, metadata: Mapping[str, Any], is_runner: bool) ->
     return attributes
 
 
+def was_refused(words: Words, attributes: Mapping[str, Value], is_runner: bool) -> bool:
+    """Say whether an outgoing request was answered with an error of ours: to the conventions that is a failure."""
+    status = attributes.get(_STATUS)
+    return not is_runner and words[1] == _HTTP and type(status) is int and status >= _REFUSED
+
+
 def error_type(code: Any, exception: Mapping[str, Any] | None, attributes: Mapping[str, Value]) -> Value:
     """Return `error.type` of what failed: the exception's class, an answer's status, or that nothing is known."""
     if code == ErrorCode.TIMEOUT:
         return "timeout"
-    status = attributes.get("http.response.status_code")
+    status = attributes.get(_STATUS)
     # Our web integrations say HTTPStatus for an answer that is an error without an exception.
     said = exception.get("type") if exception else None
     if isinstance(said, str) and said and not (said == "HTTPStatus" and status):

@@ -19,6 +19,7 @@ from epsagon_fast.collector.formats.conventions import (
     kind_of,
     name_of,
     origin_of,
+    was_refused,
 )
 from epsagon_fast.collector.formats.shapes import (
     ERROR,
@@ -113,7 +114,7 @@ def _span(event: dict[str, Any], trace_id: str, span_id: str, parent_id: str, is
     end_ns = min(MAX_NS, start_ns + nanoseconds(event.get("duration")))
     exception = object_of(event.get("exception"))
     attributes = attributes_of(words, metadata, is_runner)
-    failed = bool(event.get("error_code"))
+    failed = bool(event.get("error_code")) or was_refused(words, attributes, is_runner)
     if failed:
         attributes.setdefault("error.type", error_type(event.get("error_code"), exception or None, attributes))
     return Span(

@@ -23,6 +23,8 @@ from sink import sink
 BLOCK = "epsagon_fast block"
 READY = "add_event of a ready dict"
 PEERS = ("OpenTelemetry block", "ddtrace block", "epsagon event")
+FUNCTION = "epsagon_fast function"
+FUNCTIONS_OF_PEERS = ("OpenTelemetry function", "ddtrace function")
 ROUNDS = 7
 # Bytes of an event, and how many in a round: what half a ring holds.
 SIZES = {"200 B": (200, 200), "1 KB": (1000, 200), "16 KB": (16000, 15)}
@@ -89,7 +91,7 @@ def field() -> Iterator[Field]:
         running: Field = {}
         try:
             for name in CONTENDERS:
-                python = peers_python() if name in PEERS else sys.executable
+                python = peers_python() if name in (*PEERS, *FUNCTIONS_OF_PEERS) else sys.executable
                 if python:
                     running[name] = Running(python, name, env)
             for each in running.values():
@@ -139,13 +141,28 @@ SENT = "Our collector sends each trace by HTTP, ddtrace those of a moment togeth
 
 @pytest.mark.parametrize("size", SIZES)
 def test_an_event(field: Field, report: Report, size: str) -> None:
-    by_turns(field, "events", *SIZES[size])
+    chosen = {name: each for name, each in field.items() if name not in (FUNCTION, *FUNCTIONS_OF_PEERS)}
+    by_turns(chosen, "events", *SIZES[size])
     title = f"One event of {size}"
     note = NOTE if size == "200 B" else ""
-    report.table("worker", title, (*COLUMNS, "/ dumps"), rows(field, "orjson.dumps"), note)
+    report.table("worker", title, (*COLUMNS, "/ dumps"), rows(chosen, "orjson.dumps"), note)
     if size == "1 KB":
-        judge(field, report)
-    for each in field.values():
+        judge(chosen, report)
+    for each in chosen.values():
+        each.forget()
+
+
+def test_a_traced_function(field: Field, report: Report) -> None:
+    chosen = {name: each for name, each in field.items() if name in ("nothing", FUNCTION, *FUNCTIONS_OF_PEERS)}
+    by_turns(chosen, "events", 200, 200)
+    report.table("worker", "A call of a traced function inside a trace", COLUMNS, rows(chosen, ""))
+    cpu = {name: each.cpu_us() + each.helper_us() for name, each in chosen.items()}
+    for name in FUNCTIONS_OF_PEERS:
+        if name in cpu:
+            times = cpu[name] / cpu[FUNCTION]
+            what = f"a traced function at least 10x cheaper than: {name}, CPU of all processes"
+            report.target(what, f"{times:.1f}x", times >= 10, CHEAPER)
+    for each in chosen.values():
         each.forget()
 
 

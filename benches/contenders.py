@@ -184,6 +184,22 @@ class Block(Ready):
                 self.one(number)
 
 
+class Function(Block):
+    """A call of a traced function in an open trace."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.call = self.epsagon.trace(same)
+
+    def one(self, number: int) -> None:
+        self.call(number)
+
+
+def same(number: int) -> int:
+    """Do nothing: what is measured is the tracing."""
+    return number
+
+
 class OpenTelemetry(Contender):
     """A span with the metadata as attributes; the OTLP encoder's bytes go nowhere."""
 
@@ -216,6 +232,17 @@ class OpenTelemetry(Contender):
 
     def flush(self) -> None:
         self.provider.force_flush()
+
+
+class OpenTelemetryFunction(OpenTelemetry):
+    """A call of a function that start_as_current_span decorates."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.call = self.start("same")(same)
+
+    def one(self, number: int) -> None:
+        self.call(number)
 
 
 class Spans(Ready):
@@ -297,6 +324,17 @@ class Ddtrace(Contender):
         self.tracer.flush()
 
 
+class DdtraceFunction(Ddtrace):
+    """A call of a function that tracer.wrap decorates."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.call = self.tracer.wrap()(same)
+
+    def one(self, number: int) -> None:
+        self.call(number)
+
+
 class Epsagon(Contender):
     """An event of the PyPI package; its send path is whole up to the socket."""
 
@@ -350,8 +388,11 @@ CONTENDERS = {
     "add_event of a ready dict": Ready,
     "add_event of an incomplete dict": Incomplete,
     "epsagon_fast block": Block,
+    "epsagon_fast function": Function,
     "OpenTelemetry block": OpenTelemetry,
+    "OpenTelemetry function": OpenTelemetryFunction,
     "ddtrace block": Ddtrace,
+    "ddtrace function": DdtraceFunction,
     "epsagon_fast spans": Spans,
     "OpenTelemetry SDK spans": SpansOfTheSdk,
     "epsagon event": Epsagon,

@@ -34,6 +34,11 @@ class Row(NamedTuple):
 
 def by_turns(rows: Mapping[str, Row], rounds: int) -> dict[str, float]:
     """Return the median over the rounds of what a call took, in nanoseconds, the loop around it included."""
+    return {name: times.median_ns for name, times in rounds_of(rows, rounds).items()}
+
+
+def rounds_of(rows: Mapping[str, Row], rounds: int) -> dict[str, Times]:
+    """Return what a call took, over the rounds, the loop around it included."""
     taken: dict[str, list[float]] = {name: [] for name in rows}
     for _ in range(rounds):
         for name, (call, arguments, prepare) in rows.items():
@@ -42,7 +47,7 @@ def by_turns(rows: Mapping[str, Row], rounds: int) -> dict[str, float]:
             for argument in arguments:
                 call(argument)
             taken[name].append((perf_counter_ns() - start) / len(arguments))
-    return {name: statistics.median(each) for name, each in taken.items()}
+    return {name: summed(each) for name, each in taken.items()}
 
 
 @contextmanager

@@ -77,8 +77,9 @@ class Otelcol(Program):
 
     def __init__(self, config: Path, folder: Path, **env: str) -> None:
         port = free_port()
-        self.file = folder / "spans.json"
+        self.file, self._metrics_file = folder / "spans.json", folder / "metrics.json"
         own = {"OTLP_PORT": str(port), "OTLP_ENDPOINT": f"127.0.0.1:{port}", "METRICS_LEVEL": "none"}
+        own |= {"METRICS_FILE": str(self._metrics_file)}
         env = {**own, "SPANS_FILE": str(self.file), "QUEUE_FOLDER": str(folder / "queue"), **env}
         super().__init__([built("otelcol"), "--config", str(config)], env, port, folder / "otelcol.log")
         self.url = f"http://127.0.0.1:{port}"
@@ -86,6 +87,10 @@ class Otelcol(Program):
     def spans(self) -> list["Sent"]:
         """Return the spans in the Collector's file, in their order."""
         return [*spans_in(self.file.read_text().splitlines())] if self.file.exists() else []
+
+    def metrics(self) -> list[str]:
+        """Return the lines of the Collector's other file: one request of metrics each, in JSON."""
+        return self._metrics_file.read_text().splitlines() if self._metrics_file.exists() else []
 
 
 class Reading(Otelcol):

@@ -100,6 +100,19 @@ def trace(count: int, events_each: int, size_bytes: int) -> None:
     wait(lambda: writer().closed == writer().settled, "traces are not settled")
 
 
+def stream(count: int, events_each: int, size_bytes: int, per_second: float) -> None:
+    """Record so many whole traces at a rate, whatever the collector does, and wait until they are settled."""
+    made, start = events(size_bytes), time.monotonic()
+    for done in range(count):
+        # A request's worth of them at a time: a sleep for each would be longer than a trace.
+        if done % 20 == 0 and (ahead_s := done / per_second - (time.monotonic() - start)) > 0:
+            time.sleep(ahead_s)
+        with epsagon.create_tracer() as tracer:
+            for number in range(events_each):
+                tracer.add_event(made[number % len(made)])
+    wait(lambda: writer().closed == writer().settled, "traces are not settled")
+
+
 def keep_pushing(seconds: float, size_bytes: int) -> int:
     """Add events, a hundred to a trace, for so long; return how many once all are delivered."""
     room, made = Room(), events(size_bytes)
@@ -148,7 +161,7 @@ def refused() -> dict[str, int]:
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     each.__name__: each
-    for each in (open_traces, push, trace, keep_pushing, keep_tracing, close_one_by_one, close_all, refused)
+    for each in (open_traces, push, trace, stream, keep_pushing, keep_tracing, close_one_by_one, close_all, refused)
 }
 
 if __name__ == "__main__":

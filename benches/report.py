@@ -21,6 +21,7 @@ SECTIONS = {
     "trimming": "5. Trimming",
     "queue": "6. The queue",
     "web": "7. A web request",
+    "otlp": "8. OTLP",
     "collectors": "8. Through a Collector",
 }
 Cell = str | float | int

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+ANSWER = b"HTTP/1.1 %d Sink\r\nContent-Length: 2\r\n\r\n{}"
 KEY = b"idempotency-key:"
 
 
@@ -31,6 +31,11 @@ class Sink:
         self._pipe.send(None)
         arrived: dict[str, float] = self._pipe.recv()
         return arrived
+
+    def answer(self, status: int) -> None:
+        """Answer with another status from now on."""
+        self._pipe.send(status)
+        self._pipe.recv()
 
 
 @contextmanager
@@ -54,10 +59,13 @@ def serve(pipe: Connection, delay_s: float, certificate: str) -> None:
     if tls:
         tls.load_cert_chain(certificate)
     arrived: dict[str, float] = {}
-    threading.Thread(target=accept, args=(listener, tls, delay_s, arrived), daemon=True).start()
+    status = [200]
+    threading.Thread(target=accept, args=(listener, tls, delay_s, arrived, status), daemon=True).start()
     pipe.send(listener.getsockname()[1])
     while True:
-        pipe.recv()
+        asked = pipe.recv()
+        if asked is not None:
+            status[0] = asked
         # A dict's copy is one step under the GIL; what comes in between is told the next time.
         told = dict(arrived)
         for key in told:
@@ -65,14 +73,18 @@ def serve(pipe: Connection, delay_s: float, certificate: str) -> None:
         pipe.send(told)
 
 
-def accept(listener: socket.socket, tls: ssl.SSLContext | None, delay_s: float, arrived: dict[str, float]) -> None:
+def accept(
+    listener: socket.socket, tls: ssl.SSLContext | None, delay_s: float, arrived: dict[str, float], status: list[int]
+) -> None:
     while True:
         connection, _ = listener.accept()
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        threading.Thread(target=converse, args=(connection, tls, delay_s, arrived), daemon=True).start()
+        threading.Thread(target=converse, args=(connection, tls, delay_s, arrived, status), daemon=True).start()
 
 
-def converse(connection: Any, tls: ssl.SSLContext | None, delay_s: float, arrived: dict[str, float]) -> None:
+def converse(
+    connection: Any, tls: ssl.SSLContext | None, delay_s: float, arrived: dict[str, float], status: list[int]
+) -> None:
     if tls:
         connection = tls.wrap_socket(connection, server_side=True)
     # A collector that is killed at the end of a measurement resets its connections.
@@ -87,4 +99,4 @@ def converse(connection: Any, tls: ssl.SSLContext | None, delay_s: float, arrive
             stream.read(length)
             arrived[key] = time.monotonic()
             time.sleep(delay_s)
-            connection.sendall(ANSWER)
+            connection.sendall(ANSWER % status[0])

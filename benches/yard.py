@@ -97,9 +97,10 @@ class Yard:
 
 
 @contextmanager
-def yard(delay_s: float = 0.0, **settings: str) -> Iterator[Yard]:
+def yard(delay_s: float = 0.0, form: str = "", **settings: str) -> Iterator[Yard]:
+    """Open a yard. `form`: what stands before the backend's URL, as in otlp+http."""
     with sink(delay_s) as backend:
-        made = Yard(Place(backend.url, **settings), backend)
+        made = Yard(Place(form + backend.url, **settings), backend)
         try:
             yield made
         finally:

@@ -1,18 +1,16 @@
 """OTLP in binary protobuf, for backends that take no JSON.
 
-Only `resource` and `part` need the extra `otlp`: what they made can be counted, joined and sent without it.
+Messages are written here, member by member: objects of opentelemetry-proto cost three times as much. A tag is the
+number of a member and its wire type, as OTLP's .proto files have them. A test reads messages with opentelemetry-proto.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 
 from epsagon_fast.collector.formats.conventions import Value
 from epsagon_fast.collector.formats.shapes import Happening, Link, Span
 from epsagon_fast.collector.formats.spans import by_scope
-
-if TYPE_CHECKING:
-    from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
-    from opentelemetry.proto.trace.v1 import trace_pb2
 
 CONTENT_TYPE = "application/x-protobuf"
 # The members on the way from a request to its spans: resource_spans, scope_spans, spans.
@@ -22,28 +20,24 @@ _PARTIAL_SUCCESS = 1
 _REJECTED = b"\x08"
 _ERROR_MESSAGE = 2
 _OF_BYTES = 2
+_ONE_BYTE = [bytes([number]) for number in range(0x80)]
+_ALL_BITS = 2**64 - 1
+# A tag and a number of a fixed size: a span's times, an event's, a link's flags, a float.
+_TIMES, _TIME, _FLAGS, _DOUBLE = (struct.Struct(form) for form in ("<BQBQ", "<BQ", "<BI", "<Bd"))
 
 
 def resource(attributes: Mapping[str, Value]) -> bytes:
-    """Return what spans of one resource have in common. Raises ImportError without the extra."""
-    from opentelemetry.proto.resource.v1.resource_pb2 import Resource
-
-    return bytes(Resource(attributes=_pairs(attributes)).SerializeToString())
+    """Return what spans of one resource have in common."""
+    return _each(b"\x0a", _pairs(attributes))
 
 
 def part(resource: bytes, version: str, spans: Sequence[Span]) -> bytes:
     """Return one trace's part of a request. `resource`: as the function of this name made it."""
-    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-
-    request = ExportTraceServiceRequest()
-    resource_spans = request.resource_spans.add()
-    resource_spans.resource.ParseFromString(resource)
-    for name, of_name, of_scope in by_scope(spans, version):
-        scope_spans = resource_spans.scope_spans.add()
-        scope_spans.scope.name = name
-        scope_spans.scope.version = of_name
-        scope_spans.spans.extend(map(_span, of_scope))
-    return bytes(request.SerializeToString())
+    scopes = (
+        _sized(b"\x0a", _text(b"\x0a", name) + _text(b"\x12", of_name)) + _each(b"\x12", map(_span, of_scope))
+        for name, of_name, of_scope in by_scope(spans, version)
+    )
+    return _sized(b"\x0a", _sized(b"\x0a", resource) + _each(b"\x12", scopes))
 
 
 def request(parts: Sequence[bytes]) -> bytes:
@@ -95,60 +89,98 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
     return number | data[at] << shift, at + 1
 
 
-def _span(span: Span) -> "trace_pb2.Span":
-    from opentelemetry.proto.trace.v1 import trace_pb2
-
-    return trace_pb2.Span(
-        trace_id=bytes.fromhex(span.trace_id),
-        span_id=bytes.fromhex(span.span_id),
-        trace_state=span.trace_state,
-        parent_span_id=bytes.fromhex(span.parent_id),
-        name=span.name,
-        kind=cast(Any, span.kind),
-        start_time_unix_nano=span.start_ns,
-        end_time_unix_nano=span.end_ns,
-        attributes=_pairs(span.attributes),
-        events=map(_happening, span.happenings),
-        status=trace_pb2.Status(code=cast(Any, span.status), message=span.message),
-        links=map(_link, span.links),
-        dropped_attributes_count=span.dropped.attributes,
-        dropped_events_count=span.dropped.happenings,
-        dropped_links_count=span.dropped.links,
+def _span(span: Span) -> bytes:
+    dropped = span.dropped
+    return b"".join(
+        (
+            _sized(b"\x0a", bytes.fromhex(span.trace_id)),
+            _sized(b"\x12", bytes.fromhex(span.span_id)),
+            _text(b"\x1a", span.trace_state),
+            _sized(b"\x22", bytes.fromhex(span.parent_id)) if span.parent_id else b"",
+            _text(b"\x2a", span.name),
+            _number(b"\x30", span.kind),
+            _TIMES.pack(0x39, span.start_ns, 0x41, span.end_ns),
+            _each(b"\x4a", _pairs(span.attributes)),
+            _number(b"\x50", dropped.attributes),
+            _each(b"\x5a", map(_happening, span.happenings)),
+            _number(b"\x60", dropped.happenings),
+            _each(b"\x6a", map(_link, span.links)),
+            _number(b"\x70", dropped.links),
+            _sized(b"\x7a", _text(b"\x12", span.message) + _number(b"\x18", span.status)),
+        )
     )
 
 
-def _link(link: Link) -> "trace_pb2.Span.Link":
-    from opentelemetry.proto.trace.v1 import trace_pb2
-
-    return trace_pb2.Span.Link(
-        trace_id=bytes.fromhex(link.trace_id),
-        span_id=bytes.fromhex(link.span_id),
-        trace_state=link.trace_state,
-        flags=link.flags,
-        attributes=_pairs(link.attributes),
+def _link(link: Link) -> bytes:
+    return b"".join(
+        (
+            _sized(b"\x0a", bytes.fromhex(link.trace_id)),
+            _sized(b"\x12", bytes.fromhex(link.span_id)),
+            _text(b"\x1a", link.trace_state),
+            _each(b"\x22", _pairs(link.attributes)),
+            _FLAGS.pack(0x35, link.flags) if link.flags else b"",
+        )
     )
 
 
-def _happening(happening: Happening) -> "trace_pb2.Span.Event":
-    from opentelemetry.proto.trace.v1 import trace_pb2
-
-    attributes = _pairs(happening.attributes)
-    return trace_pb2.Span.Event(time_unix_nano=happening.time_ns, name=happening.name, attributes=attributes)
+def _happening(happening: Happening) -> bytes:
+    attributes = _each(b"\x1a", _pairs(happening.attributes))
+    return _TIME.pack(0x09, happening.time_ns) + _text(b"\x12", happening.name) + attributes
 
 
-def _pairs(attributes: Mapping[str, Value]) -> "list[KeyValue]":
-    from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+def _pairs(attributes: Mapping[str, Value]) -> Iterator[bytes]:
+    """Yield each attribute as a KeyValue."""
+    for key, value in attributes.items():
+        if type(value) is str:
+            # Most are texts.
+            encoded = value.encode()
+            yield _key(key) + _sized(b"\x12", b"\x0a" + _varint_of(len(encoded)) + encoded)
+        else:
+            yield _key(key) + _sized(b"\x12", _value(value))
 
-    return [KeyValue(key=key, value=_value(value)) for key, value in attributes.items()]
+
+# An application has few keys, and each of its spans has them again.
+@lru_cache(1024)
+def _key(key: str) -> bytes:
+    return _text(b"\x0a", key)
 
 
-def _value(value: Value) -> "AnyValue":
-    from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue
-
+def _value(value: Value) -> bytes:
+    """Return an AnyValue. Unlike other members, one that is empty or zero is written too."""
     if isinstance(value, str):
-        return AnyValue(string_value=value)
+        return _sized(b"\x0a", value.encode())
     if isinstance(value, bool):
-        return AnyValue(bool_value=value)
+        return b"\x10\x01" if value else b"\x10\x00"
     if isinstance(value, list):
-        return AnyValue(array_value=ArrayValue(values=map(_value, value)))
-    return AnyValue(int_value=value) if isinstance(value, int) else AnyValue(double_value=value)
+        return _sized(b"\x2a", _each(b"\x0a", map(_value, value)))
+    if isinstance(value, int):
+        # A negative one is written as its two's complement.
+        return b"\x18" + _varint_of(value & _ALL_BITS)
+    return _DOUBLE.pack(0x21, value)
+
+
+def _each(tag: bytes, members: Iterable[bytes]) -> bytes:
+    return b"".join([tag + _varint_of(len(member)) + member for member in members])
+
+
+def _sized(tag: bytes, member: bytes) -> bytes:
+    return tag + _varint_of(len(member)) + member
+
+
+def _text(tag: bytes, text: str) -> bytes:
+    return _sized(tag, text.encode()) if text else b""
+
+
+def _number(tag: bytes, number: int) -> bytes:
+    return tag + _varint_of(number) if number else b""
+
+
+def _varint_of(number: int) -> bytes:
+    if number < 0x80:
+        return _ONE_BYTE[number]
+    found = bytearray()
+    while number >= 0x80:
+        found.append(number & 0x7F | 0x80)
+        number >>= 7
+    found.append(number)
+    return bytes(found)

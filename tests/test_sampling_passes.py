@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import random
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +14,10 @@ import pytest
 from arrivals import runner
 from hypothesis import given, settings
 from passes import Folder, Process, passes, served_folder
-from records import RING, closed, opened
+from records import RING, closed, opened, own_runner
 from strategies import json_shaped
 
-from epsagon_fast.collector.assembling.assembly import Assembly
+from epsagon_fast.collector.assembling.assembly import Assembly, ClosedTrace
 from epsagon_fast.collector.sampling import waiting
 from epsagon_fast.collector.sampling.sampling import Sampling
 from epsagon_fast.protocol import Outcome
@@ -201,6 +202,29 @@ def test_rules_that_cannot_be_read_keep_everything(folder: Folder) -> None:
     trace(process, "kept", sampling="of another version")
     passes(loop, lambda: loop.counts["delivered"] == 1)
     assert [*folder.arrived()] == ["kept"]
+
+
+def closed_trace(shared_id: bytes, sampling: str) -> ClosedTrace:
+    """A closed trace of a request, as the assembly gives it."""
+    assembly, trace_id = Assembly(), os.urandom(16)
+    for each in (opened(own_runner(http_trace_id=shared_id.hex()), sampling=sampling), closed()):
+        assembly.feed(RING, each._replace(trace_id=trace_id), 0.0)
+    return [*assembly.end_pass(0.0), *assembly.end_pass(0.0)][0]
+
+
+def test_budget_counts_each_trace_of_a_request_once_and_keeps_requests_whole(tmp_path: Path) -> None:
+    folder_fd, ids, text = os.open(tmp_path, os.O_RDONLY), random.Random(6), "budget=30/s"
+    sampling = Sampling(folder_fd, 2**30, Counter())
+    kept = Counter[int]()
+    for number in range(16 * 60):
+        shared_id, now = ids.randbytes(16), number / 60
+        # All or none, although the rate changes in between.
+        sent = sum(len(sampling.judge(closed_trace(shared_id, text), now + later)) for later in (0.0, 0.4, 0.8))
+        assert sent in (0, 3)
+        kept[int(now)] += sent
+    assert sum(kept[second] for second in range(8, 16)) / 8 == pytest.approx(30, rel=0.35)
+    sampling.close()
+    os.close(folder_fd)
 
 
 @settings(max_examples=40)

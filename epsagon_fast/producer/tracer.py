@@ -81,7 +81,7 @@ class Tracer(Started, Recorder):
         elif process.is_shut_down:
             self._count("closed")
             self._record_nothing(REFUSED, "closed")
-        elif self._is_left_out():
+        elif self.config.sample_rate < 1.0 and self._is_left_out():
             self._record_nothing(LEFT_OUT, head.REASON)
         else:
             self._open()

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from epsagon_fast.collector.assembling.assembly import ClosedTrace
 from epsagon_fast.collector.sampling.decisions import Decision, Decisions
-from epsagon_fast.collector.sampling.policy import COMPANY, RATE, Policy, Ruling
+from epsagon_fast.collector.sampling.policy import COMPANY, RATE, Policy, Ruling, Seen
 from epsagon_fast.collector.sampling.seen import Request, mark, request_of, seen_of
 from epsagon_fast.collector.sampling.waiting import WaitingRoom
 from epsagon_fast.config import sampling as rules
@@ -20,6 +20,7 @@ from epsagon_fast.thresholds import ALWAYS
 
 log = logging.getLogger("epsagon_fast.collector")
 
+COMPANY_RULING = Ruling(COMPANY, ALWAYS)
 # More applications than this on one host forget what their rules remember.
 MOST_POLICIES = 256
 
@@ -37,14 +38,11 @@ class Sampling:
 
     def judge(self, closed: ClosedTrace, now: float) -> list[ClosedTrace]:
         """Return the traces that are to be sent now: this one, others of its request, or none."""
-        text = closed.config.get("sampling")
-        policy = self._policy(closed.config["app_name"], text) if text else None
+        policy = self._policy_of(closed)
         if policy is None:
             return [closed]
         request = request_of(closed)
-        ruling = policy.judge(seen_of(closed.trace, request), now)
-        if ruling is None or ruling.reason == RATE:
-            ruling = self._followed(request, policy) or ruling
+        ruling = self._ruling(policy, seen_of(closed.trace, request), request, now)
         if ruling is None:
             self._wait(request, closed, now)
             return []
@@ -63,20 +61,32 @@ class Sampling:
         """Let go of the file."""
         self._decisions.close()
 
+    def _ruling(self, policy: Policy, seen: Seen, request: Request, now: float) -> Ruling | None:
+        """Return why a trace is sent: for a rule, as others of its request are, or by chance; None: it is not."""
+        own = policy.judge(seen, now)
+        if own is not None and own.reason != RATE:
+            return own
+        followed = self._followed(request, policy)
+        if own is None and followed is not None:
+            policy.kept_by_rule()
+        return followed or own
+
     def _followed(self, request: Request, policy: Policy) -> Ruling | None:
-        """Return why a trace is kept that follows others of its request."""
+        """Return why a trace is sent if it follows others of its request."""
         decision = self._decisions.kept(request.shared_id)
         if decision is None or not decision.covers(policy.number):
             return None
-        policy.kept_by_rule()
-        return Ruling(RATE, decision.threshold) if decision.reason == RATE else Ruling(COMPANY, ALWAYS)
+        return Ruling(RATE, decision.threshold) if decision.reason == RATE else COMPANY_RULING
 
     def _joined(self, request: Request, ruling: Ruling, policy: Policy) -> list[ClosedTrace]:
-        """Return what has waited of a request and is kept now."""
+        """Return what has waited of a request and is sent now; by chance only what is of the same application."""
         if ruling.reason == RATE:
-            return []
-        company = Ruling(COMPANY, ALWAYS)
-        return [self._kept(closed, request_of(closed), company) for closed in self.waiting.take(request.shared_id)]
+            joined = self.waiting.take(request.shared_id, lambda closed: self._policy_of(closed) is policy)
+        else:
+            joined, ruling = self.waiting.take(request.shared_id), COMPANY_RULING
+        for _ in joined:
+            policy.kept_by_rule()
+        return [self._kept(closed, request_of(closed), ruling) for closed in joined]
 
     def _wait(self, request: Request, closed: ClosedTrace, now: float) -> None:
         if self._decisions.is_left_out(request.shared_id):
@@ -89,15 +99,21 @@ class Sampling:
         mark(closed.trace, request, *ruling)
         return closed
 
-    def _policy(self, app_name: str, text: str) -> Policy | None:
-        """Return the rules of an application; None: they cannot be read, so all is sent."""
-        key = app_name, text
+    def _policy_of(self, closed: ClosedTrace) -> Policy | None:
+        """Return the rules of a trace's application; None: there are none that can be read, so all is sent."""
+        text = closed.config.get("sampling")
+        if not text:
+            return None
+        key = closed.config["app_name"], text
         if key not in self._policies:
             if len(self._policies) >= MOST_POLICIES:
                 self._policies.clear()
-            try:
-                self._policies[key] = Policy(app_name, text, rules.read(text))
-            except (ValueError, TypeError) as error:
-                log.warning("every trace is sent of an application whose sampling cannot be read: %s", error)
-                self._policies[key] = None
+            self._policies[key] = self._read(*key)
         return self._policies[key]
+
+    def _read(self, app_name: str, text: str) -> Policy | None:
+        try:
+            return Policy(app_name, text, rules.read(text))
+        except ValueError as error:
+            log.warning("every trace is sent of an application whose sampling cannot be read: %s", error)
+            return None

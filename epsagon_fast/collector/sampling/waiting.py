@@ -1,6 +1,7 @@
 """Traces that no rule keeps, while one of the same request may still come that must be kept. `now` is monotonic."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 from epsagon_fast.collector.assembling.assembly import ClosedTrace
 
@@ -28,12 +29,17 @@ class WaitingRoom:
         self.held_bytes += closed.trace.held_bytes
         self._count += 1
 
-    def take(self, shared_id: bytes) -> list[ClosedTrace]:
-        """Return what waits of a request, to be decided now."""
-        _, traces = self._requests.pop(shared_id, (0.0, []))
-        self.held_bytes -= sum(closed.trace.held_bytes for closed in traces)
-        self._count -= len(traces)
-        return traces
+    def take(self, shared_id: bytes, fits: Callable[[ClosedTrace], bool] = lambda closed: True) -> list[ClosedTrace]:
+        """Return what waits of a request, to be decided now; what does not fit waits on."""
+        _, waiting = self._requests.get(shared_id, (0.0, []))
+        taken = [closed for closed in waiting if fits(closed)]
+        # The list stays where it is, because the requests are in the order of their times.
+        waiting[:] = [closed for closed in waiting if not fits(closed)]
+        if not waiting:
+            self._requests.pop(shared_id, None)
+        self.held_bytes -= sum(closed.trace.held_bytes for closed in taken)
+        self._count -= len(taken)
+        return taken
 
     def due(self, now: float) -> list[tuple[bytes, list[ClosedTrace]]]:
         """Return the requests that have waited long enough, or for which there is no memory, with their traces."""

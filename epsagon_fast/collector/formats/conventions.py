@@ -54,6 +54,8 @@ class _Terms(NamedTuple):
     names: Mapping[str, str] = {}
     numbers: frozenset[str] = frozenset()
     truths: frozenset[str] = frozenset()
+    # All that stands above, and what is not metadata to the conventions: other members stay as they are.
+    known: frozenset[str] = frozenset()
 
 
 # Of any runner.
@@ -68,7 +70,13 @@ _RUNNER_GROUPS = frozenset({LABELS_KEY, "dropped_records"})
 def _both(of_event: _Terms) -> tuple[_Terms, _Terms]:
     """Return the terms of events of one type, and those of its runners, which have marks of their own."""
     numbers, truths = of_event.numbers | _RUNNER_NUMBERS, of_event.truths | _RUNNER_TRUTHS
-    return of_event, of_event._replace(numbers=numbers, truths=truths)
+    of_runner = of_event._replace(numbers=numbers, truths=truths)
+    of_all, of_runners = {KIND, EVENTS}, {TRACESTATE_KEY, *_RUNNER_GROUPS}
+    return _knowing(of_event, of_all), _knowing(of_runner, of_all | of_runners)
+
+
+def _knowing(terms: _Terms, others: set[str]) -> _Terms:
+    return terms._replace(known=frozenset(terms.names) | terms.numbers | terms.truths | others)
 
 
 _OF_HTTP = _both(
@@ -164,8 +172,12 @@ def attributes_of(words: Words, metadata: Mapping[str, Any], is_runner: bool) ->
         types = {"messaging.operation.name": operation, "messaging.operation.type": _CELERY_OPERATIONS[operation]}
         terms, named = _OF_CELERY[is_runner], {"messaging.system": _CELERY, **types}
     attributes: dict[str, Value] = {key: value for key, value in named.items() if value != ""}
+    known = terms.known
     for key, value in metadata.items():
-        if is_runner and key in _RUNNER_GROUPS:
+        if key not in known:
+            # Nearly all are, and are texts.
+            attributes[key] = value if type(value) is str else attribute(value)
+        elif is_runner and key in _RUNNER_GROUPS:
             attributes |= _group(key, value)
         elif key != KIND and key != EVENTS and not (key == TRACESTATE_KEY and is_runner):
             attributes[terms.names.get(key, key)] = _typed(key, value, terms)

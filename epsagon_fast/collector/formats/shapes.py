@@ -1,6 +1,6 @@
 """A span as both of OTLP's encodings take it, and the checks of what is read from JSON."""
 
-import string
+import re
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple, TypeGuard
@@ -18,7 +18,7 @@ _MAX_S = MAX_NS / NS_PER_S
 # A float of so few seconds, multiplied, is off by less than half a nanosecond.
 _EXACT_S = 1e6
 TRACE_DIGITS, SPAN_DIGITS = 32, 16
-_DIGITS = frozenset(string.hexdigits.lower())
+_IDS = {digits: re.compile(rf"(?!0+\Z)[0-9a-f]{{{digits}}}") for digits in (TRACE_DIGITS, SPAN_DIGITS)}
 
 Attributes = dict[str, Value]
 
@@ -94,7 +94,7 @@ def nanoseconds(seconds: object) -> int:
 
 def is_id(said: object, digits: int) -> TypeGuard[str]:
     """Say whether a value is an id of so many digits, not all of them zero."""
-    return isinstance(said, str) and len(said) == digits and _DIGITS.issuperset(said) and said.strip("0") != ""
+    return isinstance(said, str) and _IDS[digits].fullmatch(said) is not None
 
 
 def object_of(value: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import contextlib
 import gc
 import os
 import weakref
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -191,6 +191,51 @@ def test_decorated_functions_have_a_span_for_each_call(traces: list[Trace], span
     assert work() is not work()
     assert asyncio.run(later()).get_span_context().is_valid
     assert [each.runner["resource"]["name"] for each in traces] == ["work", "work", "later"]
+
+
+def test_generators_keep_their_span_to_themselves(traces: list[Trace], spans: SpanTracer) -> None:
+    @spans.start_as_current_span("plain")
+    def plain() -> Iterator[trace.Span]:
+        yield trace.get_current_span()
+        with epsagon.event("in plain"):
+            yield trace.get_current_span()
+
+    @spans.start_as_current_span("async")
+    async def steps() -> AsyncIterator[trace.Span]:
+        yield trace.get_current_span()
+
+    async def consume() -> None:
+        async for each in steps():
+            assert each is not trace.get_current_span()
+
+    with epsagon.trace("request"):
+        for _ in plain():
+            with epsagon.event("outside"):
+                pass
+        asyncio.run(consume())
+    [tree] = trees(traces)
+    assert sorted(tree.splitlines()) == sorted(
+        ["request", "    outside", "    outside", "    plain", "        in plain", "    async"]
+    )
+
+
+def test_context_is_detached_in_another_context(traces: list[Trace], spans: SpanTracer) -> None:
+    async def steps() -> AsyncIterator[None]:
+        with trace.use_span(spans.start_span("step"), end_on_exit=True):
+            yield
+
+    async def first(generator: AsyncIterator[None]) -> None:
+        await anext(generator)
+
+    async def main() -> None:
+        generator = steps()
+        await asyncio.create_task(first(generator))
+        with pytest.raises(StopAsyncIteration):
+            await anext(generator)
+        assert trace.get_current_span() is trace.INVALID_SPAN
+
+    asyncio.run(main())
+    assert trees(traces) == ["step"]
 
 
 def test_ok_is_final(traces: list[Trace], spans: SpanTracer) -> None:

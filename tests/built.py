@@ -21,6 +21,8 @@ from waiting import TIMEOUT_S
 ROOT = Path(__file__).parents[1]
 BUILT = ROOT / ".collectors" / "bin"
 CONFIGS = ROOT / "tests" / "collectors"
+# What it takes is in a file, each span as it came, and in Jaeger.
+TO_FILE = CONFIGS / "otelcol" / "to_file_and_jaeger.yaml"
 EXAMPLES = ROOT / "examples" / "scaling"
 
 

@@ -229,6 +229,21 @@ def test_a_request_that_is_too_large_is_halved_until_one_trace_is_left(delivery:
     assert outcomes == ["DELIVERED", "REJECTED (413)", "DELIVERED"]
 
 
+def test_a_collector_s_way_to_say_too_large_loses_no_trace(
+    delivery: Delivery, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def small(request: Request, connection: socket.socket) -> bool:
+        answer = b'{"code":3, "message":"http: request body too large"}'
+        is_small = len(request.body) < 40
+        return status(200 if is_small else 400, body=b"" if is_small else answer)(request, connection)
+
+    monkeypatch.setattr(Lines, "shared", lambda _, waiting: len(list(waiting)))
+    with Server(small) as server:
+        here = HERE._replace(url="lines+" + server.url)
+        parcels = [Parcel(number.to_bytes(16), here, b"x" * 9) for number in range(300)]
+        assert all_at_once(delivery, outbox, parcels) == ["DELIVERED"] * 300
+
+
 @pytest.mark.parametrize("code", [400, 422])
 def test_a_request_in_which_one_trace_is_wrong_loses_that_one(delivery: Delivery, outbox: Outbox, code: int) -> None:
     def strict(request: Request, connection: socket.socket) -> bool:

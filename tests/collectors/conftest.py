@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from built import CONFIGS, Jaeger, Otelcol, running
+from built import TO_FILE, Jaeger, Otelcol, running
 
 
 @pytest.fixture(scope="session")
@@ -17,7 +17,6 @@ def jaeger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jaeger]:
 @pytest.fixture(scope="session")
 def otelcol(jaeger: Jaeger, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Otelcol]:
     """A Collector that writes what it takes to a file, and hands it to `jaeger`."""
-    config = CONFIGS / "otelcol" / "to_file_and_jaeger.yaml"
-    program = Otelcol(config, tmp_path_factory.mktemp("otelcol"), JAEGER_PORT=str(jaeger.otlp_port))
+    program = Otelcol(TO_FILE, tmp_path_factory.mktemp("otelcol"), JAEGER_PORT=str(jaeger.otlp_port))
     with running(program):
         yield program

@@ -2,14 +2,15 @@
 
 from collections import Counter
 from contextlib import closing
+from pathlib import Path
 
 import pytest
-from built import Jaeger, Otelcol, send
+from built import TO_FILE, Jaeger, Otelcol, Sent, running, send
 from places import Place, until
 
 TRACES = 1000
 # Room for all of them: none is refused, however busy the machine.
-RING_BYTES = str(8 << 20)
+ROOM = {"EPSAGON_RING_BYTES": str(8 << 20)}
 PROGRAM = f"""
 import sys, epsagon_fast as epsagon
 for number in range({TRACES}):
@@ -20,22 +21,32 @@ print(epsagon.flush(60))
 """
 
 
-@pytest.mark.parametrize("scheme", ["otlp+", "otlp-protobuf+"])
-def test_a_thousand_traces_are_in_the_collector_s_file_once(otelcol: Otelcol, scheme: str) -> None:
-    with closing(
-        Place(scheme + otelcol.url, EPSAGON_TOKEN="", EPSAGON_APP_NAME=scheme, EPSAGON_RING_BYTES=RING_BYTES)
-    ) as place:
+def hold_each_once(otelcol: Otelcol, scheme: str) -> None:
+    """Trace a thousand times; hold that the Collector's file has each span once."""
+    with closing(Place(scheme + otelcol.url, EPSAGON_TOKEN="", EPSAGON_APP_NAME=scheme, **ROOM)) as place:
         assert place.run(PROGRAM) == "True\n"
 
-        def ours() -> list[str]:
+        def sent() -> list[Sent]:
             mine = [span for span in otelcol.spans() if span.resource["service.name"]["stringValue"] == scheme]
-            return [span.name for span in mine] if len(mine) >= 2 * TRACES else []
+            return mine if len(mine) >= 2 * TRACES else []
 
-        names = until(ours, lambda: f"all spans are written: {place.log()}\n{otelcol.output()}", pause_s=0.2)
-        assert Counter(names) == Counter(f"{what} {number}" for what in ("trace", "event") for number in range(TRACES))
+        spans = until(sent, lambda: f"all spans are written: {place.log()}\n{otelcol.output()}", pause_s=0.2)
+        names = Counter(f"{what} {number}" for what in ("trace", "event") for number in range(TRACES))
+        assert Counter(span.name for span in spans) == names
+        assert len({(span.trace_id, span.span_id) for span in spans}) == 2 * TRACES
         assert place.look().counters["delivered"] == TRACES
-    sent = [span for span in otelcol.spans() if span.resource["service.name"]["stringValue"] == scheme]
-    assert len({(span.trace_id, span.span_id) for span in sent}) == 2 * TRACES
+
+
+@pytest.mark.parametrize("scheme", ["otlp+", "otlp-protobuf+"])
+def test_a_thousand_traces_are_in_the_collector_s_file_once(otelcol: Otelcol, scheme: str) -> None:
+    hold_each_once(otelcol, scheme)
+
+
+def test_a_collector_that_takes_small_requests_only_gets_all_the_same(jaeger: Jaeger, tmp_path: Path) -> None:
+    """It answers 400 and not 413 to a body that is too large, as to one in which something is wrong."""
+    program = Otelcol(TO_FILE, tmp_path, JAEGER_PORT=str(jaeger.otlp_port), MOST_BYTES="20000")
+    with running(program):
+        hold_each_once(program, "otlp+")
 
 
 def test_a_span_that_comes_twice_is_stored_twice_by_a_collector_and_shown_once_by_jaeger(

@@ -21,6 +21,8 @@ from epsagon_fast.protocol import MASK, Outcome
 
 # The status of a request that is larger than its server takes.
 TOO_LARGE = 413
+# OpenTelemetry's Collector says the same with 400, in the words of the library with which Go reads bodies.
+TOO_LARGE_IN_GO = b"request body too large"
 # Statuses of a request in which something is wrong. It may be one trace of many.
 BAD_CONTENT = frozenset({400, 422})
 # These fail at every try, because the trace's own config is at fault.
@@ -74,8 +76,9 @@ class Judge:
             patience_s = retry_after_s(response.headers, time.time())
             return Verdict(_ids(parcels), Outcome.STORED.because(reason), True, patience_s)
         rejected = Verdict(_ids(parcels), Outcome.REJECTED.because(reason))
-        if len(parcels) > 1 and (response.status == TOO_LARGE or response.status in BAD_CONTENT):
-            return rejected._replace(halve=True, shrink=response.status == TOO_LARGE)
+        is_too_large = response.status == TOO_LARGE or TOO_LARGE_IN_GO in response.body
+        if len(parcels) > 1 and (is_too_large or response.status in BAD_CONTENT):
+            return rejected._replace(halve=True, shrink=is_too_large)
         self._complain(destination, reason, "rejected a trace: %s %s", reason, _said(response, destination))
         return rejected
 

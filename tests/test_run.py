@@ -56,7 +56,8 @@ def library(tmp_path: Path) -> Path:
     for name, body in (("shelves", "print('shelves instrumented')"), ("drawers", "raise RuntimeError('no\\x1b')")):
         (tmp_path / f"{name}.py").write_text("")
         (tmp_path / f"of_{name}.py").write_text(
-            f"class Instrumentor:\n    def instrument(self, **_):\n        {body}\n",
+            f"class Instrumentor:\n    def instrument(self, **_):\n        {body}\n"
+            f"    def uninstrument(self):\n        print('{name} uninstrumented')\n",
         )
         about = tmp_path / f"of_{name}-1.dist-info"
         about.mkdir()
@@ -170,6 +171,30 @@ def test_instrumentation_begins_after_the_import_of_its_library(library: Path) -
     assert answer.stdout.splitlines() == ["before", "shelves instrumented", attributes, "after"]
     assert "drawers is not traced: RuntimeError: 'no\\x1b'" in answer.stderr
     assert "\x1b" not in answer.stderr
+
+
+def test_program_that_has_the_sdk_keeps_it_and_its_spans_come_here_too(library: Path) -> None:
+    code = """
+    import shelves
+    from opentelemetry import trace
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+    from epsagon_fast.testing import capture_traces
+
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    trace.set_tracer_provider(provider)
+    print(trace.get_tracer_provider() is provider)
+    import drawers
+    with capture_traces() as traces, trace.get_tracer("program").start_as_current_span("work"):
+        pass
+    print([span.name for span in exporter.get_finished_spans()])
+    print([event["resource"]["name"] for trace in traces for event in trace["events"]])
+    """
+    answer = traced(library, code, PYTHONPATH=str(library))
+    lines = ["shelves instrumented", "shelves uninstrumented", "True", "['work']", "['work']"]
+    assert (answer.stdout.splitlines(), answer.stderr) == (lines, "")
 
 
 def test_environment_leaves_out_what_it_names(library: Path) -> None:
@@ -310,5 +335,5 @@ def test_watched_modules_are_those_of_servers_frameworks_and_installed_instrumen
     finally:
         instrumentors.installed.cache_clear()
     ours = {each.module for each in (*SERVERS, *FRAMEWORKS)}
-    ours |= {"gunicorn.app.base", "uvicorn.config", "celery.app.base", "urllib3", "sanic"}
+    ours |= {"gunicorn.app.base", "uvicorn.config", "celery.app.base", "urllib3", "sanic", "opentelemetry.trace"}
     assert modules == ours | {"shelves", "drawers"}

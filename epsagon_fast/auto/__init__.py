@@ -7,6 +7,7 @@
     own.py                  our own integrations: gunicorn, celery, urllib3, log lines, threads
     applications.py         the servers and frameworks that call WSGI and ASGI applications
     instrumentors.py        OpenTelemetry's instrumentations, as they are installed
+    giving_way.py           a program that has OpenTelemetry's SDK keeps it
     libraries.py            the libraries that we know, and the packages that instrument them
 
 A module is imported only when the program imports the library that it is for. A program that imports none of these

@@ -9,13 +9,17 @@ import re
 import sys
 from collections.abc import Iterator
 from importlib import import_module
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
+
+from epsagon_fast.interrupts import let_pass
 
 from .libraries import LIBRARIES, Library
 
+API: Final = "opentelemetry.trace"
+OURS: Final = "epsagon_fast.integrations.opentelemetry"
 GROUP: Final = "opentelemetry_instrumentor"
 # What our own integrations record. requests sends through urllib3, so that one event stands for one request.
-OURS: Final = frozenset(
+COVERED: Final = frozenset(
     {
         *("asgi", "django", "falcon", "fastapi", "flask", "pyramid", "quart", "starlette", "wsgi"),
         *("celery", "logging", "requests", "threading", "urllib3"),
@@ -46,18 +50,44 @@ class Instrumentor(NamedTuple):
         return frozenset(map(plain, (self.name, *tops, *self.distributions)))
 
     def start(self) -> None:
-        """Instrument the library. Raises what the instrumentation raises, as for a version that it does not know."""
-        import_module("epsagon_fast.integrations.opentelemetry").install()
+        """Instrument the library, unless the program does so with a tracer provider of its own.
+
+        Raises what the instrumentation raises, as for a version of the library that it does not know.
+        """
+        trace = import_module(API)
+        given = trace.get_tracer_provider()
+        if not (isinstance(given, trace.ProxyTracerProvider) or is_ours(given)):
+            return
+        import_module(OURS).install()
         module, name = self.target
         instrumentor = getattr(import_module(module), name)()
         # The program may have done so itself.
         if not getattr(instrumentor, "is_instrumented_by_opentelemetry", False):
             instrumentor.instrument(raise_exception_on_conflict=True)
+            _started.append(instrumentor)
+
+
+def is_ours(provider: object) -> bool:
+    """Say whether a tracer provider is ours."""
+    return type(provider).__module__.startswith(OURS)
 
 
 def plain(name: str) -> str:
     """Return a name as the names of packages are compared."""
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+# Instances of the classes that the entry points name.
+_started: list[Any] = []
+
+
+def take_back() -> None:
+    """Leave all libraries as they were before they were instrumented."""
+    while _started:
+        try:
+            _started.pop().uninstrument()
+        except Exception as error:  # its own failure; the library stays instrumented
+            let_pass(error)
 
 
 @functools.cache
@@ -75,7 +105,7 @@ def installed() -> dict[str, Instrumentor]:
 
 def wanted() -> list[Instrumentor]:
     """Return those that record what our own integrations do not."""
-    return [each for name, each in installed().items() if name not in OURS | UNWANTED]
+    return [each for name, each in installed().items() if name not in COVERED | UNWANTED]
 
 
 def _entry_points() -> Iterator[tuple[str, tuple[str, str], str]]:

@@ -7,8 +7,9 @@ from typing import Any, Final, NamedTuple
 
 from epsagon_fast.integrations.wrapping import Method, Wrapped
 
-from . import applications
+from . import applications, giving_way
 from .applications import ASGI, FRAMEWORKS, SERVERS
+from .instrumentors import API
 
 
 class Integration(NamedTuple):
@@ -110,6 +111,7 @@ STARTS: Final = (
     Integration("uvicorn", "uvicorn.config", _uvicorn),
     Integration("celery", "celery.app.base", _celery),
     Integration("urllib3", "urllib3", _urllib3),
+    Integration("opentelemetry", API, giving_way.watch),
     # The server's modules are loaded with it.
     Integration("sanic", "sanic", _sanic),
     *(Integration(each.name, each.module, functools.partial(applications.serve, each)) for each in SERVERS),

@@ -175,6 +175,7 @@ calls = {
     "label": lambda _: epsagon.label("customer", "alice"),
     "inject": lambda _: inject({}),
 }
+calls["dumps"] = lambda _: bench_cost.orjson.dumps(texts)
 call, texts = calls[sys.argv[3]], bench_cost.complete(bench_cost.TEXTS)
 with tempfile.TemporaryDirectory() as folder:
     epsagon.init(token="t", collector_url="http://127.0.0.1:1", runtime_dir=folder, ring_bytes=16 << 20)
@@ -183,8 +184,9 @@ with tempfile.TemporaryDirectory() as folder:
         for number in range(int(sys.argv[2])):
             call(number)
 """
-MEASURED = ("event block", "traced function", "add_event", "label", "inject", "trace of its own")
+MEASURED = ("dumps", "event block", "traced function", "add_event", "label", "inject", "trace of its own")
 LEAST, MORE = 200, 2000
+HERE = str(Path(__file__).parent)
 LINE = re.compile(r"^\s*([\d,]+) \([ .\d]+%\)  (\S+)")
 
 
@@ -193,7 +195,7 @@ def instructions(name: str, count: int, folder: str) -> dict[str, int]:
     out = os.path.join(folder, f"{count}")
     tool = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", sys.executable, "-c", PROGRAM]
     env = {**os.environ, "PYTHONHASHSEED": "0"}
-    arguments = [str(Path(__file__).parent), str(count), name]
+    arguments = [HERE, str(count), name]
     subprocess.run([*tool, *arguments], check=True, capture_output=True, env=env)
     command = ["callgrind_annotate", "--auto=no", "--threshold=100", out]
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
@@ -211,8 +213,11 @@ def main() -> None:
         sys.exit("this needs valgrind")
     for name in sys.argv[1:] or MEASURED:
         with tempfile.TemporaryDirectory() as folder:
+            # What is compiled at an import is compiled now.
+            subprocess.run([sys.executable, "-c", PROGRAM, HERE, "1", name], check=True, capture_output=True)
             few, many = (instructions(name, count, folder) for count in (LEAST, MORE))
         each = {key: (value - few.get(key, 0)) / (MORE - LEAST) for key, value in many.items()}
+        each = {key: value for key, value in each.items() if value >= 1}
         whole = sum(each.values())
         print(f"\n{name}: {whole:,.0f} instructions")
         for key, value in sorted(each.items(), key=lambda item: -item[1])[:30]:

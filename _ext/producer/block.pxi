@@ -180,8 +180,10 @@ cdef object _enclosing(object here, object pid):
     if type(here) is Step:
         encloses = (<Step>here).encloses
     else:
-        encloses = type(here) is Branch or here.encloses
+        encloses = type(here) is Branch or _is_plain(here) or here.encloses
     tracer = _open_trace(here, pid) if encloses else None
+    if _is_fast(tracer):
+        return tracer if _is_same((<FastPath>tracer).owner_pid, pid) else None
     return tracer if tracer is not None and _is_same(tracer.owner_pid, pid) else None
 
 

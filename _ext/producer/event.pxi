@@ -430,6 +430,18 @@ Record a timed event: `with event("charge", type="http", operation="POST") as e:
 event = event_function(_names, _defaults, _event_doc, _make)
 
 
+# place.Place, from the first time on that it is needed.
+cdef object place_type = None
+
+
+cdef inline bint _is_plain(object place) except -1:
+    """Say whether a place is that of a trace, and not of a block."""
+    global place_type
+    if place_type is None:
+        place_type = _of("place", "Place")
+    return type(place) is place_type
+
+
 cdef int _enter(Event event, object outer, object tracer, object pid) except -1:
     if _is_fast(tracer):
         (<FastPath>tracer).has_blocks = True
@@ -438,6 +450,9 @@ cdef int _enter(Event event, object outer, object tracer, object pid) except -1:
     event.outer, event.trace = outer, tracer
     if isinstance(outer, SpanId):
         event.parent_number, event.parent_text = (<SpanId>outer).id_number, (<SpanId>outer).id_text
+    elif _is_fast(tracer) and _is_plain(outer):
+        # The place of a trace names what its tracer does; see Tracer.place.
+        event.parent_number, event.parent_text = 0, (<FastPath>tracer).within_id
     else:
         event.parent_number, event.parent_text = 0, None if outer is None else outer.span_id
     event.owner_pid = pid
@@ -477,8 +492,10 @@ cdef int _leave_to(Event event, object tracer, object error) except -1:
         _of_current("no_trace")()
         return 0
     # The parent may be a block that has become the runner of `tracer`; see Block.succeed.
-    if _is_id(tracer.span_id, event.parent_number, event.parent_text):
-        event.parent_number, event.parent_text = 0, None
+    if event.parent_number != 0 or event.parent_text is not None:
+        runner_id = (<FastPath>tracer).span_id if _is_fast(tracer) else tracer.span_id
+        if _is_id(runner_id, event.parent_number, event.parent_text):
+            event.parent_number, event.parent_text = 0, None
     if error is None and event.given_start_time is None and _is_fast(tracer):
         path = <FastPath>tracer
         push = path.push

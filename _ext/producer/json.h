@@ -190,13 +190,30 @@ static inline void put_two_digits(char *at, uint32_t number) {
     at[1] = (char)('0' + number % 10);
 }
 
+/* Whole seconds. Those of a start are mostly those of the one before. */
+static inline char *put_whole_seconds(char *at, uint64_t seconds) {
+    static uint64_t last;
+    static char text[24];
+    static size_t length;
+    if (seconds < 1) {
+        *at++ = '0';
+        return at;
+    }
+    if (seconds != last) {
+        length = (size_t)(put_digits(text, seconds, 1) - text);
+        last = seconds;
+    }
+    memcpy(at, text, sizeof text);
+    return at + length;
+}
+
 /* Seconds, with the nanoseconds as decimals. A clock that was put back makes them negative. */
 static inline char *put_seconds(char *at, int64_t ns) {
     if (ns < 0)
         *at++ = '-';
     uint64_t size = ns < 0 ? -(uint64_t)ns : (uint64_t)ns;
     uint32_t part = (uint32_t)(size % NS_PER_S), first = part / 10000, second = part % 10000;
-    at = size < NS_PER_S ? PUT(at, "0") : put_digits(at, size / NS_PER_S, 1);
+    at = put_whole_seconds(at, size / NS_PER_S);
     *at++ = '.';
     *at = (char)('0' + first / 10000);
     put_two_digits(at + 1, first / 100 % 100);
@@ -381,9 +398,15 @@ static inline char *put_code(char *at, PyObject *error_code) {
 
 #define SPAN_ID_DIGITS 16
 
+/* Both digits of each byte. */
+#define HEX(high) high "0" high "1" high "2" high "3" high "4" high "5" high "6" high "7" \
+    high "8" high "9" high "a" high "b" high "c" high "d" high "e" high "f"
+static const char hex_of_bytes[] = HEX("0") HEX("1") HEX("2") HEX("3") HEX("4") HEX("5") HEX("6") HEX("7")
+    HEX("8") HEX("9") HEX("a") HEX("b") HEX("c") HEX("d") HEX("e") HEX("f");
+
 static inline char *put_hex(char *at, uint64_t number) {
-    for (int place = SPAN_ID_DIGITS - 1; place >= 0; place--, number >>= 4)
-        at[place] = "0123456789abcdef"[number & 15];
+    for (int byte = SPAN_ID_DIGITS / 2 - 1; byte >= 0; byte--, number >>= 8)
+        memcpy(at + 2 * byte, &hex_of_bytes[2 * (number & 0xff)], 2);
     return at + SPAN_ID_DIGITS;
 }
 

@@ -212,19 +212,33 @@ def closed_trace(shared_id: bytes, sampling: str) -> ClosedTrace:
     return [*assembly.end_pass(0.0), *assembly.end_pass(0.0)][0]
 
 
-def test_budget_counts_each_trace_of_a_request_once_and_keeps_requests_whole(tmp_path: Path) -> None:
-    folder_fd, ids, text = os.open(tmp_path, os.O_RDONLY), random.Random(6), "budget=30/s"
-    sampling = Sampling(folder_fd, 2**30, Counter())
-    kept = Counter[int]()
-    for number in range(16 * 60):
-        shared_id, now = ids.randbytes(16), number / 60
-        # All or none, although the rate changes in between.
-        sent = sum(len(sampling.judge(closed_trace(shared_id, text), now + later)) for later in (0.0, 0.4, 0.8))
-        assert sent in (0, 3)
-        kept[int(now)] += sent
-    assert sum(kept[second] for second in range(8, 16)) / 8 == pytest.approx(30, rel=0.35)
-    sampling.close()
+@pytest.fixture
+def sampling(tmp_path: Path) -> Iterator[Sampling]:
+    folder_fd = os.open(tmp_path, os.O_RDONLY)
+    made = Sampling(folder_fd, 2**30, Counter())
+    yield made
+    made.close()
     os.close(folder_fd)
+
+
+def test_budget_counts_each_trace_of_a_request_once(sampling: Sampling) -> None:
+    ids, kept = random.Random(6), Counter[int]()
+    for number in range(12 * 60):
+        shared_id, now = ids.randbytes(16), number / 60
+        kept[int(now)] += sum(len(sampling.judge(closed_trace(shared_id, "budget=30/s"), now)) for _ in range(3))
+    assert sum(kept[second] for second in range(6, 12)) / 6 == pytest.approx(30, rel=0.3)
+
+
+def test_requests_stay_whole_when_a_budgets_rate_rises(sampling: Sampling) -> None:
+    ids, text = random.Random(7), "budget=5/s"
+    for _ in range(300):
+        sampling.judge(closed_trace(ids.randbytes(16), text), 1.0)
+    requests = [ids.randbytes(16) for _ in range(40)]
+    first = [len(sampling.judge(closed_trace(each, text), 2.5)) for each in requests]
+    for quiet in (3.6, 4.7, 5.8):
+        sampling.judge(closed_trace(ids.randbytes(16), text), quiet)
+    second = [len(sampling.judge(closed_trace(each, text), 5.9)) for each in requests]
+    assert {*zip(first, second, strict=True)} == {(0, 0), (0, 2)} | ({(1, 1)} if any(first) else set())
 
 
 @settings(max_examples=40)

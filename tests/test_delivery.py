@@ -628,6 +628,30 @@ def test_a_backlog_gets_more_senders_and_idle_ones_leave(delivery: Delivery, ser
     until(lambda: delivery.threads == 4, "those that idle leave")
 
 
+def test_a_sender_that_is_awake_takes_what_follows_and_wakes_no_other(
+    delivery: Delivery, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WAKE_S", 1000.0)
+    gate = threading.Barrier(4)
+
+    def behave(_: object, connection: socket.socket) -> bool:
+        gate.wait(TIMEOUT_S)
+        connection.sendall(reply(200, {}, b"{}"))
+        return True
+
+    server.behave = behave
+    for number in range(4):
+        delivery.submit([Parcel(numbered(number), to(server.url), b"{}")])
+    take(delivery, 4)
+    server.behave = status(200)
+    until(lambda: delivery._idle == 4, "all are idle")
+    with delivery._changed:
+        for number in range(50):
+            delivery.submit([Parcel(numbered(number), to(server.url), b"{}")])
+    take(delivery, 50)
+    assert len({request.connection for request in server.requests[4:]}) == 1
+
+
 def test_the_first_sender_does_not_wait_for_work(delivery: Delivery) -> None:
     # It has much to import.
     for _ in range(2):

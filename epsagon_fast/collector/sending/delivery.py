@@ -23,7 +23,9 @@ from epsagon_fast.collector.sending.verdict import Judge, Verdict
 if TYPE_CHECKING:
     from epsagon_fast.collector.sending.exchange import Pools
 
-# Another sender starts when a request has waited this long: the others do not keep up.
+# A sender that has finished takes the next request itself. Another one is woken when a request has waited this long, as
+# waking costs as much as sending; and one more starts after this: the others do not keep up.
+WAKE_S = 0.002
 PATIENCE_S = 0.02
 # Kept connections are closed after this time without traffic.
 IDLE_S = 60.0
@@ -55,6 +57,8 @@ class Delivery:
         self._lanes: dict[tuple[str, str | None], _Lane] = {}
         self._done: list[tuple[Verdict, int]] = []
         self._threads = self._busy = self._idle = 0
+        # Of the idle ones, those that were woken and did not come to themselves yet.
+        self._woken = 0
         self._pending = self._pending_bytes = 0
         self._used_at = time.monotonic()
         self._closing = False
@@ -96,7 +100,6 @@ class Delivery:
             self._pending += len(parcels)
             self._pending_bytes += _size(parcels)
             self._used_at = now
-            self._changed.notify()
         self._grow(now)
 
     def verdicts(self) -> list[Verdict]:
@@ -125,8 +128,18 @@ class Delivery:
             pools.clear()
 
     def _grow(self, now: float) -> None:
+        """Wake or start a sender if a request waits for one."""
         with self._changed:
-            if not self._is_short_of_senders(now):
+            lane = self._next_lane()
+            if lane is None or self._closing:
+                return
+            waited_s = now - lane.waiting[0].since
+            if self._idle > self._woken:
+                if (self._idle == self._threads and not self._woken) or waited_s >= WAKE_S:
+                    self._woken += 1
+                    self._changed.notify()
+                return
+            if self._threads >= self._threads_max or (self._threads >= self._threads_min and waited_s <= PATIENCE_S):
                 return
             self._threads += 1
         self._start()
@@ -138,12 +151,6 @@ class Delivery:
             # The system has no thread left. The existing senders go on, and the next call tries again.
             with self._changed:
                 self._threads -= 1
-
-    def _is_short_of_senders(self, now: float) -> bool:
-        if self._closing or self._idle or self._threads >= self._threads_max:
-            return False
-        lane = self._next_lane()
-        return lane is not None and (self._threads < self._threads_min or now - lane.waiting[0].since > PATIENCE_S)
 
     def _next_lane(self) -> _Lane | None:
         """Return the lane that may and should go next: the one with the fewest requests in flight."""
@@ -174,6 +181,7 @@ class Delivery:
                 self._idle += 1
                 self._changed.wait()
                 self._idle -= 1
+                self._woken = max(0, self._woken - 1)
             self._busy += 1
             lane.in_flight += 1
             return lane, lane.waiting.popleft().parcels
@@ -185,8 +193,6 @@ class Delivery:
         self._done.append((verdict, _size(parcels)))
         if not lane.in_flight and not lane.waiting:
             self._lanes.pop(_lane_key(parcels[0].destination), None)
-        # One more sender is free for every lane, so a lane that was at its bound may go on.
-        self._changed.notify()
 
     def _attempt(self, parcels: Sequence[Parcel]) -> Verdict:
         try:

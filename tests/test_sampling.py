@@ -3,6 +3,7 @@
 import hashlib
 import os
 import random
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -93,6 +94,13 @@ def test_any_other_text_is_refused_with_a_reason_and_no_other_error(text: str) -
 )
 def test_reason_names_the_word_that_is_wrong(text: str, reason: str) -> None:
     assert reason in fault(text)
+
+
+def test_recipes_of_the_docs_can_be_read() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "sampling.md").read_text()
+    recipes = re.findall(r"^\| [^|`]+ \| `([^`]+=[^`]+)` \|$", page, re.MULTILINE)
+    assert len(recipes) == 10
+    assert [fault(recipe) for recipe in recipes] == [""] * 10
 
 
 # The rules.

@@ -16,6 +16,7 @@ from waiting import TIMEOUT_S
 import epsagon_fast as epsagon
 from epsagon_fast.backend import Backend
 from epsagon_fast.integrations import urllib3 as integration
+from epsagon_fast.producer import current
 from epsagon_fast.propagation import TraceContext, continue_context, extract
 from epsagon_fast.testing import capture_traces
 
@@ -142,6 +143,19 @@ def test_without_a_trace_nothing_is_sent_or_counted(instrumented: None, server: 
 
 
 # Values.
+
+
+def test_request_outside_of_any_trace_may_be_a_trace_of_its_own(instrumented: None, server: Server) -> None:
+    integration.instrument(["elsewhere"], alone=True)
+    with capture_traces() as traces:
+        ask(server.url)
+        with current.within(current.NOT_TRACED):
+            ask(server.url)
+        with epsagon.trace("work"):
+            ask(server.url)
+    names = [[event["resource"]["name"] for event in trace["events"]] for trace in traces]
+    assert names == [["127.0.0.1", "GET 127.0.0.1"], ["127.0.0.1", "work"]]
+    assert ["traceparent" in request.headers for request in server.requests] == [True, False, True]
 
 
 def test_query_and_headers_are_recorded_only_if_values_are(traces: Traces, server: Server) -> None:

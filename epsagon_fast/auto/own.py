@@ -85,7 +85,7 @@ def _celery() -> None:
 def _urllib3() -> None:
     from epsagon_fast.integrations import urllib3
 
-    urllib3.instrument()
+    urllib3.instrument(alone=True)
 
 
 def _sanic() -> None:

@@ -5,7 +5,7 @@
 
 requests, botocore and many other clients use urllib3. One event stands for one call of a connection pool's `urlopen`,
 with all the attempts that its `retries` allow and the redirects that the pool follows. A redirect that a PoolManager
-follows is a call of its own. Without a trace nothing changes.
+follows is a call of its own. Without a trace nothing changes, or the request is a trace of its own (`alone`).
 
 A request's host, method, path and status are recorded. Its query and the headers of both sides are recorded only with
 `metadata_only` off. The collector's own requests are never traced.
@@ -20,6 +20,8 @@ from typing import Any, Final, NamedTuple
 
 from epsagon_fast.producer import current
 from epsagon_fast.producer.event import Event
+from epsagon_fast.producer.process import process
+from epsagon_fast.producer.scope import trace
 from epsagon_fast.producer.tracer import Tracer
 from epsagon_fast.propagation import TRACEPARENT, inject
 from epsagon_fast.protocol import ErrorCode
@@ -33,24 +35,28 @@ IN_COLLECTOR: Final = "EPSAGON_IN_COLLECTOR"
 
 # Requests to these hosts are not traced. None: no request is traced.
 _ignored_hosts: frozenset[str] | None = None
+# Whether a request outside of any trace is a trace of its own.
+_alone = False
 # `HTTPConnectionPool.urlopen` before it was wrapped.
 _original: Callable[..., Any] | None = None
 # The pool whose request is under way. Another request of the same pool meanwhile is another attempt.
 _asking: ContextVar[object] = ContextVar("epsagon_fast_urllib3_pool", default=None)
 
 
-def instrument(ignored_hosts: Iterable[str] = ()) -> None:
-    """Trace the requests that this process sends through urllib3. A second call only changes `ignored_hosts`.
+def instrument(ignored_hosts: Iterable[str] = (), *, alone: bool = False) -> None:
+    """Trace the requests that this process sends through urllib3. A second call only changes the options.
 
-    `ignored_hosts`: names or addresses; requests to them get neither an event nor the trace context.
+    `ignored_hosts`: names or addresses; requests to them get neither an event nor the trace context. `alone`: a request
+    outside of any trace is a trace of its own.
     """
-    global _ignored_hosts, _original
+    global _alone, _ignored_hosts, _original
     if isinstance(ignored_hosts, str):
         raise TypeError("ignored_hosts is a collection of hosts, not a str")
     if IN_COLLECTOR in os.environ:
         return
     from urllib3 import HTTPConnectionPool
 
+    _alone = alone
     _ignored_hosts = frozenset(host.lower().strip("[]") for host in ignored_hosts)
     if _original is None:
         _original = HTTPConnectionPool.urlopen
@@ -74,23 +80,47 @@ def _traced(urlopen: Callable[..., Any]) -> Callable[..., Any]:
     def ask(pool: Any, method: str, url: str, body: Any = None, headers: Any = None, *rest: Any, **options: Any) -> Any:
         tracer = current.acting_trace()
         ignored = _ignored_hosts
-        if tracer is None or ignored is None or _asking.get() is pool or _is_suppressed():
+        if ignored is None or (tracer is None and not _opens()) or _asking.get() is pool or _is_suppressed():
             return urlopen(pool, method, url, body, headers, *rest, **options)
         target = _target(pool, url)
         if target.host in ignored:
             return urlopen(pool, method, url, body, headers, *rest, **options)
-        with Event(target.host, TYPE, method, ORIGIN) as event:
-            headers = _with_context(pool.headers if headers is None else headers)
-            event.metadata = _known(tracer, target, headers)
-            token = _asking.set(pool)
-            try:
-                response = urlopen(pool, method, url, body, headers, *rest, **options)
-            finally:
-                _asking.reset(token)
-            _take_note(event, tracer, response)
-        return response
+        send = functools.partial(urlopen, pool, method, url, body)
+        headers = pool.headers if headers is None else headers
+        if tracer is not None:
+            return _recorded(tracer, pool, method, target, headers, send, rest, options)
+        with trace(f"{method} {target.host}") as own:
+            return _recorded(own, pool, method, target, headers, send, rest, options)
 
     return ask
+
+
+def _recorded(
+    tracer: Tracer,
+    pool: object,
+    method: str,
+    target: "_Target",
+    headers: Any,
+    send: Callable[..., Any],
+    rest: tuple[Any, ...],
+    options: dict[str, Any],
+) -> Any:
+    """Send a request with the trace context, and record it."""
+    with Event(target.host, TYPE, method, ORIGIN) as event:
+        headers = _with_context(headers)
+        event.metadata = _known(tracer, target, headers)
+        token = _asking.set(pool)
+        try:
+            response = send(headers, *rest, **options)
+        finally:
+            _asking.reset(token)
+        _take_note(event, tracer, response)
+    return response
+
+
+def _opens() -> bool:
+    """Say whether a request that no trace is open for is a trace of its own."""
+    return _alone and current.anywhere() is not current.NOT_TRACED and process.records(process.config())
 
 
 def _is_suppressed() -> bool:

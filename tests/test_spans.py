@@ -438,3 +438,18 @@ def test_provisional_runner_says_what_is_known_at_the_start(
         resource = runner["resource"]
         assert (resource["name"], resource["type"], resource["metadata"]["n"]) == ("get", "redis", number)
         assert resource["metadata"]["span.kind"] == "client"
+
+
+def test_trace_of_a_span_whose_beginning_is_interrupted_is_closed(
+    traces: list[Trace], spans: SpanTracer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start_and_be_interrupted(tracer: epsagon.Tracer) -> None:
+        start(tracer)
+        raise KeyboardInterrupt
+
+    start = epsagon.Tracer.start
+    monkeypatch.setattr(epsagon.Tracer, "start", start_and_be_interrupted)
+    with pytest.raises(KeyboardInterrupt), spans.start_as_current_span("cut"):
+        pass
+    gc.collect()
+    assert traces[0].runner["resource"]["metadata"]["unfinished"] == "true"

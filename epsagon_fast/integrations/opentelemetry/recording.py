@@ -64,11 +64,12 @@ class Recording(Recorded):
         return True
 
     def _begin_trace(self, context: TraceContext | None, shown: Span, own_id: str | None) -> bool:
-        tracer = self._opened(context, own_id)
+        own = self._opened(context, own_id)
+        tracer = own.tracer
         # One that sampling has left out hands that on.
         if tracer.ignores and not tracer.is_left_out:
             return False
-        self._own = OwnTrace(tracer)
+        self._own = own
         self.span_id = own_id = tracer.span_id
         self.place = SpanPlace(tracer.place, self, shown, own_id, True)
         return True
@@ -86,10 +87,10 @@ class Recording(Recorded):
         if self._own is None:
             if context is not None and self._parent_id is not None:
                 context = context._replace(parent_id=self._parent_id)
-            self._own = OwnTrace(self._opened(context, self.span_id))
+            self._own = self._opened(context, self.span_id)
         return self._own.tracer
 
-    def _opened(self, context: TraceContext | None, own_id: str | None) -> Tracer:
+    def _opened(self, context: TraceContext | None, own_id: str | None) -> OwnTrace:
         """Open the span's own trace. Its runner is provisional: a process that is killed will not tell more."""
         config = process.config()
         metadata = {**self.attributes, **self.scope.metadata}
@@ -99,8 +100,10 @@ class Recording(Recorded):
         words = type_and_operation(metadata, kind)
         tracer = Tracer(config, new_runner(self.name, *words, metadata, self.start_time), own_id)
         metadata[HTTP_TRACE_ID_KEY] = continue_context(tracer, context)
+        # Before the start: an exception from outside may come in between.
+        own = OwnTrace(tracer)
         tracer.start()
-        return tracer
+        return own
 
     def finish(self) -> None:
         """Record the span, whose end is known."""

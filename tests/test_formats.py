@@ -136,6 +136,19 @@ def test_traces_of_one_request_get_one_verdict(delivery: Delivery) -> None:
     assert (str(verdict.outcome), verdict.retry) == ("REJECTED (500)", False)
 
 
+@pytest.mark.parametrize(
+    ("code", "outcome"),
+    [*((code, "STORED") for code in (429, 502, 503, 504)), *((code, "REJECTED") for code in (400, 408, 413, 500))],
+)
+def test_otlp_has_a_list_of_its_own_of_what_may_pass(delivery: Delivery, code: int, outcome: str) -> None:
+    with Server(status(code, {"Retry-After": "7"})) as server:
+        here = HERE._replace(url="otlp+" + server.url)
+        delivery.submit([Parcel(b"a" * 16, here, b"{}")])
+        [verdict] = verdicts(delivery, 1)
+    assert (str(verdict.outcome), verdict.retry) == (f"{outcome} ({code})", outcome == "STORED")
+    assert verdict.retry_after_s == (7.0 if verdict.retry else None)
+
+
 def test_a_friendly_answer_may_say_that_nothing_was_taken(delivery: Delivery) -> None:
     with Server(status(200, body=b"unread")) as server:
         delivery.submit([Parcel(b"a" * 16, HERE._replace(url="lines+" + server.url), b"x")])

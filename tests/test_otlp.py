@@ -49,7 +49,7 @@ from epsagon_fast.collector.formats.otlp import GZIP_FROM_BYTES, MOST_BYTES, MOS
 from epsagon_fast.collector.formats.shapes import MAX_NS, moment, nanoseconds
 from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.producer.encoding import encode_event
-from epsagon_fast.protocol import NANOSECONDS_FROM, NO_TRACE, TRACESTATE_KEY, UNFINISHED, Kind, Record
+from epsagon_fast.protocol import NANOSECONDS_FROM, NO_TRACE, UNFINISHED, Kind, Record
 
 URL = "otlp+http://127.0.0.1:1"
 PROTOBUF_URL = "otlp-protobuf+http://127.0.0.1:1"
@@ -367,13 +367,9 @@ def test_the_table_of_attributes_is_true(of: str, key: str) -> None:
 
 
 def test_the_table_of_attributes_is_complete() -> None:
-    http, celery, (_, runner) = conventions._OF_HTTP[0], conventions._OF_CELERY[0], conventions._OF_OTHERS
-    known = {
-        (of, key)
-        for of, terms in (("`http`", http), ("`celery`", celery), ("any runner", runner))
-        for key in (*terms.names, *terms.numbers, *terms.truths)
-    }
-    known |= {("any runner", key) for key in (*conventions._RUNNER_GROUPS, TRACESTATE_KEY)}
+    (http, _), (celery, _), (others, runner) = conventions._OF_HTTP, conventions._OF_CELERY, conventions._OF_OTHERS
+    tables = {"`http`": http, "`celery`": celery, "any runner": runner}
+    known = {(of, key) for of, terms in tables.items() for key in terms if key not in others}
     assert {(of, key.strip("`")) for of, key in rows() if key.startswith("`")} == known
 
 

@@ -5,7 +5,7 @@ The integrations' own metadata get the conventions' names; what an application g
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -41,66 +41,11 @@ _HOST = re.compile(r"[^\s/]*[.:][^\s/]*|localhost")
 _DATABASE = ("db.system.name", "db.system")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"})
 _OTHER_METHOD = "_OTHER"
+_METHOD = "http.request.method"
 _STATUS, _REFUSED = "http.response.status_code", 400
 _CELERY_OPERATIONS = {_EXECUTE: "process", _PUBLISH: "send"}
 
 
-class _Terms(NamedTuple):
-    """What our integrations put into the metadata of one type of events, by our names.
-
-    numbers, truths: their values are texts in our form, and numbers and bools in the conventions.
-    """
-
-    names: Mapping[str, str] = {}
-    numbers: frozenset[str] = frozenset()
-    truths: frozenset[str] = frozenset()
-    # All that stands above, and what is not metadata to the conventions: other members stay as they are.
-    known: frozenset[str] = frozenset()
-
-
-# Of any runner.
-_RUNNER_NUMBERS = frozenset({"dropped_events", "dropped_exceptions", "dropped_labels", SAMPLING_WEIGHT_KEY})
-_RUNNER_TRUTHS = frozenset({IS_TRIMMED_KEY, "unfinished"})
-# Those that need not be whole, so none is sent as an int.
-_FLOATS = frozenset({SAMPLING_WEIGHT_KEY, TIME_LIMIT_KEY})
-# JSON objects. Each member is an attribute of its own, as `labels.user`.
-_RUNNER_GROUPS = frozenset({LABELS_KEY, "dropped_records"})
-
-
-def _both(of_event: _Terms) -> tuple[_Terms, _Terms]:
-    """Return the terms of events of one type, and those of its runners, which have marks of their own."""
-    numbers, truths = of_event.numbers | _RUNNER_NUMBERS, of_event.truths | _RUNNER_TRUTHS
-    of_runner = of_event._replace(numbers=numbers, truths=truths)
-    of_all, of_runners = {KIND, EVENTS}, {TRACESTATE_KEY, *_RUNNER_GROUPS}
-    return _knowing(of_event, of_all), _knowing(of_runner, of_all | of_runners)
-
-
-def _knowing(terms: _Terms, others: set[str]) -> _Terms:
-    return terms._replace(known=frozenset(terms.names) | terms.numbers | terms.truths | others)
-
-
-_OF_HTTP = _both(
-    _Terms(
-        {
-            "path": "url.path",
-            "port": "server.port",
-            "route": "http.route",
-            "status_code": _STATUS,
-            "request_bytes": "http.request.body.size",
-            "response_bytes": "http.response.body.size",
-        },
-        frozenset({"port", "status_code", "request_bytes", "response_bytes", "close_code"}),
-        frozenset({"client_closed"}),
-    )
-)
-_OF_CELERY = _both(
-    _Terms(
-        {"task_id": "messaging.message.id", "queue": "messaging.destination.name"},
-        frozenset({"retries", TIME_LIMIT_KEY}),
-        frozenset({"expired"}),
-    )
-)
-_OF_OTHERS = _both(_Terms())
 _MAX_DIGITS = 18
 _LEAST_INT, _MOST_INT = -(2**63), 2**63 - 1
 CUT = "..."
@@ -162,25 +107,26 @@ def name_of(words: Words, metadata: Mapping[str, Any], origin: str, is_runner: b
 def attributes_of(words: Words, metadata: Mapping[str, Any], is_runner: bool) -> dict[str, Value]:
     """Return a span's attributes."""
     name, kind, operation = words
-    terms = _OF_OTHERS[is_runner]
-    named: dict[str, Value] = {"epsagon.type": kind, "epsagon.operation": operation}
+    terms = _OF_OTHERS
+    named: Mapping[str, Value] = {"epsagon.type": kind, "epsagon.operation": operation}
     if kind == _HTTP:
         # An application may name a request as it likes.
         address = _address(name) if "path" in metadata or _HOST.fullmatch(name) else {}
-        terms, named = _OF_HTTP[is_runner], {**address, **_method(operation)}
+        terms, named = _OF_HTTP, {**address, **_method(operation)}
     elif kind == _CELERY and operation in _CELERY_OPERATIONS:
         types = {"messaging.operation.name": operation, "messaging.operation.type": _CELERY_OPERATIONS[operation]}
-        terms, named = _OF_CELERY[is_runner], {"messaging.system": _CELERY, **types}
+        terms, named = _OF_CELERY, {"messaging.system": _CELERY, **types}
     attributes: dict[str, Value] = {key: value for key, value in named.items() if value != ""}
-    known = terms.known
+    term_of = terms[is_runner].get
     for key, value in metadata.items():
-        if key not in known:
-            # Nearly all are, and are texts.
+        term = term_of(key)
+        if term is None:
+            # Nearly all are such, and are texts.
             attributes[key] = value if type(value) is str else attribute(value)
-        elif is_runner and key in _RUNNER_GROUPS:
+        elif term is _GROUP:
             attributes |= _group(key, value)
-        elif key != KIND and key != EVENTS and not (key == TRACESTATE_KEY and is_runner):
-            attributes[terms.names.get(key, key)] = _typed(key, value, terms)
+        elif term is not _HIDDEN:
+            attributes[term.name] = term.convert(value)
     return attributes
 
 
@@ -202,13 +148,6 @@ def error_type(code: Any, exception: Mapping[str, Any] | None, attributes: Mappi
     return str(status) if status else "_OTHER"
 
 
-def _typed(key: str, value: Any, terms: _Terms) -> Value:
-    if key in terms.numbers:
-        number = _number(value)
-        return float(number) if key in _FLOATS and type(number) is int else number
-    return True if value == "true" and key in terms.truths else attribute(value)
-
-
 def _number(value: Any) -> Value:
     """Return the number that a text says. An application may give any metadata this name, so it may say none."""
     if not isinstance(value, str) or len(value) > _MAX_DIGITS or not value.isascii():
@@ -219,6 +158,16 @@ def _number(value: Any) -> Value:
         if math.isfinite(number := float(value)):
             return number
     return value
+
+
+def _real(value: Any) -> Value:
+    """Return a number that need not be whole, so none is sent as an int."""
+    number = _number(value)
+    return float(number) if type(number) is int else number
+
+
+def _truth(value: Any) -> Value:
+    return True if value == "true" else attribute(value)
 
 
 def _group(name: str, said: Any) -> dict[str, Value]:
@@ -233,9 +182,11 @@ def _group(name: str, said: Any) -> dict[str, Value]:
 
 def _method(said: str) -> dict[str, Value]:
     """Return a method as the conventions name it: one that they do not know has a name for all such."""
+    if said in _METHODS:
+        return {_METHOD: said}
     method = said.upper() if said.upper() in _METHODS else _OTHER_METHOD
     original = {"http.request.method_original": said} if method != said else {}
-    return {"http.request.method": method, **original} if said else {}
+    return {_METHOD: method, **original} if said else {}
 
 
 def _method_in_a_name(said: str) -> str:
@@ -248,3 +199,56 @@ def _address(host: str) -> dict[str, Value]:
     if colon and port.isascii() and port.isdigit() and len(port) <= 5 and (":" not in name or name.endswith("]")):
         return {"server.address": name, "server.port": int(port)}
     return {"server.address": host}
+
+
+class _Term(NamedTuple):
+    """What a member of our integrations' metadata is called in the conventions, and what becomes of its value.
+
+    Numbers and bools are texts in our form.
+    """
+
+    name: str
+    convert: Callable[[Any], Value]
+
+
+_Terms = Mapping[str, _Term]
+# For a member that is no attribute, and for a JSON object of which each member is one, as `labels.user`.
+_HIDDEN, _GROUP = _Term("", attribute), _Term("", attribute)
+_OF_RUNNERS: _Terms = {
+    **{key: _Term(key, _number) for key in ("dropped_events", "dropped_exceptions", "dropped_labels")},
+    **{key: _Term(key, _truth) for key in (IS_TRIMMED_KEY, "unfinished")},
+    SAMPLING_WEIGHT_KEY: _Term(SAMPLING_WEIGHT_KEY, _real),
+    LABELS_KEY: _GROUP,
+    "dropped_records": _GROUP,
+    TRACESTATE_KEY: _HIDDEN,
+}
+
+
+def _both(of_event: _Terms) -> tuple[_Terms, _Terms]:
+    """Return the terms of events of one type, and those of its runners, which have marks of their own."""
+    of_all = {**of_event, KIND: _HIDDEN, EVENTS: _HIDDEN}
+    return of_all, {**_OF_RUNNERS, **of_all}
+
+
+_OF_HTTP = _both(
+    {
+        "path": _Term("url.path", attribute),
+        "route": _Term("http.route", attribute),
+        "port": _Term("server.port", _number),
+        "status_code": _Term(_STATUS, _number),
+        "request_bytes": _Term("http.request.body.size", _number),
+        "response_bytes": _Term("http.response.body.size", _number),
+        "close_code": _Term("close_code", _number),
+        "client_closed": _Term("client_closed", _truth),
+    }
+)
+_OF_CELERY = _both(
+    {
+        "task_id": _Term("messaging.message.id", attribute),
+        "queue": _Term("messaging.destination.name", attribute),
+        "retries": _Term("retries", _number),
+        TIME_LIMIT_KEY: _Term(TIME_LIMIT_KEY, _real),
+        "expired": _Term("expired", _truth),
+    }
+)
+_OF_OTHERS = _both({})

@@ -52,7 +52,6 @@ def _span(span: Span) -> dict[str, Any]:
     said: dict[str, Any] = {
         "traceId": span.trace_id,
         "spanId": span.span_id,
-        **({"traceState": span.trace_state} if span.trace_state else {}),
         "parentSpanId": span.parent_id,
         "name": span.name,
         "kind": span.kind,
@@ -62,6 +61,8 @@ def _span(span: Span) -> dict[str, Any]:
         "events": [_happening(each) for each in span.happenings],
         "status": {"code": span.status, "message": span.message},
     }
+    if span.trace_state:
+        said["traceState"] = span.trace_state
     if span.links:
         said["links"] = list(map(_link, span.links))
     if any(span.dropped):
@@ -89,7 +90,11 @@ def _happening(happening: Happening) -> dict[str, Any]:
 
 
 def _pairs(attributes: Mapping[str, Value]) -> list[dict[str, Any]]:
-    return [{"key": key, "value": _value(value)} for key, value in attributes.items()]
+    # Most are texts, and need no call.
+    return [
+        {"key": key, "value": {"stringValue": value} if type(value) is str else _value(value)}
+        for key, value in attributes.items()
+    ]
 
 
 def _value(value: Value) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from epsagon_fast.collector.formats.shapes import (
     SPAN_DIGITS,
     TRACE_DIGITS,
     UNSET,
+    Happening,
     Scope,
     Span,
     is_id,
@@ -128,9 +129,16 @@ def _span(event: dict[str, Any], trace_id: str, span_id: str, parent_id: str, is
         attributes=attributes,
         status=ERROR if failed else UNSET,
         message=text_of(exception.get("message")) if failed else "",
-        happenings=[*happenings_of(metadata.get(EVENTS)), *([thrown(exception, end_ns)] if exception else ())],
+        happenings=_happenings(metadata, exception, end_ns),
         scope=Scope(f"{SDK}.{recorder}" if (recorder := origin_of(words, origin, is_runner)) else SDK),
     )
+
+
+def _happenings(metadata: Mapping[str, Any], exception: dict[str, Any], end_ns: int) -> list[Happening]:
+    found = list(happenings_of(metadata[EVENTS])) if EVENTS in metadata else []
+    if exception:
+        found.append(thrown(exception, end_ns))
+    return found
 
 
 def _words(resource: Mapping[str, Any]) -> Words:

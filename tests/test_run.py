@@ -139,6 +139,22 @@ def test_every_python_below_watches_however_it_was_started(tmp_path: Path) -> No
     assert lines[4:] == ["['-c'] False"] * 3
 
 
+def test_program_that_traces_nothing_imports_nothing_of_ours(tmp_path: Path) -> None:
+    code = "import sys, json; print(json.dumps(sorted(sys.modules)))"
+    program = tmp_path / "program.py"
+    program.write_text(code)
+    plain = ran(sys.executable, str(program), cwd=tmp_path)
+    more = {*json.loads(traced(tmp_path, code).stdout)} - {*json.loads(plain.stdout)}
+    assert more <= {
+        "sitecustomize",
+        "importlib.machinery",
+        "importlib",
+        "importlib._bootstrap",
+        "warnings",
+        "_warnings",
+    }
+
+
 def test_shadowed_sitecustomize_runs_and_is_the_module_of_that_name(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("import sys; print('theirs', __name__, __file__ == __spec__.origin)")
     code = f"{WATCHES}; import sitecustomize; print(watches, sitecustomize.__file__)"

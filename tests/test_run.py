@@ -1,5 +1,6 @@
 """`epsagon-fast run`: the program stays as it is, and is traced. Servers and databases: tests/instrumentations/."""
 
+import ast
 import json
 import os
 import subprocess
@@ -137,6 +138,12 @@ def test_every_python_below_watches_however_it_was_started(tmp_path: Path) -> No
     lines = traced(tmp_path, code).stdout.splitlines()
     assert lines[:4] == ["started True", "child True", "spawned True", "executed True"]
     assert lines[4:] == ["['-c'] False"] * 3
+
+
+def test_old_pythons_below_can_read_what_they_import() -> None:
+    tree = ast.parse(Path(path.FOLDER, "sitecustomize.py").read_text(), feature_version=(3, 7))
+    # With it no annotation is evaluated; a union of types is none that they know.
+    assert ast.unparse(tree.body[1]) == "from __future__ import annotations"
 
 
 def test_program_that_traces_nothing_imports_nothing_of_ours(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """Imported by Python itself at its start, in each process below `epsagon-fast run`: waits for libraries to be imported.
 
 It uses nothing but the interpreter, because every Python program below `run` pays for it: also those that trace nothing
-and those of an environment that this package is not installed in.
+and those of an environment that this package is not installed in. Such a Python may be an old one, from 3.7 on.
 """
+
+from __future__ import annotations
 
 import os
 import sys
@@ -59,7 +61,7 @@ class Watcher:
         self.names.discard(name)
         try:
             from epsagon_fast.auto.starting import begin
-        except ImportError:
+        except Exception:
             # This Python has another environment, without this package or with another version of it.
             self.names.clear()
         else:
@@ -79,8 +81,8 @@ def import_shadowed() -> None:
 
 # The program's path is as without us. Its children find the folder in PYTHONPATH.
 sys.path[:] = [place for place in sys.path if os.path.abspath(place) != FOLDER]
-if names := os.environ.get(VARIABLE):
-    watcher = Watcher(names)
+if os.environ.get(VARIABLE):
+    watcher = Watcher(os.environ[VARIABLE])
     sys.meta_path.insert(0, watcher)
     for name in watcher.names & sys.modules.keys():
         watcher.imported(name)

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := test
 .PHONY: demo test collectors servers instrumentations fuzz asan soak coverage mutants bench lint wheel lock screenshots clean
 
-$(VENV)/.installed: pyproject.toml .ci/requirements.txt setup.py epsagon_fast/producer/entering.py $(wildcard _ext/*/*.pyx _ext/*/*.h)
+$(VENV)/.installed: pyproject.toml .ci/requirements.txt setup.py epsagon_fast/producer/entering.py $(wildcard _ext/*/*.pyx _ext/*/*.pxi _ext/*/*.h)
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement .ci/requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -160,7 +161,7 @@ def test_where_nothing_is_recorded(options: dict[str, Any], report: Report, requ
     report.table("worker", f"Where nothing is recorded: {case}", ("", "median ns", "p99 ns"), table)
 
 
-# Runs under callgrind. The second argument says how often; what two runs differ by is what the calls take.
+# Runs under callgrind, which counts within any() alone.
 PROGRAM = """
 import os, sys, tempfile
 os.environ["EPSAGON_LAUNCH"] = "0"
@@ -173,38 +174,39 @@ calls = {
     "trace of its own": bench_cost.function_of_its_own,
     "add_event": lambda _: add(texts),
     "label": lambda _: epsagon.label("customer", "alice"),
-    "inject": lambda _: inject({}),
+    "inject": lambda _: inject({}) and None,
 }
-calls["dumps"] = lambda _: bench_cost.orjson.dumps(texts)
+calls["dumps"] = lambda _: bench_cost.orjson.dumps(texts) and None
 call, texts = calls[sys.argv[3]], bench_cost.complete(bench_cost.TEXTS)
 with tempfile.TemporaryDirectory() as folder:
     epsagon.init(token="t", collector_url="http://127.0.0.1:1", runtime_dir=folder, ring_bytes=16 << 20)
     with epsagon.trace("run") as tracer:
         add = tracer.add_event
-        for number in range(int(sys.argv[2])):
-            call(number)
+        any(map(call, range(int(sys.argv[2]))))
 """
 MEASURED = ("dumps", "event block", "traced function", "add_event", "label", "inject", "trace of its own")
-LEAST, MORE = 200, 2000
-HERE = str(Path(__file__).parent)
-LINE = re.compile(r"^\s*([\d,]+) \([ .\d]+%\)  (\S+)")
+TIMES, SHOWN = 2000, 25
+COUNTED = "builtin_any"
+LINE = re.compile(r"^\s*([\d,]+) \([ .\d]+%\)  (\S+)(?: \[(.*)\])?")
 
 
-def instructions(name: str, count: int, folder: str) -> dict[str, int]:
-    """Return how many instructions each function executed, by its name."""
-    out = os.path.join(folder, f"{count}")
-    tool = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", sys.executable, "-c", PROGRAM]
-    env = {**os.environ, "PYTHONHASHSEED": "0"}
-    arguments = [HERE, str(count), name]
-    subprocess.run([*tool, *arguments], check=True, capture_output=True, env=env)
-    command = ["callgrind_annotate", "--auto=no", "--threshold=100", out]
-    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-    found: dict[str, int] = {}
+def instructions(name: str) -> tuple[Counter[str], Counter[str]]:
+    """Return how many instructions a call takes, by library and by C function."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = os.path.join(folder, "out")
+        tool = ["valgrind", "--tool=callgrind", f"--toggle-collect={COUNTED}", f"--callgrind-out-file={out}"]
+        program = [sys.executable, "-c", PROGRAM, str(Path(__file__).parent), str(TIMES), name]
+        subprocess.run([*tool, *program], check=True, capture_output=True)
+        command = ["callgrind_annotate", "--auto=no", "--threshold=100", out]
+        lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    libraries, functions = Counter[str](), Counter[str]()
     for line in lines:
-        if match := LINE.match(line):
-            key = match[2].rpartition(":")[2].split("'")[0]
-            found[key] = found.get(key, 0) + int(match[1].replace(",", ""))
-    return found
+        if (match := LINE.match(line)) and match[3]:
+            count = int(match[1].replace(",", ""))
+            libraries[Path(match[3]).name.split(".")[0]] += count
+            # Its name, without the file and the depth of a recursion.
+            functions[match[2].rpartition(":")[2].split("'")[0]] += count
+    return libraries, functions
 
 
 def main() -> None:
@@ -212,16 +214,12 @@ def main() -> None:
     if not shutil.which("valgrind"):
         sys.exit("this needs valgrind")
     for name in sys.argv[1:] or MEASURED:
-        with tempfile.TemporaryDirectory() as folder:
-            # What is compiled at an import is compiled now.
-            subprocess.run([sys.executable, "-c", PROGRAM, HERE, "1", name], check=True, capture_output=True)
-            few, many = (instructions(name, count, folder) for count in (LEAST, MORE))
-        each = {key: (value - few.get(key, 0)) / (MORE - LEAST) for key, value in many.items()}
-        each = {key: value for key, value in each.items() if value >= 1}
-        whole = sum(each.values())
-        print(f"\n{name}: {whole:,.0f} instructions")
-        for key, value in sorted(each.items(), key=lambda item: -item[1])[:30]:
-            print(f"  {value:8,.0f}  {value / whole:5.1%}  {key}")
+        libraries, functions = instructions(name)
+        whole = libraries.total()
+        print(f"\n{name}: {whole / TIMES:,.0f} instructions")
+        for found in (libraries, functions):
+            for key, count in found.most_common(SHOWN):
+                print(f"  {count / TIMES:8,.0f}  {count / whole:5.1%}  {key}", flush=True)
 
 
 if __name__ == "__main__":

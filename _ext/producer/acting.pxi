@@ -7,6 +7,9 @@ cdef extern from "call.h":
     object traceparent_text(object, const char *, long)
     bint names_context(object) noexcept
 
+cdef extern from "Python.h":
+    PyObject *PyTuple_GetItem(object, Py_ssize_t) except NULL
+
 cdef int LABEL_KIND = int(Kind.LABEL)
 cdef object label_kind = int(Kind.LABEL)
 cdef str traceparent = "traceparent", tracestate = "tracestate"
@@ -78,7 +81,9 @@ cdef object _injected(object context_type, PyObject **arguments, Py_ssize_t coun
     text = _parent_at(here, <FastPath>tracer, &number)
     if text is None:
         text = _id_text(number) if number else (<FastPath>tracer).span_id
-    trace_id, _, flags, state = <tuple>context
+    # Its class is not that of tuples, so it would be unpacked by iterating.
+    trace_id, flags = <object>PyTuple_GetItem(context, 0), <object>PyTuple_GetItem(context, 2)
+    state = <object>PyTuple_GetItem(context, 3)
     span = PyUnicode_AsUTF8AndSize(text, &length)
     header = traceparent_text(trace_id, span, flags) if length == SPAN_ID_DIGITS else None
     if header is None:

@@ -5,7 +5,7 @@ from libc.string cimport memcmp
 
 from importlib import import_module
 from os import urandom
-from sys import modules
+from sys import modules as _modules
 
 from epsagon_fast.producer.entering import NotTraced as _NotTraced, current as _current, is_at as _is_at
 from epsagon_fast.producer.failures import is_error as _is_error
@@ -235,7 +235,7 @@ def take_untold():
 cdef int _count_lost() except -1:
     """Count a record that had no trace to go to, in a process that records nothing."""
     global untold, untold_pid, is_logged
-    if not is_logged and "logging" in modules:
+    if not is_logged and "logging" in _modules:
         # It counts, and logs one line.
         _of_current("no_trace")()
         is_logged = True

@@ -437,10 +437,12 @@ def test_what_is_taken_as_its_destination_falls_ill_is_given_back(world: World) 
     assert (world.sent(), world.shelf.leased) == ([], set())
 
 
-def test_how_much_is_stored_is_known_by_directory(world: World) -> None:
-    world.shelf.say(Waiting("/a", "/state", {HERE: 2, THERE: 1}), Waiting("/b", "/other", {HERE: 5}))
+def test_a_directory_is_empty_only_once_the_outbox_has_looked_there(world: World) -> None:
+    world.shelf.say(Waiting("/a", "/full", {HERE: 0, THERE: 1}), Waiting("/b", "/empty", {}))
+    directories = ("/full", "/empty", "/not looked at")
+    assert [world.sending.is_empty(directory) for directory in directories] == [False, False, False]
     world.sending.step(0.0)
-    assert [world.sending.stored_in(directory) for directory in ("/state", "/other", "/none")] == [3, 5, 0]
+    assert [world.sending.is_empty(directory) for directory in directories] == [False, True, False]
 
 
 def test_a_stored_trace_that_must_make_room_is_dropped(world: World) -> None:

@@ -133,7 +133,7 @@ class Orphans:
 
 
 def _is_done(loop: Loop, path: str) -> bool:
-    return not (len(loop.rings) or loop.assembly.open_count or loop.unsettled or loop.sending.stored_in(path))
+    return not (len(loop.rings) or loop.assembly.open_count or loop.unsettled) and loop.sending.is_empty(path)
 
 
 def _locked_orphan(path: str) -> int | None:

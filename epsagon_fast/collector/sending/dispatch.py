@@ -98,10 +98,10 @@ class Dispatch:
         directories = {waiting.directory: sum(waiting.counts.values()) for waiting in self._waiting.values()}
         return sum(directories.values())
 
-    def stored_in(self, directory: str) -> int:
-        """Return how many traces are stored in one directory."""
+    def is_empty(self, directory: str) -> bool:
+        """Say whether no trace is stored in one directory. False until the outbox has looked there."""
         counts = [sum(each.counts.values()) for each in self._waiting.values() if each.directory == directory]
-        return max(counts, default=0)
+        return counts != [] and not any(counts)
 
     def watch(self, state_dir: str) -> None:
         """Send also the traces that earlier collectors left in a state directory. Those of new traces are watched."""

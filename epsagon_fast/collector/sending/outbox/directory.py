@@ -25,6 +25,7 @@ from epsagon_fast.collector.sending.outbox.messages import (
     Taken,
     Waiting,
 )
+from epsagon_fast.collector.sending.outbox.older import move, newer, older
 from epsagon_fast.foreign import escaped, shown
 from epsagon_fast.queue.folder import filesystems
 
@@ -50,8 +51,10 @@ class StateDirectory:
         self._owner = owner
         self._directory = ""
         self._file: OutboxFile | None = None
-        self._retry_at = self._wipe_at = 0.0
+        self._retry_at = self._next_look = 0.0
         self._complained = False
+        # Files of other versions of which the log has told why their traces wait.
+        self._told: set[str] = set()
         # Removals that a failing file has not heard of. Without them, delivered traces would be sent again.
         self._owed = Orders()
 
@@ -67,7 +70,7 @@ class StateDirectory:
         try:
             file = self._open(create=bool(asked.puts))
             if file is None:
-                return nothing
+                return [*nothing, Waiting(self._state_dir, self._state_dir or self._folder, {})]
             reports = self._do(file, asked)
         except (sqlite3.Error, OSError) as error:
             self._fail(error)
@@ -91,10 +94,12 @@ class StateDirectory:
         if self._owed.give_back:
             file.give_back(self._owed.give_back)
             self._owed.give_back = []
-        if time.monotonic() >= self._wipe_at:
+        if time.monotonic() >= self._next_look:
             # Deleted traces go from SQLite's log too.
             file.wipe()
-            self._wipe_at = time.monotonic() + LOOK_S
+            gone = self._take_in(file, now)
+            reports += [Gone(gone)] if gone else []
+            self._next_look = time.monotonic() + LOOK_S
         if asked.puts:
             gone = file.put(asked.puts, now)
             reports.append(Stored([parcel.trace_id for parcel in asked.puts]))
@@ -108,12 +113,32 @@ class StateDirectory:
         counts = {destination: amount.traces for destination, amount in amounts.items()}
         return [*reports, Waiting(self._state_dir, self._directory, counts), Amounts(self._directory, amounts)]
 
+    def _take_in(self, file: OutboxFile, now: float) -> list[bytes]:
+        """Move what older versions left in the directory. Return the ids of the traces that were dropped for it."""
+        gone: list[bytes] = []
+        for path in older(self._directory):
+            try:
+                moved, dropped = move(path, file, now)
+                gone += dropped
+                if moved:
+                    self._log.info("%d traces of an older version were taken over from %s", moved, escaped(path))
+            except (sqlite3.Error, OSError) as error:
+                self._tell(path, f"cannot be taken over ({shown(error)})")
+        for path in newer(self._directory):
+            self._tell(path, "wait for the newer version that stored them")
+        return gone
+
+    def _tell(self, path: str, why: str) -> None:
+        if path not in self._told:
+            self._told.add(path)
+            self._log.warning("traces in %s %s", escaped(path), why)
+
     def _open(self, create: bool) -> OutboxFile | None:
         if self._file is not None and not self._file.still_there:
             self._file.close()
             self._file = None
         if self._file is None:
-            if not create and not _in_time(os.path.exists, os.path.join(self._state_dir or self._folder, NAME)):
+            if not create and not _in_time(_has_file, self._state_dir or self._folder):
                 return None
             self._directory = self._find_directory()
             self._file = OutboxFile(self._directory, self._owner, self._state_dir, self._limit(self._directory))
@@ -155,6 +180,11 @@ class StateDirectory:
             self._complained = True
             message = "outbox_unavailable: %s: %s; traces wait in memory and in the journal"
             self._log.error(message, escaped(path), shown(error))
+
+
+def _has_file(directory: str) -> bool:
+    """Say whether traces may wait in a directory."""
+    return os.path.exists(os.path.join(directory, NAME)) or bool(older(directory))
 
 
 def _in_time(look: Callable[[str], T], path: str) -> T:

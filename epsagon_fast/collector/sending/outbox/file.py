@@ -20,7 +20,7 @@ from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.collector.sending.outbox.messages import Amount
 from epsagon_fast.queue.names import CORRUPT
 
-# The number is that of the schema. Another version of this package may use another file beside this one.
+# The number is that of the schema. Another version of this package may use another file beside this one; see older.py.
 NAME = "outbox-3.db"
 LIMIT_BYTES = 64 * 1024 * 1024
 # The bound of what one take brings into memory.
@@ -125,7 +125,7 @@ class OutboxFile:
                 size += len(body)
                 if taken and size > MAX_TAKEN_BYTES:
                     break
-                taken.append((number, _parcel(trace_id, destination, body, token_at)))
+                taken.append((number, parcel_of(trace_id, destination, body, token_at)))
             leases = [(now + lease_s, self._owner, number) for number, _ in taken]
             self._db.executemany("UPDATE traces SET leased_until = ?, owner = ? WHERE number = ?", leases)
         return [parcel for _, parcel in taken]
@@ -175,7 +175,22 @@ class OutboxFile:
         """Return how much each destination has here, and since when."""
         oldest = "SELECT min(stored_at) FROM traces WHERE destination = destinations.id"
         rows = self._db.execute(f"SELECT {_FIELDS}, traces, bytes, ({oldest}) FROM destinations WHERE traces > 0")
-        return {self._destination(fields): Amount(traces, size, since) for *fields, traces, size, since in rows}
+        return {self.destination(fields): Amount(traces, size, since) for *fields, traces, size, since in rows}
+
+    def destination(self, fields: Sequence[object]) -> Destination:
+        """Return the destination whose columns these are."""
+        url, token, send_timeout_s, proxy_url, ca_file, headers, certificate, key = fields
+        return Destination(
+            str(url),
+            str(token),
+            float(str(send_timeout_s)),
+            str(proxy_url) or None,
+            str(ca_file) or None,
+            self._state_dir,
+            str(headers),
+            str(certificate) or None,
+            str(key) or None,
+        )
 
     def close(self) -> None:
         """Let go of the file."""
@@ -251,22 +266,9 @@ class OutboxFile:
         row = self._db.execute(f"SELECT id FROM destinations WHERE {condition}", _fields(destination)).fetchone()
         return None if row is None else int(row[0])
 
-    def _destination(self, fields: Sequence[object]) -> Destination:
-        url, token, send_timeout_s, proxy_url, ca_file, headers, certificate, key = fields
-        return Destination(
-            str(url),
-            str(token),
-            float(str(send_timeout_s)),
-            str(proxy_url) or None,
-            str(ca_file) or None,
-            self._state_dir,
-            str(headers),
-            str(certificate) or None,
-            str(key) or None,
-        )
 
-
-def _parcel(trace_id: bytes, destination: Destination, body: bytes, token_at: int | None) -> Parcel:
+def parcel_of(trace_id: bytes, destination: Destination, body: bytes, token_at: int | None) -> Parcel:
+    """Return a stored trace as it was put. `token_at`: where its secret stood; None: its body is whole."""
     if token_at is not None:
         body = format_for(destination).with_secret(body, token_at, destination)
     return Parcel(trace_id, destination, body)

@@ -22,7 +22,7 @@ test: $(VENV)/.installed
 	$(BIN)/pytest --numprocesses=$(JOBS) --dist=worksteal $(PYTEST_ARGS)
 
 # The OpenTelemetry Collector and Jaeger from their Go modules into .collectors/, where the tests look for them: without,
-# those tests are left out, or fail where CI is set. Needs Go 1.26, or takes it from PyPI; five minutes and 4 GB the first
+# those tests are left out, or fail where CI is set. Needs Go 1.26, or takes it from PyPI; six minutes and 5 GB the first
 # time.
 collectors: $(VENV)/.installed
 	tests/collectors/build.sh

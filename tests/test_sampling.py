@@ -235,13 +235,23 @@ def test_next_collector_follows_what_was_kept_for_a_minute(folder_fd: int) -> No
     first.keep(shared_id(1), by_rate, 100.0)
     first.keep(shared_id(2), by_rule, 100.0)
     for reader in (first, Decisions(folder_fd, 101.0)):
-        assert (reader.kept(shared_id(1)), reader.kept(shared_id(2))) == (by_rate, by_rule)
-        assert reader.kept(shared_id(3)) is None
-    assert Decisions(folder_fd, 161.0).kept(shared_id(1)) is None
+        # Chance decided for the traces of its policy, a rule for all of the request.
+        assert (reader.kept(shared_id(1), 7), reader.kept(shared_id(1), 8)) == (by_rate, None)
+        assert (reader.kept(shared_id(2), 7), reader.kept(shared_id(3), 7)) == (by_rule, None)
+    assert Decisions(folder_fd, 161.0).kept(shared_id(1), 7) is None
     # The machine was started anew, and its clock with it.
-    assert Decisions(folder_fd, 50.0).kept(shared_id(1)) is None
-    assert (by_rate.covers(7), by_rate.covers(8), by_rule.covers(7)) == (True, False, True)
+    assert Decisions(folder_fd, 50.0).kept(shared_id(1), 7) is None
     first.close()
+
+
+def test_chance_decides_for_each_policy_of_a_request(folder_fd: int) -> None:
+    both = Decisions(folder_fd, 0.0)
+    one, other = Decision(RATE, 5, 7), Decision(RATE, 6, 8)
+    for decision in (one, other, other._replace(threshold=9)):
+        both.keep(shared_id(1), decision, 1.0)
+    for reader in (both, Decisions(folder_fd, 2.0)):
+        assert (reader.kept(shared_id(1), 7), reader.kept(shared_id(1), 8)) == (one, other)
+    both.close()
 
 
 def test_rule_counts_for_a_request_that_chance_had_kept(folder_fd: int) -> None:
@@ -249,7 +259,7 @@ def test_rule_counts_for_a_request_that_chance_had_kept(folder_fd: int) -> None:
     for decision in (Decision(RATE, 5, 7), Decision(SLOW, 0, 7), Decision(RATE, 6, 7)):
         both.keep(shared_id(1), decision, 1.0)
     for reader in (both, Decisions(folder_fd, 2.0)):
-        assert reader.kept(shared_id(1)) == Decision(SLOW, 0, 7)
+        assert reader.kept(shared_id(1), 7) == Decision(SLOW, 0, 7)
     both.close()
 
 
@@ -264,7 +274,7 @@ def test_decisions_are_bounded_in_memory_and_in_the_file(
         collector.leave_out(shared_id(100 + number))
     assert (tmp_path / "decisions").stat().st_size == 10 * decisions.ENTRY_BYTES
     for reader in (collector, Decisions(folder_fd, 25.0)):
-        assert [number for number in range(25) if reader.kept(shared_id(number))] == [*range(15, 25)]
+        assert [number for number in range(25) if reader.kept(shared_id(number), 7)] == [*range(15, 25)]
     assert [number for number in range(25) if collector.is_left_out(shared_id(100 + number))] == [*range(15, 25)]
     # The next one writes behind the last entry.
     collector.close()
@@ -272,7 +282,7 @@ def test_decisions_are_bounded_in_memory_and_in_the_file(
     heir.keep(shared_id(50), Decision(COMPANY, 0, 7), 26.0)
     heir.close()
     last = Decisions(folder_fd, 27.0)
-    assert [number for number in range(51) if last.kept(shared_id(number))] == [*range(16, 25), 50]
+    assert [number for number in range(51) if last.kept(shared_id(number), 7)] == [*range(16, 25), 50]
 
 
 @given(st.binary(max_size=200), st.integers(0, 200))
@@ -288,7 +298,7 @@ def test_damaged_entry_says_nothing(tmp_path_factory: pytest.TempPathFactory, da
     path.write_bytes(whole[:at] + damage + whole[at + len(damage) :])
     read_again = Decisions(fd, 2.0)
     os.close(fd)
-    assert all(read_again.kept(shared_id(number)) in (None, Decision(ERROR, 0, number)) for number in range(4))
+    assert all(read_again.kept(shared_id(number), 7) in (None, Decision(ERROR, 0, number)) for number in range(4))
 
 
 def test_randomness_of_nothing_kept_is_below_every_threshold() -> None:

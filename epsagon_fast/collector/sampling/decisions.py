@@ -1,6 +1,6 @@
 """What was decided about requests, so that their later traces follow, also in the next collector.
 
-A request is known by its shared id. What is sent stands in a file of the folder, a ring of entries with one writer, in
+A request is known by its shared id. A rule decides for all of it, chance for the traces of one policy. What is sent stands in a file of the folder, a ring of entries with one writer, in
 which a collector that takes over finds it: a trace that its predecessor had begun to send must not be left out now. An
 entry that a dying collector did not finish says nothing, because its checksum is wrong. What was left out is in
 memory only: without it, a trace of such a request waits for the others once more.
@@ -20,7 +20,7 @@ from epsagon_fast.thresholds import ALL
 
 log = logging.getLogger("epsagon_fast.collector")
 
-T = TypeVar("T")
+K, T = TypeVar("K"), TypeVar("T")
 
 # The bound of requests that are remembered, those of which something is sent and those of which nothing is.
 KEPT = 8192
@@ -34,15 +34,19 @@ ENTRY_BYTES = _ENTRY.size + _SUM.size
 
 
 class Decision(NamedTuple):
-    """Why a request's traces are sent. One for which the rate decided counts for the traces of the same policy."""
+    """Why a request's traces are sent, and the policy that decided so."""
 
     reason: str
     threshold: int
     policy: int
 
-    def covers(self, policy: int) -> bool:
-        """Say whether the traces of a policy follow."""
-        return self.reason != RATE or self.policy == policy
+    def key(self, shared_id: bytes) -> "Key":
+        """Return what the decision is known by."""
+        return shared_id, self.policy if self.reason == RATE else None
+
+
+# A request, and the policy for whose traces chance decided; None: a rule decided, for all of them.
+Key = tuple[bytes, int | None]
 
 
 class Decisions:
@@ -51,15 +55,15 @@ class Decisions:
     def __init__(self, folder_fd: int, now: float) -> None:
         self._folder_fd = folder_fd
         self._fd: int | None = None
-        self._kept: OrderedDict[bytes, Decision] = OrderedDict()
+        self._kept: OrderedDict[Key, Decision] = OrderedDict()
         self._left_out: OrderedDict[bytes, None] = OrderedDict()
         self._next = 0
         self._is_told = False
         self._read(now)
 
-    def kept(self, shared_id: bytes) -> Decision | None:
-        """Return why traces of a request are sent; None: nothing was sent of it, as far as that is remembered."""
-        return self._kept.get(shared_id)
+    def kept(self, shared_id: bytes, policy: int) -> Decision | None:
+        """Return why a policy's traces of a request are sent; None: no decision about them is remembered."""
+        return self._kept.get((shared_id, None)) or self._kept.get((shared_id, policy))
 
     def is_left_out(self, shared_id: bytes) -> bool:
         """Say whether the traces of a request have waited for each other and were left out."""
@@ -67,10 +71,10 @@ class Decisions:
 
     def keep(self, shared_id: bytes, decision: Decision, now: float) -> None:
         """Remember that traces of a request are sent. It must come before they are."""
-        before = self._kept.get(shared_id)
-        if before is None or before.reason == RATE != decision.reason:
+        key = decision.key(shared_id)
+        if key not in self._kept and (shared_id, None) not in self._kept:
             self._left_out.pop(shared_id, None)
-            _remember(self._kept, shared_id, decision, KEPT)
+            _remember(self._kept, key, decision, KEPT)
             self._write(shared_id, decision, now)
 
     def leave_out(self, shared_id: bytes) -> None:
@@ -106,7 +110,7 @@ class Decisions:
                 if 0 <= now - at < VALID_S and threshold < ALL and reason < len(REASONS):
                     found.append((at, number, shared_id, Decision(REASONS[reason], threshold, policy)))
         for _, number, shared_id, decision in sorted(found):
-            self._kept[shared_id] = decision
+            self._kept[decision.key(shared_id)] = decision
             self._next = (number + 1) % KEPT
 
     def _data(self) -> bytes:
@@ -118,8 +122,8 @@ class Decisions:
             return b""
 
 
-def _remember(remembered: OrderedDict[bytes, T], shared_id: bytes, what: T, most: int) -> None:
-    remembered[shared_id] = what
-    remembered.move_to_end(shared_id)
+def _remember(remembered: OrderedDict[K, T], key: K, what: T, most: int) -> None:
+    remembered[key] = what
+    remembered.move_to_end(key)
     if len(remembered) > most:
         remembered.popitem(last=False)

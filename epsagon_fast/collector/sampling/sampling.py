@@ -73,8 +73,8 @@ class Sampling:
 
     def _followed(self, request: Request, policy: Policy) -> Ruling | None:
         """Return why a trace is sent if it follows others of its request."""
-        decision = self._decisions.kept(request.shared_id)
-        if decision is None or not decision.covers(policy.number):
+        decision = self._decisions.kept(request.shared_id, policy.number)
+        if decision is None:
             return None
         return Ruling(RATE, decision.threshold) if decision.reason == RATE else COMPANY_RULING
 

@@ -254,6 +254,18 @@ def test_scrape_may_ask_for_openmetrics(port: int) -> None:
     assert said.endswith("# EOF\n")
 
 
+def test_scrape_may_ask_for_some_by_name_and_for_the_head_alone(port: int) -> None:
+    assert {*samples(ask(port, "/metrics?name[]=epsagon_fast_up")[2])} == {("epsagon_fast_up",)}
+    status, kind, said = ask(port, "/metrics", "HEAD")
+    assert (status, said) == (200, "") and kind.startswith("text/plain; version=")
+    assert ask(port, "/healthz", "HEAD")[0] == 503
+
+
+def test_header_that_cannot_be_read_leaves_no_traceback(port: int, capfd: pytest.CaptureFixture[str]) -> None:
+    assert ask(port, "/metrics", Accept="application/openmetrics-text; version=none")[0] in (200, 500)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_nothing_else_is_served(port: int) -> None:
     assert ask(port, "/")[0] == 404
     assert ask(port, "/metrics", "POST")[0] == 405

@@ -8,6 +8,7 @@ and their requests. A page in a browser cannot: it would come with a foreign hos
 import time
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
+from io import StringIO
 from socketserver import ThreadingMixIn
 from threading import Semaphore, Thread
 from typing import Any
@@ -36,6 +37,10 @@ class _Handler(WSGIRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Log nothing: a scrape every few seconds is no news, and a path is a foreign text."""
+
+    def get_stderr(self) -> Any:
+        """Return where a traceback goes: nowhere. A header that prometheus_client cannot read is answered with 500."""
+        return StringIO()
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -92,7 +97,10 @@ class Endpoint:
     def _answer(self, environ: Environ, start: Start) -> Iterable[bytes]:
         if environ.get("HTTP_HOST", LOOPBACK).partition(":")[0].lower() not in _HOSTS:
             return _say(start, HTTPStatus.FORBIDDEN, "This is for loopback only.")
-        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+        if environ["REQUEST_METHOD"] == "HEAD":
+            self._answer({**environ, "REQUEST_METHOD": "GET"}, start)
+            return []
+        if environ["REQUEST_METHOD"] != "GET":
             return _say(start, HTTPStatus.METHOD_NOT_ALLOWED, "GET only.")
         if environ["PATH_INFO"] == "/metrics":
             answer: Iterable[bytes] = self._metrics(environ, start)

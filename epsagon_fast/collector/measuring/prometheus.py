@@ -25,9 +25,11 @@ class Scraped:
 
     def collect(self) -> Iterator[Family]:
         """Yield all metrics."""
-        view = self._look()
-        for metric in CATALOGUE:
-            yield _family(metric, view)
+        return _families(self._look())
+
+    def describe(self) -> Iterator[Family]:
+        """Yield all metrics without a look, so that a scrape can ask for some of them by name."""
+        return _families(View(None, [], 0.0))
 
 
 def registry(look: Callable[[], View]) -> CollectorRegistry:
@@ -44,6 +46,11 @@ def text(view: View, *, is_open: bool = False) -> str:
     generate: Any = openmetrics.generate_latest if is_open else generate_latest
     said: bytes = generate(own)
     return said.decode()
+
+
+def _families(view: View) -> Iterator[Family]:
+    for metric in CATALOGUE:
+        yield _family(metric, view)
 
 
 def _family(metric: Metric, view: View) -> Family:

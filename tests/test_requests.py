@@ -17,6 +17,7 @@ from epsagon_fast.collector.measuring.histogram import BOUNDS_S, NS_PER_S, Histo
 from epsagon_fast.collector.measuring.keys import REQUEST, key_of, texts_of
 from epsagon_fast.collector.measuring.measuring import Measuring
 from epsagon_fast.collector.measuring.requests import MAX_REMEMBERED, Requests
+from epsagon_fast.collector.sampling.seen import request_of, seen_of
 from epsagon_fast.protocol import Kind
 from epsagon_fast.queue import ledger as ledgers
 from epsagon_fast.queue.ledger import MAX_SERIES, Ledger
@@ -81,14 +82,30 @@ def test_durations_and_failures_are_counted(folder_fd: int) -> None:
     assert at == {0.005: 2, 0.5: 1, "over": 1}
 
 
-def test_error_that_was_set_is_a_failure(folder_fd: int) -> None:
+@pytest.mark.parametrize(
+    ("error", "failures"), [({}, 1), ({"type": "Late", "message": ""}, 1), (None, 0)], ids=["empty", "said", "none"]
+)
+def test_same_traces_are_failures_here_and_in_sampling(
+    folder_fd: int, error: dict[str, str] | None, failures: int
+) -> None:
     assembly = Assembly()
     assembly.feed(RING, opened(runner_named("resize")), OPENED_AT)
-    assembly.feed(RING, record(Kind.ERROR, {"type": "Late", "message": ""}), OPENED_AT)
+    if error is not None:
+        assembly.feed(RING, record(Kind.ERROR, error), OPENED_AT)
     assembly.feed(RING, closed(1.0), OPENED_AT)
-    assembly.end_pass(OPENED_AT)
-    Requests(Ledger(folder_fd)).count(*assembly.end_pass(OPENED_AT))
-    assert counted(folder_fd)["shop", "resize"].failures == 1
+    (found,) = [*assembly.end_pass(OPENED_AT), *assembly.end_pass(OPENED_AT)]
+    Requests(Ledger(folder_fd)).count(found)
+    assert counted(folder_fd)["shop", "resize"].failures == failures
+    assert seen_of(found.trace, request_of(found)).failed == bool(failures)
+
+
+def test_names_that_share_a_series_are_not_remembered_one_by_one(folder_fd: int) -> None:
+    requests = Requests(Ledger(folder_fd))
+    for number in range(50):
+        requests.count(finished(runner_named("x" * 180 + str(number))))
+    (application,) = requests.applications()
+    assert [*application.numbers] == ["x" * 180]
+    assert [histogram.count for histogram in counted(folder_fd).values()] == [50]
 
 
 def test_trace_without_a_runner_is_no_request(folder_fd: int) -> None:

@@ -113,6 +113,12 @@ class OpenTrace:
         """Memory that this trace holds, nearly."""
         return TRACE_BYTES + self.stream.held_bytes + self._runner_bytes + self._labels_bytes + self._error_bytes
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether the runner has an error code or an exception. What the trace only tells of others does not count."""
+        runner = self.runner or {}
+        return self.error is not None or bool(runner.get("error_code") or runner.get("exception"))
+
     def add_event(self, event: bytes, flags: int = 0) -> None:
         """Take in an event's JSON. The first one of the origin "runner" is the runner of a trace that has none."""
         if not event:

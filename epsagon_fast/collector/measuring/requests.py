@@ -12,7 +12,7 @@ from epsagon_fast.collector.assembling.terms import Terms
 from epsagon_fast.collector.formats.conventions import OVERFLOW
 from epsagon_fast.collector.formats.spans import name_of_runner
 from epsagon_fast.collector.measuring.histogram import amounts, begin
-from epsagon_fast.collector.measuring.keys import REQUEST, key_of
+from epsagon_fast.collector.measuring.keys import REQUEST, cut, key_of
 from epsagon_fast.collector.parcel import Destination
 from epsagon_fast.queue.ledger import Ledger
 
@@ -53,8 +53,7 @@ class Requests:
         if self._counted and closed.trace_id[:8] in self._counted:
             return
         number = self._number(closed, name_of_runner(trace.runner))
-        failed = bool(trace.runner.get("error_code")) or trace.error is not None
-        ledger.post(closed.trace_id, number, amounts(trace.runner.get("duration"), failed))
+        ledger.post(closed.trace_id, number, amounts(trace.runner.get("duration"), trace.has_failed))
 
     def applications(self) -> list[Application]:
         """Return the applications that have closed traces since this collector started."""
@@ -67,7 +66,8 @@ class Requests:
             number = self._begun(key_of(REQUEST, application.name, name, application.digest))
             if number is None:
                 return application.overflow
-            application.numbers[name] = number
+            # Not by the whole name: a series may have names without number, which differ only behind its key.
+            application.numbers[cut(name)] = number
         return number
 
     def _application(self, closed: ClosedTrace) -> Application:

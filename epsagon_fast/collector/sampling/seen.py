@@ -45,7 +45,7 @@ def request_of(closed: ClosedTrace) -> Request:
 def seen_of(trace: OpenTrace, request: Request) -> Seen:
     """Return what the rules ask of a closed trace."""
     runner = trace.runner or {}
-    failed = bool(trace.error or runner.get("error_code") or runner.get("exception") or trace.stream.exception_count)
+    failed = trace.has_failed or trace.stream.exception_count > 0
     return Seen(name_of_runner(runner)[:NAME_CHARACTERS], failed, _seconds(runner.get("duration")), request.randomness)
 
 

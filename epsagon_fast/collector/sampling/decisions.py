@@ -1,9 +1,10 @@
 """What was decided about requests, so that their later traces follow, also in the next collector.
 
-A request is known by its shared id. A rule decides for all of it, chance for the traces of one policy. What is sent stands in a file of the folder, a ring of entries with one writer, in
-which a collector that takes over finds it: a trace that its predecessor had begun to send must not be left out now. An
-entry that a dying collector did not finish says nothing, because its checksum is wrong. What was left out is in
-memory only: without it, a trace of such a request waits for the others once more.
+A request is known by its shared id. A rule decides for all of it, chance for the traces of one policy. What is sent
+stands in a file of the folder, a ring of entries with one writer, in which a collector that takes over finds it: a
+trace that its predecessor had begun to send must not be left out now. An entry that a dying collector did not finish
+says nothing, because its checksum is wrong. What was left out is in memory only: without it, a trace of such a request
+waits for the others once more.
 """
 
 import logging
@@ -20,7 +21,8 @@ from epsagon_fast.thresholds import ALL
 
 log = logging.getLogger("epsagon_fast.collector")
 
-K, T = TypeVar("K"), TypeVar("T")
+K = TypeVar("K")
+T = TypeVar("T")
 
 # The bound of requests that are remembered, those of which something is sent and those of which nothing is.
 KEPT = 8192

@@ -48,7 +48,7 @@ def digits_of(threshold: int) -> str:
 def randomness_of(shared_id: str, tracestate: str = "") -> int:
     """Return a request's random bits. `shared_id`: 32 hex digits."""
     said = _said(tracestate, _RANDOMNESS)
-    return int(said if len(said) == DIGITS and _is_hex(said) else shared_id[-DIGITS:], 16)
+    return int(said if _is_random(said) else shared_id[-DIGITS:], 16)
 
 
 def passed(tracestate: str) -> int | None:
@@ -69,7 +69,9 @@ def with_threshold(tracestate: str, threshold: int | None) -> str:
         parts.insert(0, _THRESHOLD + digits_of(threshold))
     value = ";".join(parts)
     if len(value) > MAX_VALUE:
-        value = ";".join(part for part in parts if part.startswith((_THRESHOLD, _RANDOMNESS)))
+        said = _said(tracestate, _RANDOMNESS)
+        # A random value that is none is not read here, and may be what is too long.
+        value = ";".join(parts[: threshold is not None] + [_RANDOMNESS + said] * _is_random(said))
     members = [member for member in _members(tracestate) if not member.startswith(_MEMBER)]
     return ",".join(([_MEMBER + value] if value else []) + members[: MAX_MEMBERS - bool(value)])
 
@@ -95,6 +97,10 @@ def _parts(tracestate: str) -> list[str]:
 
 def _members(tracestate: str) -> list[str]:
     return [member for member in (each.strip(" \t") for each in tracestate.split(",")) if member]
+
+
+def _is_random(said: str) -> bool:
+    return len(said) == DIGITS and _is_hex(said)
 
 
 def _is_hex(text: str) -> bool:

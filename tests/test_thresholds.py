@@ -66,3 +66,5 @@ def test_tracestate_says_a_threshold_and_keeps_what_others_say(
 def test_tracestate_that_says_too_much_for_one_value_keeps_what_sampling_needs() -> None:
     told = with_threshold(f"ot=rv:{'1' * 14};x:{'y' * 240}", 0)
     assert told == f"ot=th:0;rv:{'1' * 14}"
+    # A receiver drops the whole tracestate if one value is too long.
+    assert with_threshold(f"ot=rv:{'1' * 250}", 0) == "ot=th:0"

@@ -20,6 +20,7 @@ from epsagon_fast.producer.context import (
 from epsagon_fast.producer.entering import parent_of
 from epsagon_fast.producer.fast_path import injector
 from epsagon_fast.producer.ids import SPAN_ID_DIGITS
+from epsagon_fast.producer.place import PassingPlace
 from epsagon_fast.producer.tracer import Tracer
 from epsagon_fast.protocol import HTTP_TRACE_ID_KEY
 
@@ -82,13 +83,19 @@ def inject(headers: MutableMapping[str, str]) -> TraceContext | None:
     context: TraceContext | None = _injected(headers)
     if context is not None:
         return context
+    here = current.current_place()
+    if isinstance(here, PassingPlace):
+        return _written(here.handed_on, headers)
     tracer = current.acting_trace()
     return None if tracer is None else inject_from(tracer, parent_of(tracer), headers)
 
 
 def inject_from(tracer: Tracer, span_id: str | None, headers: MutableMapping[str, str]) -> TraceContext | None:
     """Do what `inject` does for the event `span_id` of a trace; None: its runner."""
-    context = handed_on(tracer, span_id)
+    return _written(handed_on(tracer, span_id), headers)
+
+
+def _written(context: TraceContext | None, headers: MutableMapping[str, str]) -> TraceContext | None:
     if context is None:
         return None
     if headers:

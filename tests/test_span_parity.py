@@ -18,6 +18,7 @@ from epsagon_fast.collector.assembling import body
 from epsagon_fast.collector.assembling.assembly import Assembly
 from epsagon_fast.integrations.opentelemetry import EpsagonSpanProcessor
 from epsagon_fast.integrations.opentelemetry.contexts import keep_apart, keep_as_one
+from epsagon_fast.integrations.opentelemetry.limits import Limits, from_environment
 from epsagon_fast.integrations.opentelemetry.provider import SpanProvider
 
 Program = Callable[[Tracer], Any]
@@ -171,6 +172,20 @@ def too_much(tracer: Tracer) -> None:
             span.add_link(CALLER, {"n": number})
 
 
+LIMITS = {
+    "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "5",
+    "OTEL_SPAN_EVENT_COUNT_LIMIT": "3",
+    "OTEL_SPAN_LINK_COUNT_LIMIT": "2",
+    "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": "4",
+}
+
+
+def limited(tracer: Tracer) -> None:
+    too_much(tracer)
+    with tracer.start_as_current_span("long", attributes={"text": "longer", "n": 123456}) as span:
+        span.set_attribute("texts", ["longer", "é" * 9])
+
+
 def values(pairs: Any) -> dict[str, Any]:
     return {pair.key: str(pair.value) for pair in pairs if pair.key not in UNLIKE}
 
@@ -230,6 +245,21 @@ def test_spans_are_those_of_the_sdk(ours: FakeQueue, program: Program) -> None:
     program(SpanProvider().get_tracer("shop.db", "2.1"))
     keep_apart()
     assert told(recorded(ours)) == told(of_the_sdk(program))
+
+
+def test_limits_of_the_environment_are_those_of_the_sdk(ours: FakeQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in LIMITS.items():
+        monkeypatch.setenv(name, value)
+    limited(SpanProvider().get_tracer("shop.db", "2.1"))
+    keep_apart()
+    assert told(recorded(ours)) == told(of_the_sdk(limited))
+
+
+@pytest.mark.parametrize("value", ["", "-1", "many", "9" * 10])
+def test_limits_that_are_none_are_ignored(untraced: None, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    for name in LIMITS:
+        monkeypatch.setenv(name, value)
+    assert from_environment() == Limits()
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)

@@ -3,9 +3,13 @@
 import asyncio
 import contextlib
 import gc
+import json
 import os
+import time
 import weakref
 from collections.abc import AsyncIterator, Iterator
+from http import HTTPMethod
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +23,7 @@ from places import Place
 import epsagon_fast as epsagon
 from epsagon_fast.integrations.opentelemetry import EpsagonSpanProcessor
 from epsagon_fast.integrations.opentelemetry.contexts import keep_apart, keep_as_one
+from epsagon_fast.integrations.opentelemetry.limits import MOST
 from epsagon_fast.integrations.opentelemetry.provider import SpanProvider, SpanTracer
 from epsagon_fast.producer import current
 from epsagon_fast.producer.process import process
@@ -50,6 +55,12 @@ def event(traces: list[Trace], name: str) -> dict[str, Any]:
     [found] = [each for one in traces for each in one["events"] if each["resource"]["name"] == name]
     return dict(found)
 
+
+HEADER = f"00-{'ab' * 16}-{'cd' * 8}-01"
+REMOTE = trace.set_span_in_context(
+    trace.NonRecordingSpan(trace.SpanContext(int("ab" * 16, 16), int("cd" * 8, 16), True, trace.TraceFlags(1))),
+    context.Context(),
+)
 
 # One context.
 
@@ -83,6 +94,37 @@ def test_current_span_is_the_innermost_of_both(traces: list[Trace], spans: SpanT
                 assert trace.get_current_span() is inner
             assert trace.get_current_span().get_span_context() == standing.get_span_context()
         assert trace.get_current_span() is outer
+
+
+@pytest.mark.parametrize("attached", [REMOTE, context.Context()])
+@pytest.mark.parametrize("is_open", [True, False])
+def test_both_write_the_header_of_what_is_attached(
+    each_block: None, traces: list[Trace], spans: SpanTracer, attached: context.Context, is_open: bool
+) -> None:
+    with epsagon.trace("request") if is_open else contextlib.nullcontext():
+        token = context.attach(attached)
+        try:
+            first = written()
+            with epsagon.event("ours"), epsagon.trace("inner"):
+                inside = written()
+            assert written() == first == ({"traceparent": HEADER} if attached else {}, {})
+            assert inside[0]
+            assert inside[1] == {}
+        finally:
+            context.detach(token)
+    assert trees(traces) == (["request\n    ours\n        inner"] if is_open else ["inner"])
+    if attached and not is_open:
+        assert traces[0].runner["parent_id"] == "cd" * 8
+        assert traces[0].runner["resource"]["metadata"]["http_trace_id"] == "ab" * 16
+
+
+def written() -> tuple[dict[str, str], dict[str, str]]:
+    """Return the header that both write, and what theirs has in another way."""
+    ours: dict[str, str] = {}
+    theirs: dict[str, str] = {}
+    inject(ours)
+    propagate.inject(theirs)
+    return ours, {} if ours == theirs else theirs
 
 
 @pytest.mark.parametrize("innermost", ["span", "event", "trace"])
@@ -333,18 +375,35 @@ def test_what_is_set_on_our_block_lands_there(
     with around, (epsagon.event if block == "event" else epsagon.trace)(block):
         standing = trace.get_current_span()
         assert standing.is_recording()
-        standing.set_attributes({"tenant": 7, "tags": ["a"]})
+        tags = ["a"]
+        standing.set_attributes({"tenant": 7, "tags": tags})
+        tags.append("later")
         standing.add_event("cached", {"hit": True}, timestamp=5)
         standing.set_status(StatusCode.ERROR, "no")
         with spans.start_as_current_span("below"):
             trace.get_current_span().set_attribute("other", 1)
+        trace.get_current_span().add_event("again", timestamp=6)
+        trace.get_current_span().add_link(trace.get_current_span(REMOTE).get_span_context())
+        standing.update_name("renamed")
     assert not standing.is_recording()
     standing.set_attribute("late", 1)
-    metadata = event(traces, block)["resource"]["metadata"]
+    standing.update_name("late")
+    metadata = event(traces, "renamed")["resource"]["metadata"]
     assert (metadata["tenant"], metadata["tags"], metadata["otel.status_description"]) == ("7", '["a"]', "no")
-    assert metadata["span.events"] == '[{"name":"cached","time_ns":5,"attributes":{"hit":true}}]'
+    cached = '{"name":"cached","time_ns":5,"attributes":{"hit":true}}'
+    assert metadata["span.events"] == f'[{cached},{{"name":"again","time_ns":6,"attributes":{{}}}}]'
+    assert json.loads(metadata["span.links"])[0]["trace_id"] == "ab" * 16
     assert not {"other", "late"} & {*metadata}
-    assert event(traces, block)["error_code"] == (0 if block == "inner" else 1)
+    assert event(traces, "renamed")["error_code"] == 1
+
+
+def test_what_is_too_much_for_our_block_is_counted_there(traces: list[Trace], spans: SpanTracer) -> None:
+    with epsagon.trace("request"):
+        for number in range(MOST + 2):
+            trace.get_current_span().add_event(str(number))
+    metadata = traces[0].runner["resource"]["metadata"]
+    assert len(json.loads(metadata["span.events"])) == MOST
+    assert metadata["otel.dropped_events_count"] == "2"
 
 
 # Where it goes wrong.
@@ -372,6 +431,44 @@ def test_odd_values_break_nothing(traces: list[Trace], spans: SpanTracer) -> Non
     assert event(traces, "odd")["exception"]["type"].endswith("Mute")
 
 
+def test_arguments_of_wrong_types_break_nothing(traces: list[Trace], spans: SpanTracer) -> None:
+    wrong: Any = object()
+    with epsagon.trace("request"):
+        kinds: list[Any] = [None, 3, []]
+        for kind in kinds:
+            spans.start_span("kind", kind=kind, attributes=wrong, links=[wrong]).end()
+        span = spans.start_span("span", start_time=wrong)
+        span.set_attributes(wrong)
+        span.add_event("event", wrong, timestamp=wrong)
+        span.add_link(wrong, wrong)
+        span.record_exception(wrong, wrong)
+        span.end(2.5e18)  # type: ignore[arg-type]
+    assert trees(traces) == ["request\n    kind\n    kind\n    kind\n    span"]
+
+
+def test_names_of_attributes_may_be_of_a_class_of_texts(traces: list[Trace], spans: SpanTracer) -> None:
+    name = HTTPMethod.PATCH
+    with spans.start_as_current_span("work", attributes={name: 1, 5: "left out"}) as work:  # type: ignore[dict-item]
+        work.set_attribute(name, 2)
+    metadata = traces[0].runner["resource"]["metadata"]
+    assert (metadata["PATCH"], "5" in metadata) == ("2", False)
+
+
+def test_span_that_is_ended_while_it_ends_is_recorded_once(
+    traces: list[Trace], spans: SpanTracer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end_too() -> int:
+        monkeypatch.undo()
+        span.end()
+        return time.time_ns()
+
+    with epsagon.trace("request"):
+        span = spans.start_span("once")
+        monkeypatch.setattr("epsagon_fast.integrations.opentelemetry.span.time", SimpleNamespace(time_ns=end_too))
+        span.end()
+    assert trees(traces) == ["request\n    once"]
+
+
 def test_forked_child_opens_its_own_and_ends_nothing_of_its_parent(queue: FakeQueue, spans: SpanTracer) -> None:
     with spans.start_as_current_span("parent") as parent:
         pid = os.fork()
@@ -396,6 +493,21 @@ def test_ignored_work_makes_no_span(traces: list[Trace], spans: SpanTracer) -> N
         assert not ignored.is_recording()
         with spans.start_as_current_span("below"):
             pass
+    assert traces == []
+
+
+def test_what_is_attached_in_ignored_work_is_ignored(traces: list[Trace], spans: SpanTracer) -> None:
+    with current.within(current.NOT_TRACED):
+        assert trace.get_current_span() is not trace.INVALID_SPAN
+        token = context.attach(baggage.set_baggage("tenant", "7"))
+        with spans.start_as_current_span("a"), spans.start_as_current_span("b", context.get_current()):
+            pass
+        context.detach(token)
+        kept = context.get_current()
+    token = context.attach(kept)
+    with spans.start_as_current_span("in another thread"):
+        pass
+    context.detach(token)
     assert traces == []
 
 

@@ -129,6 +129,15 @@ cdef class Block(Event):
         tracer.predate(self.entered_ns)
         return tracer
 
+    @property
+    def event(self):
+        """What this block is in the trace around it. None: it is a trace of its own, or has ended."""
+        if self.own is not None or self.outer is None:
+            return None
+        if self.metadata is no_metadata:
+            self.metadata = {}
+        return self
+
     def note(self, key, value):
         """Set an entry in the metadata of this block's event or trace."""
         if self.own is not None:

@@ -12,7 +12,7 @@ from epsagon_fast.queue.ring import own_pid
 
 from .context import Continuing, TraceContext, left_by
 
-__all__ = ["Branch", "Place", "Placed", "PureBranch", "PureStep", "Step", "Successor"]
+__all__ = ["Branch", "PassingPlace", "Place", "Placed", "PureBranch", "PureStep", "Step", "Successor"]
 
 
 class Placed(Continuing, Protocol):
@@ -66,6 +66,31 @@ class Place(Generic[T]):
         return self.context
 
 
+class PassingPlace(Place[T]):
+    """Where work hands on the ids of a caller, and not those of the trace around it. All else goes to that trace."""
+
+    __slots__ = ("encloses", "handed_on", "outer")
+
+    def __init__(self, outer: Place[T] | None, handed_on: TraceContext | None) -> None:
+        """`outer`: None: no trace is around it. `handed_on`: None: no ids are."""
+        super().__init__(None, None if outer is None else outer.span_id)
+        self.outer: Place[T] | None = outer
+        self.handed_on = handed_on
+        self.encloses = outer is None or outer.encloses
+
+    def open_trace(self) -> T | None:
+        """Return the trace around it."""
+        return None if self.outer is None else self.outer.open_trace()
+
+    def still_open(self) -> T | None:
+        """Return what `open_trace` does, and open none."""
+        return None if self.outer is None else self.outer.still_open()
+
+    def heritage(self) -> TraceContext | None:
+        """Return the trace context of the trace that was around it."""
+        return None if self.outer is None else self.outer.heritage()
+
+
 class PureStep(Place[T]):
     """The place of an event's block. It stays the parent of its context's records, even when the event has ended."""
 
@@ -96,6 +121,8 @@ class PureStep(Place[T]):
 class Successor(Protocol[T_co]):
     """A block inside a trace, which may have to go on when the trace has ended."""
 
+    @property
+    def event(self) -> Any: ...
     def succeed(self, context: TraceContext | None) -> T_co | None: ...
 
 

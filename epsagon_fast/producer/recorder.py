@@ -160,6 +160,7 @@ class Recorder(FastPath):
         metadata: Mapping[str, str] | None = None,
         error_code: ErrorCode | None = None,
         exception: BaseException | Mapping[str, Any] | None = None,
+        name: str | None = None,
     ) -> None:
         """Update the runner. A part that is left out stays as it is.
 
@@ -173,7 +174,7 @@ class Recorder(FastPath):
             self._count_losses(encoded)
         if error_code is not None:
             self._error_code = int(error_code)
-        self._put(_RUNNER, encoded_update(metadata or {}, error_code, encoded))
+        self._put(_RUNNER, encoded_update(metadata or {}, error_code, encoded, name))
 
     def restate_runner(self, runner: Mapping[str, Any]) -> None:
         """Say what the runner is, now that its work is done: an event in wire order, with the trace's id.

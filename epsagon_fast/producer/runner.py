@@ -37,9 +37,14 @@ def encoded_runner(
         return encoding.encode_event(whole, typed=typed).data
 
 
-def encoded_update(metadata: Mapping[str, str], error_code: int | None, exception: encoding.Encoded | None) -> bytes:
+def encoded_update(
+    metadata: Mapping[str, str], error_code: int | None, exception: encoding.Encoded | None, name: str | None = None
+) -> bytes:
     """Return the JSON of a change of a runner, which the collector merges into the runner."""
-    fields: dict[str, Any] = {"resource": {"metadata": metadata}} if metadata else {}
+    resource: dict[str, Any] = {"metadata": metadata} if metadata else {}
+    if name is not None:
+        resource["name"] = name
+    fields: dict[str, Any] = {"resource": resource} if resource else {}
     if error_code is not None:
         fields["error_code"] = error_code
     if exception is not None:
@@ -47,6 +52,5 @@ def encoded_update(metadata: Mapping[str, str], error_code: int | None, exceptio
     try:
         return orjson.dumps(fields)
     except TypeError:  # a lone surrogate
-        return encoded_update(
-            {encoding.metadata_text(k): encoding.metadata_text(v) for k, v in metadata.items()}, error_code, exception
-        )
+        texts = {encoding.metadata_text(k): encoding.metadata_text(v) for k, v in metadata.items()}
+        return encoded_update(texts, error_code, exception, None if name is None else encoding.metadata_text(name))

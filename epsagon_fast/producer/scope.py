@@ -17,7 +17,7 @@ from .decorate import decorated
 from .entering import Blocks, Entered, Unrecorded
 from .event import Event
 from .failures import is_error
-from .place import PureBranch
+from .place import PassingPlace, PureBranch
 from .process import process
 from .runner import new_runner
 from .tracer import Tracer
@@ -28,8 +28,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def own_trace(name: str) -> Tracer:
-    """Return the trace that a block opens for itself, not started."""
-    return Tracer(process.config(), new_runner(name, FUNCTION_TYPE, INVOKE, {}, time.time_ns()))
+    """Return the trace that a block opens for itself, not started. Where only a caller is known, it continues that."""
+    metadata: dict[str, Any] = {}
+    tracer = Tracer(process.config(), new_runner(name, FUNCTION_TYPE, INVOKE, metadata, time.time_ns()))
+    here = current.current_place()
+    if isinstance(here, PassingPlace) and here.open_trace() is None:
+        metadata[HTTP_TRACE_ID_KEY] = continue_context(tracer, here.handed_on)
+    return tracer
 
 
 def heir_of(event: Event, context: TraceContext | None) -> Tracer:
@@ -99,6 +104,11 @@ class PureBlock(Entered):
         tracer.start()
         tracer.predate(event.entered_ns)
         return tracer
+
+    @property
+    def event(self) -> Event | None:
+        """What this block is in the trace around it. None: it is a trace of its own, or has ended."""
+        return self._event if self._own is None else None
 
     def note(self, key: str, value: str) -> None:
         """Set an entry in the metadata of this block's event or trace."""

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from opentelemetry.context import Context
 from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
-from opentelemetry.trace import INVALID_SPAN, Span, set_span_in_context
+from opentelemetry.trace import INVALID_SPAN, INVALID_SPAN_CONTEXT, NonRecordingSpan, Span, set_span_in_context
 
 from epsagon_fast.integrations.wrapping import Method, Wrapped
 from epsagon_fast.producer import current, entering
@@ -24,7 +24,7 @@ from epsagon_fast.producer.entering import NotTraced, is_at
 from epsagon_fast.producer.place import Place
 from epsagon_fast.producer.tracer import Tracer
 
-from .place import PassingPlace, SpanPlace
+from .place import SpanPlace, UnrecordedPlace, caller_in
 from .span import RecordedSpan
 from .standing import EndedSpan, StandingSpan
 
@@ -33,6 +33,10 @@ Found = Place[Tracer] | TraceContext | NotTraced | None
 
 # The attribute in which a span that is not ours knows its place.
 PLACE: Final = "epsagon_place"
+# The current span of work that is not traced. It is not INVALID_SPAN, which instrumentations of servers take for the
+# beginning of a request.
+UNTRACED: Final = NonRecordingSpan(INVALID_SPAN_CONTEXT)
+setattr(UNTRACED, PLACE, current.NOT_TRACED)
 # The key of the current span. It has no public name, but it is the only one in this context.
 SPAN_KEY: Final = next(iter(set_span_in_context(INVALID_SPAN, Context())))
 _here: Final[Callable[[], Any]] = entering.current.get
@@ -61,7 +65,8 @@ def found_in(context: Context | None) -> Found:
         attached = _attached.get()
         here = _here()
         if here is not (attached and attached[1]):
-            return here  # type: ignore[no-any-return]
+            is_outermost = type(here) is UnrecordedPlace and here.open_trace() is None
+            return here.handed_on if is_outermost else here  # type: ignore[no-any-return]
         if attached is None:
             return current.acting_place()
         context = attached[0]
@@ -69,20 +74,20 @@ def found_in(context: Context | None) -> Found:
     if not isinstance(span, Span):
         return None
     place = _place_of(span)
-    return _caller(span) if place is None else place
+    return caller_in(span) if place is None else place
 
 
-def _place_of(span: Any) -> Place[Tracer] | None:
+def _place_of(span: Any) -> Place[Tracer] | NotTraced | None:
     """Return where a span is the current one; None: it is a caller's, or of another tracer."""
     return span.place if isinstance(span, RecordedSpan | StandingSpan | EndedSpan) else getattr(span, PLACE, None)
 
 
-def _caller(span: Span) -> TraceContext | None:
-    ids = span.get_span_context()
-    if not ids.is_valid:
-        return None
-    state = ids.trace_state.to_header()
-    return TraceContext(f"{ids.trace_id:032x}", f"{ids.span_id:016x}", int(ids.trace_flags) & 0xFF, state)
+def _unrecorded_at(span: Any, before: Any) -> Any:
+    """Return the place of a span that is not recorded here, or of no span, inside the place before."""
+    shown = span if isinstance(span, Span) else INVALID_SPAN
+    if isinstance(before, NotTraced) or (before is None and not shown.get_span_context().is_valid):
+        return before
+    return UnrecordedPlace(before, shown)
 
 
 def _attach(original: Method, method: Wrapped) -> Method:
@@ -91,7 +96,7 @@ def _attach(original: Method, method: Wrapped) -> Method:
             return original(runtime, context)
         span = context.get(SPAN_KEY)
         before = _here()
-        place = _place_of(span) or before
+        place = _place_of(span) or _unrecorded_at(span, before)
         token = _attached.set((context, place))
         if place is not before:
             entering.current.set(place)
@@ -138,9 +143,11 @@ def _shown(context: Context, place: Any) -> Context:
 def _span_of(place: Any) -> Span:
     if type(place) is SpanPlace:
         return place.shown or EndedSpan(place)
-    if type(place) is PassingPlace:
+    if type(place) is UnrecordedPlace:
         return place.shown
-    return INVALID_SPAN if place is None or isinstance(place, NotTraced) else StandingSpan(place)
+    if isinstance(place, NotTraced):
+        return UNTRACED
+    return INVALID_SPAN if place is None else StandingSpan(place)
 
 
 _METHODS: Final = (

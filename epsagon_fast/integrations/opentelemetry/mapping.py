@@ -107,7 +107,7 @@ def _add_rest(metadata: dict[str, Any], span: Recorded, typed: bool) -> tuple[in
     if events:
         metadata[EVENTS] = json_bytes([each.told() for each in events]).decode()
     if span.links:
-        metadata[LINKS] = json_bytes(list(map(_link, span.links))).decode()
+        metadata[LINKS] = json_bytes(list(map(link_told, span.links))).decode()
     metadata.update(span.dropped)
     return code, exception
 
@@ -131,7 +131,8 @@ def _failure(events: list[Happened], typed: bool) -> tuple[int, dict[str, Any] |
     return _ERROR, None, events
 
 
-def _link(link: Link) -> dict[str, Any]:
+def link_told(link: Link) -> dict[str, Any]:
+    """Return what stands in the metadata."""
     context = link.context
     return {
         "trace_id": format_trace_id(context.trace_id),

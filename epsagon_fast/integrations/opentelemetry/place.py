@@ -8,7 +8,7 @@ from typing import Protocol
 from opentelemetry.trace import Span
 
 from epsagon_fast.producer.context import TraceContext
-from epsagon_fast.producer.place import Place
+from epsagon_fast.producer.place import PassingPlace, Place
 from epsagon_fast.producer.tracer import Tracer
 from epsagon_fast.queue.ring import own_pid
 
@@ -75,14 +75,20 @@ class SpanPlace(Place[Tracer]):
         return super().open_trace()
 
 
-class PassingPlace(Place[Tracer]):
-    """Where a span that is not recorded is the current one: it only hands on the ids of its caller.
-
-    `tracer`: the trace around it, if sampling has left that out.
-    """
+class UnrecordedPlace(PassingPlace[Tracer]):
+    """Where a span that is not recorded here is the current one: it only hands on its ids. `shown`: the span."""
 
     __slots__ = ("shown",)
 
-    def __init__(self, shown: Span, tracer: Tracer | None) -> None:
-        super().__init__(tracer)
+    def __init__(self, outer: Place[Tracer] | None, shown: Span) -> None:
+        super().__init__(outer, caller_in(shown))
         self.shown = shown
+
+
+def caller_in(span: Span) -> TraceContext | None:
+    """Return the ids of a span, below which a trace goes on; None if they are invalid."""
+    ids = span.get_span_context()
+    if not ids.is_valid:
+        return None
+    state = ids.trace_state.to_header()
+    return TraceContext(f"{ids.trace_id:032x}", f"{ids.span_id:016x}", int(ids.trace_flags) & 0xFF, state)

@@ -14,8 +14,9 @@ from epsagon_fast.producer.entering import Entered, NotTraced
 from epsagon_fast.producer.process import process
 
 from .contexts import found_in
+from .limits import Limits, from_environment
 from .mapping import SpanScope
-from .place import PassingPlace
+from .place import UnrecordedPlace
 from .span import RecordedSpan
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -25,6 +26,9 @@ MS_PER_S: Final = 1000
 class SpanProvider(TracerProvider):
     """Makes tracers whose spans we record. All have one recorder, so they share the process's config."""
 
+    def __init__(self) -> None:
+        self._limits = from_environment()
+
     def get_tracer(
         self,
         instrumenting_module_name: str,
@@ -33,7 +37,7 @@ class SpanProvider(TracerProvider):
         attributes: Mapping[str, Any] | None = None,
     ) -> "SpanTracer":
         """Return a tracer for a library, which is the spans' scope."""
-        return SpanTracer(SpanScope(instrumenting_module_name or "", instrumenting_library_version))
+        return SpanTracer(SpanScope(instrumenting_module_name or "", instrumenting_library_version), self._limits)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Do what `epsagon_fast.flush` does, as programs ask the SDK's provider to."""
@@ -47,8 +51,9 @@ class SpanProvider(TracerProvider):
 class SpanTracer(TracerInterface):
     """Makes the spans of one scope."""
 
-    def __init__(self, scope: SpanScope) -> None:
+    def __init__(self, scope: SpanScope, limits: Limits) -> None:
         self._scope = scope
+        self._limits = limits
 
     def start_span(
         self,
@@ -68,12 +73,13 @@ class SpanTracer(TracerInterface):
                 return _unrecorded(context)
         elif isinstance(found, NotTraced):
             return INVALID_SPAN
-        span = RecordedSpan(self._scope, name, kind, start_time)
+        span = RecordedSpan(self._scope, self._limits, name, kind, start_time)
         if attributes:
             span.give(attributes)
         if links:
-            for link in filter(None, links):
-                span.add_link(link.context, link.attributes)
+            for link in links:
+                if isinstance(link, Link):
+                    span.add_link(link.context, link.attributes)
         if not (record_exception and set_status_on_exception):
             span.record_exceptions, span.set_status_on_exception = record_exception, set_status_on_exception
         return span if span.begin(found, span) else _unrecorded(context)
@@ -111,8 +117,7 @@ class SpanBlock(Entered):
         if type(span) is RecordedSpan:
             self.place = span.place
         elif span.get_span_context().is_valid:
-            around = current.current_trace()
-            self.place = PassingPlace(span, around if around is not None and around.is_left_out else None)
+            self.place = UnrecordedPlace(current.current_place(), span)
         else:
             self.place = current.anywhere()
         return span

@@ -1,6 +1,7 @@
 """A span as OpenTelemetry's interface wants it.
 
-No lock: each call is one operation of a dict or a list, which the GIL makes whole.
+No lock: each call is one operation of a dict or a list, which the GIL makes whole. An argument of a wrong type breaks
+nothing, as with OpenTelemetry's own spans that record nothing.
 """
 
 import logging
@@ -24,7 +25,7 @@ from opentelemetry.trace import (
 
 from epsagon_fast.producer.context import TraceContext, handed_on
 from epsagon_fast.producer.exceptions import exception_of
-from epsagon_fast.producer.plain import Copy, printed
+from epsagon_fast.producer.plain import Copy, clean, full_type_name, printed
 from epsagon_fast.span_names import (
     DROPPED_ATTRIBUTES,
     DROPPED_EVENTS,
@@ -36,13 +37,10 @@ from epsagon_fast.span_names import (
     EXCEPTION_TYPE,
 )
 
+from .limits import Limits
 from .mapping import Happened, SpanScope
 from .recording import Recording
 
-# The defaults of OpenTelemetry's specification for one span.
-MOST_ATTRIBUTES: Final = 128
-MOST_EVENTS: Final = 128
-MOST_LINKS: Final = 128
 _SCALARS: Final = (str, int, bool, float)
 _UNSET: Final = Status()
 _logger: Final = logging.getLogger(__name__)
@@ -55,26 +53,32 @@ class RecordedSpan(Recording, Span):
     end_time. Read only.
     """
 
-    def __init__(self, scope: SpanScope, name: str, kind: SpanKind, start_ns: int | None) -> None:
+    def __init__(self, scope: SpanScope, limits: Limits, name: str, kind: SpanKind, start_ns: int | None) -> None:
         self.scope = scope
         self.name = name
-        self.kind = kind
+        self.kind = kind if type(kind) is SpanKind else SpanKind.INTERNAL
         self.attributes: dict[str, Any] = {}
         self.events: list[Happened] = []
         self.links: list[Link] = []
         self.status = _UNSET
-        self.start_time = time.time_ns() if start_ns is None else start_ns
+        self.start_time = time.time_ns() if start_ns is None else nanoseconds(start_ns)
         self.end_time: int | None = None
+        # Empty from the first call of `end` on.
+        self._ends = [None]
+        self._limits = limits
         self.dropped: dict[str, int] = {}
         self.record_exceptions = self.set_status_on_exception = True
         self._context: SpanContext | None = None
 
     def end(self, end_time: int | None = None) -> None:
         """End the span at `end_time`, by default now, and record it. A second call does nothing."""
-        if self.end_time is not None:
+        try:
+            # One step, so only one of several threads ends the span.
+            self._ends.pop()
+        except IndexError:
             _logger.warning("Calling end() on an ended span.")
             return
-        self.end_time = time.time_ns() if end_time is None else end_time
+        self.end_time = time.time_ns() if end_time is None else nanoseconds(end_time)
         self.finish()
 
     def get_span_context(self) -> SpanContext:
@@ -92,10 +96,10 @@ class RecordedSpan(Recording, Span):
     def give(self, attributes: Mapping[str, Any]) -> None:
         """Set the attributes that the span begins with."""
         # A plain dict of scalars is what nearly all have. Its copy is one step.
-        given = attributes.copy() if type(attributes) is dict else {}
-        if given and len(given) <= MOST_ATTRIBUTES:
-            for value in given.values():
-                if type(value) not in _SCALARS:
+        given = attributes.copy() if type(attributes) is dict and self._limits.characters is None else {}
+        if given and len(given) <= self._limits.attributes:
+            for key, value in given.items():
+                if type(value) not in _SCALARS or type(key) is not str:
                     break
             else:
                 self.attributes = given
@@ -104,6 +108,9 @@ class RecordedSpan(Recording, Span):
 
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Set several attributes."""
+        if not isinstance(attributes, Mapping):
+            _logger.warning("Attributes that are no mapping are left out.")
+            return
         for key, value in attributes.items():
             self.set_attribute(key, value)
 
@@ -113,30 +120,34 @@ class RecordedSpan(Recording, Span):
             _logger.warning("Setting attribute on ended span.")
             return
         if type(key) is not str:
-            _logger.warning("An attribute whose name is no text is left out.")
-            return
-        attributes = self.attributes
-        attributes[key] = value if type(value) in _SCALARS else Copy().of(value)
-        if len(attributes) > MOST_ATTRIBUTES:
-            attributes.pop(next(iter(attributes)), None)
+            if not issubclass(type(key), str):
+                _logger.warning("An attribute whose name is no text is left out.")
+                return
+            key = clean(key)
+        attributes, limits = self.attributes, self._limits
+        attributes[key] = value = value if type(value) in _SCALARS else Copy().of(value)
+        if limits.characters is not None:
+            attributes[key] = shortened(value, limits.characters)
+        if len(attributes) > limits.attributes:
+            # Of a copy, because another thread may add one meanwhile.
+            attributes.pop(next(iter(attributes.copy())), None)
             self._drop(DROPPED_ATTRIBUTES)
 
     def add_event(self, name: str, attributes: Mapping[str, Any] | None = None, timestamp: int | None = None) -> None:
         """Add an event. `timestamp`: nanoseconds since the epoch, by default now."""
         if self._has_ended():
             return
-        kept = Copy().of(dict(attributes)) if attributes else {}
-        self.events.append(Happened(name, kept, time.time_ns() if timestamp is None else timestamp))
-        if len(self.events) > MOST_EVENTS:
+        self.events.append(happened(name, attributes, timestamp))
+        if len(self.events) > self._limits.events:
             self.events.pop(0)
             self._drop(DROPPED_EVENTS)
 
     def add_link(self, context: SpanContext, attributes: Mapping[str, Any] | None = None) -> None:
         """Add a link to another span, unless that has neither ids nor anything else to say."""
-        if self._has_ended() or not (context and (context.is_valid or context.trace_state or attributes)):
+        if self._has_ended() or not says_something(context, attributes):
             return
-        self.links.append(Link(context, Copy().of(dict(attributes)) if attributes else None))
-        if len(self.links) > MOST_LINKS:
+        self.links.append(Link(context, copied(attributes)))
+        if len(self.links) > self._limits.links:
             self.links.pop(0)
             self._drop(DROPPED_LINKS)
 
@@ -162,16 +173,14 @@ class RecordedSpan(Recording, Span):
         escaped: bool = False,
     ) -> None:
         """Add an exception as an event."""
-        kind = type(exception)
-        module = "" if kind.__module__ in (None, "builtins") else f"{kind.__module__}."
         known = exception_of("", exception)
         said = {
-            EXCEPTION_TYPE: f"{module}{kind.__qualname__}",
+            EXCEPTION_TYPE: full_type_name(exception),
             EXCEPTION_MESSAGE: known["message"],
             EXCEPTION_STACKTRACE: known["traceback"],
             EXCEPTION_ESCAPED: str(escaped),
         }
-        self.add_event(EXCEPTION, {**said, **(attributes or {})}, timestamp)
+        self.add_event(EXCEPTION, {**said, **copied(attributes)}, timestamp)
 
     def note_exception(self, error: BaseException, escaped: bool = False) -> None:
         """Do what the span's tracer was told to do with an exception that leaves its block."""
@@ -197,6 +206,39 @@ class RecordedSpan(Recording, Span):
         if self.end_time is not None:
             _logger.warning("Tried calling a method on an ended span.")
         return self.end_time is not None
+
+
+def happened(name: str, attributes: Mapping[str, Any] | None, time_ns: int | None) -> Happened:
+    """Return an event of a span as it is now. `time_ns`: None: now."""
+    return Happened(name, copied(attributes), time.time_ns() if time_ns is None else nanoseconds(time_ns))
+
+
+def copied(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return a copy of attributes; {} if they are no mapping."""
+    copy = Copy().of(attributes) if attributes else None
+    return copy if type(copy) is dict else {}
+
+
+def says_something(context: Any, attributes: object) -> bool:
+    """Say whether a link is worth keeping."""
+    return isinstance(context, SpanContext) and bool(context.is_valid or context.trace_state or attributes)
+
+
+def nanoseconds(said: Any) -> int:
+    """Return a time as an int. If it is no number, now."""
+    if type(said) is int:
+        return said
+    try:
+        return int(said)
+    except (TypeError, ValueError, OverflowError):
+        return time.time_ns()
+
+
+def shortened(value: Any, most: int) -> Any:
+    """Return an attribute whose texts have at most so many characters."""
+    if type(value) is list:
+        return [shortened(each, most) for each in value]
+    return value[:most] if type(value) is str else value
 
 
 def context_of(context: TraceContext | None, own_id: str | None) -> SpanContext:

@@ -1,23 +1,34 @@
 """The span that stands for a place of ours: for a traced block, an event or a request, as OpenTelemetry sees it."""
 
-import time
 from collections.abc import Mapping
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
-from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, Status, StatusCode
+from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, Status, StatusCode
 
 from epsagon_fast.producer.context import handed_on
 from epsagon_fast.producer.place import Place
-from epsagon_fast.producer.plain import json_bytes
+from epsagon_fast.producer.plain import Copy, json_bytes, metadata_text
 from epsagon_fast.producer.tracer import Tracer
 from epsagon_fast.protocol import ErrorCode
-from epsagon_fast.span_names import DESCRIPTION, EVENTS
+from epsagon_fast.span_names import DESCRIPTION, DROPPED_EVENTS, DROPPED_LINKS, EVENTS, LINKS
 
-from .mapping import Happened
-from .span import context_of
+from .limits import MOST
+from .mapping import link_told
+from .span import context_of, copied, happened, says_something
 
-# A traced block has this method, and an event's block has not.
-NOTE: Final = "note"
+
+class Told:
+    """The events or the links of a place, as they stand in its metadata."""
+
+    def __init__(self) -> None:
+        self.said: list[dict[str, Any]] = []
+        self.dropped = 0
+
+
+# Those of the places of each open trace, by the place's id and their name in the metadata. They are not kept in a span,
+# because a place may have several, one after the other.
+_told: Final[WeakKeyDictionary[Tracer, dict[tuple[str | None, str], Told]]] = WeakKeyDictionary()
 
 
 class StandingSpan(Span):
@@ -26,7 +37,6 @@ class StandingSpan(Span):
     def __init__(self, place: Place[Tracer]) -> None:
         self.place = place
         self._context: SpanContext | None = None
-        self._events: list[Happened] = []
 
     def end(self, end_time: int | None = None) -> None:
         """Do nothing."""
@@ -40,34 +50,37 @@ class StandingSpan(Span):
     def is_recording(self) -> bool:
         """Say whether the block has not ended, and its trace is open."""
         tracer = self.place.still_open()
-        return tracer is not None and tracer.recording and self._block() is not None
+        return tracer is not None and tracer.recording and self._recorded() is not None
 
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Set several attributes."""
-        for key, value in attributes.items():
+        for key, value in copied(attributes).items():
             self.set_attribute(key, value)
 
     def set_attribute(self, key: str, value: Any) -> None:
-        """Set an entry in the metadata."""
-        block = self._block()
-        if isinstance(block, Tracer):
-            block.set_runner_metadata(key, value)
-        elif hasattr(block, NOTE):
-            block.note(key, value)
-        elif block is not None:
-            block.metadata[key] = value
+        """Set an entry in the metadata to `value` as it is now."""
+        recorded = self._recorded()
+        if isinstance(recorded, Tracer):
+            recorded.set_runner_metadata(key, value)
+        elif recorded is not None:
+            recorded.metadata[key] = Copy().of(value)
 
     def add_event(self, name: str, attributes: Mapping[str, Any] | None = None, timestamp: int | None = None) -> None:
         """Add an event of OpenTelemetry's kind: it stands in the metadata, with those that were added here before."""
-        time_ns = time.time_ns() if timestamp is None else timestamp
-        self._events.append(Happened(name, dict(attributes or {}), time_ns))
-        self.set_attribute(EVENTS, json_bytes([each.told() for each in self._events]).decode())
+        self._tell(EVENTS, happened(name, attributes, timestamp).told(), DROPPED_EVENTS)
+
+    def add_link(self, context: SpanContext, attributes: Mapping[str, Any] | None = None) -> None:
+        """Add a link to another span. It stands in the metadata, with those that were added here before."""
+        if says_something(context, attributes):
+            self._tell(LINKS, link_told(Link(context, copied(attributes))), DROPPED_LINKS)
 
     def update_name(self, name: str) -> None:
-        """Give the event another name. A block's and a trace's stays."""
-        block = self._block()
-        if block is not None and not isinstance(block, Tracer) and not hasattr(block, NOTE):
-            block.name = name
+        """Give the event or the trace another name."""
+        recorded, name = self._recorded(), metadata_text(name)
+        if isinstance(recorded, Tracer):
+            recorded.update_runner(name=name)
+        elif recorded is not None:
+            recorded.name = name
 
     def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
         """Set an error: the error code of the event or the trace, and the description in its metadata."""
@@ -76,11 +89,11 @@ class StandingSpan(Span):
         if status.status_code is not StatusCode.ERROR:
             return
         self.set_attribute(DESCRIPTION, status.description or "")
-        block = self._block()
-        if isinstance(block, Tracer):
-            block.update_runner(error_code=ErrorCode.ERROR)
-        elif block is not None and not hasattr(block, NOTE):
-            block.error_code = int(ErrorCode.ERROR)
+        recorded = self._recorded()
+        if isinstance(recorded, Tracer):
+            recorded.update_runner(error_code=ErrorCode.ERROR)
+        elif recorded is not None:
+            recorded.error_code = int(ErrorCode.ERROR)
 
     def record_exception(
         self,
@@ -94,12 +107,26 @@ class StandingSpan(Span):
         if tracer is not None:
             tracer.add_exception(exception)
 
-    def _block(self) -> Any:
-        """Return what the place is of: an event, a traced block, a trace; None: it has ended."""
+    def _tell(self, name: str, said: dict[str, Any], dropped: str) -> None:
+        """Add to the list of this name in the metadata, or, if that is full, to the count of what it lacks."""
+        tracer = self.place.still_open()
+        if tracer is None:
+            return
+        told = _told.setdefault(tracer, {}).setdefault((self.place.span_id, name), Told())
+        if len(told.said) < MOST:
+            told.said.append(said)
+            self.set_attribute(name, json_bytes(told.said).decode())
+        else:
+            told.dropped += 1
+            self.set_attribute(dropped, told.dropped)
+
+    def _recorded(self) -> Any:
+        """Return what the place is of: an event, a block's event, a trace; None: it has ended."""
         place = self.place
-        for name in ("event", "block"):
-            if hasattr(place, name):
-                return getattr(place, name)
+        if hasattr(place, "event"):
+            return place.event
+        if hasattr(place, "block"):
+            return place.block and (place.block.event or place.still_open())
         return place.still_open()
 
 

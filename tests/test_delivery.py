@@ -137,7 +137,7 @@ def test_a_transient_status_may_be_retried(delivery: Delivery, server: Server, c
     assert (verdict.outcome, verdict.outcome.reason, verdict.retry) == (Outcome.STORED, str(code), True)
 
 
-@pytest.mark.parametrize("code", [400, 401, 403, 404, 405, 413, 422, 501, 505, 304, 103])
+@pytest.mark.parametrize("code", [400, 401, 403, 404, 405, 413, 422, 501, 505, 304, 101])
 def test_every_other_status_is_a_rejection(delivery: Delivery, server: Server, code: int) -> None:
     server.behave = raw(reply(code, {}, b""))
     verdict = send(delivery, to(server.url))
@@ -345,7 +345,8 @@ def test_a_server_that_asks_is_shown_the_clients_certificate(delivery: Delivery,
         assert send(delivery, shown).outcome == Outcome.DELIVERED
         in_one = to(server.url, ca_file=proof.ca_file, client_certificate=str(both))
         assert send(delivery, in_one).outcome == Outcome.DELIVERED
-        assert send(delivery, to(server.url, ca_file=proof.ca_file)).retry
+        unknown = send(delivery, to(server.url, ca_file=proof.ca_file))
+        assert (str(unknown.outcome), unknown.retry_after_s) == ("STORED (tls)", TLS_RETRY_S)
         assert len(server.requests) == 2
 
 
@@ -505,6 +506,13 @@ def test_a_plain_trace_goes_through_the_proxy_whole(delivery: Delivery) -> None:
     with Server() as proxy:
         assert send(delivery, to("http://backend.invalid/in", proxy_url=proxy.url)).outcome == Outcome.DELIVERED
         assert proxy.requests[0].path == "http://backend.invalid/in"
+
+
+def test_a_proxy_that_wants_other_credentials_does_not_cost_a_plain_trace(delivery: Delivery) -> None:
+    with Server(status(407)) as proxy:
+        assert str(send(delivery, to("http://backend.invalid/in", proxy_url=proxy.url)).outcome) == "STORED (proxy)"
+        # It may be the backend's own word, too.
+        assert str(send(delivery, to(proxy.url)).outcome) == "REJECTED (407)"
 
 
 def test_a_proxy_that_fails_may_be_retried(delivery: Delivery, identity: Identity) -> None:

@@ -2,10 +2,15 @@
 
 import http.client
 import io
+import socket
+import ssl
+import threading
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from servers import HOST, TIMEOUT_S, certificate
 
 from epsagon_fast.collector.sending import wire
 from epsagon_fast.collector.sending.answer import Failure
@@ -51,6 +56,17 @@ class Peer:
         (OK + b"Content-Length: 9\r\n\r\n{}", 200, b"", False),
         (b"HTTP/1.1 204 No Content\r\n\r\n", 204, b"", True),
         (b"HTTP/1.1 100 Continue\r\n\r\n" + OK + b"Content-Length: 2\r\n\r\n{}", 200, b"{}", True),
+        (
+            b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: <a>\r\n\r\n"
+            + OK
+            + b"Content-Length: 2\r\n\r\n{}",
+            200,
+            b"{}",
+            True,
+        ),
+        (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n", 101, b"", False),
+        (OK + b"Content-Length: -1\r\n\r\n{}", 200, b"", False),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n-1\r\n{\r\n0\r\n\r\n", 200, b"", False),
         (b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy", 503, b"busy", True),
     ],
 )
@@ -78,6 +94,18 @@ def test_what_is_no_answer_is_an_error_that_quotes_nothing(said: bytes) -> None:
     with pytest.raises(ConnectionError, match=r"server|HTTP|large") as raised:
         ask(Peer(said), b"", b"")
     assert b"SMTP" not in str(raised.value).encode()
+
+
+def test_a_server_for_grpc_is_noticed_by_its_first_bytes() -> None:
+    class Waiting(Peer):
+        def recv(self, size: int) -> bytes:
+            said = super().recv(size)
+            assert said, "it was asked for more"
+            return said
+
+    settings = bytes.fromhex("000006040000000000000400001000")
+    with pytest.raises(ConnectionError, match="no HTTP answer"):
+        ask(Waiting(settings), b"head", b"body")
 
 
 names = st.text("abcdefghijklmnopqrstuvwxyz-", min_size=1).filter(lambda name: name not in ("connection",))
@@ -138,3 +166,23 @@ def test_an_answer_that_comes_before_the_body_went_counts() -> None:
     assert answer.response.status == 413
     with pytest.raises(ConnectionError):
         ask(Refusing(b""), b"", b"")
+
+
+def test_an_answer_that_comes_before_the_body_went_counts_with_tls_too(tmp_path: Path) -> None:
+    identity = certificate(tmp_path)
+    plain, other = socket.socketpair()
+    plain.settimeout(TIMEOUT_S)
+    other.settimeout(TIMEOUT_S)
+
+    def refuse() -> None:
+        with identity.context.wrap_socket(other, server_side=True) as server:
+            server.recv(1)
+            server.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+
+    refusing = threading.Thread(target=refuse)
+    refusing.start()
+    context = ssl.create_default_context(cafile=identity.ca_file)
+    with context.wrap_socket(plain, server_hostname=HOST) as connection:
+        answer = ask(connection, b"head", bytes(1 << 22))
+    refusing.join()
+    assert answer.response.status == 413

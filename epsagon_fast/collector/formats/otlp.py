@@ -90,7 +90,8 @@ class Otlp:
 
     def refusal(self, answer: bytes, url: str) -> str | None:
         """Return a word if the backend says that it took only a part: OTLP forbids to send that again."""
-        spans, message = encoding_of(answer).partial_success(answer)
+        # JSON may begin with blanks. In protobuf one of them is a tag.
+        spans, message = encoding_of(answer.lstrip()).partial_success(answer)
         return f"{PARTIAL}: {message}" if spans > 0 else None
 
     def without_secret(self, body: bytes, destination: Destination) -> tuple[int | None, bytes]:

@@ -42,7 +42,7 @@ def partial_success(answer: bytes) -> tuple[int, str]:
     """Return how many spans a friendly answer says were not taken, and why."""
     try:
         said = orjson.loads(answer)["partialSuccess"]
-        return int(said.get("rejectedSpans", 0)), str(said.get("errorMessage", ""))
+        return int(said.get("rejectedSpans", 0)), str(said.get("errorMessage") or "")
     except (ValueError, TypeError, KeyError, AttributeError):
         # Some backends answer with a page, or with nothing.
         return 0, ""

@@ -4,6 +4,7 @@ urllib3's connections connect: through proxies and with TLS. What goes over them
 through urllib3's pools and http.client's messages costs three times as much.
 """
 
+import re
 import socket
 import ssl
 import traceback
@@ -26,6 +27,10 @@ from epsagon_fast.collector.sending.deadline import PlainConnection, TLSConnecti
 MAX_REMEMBERED = 64
 _NO_FILES = TlsFiles()
 _NO_ANSWER = (HTTPError, HTTPException, OSError)
+# What a server says that wants another certificate of ours than it saw, or one at all. Before TLS 1.3 it says only that
+# the handshake failed.
+_UNWELCOME = re.compile("ALERT_.*(CERTIFICATE|UNKNOWN_CA|ACCESS_DENIED|HANDSHAKE_FAILURE)")
+_PROXY_AUTHENTICATION_REQUIRED = 407
 
 
 class _Way(NamedTuple):
@@ -111,6 +116,9 @@ class Pools:
             self._idle.setdefault(way.key, []).append(connection)
         else:
             connection.close()
+        if answer.response.status == _PROXY_AUTHENTICATION_REQUIRED and way.proxy is not None:
+            # The backend was not asked, just as when a tunnel is refused.
+            raise Failure("proxy", "it wants other credentials")
         return answer.response
 
     def _kept(self, way: _Way) -> HTTPConnection | None:
@@ -250,6 +258,8 @@ def _explain(error: BaseException) -> Failure:
     for each in causes:
         if isinstance(each, ssl.SSLCertVerificationError):
             return Failure("tls", each.verify_message)
+        if isinstance(each, ssl.SSLError) and _UNWELCOME.search(each.reason or ""):
+            return Failure("tls", f"the server refuses this client: {(each.reason or '').lower()}")
         if isinstance(each, TimeoutError):
             return Failure("timeout")
         if isinstance(each, socket.gaierror):

@@ -5,6 +5,7 @@ Here a header is looked for when it is asked for, and a body is read up to a bou
 """
 
 import re
+import ssl
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
@@ -19,9 +20,12 @@ _JOINED_BYTES = 64 * 1024
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NAMES = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]*")
-_STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: [^\r\n]*)?\r?\n")
+_PROTOCOL = b"HTTP/1."
+_STATUS = re.compile(_PROTOCOL + rb"([01]) ([1-9][0-9][0-9])(?: [^\r\n]*)?\r?\n")
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
-_CONTINUE, _NO_CONTENT, _NOT_MODIFIED = 100, 204, 304
+_SWITCHING, _NO_CONTENT, _NOT_MODIFIED = 101, 204, 304
+# With TLS each failure to write looks like an end without a goodbye.
+_REFUSED_TO_READ = (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError)
 # What we say ourselves of a body.
 _OURS = frozenset({"content-length", "transfer-encoding"})
 
@@ -83,7 +87,7 @@ def ask(connection: Duplex, head: bytes, body: bytes) -> Answer:
         else:
             connection.sendall(head)
             connection.sendall(body)
-    except (BrokenPipeError, ConnectionResetError):
+    except _REFUSED_TO_READ:
         # A server may refuse a large body before it has read it. If it said nothing, reading fails too.
         pass
     return _read(connection)
@@ -95,10 +99,10 @@ def _read(connection: Duplex) -> Answer:
         data, end = _read_head(connection, data)
         found = _STATUS.match(data)
         if found is None:
-            # Not what it said, because that may be anything.
-            raise ConnectionError("what came is no HTTP answer")
+            raise _no_answer()
         status = int(found[2])
-        if status != _CONTINUE:
+        # An interim answer says that one comes: 100, or 103 with hints for browsers.
+        if status >= 200 or status == _SWITCHING:
             break
         data = data[end:]
     headers = HeadersOf(data[:end])
@@ -123,12 +127,26 @@ def _read_head(connection: Duplex, data: bytes) -> tuple[bytes, int]:
         if not more:
             raise ConnectionError("the server closed the connection without an answer")
         data += more
+        if not data.startswith(_PROTOCOL[: len(data)]):
+            # A server for gRPC says something else, and then waits.
+            raise _no_answer()
     return data, found.end()
+
+
+def _no_answer() -> ConnectionError:
+    # Not what it said, because that may be anything.
+    return ConnectionError("what came is no HTTP answer")
 
 
 def _stays_open(headers: HeadersOf, is_new: bool) -> bool:
     said = headers.get("Connection").lower()
     return "close" not in said if is_new else "keep-alive" in said
+
+
+def _size(said: str | bytes, base: int) -> int:
+    if (size := int(said, base)) < 0:
+        raise ValueError("less than nothing")
+    return size
 
 
 class _Body:
@@ -148,8 +166,9 @@ class _Body:
             return self._chunks()
         length = headers.get("Content-Length")
         if length:
-            self._take(min(int(length), MAX_ANSWER_BYTES))
-            return int(length) <= MAX_ANSWER_BYTES and not self._rest
+            size = _size(length, 10)
+            self._take(min(size, MAX_ANSWER_BYTES))
+            return size <= MAX_ANSWER_BYTES and not self._rest
         # It ends with the connection.
         while len(self._rest) < MAX_ANSWER_BYTES and (more := self._connection.recv(_RECEIVED_BYTES)):
             self._rest += more
@@ -157,7 +176,7 @@ class _Body:
         return False
 
     def _chunks(self) -> bool:
-        while (size := int(self._line().partition(b";")[0], 16)) > 0:
+        while (size := _size(self._line().partition(b";")[0], 16)) > 0:
             if len(self.data) + size > MAX_ANSWER_BYTES:
                 return False
             self._take(size)

@@ -299,6 +299,31 @@ def test_request_to_a_program_is_one_trace(tmp_path: Path, change: str) -> None:
     assert answer.stdout.splitlines() == ["b'x'", "b'y'", "/x /<what>", "/y /<what>"], answer.stderr
 
 
+def test_application_that_takes_no_weak_reference_and_has_no_hash_is_traced(tmp_path: Path) -> None:
+    (tmp_path / "falcon").mkdir()
+    (tmp_path / "falcon" / "app.py").write_text(
+        "class App:\n    __slots__ = ('name',)\n    def __eq__(self, other): return True\n"
+        "    def __call__(self, environ, start_response):\n        start_response('200 OK', [])\n"
+        "        return [self.name]\n"
+    )
+    code = """
+    from wsgiref.util import setup_testing_defaults
+    from epsagon_fast.testing import capture_traces
+    from falcon.app import App
+
+    with capture_traces() as traces:
+        for name in (b"one", b"other"):
+            app, environ = App(), {"PATH_INFO": "/" + name.decode()}
+            app.name = name
+            setup_testing_defaults(environ)
+            print(*app(environ, lambda status, headers, exc_info=None: None))
+    for trace in traces:
+        print(trace["events"][-1]["resource"]["metadata"]["path"])
+    """
+    answer = traced(tmp_path, code)
+    assert answer.stdout.splitlines() == ["b'one'", "b'other'", "/one", "/other"], answer.stderr
+
+
 def test_asgi_application_is_one_trace_for_each_request(tmp_path: Path) -> None:
     code = """
     import asyncio, inspect

@@ -7,9 +7,9 @@ Where both do, the outer one traces; the inner one finds its mark in the environ
 
 import functools
 import inspect
+from copy import copy
 from importlib import import_module
 from typing import Any, Final, NamedTuple
-from weakref import WeakKeyDictionary, ref
 
 from epsagon_fast.integrations.web.request import KEY
 from epsagon_fast.integrations.wrapping import Method, Wrapped
@@ -100,48 +100,38 @@ def _with_argument(server: Server, original: Method, _: Wrapped) -> Method:
 
 
 def _traced_calls(original: Method, _: Wrapped) -> Method:
-    middlewares = _Middlewares(original, WSGI)
+    middleware = _Middleware(original, WSGI)
 
     def call(app: Any, environ: Any, start_response: Any) -> Any:
-        way = functools.partial(original, app) if KEY in environ else middlewares.of(app)
+        way = functools.partial(original, app) if KEY in environ else middleware.around(app)
         return way(environ, start_response)
 
     return call
 
 
 def _traced_coroutines(original: Method, _: Wrapped) -> Method:
-    middlewares = _Middlewares(original, ASGI)
+    middleware = _Middleware(original, ASGI)
 
     # Servers ask whether this is a coroutine function.
     async def call(app: Any, scope: Any, receive: Any, send: Any) -> None:
-        way = functools.partial(original, app) if KEY in scope else middlewares.of(app)
+        way = functools.partial(original, app) if KEY in scope else middleware.around(app)
         await way(scope, receive, send)
 
     return call
 
 
-class _Middlewares:
-    """The middlewares around the applications of one class, which live as long as these."""
+class _Middleware:
+    """A middleware of ours around the applications of one class: each request has a copy.
+
+    It keeps nothing about an application. Falcon's take no weak reference, and one that compares itself has no hash.
+    """
 
     def __init__(self, original: Method, kind: str) -> None:
         self._original = original
-        self._kind = kind
-        self._known: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+        self._made = functools.cache(lambda: around(original, kind))
 
-    def of(self, app: Any) -> Any:
+    def around(self, app: Any) -> Any:
         """Return the middleware around an application's own call."""
-        found = self._known.get(app)
-        if found is None:
-            found = self._known[app] = around(_Call(self._original, app), self._kind)
-        return found
-
-
-class _Call:
-    """A framework's own call of one application, which is held by its caller alone."""
-
-    def __init__(self, original: Method, app: Any) -> None:
-        self._original = original
-        self._app = ref(app)
-
-    def __call__(self, *args: Any) -> Any:
-        return self._original(self._app(), *args)
+        middleware = copy(self._made())
+        middleware.app = functools.partial(self._original, app)
+        return middleware

@@ -24,7 +24,7 @@ class FakeWriter:
         self.outcomes: dict[bytes, Outcome] = {}
         self.news: list[tuple[bytes, Outcome]] = []
         self.starts = 0
-        self.closed = self.settled = 0
+        self.closed = self.settled = self.left_out = 0
         self.is_drained = True
 
     def push(self, kind: int, flags: int, trace_id: bytes, payload: bytes, /) -> int:
@@ -47,6 +47,9 @@ class FakeWriter:
 
     def refuse(self, reason: str, count: int = 1) -> None:
         self.counts[reason] += count
+
+    def leave_out(self, count: int) -> None:
+        self.left_out += count
 
     def refusals(self) -> dict[str, int]:
         return dict(self.counts)

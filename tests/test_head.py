@@ -268,6 +268,24 @@ def test_place_makes_no_tracer_that_nothing_asks_for(monkeypatch: pytest.MonkeyP
     assert call(wsgi.TracingMiddleware(lambda environ, start: [b"ok"])) == b"ok"
 
 
+def test_each_trace_that_is_left_out_is_counted_once(queue: FakeQueue) -> None:
+    def app(environ: dict[str, Any], start: Any) -> list[bytes]:
+        assert flag(sent()) == 0 and epsagon.current_ids() is None
+        return [b""]
+
+    call(wsgi.TracingMiddleware(app))
+    call(wsgi.TracingMiddleware(lambda environ, start: [b""]), HTTP_TRACEPARENT=LEFT)
+    with epsagon.trace("main"), epsagon.trace("a block of it"):
+        pass
+    # No ring is made for it.
+    assert (process.own.left_out, queue.asked) == (3, 0)
+    process.tell_left_out()
+    assert queue.left_out == 0
+    epsagon.init(sample_rate=1.0)
+    with epsagon.trace("recorded"):
+        assert (process.own.left_out, queue.left_out) == (0, 3)
+
+
 def test_nothing_is_left_out_while_a_test_captures(queue: FakeQueue) -> None:
     with capture_traces() as traces:
         with epsagon.trace("main"):

@@ -74,17 +74,20 @@ def test_closed_trace_is_sent_settled_and_forgotten(folder: Folder, loop: Loop) 
     assert folder.state.counters()["delivered"] == 1
 
 
-def test_what_a_living_process_refuses_is_counted_once_by_all_collectors(folder: Folder, loop: Loop) -> None:
+def test_what_a_process_refuses_or_leaves_out_is_counted_once_by_all_collectors(folder: Folder, loop: Loop) -> None:
     process = Process(folder)
     loop.one_pass()
 
     def refuse(count: int) -> None:
-        process.ring.store(layout.QUEUE_FULL, process.ring.load(layout.QUEUE_FULL) + count)
+        for slot in (layout.QUEUE_FULL, layout.LEFT_OUT):
+            process.ring.store(slot, process.ring.load(slot) + count)
 
     def counted(by: Loop) -> int:
         by.intake.tidy()
         by.publish()
-        return folder.state.counters()["refused_queue_full"]
+        refused, left_out = (folder.state.counters()[name] for name in ("refused_queue_full", "left_out_at_head"))
+        assert refused == left_out
+        return refused
 
     refuse(3)
     assert counted(loop) == 3

@@ -72,6 +72,7 @@ def say_bye() -> None:
     own.is_exiting = True
     for tracer in process.own_traces():
         tracer.abandon()
+    process.tell_left_out()
     for writer in own.writers.known():
         writer.bye()
     wait_until_safe()

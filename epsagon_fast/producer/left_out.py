@@ -14,6 +14,7 @@ from . import head
 from .context import SAMPLED, TraceContext, left_by
 from .ids import SPAN_ID_BYTES, span_id
 from .place import Place
+from .process import process
 from .tracer import Tracer
 
 _UNUSED: Final = 2 * SPAN_ID_BYTES - DIGITS
@@ -28,6 +29,7 @@ class LeftOut(Place[Tracer]):
     __slots__ = ("_begun", "_config", "is_over")
 
     def __init__(self, config: ResolvedConfig, begun: TraceContext | str) -> None:
+        process.own.left_out += 1
         # As in Place. A call of its __init__ would cost as much as all this.
         self.tracer = self.context = self.span_id = None
         self.is_over = False
@@ -42,6 +44,8 @@ class LeftOut(Place[Tracer]):
             tracer = Tracer(self._config, None, span_id() + begun if isinstance(begun, str) else None)
             tracer.context = None if isinstance(begun, str) else begun
             tracer.start()
+            # The work was counted when it began, and its tracer's start has counted it again.
+            process.own.left_out -= tracer.is_left_out
             self.tracer = tracer
         return tracer
 

@@ -45,6 +45,9 @@ class MemoryWriter:
         """Count records that were refused for `reason`."""
         self._refusals[reason] += count
 
+    def leave_out(self, count: int) -> None:
+        """Nothing shows how many traces the head has left out."""
+
     def refusals(self) -> dict[str, int]:
         """Return how many records were refused, by reason."""
         return dict(self._refusals)

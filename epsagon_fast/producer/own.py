@@ -28,6 +28,8 @@ class Own:
         self.joined: dict[str, int] = {}
         # Refusals that came before there was a ring to count them in.
         self.early_refusals: Counter[str] = Counter()
+        # Traces that the head has left out since a ring was told of them.
+        self.left_out = 0
         # How many refusals `flush` has told of.
         self.told_refusals = 0
         # The calls of `flush` that are under way; each is told which traces close after it began. They are weak

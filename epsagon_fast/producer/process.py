@@ -221,7 +221,19 @@ class Process:
         while early:
             reason, count = early.popitem()
             writer.refuse(reason, count)
+        self._tell_left_out(writer)
         return writer
+
+    def tell_left_out(self) -> None:
+        """Write how many traces the head has left out into a ring, if this process has one."""
+        for writer in self.own.writers.known()[-1:]:
+            self._tell_left_out(writer)
+
+    def _tell_left_out(self, writer: TraceWriter) -> None:
+        own = self.own
+        if own.left_out:
+            count, own.left_out = own.left_out, 0
+            writer.leave_out(count)
 
     # Open traces.
 

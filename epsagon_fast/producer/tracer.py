@@ -82,6 +82,7 @@ class Tracer(Started, Recorder):
             self._count("closed")
             self._record_nothing(REFUSED, "closed")
         elif self.config.sample_rate < 1.0 and self._is_left_out():
+            process.own.left_out += 1
             self._record_nothing(LEFT_OUT, head.REASON)
         else:
             self._open()

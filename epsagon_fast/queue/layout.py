@@ -39,6 +39,8 @@ QUEUE_FULL: Final = REFUSED + 8 * REFUSALS.index("queue_full")
 REFUSED_SLOTS: Final = 16
 # 1 after a BYE.
 LEFT: Final = 384
+# Traces of which nothing was recorded, because the head had left them out.
+LEFT_OUT: Final = 392
 
 # The consumer's slots.
 TAIL: Final = 512
@@ -58,6 +60,8 @@ HELD: Final = 568
 TOLD: Final = 640
 # The same for how many of them are in the collector's counters.
 COUNTED: Final = 768
+# The same for LEFT_OUT.
+LEFT_OUT_COUNTED: Final = 896
 
 # The latest settlements, up to the end of the header. settlements.py defines an entry.
 SETTLEMENT_RING: Final = 4096

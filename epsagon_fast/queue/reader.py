@@ -136,6 +136,14 @@ class Reader:
         """Return the same for what is counted."""
         return self._news(layout.COUNTED)
 
+    def uncounted_left_out(self) -> int:
+        """Return how many traces the head has left out since the last call, by this collector or an earlier one."""
+        count, known = self._ring.load(layout.LEFT_OUT), self._ring.load(layout.LEFT_OUT_COUNTED)
+        if not known < count <= layout.LARGEST_COUNT:
+            return 0
+        self._ring.store(layout.LEFT_OUT_COUNTED, count)
+        return count - known
+
     def _news(self, known: int) -> dict[str, int]:
         """Return the refusals that these slots do not have yet, and write them there."""
         # Every trace asks, and nearly always there are none. Comparing slot by slot took a tenth of a trace's time.

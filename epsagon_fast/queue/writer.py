@@ -95,6 +95,13 @@ class Writer:
         else:
             self._ring.add(_SLOTS[reason], count)
 
+    def leave_out(self, count: int) -> None:
+        """Count traces that the head has left out."""
+        if self.foreign:
+            self._heir().leave_out(count)
+        else:
+            self._ring.add(layout.LEFT_OUT, count)
+
     def refusals(self) -> dict[str, int]:
         """Return how many records were refused, by reason. Reasons without a refusal are left out."""
         counts = ((reason, self._ring.load(slot)) for reason, slot in _SLOTS.items())
@@ -197,15 +204,18 @@ class Writer:
     def retire(self, successor: "Writer") -> None:
         """Hand over to `successor` the records that no collector will read here, and those that are still to come."""
         if self.lacking:
-            for reason, count in self.refusals().items():
-                successor.refuse(reason, count)
+            self._hand_on_counts(successor)
         elif isinstance(self._ring, ring.Producer) and self._is_forsaken():
-            for reason, count in self.refusals().items():
-                successor.refuse(reason, count)
+            self._hand_on_counts(successor)
             # Set before the ring is closed, because from then on `attend` hands on what open traces push.
             self._successor = successor
             move_unread(self._ring, successor.put)
             self._ring, self._settlements = successor._ring, successor._settlements
+
+    def _hand_on_counts(self, successor: "Writer") -> None:
+        for reason, count in self.refusals().items():
+            successor.refuse(reason, count)
+        successor.leave_out(self._ring.load(layout.LEFT_OUT))
 
     def _is_forsaken(self) -> bool:
         """Say whether no collector will ever read this ring: its folder was deleted, and none had mapped it before."""

@@ -208,6 +208,7 @@ CATALOGUE = (
         _reasons,
     ),
     _by_rest("epsagon_fast_traces_kept_total", "kept_", "Traces that sampling kept, by the rule that did."),
+    _counter("epsagon_fast_traces_left_out_total", "left_out_at_head", "Traces that the head left out, unrecorded."),
     _counter("epsagon_fast_traces_closed_total", "closed", "Traces of which a body was made."),
     _counter("epsagon_fast_traces_trimmed_total", "trimmed", "Traces that were over their limit."),
     _counter("epsagon_fast_untrimmed_bytes_total", "bytes_before_trimming", "Bodies' bytes, had nothing been trimmed."),

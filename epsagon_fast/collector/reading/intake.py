@@ -126,7 +126,7 @@ class Intake:
     def tidy(self) -> None:
         """Do what is due once a second: for the processes, the journal and the folder."""
         for reader in self.rings:
-            self._count_refusals(reader)
+            self._count(reader)
             reader.publish_held(self._assembly.accounts.held_by(reader.ring_id).memory_bytes)
         if self.journal.segments > 1:
             self.journal.keep_only(self._assembly)
@@ -203,12 +203,14 @@ class Intake:
         self._forget(reader)
         self.rings.quarantine(reader, reason)
 
-    def _count_refusals(self, reader: Reader) -> None:
+    def _count(self, reader: Reader) -> None:
         for reason, count in reader.uncounted_refusals().items():
             self._counts[f"refused_{reason}"] += count
+        if count := reader.uncounted_left_out():
+            self._counts["left_out_at_head"] += count
 
     def _forget(self, reader: Reader) -> None:
-        self._count_refusals(reader)
+        self._count(reader)
         self.journal.forget_ring(reader.ring_id)
         self._outcomes.replies.forget(reader)
 

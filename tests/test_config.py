@@ -154,7 +154,7 @@ FIELDS = [
         ["rate=200%", "rate=1;least=1", "budget=0", "rate=1,least=0", "rate=1,errors=no", "rate=1,slower=never"],
     ),
     Field(
-        "sample_rate", "EPSAGON_SAMPLE_RATE", 1.0, 0, 0.0, "2.5%", 0.025, ["1", True], [-0.1, 1.1], ["2", "-1", "1e-3"]
+        "sample_rate", "EPSAGON_SAMPLE_RATE", 1.0, 0, 0.0, "2.5%", 0.025, ["1", True], [-0.1, 1.1], ["2", "-1", "1e3"]
     ),
     Field("runtime_dir", "EPSAGON_RUNTIME_DIR", "", "/run/x/", "/run/x", "/run/y", "/run/y", [1, b"/x"], ["/\0"], []),
     Field(

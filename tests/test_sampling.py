@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from epsagon_fast.collector.sampling import decisions, names
 from epsagon_fast.collector.sampling.decisions import Decision, Decisions
 from epsagon_fast.collector.sampling.policy import COMPANY, ERROR, LEAST, RATE, SLOW, SLOWEST, Policy, Seen
-from epsagon_fast.config.sampling import Rules, fault, read
+from epsagon_fast.config.sampling import Rules, fault, read, share
 from epsagon_fast.thresholds import ALL, weight_of
 
 TRACES = 100_000
@@ -74,6 +74,11 @@ def test_line_says_the_same_in_any_order_and_with_any_spaces(
     words = [f"{word}={text}" for word, (text, _) in line.items()]
     order.shuffle(words)
     assert read(comma.join(words)) == Rules(**{FIELDS.get(word, word): value for word, (_, value) in line.items()})
+
+
+@given(st.floats(0, 1) | st.floats(1e-9, 1e-3))
+def test_share_may_be_what_python_writes_for_a_small_number(rate: float) -> None:
+    assert read(f"rate={rate!r}").rate == share(str(rate)) == rate
 
 
 @given(st.text("rate=budgt,slow10%/min\n٥é", max_size=40))

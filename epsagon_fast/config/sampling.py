@@ -76,7 +76,7 @@ def fault(text: str) -> str:
 
 def share(text: str) -> float:
     """Return a share from 0 to 1, which a text has as a number or as a percentage. Raises ValueError."""
-    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{0,20})?|\.[0-9]{1,20})(%?)", text)
+    found = re.fullmatch(r"((?:[0-9]{1,9}(?:\.[0-9]{0,20})?|\.[0-9]{1,20})(?:e-?[0-9]{1,3})?)(%?)", text, re.I)
     value = float(found[1]) / (100 if found[2] else 1) if found else math.inf
     if value > 1:
         raise ValueError(text)

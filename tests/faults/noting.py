@@ -105,9 +105,13 @@ def until_read() -> None:
 
 def until_stopped(count: int = 10, size_bytes: int = 1000, pause_s: float = 0.001) -> None:
     """Trace on and on until somebody makes the file `stop` beside the notes."""
-    stop = os.path.join(os.environ["NOTES"], "..", "stop")
-    while not os.path.exists(stop):
+    while not is_stopped():
         fill(count, size_bytes, pause_s)
+
+
+def is_stopped() -> bool:
+    """Say whether somebody has made the file `stop` beside the notes."""
+    return os.path.exists(os.path.join(os.environ["NOTES"], "..", "stop"))
 
 
 def spawn(work: Any, *arguments: Any) -> int:

@@ -6,7 +6,8 @@ import signal
 import threading
 import time
 
-from places import times
+import pytest
+from places import FULL, times, until
 from scenes import LOAD, Scene, holds, scene, serving
 from waiting import TIMEOUT_S
 
@@ -25,6 +26,33 @@ for _ in range(3):
     noting.spawn(noting.until_stopped, 10, 1000, 0.001)
 while True:
     signal.pause()
+"""
+
+
+# Three workers with a trace of five events at a steady rate, until `Scene.stop`.
+STEADY = """
+import os, sys, time, noting
+def work():
+    due = time.monotonic()
+    while not noting.is_stopped():
+        noting.fill(5, 820)
+        due = max(due + float(sys.argv[1]), time.monotonic() - 0.2)
+        time.sleep(max(0.0, due - time.monotonic()))
+pids = [noting.spawn(work) for _ in range(3)]
+codes = [os.waitpid(pid, 0)[1] for pid in pids]
+assert codes == [0, 0, 0], codes
+"""
+# Three traces in 10.3 ms, 290 a second: 1.3 MB, of which each default ring holds 1.2 seconds.
+PERIOD_S = 3 / 290
+# Pushes an eighth of its ring after each kill, and then does nothing: only its pushes can have started the next one.
+STANDS_STILL = """
+import sys, noting, epsagon_fast as epsagon
+with noting.trace() as tracer:
+    for line in sys.stdin:
+        for _ in range(70):
+            noting.add(tracer, 1000)
+        noting.until_read()
+        print("read", flush=True)
 """
 
 
@@ -113,3 +141,43 @@ def test_after_all_are_killed_the_next_start_delivers_all_of_it() -> None:
         holds(here.row)
         assert not here.sink.twice
         assert not noted.opened - set(here.sink.traces)
+
+
+# How often, how many times, and which share of the events may then be refused.
+@pytest.mark.skipif(not FULL, reason="a share of a steady load says nothing on a machine that is busy with other tests")
+@pytest.mark.parametrize(("every_s", "kills", "share"), [(2.4, 40, 0.0), (0.3, 200, 0.1)])
+def test_a_steady_load_goes_on_while_collectors_die(every_s: float, kills: int, share: float) -> None:
+    with scene(f"SIGKILL the collector every {every_s} s, 1.3 MB/s") as here:
+        with here.start(STEADY, str(PERIOD_S)) as load:
+            serving(here, 0)
+            due = time.monotonic()
+            while here.row.tried < kills:
+                due += every_s
+                time.sleep(max(0.0, due - time.monotonic()))
+                for pid in here.collectors():
+                    os.kill(pid, signal.SIGKILL)
+                here.row.tried += 1
+            here.stop()
+            _, errors = load.communicate(timeout=TIMEOUT_S)
+            assert load.returncode == 0, errors
+        here.account()
+        holds(here.row)
+        assert here.row.refused.total() <= share * here.row.pushed
+
+
+def test_a_dead_collector_is_noticed_by_what_is_pushed() -> None:
+    with scene("SIGKILL the collector of a process that then stands still") as here:
+        with here.start(STANDS_STILL, stdin=-1) as worker:
+            assert worker.stdin is not None and worker.stdout is not None
+            for _ in range(times(20, 3)):
+                worker.stdin.write("on\n")
+                worker.stdin.flush()
+                assert worker.stdout.readline() == "read\n"
+                os.kill(serving(here, here.row.tried), signal.SIGKILL)
+                until(lambda: not here.collectors(), "it is dead")
+                here.row.tried += 1
+            _, errors = worker.communicate(timeout=TIMEOUT_S)
+            assert worker.returncode == 0, errors
+        here.account()
+        holds(here.row)
+        assert not here.row.refused

@@ -80,10 +80,11 @@ mutants: $(VENV)/.installed
 
 # Every fault with its full count, one table at the end (docs/reliability.md); then what else has a larger count, and the
 # tests with real servers and workers once more, with twenty times the load. Forty minutes.
-soak: $(VENV)/.installed collectors
+soak: $(VENV)/.installed .venv-servers/.installed collectors
 	EPSAGON_SOAK=1 $(BIN)/pytest tests/faults --timeout=0 -o faulthandler_timeout=0
 	EPSAGON_SOAK=1 $(BIN)/pytest tests/test_ways_in.py tests/test_ring_processes.py tests/test_journal_model.py \
 		tests/test_journal_recovery.py tests/test_stream_trimming.py tests/test_trimming_memory.py --timeout=0 -o faulthandler_timeout=0
+	EPSAGON_SOAK=1 EPSAGON_TEST_SERVERS=all .venv-servers/bin/pytest tests/test_containers.py --timeout=0 -o faulthandler_timeout=0
 	EPSAGON_TEST_TASKS=240 $(BIN)/pytest tests/test_celery.py --timeout=0
 	EPSAGON_TEST_FULL=1 EPSAGON_TEST_REQUESTS=800 $(BIN)/pytest tests/test_gunicorn.py --timeout=0
 

@@ -130,10 +130,11 @@ def test_child_of_a_server_that_died_waits(container: None) -> None:
 
 
 @pytest.mark.parametrize("forker", exiting.FORKERS)
-def test_child_of_a_forker_need_not_wait(container: None, monkeypatch: pytest.MonkeyPatch, forker: str) -> None:
+def test_child_of_a_forker_waits_itself(container: None, monkeypatch: pytest.MonkeyPatch, forker: str) -> None:
+    # A server's parent process may know nothing of us: it waits for its children alone.
     module = SimpleNamespace(current_process=lambda: SimpleNamespace(_parent_pid=os.getpid()))
     monkeypatch.setitem(sys.modules, f"{forker}.process", module)
-    assert not exiting._dies_with_us()
+    assert exiting._dies_with_us()
 
 
 # Waiting for the work of others.
@@ -171,6 +172,30 @@ def test_waiting_for_the_backlog_is_bounded(backend: Backend, place: Place) -> N
 
 def test_without_a_folder_there_is_no_backlog(place: Place) -> None:
     assert place.run("from epsagon_fast.producer import exiting; print(exiting.wait_for_backlog(60))") == "True\n"
+
+
+CHILDREN = """
+import os
+import epsagon_fast as epsagon
+with epsagon.trace("parent"):
+    pass
+assert epsagon.flush(30)
+for number in range(5):
+    if os.fork() == 0:
+        with epsagon.trace("child"):
+            pass
+        os._exit(0)
+for number in range(5):
+    os.wait()
+"""
+
+
+@pytest.mark.root
+def test_process_1_waits_for_the_traces_of_all_others(backend: Backend, place: Place) -> None:
+    place.env["EPSAGON_SHUTDOWN_TIMEOUT_SEC"] = "30"
+    container = ["unshare", "-m", "-p", "-f", "--mount-proc", "--kill-child", sys.executable]
+    place.run(CHILDREN, program=container, timeout_s=TIMEOUT_S)
+    assert backend.store.counts()["traces"] == 1 + 5
 
 
 # The hooks.

@@ -13,6 +13,7 @@ from epsagon_fast.producer.process import process
 from .web.asgi_request import KINDS, WEBSOCKET, AsgiRequest, Message, Receive, Scope, Send, caller_of, listed
 from .web.departures import is_broken, is_departure
 from .web.request import KEY, ignored_endpoints, is_under_way, watch_frameworks
+from .web.signalled import wait_at_shutdown
 
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -23,10 +24,15 @@ class TracingMiddleware:
     def __init__(self, app: Application) -> None:
         self.app = app
         self._ignored = ignored_endpoints()
+        self._is_called = False
         watch_frameworks()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or websocket. A lifespan is handed on."""
+        if not self._is_called:
+            self._is_called = True
+            # Only now, because the application may have been made before its server.
+            wait_at_shutdown()
         kind = KINDS.get(scope["type"])
         if kind is None:
             # The config is not read yet, because the application may call `init` in its lifespan.

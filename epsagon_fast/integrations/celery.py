@@ -9,6 +9,7 @@ in its headers, so a request, its tasks and their tasks share one `http_trace_id
 """
 
 import atexit
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -269,6 +270,8 @@ def _worker_begins(instance: Any, **_: Any) -> None:
 
 
 def _child_ends(**_: Any) -> None:
+    # The worker itself waits at its end.
+    exiting.parent_waits(os.getppid())
     # billiard's pool ends its processes with os._exit, so no other hook runs there.
     exiting.say_bye()
 

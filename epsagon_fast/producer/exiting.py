@@ -2,8 +2,9 @@
 
 It pushes BYE, so that its open traces end as unfinished and not as `ProcessDied`. Then it waits, at most the shutdown
 timeout, until its ring is empty (the collector's journal has all records) and a collector lives. In a container the
-collector ends with process 1. So a process there waits until its traces are settled, unless a parent that outlives it
-will wait for them.
+collector ends with process 1, which may be a server's parent process that knows nothing of us and waits for its workers
+alone. So a process there waits until its traces are settled, unless its parent has said that it will wait for them; and
+process 1, if it traces, waits for those of all others too.
 """
 
 import atexit
@@ -19,7 +20,7 @@ from epsagon_fast.queue import launch, overview
 from epsagon_fast.queue.liveness import lives
 from epsagon_fast.queue.writer import Writer
 
-from .forkers import FORKERS, parent_in
+from .forkers import FORKERS
 from .process import process
 from .reporting import report_all
 from .waiting import pauses
@@ -99,6 +100,8 @@ def wait_until_safe() -> None:
         if any(map(_may_come, waiting)):
             _sleep(pause)
     own.exit_timeout_s = max(0.0, timeout_s - (time.monotonic() - begun_at))
+    if os.getpid() == 1 and any(map(_may_come, mine)):
+        wait_for_backlog(own.exit_timeout_s)
     report_all()
 
 
@@ -125,7 +128,7 @@ def wait_for_backlog(timeout_s: float | None = None) -> bool:
             quiet_at, passes = now, passes + 1
         if passes == PASSES_TO_BE_SURE:
             return True
-        time.sleep(pause)
+        _sleep(pause)
     return False
 
 
@@ -171,5 +174,5 @@ def _dies_with_us() -> bool:
     except OSError as error:  # no /proc, so no namespaces
         let_pass(error)
         return False
-    parents = [process.waiting_parent_pid, *(parent_in(name) for name in FORKERS)]
-    return not any(pid and lives(pid, 0) for pid in parents)
+    parent = process.waiting_parent_pid
+    return not (parent and lives(parent, 0))

@@ -1,18 +1,12 @@
-"""Asks the libraries that fork processes (multiprocessing, billiard) whether they made this one."""
+"""The libraries that fork processes (multiprocessing, billiard), and whether a pool of theirs made this one."""
 
 import sys
-from typing import Any, Final
+from typing import Final
 
 # Libraries whose children end with os._exit, so that atexit does not run there, but the library's finalizers do.
 FORKERS: Final = ("multiprocessing", "billiard")
 # The modules of the functions that worker processes of pools run.
 POOLS: Final = ("multiprocessing.pool", "concurrent.futures.process")
-
-
-def parent_in(forker: str) -> int:
-    """Return the pid of the process that made this one with `forker`, 0 if none did."""
-    module: Any = sys.modules.get(f"{forker}.process")
-    return getattr(module.current_process(), "_parent_pid", None) or 0 if module else 0
 
 
 def is_of_pool() -> bool:

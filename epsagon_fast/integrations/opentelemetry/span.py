@@ -96,10 +96,11 @@ class RecordedSpan(Recording, Span):
     def give(self, attributes: Mapping[str, Any]) -> None:
         """Set the attributes that the span begins with."""
         # A plain dict of scalars is what nearly all have. Its copy is one step.
-        given = attributes.copy() if type(attributes) is dict and self._limits.characters is None else {}
-        if given and len(given) <= self._limits.attributes:
-            for key, value in given.items():
-                if type(value) not in _SCALARS or type(key) is not str:
+        most, _, _, characters = self._limits
+        given = attributes.copy() if type(attributes) is dict and characters is None else {}
+        if given and len(given) <= most:
+            for value in given.values():
+                if type(value) not in _SCALARS:
                     break
             else:
                 self.attributes = given
@@ -124,11 +125,11 @@ class RecordedSpan(Recording, Span):
                 _logger.warning("An attribute whose name is no text is left out.")
                 return
             key = clean(key)
-        attributes, limits = self.attributes, self._limits
-        attributes[key] = value = value if type(value) in _SCALARS else Copy().of(value)
-        if limits.characters is not None:
-            attributes[key] = shortened(value, limits.characters)
-        if len(attributes) > limits.attributes:
+        attributes = self.attributes
+        most, _, _, characters = self._limits
+        kept = value if type(value) in _SCALARS else Copy().of(value)
+        attributes[key] = kept if characters is None else shortened(kept, characters)
+        if len(attributes) > most:
             # Of a copy, because another thread may add one meanwhile.
             attributes.pop(next(iter(attributes.copy())), None)
             self._drop(DROPPED_ATTRIBUTES)

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from contextvars import ContextVar, Token
 from typing import Any, Final
 
-from opentelemetry.context import Context
+from opentelemetry.context import Context, create_key, set_value
 from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
-from opentelemetry.trace import INVALID_SPAN, INVALID_SPAN_CONTEXT, NonRecordingSpan, Span, set_span_in_context
+from opentelemetry.trace import INVALID_SPAN, Span, set_span_in_context
 
 from epsagon_fast.integrations.wrapping import Method, Wrapped
 from epsagon_fast.producer import current, entering
@@ -33,10 +33,8 @@ Found = Place[Tracer] | TraceContext | NotTraced | None
 
 # The attribute in which a span that is not ours knows its place.
 PLACE: Final = "epsagon_place"
-# The current span of work that is not traced. It is not INVALID_SPAN, which instrumentations of servers take for the
-# beginning of a request.
-UNTRACED: Final = NonRecordingSpan(INVALID_SPAN_CONTEXT)
-setattr(UNTRACED, PLACE, current.NOT_TRACED)
+# The key under which a context says that its work is not traced, in whatever thread it is attached again.
+UNTRACED: Final = create_key("epsagon-fast-untraced")
 # The key of the current span. It has no public name, but it is the only one in this context.
 SPAN_KEY: Final = next(iter(set_span_in_context(INVALID_SPAN, Context())))
 _here: Final[Callable[[], Any]] = entering.current.get
@@ -61,24 +59,29 @@ def keep_apart() -> None:
 
 def found_in(context: Context | None) -> Found:
     """Return what a span is begun below that is begun in a context; None: in the current one."""
+    here = _here()
     if context is None:
         attached = _attached.get()
-        here = _here()
         if here is not (attached and attached[1]):
             is_outermost = type(here) is UnrecordedPlace and here.open_trace() is None
             return here.handed_on if is_outermost else here  # type: ignore[no-any-return]
         if attached is None:
             return current.acting_place()
         context = attached[0]
+    place = _place_in(context)
+    if place is not None or isinstance(here, NotTraced):
+        return here if place is None else place
     span = context.get(SPAN_KEY)
-    if not isinstance(span, Span):
-        return None
-    place = _place_of(span)
-    return caller_in(span) if place is None else place
+    return caller_in(span) if isinstance(span, Span) else None
 
 
-def _place_of(span: Any) -> Place[Tracer] | NotTraced | None:
-    """Return where a span is the current one; None: it is a caller's, or of another tracer."""
+def _place_in(context: Context) -> Place[Tracer] | NotTraced | None:
+    """Return where a context's span is the current one; None: it is a caller's, of another tracer, or there is none."""
+    place = _place_of(context.get(SPAN_KEY))
+    return current.NOT_TRACED if place is None and context.get(UNTRACED) else place
+
+
+def _place_of(span: Any) -> Place[Tracer] | None:
     return span.place if isinstance(span, RecordedSpan | StandingSpan | EndedSpan) else getattr(span, PLACE, None)
 
 
@@ -94,9 +97,8 @@ def _attach(original: Method, method: Wrapped) -> Method:
     def attach(runtime: Any, context: Context) -> Any:
         if not method.is_on:
             return original(runtime, context)
-        span = context.get(SPAN_KEY)
         before = _here()
-        place = _place_of(span) or _unrecorded_at(span, before)
+        place = _place_in(context) or _unrecorded_at(context.get(SPAN_KEY), before)
         token = _attached.set((context, place))
         if place is not before:
             entering.current.set(place)
@@ -136,6 +138,8 @@ def _shown(context: Context, place: Any) -> Context:
     if made is not None and made[1] is place and made[0] is context:
         return made[2]
     shown = set_span_in_context(_span_of(place), context)
+    if isinstance(place, NotTraced) or context.get(UNTRACED):
+        shown = set_value(UNTRACED, isinstance(place, NotTraced), shown)
     _made.set((context, place, shown))
     return shown
 
@@ -145,9 +149,7 @@ def _span_of(place: Any) -> Span:
         return place.shown or EndedSpan(place)
     if type(place) is UnrecordedPlace:
         return place.shown
-    if isinstance(place, NotTraced):
-        return UNTRACED
-    return INVALID_SPAN if place is None else StandingSpan(place)
+    return INVALID_SPAN if place is None or isinstance(place, NotTraced) else StandingSpan(place)
 
 
 _METHODS: Final = (

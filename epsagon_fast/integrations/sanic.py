@@ -10,11 +10,14 @@ handler sends piece by piece there is none.
 from typing import Any, Final
 
 from epsagon_fast.producer import current
-from epsagon_fast.producer.process import process
 
+from .asgi import TracingMiddleware
 from .web.asgi_request import SWITCHING_PROTOCOLS, HttpRequest
-from .web.request import SERVER_ERROR, RequestTrace, ignored_endpoints, is_under_way
+from .web.request import KEY, SERVER_ERROR, RequestTrace
 from .wrapping import Method, Wrapped
+
+# Where a scope holds Sanic's request.
+REQUEST: Final = "epsagon_fast.sanic"
 
 
 def instrument() -> None:
@@ -40,37 +43,39 @@ def _traced_connection(make: Method, method: Wrapped) -> Method:
 
 
 def _traced(handle: Method) -> Method:
-    ignored = ignored_endpoints()
+    async def answer(scope: dict[str, Any], *_: Any) -> None:
+        request = scope[REQUEST]
+        try:
+            await handle(request)
+        finally:
+            trace = current.current_trace()
+            # Without the mark it is the trace of a request that is under way.
+            if KEY in scope and isinstance(trace, HttpRequest):
+                _take_note(trace, request)
+
+    middleware = TracingMiddleware(answer)
 
     async def handle_traced(request: Any) -> None:
-        config = process.config()
-        path = request.path
-        if path in ignored or not process.records(config) or is_under_way(request.method, path):
-            await handle(request)
-            return
-        scope = _scope(request)
-        trace = HttpRequest(config, scope)
-        failure: BaseException | None = None
-        try:
-            with current.within(trace):
-                await handle(request)
-        except BaseException as error:
-            failure = error
-            raise
-        finally:
-            _take_note(trace, request)
-            trace.finish(scope, failure)
-            # Its traceback holds this frame.
-            failure = None
+        await middleware(_scope(request), _no_channel, _no_channel)
 
     return handle_traced
 
 
+async def _no_channel(*_: Any) -> Any:
+    """Stand for what an ASGI server hands its application: Sanic's requests have their own way."""
+
+
 def _scope(request: Any) -> dict[str, Any]:
-    """Return a request as ASGI describes it."""
+    """Return a request as ASGI describes it, with itself."""
     pairs = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in request.headers.items()]
-    query = request.query_string.encode("latin-1", "replace")
-    return {"type": "http", "method": request.method, "path": request.path, "query_string": query, "headers": pairs}
+    return {
+        "type": "http",
+        "method": request.method,
+        "path": request.path,
+        "query_string": request.query_string.encode("latin-1", "replace"),
+        "headers": pairs,
+        REQUEST: request,
+    }
 
 
 def _take_note(trace: HttpRequest, request: Any) -> None:

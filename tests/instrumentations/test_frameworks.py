@@ -77,6 +77,19 @@ def test_request_to_a_framework_is_one_trace(name: str, place: Place, backend: B
         assert routes == [f"/hello{pattern}", f"/fails{pattern}"]
 
 
+def test_sanic_request_that_is_not_to_be_recorded_leaves_nothing(place: Place, backend: Backend) -> None:
+    env = {**place.env, "EPSAGON_SAMPLE_RATE": "50%", "EPSAGON_ENDPOINTS_TO_IGNORE": "/hello/ignored"}
+    words, _ = FRAMEWORKS["sanic"]
+    with started(RUN, env, place.scratch / "log", *words) as program:
+        for name in ("ignored", *map(str, range(40))):
+            assert program.ask(f"/hello/{name}") == name
+    place.until_left()
+    # The handler's query would be a trace of its own.
+    paths = {runner["resource"]["metadata"].get("path") for runner in runners(backend)}
+    assert 0 < len(paths) < 40
+    assert not paths & {None, "/hello/ignored"}
+
+
 @pytest.mark.parametrize("name", SERVERS)
 def test_request_to_a_server_is_one_trace(name: str, place: Place, backend: Backend) -> None:
     below, words = command(SERVERS[name])

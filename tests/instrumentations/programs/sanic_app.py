@@ -1,5 +1,6 @@
 """python -m sanic_app PORT"""
 
+import sqlite3
 import sys
 
 from sanic import Sanic, text
@@ -9,6 +10,7 @@ app = Sanic("hello")
 
 @app.get("/hello/<name>")
 async def hello(request, name: str):
+    sqlite3.connect(":memory:").cursor().execute("SELECT 1")
     return text(name)
 
 

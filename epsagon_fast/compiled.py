@@ -17,6 +17,7 @@ MODULES: Final = {
     "add_event": "epsagon_fast.producer._fast_path",
     "blocks": "epsagon_fast.producer._entering",
     "start": "epsagon_fast.queue._spawn",
+    "plain_spans": "epsagon_fast.collector.formats._plain",
 }
 # What the package imports from each of them. If one is missing, none is taken: half of a module fits no twin.
 NAMES: Final = {
@@ -31,6 +32,7 @@ NAMES: Final = {
         *("called_at", "close_once", "current", "entered", "is_at", "parent_of"),
     ),
     "start": ("close_memory", "folder_is_held", "is_elevated", "start"),
+    "plain_spans": ("plain",),
 }
 COMPILED: Final = "compiled"
 REFERENCE: Final = "reference"

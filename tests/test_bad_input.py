@@ -327,7 +327,8 @@ input()
 
 PURE = """
 import sys
-for name in ("queue._ring", "queue._spawn", "producer._entering", "producer._fast_path", "trimming._compiled"):
+names = "queue._ring queue._spawn producer._entering producer._fast_path trimming._compiled collector.formats._plain"
+for name in names.split():
     sys.modules["epsagon_fast." + name] = None
 """
 

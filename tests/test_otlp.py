@@ -367,7 +367,7 @@ def test_the_table_of_attributes_is_true(of: str, key: str) -> None:
 
 
 def test_the_table_of_attributes_is_complete() -> None:
-    (http, _), (celery, _), (others, runner) = conventions._OF_HTTP, conventions._OF_CELERY, conventions._OF_OTHERS
+    (http, _), (celery, _), (others, runner) = conventions.OF_HTTP, conventions.OF_CELERY, conventions.OF_OTHERS
     tables = {"`http`": http, "`celery`": celery, "any runner": runner}
     known = {(of, key) for of, terms in tables.items() for key in terms if key not in others}
     assert {(of, key.strip("`")) for of, key in rows() if key.startswith("`")} == known

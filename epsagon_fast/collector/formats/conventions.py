@@ -5,7 +5,7 @@ The integrations' own metadata get the conventions' names; what an application g
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -34,15 +34,15 @@ Value = Scalar | list[Scalar]
 # An event's resource: name, type, operation.
 Words = tuple[str, str, str]
 
-_HTTP, _CELERY, _EXECUTE, _PUBLISH = "http", "celery", "execute", "publish"
+HTTP, CELERY, _EXECUTE, _PUBLISH = "http", "celery", "execute", "publish"
 _URLLIB3 = "urllib3"
 # What looks like a host: with a dot or a colon, or this machine.
 _HOST = re.compile(r"[^\s/]*[.:][^\s/]*|localhost")
-_DATABASE = ("db.system.name", "db.system")
+DATABASES = ("db.system.name", "db.system")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"})
 _OTHER_METHOD = "_OTHER"
 _METHOD = "http.request.method"
-_STATUS, _REFUSED = "http.response.status_code", 400
+STATUS, _REFUSED = "http.response.status_code", 400
 _CELERY_OPERATIONS = {_EXECUTE: "process", _PUBLISH: "send"}
 
 
@@ -72,14 +72,14 @@ def attribute(value: Any) -> Value:
 def kind_of(words: Words, metadata: Mapping[str, Any], is_runner: bool) -> int:
     """Return a span's kind."""
     _, kind, operation = words
-    if kind == _HTTP:
+    if kind == HTTP:
         return SERVER if is_runner else CLIENT
-    if kind == _CELERY and operation in _CELERY_OPERATIONS:
+    if kind == CELERY and operation in _CELERY_OPERATIONS:
         return CONSUMER if operation == _EXECUTE else PRODUCER
     said = metadata.get(KIND)
     if isinstance(said, str) and said in KINDS[INTERNAL:]:
         return KINDS.index(said)
-    return CLIENT if any(key in metadata for key in _DATABASE) else INTERNAL
+    return CLIENT if any(key in metadata for key in DATABASES) else INTERNAL
 
 
 def origin_of(words: Words, origin: str, is_runner: bool) -> str:
@@ -93,54 +93,62 @@ def origin_of(words: Words, origin: str, is_runner: bool) -> str:
 def name_of(words: Words, metadata: Mapping[str, Any], origin: str, is_runner: bool) -> str:
     """Return a span's name: what an application named is kept, the integrations' events get the conventions' names."""
     name, kind, operation = words
-    if kind == _HTTP and operation and is_runner and "path" in metadata:
+    if kind == HTTP and operation and is_runner and "path" in metadata:
         route = metadata.get("route")
         method = _method_in_a_name(operation)
         return f"{method} {route}" if isinstance(route, str) and route else method
-    if kind == _HTTP and operation and origin == _URLLIB3:
+    if kind == HTTP and operation and origin == _URLLIB3:
         return _method_in_a_name(operation)
-    if kind == _CELERY and operation in _CELERY_OPERATIONS:
+    if kind == CELERY and operation in _CELERY_OPERATIONS:
         return f"{name} {'process' if operation == _EXECUTE else _PUBLISH}"
     return name
 
 
 def attributes_of(words: Words, metadata: Mapping[str, Any], is_runner: bool) -> dict[str, Value]:
     """Return a span's attributes."""
-    name, kind, operation = words
-    terms = _OF_OTHERS
-    named: Mapping[str, Value] = {"epsagon.type": kind, "epsagon.operation": operation}
-    if kind == _HTTP:
-        # An application may name a request as it likes.
-        address = _address(name) if "path" in metadata or _HOST.fullmatch(name) else {}
-        terms, named = _OF_HTTP, {**address, **_method(operation)}
-    elif kind == _CELERY and operation in _CELERY_OPERATIONS:
-        types = {"messaging.operation.name": operation, "messaging.operation.type": _CELERY_OPERATIONS[operation]}
-        terms, named = _OF_CELERY, {"messaging.system": _CELERY, **types}
-    attributes: dict[str, Value] = {key: value for key, value in named.items() if value != ""}
+    terms, attributes = of_words(words, metadata)
     term_of = terms[is_runner].get
     for key, value in metadata.items():
         term = term_of(key)
         if term is None:
             # Nearly all are such, and are texts.
             attributes[key] = value if type(value) is str else attribute(value)
-        elif term is _GROUP:
+        elif term is GROUP:
             attributes |= _group(key, value)
-        elif term is not _HIDDEN:
+        elif term is not HIDDEN:
             attributes[term.name] = term.convert(value)
     return attributes
 
 
+def of_words(words: Words, metadata: Container[str]) -> tuple[tuple["Terms", "Terms"], dict[str, Value]]:
+    """Return what becomes of the metadata of such events and runners, and the attributes that the words themselves are.
+
+    `metadata`: the names of the event's.
+    """
+    name, kind, operation = words
+    terms = OF_OTHERS
+    named: Mapping[str, Value] = {"epsagon.type": kind, "epsagon.operation": operation}
+    if kind == HTTP:
+        # An application may name a request as it likes.
+        address = _address(name) if "path" in metadata or _HOST.fullmatch(name) else {}
+        terms, named = OF_HTTP, {**address, **_method(operation)}
+    elif kind == CELERY and operation in _CELERY_OPERATIONS:
+        types = {"messaging.operation.name": operation, "messaging.operation.type": _CELERY_OPERATIONS[operation]}
+        terms, named = OF_CELERY, {"messaging.system": CELERY, **types}
+    return terms, {key: value for key, value in named.items() if value != ""}
+
+
 def was_refused(words: Words, attributes: Mapping[str, Value], is_runner: bool) -> bool:
     """Say whether an outgoing request was answered with an error of ours: to the conventions that is a failure."""
-    status = attributes.get(_STATUS)
-    return not is_runner and words[1] == _HTTP and type(status) is int and status >= _REFUSED
+    status = attributes.get(STATUS)
+    return not is_runner and words[1] == HTTP and type(status) is int and status >= _REFUSED
 
 
 def error_type(code: Any, exception: Mapping[str, Any] | None, attributes: Mapping[str, Value]) -> Value:
     """Return `error.type` of what failed: the exception's class, an answer's status, or that nothing is known."""
     if code == ErrorCode.TIMEOUT:
         return "timeout"
-    status = attributes.get(_STATUS)
+    status = attributes.get(STATUS)
     # Our web integrations say HTTPStatus for an answer that is an error without an exception.
     said = exception.get("type") if exception else None
     if isinstance(said, str) and said and not (said == "HTTPStatus" and status):
@@ -148,7 +156,7 @@ def error_type(code: Any, exception: Mapping[str, Any] | None, attributes: Mappi
     return str(status) if status else "_OTHER"
 
 
-def _number(value: Any) -> Value:
+def number_of(value: Any) -> Value:
     """Return the number that a text says. An application may give any metadata this name, so it may say none."""
     if not isinstance(value, str) or len(value) > _MAX_DIGITS or not value.isascii():
         return attribute(value)
@@ -162,7 +170,7 @@ def _number(value: Any) -> Value:
 
 def _real(value: Any) -> Value:
     """Return a number that need not be whole, so none is sent as an int."""
-    number = _number(value)
+    number = number_of(value)
     return float(number) if type(number) is int else number
 
 
@@ -201,7 +209,7 @@ def _address(host: str) -> dict[str, Value]:
     return {"server.address": host}
 
 
-class _Term(NamedTuple):
+class Term(NamedTuple):
     """What a member of our integrations' metadata is called in the conventions, and what becomes of its value.
 
     Numbers and bools are texts in our form.
@@ -211,44 +219,44 @@ class _Term(NamedTuple):
     convert: Callable[[Any], Value]
 
 
-_Terms = Mapping[str, _Term]
+Terms = Mapping[str, Term]
 # For a member that is no attribute, and for a JSON object of which each member is one, as `labels.user`.
-_HIDDEN, _GROUP = _Term("", attribute), _Term("", attribute)
-_OF_RUNNERS: _Terms = {
-    **{key: _Term(key, _number) for key in ("dropped_events", "dropped_exceptions", "dropped_labels")},
-    **{key: _Term(key, _truth) for key in (IS_TRIMMED_KEY, "unfinished")},
-    SAMPLING_WEIGHT_KEY: _Term(SAMPLING_WEIGHT_KEY, _real),
-    LABELS_KEY: _GROUP,
-    "dropped_records": _GROUP,
-    TRACESTATE_KEY: _HIDDEN,
+HIDDEN, GROUP = Term("", attribute), Term("", attribute)
+_OF_RUNNERS: Terms = {
+    **{key: Term(key, number_of) for key in ("dropped_events", "dropped_exceptions", "dropped_labels")},
+    **{key: Term(key, _truth) for key in (IS_TRIMMED_KEY, "unfinished")},
+    SAMPLING_WEIGHT_KEY: Term(SAMPLING_WEIGHT_KEY, _real),
+    LABELS_KEY: GROUP,
+    "dropped_records": GROUP,
+    TRACESTATE_KEY: HIDDEN,
 }
 
 
-def _both(of_event: _Terms) -> tuple[_Terms, _Terms]:
+def _both(of_event: Terms) -> tuple[Terms, Terms]:
     """Return the terms of events of one type, and those of its runners, which have marks of their own."""
-    of_all = {**of_event, KIND: _HIDDEN, EVENTS: _HIDDEN}
+    of_all = {**of_event, KIND: HIDDEN, EVENTS: HIDDEN}
     return of_all, {**_OF_RUNNERS, **of_all}
 
 
-_OF_HTTP = _both(
+OF_HTTP = _both(
     {
-        "path": _Term("url.path", attribute),
-        "route": _Term("http.route", attribute),
-        "port": _Term("server.port", _number),
-        "status_code": _Term(_STATUS, _number),
-        "request_bytes": _Term("http.request.body.size", _number),
-        "response_bytes": _Term("http.response.body.size", _number),
-        "close_code": _Term("close_code", _number),
-        "client_closed": _Term("client_closed", _truth),
+        "path": Term("url.path", attribute),
+        "route": Term("http.route", attribute),
+        "port": Term("server.port", number_of),
+        "status_code": Term(STATUS, number_of),
+        "request_bytes": Term("http.request.body.size", number_of),
+        "response_bytes": Term("http.response.body.size", number_of),
+        "close_code": Term("close_code", number_of),
+        "client_closed": Term("client_closed", _truth),
     }
 )
-_OF_CELERY = _both(
+OF_CELERY = _both(
     {
-        "task_id": _Term("messaging.message.id", attribute),
-        "queue": _Term("messaging.destination.name", attribute),
-        "retries": _Term("retries", _number),
-        TIME_LIMIT_KEY: _Term(TIME_LIMIT_KEY, _real),
-        "expired": _Term("expired", _truth),
+        "task_id": Term("messaging.message.id", attribute),
+        "queue": Term("messaging.destination.name", attribute),
+        "retries": Term("retries", number_of),
+        TIME_LIMIT_KEY: Term(TIME_LIMIT_KEY, _real),
+        "expired": Term("expired", _truth),
     }
 )
-_OF_OTHERS = _both({})
+OF_OTHERS = _both({})

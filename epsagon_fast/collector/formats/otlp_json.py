@@ -7,7 +7,7 @@ import orjson
 
 from epsagon_fast.collector.formats.conventions import Value
 from epsagon_fast.collector.formats.shapes import Happening, Link, Span
-from epsagon_fast.collector.formats.spans import by_scope
+from epsagon_fast.collector.formats.spans import Written, by_scope
 
 CONTENT_TYPE = "application/json"
 # Inside a string the quotes have backslashes, so only a span has this.
@@ -16,10 +16,10 @@ _MARK_OF_SPAN = b'"startTimeUnixNano":"'
 
 def resource(attributes: Mapping[str, Value]) -> bytes:
     """Return what spans of one resource have in common."""
-    return orjson.dumps({"attributes": _pairs(attributes)})
+    return orjson.dumps({"attributes": pairs(attributes)})
 
 
-def part(resource: bytes, version: str, spans: Sequence[Span]) -> bytes:
+def part(resource: bytes, version: str, spans: Sequence[Span | Written]) -> bytes:
     """Return one trace's part of a request. `resource`: as the function of this name made it."""
     scopes = [
         {"scope": {"name": name, "version": of_name}, "spans": list(map(_span, of_scope))}
@@ -48,7 +48,9 @@ def partial_success(answer: bytes) -> tuple[int, str]:
         return 0, ""
 
 
-def _span(span: Span) -> dict[str, Any]:
+def _span(span: Span | Written) -> dict[str, Any] | orjson.Fragment:
+    if isinstance(span, Written):
+        return orjson.Fragment(span.data)
     said: dict[str, Any] = {
         "traceId": span.trace_id,
         "spanId": span.span_id,
@@ -57,7 +59,7 @@ def _span(span: Span) -> dict[str, Any]:
         "kind": span.kind,
         "startTimeUnixNano": str(span.start_ns),
         "endTimeUnixNano": str(span.end_ns),
-        "attributes": _pairs(span.attributes),
+        "attributes": pairs(span.attributes),
         "events": [_happening(each) for each in span.happenings],
         "status": {"code": span.status, "message": span.message},
     }
@@ -77,7 +79,7 @@ def _link(link: Link) -> dict[str, Any]:
         "spanId": link.span_id,
         "traceState": link.trace_state,
         "flags": link.flags,
-        "attributes": _pairs(link.attributes),
+        "attributes": pairs(link.attributes),
     }
 
 
@@ -85,11 +87,12 @@ def _happening(happening: Happening) -> dict[str, Any]:
     return {
         "timeUnixNano": str(happening.time_ns),
         "name": happening.name,
-        "attributes": _pairs(happening.attributes),
+        "attributes": pairs(happening.attributes),
     }
 
 
-def _pairs(attributes: Mapping[str, Value]) -> list[dict[str, Any]]:
+def pairs(attributes: Mapping[str, Value]) -> list[dict[str, Any]]:
+    """Return attributes as OTLP has them."""
     # Most are texts, and need no call.
     return [
         {"key": key, "value": {"stringValue": value} if type(value) is str else _value(value)}

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from decimal import Decimal
 from typing import Any, NamedTuple, TypeGuard
 
 import epsagon_fast.span_names as names
@@ -10,7 +9,8 @@ from epsagon_fast.collector.formats.conventions import Value, attribute
 from epsagon_fast.protocol import NANOSECONDS_FROM
 
 UNSET, OK, ERROR = 0, 1, 2
-NS_PER_S = 1_000_000_000
+_NS_DIGITS = 9
+NS_PER_S: int = 10**_NS_DIGITS
 # OTLP's times are unsigned numbers of 64 bits.
 MAX_NS = 2**64 - 1
 # Before epoch or after the year 2554 a float says nothing that OTLP can hold; its decimal would be hundreds of digits.
@@ -88,8 +88,9 @@ def nanoseconds(seconds: object) -> int:
         return 0
     if seconds < _EXACT_S:
         return round(seconds * NS_PER_S)
-    # The shortest decimal that means this float: the digits that the JSON had.
-    return min(MAX_NS, int(Decimal(repr(seconds)) * NS_PER_S))
+    # The shortest decimal that means this float: the digits that the JSON had. So large a one has no exponent yet.
+    whole, _, part = repr(seconds).partition(".")
+    return min(MAX_NS, int(whole + part[:_NS_DIGITS].ljust(_NS_DIGITS, "0")))
 
 
 def is_id(said: object, digits: int) -> TypeGuard[str]:

@@ -4,10 +4,10 @@ An event may hold anything that JSON can say, because applications push events o
 before it is used, and a value of a wrong type is as if it were not there.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 
@@ -43,34 +43,73 @@ from epsagon_fast.span_names import EVENTS
 
 # The name of this tracer in resources and scopes.
 SDK = "epsagon_fast"
+SomeSpan = TypeVar("SomeSpan", bound="Span | Written")
 
 
-def spans_of(trace: FittedTrace) -> list[Span]:
+class SpanIds:
+    """The ids of one trace's spans. Each span has another; an event's own if that is one."""
+
+    def __init__(self, trace_id: bytes, runner: Mapping[str, Any], has_runner: bool) -> None:
+        shared = metadata_of(runner).get(HTTP_TRACE_ID_KEY)
+        self.trace_id = shared if is_id(shared, TRACE_DIGITS) else trace_id.hex()
+        self.runner_id = _own_id(trace_id)
+        self._root = self.runner_id if has_runner else ""
+        self._taken = {self.runner_id}
+
+    def own(self, number: int, said: object) -> str:
+        """Return the id of an event's span. One that is none, or taken already, gets another, the same at each attempt.
+
+        `number`: its place in the trace.
+        """
+        if not is_id(said, SPAN_DIGITS) or said in self._taken:
+            said = _own_id(sha256(f"{self.runner_id} {number} {said}".encode()).digest())
+        self._taken.add(said)
+        return said
+
+    def parent(self, span_id: str, said: object) -> str:
+        """Return the id of the span below which a span stands, "" if there is none. `said`: by its event."""
+        if is_id(said, SPAN_DIGITS) and said != span_id:
+            return said
+        return "" if span_id == self.runner_id else self._root
+
+
+class Written(NamedTuple):
+    """A span in its encoding."""
+
+    scope: Scope
+    data: bytes
+
+
+# Writes an event as a span at once; None: it does not know how to. Takes the span's id, which only a runner has
+# already, the event's place in the trace, the trace's ids, and unix nanoseconds of its begin.
+Writer = Callable[[bytes, str | None, int, SpanIds, int], Written | None]
+
+
+def spans_of(trace: FittedTrace, write: Writer | None = None) -> list[Span | Written]:
     """Return a trace's spans in the order of its events. Raises ValueError if an event is not JSON.
 
     The trace's exceptions are happenings of its runner's span, else of its first one; without any, of a span that is
-    made for them.
+    made for them. `write`: is asked first.
     """
-    events = [object_of(orjson.loads(each)) for each in trace.events]
-    runner = {} if trace.runner_place is None else events[trace.runner_place]
-    shared = metadata_of(runner).get(HTTP_TRACE_ID_KEY)
-    trace_id = shared if is_id(shared, TRACE_DIGITS) else trace.trace_id.hex()
-    runner_id = _own_id(trace.trace_id)
-    if not events and trace.exceptions:
-        events, runner_place = [{}], 0
-    else:
-        runner_place = -1 if trace.runner_place is None else trace.runner_place
-    ids = _ids(events, runner_place, runner_id)
-    parent = runner_id if runner_place >= 0 else ""
-    begun_ns = moment(runner.get("start_time"))
-    spans = [
-        _span(event, trace_id, span_id, "" if number == runner_place else parent, number == runner_place, begun_ns)
-        for number, (event, span_id) in enumerate(zip(events, ids, strict=True))
-    ]
-    if state := text_of(metadata_of(runner).get(TRACESTATE_KEY)):
-        spans = [span._replace(trace_state=state) for span in spans]
-    if spans:
-        host = spans[max(0, runner_place)]
+    is_made = not trace.events and trace.exceptions
+    events, place = ([b"{}"], 0) if is_made else (trace.events, trace.runner_place)
+    runner = {} if place is None else object_of(orjson.loads(events[place]))
+    ids, begun_ns = SpanIds(trace.trace_id, runner, place is not None), moment(runner.get("start_time"))
+    state = text_of(metadata_of(runner).get(TRACESTATE_KEY))
+    if trace.exceptions or state:
+        # What is written cannot be changed.
+        write = None
+    spans: list[Span | Written] = []
+    for number, each in enumerate(events):
+        span_id = ids.runner_id if number == place else None
+        written = write(each, span_id, number, ids, begun_ns) if write else None
+        if written is not None:
+            spans.append(written)
+            continue
+        event = runner if span_id else object_of(orjson.loads(each))
+        span = _span(event, span_id or ids.own(number, event.get("id")), ids, begun_ns)
+        spans.append(span._replace(trace_state=state) if state else span)
+    if isinstance(host := spans[place or 0] if spans else None, Span):
         host.happenings.extend(thrown(_read(each), host.end_ns) for each in trace.exceptions)
     return spans
 
@@ -82,7 +121,7 @@ def name_of_runner(runner: Mapping[str, Any]) -> str:
     return words[0] if is_told(metadata) else name_of(words, metadata, "", is_runner=True)
 
 
-def by_scope(spans: Sequence[Span], version: str) -> Iterator[tuple[str, str, Iterator[Span]]]:
+def by_scope(spans: Sequence[SomeSpan], version: str) -> Iterator[tuple[str, str, Iterator[SomeSpan]]]:
     """Yield OpenTelemetry's instrumentation scopes: name, version, spans. `version`: of this tracer's own scopes."""
     for scope, of_scope in groupby(sorted(spans, key=_sorting), _scope):
         yield scope.name, version if scope.version is None else scope.version, of_scope
@@ -93,22 +132,28 @@ def metadata_of(event: Mapping[str, Any]) -> dict[str, Any]:
     return object_of(object_of(event.get("resource")).get("metadata"))
 
 
-def _scope(span: Span) -> Scope:
+def scope_of(words: Words, origin: str, is_runner: bool) -> Scope:
+    """Return the scope of what this tracer recorded itself."""
+    recorder = origin_of(words, origin, is_runner)
+    return Scope(f"{SDK}.{recorder}" if recorder else SDK)
+
+
+def _scope(span: Span | Written) -> Scope:
     return span.scope
 
 
-def _sorting(span: Span) -> tuple[str, str]:
+def _sorting(span: "Span | Written") -> tuple[str, str]:
     return span.scope.name, span.scope.version or ""
 
 
-def _span(event: dict[str, Any], trace_id: str, span_id: str, parent_id: str, is_runner: bool, begun_ns: int) -> Span:
+def _span(event: dict[str, Any], span_id: str, ids: SpanIds, begun_ns: int) -> Span:
+    is_runner = span_id == ids.runner_id
     resource = object_of(event.get("resource"))
     metadata = object_of(resource.get("metadata"))
     words = _words(resource)
-    named = event.get(PARENT_ID)
-    parent = named if is_id(named, SPAN_DIGITS) and named != span_id else parent_id
+    parent = ids.parent(span_id, event.get(PARENT_ID))
     if is_told(metadata):
-        return told((trace_id, span_id, parent), words[0], event, metadata, is_runner)
+        return told((ids.trace_id, span_id, parent), words[0], event, metadata, is_runner)
     origin = text_of(event.get("origin"))
     # An event that an application adds may have no time. It is shown where its trace begins, and not in 1970.
     start_ns = moment(event.get("start_time")) or begun_ns
@@ -119,7 +164,7 @@ def _span(event: dict[str, Any], trace_id: str, span_id: str, parent_id: str, is
     if failed:
         attributes.setdefault("error.type", error_type(event.get("error_code"), exception or None, attributes))
     return Span(
-        trace_id=trace_id,
+        trace_id=ids.trace_id,
         span_id=span_id,
         parent_id=parent,
         name=name_of(words, metadata, origin, is_runner),
@@ -130,7 +175,7 @@ def _span(event: dict[str, Any], trace_id: str, span_id: str, parent_id: str, is
         status=ERROR if failed else UNSET,
         message=text_of(exception.get("message")) if failed else "",
         happenings=_happenings(metadata, exception, end_ns),
-        scope=Scope(f"{SDK}.{recorder}" if (recorder := origin_of(words, origin, is_runner)) else SDK),
+        scope=scope_of(words, origin, is_runner),
     )
 
 
@@ -143,20 +188,6 @@ def _happenings(metadata: Mapping[str, Any], exception: dict[str, Any], end_ns: 
 
 def _words(resource: Mapping[str, Any]) -> Words:
     return text_of(resource.get("name")), text_of(resource.get("type")), text_of(resource.get("operation"))
-
-
-def _ids(events: list[dict[str, Any]], runner_place: int, runner_id: str) -> Iterator[str]:
-    """Yield the events' span ids. One that is none, or taken already, gets another, the same at each attempt."""
-    taken = {runner_id}
-    for number, event in enumerate(events):
-        if number == runner_place:
-            yield runner_id
-            continue
-        span_id = event.get("id")
-        if not is_id(span_id, SPAN_DIGITS) or span_id in taken:
-            span_id = _own_id(sha256(f"{runner_id} {number} {span_id}".encode()).digest())
-        taken.add(span_id)
-        yield span_id
 
 
 def _own_id(data: bytes) -> str:

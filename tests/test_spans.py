@@ -308,6 +308,15 @@ def test_installed_in_a_process_of_its_own(place: Place) -> None:
     assert place.run(PROGRAM).strip() == "True"
 
 
+@pytest.mark.parametrize(("own", "name"), [("", "shop"), ("mine", "mine")])
+def test_provider_says_what_the_process_is(
+    untraced: None, monkeypatch: pytest.MonkeyPatch, own: str, name: str
+) -> None:
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.name=shop,region=eu")
+    monkeypatch.setenv("EPSAGON_APP_NAME", own)
+    assert SpanProvider().resource.attributes == {"service.name": name, "region": "eu"}
+
+
 # Beside the SDK.
 
 

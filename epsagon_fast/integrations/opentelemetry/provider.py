@@ -7,6 +7,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import INVALID_SPAN, Link, NonRecordingSpan, Span, SpanKind, TracerProvider, get_current_span
 from opentelemetry.trace import Tracer as TracerInterface
 
+from epsagon_fast.config.opentelemetry import resource_attributes
 from epsagon_fast.producer import current, lifecycle
 from epsagon_fast.producer.context import TraceContext
 from epsagon_fast.producer.decorate import decorated
@@ -21,6 +22,13 @@ from .span import RecordedSpan
 
 F = TypeVar("F", bound=Callable[..., Any])
 MS_PER_S: Final = 1000
+
+
+class SpanResource:
+    """What OpenTelemetry calls the resource: what the process is. `attributes`: as far as it was told."""
+
+    def __init__(self, attributes: Mapping[str, Any]) -> None:
+        self.attributes = attributes
 
 
 class SpanProvider(TracerProvider):
@@ -38,6 +46,13 @@ class SpanProvider(TracerProvider):
     ) -> "SpanTracer":
         """Return a tracer for a library, which is the spans' scope."""
         return SpanTracer(SpanScope(instrumenting_module_name or "", instrumenting_library_version), self._limits)
+
+    @property
+    def resource(self) -> SpanResource:
+        """What the process is. As with the SDK's provider, an instrumentation of logging writes its `service.name`."""
+        said = {**resource_attributes(), **dict(process.setting("resource_attributes"))}
+        name = process.setting("application_name")
+        return SpanResource({**said, "service.name": name} if name else said)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Do what `epsagon_fast.flush` does, as programs ask the SDK's provider to."""

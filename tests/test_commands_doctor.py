@@ -52,8 +52,9 @@ def test_folder_that_cannot_be_used_is_named(place: Place) -> None:
     code, hops = doctor(place)
     assert code == 1
     assert hops[-1][:2] == ["BAD", "folder"] and "open to others" in hops[-1][2]
-    # `status` says the same.
-    assert place.command("status").stderr == f"epsagon-fast status: tracing is off: {hops[-1][2]}\n"
+    # The others say the same, each in its own name.
+    for name in ("status", "metrics"):
+        assert place.command(name).stderr == f"epsagon-fast {name}: tracing is off: {hops[-1][2]}\n"
 
 
 def test_collector_that_nobody_may_start_is_named(place: Place) -> None:

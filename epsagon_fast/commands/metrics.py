@@ -24,5 +24,5 @@ def run(arguments: argparse.Namespace) -> int:
     except ImportError:
         print(f"epsagon-fast metrics: {NEEDS_EXTRA}", file=sys.stderr)
         return 1
-    print(text(view(overview()), is_open=arguments.openmetrics), end="")
+    print(text(view(overview("metrics")), is_open=arguments.openmetrics), end="")
     return 0

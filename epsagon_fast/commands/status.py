@@ -40,17 +40,17 @@ def run(arguments: argparse.Namespace) -> int:
         time.sleep(1.0)
 
 
-def overview() -> Overview | None:
-    """Return an overview of this user's folder; None if there is no folder."""
+def overview(command: str = "status") -> Overview | None:
+    """Return an overview of this user's folder; None if there is none. `command`: the one that says what is wrong."""
     base = Config(disable=True).resolve().runtime_dir
     if obstacle := folders.obstacle(base):
-        print(f"epsagon-fast status: tracing is off: {escaped(obstacle)}", file=sys.stderr)
+        print(f"epsagon-fast {command}: tracing is off: {escaped(obstacle)}", file=sys.stderr)
         return None
     path = folders.existing(base)
     try:
         return look(path) if path else None
     except OSError as error:
-        print(f"epsagon-fast status: {escaped(str(error))}", file=sys.stderr)
+        print(f"epsagon-fast {command}: {escaped(str(error))}", file=sys.stderr)
         return None
 
 

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Return 0 when no collector runs any more, 1 if there was none or it did not leave in time."""
-    seen = overview()
+    seen = overview("stop")
     if seen is None or seen.pid is None:
         print("No collector runs.")
         return 1

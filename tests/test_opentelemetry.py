@@ -144,6 +144,25 @@ def test_a_resource_is_what_the_environment_says(environment: Any) -> None:
     assert attributes(Config(application_name="mine"))["service.name"] == "mine"
 
 
+def test_a_resource_that_is_none_is_left_out_and_told(environment: Any, caplog: pytest.LogCaptureFixture) -> None:
+    named = attributes(environment(**ENDPOINT, OTEL_RESOURCE_ATTRIBUTES=f"a%2Cb%3D=c%3D%2C,{SECRET},=x,"))
+    assert named["a,b="] == "c=,"
+    assert "OTEL_RESOURCE_ATTRIBUTES" in caplog.text
+    assert SECRET not in caplog.text
+
+
+@pytest.mark.parametrize("off", [{"OTEL_SDK_DISABLED": "True"}, {"OTEL_TRACES_EXPORTER": "none"}])
+def test_an_environment_that_wants_no_traces_gets_none_at_its_endpoint(
+    environment: Any, caplog: pytest.LogCaptureFixture, off: dict[str, str]
+) -> None:
+    assert not environment(**ENDPOINT, **off).resolve().enabled
+    assert caplog.messages == []
+    # A backend of our own, or a word of our own, is no matter of OpenTelemetry's.
+    assert Config(collector_url=URL).resolve().enabled
+    assert Config(disable=False).resolve().enabled
+    assert environment(DISABLE_EPSAGON="no").resolve().enabled
+
+
 def test_what_code_says_of_the_process_counts_before_the_environment(environment: Any) -> None:
     environment(OTEL_RESOURCE_ATTRIBUTES="team=a,region=eu", OTEL_SERVICE_NAME="shop")
     said = attributes(Config(collector_url=URL, resource_attributes={"team": "b", "rack": 7, "spot": True}))

@@ -71,9 +71,9 @@ class Config:
         `warn`: log what keeps its traces from arriving, or from arriving unread.
         """
         values: dict[str, Any] = {name: self.value(name) for name in OPTIONS}
-        sends = warn and not values["disable"] and not values["test_mode"]
         if values["collector_url"] is None:
             values |= _of_opentelemetry(values, self)
+        sends = warn and not values["disable"] and not values["test_mode"]
         may_send = values["token"] or is_otlp(values["collector_url"] or "")
         if sends and not may_send:
             warn_once("token", "No token is set (init(token=...) or EPSAGON_TOKEN): no trace is sent")
@@ -173,6 +173,8 @@ def _of_opentelemetry(values: dict[str, Any], said: Config) -> dict[str, Any]:
     if url is None:
         return {}
     found: dict[str, Any] = {"collector_url": url}
+    if opentelemetry.is_off() and said.disable is None and from_environment("disable") is None:
+        found["disable"] = True
     timeout_s = opentelemetry.timeout_s()
     if timeout_s is not None and said.send_timeout_s is None and from_environment("send_timeout_s") is None:
         found["send_timeout_s"] = timeout_s

@@ -45,6 +45,12 @@ def url() -> str | None:
     return named
 
 
+def is_off() -> bool:
+    """Say whether the environment wants no traces sent to the URL that it names."""
+    disabled = os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+    return disabled or os.environ.get("OTEL_TRACES_EXPORTER", "").strip().lower() == "none"
+
+
 def headers() -> dict[str, str]:
     """Return the headers of each request, and how it is compressed if not as usual."""
     read = pairs_in(_variable("HEADERS"))
@@ -63,7 +69,7 @@ def timeout_s() -> float | None:
     if not said:
         return None
     if not (re.fullmatch("[0-9]{1,9}", said) and 0 < int(said) <= MAX_TIMEOUT_S * 1000):
-        _ignore("TIMEOUT", f"milliseconds, more than 0 and at most {MAX_TIMEOUT_S * 1000:g}")
+        _ignore("TIMEOUT", f"milliseconds, more than 0 and at most {MAX_TIMEOUT_S * 1000:.0f}")
         return None
     return int(said) / 1000
 
@@ -76,11 +82,13 @@ def tls_files() -> list[tuple[TlsFile, str]]:
 
 def resource_attributes() -> dict[str, str]:
     """Return the attributes of the process that OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME say."""
-    read = pairs_in(os.environ.get("OTEL_RESOURCE_ATTRIBUTES", ""))
-    found = {key: value for key, value in read if value is not None and key}
+    variable = "OTEL_RESOURCE_ATTRIBUTES"
+    read = pairs_in(os.environ.get(variable, ""), in_keys=True)
+    found = {key: value for key, value in read if value is not None and key and is_plain(key + value)}
+    if len(found) < len({key for key, _ in read}):
+        warn_once(variable, "%s must be name=value pairs, separated by commas: some of it is left out", variable)
     name = os.environ.get("OTEL_SERVICE_NAME", "").strip()
-    found |= {"service.name": name} if name else {}
-    return {key: value for key, value in found.items() if is_plain(key + value)}
+    return found | ({"service.name": name} if name and is_plain(name) else {})
 
 
 def _variable(name: str) -> str:

@@ -213,15 +213,19 @@ def is_header(name: str, value: str) -> bool:
     return is_name and value.isascii() and value.isprintable()
 
 
-def pairs_in(text: str) -> list[tuple[str, str | None]]:
-    """Return the pairs in a text as `name=value,name=value`, with percent-encoded values; None: it has no `=`."""
+def pairs_in(text: str, in_keys: bool = False) -> list[tuple[str, str | None]]:
+    """Return the pairs in a text as `name=value,name=value`, with percent-encoded values; None: it has no `=`.
+
+    `in_keys`: the names are percent-encoded too.
+    """
     if not text.strip():
         return []
     # Imported here, because few programs set such a variable and all would wait for the import.
     from urllib.parse import unquote
 
     pairs = (each.partition("=") for each in text.split(",") if each.strip())
-    return [(name.strip(), unquote(value.strip()) if equals else None) for name, equals, value in pairs]
+    name_of = unquote if in_keys else str
+    return [(name_of(name.strip()), unquote(value.strip()) if equals else None) for name, equals, value in pairs]
 
 
 def _keep_pairs(pairs: Any) -> tuple[tuple[str, Any], ...]:

@@ -16,8 +16,8 @@ from epsagon_fast.collector.parcel import Destination, Parcel
 
 # Traces that wait for no more: there are enough to share a request.
 ENOUGH = 500
-# How often the parts of one request are halved to find what is wrong in it. One trace of 500 is found after 9 times. A
-# server that finds everything wrong gets at most twice as many requests more.
+# How often the parts of one request are halved, while none arrives, to find what is wrong in it. One trace of 500 is
+# found after 9 times. A server that finds everything wrong gets at most twice as many requests more.
 MOST_HALVINGS = 32
 # Destinations of which something is known here. One more, and all is forgotten, which costs a few requests.
 MAX_REMEMBERED = 1000
@@ -26,6 +26,7 @@ MAX_REMEMBERED = 1000
 class _Search:
     """The parts of a request in which something is wrong."""
 
+    # Since a part arrived.
     halvings = 0
 
 
@@ -84,9 +85,11 @@ class Batches:
         parts.extendleft((_Part(len(parcels) - half, search), _Part(half, search)))
         return True
 
-    def are_over(self, parcels: Sequence[Parcel]) -> None:
-        """Note that a request of these needs no more parts."""
-        self._searches.pop(parcels[0].trace_id, None)
+    def are_over(self, parcels: Sequence[Parcel], arrived: bool) -> None:
+        """Note that a request of these needs no more parts, and whether they arrived."""
+        search = self._searches.pop(parcels[0].trace_id, None)
+        if search and arrived:
+            search.halvings = 0
 
     def _next_part(self, destination: Destination, waiting: deque[Parcel]) -> list[Parcel]:
         parts = self._parts[destination]

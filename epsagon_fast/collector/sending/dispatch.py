@@ -206,7 +206,7 @@ class Dispatch:
         if verdict.halve and self._batches.halve(parcels, verdict.shrink):
             self._fresh.setdefault(destination, deque()).extendleft(reversed(parcels))
             return []
-        self._batches.are_over(parcels)
+        self._batches.are_over(parcels, verdict.outcome == Outcome.DELIVERED)
         if verdict.retry:
             self._reasons[destination] = verdict.outcome
             for parcel in parcels:

@@ -50,7 +50,8 @@ def _hops(config: ResolvedConfig) -> Iterator[Hop]:
 
 def _config(config: ResolvedConfig) -> Hop:
     if not config.enabled:
-        return Hop("config", False, "DISABLE_EPSAGON is set" if config.disable else "EPSAGON_TOKEN is not set")
+        off = "DISABLE_EPSAGON, OTEL_SDK_DISABLED or OTEL_TRACES_EXPORTER is set"
+        return Hop("config", False, off if config.disable else "EPSAGON_TOKEN is not set")
     token = "a token is set" if config.token else "no token is needed"
     advised = otlp_url(config.collector_url)
     advice = f"; it looks like an OTLP endpoint: name it {advised}" if advised else ""

@@ -65,7 +65,7 @@ def _obstacle() -> str | None:
     """Return why nothing would be sent; None if all is well."""
     config = Config().resolve(warn=False)
     if config.disable:
-        return "tracing is off (DISABLE_EPSAGON)"
+        return "tracing is off (DISABLE_EPSAGON, OTEL_SDK_DISABLED or OTEL_TRACES_EXPORTER)"
     if not config.enabled:
         return "no backend is named (EPSAGON_COLLECTOR_URL and EPSAGON_TOKEN, or OTEL_EXPORTER_OTLP_ENDPOINT)"
     for name in watched.misunderstood():

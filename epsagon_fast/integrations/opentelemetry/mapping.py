@@ -27,7 +27,9 @@ from epsagon_fast.span_names import (
     type_and_operation,
 )
 
-KIND_NAMES: Final = {kind: kind.name.lower() for kind in SpanKind}
+INTERNAL: Final = SpanKind.INTERNAL.name.lower()
+# By the id of a kind, because an enum's own hash costs as much as a function. What is no kind has no name here.
+KIND_NAMES: Final = {id(kind): kind.name.lower() for kind in SpanKind}
 _OK, _ERROR, _EXCEPTION = map(int, (ErrorCode.OK, ErrorCode.ERROR, ErrorCode.EXCEPTION))
 
 
@@ -77,9 +79,9 @@ def event_of(span: Recorded, typed: bool) -> dict[str, Any]:
     `typed`: whether the trace's format keeps types, and with them nanoseconds.
     """
     metadata = {**span.attributes, **span.scope.metadata}
-    start_ns, kind = span.start_time, KIND_NAMES[span.kind]
+    start_ns, kind = span.start_time, KIND_NAMES.get(id(span.kind), INTERNAL)
     words = type_and_operation(metadata, kind)
-    if span.kind is not SpanKind.INTERNAL:
+    if kind != INTERNAL:
         metadata[KIND] = kind
     code, exception = _OK, None
     if span.status.status_code is not StatusCode.UNSET or span.events or span.links or span.dropped:

@@ -17,7 +17,7 @@ from epsagon_fast.protocol import RUNNER_ORIGIN
 from epsagon_fast.queue.ring import own_pid
 from epsagon_fast.span_names import KIND, type_and_operation
 
-from .mapping import KIND_NAMES, Recorded, event_of
+from .mapping import INTERNAL, KIND_NAMES, Recorded, event_of
 from .place import SpanPlace
 
 
@@ -96,7 +96,7 @@ class Recording(Recorded):
         metadata = {**self.attributes, **self.scope.metadata}
         if not config.keeps_types:
             metadata = {key: metadata_text(value) for key, value in metadata.items()}
-        metadata[KIND] = kind = KIND_NAMES[self.kind]
+        metadata[KIND] = kind = KIND_NAMES.get(id(self.kind), INTERNAL)
         words = type_and_operation(metadata, kind)
         tracer = Tracer(config, new_runner(self.name, *words, metadata, self.start_time), own_id)
         metadata[HTTP_TRACE_ID_KEY] = continue_context(tracer, context)

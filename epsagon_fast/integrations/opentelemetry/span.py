@@ -56,7 +56,7 @@ class RecordedSpan(Recording, Span):
     def __init__(self, scope: SpanScope, limits: Limits, name: str, kind: SpanKind, start_ns: int | None) -> None:
         self.scope = scope
         self.name = name
-        self.kind = kind if type(kind) is SpanKind else SpanKind.INTERNAL
+        self.kind = kind
         self.attributes: dict[str, Any] = {}
         self.events: list[Happened] = []
         self.links: list[Link] = []

@@ -12,7 +12,7 @@ from rings import exit_code, in_child
 
 from epsagon_fast.queue import ledger as ledgers
 from epsagon_fast.queue import ring
-from epsagon_fast.queue.ledger import KEY_BYTES, LOG_ENTRIES, MAX_SERIES, SERIES_AT_ONCE, Ledger, read
+from epsagon_fast.queue.ledger import KEY_BYTES, MAX_SERIES, MOST_IDS, SERIES_AT_ONCE, Ledger, read
 
 ONE = ((3, 1), (1, 0), (2, 10))
 FAILED = ((4, 1), (1, 1), (2, 5))
@@ -128,21 +128,28 @@ class _Dying:
         self._mapping.write(offset, data)
 
 
-@pytest.mark.parametrize("writes", range(6))
-def test_collector_that_is_killed_while_it_counts_counts_once(folder_fd: int, writes: int) -> None:
+@pytest.mark.parametrize("most", [2, 3, MOST_IDS])
+@pytest.mark.parametrize("writes", range(7))
+def test_collector_that_is_killed_while_it_counts_counts_once(
+    folder_fd: int, writes: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledgers, "MOST_IDS", most)
+
     def counts_and_dies() -> None:
         mine: Any = Ledger(folder_fd)
         number = mine.number_of(b"shop")
+        for _ in range(3):
+            mine.post(b"other-01", mine.number_of(b"other"), ONE)
         mine.post(b"trace-01", number, ONE)
         mine._page = _Dying(mine._page, writes)
         mine.post(b"trace-02", number, FAILED)
 
-    # One write to the log, the store that makes it count, and three numbers.
-    assert exit_code(in_child(counts_and_dies)) == (-9 if writes < 5 else 0)
+    # The id, what the numbers will be, the store that makes it count, and three numbers.
+    assert exit_code(in_child(counts_and_dies)) == (-9 if writes < 6 else 0)
     successor = Ledger(folder_fd)
     if b"trace-02" not in successor.posted():
         successor.post(b"trace-02", 0, FAILED)
-    (series,) = read(folder_fd)
+    series, _ = read(folder_fd)
     assert series.slots[:6] == (0, 1, 15, 1, 1, 0)
 
 
@@ -163,9 +170,13 @@ def test_collector_that_is_killed_while_it_adds_a_series_leaves_none_or_a_whole_
 
 def test_last_ids_are_known(ledger: Ledger) -> None:
     added(ledger, b"shop")
-    for n in range(LOG_ENTRIES + 10):
+    assert ledger.posted() == set()
+    for n in range(MOST_IDS + 10):
+        if n == 3:
+            assert ledger.posted() == {n.to_bytes(8) for n in range(3)}
         ledger.post(n.to_bytes(8) + b"rest", 0, ONE)
-    assert ledger.posted() == {n.to_bytes(8) for n in range(10, LOG_ENTRIES + 10)}
+    # The oldest one's place is the next one's, which a dying collector may have begun to write.
+    assert ledger.posted() == {n.to_bytes(8) for n in range(11, MOST_IDS + 10)}
 
 
 def test_sum_that_does_not_fit_wraps(ledger: Ledger, folder_fd: int) -> None:

@@ -1,12 +1,12 @@
 """The ledger: figures in series, in a file of the folder. They outlive the collectors that count, and never go back.
 
 A series has a key (bytes) and SLOTS numbers. One collector maps the file and writes it; any process of the same user
-reads a copy (`read`) without asking it. Layout, in the machine's byte order: a header, a log, and a table of series
-that grows as series come.
+reads a copy (`read`) without asking it. Layout, in the machine's byte order: a header, the last two entries, the last
+ids, and a table of series that grows as series come.
 
-`post` counts something that has an id once, also if it is killed while it does so: it writes into the log what the
-numbers will be, then that this is so (one store), then the numbers. The next collector writes the last ones again. The
-log's ids tell it what was counted already, in case it comes to the same things again.
+`post` counts something that has an id once, also if it is killed while it does so: it writes the id, and as an entry
+what the numbers will be, then that this is so (one store), then the numbers. The next collector writes the last ones
+again. The ids tell it what was counted already, in case it comes to the same things again.
 """
 
 import os
@@ -17,14 +17,19 @@ import epsagon_fast.private as private
 from epsagon_fast.queue import ring
 from epsagon_fast.queue.names import LEDGER
 
-MAGIC_VALUE: Final = int.from_bytes(b"EPSLEDG1", "little")
+MAGIC_VALUE: Final = int.from_bytes(b"EPSLEDG2", "little")
 MAGIC, SERIES_COUNT, POSTED = range(0, 24, 8)
-# An id's first 8 bytes, where the numbers are, and three numbers.
-_ENTRY: Final = struct.Struct("=5Q")
-LOG: Final = 64
-# The ids that are remembered: more than the traces that are under way when a collector dies.
-LOG_ENTRIES: Final = 4096
-TABLE: Final = LOG + LOG_ENTRIES * _ENTRY.size
+# Where the numbers are, and three numbers.
+_ENTRY: Final = struct.Struct("=4Q")
+# One entry may be half written while the other one counts.
+LOG, ENTRIES = 64, 2
+# The first 8 bytes of ids, as numbers.
+IDS: Final = LOG + ENTRIES * _ENTRY.size
+_ID: Final = struct.Struct("=Q")
+# Those that are remembered: more than the traces that are under way when a collector dies. Traces that sampling lets
+# wait for two seconds are under way, too.
+MOST_IDS: Final = 16384
+TABLE: Final = IDS + MOST_IDS * _ID.size
 KEY_BYTES, SLOTS = 512, 32
 SERIES_BYTES: Final = KEY_BYTES + 8 * SLOTS
 # The file grows by so many series at a time.
@@ -100,8 +105,9 @@ class Ledger:
         value_a, value_b = page.load(at_a) + more_a & WORD, page.load(at_b) + more_b & WORD
         value_c = page.load(at_c) + more_c & WORD
         places = number << 24 | a << 16 | b << 8 | c
-        entry = _ENTRY.pack(int.from_bytes(item[:8]), places, value_a, value_b, value_c)
-        page.write(LOG + self._posted % LOG_ENTRIES * _ENTRY.size, entry)
+        page.store(IDS + self._posted % MOST_IDS * _ID.size, int.from_bytes(item[:8]))
+        entry = _ENTRY.pack(places, value_a, value_b, value_c)
+        page.write(LOG + self._posted % ENTRIES * _ENTRY.size, entry)
         self._posted += 1
         page.store(POSTED, self._posted)
         page.store(at_a, value_a)
@@ -115,8 +121,10 @@ class Ledger:
 
     def posted(self) -> set[bytes]:
         """Return the first 8 bytes of the ids of the last things that were posted."""
-        last = range(max(0, self._posted - LOG_ENTRIES), self._posted)
-        return {_ENTRY.unpack(self._entry(number))[0].to_bytes(8) for number in last}
+        ids = [each.to_bytes(8) for (each,) in _ID.iter_unpack(self._page.copy(IDS, MOST_IDS * _ID.size))]
+        # A collector that was killed may have left an id in the next place, of what it did not count.
+        del ids[self._posted % MOST_IDS]
+        return {*ids[: self._posted]}
 
     def close(self) -> None:
         """Unmap the file."""
@@ -124,7 +132,7 @@ class Ledger:
 
     def _write_again(self, entry: bytes) -> None:
         """Write the numbers of an entry, which does no harm if it was done before."""
-        _, places, *values = _ENTRY.unpack(entry)
+        places, *values = _ENTRY.unpack(entry)
         if places >> 24 >= self._count:
             # No collector writes this; the file was damaged.
             return
@@ -133,7 +141,7 @@ class Ledger:
             self._page.store(base + 8 * (places >> shift & 0xFF), value)
 
     def _entry(self, number: int) -> bytes:
-        return self._page.copy(LOG + number % LOG_ENTRIES * _ENTRY.size, _ENTRY.size)
+        return self._page.copy(LOG + number % ENTRIES * _ENTRY.size, _ENTRY.size)
 
     def _key(self, number: int) -> bytes:
         return self._page.copy(TABLE + number * SERIES_BYTES, KEY_BYTES).rstrip(b"\0")

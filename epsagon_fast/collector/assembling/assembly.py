@@ -170,7 +170,7 @@ class Assembly:
         """Take in how much is kept of a finished trace until it is settled."""
         finished = self._unsettled[trace_id]
         self.accounts.charge(finished.ring_id, body_bytes=body_bytes - finished.body_bytes)
-        self._unsettled[trace_id] = finished._replace(body_bytes=body_bytes)
+        self._unsettled[trace_id] = Unsettled(finished.ring_id, finished.ordinal, body_bytes)
 
     def bye(self, ring_id: bytes, now: float) -> None:
         """Close, as unfinished, what a process left open that went by itself."""

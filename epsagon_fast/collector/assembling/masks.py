@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import orjson
 
+from epsagon_fast.collector.assembling.openings import ignores_nothing
 from epsagon_fast.collector.assembling.payloads import BROKEN, decoded_label
 from epsagon_fast.masking import Mask
 from epsagon_fast.protocol import Kind, Record
@@ -26,6 +27,8 @@ class Masks(dict[bytes, Mask]):
 
     def opened(self, record: Record, *, is_new: bool) -> Record:
         """Return an OPEN with its runner masked, and learn its keys if its trace `is_new`."""
+        if ignores_nothing(record.payload):
+            return record
         try:
             decoded = orjson.loads(record.payload)
             mask = _mask(tuple(decoded["config"]["ignored_keys"]))

@@ -7,11 +7,11 @@ from typing import Any
 import orjson
 
 from epsagon_fast.collector.assembling.accounts import TRACE_BYTES, Account
-from epsagon_fast.collector.assembling.payloads import BROKEN, decoded_label, label_bytes, object_in, object_of
+from epsagon_fast.collector.assembling.openings import opening_of
+from epsagon_fast.collector.assembling.payloads import BROKEN, as_object, decoded_label, label_bytes, object_of
 from epsagon_fast.collector.assembling.runners import Runner, with_metadata
 from epsagon_fast.collector.assembling.shortening import ShorteningStream
 from epsagon_fast.collector.assembling.stream import Stream
-from epsagon_fast.collector.assembling.terms import terms_of
 from epsagon_fast.collector.formats import Envelope
 from epsagon_fast.protocol import (
     CLOSE_PAYLOAD,
@@ -66,16 +66,15 @@ class OpenTrace:
     )
 
     def __init__(self, trace_id: bytes, ring_id: bytes, opened: bytes, counters: Counter[str]) -> None:
-        decoded = object_of(opened)
-        self.terms = terms_of(orjson.dumps(object_in(decoded, "config")), decoded["platform"])
+        self.terms, runner, opened_at = opening_of(opened)
         self.trace_id = trace_id
         self.ring_id = ring_id
         self.counters = counters
-        self.opened_at = float(decoded["opened_at"])
+        self.opened_at = float(opened_at)
         stream = ShorteningStream if self.terms.shortens else Stream
         self.stream = stream(self.terms.envelope.size_bytes, self.terms.limit_bytes, counters)
         # Its own runner stands last. Without one, an event may turn out to be the runner, and keeps its place.
-        self.runner: Runner | None = None if decoded["runner"] is None else object_in(decoded, "runner")
+        self.runner: Runner | None = None if runner is None else as_object(runner, "runner")
         self.has_own_runner = self.runner is not None
         self.runner_place: int | None = None
         self.labels: dict[str, str | int | float | bool] = {}

@@ -45,7 +45,11 @@ def object_of(payload: bytes) -> dict[str, Any]:
 
 def object_in(decoded: dict[str, Any], name: str) -> dict[str, Any]:
     """Return the object that an object has by this name."""
-    value = decoded[name]
+    return as_object(decoded[name], name)
+
+
+def as_object(value: Any, name: str) -> dict[str, Any]:
+    """Return a value that is an object. `name`: says which value it is."""
     if not isinstance(value, dict):
         raise ValueError(f"{name} is not an object")
     return value

@@ -17,6 +17,7 @@ import epsagon_fast as epsagon
 from epsagon_fast import propagation
 from epsagon_fast.backend import shape
 from epsagon_fast.integrations import wsgi
+from epsagon_fast.producer.entering import current
 from epsagon_fast.protocol import EVENT_FIELDS, Kind
 from epsagon_fast.testing import capture_traces
 from epsagon_fast.trimming import trim
@@ -301,3 +302,45 @@ def test_deep_nesting_costs_no_depth(traces: list[dict[str, Any]]) -> None:
         for event in reversed(events):
             event.__exit__(None, None, None)
     assert events[-1].parent_id == events[-2].id
+
+
+def outward(place: Any) -> int:
+    """Return how many places are around one."""
+    return 0 if (outer := getattr(place, "outer", None)) is None else 1 + outward(outer)
+
+
+def test_blocks_that_each_begin_in_the_one_before_make_no_chain(traces: list[dict[str, Any]]) -> None:
+    @epsagon.trace("call")
+    def call() -> contextvars.Context:
+        return contextvars.copy_context()
+
+    def event() -> contextvars.Context:
+        with epsagon.event("event"):
+            return contextvars.copy_context()
+
+    with epsagon.trace("run"):
+        context = contextvars.copy_context()
+        for block in (call, event, event, call) * 500:
+            context = context.run(block)
+        assert outward(context[current]) <= 2
+        context.run(record, "last")
+    context.run(call)
+    run, own = traces
+    *events, _ = run["events"]
+    assert [event.get("parent_id") for event in events] == [None, *(event["id"] for event in events[:-1])]
+    assert own["events"][-1]["resource"]["name"] == "call"
+
+
+def test_blocks_may_nest_deeper_than_calls(traces: list[dict[str, Any]]) -> None:
+    with epsagon.trace("request"):
+        blocks = [epsagon.trace(f"{number}") for number in range(1200)]
+        for block in blocks:
+            block.__enter__()
+        context = contextvars.copy_context()
+    assert context.run(epsagon.current_ids) is None
+    context.run(record, "late")
+    for block in reversed(blocks):
+        context.run(block.__exit__, None, None, None)
+    _, heir = traces
+    assert heir["events"][-1]["resource"]["name"] == "0"
+    assert tree(heir)["late"] == "1199"

@@ -37,11 +37,27 @@ cdef class Branch(SpanId):
 
     def still_open(self):
         """Return what `open_trace` does, and open none."""
-        return self.outer.still_open() or _own_trace(self)
+        cdef list branches = _branches_at(self)
+        tracer = _root_of(self).still_open()
+        while tracer is None and branches:
+            tracer = _own_trace(<Branch>branches.pop())
+        return tracer
 
     def heritage(self):
         """Return the trace context of the trace that was here."""
-        return self.context or self.outer.heritage()
+        for branch in _branches_at(self):
+            if (<Branch>branch).context is not None:
+                return (<Branch>branch).context
+        return _root_of(self).heritage()
+
+    @property
+    def has_ended(self):
+        """Whether the block has ended, without having been a trace of its own."""
+        return _branch_has_ended(self)
+
+    def shorten(self):
+        """See place.Place."""
+        _shorten(self)
 
     def end(self):
         """Note that the block has ended."""
@@ -49,9 +65,25 @@ cdef class Branch(SpanId):
 
 
 cdef int _fill_branch(Branch branch, object outer, object block) except -1:
+    _shorten(outer)
     branch.outer = outer
     branch.block = block
     return 0
+
+
+cdef bint _branch_has_ended(Branch branch) noexcept:
+    return branch.block is None and branch.tracer is None and branch.context is None
+
+
+cdef list _branches_at(object place):
+    """Return the branches from a place outwards. Tasks may nest deeper than calls."""
+    cdef list branches = []
+    while type(place) is Branch:
+        branches.append(place)
+        place = (<Branch>place).outer
+        if type(place) is Step:
+            place = (<Step>place).trunk
+    return branches
 
 
 cdef object _own_trace(Branch branch):
@@ -79,12 +111,19 @@ cdef int _end_branch(Branch branch) except -1:
 
 cdef object _open_at_branch(Branch branch, object pid):
     """Return the open trace at a branch of which the root has none."""
-    tracer = _open_trace(branch.outer, pid) or _own_trace(branch)
-    if tracer is not None:
-        return tracer
-    if branch.block is not None and branch.tracer is None:
+    cdef list branches = _branches_at(branch)
+    tracer = _open_trace(_root_of(branch), pid)
+    while tracer is None and branches:
+        tracer = _succeeded(<Branch>branches.pop())
+    return tracer
+
+
+cdef object _succeeded(Branch branch):
+    tracer = _own_trace(branch)
+    if tracer is None and branch.block is not None and branch.tracer is None:
         branch.tracer = branch.block.succeed(branch.outer.heritage())
-    return _own_trace(branch)
+        tracer = _own_trace(branch)
+    return tracer
 
 
 cdef class Block(Event):

@@ -147,12 +147,56 @@ cdef class Step(SpanId):
         """Return the trace context of the trace that was here."""
         return self.trunk.heritage()
 
+    @property
+    def has_ended(self):
+        """Whether the event's block has ended."""
+        return self.event is None
+
+    def shorten(self):
+        """See place.Place."""
+        _shorten(self)
+
 
 cdef int _fill(Step step, object outer, bint encloses) except -1:
-    step.outer = outer
+    _shorten(outer)
     step.encloses = encloses
+    return _hang_on(step, outer)
+
+
+cdef int _hang_on(Step step, object outer) except -1:
+    step.outer = outer
     step.trunk = (<Step>outer).trunk if type(outer) is Step else outer
     return 0
+
+
+cdef int _shorten(object place) except -1:
+    """Let go of the places around one that have ended, as it has itself."""
+    if type(place) is Step:
+        if (<Step>place).event is None:
+            _hang_on(<Step>place, _lasting((<Step>place).outer))
+    elif type(place) is Branch:
+        if _branch_has_ended(<Branch>place):
+            (<Branch>place).outer = _lasting((<Branch>place).outer)
+    elif not _is_plain(place):
+        place.shorten()
+    return 0
+
+
+cdef object _lasting(object place):
+    """See place.lasting."""
+    while True:
+        if type(place) is Step:
+            if (<Step>place).event is not None:
+                return place
+            place = (<Step>place).outer
+        elif type(place) is Branch:
+            if not _branch_has_ended(<Branch>place):
+                return place
+            place = (<Branch>place).outer
+        elif _is_plain(place) or not place.has_ended:
+            return place
+        else:
+            place = place.outer
 
 
 cdef inline object _root_of(object place):

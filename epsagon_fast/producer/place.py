@@ -3,6 +3,10 @@
 Tasks, timers and threads may keep the context in which they were made long after the trace has ended. If the context
 held the trace, it would keep everything that a request holds. So a trace that ends leaves its place, and leaves there
 the trace context with which later work can continue it.
+
+A callback may schedule the next one inside its own block, for as long as the trace is open. Each of these blocks begins
+in the context of one that has ended. So a place whose block has ended lets go of those around it that have ended too:
+else they would be a chain as long as the trace, to be walked by each block and freed at once.
 """
 
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -12,7 +16,7 @@ from epsagon_fast.queue.ring import own_pid
 
 from .context import Continuing, TraceContext, left_by
 
-__all__ = ["Branch", "PassingPlace", "Place", "Placed", "PureBranch", "PureStep", "Step", "Successor"]
+__all__ = ["Branch", "PassingPlace", "Place", "Placed", "PureBranch", "PureStep", "Step", "Successor", "lasting"]
 
 
 class Placed(Continuing, Protocol):
@@ -36,6 +40,8 @@ class Place(Generic[T]):
     outer: "Place[T] | None" = None
     # Whether `trace` here records an event of the trace, and not a trace of its own.
     encloses = True
+    # Whether this was the place of a block that has ended, and is the same as the place around it but for its id.
+    has_ended = False
 
     def __init__(self, tracer: T | None, span_id: str | None = None) -> None:
         """`span_id`: the innermost open event, which is the parent of the next one; None: the runner is."""
@@ -60,6 +66,9 @@ class Place(Generic[T]):
 
     # The same for places that may open a trace there: without opening one.
     still_open = open_trace
+
+    def shorten(self) -> None:
+        """Let go of the places around this one that have ended, as it has itself."""
 
     def heritage(self) -> TraceContext | None:
         """Return the trace context of the trace that was here."""
@@ -91,6 +100,13 @@ class PassingPlace(Place[T]):
         return None if self.outer is None else self.outer.heritage()
 
 
+def lasting(place: Any) -> Any:
+    """Return a place, or, if it has ended, the next one around it that has not."""
+    while place.has_ended:
+        place = place.outer
+    return place
+
+
 class PureStep(Place[T]):
     """The place of an event's block. It stays the parent of its context's records, even when the event has ended."""
 
@@ -100,10 +116,24 @@ class PureStep(Place[T]):
         super().__init__(None, span_id)
         # The event, while its block is entered.
         self.event: Any = None
-        self.outer: Place[T] = outer
         self.encloses = encloses
+        outer.shorten()
+        self._hang_on(outer)
+
+    def _hang_on(self, outer: Place[T]) -> None:
+        self.outer: Place[T] = outer
         # An event's own place holds no trace, so deep nesting costs nothing.
         self._trunk: Place[T] = outer._trunk if isinstance(outer, PureStep) else outer
+
+    @property
+    def has_ended(self) -> bool:  # type: ignore[override]
+        """Whether the event's block has ended."""
+        return self.event is None
+
+    def shorten(self) -> None:
+        """See Place."""
+        if self.has_ended:
+            self._hang_on(lasting(self.outer))
 
     def open_trace(self) -> T | None:
         """Return the trace that the event is part of."""
@@ -135,21 +165,50 @@ class PureBranch(Place[T]):
         # As in Place. A call of its __init__ would cost as much as all this.
         self.tracer = self.context = None
         self.span_id = span_id
+        outer.shorten()
         self.outer: Place[T] = outer
         # Until the block ends.
         self.block: Successor[T] | None = block
 
+    @property
+    def has_ended(self) -> bool:  # type: ignore[override]
+        """Whether the block has ended, without having been a trace of its own."""
+        return self.block is None and self.tracer is None and self.context is None
+
+    def shorten(self) -> None:
+        """See Place."""
+        if self.has_ended:
+            self.outer = lasting(self.outer)
+
     def open_trace(self) -> T | None:
         """Return the trace that the block is part of, or the block's own trace if that one has ended."""
-        return self.outer.open_trace() or super().open_trace() or self._succeeded()
+        branches, root = self._way()
+        tracer = root.open_trace()
+        while tracer is None and branches:
+            tracer = branches.pop()._succeeded()
+        return tracer
 
     def still_open(self) -> T | None:
         """Return what `open_trace` does, and open none."""
-        return self.outer.still_open() or super().open_trace()
+        branches, root = self._way()
+        tracer = root.still_open()
+        while tracer is None and branches:
+            tracer = branches.pop()._own_trace()
+        return tracer
 
     def heritage(self) -> TraceContext | None:
         """Return the trace context of the trace that was here."""
-        return self.context or self.outer.heritage()
+        branches, root = self._way()
+        return next((branch.context for branch in branches if branch.context), None) or root.heritage()
+
+    def _way(self) -> "tuple[list[PureBranch[T]], Place[T]]":
+        """Return the branches from this one outwards, and the place around them. Tasks may nest deeper than calls."""
+        place: Place[T] = self
+        branches = []
+        while isinstance(place, PureBranch):
+            branches.append(place)
+            place = place.outer._trunk if isinstance(place.outer, PureStep) else place.outer
+        return branches, place
 
     def end(self) -> None:
         """Note that the block has ended."""
@@ -157,10 +216,15 @@ class PureBranch(Place[T]):
         if self.tracer is not None:
             self.vacate()
 
-    def _succeeded(self) -> T | None:
-        if self.block is not None and self.tracer is None:
-            self.tracer = self.block.succeed(self.outer.heritage())
+    def _own_trace(self) -> T | None:
         return super().open_trace()
+
+    def _succeeded(self) -> T | None:
+        tracer = self._own_trace()
+        if tracer is None and self.block is not None and self.tracer is None:
+            self.tracer = self.block.succeed(self.outer.heritage())
+            tracer = self._own_trace()
+        return tracer
 
 
 if TYPE_CHECKING or implementation("add_event") != COMPILED:

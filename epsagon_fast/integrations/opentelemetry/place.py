@@ -8,7 +8,7 @@ from typing import Protocol
 from opentelemetry.trace import Span
 
 from epsagon_fast.producer.context import TraceContext
-from epsagon_fast.producer.place import PassingPlace, Place
+from epsagon_fast.producer.place import PassingPlace, Place, lasting
 from epsagon_fast.producer.tracer import Tracer
 from epsagon_fast.queue.ring import own_pid
 
@@ -30,18 +30,32 @@ class SpanPlace(Place[Tracer]):
         # As in Place. A call of its __init__ would cost as much as all this.
         self.tracer = self.context = None
         self.span_id = span_id
-        self.outer: Place[Tracer] = outer
         self._trunk: Place[Tracer]
         # The same if it is a trace's own place, which can be asked for less.
         self._root: Place[Tracer] | None
+        outer.shorten()
+        self._hang_on(outer)
         self.encloses = encloses
         self._span: Going | None = span
         self.shown: Span | None = shown
+
+    def _hang_on(self, outer: Place[Tracer]) -> None:
+        self.outer: Place[Tracer] = outer
         # The place that holds the trace, so that deep nesting costs nothing. An outer span may hold one of its own.
         if type(outer) is SpanPlace and outer.tracer is None:
             self._trunk, self._root = outer._trunk, outer._root
         else:
             self._trunk, self._root = outer, outer if type(outer) is Place else None
+
+    @property
+    def has_ended(self) -> bool:  # type: ignore[override]
+        """Whether the span has ended, without having been a trace of its own."""
+        return self._span is None and self.tracer is None and self.context is None
+
+    def shorten(self) -> None:
+        """See Place."""
+        if self.has_ended:
+            self._hang_on(lasting(self.outer))
 
     def open_trace(self) -> Tracer | None:
         """Return the trace that the span is part of, or the span's own trace if that one has ended."""

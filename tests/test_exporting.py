@@ -131,6 +131,8 @@ def test_place_for_metrics_stands_beside_the_place_for_traces(url: str, place: s
         ("soon", "", 60.0),
         ("9" * 50, "", 60.0),
         ("500", "none", 0.0),
+        ("500", "prometheus", 0.0),
+        ("500", "console, OTLP_proto_http", 0.5),
     ],
 )
 def test_interval_is_opentelemetry_s(

@@ -140,7 +140,9 @@ class Exporter:
 
 def interval_s() -> float:
     """Return OTEL_METRIC_EXPORT_INTERVAL in seconds, or the default if it is no number; 0: metrics are not exported."""
-    if os.environ.get("OTEL_METRICS_EXPORTER", "").strip().lower() == "none":
+    exporters = [each.strip().lower() for each in os.environ.get("OTEL_METRICS_EXPORTER", "otlp").split(",")]
+    # Some SDKs name the protocol behind it. One that names `prometheus` alone wants its metrics fetched, not sent.
+    if any(exporters) and not any(each.startswith("otlp") for each in exporters):
         return 0.0
     said = os.environ.get("OTEL_METRIC_EXPORT_INTERVAL", "").strip()
     is_number = said.isascii() and said.isdigit() and 0 < len(said) <= 9

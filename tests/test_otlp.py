@@ -44,7 +44,7 @@ from waiting import TIMEOUT_S
 from epsagon_fast.backend import Backend, timeline
 from epsagon_fast.collector.assembling import body
 from epsagon_fast.collector.assembling.assembly import Assembly
-from epsagon_fast.collector.formats import FittedTrace, conventions
+from epsagon_fast.collector.formats import FittedTrace, conventions, otlp_protobuf
 from epsagon_fast.collector.formats.otlp import GZIP_FROM_BYTES, MOST_BYTES, MOST_SPANS, OTLP, OTLP_PROTOBUF, address
 from epsagon_fast.collector.formats.shapes import MAX_NS, moment, nanoseconds
 from epsagon_fast.collector.parcel import Destination, Parcel
@@ -589,3 +589,10 @@ def test_a_traced_program_speaks_otlp_without_a_token(backend: Backend, place: P
     found = timeline.build([(trace_id, data)])
     assert [(node.depth, node.title) for node in found.nodes] == [(0, "work"), (1, "outer"), (2, "inner")]
     assert found.nodes[0].event["resource"]["metadata"]["labels.user"] == "42"
+
+
+def test_long_keys_are_not_remembered() -> None:
+    otlp_protobuf._key.cache_clear()
+    for key in ("short", "k" * 300):
+        assert key.encode() in otlp_protobuf.resource({key: 1})
+    assert otlp_protobuf._key.cache_info().currsize == 1

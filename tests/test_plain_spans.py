@@ -16,7 +16,7 @@ from records import TRACE_ID, exception_fields
 from strategies import json_shaped
 
 from epsagon_fast.collector.formats import FittedTrace, otlp_json
-from epsagon_fast.collector.formats.plain import IMPLEMENTATION, written
+from epsagon_fast.collector.formats.plain import IMPLEMENTATION, _head, written
 from epsagon_fast.collector.formats.plain_terms import TERMS
 from epsagon_fast.collector.formats.spans import SpanIds, spans_of
 from epsagon_fast.protocol import NANOSECONDS_FROM
@@ -110,6 +110,17 @@ def test_a_runner_is_plain() -> None:
     assert is_plain(runner, ID)
     assert not is_plain(runner.replace(b'"{}"', rb'"{\"a\":1}"'), ID)
     assert same(runner)
+
+
+def test_long_names_are_not_remembered() -> None:
+    _head.cache_clear()
+    for number in range(9):
+        text = orjson.dumps(event({}, (f"{number}" * 300, "http", "GET")))
+        assert is_plain(text)
+        assert same(text, place=None)
+    assert _head.cache_info().currsize == 0
+    assert is_plain(orjson.dumps(event({})))
+    assert _head.cache_info().currsize == 1
 
 
 PLAIN = orjson.dumps(event({"path": "/", "key": "é", "number": -7, "is": False}, parent_id=OTHER_ID))

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
 from epsagon_fast.collector.formats.conventions import Value
-from epsagon_fast.collector.formats.shapes import Happening, Link, Span
+from epsagon_fast.collector.formats.shapes import REMEMBERED_CHARACTERS, Happening, Link, Span
 from epsagon_fast.collector.formats.spans import by_scope
 
 CONTENT_TYPE = "application/x-protobuf"
@@ -131,12 +131,13 @@ def _happening(happening: Happening) -> bytes:
 def _pairs(attributes: Mapping[str, Value]) -> Iterator[bytes]:
     """Yield each attribute as a KeyValue."""
     for key, value in attributes.items():
+        name = _key(key) if len(key) <= REMEMBERED_CHARACTERS else _key.__wrapped__(key)
         if type(value) is str:
             # Most are texts.
             encoded = value.encode()
-            yield _key(key) + _sized(b"\x12", b"\x0a" + _varint_of(len(encoded)) + encoded)
+            yield name + _sized(b"\x12", b"\x0a" + _varint_of(len(encoded)) + encoded)
         else:
-            yield _key(key) + _sized(b"\x12", _value(value))
+            yield name + _sized(b"\x12", _value(value))
 
 
 # An application has few keys, and each of its spans has them again.

@@ -13,7 +13,7 @@ import orjson
 from epsagon_fast.collector.formats.conventions import DATABASES, Words, kind_of, name_of, of_words
 from epsagon_fast.collector.formats.otlp_json import pairs
 from epsagon_fast.collector.formats.plain_terms import HAS_DATABASE, HAS_PATH, HAS_PORT, TERMS
-from epsagon_fast.collector.formats.shapes import MAX_NS, Scope, moment, nanoseconds
+from epsagon_fast.collector.formats.shapes import MAX_NS, REMEMBERED_CHARACTERS, Scope, moment, nanoseconds
 from epsagon_fast.collector.formats.spans import SpanIds, Written, scope_of
 from epsagon_fast.compiled import COMPILED, implementation
 
@@ -51,7 +51,8 @@ def written(event: bytes, span_id: str | None, number: int, ids: SpanIds, begun_
     if found is None:
         return None
     said_id, said_parent, words, origin, start, duration, attributes, marks, route = found
-    head = _head(words, origin, marks, route, is_runner)
+    is_short = sum(map(len, words)) + len(origin) + len(route or "") <= REMEMBERED_CHARACTERS
+    head = (_head if is_short else _head.__wrapped__)(words, origin, marks, route, is_runner)
     if marks & HAS_PORT and head.has_port:
         return None
     span_id = span_id or ids.own(number, said_id)

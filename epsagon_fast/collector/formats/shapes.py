@@ -20,6 +20,9 @@ _EXACT_S = 1e6
 TRACE_DIGITS, SPAN_DIGITS = 32, 16
 _IDS = {digits: re.compile(rf"(?!0+\Z)[0-9a-f]{{{digits}}}") for digits in (TRACE_DIGITS, SPAN_DIGITS)}
 
+# Of texts that a cache of thousands keeps. Longer ones together would take all the memory that a collector may hold.
+REMEMBERED_CHARACTERS = 256
+
 Attributes = dict[str, Value]
 
 

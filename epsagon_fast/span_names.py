@@ -26,6 +26,9 @@ RESERVED: Final = frozenset(
     | {DROPPED_ATTRIBUTES, DROPPED_EVENTS, DROPPED_LINKS}
 )
 
+# What may also stand in the metadata of an event that came as none: the application has said it of the current span.
+SAID_OF_BLOCKS: Final = (KIND, DESCRIPTION, EVENTS, LINKS, DROPPED_EVENTS, DROPPED_LINKS)
+
 # A span's event of this name is an exception, with these attributes.
 EXCEPTION: Final = "exception"
 EXCEPTION_TYPE: Final = "exception.type"

@@ -14,12 +14,16 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, Tracer
 
+import epsagon_fast as epsagon
 from epsagon_fast.collector.assembling import body
 from epsagon_fast.collector.assembling.assembly import Assembly
 from epsagon_fast.integrations.opentelemetry import EpsagonSpanProcessor
 from epsagon_fast.integrations.opentelemetry.contexts import keep_apart, keep_as_one
-from epsagon_fast.integrations.opentelemetry.limits import Limits, from_environment
+from epsagon_fast.integrations.opentelemetry.limits import MOST, Limits, from_environment
 from epsagon_fast.integrations.opentelemetry.provider import SpanProvider
+from epsagon_fast.producer import current
+from epsagon_fast.producer.process import process
+from epsagon_fast.producer.runner import new_runner
 
 Program = Callable[[Tracer], Any]
 PROGRAMS: list[Program] = []
@@ -255,6 +259,28 @@ def test_limits_of_the_environment_are_those_of_the_sdk(ours: FakeQueue, monkeyp
     assert told(recorded(ours)) == told(of_the_sdk(limited))
 
 
+@pytest.mark.parametrize("block", [epsagon.trace, epsagon.event])
+def test_what_is_said_of_our_block_is_a_spans_own(ours: FakeQueue, block: Any) -> None:
+    with epsagon.trace("request"), block("block"):
+        for number in range(MOST + 1):
+            trace.get_current_span().add_event("happened", timestamp=1_700_000_000_000_000_000 + number)
+        trace.get_current_span().add_link(CALLER, {"why": "sent"})
+        trace.get_current_span().set_status(StatusCode.ERROR, "no")
+    [span] = [each for each in spans_in(recorded(ours)) if each.name == "block"]
+    assert (span.status.code, span.status.message) == (StatusCode.ERROR.value, "no")
+    assert (len(span.events), span.dropped_events_count) == (MOST, 1)
+    assert [(link.trace_id.hex(), values(link.attributes).keys()) for link in span.links] == [("ab" * 16, {"why"})]
+    assert not [pair.key for pair in span.attributes if pair.key.startswith(("span.", "otel."))]
+
+
+def test_request_keeps_its_host_when_it_is_renamed(ours: FakeQueue) -> None:
+    with epsagon.Tracer(process.config(), new_runner("host", "http", "GET", {}, 1)) as tracer, current.within(tracer):
+        trace.get_current_span().update_name("renamed")
+        with epsagon.event("other", type="http", operation="GET"):
+            trace.get_current_span().update_name("renamed")
+    assert "renamed" not in str(recorded(ours))
+
+
 @pytest.mark.parametrize("value", ["", "-1", "many", "9" * 10])
 def test_limits_that_are_none_are_ignored(untraced: None, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     for name in LIMITS:
@@ -270,5 +296,8 @@ def test_processor_records_the_very_spans_of_the_sdk(ours: FakeQueue, program: P
 
 
 def ids(request: ExportTraceServiceRequest) -> set[tuple[bytes, bytes, bytes]]:
-    spans = [span for part in request.resource_spans for scope in part.scope_spans for span in scope.spans]
-    return {(span.trace_id, span.span_id, span.parent_span_id) for span in spans}
+    return {(span.trace_id, span.span_id, span.parent_span_id) for span in spans_in(request)}
+
+
+def spans_in(request: ExportTraceServiceRequest) -> list[Any]:
+    return [span for part in request.resource_spans for scope in part.scope_spans for span in scope.spans]

@@ -22,7 +22,7 @@ from epsagon_fast.protocol import (
     TRACESTATE_KEY,
     ErrorCode,
 )
-from epsagon_fast.span_names import EVENTS, KIND, KINDS
+from epsagon_fast.span_names import KIND, KINDS, SAID_OF_BLOCKS
 
 INTERNAL, SERVER, CLIENT, PRODUCER, CONSUMER = 1, 2, 3, 4, 5
 
@@ -234,7 +234,7 @@ _OF_RUNNERS: Terms = {
 
 def _both(of_event: Terms) -> tuple[Terms, Terms]:
     """Return the terms of events of one type, and those of its runners, which have marks of their own."""
-    of_all = {**of_event, KIND: HIDDEN, EVENTS: HIDDEN}
+    of_all = {**of_event, **dict.fromkeys(SAID_OF_BLOCKS, HIDDEN)}
     return of_all, {**_OF_RUNNERS, **of_all}
 
 

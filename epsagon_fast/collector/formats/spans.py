@@ -37,9 +37,9 @@ from epsagon_fast.collector.formats.shapes import (
     text_of,
     thrown,
 )
-from epsagon_fast.collector.formats.told import happenings_of, is_told, told
+from epsagon_fast.collector.formats.told import dropped_of, happenings_of, is_told, links_of, told
 from epsagon_fast.protocol import HTTP_TRACE_ID_KEY, PARENT_ID, TRACESTATE_KEY
-from epsagon_fast.span_names import EVENTS
+from epsagon_fast.span_names import DESCRIPTION, EVENTS
 
 # The name of this tracer in resources and scopes.
 SDK = "epsagon_fast"
@@ -173,9 +173,11 @@ def _span(event: dict[str, Any], span_id: str, ids: SpanIds, begun_ns: int) -> S
         end_ns=end_ns,
         attributes=attributes,
         status=ERROR if failed else UNSET,
-        message=text_of(exception.get("message")) if failed else "",
+        message=(text_of(metadata.get(DESCRIPTION)) or text_of(exception.get("message"))) if failed else "",
         happenings=_happenings(metadata, exception, end_ns),
         scope=scope_of(words, origin, is_runner),
+        links=links_of(metadata),
+        dropped=dropped_of(metadata),
     )
 
 

@@ -1,6 +1,6 @@
 """Events that were made as spans, through OpenTelemetry's API: they arrive as they were made, with nothing added."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -61,8 +61,7 @@ def told(
     kind = _KINDS.get(kind, INTERNAL) if isinstance(kind, str) else INTERNAL
     scope = Scope(metadata[names.SCOPE], text_of(metadata.get(names.SCOPE_VERSION)))
     attributes = _attributes_of_runner(metadata) if is_runner else _attributes(metadata)
-    links = list(_links(metadata[names.LINKS])) if names.LINKS in metadata else ()
-    dropped = Dropped(*(_count(metadata.get(name)) for name in _COUNTS)) if not _COUNTED.isdisjoint(metadata) else _NONE
+    links, dropped = links_of(metadata), dropped_of(metadata)
     status, message = _status(event, metadata)
     return Span(*ids, name, kind, start_ns, end_ns, attributes, status, message, happenings, scope, links, dropped)
 
@@ -107,6 +106,16 @@ def happenings_of(said: Any) -> Iterator[Happening]:
 
 def _time_ns(said: Any) -> int:
     return said if type(said) is int and 0 < said <= MAX_NS else 0
+
+
+def links_of(metadata: Mapping[str, Any]) -> Sequence[Link]:
+    """Return the links that stand in an event's metadata."""
+    return list(_links(metadata[names.LINKS])) if names.LINKS in metadata else ()
+
+
+def dropped_of(metadata: Mapping[str, Any]) -> Dropped:
+    """Return how much of a span an event lacks."""
+    return _NONE if _COUNTED.isdisjoint(metadata) else Dropped(*(_count(metadata.get(name)) for name in _COUNTS))
 
 
 def _links(said: Any) -> Iterator[Link]:

@@ -10,8 +10,8 @@ from epsagon_fast.producer.context import handed_on
 from epsagon_fast.producer.place import Place
 from epsagon_fast.producer.plain import Copy, json_bytes, metadata_text
 from epsagon_fast.producer.tracer import Tracer
-from epsagon_fast.protocol import ErrorCode
-from epsagon_fast.span_names import DESCRIPTION, DROPPED_EVENTS, DROPPED_LINKS, EVENTS, LINKS
+from epsagon_fast.protocol import FUNCTION_TYPE, ErrorCode
+from epsagon_fast.span_names import DESCRIPTION, DROPPED_EVENTS, DROPPED_LINKS, EVENTS, HTTP_TYPE, LINKS
 
 from .limits import MOST
 from .mapping import link_told
@@ -75,11 +75,13 @@ class StandingSpan(Span):
             self._tell(LINKS, link_told(Link(context, copied(attributes))), DROPPED_LINKS)
 
     def update_name(self, name: str) -> None:
-        """Give the event or the trace another name."""
+        """Give the event or the trace another name. A request and a task keep theirs: it is a host, or the task's."""
         recorded, name = self._recorded(), metadata_text(name)
         if isinstance(recorded, Tracer):
-            recorded.update_runner(name=name)
-        elif recorded is not None:
+            runner = recorded.runner_event
+            if runner is not None and runner["resource"]["type"] == FUNCTION_TYPE:
+                recorded.update_runner(name=name)
+        elif recorded is not None and recorded.type != HTTP_TYPE:
             recorded.name = name
 
     def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:

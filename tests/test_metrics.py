@@ -326,6 +326,7 @@ def test_collector_under_a_supervisor_serves_its_port(backend: Backend, place: P
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 0 and "Traceback" not in errors
+    assert f"http://127.0.0.1:{port}/metrics" in errors
 
 
 def test_port_that_is_none_is_refused(place: Place) -> None:

@@ -36,9 +36,12 @@ def run(arguments: argparse.Namespace) -> int:
 def _shows_metrics(path: str, port: int) -> bool:
     """Serve /metrics and /healthz from now on, also while another collector has the folder."""
     try:
-        from epsagon_fast.collector.measuring.endpoint import Endpoint
+        from epsagon_fast.collector.measuring.endpoint import LOOPBACK, Endpoint
 
-        Endpoint(path, port).start()
+        endpoint = Endpoint(path, port)
+        endpoint.start()
+        # With port 0 the system has chosen one.
+        print(f"epsagon-fast collector: metrics at http://{LOOPBACK}:{endpoint.port}/metrics", file=sys.stderr)
         return True
     except ImportError:
         print(f"epsagon-fast collector: --port {NEEDS_EXTRA}", file=sys.stderr)

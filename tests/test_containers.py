@@ -8,11 +8,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from http.client import HTTPException
 from signal import SIGINT, SIGTERM, Signals
 from typing import NamedTuple
 
 import pytest
-from gunicorns import APP, CONF, Load, children_of, connects
+from gunicorns import APP, CONF, Load, children_of, fetch
 from places import Place, free_port, need_root, times, until
 from servers import Server
 from waiting import TIMEOUT_S
@@ -35,6 +37,7 @@ class Stopped(NamedTuple):
     # A program that leaves SIGTERM as it is does not get it as process 1: the kernel sees to that.
     signal: Signals = SIGTERM
     is_fast: bool = False
+    processes: int = 2
 
 
 def gunicorn(*options: str) -> Callable[[int], list[str]]:
@@ -49,7 +52,7 @@ def granian(interface: str) -> Callable[[int], list[str]]:
 
 
 SERVERS = [
-    Stopped("uvicorn", lambda port: ["uvicorn", "--port", str(port), "traced:asgi_app"]),
+    Stopped("uvicorn", lambda port: ["uvicorn", "--port", str(port), "traced:asgi_app"], processes=1),
     Stopped(
         "uvicorn --workers",
         lambda port: ["uvicorn", "--port", str(port), "--workers", "2", "traced:asgi_app"],
@@ -58,7 +61,9 @@ SERVERS = [
     Stopped("hypercorn", lambda port: ["hypercorn", "-b", f"127.0.0.1:{port}", "-w", "2", "traced:asgi_app"]),
     Stopped("granian asgi", granian("asgi")),
     Stopped("granian wsgi", granian("wsgi")),
-    Stopped("waitress", lambda port: ["waitress", f"--listen=127.0.0.1:{port}", "traced:wsgi_app"], SIGINT),
+    Stopped(
+        "waitress", lambda port: ["waitress", f"--listen=127.0.0.1:{port}", "traced:wsgi_app"], SIGINT, processes=1
+    ),
     Stopped("gunicorn", gunicorn("traced:wsgi_app")),
     Stopped("gunicorn with our conf", gunicorn("-c", CONF, "webapp:app")),
     Stopped("gunicorn with uvicorn", gunicorn("-c", CONF, "-k", "uvicorn_worker.UvicornWorker", "webapp:aapp")),
@@ -76,13 +81,26 @@ def stop_under_load(server: Stopped, place: Place) -> int:
     with log.open("w") as out:
         process = subprocess.Popen(
             [*CONTAINER, sys.executable, "-m", *server.words(port)],
-            env={**place.env, "REACHED": str(reached), "PYTHONPATH": str(place.scratch)},
+            env={
+                **place.env,
+                "REACHED": str(reached),
+                "PYTHONPATH": str(place.scratch),
+                "EPSAGON_ENDPOINTS_TO_IGNORE": "/pid",
+            },
             cwd=place.scratch,
             stdout=out,
             stderr=out,
         )
         try:
-            until(lambda: connects(port), lambda: f"it listens\n{log.read_text()}")
+            pids: set[bytes] = set()
+
+            def all_answer() -> bool:
+                # One that is being made does not hear the signal.
+                with suppress(OSError, HTTPException):
+                    pids.add(fetch(port, "/pid")[1])
+                return len(pids) == server.processes
+
+            until(all_answer, lambda: f"all answer\n{log.read_text()}")
             with Load(port) as load:
                 load.more(50)
                 [first] = children_of(process.pid)

@@ -25,7 +25,7 @@ from epsagon_fast.queue import layout, ring
 def ending(queue: FakeQueue, monkeypatch: pytest.MonkeyPatch) -> FakeQueue:
     """A process that may leave: not in a container, with a trace open and one closed."""
     process.own.exit_timeout_s = 60.0
-    monkeypatch.setattr(exiting, "_dies_with_us", lambda: False)
+    monkeypatch.setattr(exiting, "dies_with_us", lambda: False)
     with epsagon.trace("closed"):
         pass
     epsagon.create_tracer().start()
@@ -91,7 +91,7 @@ def test_leaving_says_why_a_trace_was_not_delivered(ending: FakeQueue, caplog: p
 def test_process_in_a_container_waits_until_its_traces_are_settled(
     ending: FakeQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exiting, "_dies_with_us", lambda: True)
+    monkeypatch.setattr(exiting, "dies_with_us", lambda: True)
     ending.ensure_collector = lambda: ending.settle(epsagon.Outcome.DELIVERED)  # type: ignore[method-assign]
     ending.closed = 2
     exiting.say_bye()
@@ -110,23 +110,23 @@ def container(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_collector_outlives_a_process_in_the_first_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exiting.os, "readlink", lambda path: exiting.FIRST_PID_NAMESPACE)
-    assert not exiting._dies_with_us()
+    assert not exiting.dies_with_us()
 
 
 def test_collector_may_end_with_a_process_in_a_container(container: None) -> None:
-    assert exiting._dies_with_us()
+    assert exiting.dies_with_us()
 
 
 def test_child_of_a_server_that_waits_need_not_wait(container: None) -> None:
     exiting.parent_waits(os.getppid())
-    assert not exiting._dies_with_us()
+    assert not exiting.dies_with_us()
 
 
 def test_child_of_a_server_that_died_waits(container: None) -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait(60)
     exiting.parent_waits(child.pid)
-    assert exiting._dies_with_us()
+    assert exiting.dies_with_us()
 
 
 @pytest.mark.parametrize("forker", exiting.FORKERS)
@@ -134,7 +134,7 @@ def test_child_of_a_forker_waits_itself(container: None, monkeypatch: pytest.Mon
     # A server's parent process may know nothing of us: it waits for its children alone.
     module = SimpleNamespace(current_process=lambda: SimpleNamespace(_parent_pid=os.getpid()))
     monkeypatch.setitem(sys.modules, f"{forker}.process", module)
-    assert exiting._dies_with_us()
+    assert exiting.dies_with_us()
 
 
 # Waiting for the work of others.
@@ -144,7 +144,7 @@ import os, sys
 import epsagon_fast as epsagon
 from epsagon_fast.producer import exiting
 
-exiting._dies_with_us = lambda: True
+exiting.dies_with_us = lambda: True
 for number in range(5):
     if os.fork() == 0:
         with epsagon.trace("closed"):

@@ -13,7 +13,7 @@ from epsagon_fast.producer.process import process
 from .web.asgi_request import KINDS, WEBSOCKET, AsgiRequest, Message, Receive, Scope, Send, caller_of, listed
 from .web.departures import is_broken, is_departure
 from .web.request import KEY, ignored_endpoints, is_under_way, watch_frameworks
-from .web.signalled import wait_at_shutdown
+from .web.signalled import wait_at_shutdown, wait_when_terminated
 
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -26,6 +26,7 @@ class TracingMiddleware:
         self._ignored = ignored_endpoints()
         self._is_called = False
         watch_frameworks()
+        wait_when_terminated()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or websocket. A lifespan is handed on."""

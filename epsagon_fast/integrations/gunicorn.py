@@ -29,6 +29,7 @@ from epsagon_fast.queue.names import RING_SUFFIX
 
 from . import asgi, wsgi
 from .web.request import RequestTrace
+from .web.signalled import leave_before_dying
 
 # gunicorn's own workers that take WSGI applications; others inherit from them.
 WSGI_WORKERS: Final = ("gunicorn.workers.sync", "gunicorn.workers.gthread", "gunicorn.workers.base_async")
@@ -58,7 +59,8 @@ def post_worker_init(worker: Any) -> None:
     else:
         warn_once("gunicorn", "Requests are not traced: %s is unknown, or %r no ASGI 3", type(worker), worker.wsgi)
     _watch_abort(worker)
-    _leave_before_dying()
+    # uvicorn's worker raises the signal again when it has finished.
+    leave_before_dying(signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
 def worker_abort(worker: Any) -> None:
@@ -137,19 +139,6 @@ def _watch_abort(worker: Any) -> None:
         os.kill(os.getpid(), signal.SIGABRT)
 
     signal.signal(signal.SIGABRT, abort)
-
-
-def _leave_before_dying() -> None:
-    """Leave as at a normal exit in workers that end by a signal: uvicorn raises it again when it has finished."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        exiting.say_bye()
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
-
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-        if signal.getsignal(number) == signal.SIG_DFL:
-            signal.signal(number, leave)
 
 
 def _interrupted(frame: FrameType | None) -> FrameType | None:

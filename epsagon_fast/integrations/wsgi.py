@@ -16,6 +16,7 @@ from epsagon_fast.producer.process import process
 
 from .web import left_out
 from .web.request import KEY, caller, ignored_endpoints, is_under_way, watch_frameworks
+from .web.signalled import wait_when_terminated
 from .web.wsgi_bodies import handed_on
 from .web.wsgi_input import noting
 from .web.wsgi_request import Environ, WsgiRequest
@@ -32,6 +33,7 @@ class TracingMiddleware:
         self.app = app
         self._ignored = ignored_endpoints()
         watch_frameworks()
+        wait_when_terminated()
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer one request."""

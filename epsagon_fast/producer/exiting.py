@@ -84,13 +84,25 @@ def is_exiting() -> bool:
     return process.own.is_exiting
 
 
+def dies_with_us() -> bool:
+    """Say whether the collector may end as soon as this process does."""
+    try:
+        if os.readlink("/proc/self/ns/pid") == FIRST_PID_NAMESPACE:
+            return False
+    except OSError as error:  # no /proc, so no namespaces
+        let_pass(error)
+        return False
+    parent = process.waiting_parent_pid
+    return not (parent and lives(parent, 0))
+
+
 def wait_until_safe() -> None:
     """Wait until the records in the rings do not need this process any more, at most for the rest of its timeout."""
     own = process.own
     mine = own.writers.known()
     begun_at = time.monotonic()
     timeout_s = process.setting("shutdown_timeout_s") if own.exit_timeout_s is None else own.exit_timeout_s
-    safe = _settled if _dies_with_us() else _journaled
+    safe = _settled if dies_with_us() else _journaled
     for pause in pauses(timeout_s):
         waiting = [writer for writer in mine if not safe(writer) and _may_come(writer)]
         if not waiting:
@@ -140,7 +152,7 @@ def _last_quiet_beat(path: str, now: float) -> float | None:
         let_pass(error)
         return math.inf
     waits = any(ring.unread_bytes for ring in seen.rings)
-    if _dies_with_us():
+    if dies_with_us():
         waits = waits or any(seen.gauges.get(name) for name in ("open_traces", "pending"))
     if waits or seen.heartbeat_age_s is None:
         return None if waits else math.inf
@@ -164,15 +176,3 @@ def _settled(writer: Writer) -> bool:
 def _may_come(writer: Writer) -> bool:
     """Say whether a collector lives or could be started. If not, waiting is useless: the rings' files stay anyway."""
     return writer.collector_may_come() and (launch.allowed() or writer.collector_lives())
-
-
-def _dies_with_us() -> bool:
-    """Say whether the collector may end as soon as this process does."""
-    try:
-        if os.readlink("/proc/self/ns/pid") == FIRST_PID_NAMESPACE:
-            return False
-    except OSError as error:  # no /proc, so no namespaces
-        let_pass(error)
-        return False
-    parent = process.waiting_parent_pid
-    return not (parent and lives(parent, 0))

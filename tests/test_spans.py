@@ -118,6 +118,21 @@ def test_both_write_the_header_of_what_is_attached(
         assert traces[0].runner["resource"]["metadata"]["http_trace_id"] == "ab" * 16
 
 
+def test_contexts_that_are_never_detached_are_no_chain(traces: list[Trace], spans: SpanTracer) -> None:
+    with epsagon.trace("consumer"):
+        for _ in range(2000):
+            context.attach(REMOTE)
+        first = current.anywhere()
+        assert first is not None
+        assert first.outer is not None
+        assert first.outer.outer is None
+        assert written() == ({"traceparent": HEADER}, {})
+        with epsagon.event("handle"):
+            pass
+    assert current.anywhere() is None
+    assert trees(traces) == ["consumer\n    handle"]
+
+
 def written() -> tuple[dict[str, str], dict[str, str]]:
     """Return the header that both write, and what theirs has in another way."""
     ours: dict[str, str] = {}

@@ -82,6 +82,8 @@ class PassingPlace(Place[T]):
 
     def __init__(self, outer: Place[T] | None, handed_on: TraceContext | None) -> None:
         """`outer`: None: no trace is around it. `handed_on`: None: no ids are."""
+        # A consumer may attach the context of each message and detach none. That must not become a chain.
+        outer = outer.outer if isinstance(outer, PassingPlace) else outer
         super().__init__(None, None if outer is None else outer.span_id)
         self.outer: Place[T] | None = outer
         self.handed_on = handed_on

@@ -18,6 +18,7 @@ import pytest
 from celeries import TASKS, Shop
 from celery import Celery, signals
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
+from celery.worker import WorkController
 from places import Place, until
 from waiting import TIMEOUT_S
 
@@ -285,6 +286,28 @@ def waits(app: Celery, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_child_of_the_pool_ends_as_any_process_does(waits: list[str]) -> None:
     signals.worker_process_shutdown.send(sender="w", pid=1, exitcode=0)
     assert waits == ["say_bye"]
+
+
+def test_what_a_worker_does_outside_of_its_tasks_is_not_traced(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def start(worker: object) -> None:
+        seen.append(current.anywhere())
+        app.task(name="solo")(idle).apply()
+        with epsagon.trace("a block of the program"):
+            pass
+        # As in a child that a pool forks here.
+        signals.worker_process_init.send(sender=None)
+        seen.append(current.anywhere())
+
+    monkeypatch.setattr(WorkController, "start", start)
+    signals.celeryd_init.send(sender="w", instance=None, conf={}, options={})
+    with capture_traces() as traces:
+        WorkController.start(object())
+    integration.uninstrument()
+    assert seen == [current.NOT_TRACED, None]
+    assert [trace["events"][-1]["resource"]["name"] for trace in traces] == ["solo", "a block of the program"]
+    assert (current.anywhere(), WorkController.start) == (None, start)
 
 
 def test_worker_waits_for_what_its_children_left(waits: list[str]) -> None:

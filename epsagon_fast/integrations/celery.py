@@ -9,14 +9,16 @@ in its headers, so a request, its tasks and their tasks share one `http_trace_id
 """
 
 import atexit
+import functools
 import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from contextvars import ContextVar
 from typing import Any, Final
 
-from epsagon_fast.producer import arguments, current, exiting
+from epsagon_fast.producer import arguments, current, entering, exiting
 from epsagon_fast.producer.entering import Entered, parent_of
 from epsagon_fast.producer.event import Event
 from epsagon_fast.producer.failures import is_error
@@ -35,6 +37,8 @@ from epsagon_fast.propagation import (
     inject_from,
 )
 from epsagon_fast.protocol import TIME_LIMIT_KEY, TIME_LIMIT_SLACK_S, ErrorCode
+
+from .wrapping import Method, Wrapped
 
 # Epsagon's own tracer for Python uses these names.
 TYPE: Final = "celery"
@@ -78,6 +82,8 @@ def uninstrument() -> None:
     """Trace no further tasks."""
     for signal, handler in _handlers():
         signal.disconnect(handler)
+    if "celery.worker" in sys.modules:
+        _worker_start().take_off()
 
 
 def _handlers() -> list[tuple[Any, Callable[..., None]]]:
@@ -89,7 +95,9 @@ def _handlers() -> list[tuple[Any, Callable[..., None]]]:
         (signals.task_revoked, _task_is_revoked),
         (signals.before_task_publish, _sending_begins),
         (signals.after_task_publish, _sending_ends),
+        (signals.celeryd_init, _worker_is_made),
         (signals.celeryd_after_setup, _worker_begins),
+        (signals.worker_process_init, _child_begins),
         (signals.worker_process_shutdown, _child_ends),
         (signals.worker_shutting_down, _worker_is_told_to_end),
         (signals.worker_shutdown, _worker_ends),
@@ -267,6 +275,32 @@ def _sending_ends(headers: dict[str, Any], **_: Any) -> None:
 def _worker_begins(instance: Any, **_: Any) -> None:
     global _worker_limit_s
     _worker_limit_s = instance.time_limit
+
+
+def _worker_is_made(**_: Any) -> None:
+    _worker_start().put_on()
+
+
+@functools.cache
+def _worker_start() -> Wrapped:
+    from celery.worker import WorkController
+
+    return Wrapped(WorkController, "start", _untraced)
+
+
+def _untraced(start: Method, method: Wrapped) -> Method:
+    # A worker asks its broker all the time. If the library that it asks with is traced, each command would be a trace
+    # of its own. A task that runs in this thread has its trace all the same, and so has a block of the program.
+    def start_untraced(worker: Any) -> None:
+        with current.within(current.NOT_TRACED) if method.is_on else nullcontext():
+            start(worker)
+
+    return start_untraced
+
+
+def _child_begins(**_: Any) -> None:
+    # It was forked in the worker's context.
+    entering.current.set(None)
 
 
 def _child_ends(**_: Any) -> None:

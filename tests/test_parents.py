@@ -5,6 +5,7 @@ import contextvars
 import json
 import threading
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from typing import Any
 
 import gevent
@@ -97,6 +98,36 @@ def test_event_may_name_its_parent_itself(queue: FakeQueue) -> None:
     own, wrong, _ = queue.bodies(Kind.EVENT)
     assert (own["parent_id"], wrong["parent_id"]) == ("00000000000000ab", outer.id)
     assert queue.counts == {"malformed": 1}
+
+
+class RaisesWhenCompared:
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["passes", "fails"])
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [
+        ('a"b', 'a"b'),
+        ("\ud800", "\ufffd"),
+        ("", ""),
+        (5, None),
+        (b"b", None),
+        (["l"], None),
+        (RaisesWhenCompared(), None),
+    ],
+)
+def test_parent_that_is_set_is_written_if_it_is_a_text(queue: FakeQueue, given: Any, written: Any, fails: bool) -> None:
+    with epsagon.trace("run"), suppress(LookupError), epsagon.event("outer") as event:
+        event.parent_id = given
+        if fails:
+            raise LookupError
+    [body, *_] = queue.bodies(Kind.EVENT)
+    assert body.get("parent_id") == written
+    assert queue.counts == ({"malformed": 1} if written is None else {})
 
 
 def test_event_of_another_trace_is_no_parent(queue: FakeQueue) -> None:

@@ -559,7 +559,7 @@ cdef bint _is_id(object runner_id, uint64_t number, object text) except -1:
     cdef Py_ssize_t length
     cdef const char *runner
     if number == 0:
-        return text is not None and text == runner_id
+        return type(text) is str and text == runner_id
     runner = PyUnicode_AsUTF8AndSize(runner_id, &length)
     put_hex(digits, number)
     return length == SPAN_ID_DIGITS and memcmp(runner, digits, SPAN_ID_DIGITS) == 0

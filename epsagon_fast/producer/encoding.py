@@ -69,12 +69,15 @@ def encode_event(
         is_span = type(own) is str and _SPAN_ID.fullmatch(own) is not None
         parent_id = own if is_span else parent_id
         encoded = encoded._replace(malformed=encoded.malformed + (not is_span))
+    if parent_id is not None and not issubclass(type(parent_id), str):
+        # What the application has set as the parent of its event.
+        parent_id, encoded = None, encoded._replace(malformed=encoded.malformed + 1)
     return encoded if parent_id is None else encoded._replace(data=with_parent(encoded.data, parent_id))
 
 
 def with_parent(event: bytes, parent_id: str) -> bytes:
     """Return an event's JSON with its parent as the last member."""
-    return b'%b,"parent_id":"%b"}' % (event[:-1], parent_id.encode())
+    return b'%b,"parent_id":%b}' % (event[:-1], orjson.dumps(clean(parent_id)))
 
 
 def _encode_event(event: Mapping[str, Any], typed: bool) -> Encoded:

@@ -92,7 +92,9 @@ class PureEvent(Entered):
             current.no_trace()
         else:
             # The parent may be a block that has become the runner of `tracer`; see Block.succeed.
-            parent_id = None if self.parent_id == tracer.span_id else self.parent_id
+            parent_id: Any = self.parent_id
+            if type(parent_id) is str and parent_id == tracer.span_id:
+                parent_id = None
             # The exception is not kept on this object: its traceback holds the frame that holds this event.
             tracer.add_event_under(self._as_dict(error, tracer.typed), parent_id)
 

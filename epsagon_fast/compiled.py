@@ -25,7 +25,7 @@ NAMES: Final = {
     "ring": ("Consumer", "Mapping", "Producer", "own_pid", "pack"),
     "add_event": (
         *("Block", "Branch", "Event", "FastPath", "Step", "blocks_for", "event"),
-        *("exact_json", "injector", "labelled", "span_id", "take_untold"),
+        *("exact_json", "injector", "labelled", "opening_json", "runner_json", "span_id", "take_untold"),
     ),
     "blocks": (
         *("Blocks", "Entered", "Inside", "NotTraced", "Opened", "Started", "Unrecorded", "Within"),

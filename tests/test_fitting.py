@@ -16,7 +16,7 @@ from epsagon_fast import Config
 from epsagon_fast.backend.shape import summarize
 from epsagon_fast.masking import Mask
 from epsagon_fast.producer.opening import fitted_opening
-from epsagon_fast.producer.runner import new_runner
+from epsagon_fast.producer.runner import encoded_runner, new_runner
 from epsagon_fast.protocol import Kind
 from epsagon_fast.testing import capture_traces
 
@@ -151,7 +151,7 @@ def test_a_value_that_is_too_large_alone_keeps_its_beginning_and_is_counted_to_t
             attached.add_event({"id": "2", "resource": {"metadata": {"sql": sql, **kept}}})
     (event,), (other,) = pieces(small, Kind.EVENT), small.others[small.path].bodies(Kind.EVENT)
     assert ROOM - 2 <= len(orjson.dumps(event)) <= ROOM
-    runner = orjson.dumps(new_runner("request", "", "", {"sql": sql, **kept}, 0))
+    runner = encoded_runner(new_runner("request", "", "", {"sql": sql, **kept}, 0), "ab")
     opened = orjson.loads(fitted_opening(shortening().resolve(), runner, ROOM)[0])
     for each in (event, other, opened["runner"]):
         metadata = each["resource"]["metadata"]

@@ -1,10 +1,15 @@
+import time
+from collections.abc import Callable
+
 import orjson
 import pytest
 from fakes import FakeQueue
 
 import epsagon_fast as epsagon
 from epsagon_fast import ErrorCode
-from epsagon_fast.producer.runner import encoded_runner, new_runner
+from epsagon_fast.producer import runner as runner_module
+from epsagon_fast.producer.opening import opening, opening_json, pure_opening_json
+from epsagon_fast.producer.runner import Runner, encoded_runner, new_runner, pure_runner_json
 from epsagon_fast.protocol import EVENT_FIELDS, Kind
 
 
@@ -20,6 +25,45 @@ def test_lone_surrogate_in_a_runner_is_replaced() -> None:
     runner = orjson.loads(encoded_runner(new_runner("\ud800", "http", "GET", {"\udfff": "v"}, 1_500_000_000), "ab"))
     assert runner["resource"]["name"] == "\ufffd"
     assert runner["resource"]["metadata"] == {"\ufffd": "v"}
+
+
+@pytest.mark.parametrize("typed", [False, True])
+@pytest.mark.parametrize("parent_id", [None, "0123456789abcdef"])
+@pytest.mark.parametrize(
+    "runner",
+    [
+        new_runner("shop", "http", "GET", {"k": "v", "\u00e9": '"'}, 1_700_000_000_123_456_789),
+        new_runner("", "", "", {}, 0),
+        new_runner("put back", "", "", {}, -5),
+        new_runner("far", "", "", {"k": "v"}, 1 << 70),
+        new_runner("long", "", "", {"k": "v" * 100_000}, 1_500_000_000),
+        new_runner("typed", "", "", {"int": 7, "float": 0.5, "bool": True, "list": ["a", 1]}, 1),  # type: ignore[dict-item]
+    ],
+    ids=lambda runner: runner[0],
+)
+def test_both_implementations_write_a_runner_alike(
+    monkeypatch: pytest.MonkeyPatch, runner: Runner, parent_id: str | None, typed: bool
+) -> None:
+    written = encoded_runner(runner, "ab", parent_id, typed)
+    monkeypatch.setattr(runner_module, "runner_json", pure_runner_json)
+    dumped = encoded_runner(runner, "ab", parent_id, typed)
+    # Seconds may have other digits that mean the same number.
+    assert [*orjson.loads(written).items()] == [*orjson.loads(dumped).items()]
+    assert written.partition(b'"resource"')[2] == dumped.partition(b'"resource"')[2]
+
+
+@pytest.mark.parametrize("write", [opening_json, pure_opening_json])
+def test_an_open_says_when_it_was_written(write: Callable[[bytes, bytes], bytes]) -> None:
+    begun_at = time.time()
+    opened = orjson.loads(write(b'{"config":{},"runner":', b"null"))
+    assert list(opened) == ["config", "runner", "opened_at"]
+    assert begun_at - 1 <= opened["opened_at"] <= time.time() + 1
+
+
+def test_each_process_and_config_begins_its_opens_with_its_own(queue: FakeQueue) -> None:
+    one, other = (epsagon.Config(token="t", application_name=name).resolve() for name in ("one", "other"))
+    names = [orjson.loads(opening(config, None))["config"]["app_name"] for config in (one, other, one, one)]
+    assert names == ["one", "other", "one", "one"]
 
 
 @pytest.fixture

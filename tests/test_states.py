@@ -51,12 +51,12 @@ def started(config: Config | None = None) -> Tracer:
 def interrupted() -> Tracer:
     """Return a tracer whose start an exception from outside has ended."""
 
-    def limit(_: object) -> None:
+    def limit(*_: object) -> None:
         raise TimeoutError
 
     tracer = epsagon.create_tracer()
     with pytest.MonkeyPatch.context() as patch, pytest.raises(TimeoutError):
-        patch.setattr(tracer_module, "report", limit)
+        patch.setattr(tracer_module, "fitted_opening", limit)
         tracer.start()
     return tracer
 

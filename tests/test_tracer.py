@@ -136,7 +136,7 @@ def test_stop_before_start_is_dropped_at_once(queue: FakeQueue) -> None:
     assert not tracer.running
 
 
-@pytest.mark.parametrize(("owner", "step"), [(process, "writer_for"), (tracer_module, "report")])
+@pytest.mark.parametrize(("owner", "step"), [(process, "writer_for"), (tracer_module, "fitted_opening")])
 def test_start_that_is_interrupted_is_none(
     queue: FakeQueue, monkeypatch: pytest.MonkeyPatch, owner: object, step: str
 ) -> None:

@@ -63,6 +63,9 @@ cdef extern from "json.h":
     size_t put_timed_event(const timed_event *, bint) noexcept
     size_t put_ready_event(PyObject *, PyObject *, PyObject *, span_id_value, bint) noexcept
     size_t put_label(PyObject *, PyObject *) noexcept
+    size_t put_runner(const timed_event *, bint) noexcept
+    enum: OPENED_AT_BYTES
+    char *put_opened_at(char *, int64_t) noexcept
     PyObject *json_dumps
     const char *RUNNER
     const long long NANOSECONDS_FROM
@@ -247,3 +250,4 @@ cdef bint _has_room(PyObject *text, Room *room) noexcept:
 include "event.pxi"
 include "block.pxi"
 include "acting.pxi"
+include "runner.pxi"

@@ -22,6 +22,10 @@ static inline int64_t clock_ns(clockid_t clock) {
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
+static inline int64_t now_ns(void) {
+    return clock_ns(CLOCK_REALTIME);
+}
+
 static inline int64_t counter_ns(void) {
     return clock_ns(COUNTER_CLOCK);
 }

@@ -511,6 +511,28 @@ static size_t put_timed_event(const timed_event *event, int typed) {
     return put_end(at, end, event->parent_id);
 }
 
+/* Writes a runner into json_buffer: an event with a text as its id, whose duration comes later. Its metadata have the form
+   that they are to have. Returns how many bytes; 0 if the way through a dict has to be taken. */
+static size_t put_runner(const timed_event *runner, int typed) {
+    const char *end = JSON_END(json_buffer);
+    char *at = put_field(PUT(json_buffer, "{\"id\":"), end, runner->id.text);
+    if (!at || !(at = put_head(put_clock(PUT(at, ",\"start_time\":"), runner->started_ns, typed), end, runner)))
+        return 0;
+    if (!(at = put_metadata(at, end, runner->metadata, 1)))
+        return 0;
+    at = PUT(at, "},\"origin\":\"" RUNNER "\",\"duration\":0,\"error_code\":0,\"exception\":null");
+    return put_end(at, end, runner->parent_id);
+}
+
+#define OPENED_AT_BYTES 64
+
+/* The end of an OPEN. */
+static char *put_opened_at(char *at, int64_t ns) {
+    at = put_seconds(PUT(at, ",\"opened_at\":"), ns);
+    *at++ = '}';
+    return at;
+}
+
 /* The value of a dict's next member; NULL if there is none of that name. */
 static inline PyObject *next_value(PyObject *dict, Py_ssize_t *place, PyObject *name) {
     PyObject *key, *value;

@@ -129,7 +129,9 @@ class ResolvedConfig(Config):
     """A Config in which every field has a value.
 
     runtime_dir "": the queue chooses a folder. state_dir "": there is no home directory, so stored traces go into the
-    collector's own folder.
+    collector's own folder. `enabled`: whether traces are recorded at all: not disabled, and there is a token, which
+    OTLP does not need. `keeps_types`: whether the backend's format knows numbers and bools in metadata, and not only
+    texts.
     """
 
     application_name: str
@@ -151,16 +153,15 @@ class ResolvedConfig(Config):
     state_dir: str
     ring_bytes: int
     shutdown_timeout_s: float
+    # Reckoned once, because each trace asks for them.
+    enabled = False
+    keeps_types = False
 
-    @property
-    def enabled(self) -> bool:
-        """Whether traces are recorded at all: not disabled, and there is a token, which OTLP does not need."""
-        return not self.disable and (self.token != "" or is_otlp(self.collector_url))
-
-    @property
-    def keeps_types(self) -> bool:
-        """Whether the backend's format knows numbers and bools in metadata, and not only texts."""
-        return is_otlp(self.collector_url)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        keeps_types = is_otlp(self.collector_url)
+        object.__setattr__(self, "keeps_types", keeps_types)
+        object.__setattr__(self, "enabled", not self.disable and (self.token != "" or keeps_types))
 
     def resolve(self, warn: bool = True) -> "ResolvedConfig":
         """Return this object, which is resolved already."""

@@ -37,7 +37,7 @@ class Attached(Entered, Tracer):
             self._state = LEFT
         elif handle.runtime_dir:
             exiting.register()
-            self._use(process.writer_at(handle.runtime_dir, self.config.ring_bytes))
+            self._use(process.writer_at(handle.runtime_dir, self.config.ring_bytes), handle.keeps_types)
             self._state = OPEN
             self._let_pass()
         else:
@@ -48,9 +48,6 @@ class Attached(Entered, Tracer):
         self.trace_id = self._handle.trace_id
         self._id = bytes.fromhex(self.trace_id)
         self.span_id = self.trace_id[:SPAN_ID_DIGITS]
-
-    def _keeps_types(self) -> bool:
-        return self._handle.keeps_types
 
     def send_stop_signal(self) -> None:
         """Do nothing: only the opener closes a trace."""

@@ -79,10 +79,11 @@ def begun_by(tracer: Continuing) -> TraceContext:
     return TraceContext(tracer.trace_id, tracer.span_id)
 
 
+# Below neither _replace nor the class is called: each is a function in Python, which takes longer than all the rest.
 def left_by(tracer: Continuing) -> TraceContext:
     """Return the context with which later work continues a trace that has ended: its runner is the parent."""
-    context = tracer.context
-    return begun_by(tracer) if context is None else context._replace(parent_id=tracer.span_id)
+    trace_id, _, flags, state = tracer.context or (tracer.trace_id, "", SAMPLED, "")
+    return tuple.__new__(TraceContext, (trace_id, tracer.span_id, flags, state))
 
 
 def handed_on(tracer: Continuing, span_id: str | None) -> TraceContext | None:
@@ -90,6 +91,5 @@ def handed_on(tracer: Continuing, span_id: str | None) -> TraceContext | None:
     context = context_of(tracer)
     if context is None:
         return None
-    # Neither _replace nor a call of the class: each is a function in Python, which takes longer than all the rest.
     trace_id, _, flags, state = context
     return tuple.__new__(TraceContext, (trace_id, span_id or tracer.span_id, flags, state))

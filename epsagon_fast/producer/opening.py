@@ -3,28 +3,26 @@
 import platform
 import time
 from functools import lru_cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import orjson
 
+from epsagon_fast.compiled import COMPILED, implementation
 from epsagon_fast.config import ResolvedConfig
-from epsagon_fast.queue.ring import own_pid
 
 from .fitting import fitted_event
+from .process import process
 
 PLATFORM: Final = f"python {platform.python_version()}"
 
 
 def opening(config: ResolvedConfig, runner: bytes | None) -> bytes:
     """Return the payload of an OPEN as JSON. `runner`: the runner event in the wire's form; None: not known yet."""
-    return orjson.dumps(
-        {
-            "config": _wire(config, own_pid()),
-            "platform": PLATFORM,
-            "runner": None if runner is None else orjson.Fragment(runner),
-            "opened_at": time.time(),
-        }
-    )
+    own = process.own
+    known = own.opening
+    if known is None or known[0] is not config:
+        known = own.opening = config, _begun(config, own.pid)
+    return opening_json(known[1], runner or b"null")
 
 
 def fitted_opening(config: ResolvedConfig, runner: bytes | None, limit_bytes: int) -> tuple[bytes, bytes | None]:
@@ -38,7 +36,19 @@ def fitted_opening(config: ResolvedConfig, runner: bytes | None, limit_bytes: in
     return (opened, runner) if smaller is None else (opening(config, smaller), smaller)
 
 
-# Traces with the same config encode it once in a process. A forked child has an attribute of its own: its pid.
+# Where traces with several configs take turns. A forked child has an attribute of its own in it: its pid.
 @lru_cache(maxsize=16)
-def _wire(config: ResolvedConfig, pid: int) -> orjson.Fragment:
-    return orjson.Fragment(orjson.dumps(config.to_wire()))
+def _begun(config: ResolvedConfig, pid: int) -> bytes:
+    """Return an OPEN's payload up to the runner."""
+    return orjson.dumps({"config": config.to_wire(), "platform": PLATFORM})[:-1] + b',"runner":'
+
+
+def pure_opening_json(begun: bytes, runner: bytes) -> bytes:
+    """Return an OPEN's payload. `begun`: all before the runner; `runner`: its JSON."""
+    return b'%b%b,"opened_at":%.6f}' % (begun, runner, time.time())
+
+
+if TYPE_CHECKING or implementation("add_event") != COMPILED:
+    opening_json = pure_opening_json
+else:
+    from epsagon_fast.producer._fast_path import opening_json

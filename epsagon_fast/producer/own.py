@@ -4,6 +4,7 @@ from collections import Counter
 from typing import NamedTuple
 from weakref import ref
 
+from epsagon_fast.config import ResolvedConfig
 from epsagon_fast.queue.beacon import Page
 from epsagon_fast.queue.writers import Writers
 
@@ -37,6 +38,8 @@ class Own:
         self.flushes: dict[ref[Flush], None] = {}
         # Shows this process's forked children which traces are open in it; see beacon.py.
         self.beacons: Page | None = None
+        # The config of the last trace that opened, and how its OPEN begins; see opening.py.
+        self.opening: tuple[ResolvedConfig, bytes] | None = None
         # For exiting.py: whether its exit hooks are registered, how long they may still wait (None: as the config
         # says), and whether they have begun.
         self.is_registered = False

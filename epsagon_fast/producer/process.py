@@ -40,11 +40,7 @@ class _InForce(NamedTuple):
 
 def _in_force(asked: Config) -> _InForce:
     config = asked.resolve()
-    return _InForce(asked, config, _are_recorded(config))
-
-
-def _are_recorded(config: ResolvedConfig) -> bool:
-    return config.enabled or (config.test_mode and not config.disable)
+    return _InForce(asked, config, config.enabled or (config.test_mode and not config.disable))
 
 
 class Process:
@@ -131,7 +127,7 @@ class Process:
 
     def records(self, wanted: ResolvedConfig) -> bool:
         """Say whether a trace with this config is recorded at all. While tests capture traces, every trace is."""
-        return bool(self._captures) or _are_recorded(wanted)
+        return wanted.enabled or bool(self._captures) or (wanted.test_mode and not wanted.disable)
 
     def samples(self, wanted: ResolvedConfig) -> bool:
         """Say whether a trace with this config may be left out at its start. While tests capture traces, none is."""
@@ -173,15 +169,16 @@ class Process:
             import_now()
             if wanted.debug and ring.IMPLEMENTATION == REFERENCE:
                 logger().debug("the ring is in plain Python: it does the same as the compiled one, slower")
-        return self._counted(own.writers.current(wanted))
+        return self._counted(own.writers.current(wanted), own.early_refusals)
 
     def writer_at(self, path: str, ring_bytes: int) -> TraceWriter:
         """Return the writer with which this process adds to a trace in the folder `path`."""
         for capture in self._captures:
             if capture.path == path:
                 return capture
-        self.own.joined.setdefault(path, ring_bytes)
-        return self._counted(self.writers.at(path, ring_bytes))
+        own = self.own
+        own.joined.setdefault(path, ring_bytes)
+        return self._counted(own.writers.at(path, ring_bytes), own.early_refusals)
 
     @contextmanager
     def capturing(self, capture: TraceWriter) -> Iterator[None]:
@@ -215,9 +212,11 @@ class Process:
         if count:
             self.refuse("no_trace", count)
 
-    def _counted(self, writer: TraceWriter) -> TraceWriter:
-        self._count_untold()
-        early = self.own.early_refusals
+    def _counted(self, writer: TraceWriter, early: Counter[str]) -> TraceWriter:
+        """Let a writer count what was refused before, here and by compiled code."""
+        count = self.untold()
+        if count:
+            writer.refuse("no_trace", count)
         while early:
             reason, count = early.popitem()
             writer.refuse(reason, count)

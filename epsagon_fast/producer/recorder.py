@@ -3,7 +3,7 @@
 Nothing here raises because of a value that the application adds. The hot path, `add_event`, is in FastPath.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import orjson
@@ -54,25 +54,19 @@ class Recorder(FastPath):
     owner_pid: int
     _id: bytes
     _writer: TraceWriter
-
-    def __init__(self, config: ResolvedConfig) -> None:
-        self.config = config
-        self._debug = config.debug
-        # Whether metadata keep their types, and times their nanoseconds; see encoding.py and times.py.
-        self.typed = False
-        self._state: State = NEW
-        # The reason why the trace was refused or is not recorded.
-        self._reason = "never started"
-        self._count = process.refuse
-        # The runner in the wire's form, once it is known.
-        self._runner: bytes | None = None
-        self._runner_metadata: dict[str, Any] = {}
-        self._error_code = UNCHANGED
-        # Whether the runner's duration is known to the collector.
-        self._is_measured = False
-
-    def _keeps_types(self) -> bool:
-        return self.config.keeps_types
+    # Here, and not set for each trace, because most traces end with most of them as they are.
+    # Whether metadata keep their types, and times their nanoseconds; see encoding.py and times.py.
+    typed = False
+    _state: State = NEW
+    # The reason why the trace was refused or is not recorded.
+    _reason = "never started"
+    _count: Callable[..., None] = process.refuse
+    # The runner in the wire's form, once it is known.
+    _runner: bytes | None = None
+    _runner_metadata: Mapping[str, Any] = {}
+    _error_code: int = UNCHANGED
+    # Whether the runner's duration is known to the collector.
+    _is_measured = False
 
     @property
     def recording(self) -> bool:
@@ -107,11 +101,11 @@ class Recorder(FastPath):
             self._refuse()
         elif (label := encoding.encode_label(key, value)) is None:
             self._count("malformed")
-            if self._debug:
+            if self.config.debug:
                 logger().debug("label ignored: a %s with a %s", type_name(key), type_name(value))
         else:
             self._put(_LABEL, label)
-            if self._debug:
+            if self.config.debug:
                 logger().debug("label added to %s: %s", self.trace_id, shown(key))
 
     def add_error(self, error_type: str, value: str | BaseException) -> None:
@@ -125,7 +119,7 @@ class Recorder(FastPath):
         # Not isinstance, which asks the value for its __class__: that may fail, or evaluate a lazy object.
         elif issubclass(type(value), (str, BaseException)):
             self._put_encoded(_ERROR, encoding.encode_error(error_type, value, self.typed))
-        elif self._debug:
+        elif self.config.debug:
             logger().debug("error ignored: its value must be a str or an exception, not a %s", type_name(value))
 
     # The runner.
@@ -150,7 +144,7 @@ class Recorder(FastPath):
         """Set one entry of the runner's metadata, which is possible until the trace closes."""
         if self._state is OPEN:
             entry, encoded = encoding.encode_entry(key, value, self.typed)
-            self._runner_metadata.update(entry)
+            self._runner_metadata = {**self._runner_metadata, **entry}
             self._put_encoded(_RUNNER, encoded)
         else:
             self._refuse()
@@ -198,18 +192,20 @@ class Recorder(FastPath):
 
     # The way into the ring.
 
-    def _use(self, writer: TraceWriter) -> None:
+    def _use(self, writer: TraceWriter, keeps_types: bool) -> None:
+        config = self.config
         self._writer = writer
-        self.typed = writer.leads_to_backend and self._keeps_types()
+        self.typed = keeps_types and writer.leads_to_backend
         self._push = writer.push
         self._count = writer.refuse
-        self.keeps_values = not self.config.metadata_only
-        self._event_limit_bytes = min(self.config.max_trace_size_bytes, writer.record_limit_bytes)
+        self.keeps_values = not config.metadata_only
+        limit_bytes = config.max_trace_size_bytes
+        self._event_limit_bytes = limit_bytes if limit_bytes < writer.record_limit_bytes else writer.record_limit_bytes
 
     def _let_pass(self) -> None:
         """Let complete events go straight into the ring. The fast path logs nothing."""
         # A signal's handler may have closed the trace meanwhile.
-        if self._state is OPEN and not self._debug:
+        if self._state is OPEN and not self.config.debug:
             self._open_path(self._push, self._id, self._event_limit_bytes, self.typed)
 
     def _move_to(self, state: State) -> None:
@@ -229,7 +225,7 @@ class Recorder(FastPath):
         if code == FOREIGN:
             # The process forked inside the trace: on with a ring of its own, in the folder where the trace is open.
             exiting.register(self.config.shutdown_timeout_s)
-            self._use(process.writer_at(self._writer.path, self.config.ring_bytes))
+            self._use(process.writer_at(self._writer.path, self.config.ring_bytes), self.typed)
             self._let_pass()
             code = self._push(kind, flags, self._id, payload)
         if code == TOO_LARGE and len(payload) > self._writer.record_limit_bytes:
@@ -262,7 +258,7 @@ class Recorder(FastPath):
         if flags and self._runner is None:
             self._runner = payload
         self._put(_EVENT, payload, flags)
-        if self._debug:
+        if self.config.debug:
             logger().debug("event added to %s: %d bytes", self.trace_id, len(payload))
 
     def _put_encoded(self, kind: int, encoded: encoding.Encoded) -> None:

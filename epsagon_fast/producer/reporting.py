@@ -8,10 +8,12 @@ from .process import process
 
 
 def report(writer: TraceWriter) -> None:
-    """Log each new reason why a trace of this writer was not delivered."""
+    """Log each new reason why a trace of this writer was not delivered, and once that its ring was full."""
     for _trace_id, outcome in writer.recent_settlements():
         if outcome.reason and outcome != Outcome.DELIVERED:
             warn_once(f"settled:{outcome.reason}", "A trace was %s: %s", outcome.name.lower(), outcome.reason)
+    if writer.overflowed:
+        warn_once("queue_full", "Records are refused, and counted: %s is full; see `epsagon-fast status`", writer.path)
 
 
 def report_all() -> None:
@@ -28,9 +30,3 @@ def report_new_refusals() -> None:
         process.own.told_refusals += new
         reasons = ", ".join(f"{reason} {count}" for reason, count in refused.items())
         logger().warning("%d records were refused since the last flush; by this process in all: %s", new, reasons)
-
-
-def report_refusals(writer: TraceWriter) -> None:
-    """Log once that the ring was full."""
-    if writer.overflowed:
-        warn_once("queue_full", "Records are refused, and counted: %s is full; see `epsagon-fast status`", writer.path)

@@ -5,8 +5,8 @@ states.py says what each call does in each state. recorder.py brings records int
 
 import os
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Final
 
 from epsagon_fast.config import ResolvedConfig
 from epsagon_fast.log import logger
@@ -26,8 +26,8 @@ from .opening import fitted_opening
 from .place import Place
 from .process import process
 from .recorder import Recorder
-from .reporting import report, report_refusals
-from .runner import encoded_runner
+from .reporting import report
+from .runner import Runner, encoded_runner
 from .states import IN_A_RING, LEFT_OUT, OPEN, REFUSED, SILENT, TABLE, State
 from .times import NS_PER_S
 from .waiting import pauses
@@ -50,17 +50,15 @@ class Tracer(Started, Recorder):
     _beacon: Beacon | None = None
     _ended_ns: int | None = None
 
-    def __init__(
-        self, config: ResolvedConfig, runner: Mapping[str, Any] | None = None, span_id: str | None = None
-    ) -> None:
+    def __init__(self, config: ResolvedConfig, runner: Runner | None = None, span_id: str | None = None) -> None:
         """`runner`: what `new_runner` made, last in the trace's body; None: the first such event added.
 
         `span_id`: the runner's, if others name it already.
         """
-        super().__init__(config)
+        self.config = config
         self._identify(span_id)
         self._own_runner = runner
-        if self._debug:
+        if self.config.debug:
             logger().debug("tracer created: %s", self.trace_id)
 
     # Starting and stopping.
@@ -208,14 +206,14 @@ class Tracer(Started, Recorder):
     def _open(self) -> None:
         # Before a collector is launched: the request waits for that, and the runner's start was noted before it.
         self._opened_ns = time.perf_counter_ns()
-        exiting.register(self.config.shutdown_timeout_s)
-        writer = process.writer_for(self.config)
-        report(writer)
-        self._use(writer)
+        config = self.config
+        exiting.register(config.shutdown_timeout_s)
+        writer = process.writer_for(config)
+        self._use(writer, config.keeps_types)
         known = self._own_runner
-        runner = encoded_runner(known, self.trace_id, self.caller_id, self.typed) if known else None
+        runner = None if known is None else encoded_runner(known, self.trace_id, self.caller_id, self.typed)
         self._beacon = process.light(self._id)
-        opened, self._runner = fitted_opening(self.config, runner, writer.record_limit_bytes)
+        opened, self._runner = fitted_opening(config, runner, writer.record_limit_bytes)
         if self._runner is not runner:
             self._count("cut")
         push, traces, trace_id = self._push, process.open_traces, self._id
@@ -264,18 +262,19 @@ class Tracer(Started, Recorder):
 
     def _push_close(self, flags: int) -> None:
         took_ns = (self._ended_ns or time.perf_counter_ns()) - self._opened_ns
-        is_measured_here = self._own_runner and not self._is_measured
+        is_measured_here = self._own_runner is not None and not self._is_measured
         duration_s = took_ns / NS_PER_S if is_measured_here else NOT_MEASURED
         payload = CLOSE_PAYLOAD.pack(duration_s, self._error_code)
         code = close_once(process.open_traces, self._id, self._push, _CLOSE, flags, payload)
         if code is not None:
-            process.closed_now(self._id)
+            own = process.own
+            if own.flushes:
+                process.closed_now(self._id)
             if code != PUSHED:
                 self._attend(code, _CLOSE, flags, payload)
-            if exiting.is_exiting():
+            if own.is_exiting:
                 exiting.wait_until_safe()
             report(self._writer)
-            report_refusals(self._writer)
 
     def _until_settled(self, timeout_s: float | None) -> Iterator[float]:
         """Yield pauses until the outcome is known or the time is up."""
@@ -291,7 +290,7 @@ class Tracer(Started, Recorder):
 
     def _answer(self) -> Outcome:
         outcome = self._known_outcome()
-        if self._debug:
+        if self.config.debug:
             logger().debug("outcome of %s: %s", self.trace_id, outcome)
         return outcome
 

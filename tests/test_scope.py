@@ -442,12 +442,15 @@ def test_block_that_ends_after_its_trace_is_in_time_and_error_a_trace(queue: Fak
 
 def test_child_that_was_forked_inside_a_trace_sees_its_end(queue: FakeQueue) -> None:
     ended, told = os.pipe()
+    looked, saw = os.pipe()
     with epsagon.trace("request"):
         pid = os.fork()
         if pid == 0:
             inside = current.acting_trace() is not None
+            os.write(saw, b"x")
             os.read(ended, 1)
             os._exit(0 if inside and current.acting_trace() is None else 1)
+        os.read(looked, 1)
         # Others that end and begin meanwhile are not it.
         for _ in range(300):
             with epsagon.trace("other", new=True):

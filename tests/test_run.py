@@ -227,10 +227,14 @@ def test_environment_leaves_out_what_it_names(library: Path) -> None:
     assert (answer.stdout, answer.stderr) == ("", "")
 
 
-def test_name_without_a_dash_is_said_to_mean_nothing(tmp_path: Path) -> None:
-    answer = traced(tmp_path, "print('runs')", EPSAGON_INSTRUMENT="redis")
+@pytest.mark.parametrize("name", ["redis", "-redsi", "-"])
+def test_name_that_leaves_nothing_out_is_said_to_mean_nothing(tmp_path: Path, name: str) -> None:
+    answer = traced(
+        tmp_path, "print('runs')", EPSAGON_INSTRUMENT=f"{name},-flask,-urllib3,-psycopg2-binary,-Kafka_Python"
+    )
     assert answer.stdout == "runs\n"
-    assert "EPSAGON_INSTRUMENT: redis is ignored" in answer.stderr
+    (line,) = answer.stderr.splitlines()
+    assert f"EPSAGON_INSTRUMENT: {name} is ignored" in line
 
 
 def test_list_says_what_traces_each_library(library: Path) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from typing import Final
 
 from . import instrumentors, own
+from .libraries import LIBRARIES
 
 # The names of modules, separated by commas. path/sitecustomize.py reads it.
 VARIABLE: Final = "EPSAGON_RUN_WATCHES"
@@ -24,8 +25,16 @@ def left_out() -> frozenset[str]:
 
 
 def misunderstood() -> list[str]:
-    """Return what the environment says of it that has no meaning."""
-    return [name for name in _said() if not name.startswith("-")]
+    """Return what the environment says of it that has no meaning: without a dash, or a name that is not known."""
+    return [name for name in _said() if not name.startswith("-") or instrumentors.plain(name[1:]) not in _known()]
+
+
+def _known() -> frozenset[str]:
+    ours = {name for each in (*own.STARTS, *own.ALWAYS) for name in each.names}
+    installed = {name for each in instrumentors.wanted() for name in each.names}
+    # Their instrumentations need not be installed: one setting may serve several programs.
+    others = {name for key, each in LIBRARIES.items() for name in (key, *each.distributions)}
+    return frozenset(map(instrumentors.plain, ours | installed | others))
 
 
 def is_left_out(names: Collection[str]) -> bool:

@@ -69,7 +69,7 @@ def _obstacle() -> str | None:
     if not config.enabled:
         return "no backend is named (EPSAGON_COLLECTOR_URL and EPSAGON_TOKEN, or OTEL_EXPORTER_OTLP_ENDPOINT)"
     for name in watched.misunderstood():
-        _say(f"{watched.CHOICE}: {name} is ignored: what is to be left out begins with a dash")
+        _say(f"{watched.CHOICE}: {name} is ignored: it is to be a name that --list shows, with a dash before it")
     return None
 
 

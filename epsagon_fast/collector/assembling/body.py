@@ -56,7 +56,10 @@ def build(trace: OpenTrace) -> Body:
 
 def _built(trace: OpenTrace) -> Body:
     runner = _dressed(trace)
-    before = _size_before(trace, runner)
+    own = None if runner is None else orjson.dumps(runner)
+    before = _size_before(trace, own)
+    if before <= trace.limit_bytes:
+        return _untouched(trace, own, before)
     if not trace.stream.is_too_big:
         try:
             return _trimmed(trace, runner, before)
@@ -72,10 +75,10 @@ def _dressed(trace: OpenTrace) -> Runner | None:
     return runner if trace.error is None else runners.with_error(runner, trace.error)
 
 
-def _size_before(trace: OpenTrace, runner: Runner | None) -> int:
+def _size_before(trace: OpenTrace, runner: bytes | None) -> int:
     stream = trace.stream
     events = stream.event_count + (runner is not None)
-    runner_bytes = 0 if runner is None else len(orjson.dumps(runner))
+    runner_bytes = 0 if runner is None else len(runner)
     return trace.envelope.size_bytes + stream.arrived_bytes + _commas(events, stream.exception_count) + runner_bytes
 
 
@@ -86,6 +89,16 @@ def _commas(events: int, exceptions: int) -> int:
 def _place(trace: OpenTrace, events: list[bytes]) -> int:
     """Return where the runner stands among the events that are left."""
     return len(events) if trace.runner_place is None else min(trace.runner_place, len(events))
+
+
+def _untouched(trace: OpenTrace, runner: bytes | None, size: int) -> Body:
+    """Return the body of a trace that fits. So it always did, and nothing was taken away before."""
+    events = trace.stream.events
+    place = _place(trace, events)
+    if runner is not None:
+        events = [*events[:place], runner, *events[place:]]
+    data, told = _whole(trace, events, trace.stream.exceptions, place)
+    return Body(data, size, False, 0, 0, 0, told)
 
 
 def _trimmed(trace: OpenTrace, runner: Runner | None, before: int) -> Body:

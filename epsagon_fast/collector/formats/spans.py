@@ -117,7 +117,7 @@ def spans_of(trace: FittedTrace, write: Writer | None = None) -> list[Span | Wri
 def name_of_runner(runner: Mapping[str, Any]) -> str:
     """Return the name of the span that a trace's runner becomes."""
     resource = object_of(runner.get("resource"))
-    words, metadata = _words(resource), metadata_of(runner)
+    words, metadata = _words(resource), object_of(resource.get("metadata"))
     return words[0] if is_told(metadata) else name_of(words, metadata, "", is_runner=True)
 
 

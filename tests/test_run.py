@@ -196,6 +196,15 @@ def test_instrumentation_begins_after_the_import_of_its_library(library: Path) -
     assert "\x1b" not in answer.stderr
 
 
+def test_instrumentation_that_the_program_imports_first_is_left_to_it(library: Path) -> None:
+    with (library / "of_shelves.py").open("r+") as file:
+        text = file.read()
+        file.seek(0)
+        file.write("import shelves\n" + text)
+    answer = traced(library, "import of_shelves; of_shelves.Instrumentor().instrument()", PYTHONPATH=str(library))
+    assert (answer.stdout, answer.stderr) == ("shelves instrumented\n", "")
+
+
 def test_program_that_has_the_sdk_keeps_it_and_its_spans_come_here_too(library: Path) -> None:
     code = """
     import shelves

@@ -60,7 +60,11 @@ class Instrumentor(NamedTuple):
             return
         import_module(OURS).install()
         module, name = self.target
-        instrumentor = getattr(import_module(module), name)()
+        found = import_module(module)
+        if getattr(found.__spec__, "_initializing", False):
+            # The program is importing the instrumentation, which imports its library: the program starts it.
+            return
+        instrumentor = getattr(found, name)()
         # The program may have done so itself.
         if not getattr(instrumentor, "is_instrumented_by_opentelemetry", False):
             instrumentor.instrument(raise_exception_on_conflict=True)

@@ -212,6 +212,7 @@ def sent(**fields: Any) -> Any:
 @example(1 - 2**-53)
 @example(907246441832966.25)
 @example(9.999999999999999e-06)
+@example(1.0000000000000003e-05)
 @example(5e-324)
 def test_numbers_are_written_as_orjson_writes_them(number: float) -> None:
     assert sent(start_time=number) == orjson.dumps(complete(start_time=number))

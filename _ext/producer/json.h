@@ -34,6 +34,9 @@
 #define NANOSECONDS_FROM 100000000000000000
 /* Of a number: a sign, 17 digits, a point, zeros before or an exponent behind them. */
 #define MOST_DIGITS 32
+/* Behind the point of the smallest float that is written here: four zeros, and 17 digits, or 18 of a rounded number. An
+   integer of 64 bits has 20. */
+#define MOST_DECIMALS 22
 
 static char json_buffer[JSON_BYTES], json_list[JSON_BYTES];
 /* orjson.dumps, for numbers that are rare. */
@@ -136,8 +139,9 @@ static inline char *put_text(char *at, const char *end, PyObject *text) {
     return at;
 }
 
+/* `least`: at most MOST_DECIMALS. */
 static inline char *put_digits(char *at, uint64_t number, int least) {
-    char digits[20], *first = digits + sizeof digits;
+    char digits[MOST_DECIMALS], *first = digits + sizeof digits;
     do {
         *--first = (char)('0' + number % 10);
         number /= 10;
@@ -236,7 +240,7 @@ static inline char *put_seconds(char *at, int64_t ns) {
 static char *put_short_float(char *at, double value) {
     static const uint64_t powers[] = {
         1, 10, 100, 1000, 10000, 100000, 1000000, 10000000, 100000000, 1000000000, 10000000000, 100000000000};
-    enum { MOST_DECIMALS = 22, MANTISSA_BITS = 53 };
+    enum { MANTISSA_BITS = 53 };
     const unsigned __int128 most_digits = UINT64_C(1000000000000000000);
     int exponent, least = 0, most = MOST_DECIMALS;
     uint64_t mantissa = (uint64_t)ldexp(frexp(value, &exponent), MANTISSA_BITS), best = 0;

@@ -45,6 +45,8 @@ class PureEvent(Entered):
         self.duration = 0.0
         self.parent_id: str | None = None
         self.entered_ns = 0
+        # Set, because an interruption may come before the block has one.
+        self.place: Any = None
         self._outer: Place[Tracer] | None = None
         self._owner_pid = 0
 

@@ -14,6 +14,7 @@ import struct
 from typing import Final, NamedTuple
 
 import epsagon_fast.private as private
+from epsagon_fast.interrupts import let_pass
 from epsagon_fast.queue import ring
 from epsagon_fast.queue.names import LEDGER
 
@@ -75,7 +76,8 @@ class Ledger:
         try:
             if self._count >= self._room:
                 self._grow(self._room + SERIES_AT_ONCE)
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
+            let_pass(error)
             return None
         number = self._count
         self._page.write(TABLE + number * SERIES_BYTES, key.ljust(KEY_BYTES, b"\0"))

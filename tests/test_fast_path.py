@@ -292,6 +292,23 @@ def test_labels_of_the_current_trace_are_those_of_the_slow_way(queue: FakeQueue,
     assert queue.counts == ({"malformed": 2} if expected is None else {})
 
 
+def test_label_that_is_refused_is_the_one_that_was_given(queue: FakeQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[bytes] = []
+
+    def push(kind: int, flags: int, trace_id: bytes, payload: bytes) -> int:
+        if payload == b'["k","v"]':
+            # As another thread would meanwhile.
+            epsagon.label("another", 1)
+        return FULL
+
+    with epsagon.trace("run") as tracer:
+        monkeypatch.setattr(type(tracer), "_attend", lambda self, code, kind, flags, payload: told.append(payload))
+        tracer._open_path(push, TRACE, 1 << 20, False)
+        epsagon.label("k", "v")
+        monkeypatch.undo()
+    assert told == [b'["another",1]', b'["k","v"]']
+
+
 @pytest.mark.parametrize(
     "headers",
     [

@@ -50,6 +50,8 @@ cdef object _labelled(object nothing, PyObject **arguments, Py_ssize_t count):
         return False
     code = _pushed(path, path.push, LABEL_KIND, label_kind, length)
     if code != PUSHED_CODE:
+        # Once more, because a push in Python may have let another thread write there.
+        length = put_label(arguments[0], arguments[1])
         payload = PyBytes_FromStringAndSize(json_buffer, length)
         tracer._attend(code, label_kind, no_flags, payload)
     return True

@@ -177,7 +177,8 @@ def complete_events() -> st.SearchStrategy[dict[str, Any]]:
     # In order, which fixed_dictionaries does not keep.
     resource = st.tuples(text, text, text, st.dictionaries(text, text, max_size=5))
     resource_of = resource.map(lambda values: dict(zip(RESOURCE_FIELDS, values, strict=True)))
-    event = st.tuples(text, number, resource_of, st.sampled_from(["runner", "sdk", ""]), number, code, st.none())
+    event_id = st.text(min_size=1, max_size=10)
+    event = st.tuples(event_id, number, resource_of, st.sampled_from(["runner", "sdk", ""]), number, code, st.none())
     return event.map(lambda values: dict(zip(EVENT_FIELDS, values, strict=True)))
 
 

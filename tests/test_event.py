@@ -177,3 +177,19 @@ def test_what_has_no_trace_is_counted_also_where_nothing_is_recorded(
     assert [record.message for record in caplog.records if "no trace is open" in record.message] != []
     process.reset()
     assert process.refusals() == {}
+
+
+@pytest.mark.parametrize("kind", [Event, PureEvent], ids=["compiled", "reference"])
+@pytest.mark.parametrize("name", ["plain", "\ud800"], ids=["as it is", "made encodable"])
+@pytest.mark.parametrize("nothing", ["", None])
+def test_an_event_whose_id_is_taken_away_gets_another(
+    queue: FakeQueue, kind: type[Event], name: str, nothing: Any
+) -> None:
+    event = kind(name, "t", "o", "python")
+    first = event.id
+    event.id = nothing
+    with epsagon.trace("run"), event, kind("inner", "t", "o", "python"):
+        pass
+    inner, outer = queue.bodies(Kind.EVENT)
+    assert outer["id"] == event.id == inner["parent_id"] != first
+    assert len(event.id) == 16

@@ -87,6 +87,7 @@ def test_of_many_refusals_some_are_told(kind: type) -> None:
         complete(error_code=True),
         complete(start_time="now"),
         complete(id=b"1"),
+        complete(id=""),
         complete(more=1),
         complete(resource=None),
         complete(resource={"name": "n", "type": "t", "operation": "o", "metadata": {"k": (1,)}}),
@@ -235,7 +236,7 @@ def test_no_digit_of_a_float_is_written_outside(tmp_path: Path) -> None:
 def test_texts_are_written_as_orjson_writes_them(texts: list[str], before: int) -> None:
     # Moved by so many bytes, each character comes to stand at each place of the blocks that are looked at.
     text = "." * before + "".join(texts)
-    whole = complete(id=text, resource={"name": text, "type": "", "operation": "o", "metadata": {text: text}})
+    whole = complete(id=text or "1", resource={"name": text, "type": "", "operation": "o", "metadata": {text: text}})
     assert sent(**whole) == orjson.dumps(whole)
 
 

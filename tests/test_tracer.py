@@ -78,7 +78,9 @@ def test_field_of_a_wrong_type_is_counted_as_malformed(queue: FakeQueue, tracer:
 
 def test_each_event_without_an_id_gets_one_of_its_own(queue: FakeQueue, tracer: epsagon.Tracer) -> None:
     """Row event-id: epsagon-go sent the empty text."""
-    for event in ({}, {"origin": "sdk"}, {"id": None}, {"resource": None}, {"id": "mine"}):
+    empty = {**RUNNER, "origin": "sdk", "id": ""}
+    slow = {"id": "", "origin": None}
+    for event in ({}, {"origin": "sdk"}, {"id": None}, {"resource": None}, {"id": ""}, empty, slow, {"id": "mine"}):
         tracer.add_event(event)
     *given, mine = [event["id"] for event in queue.bodies(Kind.EVENT)]
     assert mine == "mine"

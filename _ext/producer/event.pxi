@@ -317,12 +317,15 @@ cdef class Event(SpanId):
 
     @property
     def id(self):
-        """16 hex digits."""
+        """16 hex digits, or what the application has set."""
         return self.text()
 
     @id.setter
     def id(self, value):
-        self.id_number, self.id_text = 0, value
+        if value is None or (type(value) is str and not value):
+            self.id_number, self.id_text = _new_number(call_of_none(&own_pid)), None
+        else:
+            self.id_number, self.id_text = 0, value
 
     @property
     def parent_id(self):

@@ -420,6 +420,9 @@ typedef struct {
     PyObject *text;
 } span_id_value;
 
+/* Says whether a text is the empty one, which is no id: the slow path gives the event one. */
+static inline int is_empty(PyObject *text) { return PyUnicode_CheckExact(text) && PyUnicode_GetLength(text) == 0; }
+
 static inline char *put_id(char *at, const char *end, span_id_value id) {
     if (!id.number)
         return put_field(at, end, id.text);
@@ -577,6 +580,8 @@ static size_t put_ready_event(PyObject *event, PyObject *names, PyObject *resour
     for (int i = 0; i < 7; i++)
         if (!(values[i] = next_value(event, &place, PyTuple_GetItem(names, i))))
             return 0;
+    if (is_empty(values[0]))
+        return 0;
     /* A runner is more than an event, and so is one with an exception. */
     if (!PyUnicode_CheckExact(values[3]) || PyUnicode_CompareWithASCIIString(values[3], RUNNER) == 0 || values[6] != Py_None)
         return 0;

@@ -1,7 +1,8 @@
 """Encodes events, exceptions and labels of the application as the wire's JSON. Nothing here raises into it.
 
-An event gets an id if it has none, and the protobuf's default for any other field that is missing or of a wrong type.
-The fields stand in wire order, and unknown ones are left out. orjson only gets copies of exact types: see plain.py.
+An event gets an id if it has none (the empty text is none), and the protobuf's default for any other field that is
+missing or of a wrong type. The fields stand in wire order, and unknown ones are left out. orjson only gets copies of
+exact types: see plain.py.
 
 Values of metadata become texts, as epsagon-go's backend wants them. `typed`: for a format that knows more, a number, a
 bool and a list of scalars stay what they are.
@@ -116,6 +117,7 @@ def _is_complete(event: dict[str, Any]) -> bool:
     name, kind, operation, metadata = resource.values()
     return (
         type(event_id) is str
+        and event_id != ""
         and (type(start_time) is float or type(start_time) is int)
         and type(origin) is str
         and (type(duration) is float or type(duration) is int)
@@ -190,7 +192,7 @@ def _encode_incomplete(event: Any, typed: bool) -> Encoded:
     """Encode the common cases: fields left out or in another order, metadata values that are no strings."""
     try:
         filled = {**_BLANK_EVENT, **event}
-        if "id" not in event:
+        if type(filled["id"]) is str and not filled["id"]:
             filled["id"] = span_id()
         resource = filled["resource"] = {**_BLANK_RESOURCE, **filled["resource"]}
         copy = Copy()
@@ -212,7 +214,7 @@ def _encode_slowly(event: object, typed: bool) -> Encoded:
     except Exception as error:
         let_pass(error)
         # This happens only near the interpreter's recursion limit or out of memory.
-        return Encoded(orjson.dumps(_BLANK_EVENT), malformed=1)
+        return Encoded(orjson.dumps({**_BLANK_EVENT, "id": span_id()}), malformed=1)
 
 
 def _flags(wire: dict[str, Any]) -> int:
@@ -232,7 +234,7 @@ class _Shape:
             self.malformed += 1
             source = {}
         return {
-            "id": self._field(source, "id", _text, span_id()),
+            "id": self._field(source, "id", _text, "") or span_id(),
             "start_time": self._field(source, "start_time", _number, 0),
             "resource": self._field(source, "resource", self._resource, _BLANK_RESOURCE),
             "origin": self._field(source, "origin", _text, ""),

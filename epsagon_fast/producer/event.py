@@ -27,13 +27,13 @@ _OK: Final = int(ErrorCode.OK)
 class PureEvent(Entered):
     """A timed event under way. Change its fields until the block ends; then it is added to the trace.
 
-    id, name, type, operation, origin: text. metadata: any keys and values. error_code: one of ErrorCode. start_time:
-    seconds since the epoch. duration: seconds. parent_id: the id of the event in whose block this one began; None: the
-    trace's runner is the parent.
+    id: text; set to None or the empty one, it becomes a new one. name, type, operation, origin: text. metadata: any
+    keys and values. error_code: one of ErrorCode. start_time: seconds since the epoch. duration: seconds. parent_id:
+    the id of the event in whose block this one began; None: the trace's runner is the parent.
     """
 
     def __init__(self, name: str, type: str, operation: str, origin: str) -> None:
-        self.id = span_id()
+        self._id = span_id()
         self.name = name
         self.type = type
         self.operation = operation
@@ -49,6 +49,16 @@ class PureEvent(Entered):
         self.place: Any = None
         self._outer: Place[Tracer] | None = None
         self._owner_pid = 0
+
+    @property
+    def id(self) -> Any:
+        """16 hex digits, or what the application has set."""
+        return self._id
+
+    @id.setter
+    def id(self, value: Any) -> None:
+        is_none = value is None or (type(value) is str and not value)
+        self._id = span_id() if is_none else value
 
     @property
     def start_time(self) -> Any:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from records import RING, TRACE_ID, closed, opened
-from vectors import Case, comparable, go_bytes, traces, without_given_ids, without_stacks
+from vectors import GIVEN_ID, Case, comparable, go_bytes, traces, without_given_ids, without_stacks
 
 from epsagon_fast.collector.assembling import body
 from epsagon_fast.collector.assembling.assembly import Assembly
@@ -32,7 +32,8 @@ def records(case: Case, limit_bytes: int) -> list[Record]:
     config = {"app_name": case.application_name, "token": case.token, "ignored_keys": list(case.ignored_keys)}
     pushed = [opened(None, max_trace_size_bytes=limit_bytes, **config)]
     for event in case.events:
-        encoded, flags, _, _ = encode_event(event)
+        # Row event-id: epsagon-go sent an empty one.
+        encoded, flags, _, _ = encode_event({**event, "id": event.get("id") or GIVEN_ID})
         pushed.append(Record(Kind.EVENT, flags, 0, TRACE_ID, encoded))
     thrown = [encode_exception(exception).data for exception in case.exceptions]
     pushed += [Record(Kind.EXCEPTION, 0, 0, TRACE_ID, exception) for exception in thrown]

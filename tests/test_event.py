@@ -20,6 +20,7 @@ from epsagon_fast.producer.encoding import encode_event
 from epsagon_fast.producer.event import Event, PureEvent
 from epsagon_fast.producer.process import process
 from epsagon_fast.producer.scope import pure_event
+from epsagon_fast.propagation import inject
 from epsagon_fast.protocol import Kind
 
 VALUES: list[Any] = [
@@ -193,3 +194,19 @@ def test_an_event_whose_id_is_taken_away_gets_another(
     inner, outer = queue.bodies(Kind.EVENT)
     assert outer["id"] == event.id == inner["parent_id"] != first
     assert len(event.id) == 16
+
+
+@pytest.mark.parametrize("kind", [Event, PureEvent], ids=["compiled", "reference"])
+@pytest.mark.parametrize("given", ["00000000000000aa", ""])
+def test_work_inside_names_the_id_that_was_set_in_the_block(queue: FakeQueue, kind: type[Event], given: str) -> None:
+    with epsagon.trace("run") as tracer, kind("outer", "t", "o", "python") as event:
+        event.id = given
+        sent = inject({})
+        tracer.add_event({"id": "ready"})
+        with kind("inner", "t", "o", "python"):
+            pass
+    event.id = "too late"
+    ready, inner, outer = queue.bodies(Kind.EVENT)
+    assert ready["parent_id"] == inner["parent_id"] == outer["id"]
+    assert sent is not None and sent.parent_id == outer["id"]
+    assert outer["id"] == (given or outer["id"]) != "too late"

@@ -135,6 +135,10 @@ cdef class Step(SpanId):
         """The event's."""
         return self.text()
 
+    @span_id.setter
+    def span_id(self, value):
+        self.id_number, self.id_text = 0, value
+
     def open_trace(self):
         """Return the trace that the event is part of."""
         return self.trunk.open_trace()
@@ -326,6 +330,9 @@ cdef class Event(SpanId):
             self.id_number, self.id_text = _new_number(call_of_none(&own_pid)), None
         else:
             self.id_number, self.id_text = 0, value
+        # What is recorded inside from now on names the id with which the event will be recorded.
+        if type(self.place) is Step and (<Step>self.place).event is self:
+            (<Step>self.place).id_number, (<Step>self.place).id_text = self.id_number, self.id_text
 
     @property
     def parent_id(self):

@@ -59,6 +59,9 @@ class PureEvent(Entered):
     def id(self, value: Any) -> None:
         is_none = value is None or (type(value) is str and not value)
         self._id = span_id() if is_none else value
+        # What is recorded inside from now on names the id with which the event will be recorded.
+        if isinstance(self.place, Step) and self.place.event is self:
+            self.place.span_id = self._id
 
     @property
     def start_time(self) -> Any:

@@ -10,6 +10,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -504,3 +505,17 @@ def test_failed_generator_leaves_nothing_to_the_garbage_collector(queue: FakeQue
         assert gc.collect() == 0
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("make", [epsagon.trace, epsagon.event, partial(epsagon.trace, new=True)])
+@pytest.mark.parametrize("error", [None, ValueError("x")])
+def test_a_block_that_is_left_without_having_been_entered_does_nothing(
+    queue: FakeQueue, make: Any, error: BaseException | None
+) -> None:
+    left = (type(error) if error else None, error, None)
+    assert make("before").__exit__(*left) is None
+    with epsagon.trace("run"):
+        here = current.anywhere()
+        assert make("inside").__exit__(*left) is None
+        assert current.anywhere() is here
+    assert queue.kinds == ["OPEN", "CLOSE"]

@@ -294,12 +294,16 @@ class Blocks:
         block = None
         try:
             block = self._last()
+            if block is None:
+                # Left without having been entered: an error of the application's that is no reason to break it.
+                return
             self._blocks.remove(block)
             block.is_open = False
             entered.set(_still_entered())
             block.__exit__(kind, error, trace)
         except BaseException:
-            (block or self._blocks[-1]).undo()
+            if block is not None or self._blocks:
+                (block or self._blocks[-1]).undo()
             raise
 
     def _last(self) -> Any:
@@ -308,7 +312,7 @@ class Blocks:
         for block in reversed(entered.get()):
             if block in self._blocks:
                 return block
-        return self._blocks[-1]
+        return self._blocks[-1] if self._blocks else None
 
 
 def _still_entered() -> tuple[Any, ...]:

@@ -89,6 +89,20 @@ def test_a_worker_that_is_terminated_waits_undisturbed_and_dies(
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+def test_a_worker_dies_of_its_signal_though_the_wait_is_interrupted(
+    worker: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(signalled.exiting, "wait_until_safe", interrupted)
+    monkeypatch.setattr(signalled.os, "kill", lambda pid, number: worker.append(f"kill {number:d}"))
+    signalled.wait_when_terminated()
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGTERM)
+    assert (worker[-1], signal.getsignal(signal.SIGTERM)) == ("kill 15", signal.SIG_DFL)
+
+
 def test_no_other_process_gets_a_handler(worker: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     in_thread = threading.Thread(target=signalled.wait_when_terminated)
     in_thread.start()

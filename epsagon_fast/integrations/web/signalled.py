@@ -46,11 +46,14 @@ def leave_before_dying(*numbers: int) -> None:
 def _leave(number: int, frame: FrameType | None) -> None:
     # Another one meanwhile must not cut the wait off.
     signal.signal(number, signal.SIG_IGN)
-    exiting.say_bye()
-    # The process may have been at its end already, in the middle of this wait.
-    exiting.wait_until_safe()
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
+    try:
+        exiting.say_bye()
+        # The process may have been at its end already, in the middle of this wait.
+        exiting.wait_until_safe()
+    finally:
+        # Interrupted here and let live, it would ignore the signal for ever.
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
 
 
 class _Shutdown:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import contextvars
 import gc
 import json
 import os
@@ -131,6 +132,41 @@ def test_contexts_that_are_never_detached_are_no_chain(traces: list[Trace], span
             pass
     assert current.anywhere() is None
     assert trees(traces) == ["consumer\n    handle"]
+
+
+@pytest.mark.parametrize("order", ["span in block", "block in span", "block in span in block"])
+@pytest.mark.parametrize("block", ["event", "trace", "span"])
+def test_unrecorded_spans_that_each_begin_in_the_one_before_are_no_chain(
+    each_block: None, traces: list[Trace], spans: SpanTracer, block: str, order: str
+) -> None:
+    def blocks() -> contextlib.AbstractContextManager[Any]:
+        made: dict[str, Any] = {"event": epsagon.event, "trace": epsagon.trace, "span": spans.start_as_current_span}
+        return made[block]("block")  # type: ignore[no-any-return]
+
+    def step() -> contextvars.Context:
+        with contextlib.ExitStack() as stack:
+            for each in order.split(" in ")[::-1]:
+                if each == "block":
+                    stack.enter_context(blocks())
+                else:
+                    context.attach(REMOTE)
+            return contextvars.copy_context()
+
+    with epsagon.trace("run"):
+        last = contextvars.copy_context()
+        for _ in range(100):
+            last = last.run(step)
+        assert outward(last.run(current.anywhere)) <= 6
+        last.run(epsagon.trace("last")(lambda: None))
+    assert event(traces, "last")
+
+
+def outward(place: Any) -> int:
+    """Return how many places are around one."""
+    count = 0
+    while (place := getattr(place, "outer", None)) is not None:
+        count += 1
+    return count
 
 
 def written() -> tuple[dict[str, str], dict[str, str]]:

@@ -197,7 +197,10 @@ cdef object _lasting(object place):
             if not _branch_has_ended(<Branch>place):
                 return place
             place = (<Branch>place).outer
-        elif _is_plain(place) or not place.has_ended:
+        elif _is_plain(place):
+            return place
+        elif not place.has_ended:
+            place.shorten()
             return place
         else:
             place = place.outer

@@ -82,12 +82,19 @@ class PassingPlace(Place[T]):
 
     def __init__(self, outer: Place[T] | None, handed_on: TraceContext | None) -> None:
         """`outer`: None: no trace is around it. `handed_on`: None: no ids are."""
-        # A consumer may attach the context of each message and detach none. That must not become a chain.
-        outer = outer.outer if isinstance(outer, PassingPlace) else outer
         super().__init__(None, None if outer is None else outer.span_id)
-        self.outer: Place[T] | None = outer
         self.handed_on = handed_on
         self.encloses = outer is None or outer.encloses
+        self.outer: Place[T] | None = outer
+        self.shorten()
+
+    def shorten(self) -> None:
+        """See Place."""
+        place = self.outer
+        # Others of this kind too: a consumer may attach the context of each message and detach none.
+        while place is not None and (place.has_ended or isinstance(place, PassingPlace)):
+            place = place.outer
+        self.outer = place
 
     def open_trace(self) -> T | None:
         """Return the trace around it."""
@@ -106,6 +113,7 @@ def lasting(place: Any) -> Any:
     """Return a place, or, if it has ended, the next one around it that has not."""
     while place.has_ended:
         place = place.outer
+    place.shorten()
     return place
 
 

@@ -162,6 +162,19 @@ def test_a_file_that_cannot_be_read_is_told_once_and_stops_nothing(
     assert path.read_bytes() == b"no database" * 1000
 
 
+@pytest.mark.parametrize("wrong", ["traces SET body = 'text'", "destinations SET send_timeout_s = 'soon'"])
+def test_a_value_of_another_type_in_a_file_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, wrong: str
+) -> None:
+    path = stored(tmp_path, "outbox-2.db", 2)
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(f"UPDATE {wrong}")
+    reports = serve(tmp_path, monkeypatch, Orders(puts=[parcel(3)]))
+    assert Stored([parcel(3).trace_id]) in reports
+    assert [message for message in caplog.messages if f"{path} cannot be taken over" in message]
+    assert older(str(tmp_path)) == [str(path)]
+
+
 def test_a_newer_version_s_file_is_left_to_it_and_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

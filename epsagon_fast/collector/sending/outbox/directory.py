@@ -122,7 +122,8 @@ class StateDirectory:
                 gone += dropped
                 if moved:
                     self._log.info("%d traces of an older version were taken over from %s", moved, escaped(path))
-            except (sqlite3.Error, OSError) as error:
+            # The last two: SQLite is content with a value of a type or form that its column never had.
+            except (sqlite3.Error, OSError, TypeError, ValueError) as error:
                 self._tell(path, f"cannot be taken over ({shown(error)})")
         for path in newer(self._directory):
             self._tell(path, "wait for the newer version that stored them")

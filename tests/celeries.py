@@ -75,7 +75,8 @@ def flaky(self):
 @app.task(bind=True)
 def outer(self):
     ran(self)
-    add.delay(1, 2)
+    with epsagon.event("inside"):
+        add.delay(1, 2)
 
 @app.task(bind=True)
 def slow(self, seconds):

@@ -46,6 +46,8 @@ def metadata(runner: dict[str, Any]) -> dict[str, str]:
 # Pools.
 
 PREFORK = ["-P", "prefork", "-c", "2"]
+# How many tasks send one of their own, side by side where the pool lets them.
+OUTER = 4
 
 
 @pytest.mark.parametrize(
@@ -65,20 +67,29 @@ def test_each_run_is_one_trace(shop: Shop, words: list[str], conf: dict[str, Any
     with shop.worker(*words) as worker:
         for number in range(count):
             shop.send("add", 1, number)
-        for task in ("fails", "flaky", "outer"):
+        for task in ("fails", "flaky", *["outer"] * OUTER):
             shop.send(task)
-        shop.until_ran(count + 1 + 3 + 2, worker)
+        shop.until_ran(count + 2 * OUTER + 2 + 2, worker)
         assert worker.end() == 0
     runners = shop.check()
     assert summary(runners) == {
-        ("add", "SUCCESS", 0): count + 1,
+        ("add", "SUCCESS", 0): count + OUTER,
         ("fails", "FAILURE", 2): 1,
         ("flaky", "RETRY", 0): 2,
         ("flaky", "FAILURE", 2): 1,
-        ("outer", "SUCCESS", 0): 1,
+        ("outer", "SUCCESS", 0): OUTER,
     }
     assert all(metadata(runner)["queue"] == shop.queue for runner in runners)
     assert sorted(metadata(r)["retries"] for r in runners if r["resource"]["name"] == "shop.flaky") == ["0", "1", "2"]
+    by_task = {metadata(runner)["task_id"]: runner for runner in runners}
+    outer = [trace["events"] for trace in shop.traces() if trace["events"][-1]["resource"]["name"] == "shop.outer"]
+    # Each stands below what it was begun in: a block, a message sent in it, and the run that the message started.
+    for events in outer:
+        sent, inside, _ = events
+        assert "parent_id" not in inside
+        assert sent["parent_id"] == inside["id"]
+        assert by_task[metadata(sent)["task_id"]]["parent_id"] == sent["id"]
+    assert len(outer) == OUTER
 
 
 # Ends of all kinds.

@@ -430,7 +430,7 @@ def test_open_trace_outlives_its_collector(backend: Backend, place: Place, worke
 
 
 def test_answers_are_counted_right_after_a_collectors_death(place: Place) -> None:
-    with Server(servers.status(503)) as server:
+    with Server(servers.hang) as server:
         place.env["EPSAGON_COLLECTOR_URL"] = server.url
         with working(place) as worker:
             for number in range(3):

@@ -8,19 +8,16 @@ Needs the peers for their rows: `make .venv-bench/.installed`. Without them the 
 """
 
 import contextlib
-import http.client
 import json
 import os
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import pytest
-from gunicorns import connects, free_port
-from places import until
+from over_http import gunicorn
 from report import Report, peers_python
 from web import BARE, DDTRACE, OTEL, OURS
 from yard import yard
@@ -83,8 +80,8 @@ def test_wsgi_middleware_in_one_process(report: Report) -> None:
         env = {**place.place.env, **QUIET, "DD_TRACE_AGENT_URL": place.backend.url}
         rounds: dict[str, list[list[float]]] = {name: [] for name in variants()}
         run = {name: stack.enter_context(measured(name, python, env)) for name, python in variants().items()}
-        for one_round in run.values():
-            one_round()
+        for web in run.values():
+            web.ask(HTTP_REQUESTS)
         collector = place.collector()
         before = place.spent(collector)
         for _ in range(ROUNDS):
@@ -108,42 +105,16 @@ def test_wsgi_middleware_in_one_process(report: Report) -> None:
         report.target("a request costs at most a quarter of OpenTelemetry's", f"{share:.2f}x", share <= WANTED, why)
 
 
-@contextlib.contextmanager
-def gunicorn(variant: str, python: str, env: dict[str, str]) -> Iterator[Callable[[], list[float]]]:
-    port = free_port()
-    words = [python, "-m", "gunicorn", "-b", f"127.0.0.1:{port}", "--no-control-socket", "-k", "gthread"]
-    words += ["--log-level", "error", "--keep-alive", "600", "--chdir", os.path.dirname(__file__), "web:app"]
-    process = subprocess.Popen(words, env={**env, "BENCH_HTTP_VARIANT": variant})
-    try:
-        until(lambda: connects(port), "gunicorn serves")
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-
-        def one_round() -> list[float]:
-            took = []
-            for number in range(HTTP_REQUESTS):
-                start = time.perf_counter_ns()
-                connection.request("GET", f"/items/{number}?page=2")
-                connection.getresponse().read()
-                took.append(time.perf_counter_ns() - start)
-            return took
-
-        yield one_round
-        connection.close()
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
 def test_requests_over_http(report: Report) -> None:
     with yard(EPSAGON_RING_BYTES=RING_BYTES) as place, contextlib.ExitStack() as stack:
         env = {**place.place.env, **QUIET, "DD_TRACE_AGENT_URL": place.backend.url}
         run = {name: stack.enter_context(gunicorn(name, python, env)) for name, python in variants().items()}
-        taken: dict[str, list[float]] = {name: [] for name in run}
-        for one_round in run.values():
-            one_round()
+        taken: dict[str, list[int]] = {name: [] for name in run}
+        for web in run.values():
+            web.ask(HTTP_REQUESTS)
         for _ in range(HTTP_ROUNDS):
-            for name, one_round in run.items():
-                taken[name] += one_round()
+            for name, web in run.items():
+                taken[name] += web.ask(HTTP_REQUESTS)
     table: list[list[str | float]] = []
     bare = statistics.median(taken[BARE]) / 1000
     for name, times in taken.items():

@@ -4,18 +4,14 @@
 """
 
 import contextlib
-import http.client
-import os
 import pathlib
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
 
 import pytest
-from gunicorns import connects
-from places import descendants, free_port, until
+from over_http import gunicorn
+from places import descendants, until
 from report import Report, peers_python
 from web import BARE, OTEL_SENT, OURS_SENT
 from yard import Yard, yard
@@ -117,22 +113,6 @@ def test_stored_traces(report: Report) -> None:
     report.target(f"{title} in under {DRAINED_S:.0f} s", f"{slowest:.1f} s", slowest < DRAINED_S)
 
 
-@contextlib.contextmanager
-def gunicorn(variant: str, python: str, env: dict[str, str]) -> Iterator[tuple[int, http.client.HTTPConnection]]:
-    port = free_port()
-    words = [python, "-m", "gunicorn", "-b", f"127.0.0.1:{port}", "--no-control-socket", "-k", "gthread"]
-    words += ["--log-level", "error", "--keep-alive", "600", "--chdir", os.path.dirname(__file__), "web:app"]
-    process = subprocess.Popen(words, env={**env, "BENCH_HTTP_VARIANT": variant})
-    try:
-        until(lambda: connects(port), "gunicorn serves")
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-        yield process.pid, connection
-        connection.close()
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
 def used_ns(pid: int) -> int:
     """Return the processor time that a process's living threads have used."""
     tasks = pathlib.Path(f"/proc/{pid}/task").iterdir()
@@ -148,14 +128,13 @@ def test_a_web_request(report: Report) -> None:
         for name, python in pythons.items():
             own = stack.enter_context(yard(form=ours.get(name, ""), EPSAGON_RING_BYTES=str(16 << 20)))
             env = {**own.place.env, "OTEL_EXPORTER_OTLP_ENDPOINT": own.backend.url}
-            pid, connection = stack.enter_context(gunicorn(name, python, env))
-            served[name] = own, pid, connection
-            requests(connection, REQUESTS)
+            served[name] = own, stack.enter_context(gunicorn(name, python, env))
+            served[name][1].ask(REQUESTS)
         for _ in range(WEB_ROUNDS):
-            for name, (own, pid, connection) in served.items():
-                processes = [*descendants(pid), *(own.place.collectors() if name in ours else [])]
+            for name, (own, web) in served.items():
+                processes = [*descendants(web.pid), *(own.place.collectors() if name in ours else [])]
                 before = [used_ns(each) for each in processes]
-                requests(connection, REQUESTS)
+                web.ask(REQUESTS)
                 # What was recorded is sent a little later, and belongs to these requests.
                 time.sleep(1.0)
                 after = [used_ns(each) for each in processes]
@@ -175,9 +154,3 @@ def test_a_web_request(report: Report) -> None:
             share = added[name] / added[OTEL_SENT]
             what = f"a web request {name.partition(', ')[2]} costs at most {wanted}x OpenTelemetry's, all told"
             report.target(what, f"{share:.2f}x", share <= wanted, "See section 8.")
-
-
-def requests(connection: http.client.HTTPConnection, count: int) -> None:
-    for number in range(count):
-        connection.request("GET", f"/items/{number}?page=2")
-        connection.getresponse().read()

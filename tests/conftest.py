@@ -1,6 +1,7 @@
 import os
 from collections.abc import Iterator
 from multiprocessing import resource_tracker
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -107,6 +108,14 @@ def place(backend: Backend) -> Iterator[Place]:
     own = Place(backend.url)
     yield own
     own.close()
+
+
+@pytest.fixture
+def folder_fd(tmp_path: Path) -> Iterator[int]:
+    """A directory's descriptor."""
+    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    yield fd
+    os.close(fd)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,5 @@
 """Sending is measured for each destination: its answers, its last error, what waits for it."""
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +32,6 @@ HERE = Destination("https://user:password@here.example:4318/secret-path?key=secr
 OTHER_TOKEN = HERE._replace(token="another-token")
 THERE = Destination("http://there.example/", "secret-token", 1.0)
 ORIGIN = "https://here.example:4318"
-
-
-@pytest.fixture
-def folder_fd(tmp_path: Path) -> Iterator[int]:
-    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
-    yield fd
-    os.close(fd)
 
 
 def measured(folder_fd: int) -> dict[str, Series]:

@@ -2,9 +2,6 @@
 
 import gzip
 import logging
-import os
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,13 +31,6 @@ for number in range(20):
     with epsagon.trace("job"): pass
 assert epsagon.flush(60)
 """
-
-
-@pytest.fixture
-def folder_fd(tmp_path: Path) -> Iterator[int]:
-    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
-    yield fd
-    os.close(fd)
 
 
 def message_of(body: bytes, headers: Any) -> ExportMetricsServiceRequest:

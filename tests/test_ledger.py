@@ -3,7 +3,6 @@
 import errno
 import os
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,6 @@ from epsagon_fast.queue.ledger import KEY_BYTES, MAX_SERIES, MOST_IDS, SERIES_AT
 
 ONE = ((3, 1), (1, 0), (2, 10))
 FAILED = ((4, 1), (1, 1), (2, 5))
-
-
-@pytest.fixture
-def folder_fd(tmp_path: Path) -> Iterator[int]:
-    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
-    yield fd
-    os.close(fd)
 
 
 @pytest.fixture

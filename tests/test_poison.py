@@ -1,9 +1,7 @@
 """What kills collectors is found and set aside; what they were killed over from outside is not."""
 
-import os
 import signal
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,13 +17,6 @@ from epsagon_fast.queue.state import StatePage
 
 RING = bytes(16)
 DEADLY, OTHER = added(event("deadly")), added(event("other"))
-
-
-@pytest.fixture
-def folder_fd(tmp_path: Path) -> Iterator[int]:
-    fd = os.open(tmp_path, os.O_RDONLY)
-    yield fd
-    os.close(fd)
 
 
 class Collector:

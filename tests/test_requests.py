@@ -31,13 +31,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
         yield made
 
 
-@pytest.fixture
-def folder_fd(tmp_path: Path) -> Iterator[int]:
-    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
-    yield fd
-    os.close(fd)
-
-
 def finished(runner: dict[str, Any] | None, duration_s: float = 0.5, **config: Any) -> ClosedTrace:
     """A closed trace with an id of its own."""
     assembly, trace_id = Assembly(), os.urandom(16)

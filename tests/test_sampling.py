@@ -223,13 +223,6 @@ def test_eight_processes_decide_alike() -> None:
 # What the next collector knows.
 
 
-@pytest.fixture
-def folder_fd(tmp_path: Path) -> Iterator[int]:
-    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
-    yield fd
-    os.close(fd)
-
-
 def shared_id(number: int) -> bytes:
     return number.to_bytes(16, "big")
 

@@ -2,7 +2,6 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,13 +10,6 @@ from epsagon_fast.collector.__main__ import own_page
 from epsagon_fast.collector.settling.counters import Counters
 from epsagon_fast.queue import state as states
 from epsagon_fast.queue.state import StatePage
-
-
-@pytest.fixture
-def folder_fd(tmp_path: Path) -> Iterator[int]:
-    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
-    yield fd
-    os.close(fd)
 
 
 @pytest.fixture

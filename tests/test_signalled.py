@@ -120,3 +120,13 @@ def test_no_other_process_gets_a_handler(worker: list[str], monkeypatch: pytest.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signalled.wait_when_terminated()
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+
+
+def test_a_child_that_a_worker_forks_is_ended_as_ever(worker: list[str]) -> None:
+    signalled.wait_when_terminated()
+    assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+    pid = os.fork()
+    if pid == 0:
+        os._exit(signal.getsignal(signal.SIGTERM) != signal.SIG_DFL)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL

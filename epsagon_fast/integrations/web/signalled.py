@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+from functools import partial
 from types import FrameType
 from typing import Any, Final
 
@@ -41,6 +42,13 @@ def leave_before_dying(*numbers: int) -> None:
     for number in numbers:
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, _leave)
+            os.register_at_fork(after_in_child=partial(_die_at_once, number))
+
+
+def _die_at_once(number: int) -> None:
+    # A child that is no server's worker ends in the middle of a call, too. Python's handlers wait for the call's end.
+    if signal.getsignal(number) is _leave:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

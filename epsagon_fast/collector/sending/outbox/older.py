@@ -16,7 +16,6 @@ from typing import Any
 import epsagon_fast.private as private
 from epsagon_fast.collector.sending.outbox.file import (
     LEASE_S,
-    LOCK_TIMEOUT_S,
     MAX_TAKEN_BYTES,
     NAME,
     OutboxFile,
@@ -24,6 +23,8 @@ from epsagon_fast.collector.sending.outbox.file import (
 )
 from epsagon_fast.queue.liveness import is_unused
 
+# Traces of this version wait meanwhile, and a locked file is looked for again.
+_LOCK_TIMEOUT_S = 0.2
 _NAME = re.compile(r"outbox-(\d+)\.db")
 # The members of a destination that an older schema may lack, and what stood in their place.
 _LACKING = {"headers": "''", "client_certificate": "''", "client_key": "''"}
@@ -60,7 +61,7 @@ def move(path: str, file: OutboxFile, now: float) -> tuple[int, list[bytes]]:
     """
     private.own_database(path)
     moved, gone = 0, list[bytes]()
-    with closing(sqlite3.connect(path, timeout=LOCK_TIMEOUT_S, isolation_level=None)) as db:
+    with closing(sqlite3.connect(path, timeout=_LOCK_TIMEOUT_S, isolation_level=None)) as db:
         # As for this version's file: what is deleted must not stay on the disk.
         for pragma in ("temp_store = MEMORY", "secure_delete = ON"):
             db.execute(f"PRAGMA {pragma}").fetchall()

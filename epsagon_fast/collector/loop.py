@@ -24,7 +24,7 @@ from epsagon_fast.collector.bounds import Bounds
 from epsagon_fast.collector.handover import Handover
 from epsagon_fast.collector.journal.compaction import Compaction
 from epsagon_fast.collector.journal.journal import Journal
-from epsagon_fast.collector.measuring.deliveries import MeasuredSender, MeasuredShelf
+from epsagon_fast.collector.measuring.deliveries import Deliveries, MeasuredSender, MeasuredShelf
 from epsagon_fast.collector.measuring.measuring import Measuring
 from epsagon_fast.collector.measuring.own import cpu_ms, resident_bytes
 from epsagon_fast.collector.poison import Poison
@@ -75,12 +75,8 @@ class Loop:
             self.folder, self.rings, self.journal, self.assembly, feeding, self.outcomes, self.bounds, self.counts
         )
         self.measuring = measuring or Measuring(folder_fd, state.folder_id())
-        deliveries = self.measuring.deliveries
-        outbox: Shelf = Outbox(path, state.folder_id(), log=log)
-        if measuring is None:
-            # An orphan's own outbox goes with its folder, and what all folders share is measured once.
-            outbox = MeasuredShelf(outbox, deliveries)
-        self.sending = Dispatch(MeasuredSender(Delivery(log=log), deliveries), outbox)
+        # An orphan's own outbox goes with its folder, and what all folders share is measured once.
+        self.sending = _sending(path, state, self.measuring.deliveries, measures_outbox=measuring is None)
         self.sampling = Sampling(folder_fd, self.bounds.memory_bytes, self.counts)
         self.handover = Handover(
             self.rings,
@@ -109,12 +105,13 @@ class Loop:
         """Do all that the module says once. Return whether any record came."""
         now = time.time()
         ended = self.intake.find(now)
-        came = self.intake.read(self.sending.held_bytes + self.sampling.waiting.held_bytes, ended, now)
+        came = self.intake.read(self._finished_bytes, ended, now)
         for reader in ended:
             self.intake.bury(reader, now)
+        since_boot_s = time.monotonic()
         for closed in self.assembly.end_pass(now):
-            self.handover.hand_over(closed, time.monotonic())
-        self.handover.leave_out(time.monotonic())
+            self.handover.hand_over(closed, since_boot_s)
+        self.handover.leave_out(since_boot_s)
         settled = self.sending.step(time.monotonic())
         self.outcomes.take(settled)
         self.outcomes.note_losses()
@@ -156,8 +153,12 @@ class Loop:
     @property
     def held_bytes(self) -> int:
         """Memory of all that is here, nearly."""
-        finished = self.sending.held_bytes + self.sampling.waiting.held_bytes
-        return self.assembly.held_bytes + finished + self.journal.buffered_bytes
+        return self.assembly.held_bytes + self._finished_bytes + self.journal.buffered_bytes
+
+    @property
+    def _finished_bytes(self) -> int:
+        """Memory of the traces that get no more records."""
+        return self.sending.held_bytes + self.sampling.waiting.held_bytes
 
     def publish(self) -> None:
         """Write counters and gauges to the state page."""
@@ -186,3 +187,11 @@ class Loop:
             # First, because it counts what processes refused, and this process may be killed at any moment.
             self.intake.tidy()
             self._publish_own()
+
+
+def _sending(path: str, state: StatePage, deliveries: Deliveries, *, measures_outbox: bool) -> Dispatch:
+    """Return what sends and stores, measured."""
+    outbox: Shelf = Outbox(path, state.folder_id(), log=log)
+    if measures_outbox:
+        outbox = MeasuredShelf(outbox, deliveries)
+    return Dispatch(MeasuredSender(Delivery(log=log), deliveries), outbox)

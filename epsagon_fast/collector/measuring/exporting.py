@@ -104,15 +104,8 @@ class Exporter:
 
         pools = Pools()
         try:
-            url, headers, body = post(destination, resources, BOUNDS_S, time.time_ns())
-            answer = pools.post(
-                url,
-                headers,
-                body,
-                timeout_s=destination.send_timeout_s,
-                proxy_url=destination.proxy_url,
-                tls_files=destination.tls_files,
-            )
+            request = post(destination, resources, BOUNDS_S, time.time_ns())
+            answer = pools.send(request, destination)
         except Failure as failure:
             self._complain(destination, failure.reason, "metrics did not arrive")
             return
@@ -123,7 +116,7 @@ class Exporter:
         finally:
             pools.clear()
         if answer.status in _NO_PLACE:
-            self._refused.add(url)
+            self._refused.add(request.url)
             log.info("%s takes no metrics (%d), so it gets none from now on", destination.origin, answer.status)
         elif not 200 <= answer.status < 300:
             self._complain(destination, str(answer.status), "did not take metrics")

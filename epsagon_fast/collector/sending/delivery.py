@@ -204,15 +204,7 @@ class Delivery:
             return self._judge.failed(parcels, Failure("internal", type(error).__name__))
 
     def _ask(self, destination: Destination, parcels: Sequence[Parcel]) -> Response:
-        post = format_for(destination).post(parcels)
-        return self._opened_pools().post(
-            post.url,
-            post.headers,
-            post.body,
-            timeout_s=destination.send_timeout_s,
-            proxy_url=destination.proxy_url,
-            tls_files=destination.tls_files,
-        )
+        return self._opened_pools().send(format_for(destination).post(parcels), destination)
 
     def _opened_pools(self) -> "Pools":
         # Not imported with this module: it takes as long as all else in a collector, and meanwhile rings fill.

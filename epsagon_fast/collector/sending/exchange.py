@@ -18,7 +18,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection, ProxyConfig
 from urllib3.exceptions import HTTPError, ProxyError
 from urllib3.util import Url, make_headers, parse_url
 
-from epsagon_fast.collector.parcel import TlsFiles
+from epsagon_fast.collector.formats import Post
+from epsagon_fast.collector.parcel import Destination, TlsFiles
 from epsagon_fast.collector.sending import trust, wire
 from epsagon_fast.collector.sending.answer import Failure, Response
 from epsagon_fast.collector.sending.deadline import PlainConnection, TLSConnection, attempt
@@ -70,6 +71,17 @@ class Pools:
         idle, self._idle = self._idle, {}
         for connection in (each for kept in idle.values() for each in kept):
             connection.close()
+
+    def send(self, post: Post, destination: Destination) -> Response:
+        """Make a request as its destination's config wants it. Raises Failure."""
+        return self.post(
+            post.url,
+            post.headers,
+            post.body,
+            timeout_s=destination.send_timeout_s,
+            proxy_url=destination.proxy_url,
+            tls_files=destination.tls_files,
+        )
 
     def post(
         self,

@@ -7,6 +7,7 @@ A websocket is one trace until its handler returns. The trace's sizes are those 
 handler sends piece by piece there is none.
 """
 
+import functools
 from typing import Any, Final
 
 from epsagon_fast.producer import current
@@ -104,14 +105,9 @@ def _noted_exception(respond: Method, method: Wrapped) -> Method:
     return response
 
 
-_known: Final[list[Wrapped]] = []
+@functools.cache
+def _methods() -> tuple[Wrapped, ...]:
+    from sanic.handlers import ErrorHandler
+    from sanic.server.protocols.http_protocol import HttpProtocol
 
-
-def _methods() -> list[Wrapped]:
-    if not _known:
-        from sanic.handlers import ErrorHandler
-        from sanic.server.protocols.http_protocol import HttpProtocol
-
-        _known.append(Wrapped(HttpProtocol, "__init__", _traced_connection))
-        _known.append(Wrapped(ErrorHandler, "response", _noted_exception))
-    return _known
+    return Wrapped(HttpProtocol, "__init__", _traced_connection), Wrapped(ErrorHandler, "response", _noted_exception)

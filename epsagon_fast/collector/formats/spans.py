@@ -160,9 +160,10 @@ def _span(event: dict[str, Any], span_id: str, ids: SpanIds, begun_ns: int) -> S
     end_ns = min(MAX_NS, start_ns + nanoseconds(event.get("duration")))
     exception = object_of(event.get("exception"))
     attributes = attributes_of(words, metadata, is_runner)
-    failed = bool(event.get("error_code")) or was_refused(words, attributes, is_runner)
-    if failed:
+    status, message = UNSET, ""
+    if event.get("error_code") or was_refused(words, attributes, is_runner):
         attributes.setdefault("error.type", error_type(event.get("error_code"), exception or None, attributes))
+        status, message = ERROR, text_of(metadata.get(DESCRIPTION)) or text_of(exception.get("message"))
     return Span(
         trace_id=ids.trace_id,
         span_id=span_id,
@@ -172,8 +173,8 @@ def _span(event: dict[str, Any], span_id: str, ids: SpanIds, begun_ns: int) -> S
         start_ns=start_ns,
         end_ns=end_ns,
         attributes=attributes,
-        status=ERROR if failed else UNSET,
-        message=(text_of(metadata.get(DESCRIPTION)) or text_of(exception.get("message"))) if failed else "",
+        status=status,
+        message=message,
         happenings=_happenings(metadata, exception, end_ns),
         scope=scope_of(words, origin, is_runner),
         links=links_of(metadata),

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from bench_worker import COLUMNS, Field, Running, by_turns, placed, rows
+from bench_worker import COLUMNS, Field, Running, by_turns, placed, rows, started
 from report import Report, peers_python
 from sink import sink
 
@@ -32,14 +32,8 @@ def field() -> Iterator[Field]:
     with sink() as backend, placed("otlp+" + backend.url) as env:
         # Room for a round.
         env |= {"EPSAGON_RING_BYTES": str(RING_BYTES), "EPSAGON_MAX_TRACE_SIZE": str(MAX_TRACE_BYTES)}
-        running = {OURS: Running(sys.executable, OURS, env), SDK: Running(python, SDK, env)}
-        try:
-            for each in running.values():
-                each.until_ready()
+        with started({OURS: sys.executable, SDK: python}, env) as running:
             yield running
-        finally:
-            for each in running.values():
-                each.close()
 
 
 def all_us(each: Running) -> float:

@@ -8,7 +8,7 @@ import pathlib
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -87,19 +87,26 @@ Field = dict[str, Running]
 @pytest.fixture(scope="module")
 def field() -> Iterator[Field]:
     """All contenders, started."""
-    with sink() as backend, placed(backend.url) as env:
-        running: Field = {}
-        try:
-            for name in CONTENDERS:
-                python = peers_python() if name in (*PEERS, *FUNCTIONS_OF_PEERS) else sys.executable
-                if python:
-                    running[name] = Running(python, name, env)
-            for each in running.values():
-                each.until_ready()
-            yield running
-        finally:
-            for each in running.values():
-                each.close()
+    theirs = peers_python()
+    pythons = {name: theirs if name in (*PEERS, *FUNCTIONS_OF_PEERS) else sys.executable for name in CONTENDERS}
+    with sink() as backend, placed(backend.url) as env, started(pythons, env) as running:
+        yield running
+
+
+@contextmanager
+def started(pythons: Mapping[str, str | None], env: dict[str, str]) -> Iterator[Field]:
+    """Start contenders. `pythons`: by their names, what runs them; None: nothing does."""
+    running: Field = {}
+    try:
+        for name, python in pythons.items():
+            if python:
+                running[name] = Running(python, name, env)
+        for each in running.values():
+            each.until_ready()
+        yield running
+    finally:
+        for each in running.values():
+            each.close()
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from arrivals import runner
 from places import BASE
 from records import CONFIG, OPENED_AT, event, own_runner
@@ -107,8 +108,9 @@ class Folder:
 
 
 @contextmanager
-def served_folder(tmp_path: Path) -> Iterator[Folder]:
-    """Make a folder, with a server to which its processes send. EPSAGON_STATE_DIR must be set."""
+def made_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
+    """Make a folder, in memory where that can be, with a server to which its processes send."""
+    monkeypatch.setenv("EPSAGON_STATE_DIR", str(tmp_path / "state"))
     path = Path(BASE or tmp_path) / f"epsagon-test-loop-{os.getpid()}"
     path.mkdir(0o700)
     try:

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import servers
+from passes import Folder, Process, made_folder, passes
 from test_dispatch import BODY, Senders, Shelf, numbered
-from test_loop import Folder, Process, made_folder, passes
 
 from epsagon_fast.collector.formats.conventions import OVERFLOW
 from epsagon_fast.collector.measuring.deliveries import MAX_DESTINATIONS, Deliveries, MeasuredSender, MeasuredShelf

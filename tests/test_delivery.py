@@ -19,7 +19,22 @@ from typing import Any
 import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
-from servers import HOST, Identity, Server, certificate, closing, drip, hang, mutual, raw, reply, reset, status, tunnel
+from servers import (
+    HOST,
+    Behaviour,
+    Identity,
+    Server,
+    certificate,
+    closing,
+    drip,
+    hang,
+    mutual,
+    raw,
+    reply,
+    reset,
+    status,
+    tunnel,
+)
 from waiting import TIMEOUT_S, until
 
 from epsagon_fast import __version__
@@ -617,15 +632,21 @@ def test_no_repr_shows_a_secret() -> None:
 # Threads
 
 
-def test_a_backlog_gets_more_senders_and_idle_ones_leave(delivery: Delivery, server: Server) -> None:
-    gate = threading.Event()
+def after(gate: threading.Event | threading.Barrier) -> Behaviour:
+    """Answer when a gate is open."""
 
     def behave(_: object, connection: socket.socket) -> bool:
         gate.wait(TIMEOUT_S)
         connection.sendall(reply(200, {}, b"{}"))
         return True
 
-    server.behave = behave
+    return behave
+
+
+def test_a_backlog_gets_more_senders_and_idle_ones_leave(delivery: Delivery, server: Server) -> None:
+    gate = threading.Event()
+
+    server.behave = after(gate)
     for number in range(100):
         delivery.submit([Parcel(numbered(number), to(server.url, TIMEOUT_S), b"{}")])
     until(lambda: not delivery.verdicts() and len(server.requests) == 32, "half of the senders are busy")
@@ -642,12 +663,7 @@ def test_a_sender_that_is_awake_takes_what_follows_and_wakes_no_other(
     monkeypatch.setattr(module, "WAKE_S", 1000.0)
     gate = threading.Barrier(4)
 
-    def behave(_: object, connection: socket.socket) -> bool:
-        gate.wait(TIMEOUT_S)
-        connection.sendall(reply(200, {}, b"{}"))
-        return True
-
-    server.behave = behave
+    server.behave = after(gate)
     for number in range(4):
         delivery.submit([Parcel(numbered(number), to(server.url), b"{}")])
     take(delivery, 4)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import servers
 from arrivals import death, ids, runner
-from passes import Folder, Process, passes, served_folder
+from passes import Folder, Process, made_folder, passes
 from records import event
 from rings import child, exit_code, in_child
 
@@ -26,14 +26,6 @@ from epsagon_fast.queue import layout, ring
 from epsagon_fast.queue import state as states
 from epsagon_fast.queue.liveness import start_time
 from epsagon_fast.queue.overview import look
-
-
-@contextlib.contextmanager
-def made_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
-    """A folder in memory, with a server."""
-    monkeypatch.setenv("EPSAGON_STATE_DIR", str(tmp_path / "state"))
-    with served_folder(tmp_path) as made:
-        yield made
 
 
 @pytest.fixture

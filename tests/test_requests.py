@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import servers
+from passes import Folder, Process, made_folder, passes
 from records import OPENED_AT, RING, closed, opened, own_runner, record
-from test_loop import Folder, Process, made_folder, passes
 
 from epsagon_fast.collector.assembling.assembly import Assembly, ClosedTrace
 from epsagon_fast.collector.formats.conventions import OVERFLOW

@@ -13,7 +13,7 @@ import orjson
 import pytest
 from arrivals import runner
 from hypothesis import given, settings
-from passes import Folder, Process, passes, served_folder
+from passes import Folder, Process, made_folder, passes
 from records import RING, closed, opened, own_runner
 from strategies import json_shaped
 
@@ -30,8 +30,7 @@ SHARED_ID = bytes(range(16))
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
-    monkeypatch.setenv("EPSAGON_STATE_DIR", str(tmp_path / "state"))
-    with served_folder(tmp_path) as made:
+    with made_folder(tmp_path, monkeypatch) as made:
         yield made
 
 

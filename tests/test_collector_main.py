@@ -1,6 +1,7 @@
 """The collector as a process: what it keeps of its starter, when it leaves, and what it leaves behind."""
 
 import ctypes
+import fcntl
 import json
 import os
 import pathlib
@@ -109,6 +110,17 @@ def in_foreground(place: Place) -> Iterator["subprocess.Popen[str]"]:
     finally:
         process.kill()
         process.communicate(timeout=TIMEOUT_S)
+
+
+@contextmanager
+def locked(folder: str) -> Iterator[None]:
+    """Hold the lock of a folder, as its collector does."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(fd)
 
 
 # How it lives.
@@ -407,6 +419,19 @@ for name in sys.argv[1:]:
         timeout_s=40,
     )
     await_traces(backend, place, *names)
+
+
+def test_trace_that_comes_as_a_collector_ends_waits_for_no_other_trace(
+    backend: Backend, place: Place, worker: Worker
+) -> None:
+    with working(place) as earlier:
+        earlier.do("trace earlier")
+        earlier.do("flush 60")
+    place.until_left()
+    # Like an interpreter that takes its time to end: the last pass is over, and the lock is not yet free.
+    with locked(place.folder):
+        worker.do("trace late")
+    await_traces(backend, place, "earlier", "late")
 
 
 # What outlives it.

@@ -321,9 +321,10 @@ def test_collector_that_is_leaving_is_not_relied_on(base: Path, monkeypatch: pyt
     page = serving(mine)
     page.store(states.INCARNATION, 4)
     mine.ensure_collector()
-    page.store(states.PHASE, states.LEAVING)
-    mine.ensure_collector()
-    assert calls == [("ensure", 0), ("ensure", 4), ("start", 4)]
+    for phase in (states.LEAVING, states.NONE):
+        page.store(states.PHASE, phase)
+        mine.ensure_collector()
+    assert calls == [("ensure", 0), ("ensure", 4), ("start", 4), ("start", 4)]
 
 
 def test_no_collector_is_started_for_a_deleted_folder(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:

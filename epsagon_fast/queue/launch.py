@@ -79,7 +79,7 @@ class Launcher:
     def start(self, beat: Beat, although_held: bool = False) -> bool:
         """Start a collector unless one is being started or the back-off says no. Return whether one may be starting.
 
-        `although_held`: start one even though a collector holds the folder, because that one is leaving.
+        `although_held`: start one even though a collector holds the folder, because that one is ending.
         """
         now = time.monotonic()
         if now < self._not_before or not allowed() or self._others_try():

@@ -12,7 +12,7 @@ from epsagon_fast.queue import state as states
 from epsagon_fast.queue.folder import Folder
 from epsagon_fast.queue.liveness import lives
 from epsagon_fast.queue.names import CORRUPT, POISON, RING_NAME
-from epsagon_fast.queue.state import LEAVING, Beat
+from epsagon_fast.queue.state import Beat
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def look(path: str) -> Overview:
     return Overview(
         path=path,
         pid=beat.pid if serves and beat else None,
-        is_leaving=bool(serves and beat and beat.phase == LEAVING),
+        is_leaving=bool(serves and beat and beat.is_ending),
         heartbeat_age_s=(time.monotonic_ns() - beat.heartbeat_ns) / 1e9 if serves and beat else None,
         up_s=time.time() - beat.started_at if serves and beat else None,
         incarnation=beat.incarnation if beat else 0,

@@ -60,6 +60,11 @@ class Beat(NamedTuple):
     started_at: int  # seconds since the epoch
     served: int  # the incarnation of the last one that came to the end of a pass
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether the folder's last collector has made its last pass, or soon will, even if it still holds the lock."""
+        return self.phase != SERVING and self.incarnation != 0
+
 
 # The beat of a folder that has had no collector yet.
 NO_BEAT = Beat(0, 0, 0, 0, NONE, 0, 0)

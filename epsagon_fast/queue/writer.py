@@ -19,7 +19,7 @@ from epsagon_fast.queue.liveness import lives
 from epsagon_fast.queue.moving import move_unread
 from epsagon_fast.queue.no_ring import NoRing
 from epsagon_fast.queue.settlements import Settlements
-from epsagon_fast.queue.state import LEAVING, NO_BEAT, STALLED_S, StatePage
+from epsagon_fast.queue.state import NO_BEAT, STALLED_S, StatePage
 
 # A process looks at most this often whether a collector lives and whether its folder is still there.
 LOOK_S = 1.0
@@ -155,7 +155,7 @@ class Writer:
             return
         page = self._page()
         beat = page.beat() if page else NO_BEAT
-        if beat.phase == LEAVING:
+        if beat.is_ending:
             self._launcher.start(beat, although_held=True)
         else:
             self._launcher.ensure(beat)

@@ -108,7 +108,10 @@ def test_wsgi_middleware_in_one_process(report: Report) -> None:
 def test_requests_over_http(report: Report) -> None:
     with yard(EPSAGON_RING_BYTES=RING_BYTES) as place, contextlib.ExitStack() as stack:
         env = {**place.place.env, **QUIET, "DD_TRACE_AGENT_URL": place.backend.url}
-        run = {name: stack.enter_context(gunicorn(name, python, env)) for name, python in variants().items()}
+        run = {
+            name: stack.enter_context(gunicorn(f"web:traced({name!r})", python, env))
+            for name, python in variants().items()
+        }
         taken: dict[str, list[int]] = {name: [] for name in run}
         for web in run.values():
             web.ask(HTTP_REQUESTS)

@@ -1,19 +1,15 @@
-"""What sending OTLP costs: a real collector, real producers, a sink that takes all; beside OpenTelemetry's exporter.
+"""What sending OTLP costs: a real collector, real producers, a sink that takes all.
 
 "All told" is the processor time of every thread of every process that is ours, the sink not among them.
+bench_requests.py has the same of a web request, beside others.
 """
 
-import contextlib
-import pathlib
 import statistics
-import sys
 import time
 
 import pytest
-from over_http import gunicorn
-from places import descendants, until
-from report import Report, peers_python
-from web import BARE, OTEL_SENT, OURS_SENT
+from places import until
+from report import Report
 from yard import Yard, yard
 
 FORMS = {"JSON": "otlp+", "protobuf": "otlp-protobuf+"}
@@ -25,9 +21,6 @@ EVENT_BYTES, ROUNDS = 500, 5
 MOST_A_TRACE_US, MOST_A_SPAN_US = 60, 15
 SPANS_A_SECOND, SUSTAINED_S, EVENTS_EACH = 20_000, 5.0, 9
 STORED, DRAINED_S = 10_000, 5.0
-REQUESTS, WEB_ROUNDS = 400, 8
-# Of what OpenTelemetry adds.
-WITH_OTLP, WITH_OUR_OWN = 0.5, 1.0
 
 pytestmark = pytest.mark.timeout(0)
 
@@ -111,46 +104,3 @@ def test_stored_traces(report: Report) -> None:
     report.table("otlp", title, ("", "seconds"), rows)
     slowest = max(took for _, took in rows)
     report.target(f"{title} in under {DRAINED_S:.0f} s", f"{slowest:.1f} s", slowest < DRAINED_S)
-
-
-def used_ns(pid: int) -> int:
-    """Return the processor time that a process's living threads have used."""
-    tasks = pathlib.Path(f"/proc/{pid}/task").iterdir()
-    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
-
-
-def test_a_web_request(report: Report) -> None:
-    peers = peers_python()
-    ours = {f"{OURS_SENT} as {name}": form for name, form in (("OTLP", "otlp+"), ("our own JSON", ""))}
-    pythons = {BARE: sys.executable} | dict.fromkeys(ours, sys.executable) | ({OTEL_SENT: peers} if peers else {})
-    with contextlib.ExitStack() as stack:
-        served, spent = {}, {name: [] for name in pythons}
-        for name, python in pythons.items():
-            own = stack.enter_context(yard(form=ours.get(name, ""), EPSAGON_RING_BYTES=str(16 << 20)))
-            env = {**own.place.env, "OTEL_EXPORTER_OTLP_ENDPOINT": own.backend.url}
-            served[name] = own, stack.enter_context(gunicorn(name, python, env))
-            served[name][1].ask(REQUESTS)
-        for _ in range(WEB_ROUNDS):
-            for name, (own, web) in served.items():
-                processes = [*descendants(web.pid), *(own.place.collectors() if name in ours else [])]
-                before = [used_ns(each) for each in processes]
-                web.ask(REQUESTS)
-                # What was recorded is sent a little later, and belongs to these requests.
-                time.sleep(1.0)
-                after = [used_ns(each) for each in processes]
-                spent[name].append([(now - was) / 1000 / REQUESTS for now, was in zip(after, before, strict=True)])
-    rows, added = [], {}
-    bare = statistics.median(sum(each) for each in spent[BARE])
-    for name, rounds in spent.items():
-        worker, *collector = (statistics.median(column) for column in zip(*rounds, strict=True))
-        added[name] = worker + sum(collector) - bare
-        rows.append([name, worker, sum(collector) if collector else "-", added[name]])
-    table = [[*row, added[row[0]] / added[OTEL_SENT] if OTEL_SENT in added else "-"] for row in rows]
-    columns = ("", "worker, CPU µs", "collector, CPU µs", "added, all told", "/ OpenTelemetry's")
-    note = "gunicorn (gthread), one event or span in each request, spans sent to a sink on loopback by each."
-    report.table("otlp", "A web request with all that comes of it", columns, table, note)
-    if OTEL_SENT in added:
-        for name, wanted in zip(ours, (WITH_OTLP, WITH_OUR_OWN), strict=True):
-            share = added[name] / added[OTEL_SENT]
-            what = f"a web request {name.partition(', ')[2]} costs at most {wanted}x OpenTelemetry's, all told"
-            report.target(what, f"{share:.2f}x", share <= wanted, "See section 8.")

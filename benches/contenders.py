@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import Any
 
 from events import of_size
+from measure import cpu_clock_ns
 
 PATIENCE_S = 30.0
 # What an HTTP client's span says.
@@ -427,12 +428,6 @@ def used_ns(contender: Contender, call: Callable[[Any], None], arguments: list[A
     here = time.process_time_ns() - start
     contender.flush()
     return here / len(arguments), (cpu_clock_ns(helper) - helper_start) / len(arguments)
-
-
-def cpu_clock_ns(pid: int) -> int:
-    """Return the processor time of another process, all its threads; 0 for the pid 0."""
-    # As clock_getcpuclockid(3) makes the clock's number of a pid.
-    return time.clock_gettime_ns(~pid << 3 | 2) if pid else 0
 
 
 def run(contender: Contender, call: Callable[[Any], None], arguments: list[Any]) -> dict[str, Any]:

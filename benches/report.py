@@ -1,4 +1,4 @@
-"""The report of a run: tables as they are measured, and at the end benches/RESULTS.md and the README's chart."""
+"""The report of a run: tables as they are measured; at the end benches/RESULTS.md, the README's chart and its table."""
 
 import datetime
 import os
@@ -13,6 +13,8 @@ from typing import NamedTuple
 from chart import Bar, chart
 
 HERE = pathlib.Path(__file__).parent
+README = HERE.parent / "README.md"
+MARKS = ("<!-- Written by make bench -->\n", "<!-- to here -->\n")
 SECTIONS = {
     "worker": "1. In the worker",
     "collector": "2. In the collector",
@@ -22,7 +24,7 @@ SECTIONS = {
     "queue": "6. The queue",
     "web": "7. A web request",
     "otlp": "8. OTLP",
-    "collectors": "8. Through a Collector",
+    "collectors": "9. Through a Collector",
 }
 Cell = str | float | int
 
@@ -43,16 +45,24 @@ class Report:
         self._tables: dict[str, list[str]] = {name: [] for name in SECTIONS}
         self._targets: list[Target] = []
         self._bars: list[Bar] = []
+        self._leading = ""
 
     def table(
         self, section: str, title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]], note: str = ""
-    ) -> None:
+    ) -> str:
         """Add a table; what is a number is right-aligned, with three digits that count. Print it as well."""
         lines = [f"**{title}**", "", f"| {' | '.join(columns)} |", f"|---|{'---:|' * (len(columns) - 1)}"]
         lines += [f"| {' | '.join(map(shown, row))} |" for row in rows]
         text = "\n".join([*lines, "", note, ""] if note else [*lines, ""])
         self._tables[section].append(text)
         print(f"\n{text}")
+        return text
+
+    def leading(
+        self, section: str, title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]], note: str = ""
+    ) -> None:
+        """Add the table that stands in the README too."""
+        self._leading = self.table(section, title, columns, rows, note)
 
     def target(self, what: str, measured: str, met: bool, why: str = "") -> None:
         """Note whether a target was reached."""
@@ -63,7 +73,7 @@ class Report:
         self._bars.append(Bar(name, here_us, helper_us, ours))
 
     def write(self, folder: pathlib.Path, command: str) -> None:
-        """Write RESULTS.md and chart.svg."""
+        """Write RESULTS.md and chart.svg; and the README's table, if these are what it shows."""
         if self._bars:
             (folder / "chart.svg").write_text(chart(self._bars))
         parts = [HEAD.format(machine=machine(), date=datetime.date.today(), versions=versions(), command=command)]
@@ -77,6 +87,8 @@ class Report:
             if self._tables[name]:
                 parts += [f"## {heading}\n", *self._tables[name]]
         (folder / "RESULTS.md").write_text("\n".join(parts).rstrip() + "\n")
+        if self._leading and folder == HERE:
+            README.write_text(led(README.read_text(), self._leading))
 
 
 HEAD = """# What it costs
@@ -88,6 +100,15 @@ Machine: {machine}.
 
 Versions: {versions}.
 """
+
+
+def led(page: str, table: str) -> str:
+    """Return the page with this table between its marks. Raises ValueError if it has none."""
+    before, mark, rest = page.partition(MARKS[0])
+    _, end, behind = rest.partition(MARKS[1])
+    if not mark or not end:
+        raise ValueError(f"the page has no place for the table: {MARKS}")
+    return f"{before}{mark}\n{table}{end}{behind}"
 
 
 def shown(cell: Cell) -> str:
@@ -121,7 +142,7 @@ def versions() -> str:
     return ", ".join(ours)
 
 
-PEERS = ("opentelemetry-sdk", "ddtrace", "epsagon")
+PEERS = ("opentelemetry-sdk", "ddtrace", "sentry-sdk", "epsagon")
 
 
 def peers_python() -> str | None:

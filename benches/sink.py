@@ -1,8 +1,9 @@
 """A backend that takes every trace and does nothing with it, in a process of its own, so that its work is not measured.
 
-It notes when each trace came (CLOCK_MONOTONIC, which all processes of a machine share).
+It notes when each trace came (CLOCK_MONOTONIC, which all processes of a machine share), and may keep what came.
 """
 
+import gzip
 import multiprocessing
 import socket
 import ssl
@@ -16,6 +17,7 @@ from typing import Any
 
 ANSWER = b"HTTP/1.1 %d Sink\r\nContent-Length: 2\r\n\r\n{}"
 KEY = b"idempotency-key:"
+GZIP = b"\x1f\x8b"
 
 
 @dataclass
@@ -32,6 +34,12 @@ class Sink:
         arrived: dict[str, float] = self._pipe.recv()
         return arrived
 
+    def bodies(self) -> list[bytes]:
+        """Return all bodies that came since the last call, unpacked; of a sink that keeps them."""
+        self._pipe.send("bodies")
+        packed: list[bytes] = self._pipe.recv()
+        return [gzip.decompress(body) if body.startswith(GZIP) else body for body in packed]
+
     def answer(self, status: int) -> None:
         """Answer with another status from now on."""
         self._pipe.send(status)
@@ -39,11 +47,11 @@ class Sink:
 
 
 @contextmanager
-def sink(delay_s: float = 0.0, certificate: str = "") -> Iterator[Sink]:
+def sink(delay_s: float = 0.0, certificate: str = "", keeps: bool = False) -> Iterator[Sink]:
     """Start a sink that answers after `delay_s`; with TLS if `certificate`, a PEM file with its key, is given."""
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
-    process = spawn.Process(target=serve, args=(theirs, delay_s, certificate), daemon=True)
+    process = spawn.Process(target=serve, args=(theirs, delay_s, certificate, keeps), daemon=True)
     process.start()
     try:
         assert ours.poll(30), "the server does not start"
@@ -53,50 +61,62 @@ def sink(delay_s: float = 0.0, certificate: str = "") -> Iterator[Sink]:
         process.join()
 
 
-def serve(pipe: Connection, delay_s: float, certificate: str) -> None:
+def serve(pipe: Connection, delay_s: float, certificate: str, keeps: bool) -> None:
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) if certificate else None
     if tls:
         tls.load_cert_chain(certificate)
-    arrived: dict[str, float] = {}
-    status = [200]
-    threading.Thread(target=accept, args=(listener, tls, delay_s, arrived, status), daemon=True).start()
+    server = Server(tls, delay_s, keeps)
+    threading.Thread(target=server.accept, args=(listener,), daemon=True).start()
     pipe.send(listener.getsockname()[1])
     while True:
         asked = pipe.recv()
-        if asked is not None:
-            status[0] = asked
+        if isinstance(asked, int):
+            server.status = asked
+        pipe.send(server.kept() if asked == "bodies" else server.came())
+
+
+class Server:
+    """What the sink's process does: a thread for each connection."""
+
+    def __init__(self, tls: ssl.SSLContext | None, delay_s: float, keeps: bool) -> None:
+        self.status = 200
+        self._tls, self._delay_s, self._keeps = tls, delay_s, keeps
+        self._arrived: dict[str, float] = {}
+        self._bodies: list[bytes] = []
+
+    def came(self) -> dict[str, float]:
         # A dict's copy is one step under the GIL; what comes in between is told the next time.
-        told = dict(arrived)
+        told = dict(self._arrived)
         for key in told:
-            del arrived[key]
-        pipe.send(told)
+            del self._arrived[key]
+        return told
 
+    def kept(self) -> list[bytes]:
+        told, self._bodies = self._bodies, []
+        return told
 
-def accept(
-    listener: socket.socket, tls: ssl.SSLContext | None, delay_s: float, arrived: dict[str, float], status: list[int]
-) -> None:
-    while True:
-        connection, _ = listener.accept()
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        threading.Thread(target=converse, args=(connection, tls, delay_s, arrived, status), daemon=True).start()
+    def accept(self, listener: socket.socket) -> None:
+        while True:
+            connection, _ = listener.accept()
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            threading.Thread(target=self.converse, args=(connection,), daemon=True).start()
 
-
-def converse(
-    connection: Any, tls: ssl.SSLContext | None, delay_s: float, arrived: dict[str, float], status: list[int]
-) -> None:
-    if tls:
-        connection = tls.wrap_socket(connection, server_side=True)
-    # A collector that is killed at the end of a measurement resets its connections.
-    with suppress(ConnectionError), connection, connection.makefile("rb") as stream:
-        while stream.readline():
-            key, length = "", 0
-            while (line := stream.readline().lower()) != b"\r\n":
-                if line.startswith(b"content-length:"):
-                    length = int(line.split(b":")[1])
-                elif line.startswith(KEY):
-                    key = line.split(b":")[1].strip().decode()
-            stream.read(length)
-            arrived[key] = time.monotonic()
-            time.sleep(delay_s)
-            connection.sendall(ANSWER % status[0])
+    def converse(self, connection: Any) -> None:
+        if self._tls:
+            connection = self._tls.wrap_socket(connection, server_side=True)
+        # A collector that is killed at the end of a measurement resets its connections.
+        with suppress(ConnectionError), connection, connection.makefile("rb") as stream:
+            while stream.readline():
+                key, length = "", 0
+                while (line := stream.readline().lower()) != b"\r\n":
+                    if line.startswith(b"content-length:"):
+                        length = int(line.split(b":")[1])
+                    elif line.startswith(KEY):
+                        key = line.split(b":")[1].strip().decode()
+                body = stream.read(length)
+                self._arrived[key] = time.monotonic()
+                if self._keeps:
+                    self._bodies.append(body)
+                time.sleep(self._delay_s)
+                connection.sendall(ANSWER % self.status)

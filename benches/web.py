@@ -1,69 +1,24 @@
 """A trivial WSGI application in one of the middlewares, in a process of its own, with the peers' Python if need be.
 
-`python web.py VARIANT` drives it as gunicorn would, a round for each line that comes; gunicorn itself serves `web:app`.
+`python web.py VARIANT` drives it as gunicorn would, a round for each line that comes; gunicorn itself serves
+`traced(VARIANT)`.
 """
 
 import io
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
+from shops import hello
+
 BARE, OURS, OTEL, DDTRACE = "bare", "epsagon_fast", "opentelemetry", "ddtrace"
-# With one event, or span, in each request, and all of it sent.
-OURS_SENT, OTEL_SENT = "epsagon_fast, sent", "opentelemetry, sent"
 WARM_UP = 2000
-
-
-def hello(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "5")])
-    return [b"hello"]
-
-
-def sent_by_otel() -> Callable[..., Any]:
-    """Return the application with OpenTelemetry's SDK as its documentation sets it up. Its variables say where to."""
-    from opentelemetry import trace
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    from opentelemetry.instrumentation.wsgi import OpenTelemetryMiddleware
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
-
-    provider = TracerProvider()
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    trace.set_tracer_provider(provider)
-    tracer = provider.get_tracer("shop")
-
-    def shop(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-        with tracer.start_as_current_span("charge") as span:
-            span.set_attribute("card", "visa")
-            span.set_attribute("amount", 42)
-            return hello(environ, start_response)
-
-    return OpenTelemetryMiddleware(shop, tracer_provider=provider)
-
-
-def sent_by_us() -> Callable[..., Any]:
-    """Return the application with our middleware. The variables say where to, and in which form."""
-    import epsagon_fast as epsagon
-    from epsagon_fast.integrations.wsgi import TracingMiddleware
-
-    def shop(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-        with epsagon.event("charge") as event:
-            event.metadata["card"] = "visa"
-            event.metadata["amount"] = 42
-            return hello(environ, start_response)
-
-    return TracingMiddleware(shop)
 
 
 def traced(variant: str) -> Callable[..., Any]:
     """Return the application in one of the middlewares."""
-    if variant.startswith(OURS_SENT):
-        return sent_by_us()
-    if variant == OTEL_SENT:
-        return sent_by_otel()
     if variant == OURS:
         from epsagon_fast.integrations.wsgi import TracingMiddleware
 
@@ -145,6 +100,3 @@ def serve_rounds(variant: str) -> None:
 
 if __name__ == "__main__":
     serve_rounds(sys.argv[1])
-elif "BENCH_HTTP_VARIANT" in os.environ:
-    # Under gunicorn.
-    app = traced(os.environ["BENCH_HTTP_VARIANT"])

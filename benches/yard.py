@@ -1,7 +1,6 @@
 """Real processes for a measurement: a collector of its own, producers that do as they are told, a sink."""
 
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from measure import cpu_clock_ns
 from places import Place
 from sink import Sink, sink
 
@@ -18,7 +18,6 @@ class Spent(NamedTuple):
 
     # The thread that reads, keeps and assembles.
     loop_ns: int
-    # In steps of 10 ms.
     total_ns: int
 
     @property
@@ -82,8 +81,7 @@ class Yard:
         """Return what the collector's loop, and all of it, have used of the processor."""
         # Of the first thread alone, which is the loop's.
         loop_ns = int(pathlib.Path(f"/proc/{pid}/schedstat").read_text().split()[0])
-        fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return Spent(loop_ns, (int(fields[11]) + int(fields[12])) * 1_000_000_000 // os.sysconf("SC_CLK_TCK"))
+        return Spent(loop_ns, cpu_clock_ns(pid))
 
     def memory_kb(self, pid: int) -> dict[str, int]:
         """Return the collector's resident memory by kind."""
@@ -97,9 +95,9 @@ class Yard:
 
 
 @contextmanager
-def yard(delay_s: float = 0.0, form: str = "", **settings: str) -> Iterator[Yard]:
-    """Open a yard. `form`: what stands before the backend's URL, as in otlp+http."""
-    with sink(delay_s) as backend:
+def yard(delay_s: float = 0.0, form: str = "", keeps: bool = False, **settings: str) -> Iterator[Yard]:
+    """Open a yard. `form`: what stands before the backend's URL, as in otlp+http. `keeps`: the sink keeps bodies."""
+    with sink(delay_s, keeps=keeps) as backend:
         made = Yard(Place(form + backend.url, **settings), backend)
         try:
             yield made

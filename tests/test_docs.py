@@ -26,6 +26,7 @@ SOURCES = [*PACKAGE, *sorted(ROOT.glob("_ext/*/*.[hp]*")), *sorted(ROOT.glob("be
 UNWANTED = re.compile(r"\b(whoever|nobody|the seed)\b", re.IGNORECASE)
 # They tell what was said and done at the time.
 HISTORY = {"CHANGELOG.md"}
+README = (ROOT / "README.md").read_text()
 
 
 def page(name: str) -> str:
@@ -48,6 +49,12 @@ def test_links_between_pages_lead_to_a_page_and_a_heading(path: Path) -> None:
         if anchor:
             headings = re.findall(r"^#+ (.+)$", there.read_text(), re.MULTILINE)
             assert anchor in {re.sub(r"[^\w -]", "", each).lower().replace(" ", "-") for each in headings}, anchor
+
+
+def test_the_readme_shows_the_table_that_was_measured_last() -> None:
+    shown = re.search(r"^<!-- Written by make bench -->\n(.+)^<!-- to here -->$", README, re.DOTALL | re.MULTILINE)
+    assert shown
+    assert shown[1] in (ROOT / "benches/RESULTS.md").read_text()
 
 
 def test_architecture_names_files_that_exist() -> None:

@@ -5,7 +5,7 @@ JOBS ?= 3
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := test
-.PHONY: demo test collectors servers instrumentations fuzz asan soak coverage mutants bench lint wheel lock screenshots clean
+.PHONY: demo test collectors servers instrumentations fuzz asan soak coverage mutants bench docs lint wheel lock screenshots clean
 
 $(VENV)/.installed: pyproject.toml .ci/requirements.txt setup.py epsagon_fast/producer/entering.py $(wildcard _ext/*/*.pyx _ext/*/*.pxi _ext/*/*.h)
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
@@ -100,6 +100,15 @@ bench: $(VENV)/.installed .venv-bench/.installed collectors
 	.venv-bench/bin/pip install --quiet --disable-pip-version-check --requirement benches/peers.txt
 	touch $@
 
+# The pages as a site, in build/site. Strict: a broken link or a page that is in no place of the order is an error.
+docs: .venv-docs/.installed
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
+
+.venv-docs/.installed: $(VENV)/.installed
+	test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
+	$(BIN)/uv pip install --quiet --python .venv-docs/bin/python --requirement pyproject.toml --extra docs
+	touch $@
+
 # The pictures of the backend's pages in the README and docs/backend.md. Needs chromium.
 screenshots: $(VENV)/.installed
 	$(BIN)/python tests/screenshots.py
@@ -125,6 +134,6 @@ lock:
 	$(BIN)/$(LOCK) $(UPGRADE) --extra release --output-file .ci/release.txt pyproject.toml
 
 clean:
-	rm -rf $(VENV) .venv-bench .venv-servers .venv-instrumentations* .collectors build dist wheelhouse *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage*
+	rm -rf $(VENV) .venv-bench .venv-servers .venv-instrumentations* .venv-docs .collectors build dist wheelhouse *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage*
 	find epsagon_fast -name '*.so' -delete
 	rm -f _ext/*/*.c epsagon_fast/*/*.c

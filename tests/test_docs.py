@@ -1,6 +1,7 @@
 """The docs say what is so: their links lead somewhere, the files that they name exist, their modules run."""
 
 import ast
+import os
 import re
 import smtplib
 import types
@@ -15,6 +16,7 @@ import epsagon_fast as epsagon
 from epsagon_fast.collector.formats import FittedTrace
 from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.collector.sampling.policy import Seen
+from epsagon_fast.commands import COMMANDS
 from epsagon_fast.testing import capture_traces
 from epsagon_fast.thresholds import ALL, ALWAYS
 
@@ -24,6 +26,8 @@ PACKAGE = sorted(ROOT.glob("epsagon_fast/**/*.py"))
 SOURCES = [*PACKAGE, *sorted(ROOT.glob("_ext/*/*.[hp]*")), *sorted(ROOT.glob("benches/*.[mp]*")), ROOT / "Makefile"]
 # Sentences with these must be read twice; and outside of this project "the seed" is no name of epsagon-go.
 UNWANTED = re.compile(r"\b(whoever|nobody|the seed)\b", re.IGNORECASE)
+# Where the project's links lead that stand outside of it.
+HERE = r"https://(?:github|raw\.githubusercontent)\.com/epsagon-fast/epsagon_fast"
 # They tell what was said and done at the time.
 HISTORY = {"CHANGELOG.md"}
 README = (ROOT / "README.md").read_text()
@@ -43,7 +47,9 @@ def module_in(name: str, number: int = 0) -> Any:
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_links_between_pages_lead_to_a_page_and_a_heading(path: Path) -> None:
-    for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)", path.read_text()):
+    # A package index shows the README without the rest, so its links are absolute; here they are as the others.
+    text = re.sub(rf"{HERE}/(?:(?:blob|tree)/)?main/", os.path.relpath(ROOT, path.parent) + "/", path.read_text())
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)", text):
         there = (path.parent / target) if target else path
         assert there.exists(), target
         if anchor:
@@ -55,6 +61,19 @@ def test_the_readme_shows_the_table_that_was_measured_last() -> None:
     shown = re.search(r"^<!-- Written by make bench -->\n(.+)^<!-- to here -->$", README, re.DOTALL | re.MULTILINE)
     assert shown
     assert shown[1] in (ROOT / "benches/RESULTS.md").read_text()
+
+
+def test_readme_has_no_link_that_a_package_index_cannot_follow() -> None:
+    assert not re.findall(r"\]\((?!https?:|#)[^)]*\)", README)
+
+
+def test_each_page_has_its_place_in_the_site() -> None:
+    places = re.findall(r"^ +- .*?([\w-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert sorted(places) == sorted(["index.md", *(path.name for path in ROOT.glob("docs/*.md"))])
+
+
+def test_site_shows_each_command() -> None:
+    assert re.findall(r"^::: epsagon_fast\.commands\.(\w+)$", page("command-line.md"), re.MULTILINE) == list(COMMANDS)
 
 
 def test_architecture_names_files_that_exist() -> None:

@@ -8,6 +8,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from epsagon_fast.version import __version__
 
@@ -33,6 +34,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv: the arguments after the program's name; None: those of this process. As with any argparse program, wrong usage
     raises SystemExit(2), and `--help` and `--version` raise SystemExit(0).
     """
+    command, arguments = parse(argv)
+    try:
+        return int(command.run(arguments))
+    except KeyboardInterrupt:
+        return 1
+    except BrokenPipeError:
+        # `epsagon-fast status --watch | head`: the reader has gone. What is still buffered must go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def parse(argv: Sequence[str] | None = None) -> tuple[Any, argparse.Namespace]:
+    """Return the module of the command that a command line names, and its arguments. Raises SystemExit as `main`."""
     chosen = _parser().parse_args(argv)
     command = importlib.import_module(f"{__name__}.{chosen.command}")
     parser = argparse.ArgumentParser(
@@ -42,14 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         allow_abbrev=False,
     )
     command.add_arguments(parser)
-    try:
-        return int(command.run(parser.parse_args(chosen.arguments)))
-    except KeyboardInterrupt:
-        return 1
-    except BrokenPipeError:
-        # `epsagon-fast status --watch | head`: the reader has gone. What is still buffered must go nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    return command, parser.parse_args(chosen.arguments)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -174,6 +174,10 @@ class Place:
         """Wait until no collector is left, as happens by itself when no producer is."""
         until(lambda: not self.collectors() and not self._is_held(), lambda: f"the collector leaves; {self.log()}")
 
+    def until_ended(self, pid: int) -> None:
+        """Wait until a collector that was told to end has, and its locks are free; another may serve by then."""
+        until(lambda: pid not in self.collectors() and not self._is_serving(pid), lambda: f"it ends; {self.log()}")
+
     def dismiss(self) -> None:
         """Ask the collectors to leave, however long they would linger, and wait until they have."""
         for pid in self.collectors():
@@ -187,6 +191,9 @@ class Place:
     def _is_held(self) -> bool:
         # A dying process loses its command line before its locks.
         return os.path.isdir(self.folder) and is_held(os.fsencode(self.folder))
+
+    def _is_serving(self, pid: int) -> bool:
+        return self._is_held() and self.look().pid == pid
 
     def close(self) -> None:
         """End the collectors and remove the directories."""

@@ -95,7 +95,7 @@ def killed(place: Place, number: signal.Signals = signal.SIGKILL) -> None:
     """Have the collector end by a signal, and wait until it has."""
     pid = place.the_collector()
     os.kill(pid, number)
-    until(lambda: pid not in place.collectors(), lambda: f"the collector ends; {place.log()}")
+    place.until_ended(pid)
 
 
 @contextmanager
@@ -323,7 +323,7 @@ def test_signalled_collector_hands_over_to_a_successor(
     worker.do("add before")
     pid = place.the_collector()
     os.kill(pid, number)
-    until(lambda: pid not in place.collectors(), "it leaves although the worker stays")
+    place.until_ended(pid)
     worker.do("add after")
     worker.do("close")
     assert worker.do("flush 10") == "True"
@@ -355,7 +355,7 @@ def test_second_signal_is_an_order_and_nothing_is_lost(backend: Backend, place: 
     os.kill(first, signal.SIGTERM)
     until(lambda: state_of(place, states.ASKED_AT), "it has heard")
     os.kill(first, signal.SIGTERM)
-    until(lambda: first not in place.collectors(), "it leaves at once")
+    place.until_ended(first)
     worker.do("add after")
     worker.do("close")
     assert worker.do("flush 10") == "True"
@@ -393,7 +393,7 @@ def test_order_to_leave_while_requests_hang_is_followed(place: Place) -> None:
             os.kill(pid, signal.SIGTERM)
             until(lambda: state_of(place, states.ASKED_AT), "it has heard")
             os.kill(pid, signal.SIGTERM)
-            until(lambda: pid not in place.collectors(), "it leaves")
+            place.until_ended(pid)
             assert "Traceback" not in place.log()
         place.close()
 
@@ -484,7 +484,7 @@ def test_worker_and_collector_killed_together_lose_nothing(backend: Backend, pla
         pid = place.the_collector()
         for victim in (pid, worker.process.pid):
             os.kill(victim, signal.SIGKILL)
-        until(lambda: not place.collectors(), "it is dead")
+        place.until_left()
     assert place.run("import epsagon_fast as e\nwith e.trace('next'): pass") == ""
     found = await_traces(backend, place, "closed", "open", "next", once=False)
     assert (ids(found["open"]), death(found["open"])) == (["pushed"], "ProcessDied")

@@ -532,7 +532,7 @@ def test_a_killed_collector_s_stored_traces_are_sent_by_the_next_one(away: Serve
     far.run(TRACES, "5")
     until(lambda: gauge(far, "stored") == 5, f"all are stored; {far.log()}")
     os.kill(far.the_collector(), signal.SIGKILL)
-    until(lambda: not far.collectors(), "the collector is gone")
+    far.until_left()
     away.behave = status(200)
     far.run(TRACES, "1")
     until(lambda: far.look().counters["delivered"] == 6, f"all are sent; {far.log()}")

@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from places import FULL, times, until
+from places import FULL, times
 from scenes import LOAD, Scene, holds, scene, serving
 from waiting import TIMEOUT_S
 
@@ -174,7 +174,7 @@ def test_a_dead_collector_is_noticed_by_what_is_pushed() -> None:
                 worker.stdin.flush()
                 assert worker.stdout.readline() == "read\n"
                 os.kill(serving(here, here.row.tried), signal.SIGKILL)
-                until(lambda: not here.collectors(), "it is dead")
+                here.until_left()
                 here.row.tried += 1
             _, errors = worker.communicate(timeout=TIMEOUT_S)
             assert worker.returncode == 0, errors

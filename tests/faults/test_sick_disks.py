@@ -162,7 +162,7 @@ def test_a_damaged_journal_is_set_aside_and_delivery_goes_on(damage: str) -> Non
                 worker.stdout.readline()
                 until(lambda: here.gauge("pending") == 10, "all is read")
                 os.kill(here.the_collector(), signal.SIGKILL)
-                until(lambda: not here.collectors(), "it is gone")
+                here.until_left()
                 segment = sorted(Path(here.folder).glob("journal-" + "[0-9]" * 16))[-1]
                 segment.write_bytes(DAMAGE[damage](segment.read_bytes()))
                 if damage == "segment of another version":
@@ -189,7 +189,7 @@ def test_what_an_older_version_left_behind_is_delivered() -> None:
                 worker.stdout.readline()
                 os.kill(here.the_collector(), signal.SIGKILL)
                 worker.kill()
-            until(lambda: not here.collectors(), "it is gone")
+            here.until_left()
             _grow_old(here)
             os.rename(here.folder, os.path.join(here.runtime_dir, f"0.0.{number}-1-2-3-4"))
             here.sink.open()

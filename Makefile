@@ -7,14 +7,28 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := test
 .PHONY: demo test collectors servers instrumentations fuzz asan soak coverage mutants bench docs lint wheel lock screenshots clean
 
-$(VENV)/.installed: pyproject.toml .ci/requirements.txt setup.py epsagon_fast/producer/entering.py $(wildcard _ext/*/*.pyx _ext/*/*.pxi _ext/*/*.h)
-	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement .ci/requirements.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	touch $@
+# What is built, and the packages of a file that `make lock` wrote.
+SOURCES := pyproject.toml setup.py epsagon_fast/producer/entering.py $(wildcard _ext/*/*.pyx _ext/*/*.pxi _ext/*/*.h)
+PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
+define INSTALL
+$(PIP_INSTALL) --require-hashes --requirement $(1)
+$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+endef
 
-demo: $(VENV)/.installed
-	$(BIN)/epsagon-fast demo
+$(VENV)/.installed: $(SOURCES) .ci/requirements.txt .ci/demo.txt
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(call INSTALL,.ci/requirements.txt)
+	touch $(VENV)/.installed-demo $@
+
+# A shop that is broken and counted, in a minute from nothing. DEMO='--keep' leaves it up, DEMO='--load' is the other scene.
+demo: $(VENV)/.installed-demo
+	$(BIN)/epsagon-fast demo $(DEMO)
+
+# The demo needs a tenth of what the tests do; what has all of theirs has its, too.
+$(VENV)/.installed-demo: $(SOURCES) .ci/demo.txt
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(call INSTALL,.ci/demo.txt)
+	touch $@
 
 # Most tests wait for processes, so three at a time take less than half the time, on two cores too.
 # PYTEST_ARGS='-m "not root"' leaves out what needs root, also where CI is set.
@@ -132,6 +146,7 @@ lock:
 	test -x $(BIN)/uv || $(BIN)/pip install --quiet --disable-pip-version-check uv
 	$(BIN)/$(LOCK) $(UPGRADE) --extra dev --output-file .ci/requirements.txt pyproject.toml
 	$(BIN)/$(LOCK) $(UPGRADE) --extra release --output-file .ci/release.txt pyproject.toml
+	$(BIN)/$(LOCK) --extra demo --group build --constraint .ci/requirements.txt --output-file .ci/demo.txt pyproject.toml
 
 clean:
 	rm -rf $(VENV) .venv-bench .venv-servers .venv-instrumentations* .venv-docs .collectors build dist wheelhouse *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage*

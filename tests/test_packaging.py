@@ -227,7 +227,12 @@ def test_workflows_run_the_tests_and_need_no_secret() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lock", "extras"), [("requirements", ("backend", "test", "release", "dev")), ("release", ("release",))]
+    ("lock", "extras"),
+    [
+        ("requirements", ("backend", "demo", "test", "release", "dev")),
+        ("release", ("release",)),
+        ("demo", ("backend", "demo")),
+    ],
 )
 def test_all_that_is_needed_is_locked_with_its_hash(lock: str, extras: tuple[str, ...]) -> None:
     wanted = [line for extra in extras for line in PROJECT["project"]["optional-dependencies"][extra]]
@@ -238,8 +243,18 @@ def test_all_that_is_needed_is_locked_with_its_hash(lock: str, extras: tuple[str
     assert names - {"epsagon-fast"} <= {*pinned}, "run `make lock`"
 
 
+def test_what_the_demo_installs_is_of_the_tests_versions() -> None:
+    # So `make demo` and `make test` share an environment, and neither changes what the other has installed.
+    demo, tests = (
+        {*re.findall(r"^\S+==\S+", (SOURCES / ".ci" / f"{lock}.txt").read_text(), re.M)}
+        for lock in ("demo", "requirements")
+    )
+    assert demo <= tests, "run `make lock`"
+
+
 def test_what_builds_a_wheel_is_bounded_from_above() -> None:
     assert all("<" in requirement for requirement in PROJECT["build-system"]["requires"])
+    assert sorted(PROJECT["dependency-groups"]["build"]) == sorted(PROJECT["build-system"]["requires"])
 
 
 ELF = [part for part in compiled.MODULES if sys.platform == "linux" and compiled.implementation(part) == "compiled"]

@@ -1,9 +1,9 @@
-"""A worker of the demo: it reads, parses and hashes the source files of packages, one trace for each package.
+"""A worker: it reads, parses and hashes the source files of packages, one trace for each package.
 
 A worker writes down what it pushed, line by line and past all buffers, so that its notes survive its own SIGKILL. A
 note is written when the call has returned: from then on the record is promised to arrive.
 
-    python -m epsagon_fast.commands.demo.work NOTES PACKAGES.json DIE_AFTER
+    python -m epsagon_fast.commands.demo.load.work NOTES PACKAGES.json DIE_AFTER
 """
 
 import ast

@@ -1,4 +1,4 @@
-"""Compares what the demo's workers noted with what the backend has."""
+"""Compares what the workers noted with what the backend has."""
 
 import json
 import os
@@ -8,10 +8,16 @@ from typing import Any
 
 import epsagon_fast.backend.summary as summary
 from epsagon_fast.backend.store import Store
+from epsagon_fast.protocol import DEFAULT_MAX_TRACE_BYTES
 
 # What fits a screen.
 _FEW_EVENTS = 25
 _MAX_ROWS = 1000
+LIMIT = f"""
+
+A trace has a limit, {DEFAULT_MAX_TRACE_BYTES:,} bytes unless EPSAGON_MAX_TRACE_SIZE says otherwise. A larger one is
+trimmed: metadata of its events go, here the sources of files. What does not fit even then is left out, the last events
+first, and counted in the trace. Missing would be what is neither there nor counted."""
 
 
 @dataclass
@@ -110,7 +116,7 @@ def _add(result: Comparison, noted: NotedTrace, trace: dict[str, Any]) -> None:
 
 
 def table(result: Comparison, notes: WorkerNotes, bytes_before: int) -> str:
-    """Return the table that the demo prints at its end."""
+    """Return the table that the scene prints at its end."""
     too_big = ", ".join(f"{name} ({count})" for name, count in result.too_big.most_common())
     ratio = notes.add_event_ns / notes.dumps_ns if notes.dumps_ns else 0.0
     per_event = max(1, result.pushed)
@@ -121,8 +127,8 @@ def table(result: Comparison, notes: WorkerNotes, bytes_before: int) -> str:
         "  closed for a dead worker": result.died,
         "events pushed": result.pushed,
         "events arrived": result.arrived,
-        "events dropped as too big": f"{sum(result.too_big.values())}" + (f": {too_big}" if too_big else ""),
-        "records refused": result.refused,
+        "events left out": f"{sum(result.too_big.values())}" + (f", of {too_big}" if too_big else ""),
+        "refused, the queue was full": result.refused,
         "syntax errors traced": result.exceptions,
         "duplicates": result.duplicates,
         "bytes before trimming": f"{bytes_before:,}",
@@ -131,7 +137,7 @@ def table(result: Comparison, notes: WorkerNotes, bytes_before: int) -> str:
         "missing": "; ".join(result.missing) or "0",
     }
     width = max(map(len, rows))
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items()) + LIMIT
 
 
 def favourite(store: Store) -> str | None:

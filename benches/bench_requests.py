@@ -63,27 +63,33 @@ class Served:
 
     def __init__(self, own: Yard, web: Web) -> None:
         self.web = web
+        self.backend = own.backend
         self._own = own
         web.ask(4 * BURST)
-        (self._worker,) = children_of(web.pid)
+        (self.worker,) = children_of(web.pid)
         self._others = self._beside()
         self._arrived: set[bytes] = set()
+        self._first = 0
 
     def _beside(self) -> list[int]:
-        return sorted({self.web.pid, *descendants(self.web.pid), *self._own.place.collectors()} - {self._worker})
+        return sorted({self.web.pid, *descendants(self.web.pid), *self._own.place.collectors()} - {self.worker})
 
     def spent(self) -> tuple[int, int]:
         """Return the nanoseconds that the worker has used, and all other processes."""
-        return cpu_clock_ns(self._worker), sum(map(cpu_clock_ns, self._others))
+        return cpu_clock_ns(self.worker), sum(map(cpu_clock_ns, self._others))
 
     def all_is_counted(self) -> bool:
         """Say whether no process came or went, whose time would be missing."""
-        return self._beside() == self._others and children_of(self.web.pid) == [self._worker]
+        return self._beside() == self._others and children_of(self.web.pid) == [self.worker]
+
+    def count_anew(self) -> None:
+        """Leave out of the share what was asked so far."""
+        self._first = self.web.asked
 
     def share_arrived(self) -> float:
         """Return which share of the requests has arrived by now, complete."""
-        self._arrived |= requests_in(self._own.backend.bodies())
-        return len(self._arrived) / self.web.asked
+        self._arrived |= requests_in(self.backend.bodies())
+        return sum(int(number) >= self._first for number in self._arrived) / (self.web.asked - self._first)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from chart import Bar, chart
 
 HERE = pathlib.Path(__file__).parent
 README = HERE.parent / "README.md"
-MARKS = ("<!-- Written by make bench -->\n", "<!-- to here -->\n")
+MARKS = ("<!-- Written by make bench: {} -->\n", "<!-- to here -->\n")
 SECTIONS = {
     "worker": "1. In the worker",
     "collector": "2. In the collector",
@@ -25,6 +25,7 @@ SECTIONS = {
     "web": "7. A web request",
     "otlp": "8. OTLP",
     "collectors": "9. Through a Collector",
+    "survival": "10. What survives",
 }
 Cell = str | float | int
 
@@ -45,7 +46,7 @@ class Report:
         self._tables: dict[str, list[str]] = {name: [] for name in SECTIONS}
         self._targets: list[Target] = []
         self._bars: list[Bar] = []
-        self._leading = ""
+        self._leading: dict[str, str] = {}
 
     def table(
         self, section: str, title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]], note: str = ""
@@ -61,8 +62,8 @@ class Report:
     def leading(
         self, section: str, title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]], note: str = ""
     ) -> None:
-        """Add the table that stands in the README too."""
-        self._leading = self.table(section, title, columns, rows, note)
+        """Add the section's table that stands in the README too."""
+        self._leading[section] = self.table(section, title, columns, rows, note)
 
     def target(self, what: str, measured: str, met: bool, why: str = "") -> None:
         """Note whether a target was reached."""
@@ -87,8 +88,8 @@ class Report:
             if self._tables[name]:
                 parts += [f"## {heading}\n", *self._tables[name]]
         (folder / "RESULTS.md").write_text("\n".join(parts).rstrip() + "\n")
-        if self._leading and folder == HERE:
-            README.write_text(led(README.read_text(), self._leading))
+        for name, table in self._leading.items() if folder == HERE else ():
+            README.write_text(led(README.read_text(), name, table))
 
 
 HEAD = """# What it costs
@@ -102,9 +103,9 @@ Versions: {versions}.
 """
 
 
-def led(page: str, table: str) -> str:
+def led(page: str, name: str, table: str) -> str:
     """Return the page with this table between its marks. Raises ValueError if it has none."""
-    before, mark, rest = page.partition(MARKS[0])
+    before, mark, rest = page.partition(MARKS[0].format(name))
     _, end, behind = rest.partition(MARKS[1])
     if not mark or not end:
         raise ValueError(f"the page has no place for the table: {MARKS}")

@@ -35,7 +35,7 @@ class Sink:
         return arrived
 
     def bodies(self) -> list[bytes]:
-        """Return all bodies that came since the last call, unpacked; of a sink that keeps them."""
+        """Return all bodies that were taken since the last call, unpacked; of a sink that keeps them."""
         self._pipe.send("bodies")
         packed: list[bytes] = self._pipe.recv()
         return [gzip.decompress(body) if body.startswith(GZIP) else body for body in packed]
@@ -116,7 +116,8 @@ class Server:
                         key = line.split(b":")[1].strip().decode()
                 body = stream.read(length)
                 self._arrived[key] = time.monotonic()
-                if self._keeps:
+                status = self.status
+                if self._keeps and status == 200:
                     self._bodies.append(body)
                 time.sleep(self._delay_s)
-                connection.sendall(ANSWER % self.status)
+                connection.sendall(ANSWER % status)

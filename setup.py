@@ -41,6 +41,7 @@ def compiled() -> list[Extension]:
     return cythonize(
         [
             extension("epsagon_fast.collector.formats._plain", "_ext/collector/_plain.pyx"),
+            extension("epsagon_fast.masking._search", "_ext/masking/_search.pyx"),
             # Compiled as it stands: the same lines, but not interrupted in between.
             extension("epsagon_fast.producer._entering", "epsagon_fast/producer/entering.py"),
             extension("epsagon_fast.producer._fast_path", "_ext/producer/_fast_path.pyx"),

@@ -18,6 +18,7 @@ MODULES: Final = {
     "blocks": "epsagon_fast.producer._entering",
     "start": "epsagon_fast.queue._spawn",
     "plain_spans": "epsagon_fast.collector.formats._plain",
+    "search": "epsagon_fast.masking._search",
 }
 # What the package imports from each of them. If one is missing, none is taken: half of a module fits no twin.
 NAMES: Final = {
@@ -33,6 +34,7 @@ NAMES: Final = {
     ),
     "start": ("close_memory", "folder_is_held", "is_elevated", "start"),
     "plain_spans": ("plain",),
+    "search": ("Search",),
 }
 COMPILED: Final = "compiled"
 REFERENCE: Final = "reference"

@@ -55,6 +55,9 @@ FUNCTION_TYPE = "python-function"
 INVOKE = "invoke"
 ORIGIN = "python"
 MASK = "****"
+# How names of keys are compared: in any case and without regard to `-`, `_` and blanks, or as epsagon-go does.
+LOOSE = "loose"
+EXACT = "exact"
 
 # UTF-8 bytes of a trace's JSON body (epsagon-go's DefaultMaxTraceSize and MaxTraceSize).
 DEFAULT_MAX_TRACE_BYTES = 64 * 1024
@@ -132,6 +135,9 @@ class WireConfig(TypedDict):
     metadata_only: bool
     send_timeout_s: float
     ignored_keys: list[str]
+    # In a config of an earlier version, which has neither: exact, and no key by default.
+    masking: NotRequired[str]
+    default_ignored_keys: NotRequired[bool]
     max_trace_size_bytes: int
     trimming: NotRequired[str]
     sampling: NotRequired[str]

@@ -327,8 +327,8 @@ input()
 
 PURE = """
 import sys
-names = "queue._ring queue._spawn producer._entering producer._fast_path trimming._compiled collector.formats._plain"
-for name in names.split():
+names = "queue._ring queue._spawn producer._entering producer._fast_path trimming._compiled"
+for name in [*names.split(), "collector.formats._plain", "masking._search"]:
     sys.modules["epsagon_fast." + name] = None
 """
 

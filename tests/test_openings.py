@@ -60,17 +60,18 @@ def test_both_ways_say_the_same(more: list[tuple[str, Any]], config: Any, runner
     payload = b"{" + b",".join(parts) + b"}"
     for text in (payload, payload[:-1], payload + b"}", payload.replace(b'"runner"', b'"runner" ')):
         assert outcome(openings.opening_of, text) == outcome(as_a_whole, text)
-        if openings.ignores_nothing(text) and (said := outcome(as_a_whole, text)):
-            assert said[0].config["ignored_keys"] == []
+        if (mask := openings.mask_of(text)) is not None and (said := outcome(as_a_whole, text)):
+            assert mask is openings.mask_in({"config": said[0].config})
+            assert not mask.runner(said[1])
 
 
 @pytest.mark.parametrize("escaped", ["config", r"c\u006fnfig", r"\u0063onfig"])
 def test_the_last_config_says_what_is_ignored(escaped: str) -> None:
     payload = opened(own_runner(pin="1234")).payload
-    assert openings.ignores_nothing(payload)
+    assert openings.mask_of(payload) is not None
     config = orjson.dumps({**CONFIG, "ignored_keys": ["pin"]}).decode()
     payload = payload[:-1] + f',"{escaped}":{config}}}'.encode()
-    assert not openings.ignores_nothing(payload)
+    assert openings.mask_of(payload) is None
     assert b"1234" not in Masks().opened(Record(Kind.OPEN, 0, 0, TRACE_ID, payload), is_new=True).payload
 
 
@@ -79,7 +80,7 @@ def test_a_config_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     openings.opening_of(payloads[0])
     read: list[bytes] = []
     monkeypatch.setattr(openings, "object_of", lambda payload: read.append(payload) or object_of(payload))
-    assert [openings.ignores_nothing(payload) for payload in payloads] == [True] * 3
+    assert all(openings.mask_of(payload) is not None for payload in payloads)
     found = [openings.opening_of(payload) for payload in payloads]
     assert [each.runner["resource"]["metadata"]["shop"] for each in found] == ["0", "1", "2"]
     assert found[0].terms is found[2].terms

@@ -78,6 +78,9 @@ class Worker:
             "application_name": case.application_name,
             "debug": case.debug,
             "ignored_keys": list(case.ignored_keys),
+            # Rows masked-loosely and masked-by-default.
+            "masking": "exact",
+            "default_ignored_keys": False,
             "collector_url": self.server.url,
             "max_trace_size_bytes": limit_bytes,
         }
@@ -261,12 +264,13 @@ def test_labels_kept_one_bad_label_costs_no_other(worker: Worker) -> None:
     assert json.loads(metadata_of(request)["labels"]) == {"good": 1, "better": 2}
 
 
-def test_masked_deep_masking_reaches_into_json_at_any_depth(worker: Worker) -> None:
+def test_masked_deep_loosely_and_by_default_it_reaches_into_json_at_any_depth(worker: Worker) -> None:
     metadata = {
         "card": "1234",
         "body": json.dumps({"card": "1234", "list": [{"card": 5}], "big": 12345678901234567890}),
         "twice": json.dumps({"inner": json.dumps({"card": "1234"})}),
-        "Card": "another key",
+        "C_A-R D": "1234",
+        "Password": "1234",
     }
     event = {**RUNNER, "resource": {"name": "main", "metadata": metadata}}
     config = {**TOKEN, "ignored_keys": ["card"]}
@@ -275,7 +279,7 @@ def test_masked_deep_masking_reaches_into_json_at_any_depth(worker: Worker) -> N
     assert found["card"] == "****"
     assert json.loads(found["body"]) == {"card": "****", "list": [{"card": "****"}], "big": 12345678901234567890}
     assert json.loads(found["twice"]) == {"inner": '{"card":"****"}'}
-    assert found["Card"] == "another key"
+    assert found["C_A-R D"] == found["Password"] == "****"
     assert b"1234" not in request.body.replace(b"12345678901234567890", b"")
 
 

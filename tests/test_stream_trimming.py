@@ -18,7 +18,7 @@ from epsagon_fast import __version__, cutting
 from epsagon_fast.collector.assembling import body, stream
 from epsagon_fast.collector.assembling.assembly import Assembly, ClosedTrace
 from epsagon_fast.collector.assembling.stream import ENTRY_BYTES
-from epsagon_fast.masking import Mask
+from epsagon_fast.masking import ExactMask
 from epsagon_fast.protocol import FROM_RUNNER, MAX_LABELS_BYTES, SHORTEN, STRONG_KEYS, Kind, Record
 from epsagon_fast.trimming import LEAST_LEVEL_BYTES, TraceTooBig, Trimmed, _reference, trim
 
@@ -170,7 +170,7 @@ class _AtTheEnd:
     def __init__(self, opened: dict[str, Any]) -> None:
         self.config = opened["config"]
         self.platform = opened["platform"]
-        self.mask = Mask(self.config["ignored_keys"])
+        self.mask = ExactMask(self.config["ignored_keys"])
         self.runner = opened["runner"]
         self.mask.runner(self.runner)
         self.place: int | None = None

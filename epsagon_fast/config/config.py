@@ -34,8 +34,9 @@ class Config:
     capacity of this process's ring, at least four times the trace limit. trimming: what gives way in a trace over its
     limit, "strip" or "shorten". sampling: which finished traces are sent, "" for all. sample_rate: the share, 0 to 1,
     of what begins here that is recorded; below 1 a caller's flag decides for what that caller causes. ignored_keys:
-    names of metadata keys that are masked. runtime_dir, state_dir: made absolute. Raises TypeError or ValueError for a
-    value that is not allowed.
+    names of keys whose values are masked, `*` in them stands for any text; default_ignored_keys: whether usual names of
+    secrets are masked too. masking: how names are compared, "loose" or "exact". runtime_dir, state_dir: made absolute.
+    Raises TypeError or ValueError for a value that is not allowed.
     """
 
     application_name: str | None = None
@@ -49,6 +50,8 @@ class Config:
     disable: bool | None = None
     test_mode: bool | None = None
     ignored_keys: list[str] | tuple[str, ...] | Set[str] | None = None
+    default_ignored_keys: bool | None = None
+    masking: str | None = None
     max_trace_size_bytes: int | None = None
     trimming: str | None = None
     sampling: str | None = None
@@ -110,6 +113,8 @@ class Config:
             "debug": config.debug,
             "send_timeout_s": config.send_timeout_s,
             "ignored_keys": list(config.ignored_keys),
+            "masking": config.masking,
+            "default_ignored_keys": config.default_ignored_keys,
             "max_trace_size_bytes": config.max_trace_size_bytes,
             "trimming": config.trimming,
             "state_dir": config.state_dir,
@@ -145,6 +150,8 @@ class ResolvedConfig(Config):
     disable: bool
     test_mode: bool
     ignored_keys: tuple[str, ...]
+    default_ignored_keys: bool
+    masking: str
     max_trace_size_bytes: int
     trimming: str
     sampling: str

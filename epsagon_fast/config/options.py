@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from epsagon_fast.protocol import DEFAULT_MAX_TRACE_BYTES, MAX_TRACE_BYTES, SHORTEN, STRIP
+from epsagon_fast.protocol import DEFAULT_MAX_TRACE_BYTES, EXACT, LOOSE, MAX_TRACE_BYTES, SHORTEN, STRIP
 
 from .sampling import rate, rules
 from .values import Option, attributes, choice, flag, headers, names, path, seconds, size, text, token, url
@@ -23,6 +23,8 @@ OPTIONS: Final[dict[str, Option]] = {
     "disable": flag("DISABLE_EPSAGON", False),
     "test_mode": flag(None, False),
     "ignored_keys": names("EPSAGON_IGNORED_KEYS"),
+    "default_ignored_keys": flag("EPSAGON_DEFAULT_IGNORED_KEYS", True),
+    "masking": choice("EPSAGON_MASKING", LOOSE, EXACT, default=LOOSE),
     "max_trace_size_bytes": size("EPSAGON_MAX_TRACE_SIZE", DEFAULT_MAX_TRACE_BYTES, 1, MAX_TRACE_BYTES),
     "trimming": choice("EPSAGON_TRIMMING", STRIP, SHORTEN),
     "sampling": rules("EPSAGON_SAMPLING"),

@@ -144,11 +144,12 @@ def url(variable: str) -> Option:
     return Option(variable, None, allowed, (str,), is_url, str, is_url=True)
 
 
-def choice(variable: str, *values: str) -> Option:
+def choice(variable: str, *values: str, default: str | None = None) -> Option:
     """One of a few words; in the environment in any case."""
     allowed = " or ".join(map(repr, values))
     words = {value.upper(): value for value in values}
-    return Option(variable, None, allowed, (str,), lambda value: value in values, str, lambda text: words[text.upper()])
+    fits, parse = values.__contains__, lambda text: words[text.upper()]
+    return Option(variable, default, allowed, (str,), fits, str, parse)
 
 
 def is_plain(text: str) -> bool:

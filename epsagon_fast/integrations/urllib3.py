@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, MutableMapping
 from contextvars import ContextVar
 from typing import Any, Final, NamedTuple
 
+from epsagon_fast.masking import client_mask_of
 from epsagon_fast.producer import current
 from epsagon_fast.producer.event import Event
 from epsagon_fast.producer.process import process
@@ -166,7 +167,7 @@ def _known(tracer: Tracer, target: _Target, headers: MutableMapping[str, str]) -
     if target.port:
         metadata["port"] = str(target.port)
     if tracer.keeps_values:
-        metadata["query"] = payloads.query(target.query, tracer.config.ignored_keys)
+        metadata["query"] = payloads.query(target.query, client_mask_of(tracer.config))
         metadata["request_headers"] = _shown(tracer, headers)
     return metadata
 
@@ -181,7 +182,7 @@ def _take_note(event: Event, tracer: Tracer, response: Any) -> None:
 
 def _shown(tracer: Tracer, headers: Any) -> str:
     pairs = ((_text(name), _text(value)) for name, value in headers.items())
-    return payloads.headers(pairs, tracer.config.ignored_keys)
+    return payloads.headers(pairs, client_mask_of(tracer.config))
 
 
 def _text(value: object) -> str:

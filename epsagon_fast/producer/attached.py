@@ -15,7 +15,10 @@ from .process import process
 from .states import LEFT, OPEN, SILENT
 from .tracer import ELSEWHERE, Tracer
 
-_OF_THE_OPENER: Final = ("max_trace_size_bytes", "metadata_only", "debug", "ignored_keys", "trimming")
+_OF_THE_OPENER: Final = (
+    *("max_trace_size_bytes", "metadata_only", "debug", "trimming"),
+    *("ignored_keys", "default_ignored_keys", "masking"),
+)
 
 
 class Attached(Entered, Tracer):

@@ -10,7 +10,7 @@ import orjson
 import epsagon_fast.cutting as cutting
 from epsagon_fast.config import ResolvedConfig
 from epsagon_fast.interrupts import let_pass
-from epsagon_fast.masking import Mask
+from epsagon_fast.masking import mask_of
 from epsagon_fast.protocol import MAX_TRACE_BYTES, SHORTEN, Kind
 
 # A larger event is stripped before it is masked. Masking reads JSON in JSON, which takes tenths of a second for
@@ -32,7 +32,7 @@ class Fitted(NamedTuple):
 
 def fitted_event(event: bytes, limit_bytes: int, config: ResolvedConfig) -> Fitted:
     """Return an event's JSON in at most `limit_bytes`. `config`: of its trace."""
-    mask = Mask(config.ignored_keys)
+    mask = mask_of(config)
     shortens = config.trimming == SHORTEN
     is_huge = len(event) > MOST_BYTES_TO_MASK and (not shortens or mask.may_change(event))
     masked = mask.event(_stripped(event) if is_huge else event)
@@ -79,10 +79,12 @@ def fitted_record(kind: int, payload: bytes, limit_bytes: int, config: ResolvedC
     """Return a record's payload in at most `limit_bytes`, of any kind but OPEN; None: cutting is not enough."""
     if kind == Kind.EVENT:
         return fitted_event(payload, limit_bytes, config).data
-    mask = Mask(config.ignored_keys)
+    mask = mask_of(config)
     value = orjson.loads(payload)
     if kind == Kind.RUNNER:
         mask.runner(value)
     elif kind == Kind.LABEL:
         value[1] = mask.value(*value)
+    elif kind in (Kind.EXCEPTION, Kind.ERROR):
+        value = orjson.loads(mask.exception(payload))
     return cutting.fitted(value, limit_bytes)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from epsagon_fast.protocol import STRIP
+from epsagon_fast.protocol import LOOSE, STRIP
 
 from .context import TraceContext
 
@@ -25,5 +25,7 @@ class Handle:
     ignored_keys: tuple[str, ...] = ()
     parent_id: str | None = None
     trimming: str = STRIP
+    default_ignored_keys: bool = True
+    masking: str = LOOSE
     # Whether its metadata keep their types.
     keeps_types: bool = False

@@ -26,6 +26,8 @@ def init(
     disable: bool | None = None,
     test_mode: bool | None = None,
     ignored_keys: list[str] | tuple[str, ...] | Set[str] | None = None,
+    default_ignored_keys: bool | None = None,
+    masking: str | None = None,
     max_trace_size_bytes: int | None = None,
     trimming: str | None = None,
     sampling: str | None = None,

@@ -172,6 +172,8 @@ class Tracer(Started, Recorder):
             parent_id=parent_of(self),
             ignored_keys=self.config.ignored_keys,
             trimming=self.config.trimming,
+            default_ignored_keys=self.config.default_ignored_keys,
+            masking=self.config.masking,
             keeps_types=self.typed,
         )
 

@@ -158,7 +158,7 @@ class Assembly:
 
     def restore(self, trace: OpenTrace) -> None:
         """Take in an open trace as a snapshot kept it."""
-        self.masks.learn(trace.trace_id, trace.config["ignored_keys"])
+        self.masks.learn(trace.trace_id, trace.config)
         self._enter(trace)
 
     def restore_finished(self, trace_id: bytes, ring_id: bytes, ordinal: int, body_bytes: int) -> None:

@@ -3,41 +3,36 @@
 The config comes with a trace's OPEN, so a mask is known from then on, and records that are read earlier must wait.
 """
 
-from functools import lru_cache
-
 import orjson
 
-from epsagon_fast.collector.assembling.openings import ignores_nothing
+from epsagon_fast.collector.assembling.openings import mask_in, mask_of
 from epsagon_fast.collector.assembling.payloads import BROKEN, decoded_label
 from epsagon_fast.masking import Mask
-from epsagon_fast.protocol import Kind, Record
+from epsagon_fast.protocol import Kind, Record, WireConfig
 
 # As plain integers: comparing with a member of Kind costs more than the rest of the decision.
 _EVENT, _LABEL, _RUNNER = int(Kind.EVENT), int(Kind.LABEL), int(Kind.RUNNER)
+_EXCEPTIONS = (int(Kind.EXCEPTION), int(Kind.ERROR))
 
 
 class Masks(dict[bytes, Mask]):
-    """The masks of open traces, by trace id; a trace that ignores no keys is missing."""
+    """The masks of open traces, by trace id; a trace that hides nothing is missing."""
 
-    def learn(self, trace_id: bytes, ignored_keys: list[str]) -> None:
-        """Take in which keys a trace ignores."""
-        mask = _mask(tuple(ignored_keys))
+    def learn(self, trace_id: bytes, config: WireConfig) -> None:
+        """Take in what a trace hides."""
+        mask = mask_in({"config": config})
         if mask:
             self[trace_id] = mask
 
     def opened(self, record: Record, *, is_new: bool) -> Record:
-        """Return an OPEN with its runner masked, and learn its keys if its trace `is_new`."""
-        if ignores_nothing(record.payload):
-            return record
+        """Return an OPEN with its runner masked, and learn its mask if its trace `is_new`."""
         try:
-            decoded = orjson.loads(record.payload)
-            mask = _mask(tuple(decoded["config"]["ignored_keys"]))
-            changed = mask.runner(decoded["runner"])
+            mask, payload = _opened(record.payload)
         except BROKEN:
             return record._replace(payload=b"")
         if is_new and mask:
             self[record.trace_id] = mask
-        return record._replace(payload=orjson.dumps(decoded)) if changed else record
+        return record if payload is record.payload else record._replace(payload=payload)
 
     def masked(self, record: Record) -> Record:
         """Return any other record, masked; the same object if nothing in it is masked.
@@ -54,10 +49,14 @@ class Masks(dict[bytes, Mask]):
         return record if payload is record.payload else record._replace(payload=payload)
 
 
-# Traces of one config share its mask.
-@lru_cache(maxsize=256)
-def _mask(ignored_keys: tuple[str, ...]) -> Mask:
-    return Mask(ignored_keys)
+def _opened(payload: bytes) -> tuple[Mask, bytes]:
+    """Return the mask of an OPEN's trace, and the OPEN masked."""
+    mask = mask_of(payload)
+    if mask is not None:
+        return mask, payload
+    decoded = orjson.loads(payload)
+    mask = mask_in(decoded)
+    return mask, orjson.dumps(decoded) if mask.runner(decoded["runner"]) else payload
 
 
 def _masked(mask: Mask, kind: int, payload: bytes) -> bytes:
@@ -67,6 +66,8 @@ def _masked(mask: Mask, kind: int, payload: bytes) -> bytes:
         return _masked_label(mask, payload)
     if kind == _RUNNER:
         return _masked_news(mask, payload)
+    if kind in _EXCEPTIONS:
+        return mask.exception(payload)
     return payload
 
 

@@ -9,6 +9,8 @@ import orjson
 
 from epsagon_fast.collector.assembling.payloads import BROKEN, object_in, object_of
 from epsagon_fast.collector.assembling.terms import Terms, terms_of
+from epsagon_fast.masking import Mask, mask
+from epsagon_fast.protocol import EXACT
 
 # In JSON it stands between two members and in no text, where the quotes would have backslashes.
 _BEFORE_RUNNER = b',"runner":'
@@ -26,7 +28,7 @@ class _Start(NamedTuple):
     """What stands before the runner."""
 
     terms: Terms
-    ignores_nothing: bool
+    mask: Mask
 
 
 def opening_of(opened: bytes) -> Opening:
@@ -41,14 +43,22 @@ def opening_of(opened: bytes) -> Opening:
     return Opening(_terms_in(decoded), decoded["runner"], decoded["opened_at"])
 
 
-def ignores_nothing(opened: bytes) -> bool:
-    """Say whether an OPEN's config ignores no keys, for certain and without a look at its runner."""
+def mask_of(opened: bytes) -> Mask | None:
+    """Return the mask of an OPEN's config if it hides nothing in the runner, for certain and without reading that."""
     at = opened.find(_BEFORE_RUNNER)
     start = _start_of(opened[:at]) if at > 0 else None
-    if start is None or not start.ignores_nothing:
-        return False
+    if start is None:
+        return None
+    rest = opened[at:]
     # The last config would be the one that counts, also if its name were written with an escape.
-    return opened.find(b'"config"', at) < 0 and opened.find(b"\\u", at) < 0
+    return None if b'"config"' in rest or b"\\u" in rest or start.mask.may_change(rest) else start.mask
+
+
+def mask_in(opening: dict[str, Any]) -> Mask:
+    """Return the mask of a decoded OPEN's config. One of an earlier version masks exactly, and no key by default."""
+    config = opening["config"]
+    keys, defaults = tuple(config["ignored_keys"]), config.get("default_ignored_keys", False)
+    return mask(keys, defaults, config.get("masking", EXACT))
 
 
 # A config that goes to OTLP names its process.
@@ -59,7 +69,7 @@ def _start_of(text: bytes) -> _Start | None:
         decoded = object_of(text + b"}")
         if decoded.keys() != {"config", "platform"}:
             return None
-        return _Start(_terms_in(decoded), decoded["config"]["ignored_keys"] == [])
+        return _Start(_terms_in(decoded), mask_in(decoded))
     except BROKEN:
         return None
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from epsagon_fast.config import ResolvedConfig
 from epsagon_fast.interrupts import let_pass
+from epsagon_fast.masking import client_mask_of
 from epsagon_fast.producer.context import TraceContext
 
 from . import payloads
@@ -77,17 +78,17 @@ class AsgiRequest(RequestTrace):
         raise NotImplementedError
 
     def _keep_values(self) -> None:
-        ignored = self.config.ignored_keys
+        mask = client_mask_of(self.config)
         headers = [(_text(name), _text(value)) for name, value in self._response_headers]
         if self.status:
-            self.notes["response_headers"] = payloads.headers(headers, ignored)
+            self.notes["response_headers"] = payloads.headers(headers, mask)
         kind = next((value for name, value in headers if name.lower() == "content-type"), "")
         for name, body, body_type in (
             ("request_body", self._request_body, self._request_type),
             ("response_body", self._response_body, kind),
         ):
             if body.size_bytes:
-                self.notes[name] = body.text(body_type, ignored)
+                self.notes[name] = body.text(body_type, mask)
 
     def _route(self, scope: Scope) -> str:
         try:
@@ -211,10 +212,11 @@ def _known(config: ResolvedConfig, scope: Scope, headers: RawHeaders) -> dict[st
     """Return the metadata that a request has before the application sees it."""
     metadata = {"path": scope["path"]}
     if not config.metadata_only:
+        mask = client_mask_of(config)
         pairs = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
         query = scope.get("query_string", b"").decode("latin-1")
-        metadata["query"] = payloads.query(query, config.ignored_keys)
-        metadata["request_headers"] = payloads.headers(pairs, config.ignored_keys)
+        metadata["query"] = payloads.query(query, mask)
+        metadata["request_headers"] = payloads.headers(pairs, mask)
     return metadata
 
 

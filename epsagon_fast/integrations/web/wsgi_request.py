@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from epsagon_fast.config import ResolvedConfig
 from epsagon_fast.interrupts import let_pass
+from epsagon_fast.masking import client_mask_of
 
 from . import payloads
 from .departures import is_departure
@@ -185,22 +186,23 @@ class WsgiRequest(RequestTrace):
         self.sent(data)
 
     def _keep_values(self) -> None:
-        ignored = self.config.ignored_keys
-        self.notes["response_headers"] = payloads.headers(self._headers, ignored)
+        mask = client_mask_of(self.config)
+        self.notes["response_headers"] = payloads.headers(self._headers, mask)
         for name, body, kind in (
             ("request_body", self._request_body, self._environ.get("CONTENT_TYPE", "")),
             ("response_body", self._response_body, _header(self._headers, "content-type")),
         ):
             if body is not None and body.size_bytes:
-                self.notes[name] = body.text(kind, ignored)
+                self.notes[name] = body.text(kind, mask)
 
 
 def _known(config: ResolvedConfig, path: str, environ: Environ) -> dict[str, str]:
     """Return the metadata that a request has before the application sees it."""
     metadata = {"path": path}
     if not config.metadata_only:
-        metadata["query"] = payloads.query(environ.get("QUERY_STRING", ""), config.ignored_keys)
-        metadata["request_headers"] = payloads.headers(_request_headers(environ), config.ignored_keys)
+        mask = client_mask_of(config)
+        metadata["query"] = payloads.query(environ.get("QUERY_STRING", ""), mask)
+        metadata["request_headers"] = payloads.headers(_request_headers(environ), mask)
     return metadata
 
 

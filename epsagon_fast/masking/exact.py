@@ -1,11 +1,8 @@
-"""Hides the values of ignored keys in metadata and labels, so that they never leave the machine.
+"""Masks metadata and labels as epsagon-go does (docs/parity.md), for `masking="exact"`.
 
-A key's name must match exactly, and its value becomes `****`, as in epsagon-go (docs/parity.md). A string that holds a
-JSON object or array is decoded, masked at any depth, and written again (compact, keys sorted) only if something in it
-was masked. The same is done to a string inside it: a form's field, a message or an argument may be JSON in JSON.
-
-Both sides of the queue mask. A worker that has to cut an event hides its secrets first, because the collector could not
-find a key in half a text.
+A key's name must match exactly, and its value becomes `****`. A string that holds a JSON object or array is decoded,
+masked, and written again (compact, keys sorted) only if something in it was masked. A string inside that is not looked
+into.
 """
 
 import json
@@ -17,34 +14,22 @@ import orjson
 
 from epsagon_fast.protocol import MASK
 
+from .members import encoded, members_of, merged
+
 # Characters that JSON may write in more than one way without \u. A byte search could miss a key that has one of them.
 _SHORT_ESCAPES = re.compile(r'["\\/\x00-\x1f]')
 _JSON_SPACE = " \t\n\r"
-_SEPARATORS = str.maketrans("", "", "-_ ")
 
 
-class LooseNames(frozenset[str]):
-    """A set of names that ignores case, dashes, underscores and spaces."""
-
-    def __new__(cls, names: Iterable[str]) -> "LooseNames":
-        return super().__new__(cls, map(_loose, names))
-
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and super().__contains__(_loose(name))
-
-
-class Mask:
+class ExactMask:
     """Masks by the ignored keys of one config. Without keys it changes nothing.
-
-    `loosely`: names match without regard to case, dashes, underscores and spaces. This is for what clients send, since
-    they write names in their own way.
 
     Masking twice changes nothing more, so a record that the journal replays may pass through again.
     """
 
-    def __init__(self, ignored_keys: Iterable[str], *, loosely: bool = False) -> None:
-        self._keys = LooseNames(ignored_keys) if loosely else frozenset(ignored_keys)
-        searchable = not loosely and not any(map(_SHORT_ESCAPES.search, self._keys))
+    def __init__(self, ignored_keys: Iterable[str]) -> None:
+        self._keys = frozenset(ignored_keys)
+        searchable = not any(map(_SHORT_ESCAPES.search, self._keys))
         # A key follows a quote, in the event itself (`"key`) and in a JSON string inside it (`\"key`).
         # The empty needle is found in every event, so every event is then decoded.
         self._needles = [b'"' + key.encode("utf-8", "replace") for key in self._keys] if searchable else [b""]
@@ -64,6 +49,10 @@ class Mask:
             return event
         decoded = orjson.loads(event)
         return orjson.dumps(decoded) if self.runner(decoded) else event
+
+    def exception(self, exception: bytes) -> bytes:
+        """Return the exception as it is."""
+        return exception
 
     def runner(self, event: Any) -> bool:
         """Mask a decoded event, whole or partial, in place; return whether anything changed."""
@@ -108,7 +97,7 @@ class Mask:
             # The standard library's decoder keeps integers of any size. For a name that comes twice it keeps one value,
             # but the text holds both, so `merged` collects them.
             decoded = json.loads(text, object_pairs_hook=merged)
-            return _encode(decoded) if self._nested(decoded) else text
+            return encoded(decoded) if self._nested(decoded) else text
         except json.JSONDecodeError:
             return text
         except (ValueError, RecursionError):
@@ -117,43 +106,10 @@ class Mask:
 
     def _nested(self, value: Any) -> bool:
         changed = False
-        for key, inner in _members(value):
-            if isinstance(value, dict) and key in self._keys:
-                shown: Any = MASK
-            else:
-                shown = self.text(inner) if isinstance(inner, str) else inner
-            if shown != inner:
-                value[key] = shown
-                changed = True
-            else:
+        for key, inner in members_of(value):
+            if not isinstance(value, dict) or key not in self._keys:
                 changed |= self._nested(inner)
+            elif inner != MASK:
+                value[key] = MASK
+                changed = True
         return changed
-
-
-def _loose(name: str) -> str:
-    return name.translate(_SEPARATORS).casefold()
-
-
-def merged(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return the pairs as a dict; the values of a key that comes twice are a list, so that masking sees them all."""
-    members = dict(pairs)
-    if len(members) == len(pairs):
-        return members
-    lists: dict[str, list[Any]] = {}
-    for key, value in pairs:
-        lists.setdefault(key, []).append(value)
-    return {key: values[0] if len(values) == 1 else values for key, values in lists.items()}
-
-
-def _members(value: Any) -> Iterable[tuple[Any, Any]]:
-    if isinstance(value, dict):
-        return value.items()
-    return enumerate(value) if isinstance(value, list) else ()
-
-
-def _encode(value: Any) -> str:
-    try:
-        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
-    except TypeError:
-        # An integer over 64 bits or a lone surrogate. ASCII output, so that the result can always be encoded to UTF-8.
-        return json.dumps(value, sort_keys=True, separators=(",", ":"))

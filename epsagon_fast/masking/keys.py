@@ -1,0 +1,80 @@
+"""What a key is: which names of members, fields, headers and cookies have values that are hidden.
+
+Names are compared as people write them: in any case, and `-`, `_` and blanks do not count, so `API-Key` is `api_key`.
+`*` in an ignored key stands for any text, also none.
+"""
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Final
+
+# What usual names of secrets look like. `*token` is not `*token*`, because counts of tokens are no secrets.
+DEFAULT_KEYS: Final = (
+    *("*password*", "*passwd*", "*passphrase*", "*passcode", "*pwd", "pass"),
+    *("*secret*", "*credential*", "*token", "*jwt", "*bearer"),
+    *("*api key*", "*access key*", "*private key*", "*auth key*", "*signing key*", "*encryption key*"),
+    *("auth", "*authorization", "x amz signature", "x goog signature", "sig"),
+    *("*cookie*", "*session", "*session id", "*session key", "*sess id", "sid", "connect.sid"),
+    *("*csrf*", "*xsrf*"),
+    *("*credit card*", "*card number", "*cvv", "*cvc", "*ssn"),
+)
+# Headers that are always hidden, where headers are recorded.
+SECRET_HEADERS: Final = ("authorization", "proxy-authorization", "cookie", "set-cookie")
+# Characters. A longer name is no name that a person gave. All fragments of such a name are looked at instead.
+_LONGEST_NAME: Final = 256
+_UNCOUNTED: Final = str.maketrans("", "", "-_ ")
+# What a byte search can look for: text that JSON, URLs and forms write in one way only.
+_FRAGMENT: Final = re.compile(r"[a-z0-9.]+")
+# `user[password]` and `password[]` are fields named password.
+_BRACKETS: Final = re.compile(r"[\[\]]+")
+
+
+def normalized(name: str) -> str:
+    """Return a name without what does not count in it."""
+    return name.translate(_UNCOUNTED).casefold()
+
+
+class Keys:
+    """The ignored keys of one config.
+
+    `fragments`: for each key a text that stands, normalized, in each name that it means. None: one key has no such
+    text, so that no search can say that it is absent.
+    """
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        patterns = {re.sub(r"\*+", "*", normalized(key)) for key in keys}
+        self._exact = frozenset(each for each in patterns if "*" not in each)
+        wild = sorted(patterns - self._exact)
+        any_of = "|".join(".*".join(map(re.escape, pattern.split("*"))) for pattern in wild)
+        self._wild = re.compile(any_of, re.DOTALL) if wild else None
+        self.fragments = _fragments(patterns)
+        # Names come again and again, and a pattern for all keys takes microseconds.
+        self._is_known = lru_cache(maxsize=4096)(self._matches)
+
+    def __bool__(self) -> bool:
+        return bool(self._exact) or self._wild is not None
+
+    def __contains__(self, name: object) -> bool:
+        if not isinstance(name, str):
+            return False
+        return self._is_known(name) if len(name) <= _LONGEST_NAME else self._matches(name)
+
+    def _matches(self, name: str) -> bool:
+        if self._means(normalized(name)):
+            return True
+        return "[" in name and any(self._means(normalized(part)) for part in _BRACKETS.split(name) if part)
+
+    def _means(self, name: str) -> bool:
+        return name in self._exact or (self._wild is not None and self._wild.fullmatch(name) is not None)
+
+
+def _fragments(patterns: Iterable[str]) -> tuple[bytes, ...] | None:
+    found = []
+    for pattern in patterns:
+        fragment = max(_FRAGMENT.findall(pattern), key=len, default="")
+        if not fragment:
+            return None
+        found.append(fragment.encode())
+    # One that holds another is found with it.
+    return tuple(sorted(each for each in found if not any(other != each and other in each for other in found)))

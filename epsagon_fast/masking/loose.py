@@ -1,0 +1,92 @@
+"""Masks events, labels and exceptions by names as people write them, wherever such a name may stand."""
+
+import itertools
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+
+import orjson
+
+from epsagon_fast.protocol import MASK
+
+from .keys import Keys
+from .search import search_for
+from .texts import Texts
+
+_WORD: Final = re.compile(r"[\w-]+(?:\.[\w-]+)*")
+# An escape with which JSON or a URL writes ASCII.
+_HIDING: Final = re.compile(r"\\u00[2-7]|%[2-7]")
+
+
+class LooseMask:
+    """Masks by the ignored keys of one config. Without keys it changes nothing.
+
+    Masking twice changes nothing more, so a record that the journal replays may pass through again.
+    """
+
+    def __init__(self, ignored_keys: Iterable[str]) -> None:
+        self.keys = Keys(ignored_keys)
+        self._texts = Texts(self.keys)
+        self.may_change = search_for(self.keys) if self.keys else lambda event: False
+
+    def __bool__(self) -> bool:
+        return bool(self.keys)
+
+    def event(self, event: bytes) -> bytes:
+        """Return an event's JSON masked; the same object if nothing had to be.
+
+        Raises ValueError if it had to be read and is not JSON.
+        """
+        if not self.may_change(event):
+            return event
+        decoded = orjson.loads(event)
+        return orjson.dumps(decoded) if self.runner(decoded) else event
+
+    def exception(self, exception: bytes) -> bytes:
+        """Return an exception's JSON, masked as an event's."""
+        if not self.may_change(exception):
+            return exception
+        decoded = orjson.loads(exception)
+        return orjson.dumps(decoded) if self._exception(decoded) else exception
+
+    def runner(self, event: Any) -> bool:
+        """Mask a decoded event, whole or partial, in place; return whether anything changed."""
+        if not self.keys or not isinstance(event, dict):
+            return False
+        resource = event.get("resource")
+        metadata = resource.get("metadata") if isinstance(resource, dict) else None
+        changed = self._texts.nested(metadata) if isinstance(metadata, dict) else False
+        return self._exception(event.get("exception")) or changed
+
+    def value(self, key: str, value: Any) -> Any:
+        """Return a metadata value or a label masked; the same object if nothing in it is secret."""
+        if key in self.keys:
+            return MASK
+        return self.text(value) if isinstance(value, str) else value
+
+    def text(self, text: str) -> str:
+        """Return a text masked; the same object if nothing in it is secret."""
+        return self._texts.text(text) if self.keys else text
+
+    def may_mean_key(self, text: str) -> bool:
+        """Return whether a key may stand anywhere in a text, also where nothing says that it is a name."""
+        if not self.keys:
+            return False
+        words = _WORD.findall(text)
+        parts = (*words, *(part for word in words if "." in word for part in word.split(".")))
+        # A name of several words, as `api key`.
+        pairs = map("".join, itertools.pairwise(words))
+        return _HIDING.search(text) is not None or any(name in self.keys for name in (*parts, *pairs))
+
+    def _exception(self, exception: Any) -> bool:
+        """Mask what the application adds to an exception, and its message, there and where its traceback repeats it."""
+        if not isinstance(exception, dict):
+            return False
+        added, message = exception.get("additional_data"), exception.get("message")
+        changed = self._texts.nested(added) if isinstance(added, dict) else False
+        if not isinstance(message, str) or (shown := self.text(message)) == message:
+            return changed
+        exception["message"] = shown
+        if isinstance(traceback := exception.get("traceback"), str):
+            exception["traceback"] = traceback.replace(message, shown)
+        return True

@@ -40,6 +40,7 @@ def corpus() -> list[bytes]:
         rb'{"\u0072esource":{"m\u0065tadata":{"\u006cabels":"\ud800","regio\u006E":"\"","k\\":null}}}',
         f'{{"resource":{{"metadata":{{"k":"{slashes}","{slashes}":"{slashes}","item_hash":"{slashes}"}}}}}}'.encode(),
         f'{{"resource":{{"metadata":{{{keys}}}}}}}'.encode(),
+        f'{{"resource":{{"metadata":{{"k":[{"0.25,-1e9," * 60}0],"l":["{"b" * 600}"]}}}}}}'.encode(),
         b'{"resource":{"metadata":{"k":[' + b'[{"a":' * 40 + b'"b"' + b"}]" * 40 + b'],"region":true}}}',
     ]
 

@@ -265,6 +265,34 @@ HARD_EVENTS = {
 }
 
 
+# Each is longer than a block of 64 bytes, or has what opens in one and closes in another.
+LONG_VALUES = {
+    "numbers": "[" + "0.25,-1e9," * 40 + "0]",
+    "an array behind numbers": "[" + "0.25," * 40 + "[" + "0.25," * 40 + "0]]",
+    "numbers in objects": "[" + '{"a":[1,2.5],"b":-3},' * 12 + "[]]",
+    "letters": '["' + "b" * 300 + '",{"k":"' + "é" * 200 + '"}]',
+    "brackets in strings": '["' + "[{" * 60 + '",{"]":"' + "}]" * 60 + '"}]',
+    "escaped quotes": '["' + r"[\"]" * 40 + '",["' + r"\\" * 70 + '"],"' + "b" * 130 + r'\"]"]',
+    "an escape between letters": '"' + "b" * 200 + r"\n" + "b" * 127 + '"',
+    "an escape in it between letters": '["' + "b" * 200 + r"\n" + "b" * 127 + '",[]]',
+    "a backslash behind letters": "[" + ",".join(f'"{"b" * count}\\\\"' for count in range(120, 260, 7)) + "]",
+    "letters between brackets": '[["'
+    + '"],["'.join("b" * count for count in (62, 63, 64))
+    + '"],'
+    + "[" * 70
+    + "]" * 71,
+}
+
+
+@pytest.mark.parametrize("name", LONG_VALUES)
+def test_a_long_value_ends_where_it_does_wherever_it_begins(trimmer: Trimmer, name: str) -> None:
+    value = LONG_VALUES[name]
+    assert json.loads(value)
+    for places in range(64):
+        given = event(f'{{"k{"k" * places}":{value},"labels":{value},"l":{value},{REGION}}}')
+        assert stripped(trimmer, given) == [event(f'{{"labels":{value},{REGION}}}')]
+
+
 @pytest.mark.parametrize("name", HARD_EVENTS)
 def test_hard_events_keep_their_strong_members(trimmer: Trimmer, name: str) -> None:
     given, strong = HARD_EVENTS[name]

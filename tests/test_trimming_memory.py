@@ -17,13 +17,24 @@ SHORTEN_MISTAKES = {
         "event->close - event->open",
     ),
 }
+SKIPPED = "; at += BLOCK_BYTES) {\n        block_bytes block = load_block(bytes + at);\n        if ("
 MISTAKES = {
     "a block read over the end": ("strip.h", "if (LIKELY(left >= BLOCK_BYTES))", "if (left > 0)"),
     "a byte read behind the end": ("strip.h", "LIKELY(*at < s->length &&", "LIKELY(*at <= s->length &&"),
     "white space read over the end": ("strip.h", "while (at < length && is_space", "while (at <= length && is_space"),
-    "a container read over the end": ("strip.h", "for (; at < s->length; at++)", "for (; at <= s->length; at++)"),
+    "letters read over the end": (
+        "strip.h",
+        f"length - at >= BLOCK_BYTES{SKIPPED}has_mark",
+        f"at < length{SKIPPED}has_mark",
+    ),
+    "numbers read over the end": (
+        "strip.h",
+        f"length - at >= BLOCK_BYTES{SKIPPED}may_have_brackets",
+        f"at < length{SKIPPED}may_have_brackets",
+    ),
+    "brackets read over the end": ("strip.h", "if (LIKELY(length == BLOCK_BYTES))", "if (length > 0)"),
     "a number read over the end": ("strip.h", "while (at < length && bytes[at] != ','", "while (bytes[at] != ','"),
-    "a short event read as a block": ("marks.h", "memcpy(padded, bytes, length)", "memcpy(padded, bytes, BLOCK_BYTES)"),
+    "a short event read as a block": ("marks.h", "memcpy(copy, bytes, length)", "memcpy(copy, bytes, BLOCK_BYTES)"),
     "a table read for a longer key than it knows": ("strip.h", "if (key.length > MAX_KEY_BYTES) return 0;", ""),
     "a longer key decoded than there is room": ("strip.h", "byte < 0 || count == MAX_KEY_BYTES", "byte < 0"),
     "the wrong end of the last block": ("marks.h", "bytes + length - BLOCK_BYTES", "bytes + length - left"),

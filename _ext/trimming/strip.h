@@ -91,14 +91,34 @@ HOT int next_block(scanner *s) {
     return 1;
 }
 
+/* Return the place behind whole blocks without quotes and backslashes, which takes half the time that next_block would. */
+COLD size_t skip_letters(const unsigned char *bytes, size_t length, size_t at) {
+    for (; length - at >= BLOCK_BYTES; at += BLOCK_BYTES) {
+        block_bytes block = load_block(bytes + at);
+        if (has_mark(&block)) break;
+    }
+    return at;
+}
+
+/* Return whether the block at hand has no backslash, and none behind it is escaped. */
+HOT int is_escape_free(const scanner *s) { return s->escape_free != s->next; }
+
 /* Return the index of the first unescaped quote behind `at`, where a string opens. */
 HOT size_t string_end(scanner *s, size_t at) {
     size_t from = at + 1;
     while (from >= s->next)
         if (!next_block(s)) return NOT_FOUND;
     uint64_t quotes = s->quotes >> (from - s->block);
-    while (quotes == 0) {
+    if (quotes == 0) {
         if (!next_block(s)) return NOT_FOUND;
+        /* Most strings end here. One that goes on for another block may be long, and is worth a call. */
+        if (s->quotes == 0) {
+            for (;;) {
+                if (!next_block(s)) return NOT_FOUND;
+                if (s->quotes) break;
+                if (is_escape_free(s)) s->next = skip_letters(s->bytes, s->length, s->next);
+            }
+        }
         from = s->block;
         quotes = s->quotes;
     }
@@ -121,26 +141,77 @@ HOT unsigned char peek(const scanner *s, size_t *at) {
     return *at < s->length ? s->bytes[*at] : 0;
 }
 
-/* Brackets are counted, so depth costs no stack. */
+/* Return the place behind whole blocks without quotes and brackets, outside of strings: what numbers are made of, and what
+ * stands between them. */
+COLD size_t skip_numbers(const unsigned char *bytes, size_t length, size_t at) {
+    for (; length - at >= BLOCK_BYTES; at += BLOCK_BYTES) {
+        block_bytes block = load_block(bytes + at);
+        if (may_have_brackets(&block)) break;
+    }
+    return at;
+}
+
+HOT block_brackets brackets_of_block(const scanner *s) {
+    size_t length = s->next - s->block;
+    if (LIKELY(length == BLOCK_BYTES)) return find_brackets(s->bytes + s->block);
+    return find_last_brackets(s->bytes, s->length, length);
+}
+
+/* The bits from an opening quote to the byte before the closing one. */
+HOT uint64_t between_quotes(uint64_t quotes) {
+    for (int places = 1; places < BLOCK_BYTES; places *= 2) quotes ^= quotes << places;
+    return quotes;
+}
+
+/* Not the compiler's own, which without the processor's instruction is a call. */
+HOT size_t count_bits(uint64_t bits) {
+    bits -= bits >> 1 & UINT64_C(0x5555555555555555);
+    bits = (bits & UINT64_C(0x3333333333333333)) + (bits >> 2 & UINT64_C(0x3333333333333333));
+    bits = (bits + (bits >> 4)) & UINT64_C(0x0f0f0f0f0f0f0f0f);
+    return (size_t)(bits * UINT64_C(0x0101010101010101) >> 56);
+}
+
+/* Return the place behind the bracket that closes the outermost of `*depth`; 0 if it is not among these. */
+HOT size_t closing_place(block_brackets brackets, size_t *depth) {
+    size_t closing = count_bits(brackets.closing);
+    if (*depth > closing) {
+        *depth += count_bits(brackets.opening) - closing;
+        return 0;
+    }
+    for (uint64_t both = brackets.opening | brackets.closing; both; both &= both - 1) {
+        size_t place = (size_t)__builtin_ctzll(both);
+        if (brackets.opening >> place & 1) ++*depth;
+        else if (--*depth == 0) return place + 1;
+    }
+    return 0;
+}
+
+/* Return the index behind the bracket that closes the one at `at`. Brackets are counted, so depth costs no stack; and by
+ * the block, so that nesting costs no time. */
 COLD size_t container_end(scanner *s, size_t at) {
     size_t depth = 0;
-    for (; at < s->length; at++) {
-        /* What numbers are made of, and what stands between them: in one step, it is half the time of an array of them. */
-        if (s->bytes[at] < '[' && s->bytes[at] != '"') continue;
-        switch (s->bytes[at]) {
-        case '"':
-            at = string_end(s, at);
-            if (at == NOT_FOUND) return NOT_FOUND;
-            break;
-        case '{':
-        case '[':
-            depth++;
-            break;
-        case '}':
-        case ']':
-            if (--depth == 0) return at + 1;
+    while (at >= s->next)
+        if (!next_block(s)) return NOT_FOUND;
+    uint64_t ahead = ~UINT64_C(0) << (at - s->block), in_string = 0;
+    do {
+        uint64_t quotes = s->quotes & ahead;
+        if (quotes == 0 && in_string) {
+            if (is_escape_free(s)) s->next = skip_letters(s->bytes, s->length, s->next);
+            continue;
         }
-    }
+        uint64_t outside = ~(between_quotes(quotes) ^ in_string) & ahead;
+        block_brackets brackets = brackets_of_block(s);
+        brackets.opening &= outside;
+        brackets.closing &= outside;
+        ahead = ~UINT64_C(0);
+        in_string = outside >> 63 ? 0 : ~UINT64_C(0);
+        if (brackets.opening | brackets.closing) {
+            size_t place = closing_place(brackets, &depth);
+            if (place) return s->block + place;
+        } else if (quotes == 0) {
+            s->next = skip_numbers(s->bytes, s->length, s->next);
+        }
+    } while (next_block(s));
     return NOT_FOUND;
 }
 

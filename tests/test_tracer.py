@@ -15,6 +15,7 @@ from fakes import FakeQueue
 import epsagon_fast as epsagon
 from epsagon_fast import Config, Outcome
 from epsagon_fast.producer import tracer as tracer_module
+from epsagon_fast.producer.fast_path import PureFastPath
 from epsagon_fast.producer.process import process
 from epsagon_fast.protocol import FROM_RUNNER, Kind
 from epsagon_fast.queue.layout import CLOSED, FOREIGN, FULL, LOOK, TOO_LARGE
@@ -59,6 +60,13 @@ def test_open_tells_the_collector_the_config_and_the_platform(queue: FakeQueue) 
     assert opened["config"] == tracer.config.to_wire()
     assert opened["platform"].startswith("python 3.")
     assert opened["runner"] is None
+
+
+def test_a_trace_needs_no_dict_for_what_each_sets(queue: FakeQueue) -> None:
+    with epsagon.trace("work", new=True) as tracer:
+        tracer.add_label("k", 1)
+    # The fast path in plain Python keeps what is its own there.
+    assert vars(tracer).keys() <= vars(PureFastPath).keys()
 
 
 def test_event_is_encoded_at_the_call(queue: FakeQueue, tracer: epsagon.Tracer) -> None:

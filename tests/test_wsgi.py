@@ -22,6 +22,7 @@ import epsagon_fast as epsagon
 from epsagon_fast.integrations.web.request import KEY
 from epsagon_fast.integrations.wsgi import TracingMiddleware
 from epsagon_fast.producer.current import current_trace
+from epsagon_fast.producer.fast_path import PureFastPath
 from epsagon_fast.testing import capture_traces
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -95,6 +96,13 @@ def test_request_is_one_trace(traces: list[dict[str, Any]]) -> None:
             "labels": "{}",
         },
     }
+
+
+def test_a_request_needs_no_dict_for_what_each_sets(traces: list[dict[str, Any]]) -> None:
+    environ = environ_of("/items")
+    body = TracingMiddleware(hello)(environ, lambda status, headers, exc_info=None: lambda data: None)
+    assert [*body] == [b"hello"]
+    assert vars(environ[KEY]).keys() <= vars(PureFastPath).keys()
 
 
 def test_path_has_the_script_name_and_is_decoded(traces: list[dict[str, Any]]) -> None:

@@ -169,7 +169,7 @@ class Process:
             import_now()
             if wanted.debug and ring.IMPLEMENTATION == REFERENCE:
                 logger().debug("the ring is in plain Python: it does the same as the compiled one, slower")
-        return self._counted(own.writers.current(wanted), own.early_refusals)
+        return self._counted(own.writers.current(wanted), own)
 
     def writer_at(self, path: str, ring_bytes: int) -> TraceWriter:
         """Return the writer with which this process adds to a trace in the folder `path`."""
@@ -178,7 +178,7 @@ class Process:
                 return capture
         own = self.own
         own.joined.setdefault(path, ring_bytes)
-        return self._counted(own.writers.at(path, ring_bytes), own.early_refusals)
+        return self._counted(own.writers.at(path, ring_bytes), own)
 
     @contextmanager
     def capturing(self, capture: TraceWriter) -> Iterator[None]:
@@ -212,15 +212,17 @@ class Process:
         if count:
             self.refuse("no_trace", count)
 
-    def _counted(self, writer: TraceWriter, early: Counter[str]) -> TraceWriter:
-        """Let a writer count what was refused before, here and by compiled code."""
+    def _counted(self, writer: TraceWriter, own: Own) -> TraceWriter:
+        """Let a writer count what was refused and left out before, here and by compiled code."""
         count = self.untold()
         if count:
             writer.refuse("no_trace", count)
+        early = own.early_refusals
         while early:
             reason, count = early.popitem()
             writer.refuse(reason, count)
-        self._tell_left_out(writer)
+        if own.left_out:
+            self._tell_left_out(writer)
         return writer
 
     def tell_left_out(self) -> None:

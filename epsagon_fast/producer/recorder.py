@@ -23,7 +23,7 @@ from .interfaces import TraceWriter
 from .plain import type_name
 from .process import process
 from .runner import encoded_update
-from .states import IGNORING, ITS_OWN, NEW, OPEN, TABLE, State
+from .states import IGNORING, ITS_OWN, OPEN, TABLE, State
 from .times import written
 
 # Plain integers, because asking the enum for a member costs as much as a push.
@@ -45,28 +45,36 @@ class Recorder(FastPath):
     and where the records go.
     """
 
+    # What each trace sets. Python 3.11 gives no object whose class has a base in C the quick table for attributes that
+    # others have, but a dict, which is filled anew for each trace.
+    __slots__ = (
+        *("config", "context", "ids", "trace_id", "typed", "_id", "_writer", "_push", "_event_limit_bytes"),
+        *("_state", "_count", "_runner", "_error_code", "_is_measured"),
+    )
     config: ResolvedConfig
-    context: TraceContext | None = None
+    context: TraceContext | None
     # What correlation.py found last; None while nothing is recorded.
-    ids: tuple[str, str, str] | None = None
+    ids: tuple[str, str, str] | None
     trace_id: str
     span_id: str
     owner_pid: int
     _id: bytes
     _writer: TraceWriter
-    # Here, and not set for each trace, because most traces end with most of them as they are.
+    _push: Callable[[int, int, bytes, bytes], int]
+    _event_limit_bytes: int
     # Whether metadata keep their types, and times their nanoseconds; see encoding.py and times.py.
-    typed = False
-    _state: State = NEW
+    typed: bool
+    _state: State
+    _count: Callable[..., None]
+    # The runner in the wire's form, once it is known.
+    _runner: bytes | None
+    _error_code: int
+    # Whether the runner's duration is known to the collector.
+    _is_measured: bool
+    # Here, and not set for each trace, because most traces end with them as they are.
     # The reason why the trace was refused or is not recorded.
     _reason = "never started"
-    _count: Callable[..., None] = process.refuse
-    # The runner in the wire's form, once it is known.
-    _runner: bytes | None = None
     _runner_metadata: Mapping[str, Any] = {}
-    _error_code: int = UNCHANGED
-    # Whether the runner's duration is known to the collector.
-    _is_measured = False
 
     @property
     def recording(self) -> bool:

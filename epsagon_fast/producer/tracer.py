@@ -10,7 +10,16 @@ from typing import Final
 
 from epsagon_fast.config import ResolvedConfig
 from epsagon_fast.log import logger
-from epsagon_fast.protocol import CLOSE_PAYLOAD, HTTP_TRACE_ID_KEY, NO_TRACE, NOT_MEASURED, UNFINISHED, Kind, Outcome
+from epsagon_fast.protocol import (
+    CLOSE_PAYLOAD,
+    HTTP_TRACE_ID_KEY,
+    NO_TRACE,
+    NOT_MEASURED,
+    UNCHANGED,
+    UNFINISHED,
+    Kind,
+    Outcome,
+)
 from epsagon_fast.queue.beacon import Beacon
 from epsagon_fast.queue.layout import LOOK, PUSHED
 from epsagon_fast.queue.ring import own_pid
@@ -28,7 +37,7 @@ from .process import process
 from .recorder import Recorder
 from .reporting import report
 from .runner import Runner, encoded_runner
-from .states import IN_A_RING, LEFT_OUT, OPEN, REFUSED, SILENT, TABLE, State
+from .states import IN_A_RING, LEFT_OUT, NEW, OPEN, REFUSED, SILENT, TABLE, State
 from .times import NS_PER_S
 from .waiting import pauses
 
@@ -46,9 +55,11 @@ class Tracer(Started, Recorder):
     `config`: what the trace was opened with. `trace_id`: 32 hex digits. Usable in `with`: start, then the stop signal.
     """
 
-    _place: "Place[Tracer] | None" = None
-    _beacon: Beacon | None = None
-    _ended_ns: int | None = None
+    __slots__ = ("_beacon", "_ended_ns", "_opened_ns", "_own_runner", "_place")
+    _opened_ns: int
+    _place: "Place[Tracer] | None"
+    _beacon: Beacon | None
+    _ended_ns: int | None
 
     def __init__(self, config: ResolvedConfig, runner: Runner | None = None, span_id: str | None = None) -> None:
         """`runner`: what `new_runner` made, last in the trace's body; None: the first such event added.
@@ -56,8 +67,13 @@ class Tracer(Started, Recorder):
         `span_id`: the runner's, if others name it already.
         """
         self.config = config
-        self._identify(span_id)
         self._own_runner = runner
+        self._state = NEW
+        self._count = process.refuse
+        self.context = self.ids = self._runner = self._place = self._beacon = self._ended_ns = None
+        self._error_code = UNCHANGED
+        self.typed = self._is_measured = False
+        self._identify(span_id)
         if self.config.debug:
             logger().debug("tracer created: %s", self.trace_id)
 
@@ -213,7 +229,8 @@ class Tracer(Started, Recorder):
         writer = process.writer_for(config)
         self._use(writer, config.keeps_types)
         known = self._own_runner
-        runner = None if known is None else encoded_runner(known, self.trace_id, self.caller_id, self.typed)
+        caller_id = None if self.context is None else self.caller_id
+        runner = None if known is None else encoded_runner(known, self.trace_id, caller_id, self.typed)
         self._beacon = process.light(self._id)
         opened, self._runner = fitted_opening(config, runner, writer.record_limit_bytes)
         if self._runner is not runner:

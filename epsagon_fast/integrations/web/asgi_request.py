@@ -33,8 +33,15 @@ BROKEN: Final = 1006
 class AsgiRequest(RequestTrace):
     """The common part of HTTP requests and websockets."""
 
-    # Whether the application has returned or raised. What its tasks send later is not recorded.
-    is_over = False
+    __slots__ = (
+        "_host",
+        "_length",
+        "_request_body",
+        "_request_type",
+        "_response_body",
+        "_response_headers",
+        "is_over",
+    )
 
     def __init__(self, config: ResolvedConfig, scope: Scope, own_id: str = "") -> None:
         """own_id: the trace's, if the head has decided by it."""
@@ -43,6 +50,8 @@ class AsgiRequest(RequestTrace):
         host = headers[b"host"].decode("latin-1") if b"host" in headers else _server(scope)
         context = caller_of(scope) if b"traceparent" in headers else None
         super().__init__(config, host, scope.get("method", WEBSOCKET), _known(config, scope, pairs), context, own_id)
+        # Whether the application has returned or raised. What its tasks send later is not recorded.
+        self.is_over = False
         self._host = host
         self._length = number(headers.get(b"content-length", b"").decode("latin-1"))
         self._request_type = headers.get(b"content-type", b"").decode("latin-1")
@@ -133,7 +142,8 @@ class HttpRequest(AsgiRequest):
         if kind == "http.response.body":
             self._response_body.add(message.get("body") or b"")
         elif kind == "http.response.start":
-            self._has_trailers = bool(message.get("trailers"))
+            if message.get("trailers"):
+                self._has_trailers = True
             self._starts(message, headers)
         elif kind == "http.response.pathsend":
             self._response_body.size_bytes = _length(self._response_headers) or _size_of(message["path"])

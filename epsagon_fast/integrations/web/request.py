@@ -38,6 +38,11 @@ class RequestTrace(Tracer):
     client_closed: the client left before it had the answer.
     """
 
+    __slots__ = (
+        *("method", "path", "status", "reason", "request_bytes", "response_bytes", "route", "client_closed", "notes"),
+        *("_answered_ns", "_is_told"),
+    )
+
     def __init__(
         self,
         config: ResolvedConfig,

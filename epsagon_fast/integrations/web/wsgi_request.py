@@ -25,10 +25,10 @@ WITHOUT_BODY: Final = (204, 304)
 class WsgiRequest(RequestTrace):
     """One request to a WSGI application."""
 
-    # Whether a part of the answer had been sent when the trace ended.
-    _is_begun = False
-    # Whether the application has returned: only its answer's body is left.
-    _has_body = False
+    __slots__ = (
+        *("_environ", "_script_name", "_mount", "_is_served", "_start_response", "_server_write", "_headers"),
+        *("_request_body", "_response_body", "_is_begun", "_has_body"),
+    )
 
     def __init__(
         self, config: ResolvedConfig, path: str, environ: Environ, start: Callable[..., Any], own_id: str = ""
@@ -38,6 +38,10 @@ class WsgiRequest(RequestTrace):
         context = caller(environ.get("HTTP_TRACEPARENT", ""), environ.get("HTTP_TRACESTATE", ""))
         known = _known(config, path, environ)
         super().__init__(config, host, environ.get("REQUEST_METHOD", ""), known, context, own_id)
+        # Whether a part of the answer had been sent when the trace ended.
+        self._is_begun = False
+        # Whether the application has returned: only its answer's body is left.
+        self._has_body = False
         environ[KEY] = self
         self._environ = environ
         self._script_name = environ.get("SCRIPT_NAME", "")

@@ -21,7 +21,7 @@ from epsagon_fast.queue.overview import look
 # Each wait for another process ends after this time.
 TIMEOUT_S = 60.0
 # What a program may take to leave when it is asked to; then it is killed.
-END_TIMEOUT_S = 10.0
+END_TIMEOUT_S = 5.0
 POLL_S = 0.05
 _URL = "export EPSAGON_COLLECTOR_URL="
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -57,6 +57,8 @@ class Stage(NamedTuple):
             "EPSAGON_RUNTIME_DIR": self.runtime,
             "EPSAGON_STATE_DIR": self.scratch,
             "EPSAGON_SEND_TIMEOUT_SEC": "5",
+            # What a killed program leaves in it is removed, too.
+            "TMPDIR": self.scratch,
             "NO_PROXY": "127.0.0.1",
             "no_proxy": "127.0.0.1",
             **more,

@@ -1,6 +1,7 @@
 """The clients of the shop, and what is broken meanwhile."""
 
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
 
 import urllib3
 
@@ -59,7 +60,9 @@ def _visit(stage: Stage, services: Services) -> list[Asked]:
     print(
         f"\n{CLIENTS} clients order {ORDERS} lamps and chairs. Each is packed by a task after its answer.", flush=True
     )
-    with ThreadPoolExecutor(CLIENTS) as clients:
+    with ThreadPoolExecutor(CLIENTS) as clients, ExitStack() as end:
+        # After a failure or Ctrl-C no client asks for more.
+        end.callback(clients.shutdown, wait=False, cancel_futures=True)
         answers = [clients.submit(_ask, services, each) for each in orders]
         for count, _ in enumerate(as_completed(answers)):
             if count == ORDERS_BEFORE_KILL:

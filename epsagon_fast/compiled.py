@@ -10,6 +10,8 @@ import os
 from importlib import import_module
 from typing import Final
 
+from epsagon_fast.pages import see
+
 # The modules, by the name that `epsagon-fast status` shows.
 MODULES: Final = {
     "trimmer": "epsagon_fast.trimming._compiled",
@@ -51,7 +53,7 @@ def implementation(part: str) -> str:
     """
     forced = os.environ.get("EPSAGON_FAST_IMPL", "")
     if forced not in ("", COMPILED, REFERENCE):
-        raise ValueError(f"EPSAGON_FAST_IMPL is {forced!r}, must be compiled or reference")
+        raise ValueError(f"EPSAGON_FAST_IMPL is {forced!r}, must be compiled or reference{see('compiled modules')}")
     if forced == REFERENCE:
         _lacking[part] = "EPSAGON_FAST_IMPL=reference"
         return REFERENCE

@@ -4,6 +4,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from epsagon_fast.foreign import escaped
+from epsagon_fast.pages import see
 
 if TYPE_CHECKING:
     import logging
@@ -33,10 +34,15 @@ def logger() -> "logging.Logger":
     return logging.getLogger(LOGGER_NAME)
 
 
-def warn_once(name: str, message: str, *arguments: object) -> None:
-    """Log `message` at WARNING on the package's logger, once per process and name."""
+def warn(message: str, *arguments: object, about: str) -> None:
+    """Log `message` at WARNING on the package's logger, and which page helps: that of a topic of pages.py."""
+    logger().warning(message + see(about), *_plain(arguments))
+
+
+def warn_once(name: str, message: str, *arguments: object, about: str) -> None:
+    """Do as `warn`, once per process and name."""
     if is_first(name):
-        logger().warning(message, *_plain(arguments))
+        warn(message, *arguments, about=about)
 
 
 def debug_once(name: str, message: str) -> None:

@@ -37,8 +37,8 @@ def _messages(module: ast.Module) -> Iterator[str]:
 def _arguments(call: ast.Call) -> list[ast.expr]:
     """Return those arguments of a call that may be its log line; none if the call logs nothing."""
     called = call.func
-    if isinstance(called, ast.Name) and called.id == "warn_once":
-        return call.args[1:]
+    if isinstance(called, ast.Name) and called.id in ("warn", "warn_once"):
+        return call.args[["warn", "warn_once"].index(called.id) :]
     if not isinstance(called, ast.Attribute):
         return []
     if called.attr in _OWN:

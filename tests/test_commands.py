@@ -66,7 +66,7 @@ from epsagon_fast.commands import main
 main(["backend", "--help"])
 """
     answer = done([sys.executable, "-c", program], tmp_path)
-    assert answer.stdout.splitlines()[-1] == "['epsagon_fast.commands.backend']"
+    assert answer.stdout.splitlines()[-1] == "['epsagon_fast.commands.saying', 'epsagon_fast.commands.backend']"
 
 
 def test_an_interrupted_command_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:

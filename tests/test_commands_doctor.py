@@ -11,6 +11,7 @@ from servers import Server
 
 from epsagon_fast.commands import doctor as command
 from epsagon_fast.config import Config
+from epsagon_fast.pages import see
 from epsagon_fast.queue.writer import Writer
 
 HOPS = ["config", "build", "folder", "queue", "collector", "backend"]
@@ -54,7 +55,10 @@ def test_folder_that_cannot_be_used_is_named(place: Place) -> None:
     assert hops[-1][:2] == ["BAD", "folder"] and "open to others" in hops[-1][2]
     # The others say the same, each in its own name.
     for name in ("status", "metrics"):
-        assert place.command(name).stderr == f"epsagon-fast {name}: tracing is off: {hops[-1][2]}\n"
+        assert (
+            place.command(name).stderr
+            == f"epsagon-fast {name}: tracing is off: {hops[-1][2]}{see(f'epsagon-fast {name}')}\n"
+        )
 
 
 def test_collector_that_nobody_may_start_is_named(place: Place) -> None:

@@ -15,6 +15,7 @@ from waiting import TIMEOUT_S
 
 import epsagon_fast as epsagon
 from epsagon_fast.backend import Backend
+from epsagon_fast.pages import see
 from epsagon_fast.producer import exiting
 from epsagon_fast.producer.process import process
 from epsagon_fast.protocol import UNFINISHED, Kind
@@ -85,7 +86,7 @@ def test_leaving_does_not_wait_for_a_collector_that_cannot_be_started(
 def test_leaving_says_why_a_trace_was_not_delivered(ending: FakeQueue, caplog: pytest.LogCaptureFixture) -> None:
     ending.news = [(bytes(16), epsagon.Outcome.REJECTED.because("HTTP 401"))]
     exiting.say_bye()
-    assert [record.message for record in caplog.records] == ["A trace was rejected: HTTP 401"]
+    assert [record.message for record in caplog.records] == [f"A trace was rejected: HTTP 401{see('losses')}"]
 
 
 def test_process_in_a_container_waits_until_its_traces_are_settled(

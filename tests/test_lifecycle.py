@@ -9,6 +9,7 @@ from fakes import FakeQueue
 import epsagon_fast as epsagon
 from epsagon_fast import Outcome
 from epsagon_fast.integrations.asgi import TracingMiddleware
+from epsagon_fast.pages import see
 from epsagon_fast.producer.process import process
 from epsagon_fast.protocol import UNFINISHED, Kind
 
@@ -108,7 +109,7 @@ def test_flush_says_why_a_trace_was_not_delivered(queue: FakeQueue, caplog: pyte
     queue.news = [(bytes(16), Outcome.REJECTED.because("HTTP 401"))]
     queue.settle(Outcome.REJECTED)
     epsagon.flush()
-    assert [record.message for record in caplog.records] == ["A trace was rejected: HTTP 401"]
+    assert [record.message for record in caplog.records] == [f"A trace was rejected: HTTP 401{see('losses')}"]
 
 
 def test_flush_says_how_many_records_were_refused_since_the_last_one(

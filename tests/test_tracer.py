@@ -14,6 +14,7 @@ from fakes import FakeQueue
 
 import epsagon_fast as epsagon
 from epsagon_fast import Config, Outcome
+from epsagon_fast.pages import see
 from epsagon_fast.producer import tracer as tracer_module
 from epsagon_fast.producer.fast_path import PureFastPath
 from epsagon_fast.producer.process import process
@@ -286,8 +287,8 @@ def test_each_new_reason_is_logged_once(queue: FakeQueue, caplog: pytest.LogCapt
         with epsagon.create_tracer():
             pass
     assert [record.message for record in caplog.records] == [
-        "A trace was rejected: HTTP 401",
-        "A trace was stored: timeout",
+        f"A trace was rejected: HTTP 401{see('losses')}",
+        f"A trace was stored: timeout{see('losses')}",
     ]
 
 

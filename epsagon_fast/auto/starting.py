@@ -35,4 +35,4 @@ def _attempt(what: "own.Integration | instrumentors.Instrumentor") -> None:
     except Exception as error:  # the library's version may be one that we do not know
         let_pass(error)
         message = "%s is not traced: %s: %s"
-        warn_once(f"run {what.name}", message, what.name, type(error).__name__, shown(error))
+        warn_once(f"run {what.name}", message, what.name, type(error).__name__, shown(error), about="what run traces")

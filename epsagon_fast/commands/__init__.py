@@ -10,9 +10,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from epsagon_fast.commands.saying import PROGRAM
 from epsagon_fast.version import __version__
 
-PROGRAM = "epsagon-fast"
 # The modules by name, with the line that `--help` prints for each.
 COMMANDS = {
     "run": "run a program and trace it, without a change to it",

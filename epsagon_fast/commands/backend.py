@@ -8,10 +8,10 @@ import os
 import signal
 import socket
 import sqlite3
-import sys
 from typing import TYPE_CHECKING
 
 from epsagon_fast.backend.place import TOKEN_VARIABLE, make_default_database
+from epsagon_fast.commands.saying import fail, say
 from epsagon_fast.foreign import escaped
 
 if TYPE_CHECKING:
@@ -57,17 +57,17 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         from epsagon_fast.backend import server
     except ModuleNotFoundError as error:
-        return _fail(f"{error}; the backend needs an extra: {_INSTALL}")
+        return fail("backend", f"{error}; the backend needs an extra: {_INSTALL}")
     try:
         listener = server.listen(arguments.host, arguments.port)
     except (OSError, UnicodeError) as error:
         # A UnicodeError: the host is no name at all. An OSError's strerror also names the address.
         reason = getattr(error, "strerror", None) or error
-        return _fail(f"cannot listen: {reason}; --host and --port choose another place")
+        return fail("backend", f"cannot listen: {reason}; --host and --port choose another place")
     with listener:
         if not (server.is_loopback(listener) or arguments.token or arguments.open):
-            _warn("beyond this machine it wants --token TOKEN, or --open to let all who reach it read and add traces")
-            return 2
+            wanted = "beyond this machine it wants --token TOKEN, or --open to let all who reach it read and add traces"
+            return fail("backend", wanted, 2)
         return _serve(listener, arguments)
 
 
@@ -80,7 +80,7 @@ def _serve(listener: socket.socket, arguments: argparse.Namespace) -> int:
         path = make_default_database() if database is None else database
         traces = store.Store(path, _retention(arguments, retention.Retention()))
     except (OSError, sqlite3.Error, ValueError) as error:
-        return _fail(f"cannot use the database: {error}")
+        return fail("backend", f"cannot use the database: {error}")
     with traces:
         doors = hosts.Hosts(arguments.host, arguments.allow_host), access.Access(arguments.token)
         uvicorn = server.http_server(traces, *doors)
@@ -89,7 +89,7 @@ def _serve(listener: socket.socket, arguments: argparse.Namespace) -> int:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, uvicorn.handle_exit)
         if not (server.is_loopback(listener) or arguments.token):
-            _warn("it listens beyond this machine: all who reach it can read and add traces")
+            say("backend", "it listens beyond this machine: all who reach it can read and add traces")
         _announce(server.url_of(listener), path, "local" if arguments.token is None else "<the token>")
         uvicorn.run(sockets=[listener])
     return 0
@@ -133,12 +133,3 @@ def _seconds(text: str) -> float:
         return amount_s("it", text)
     except BadQuery as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _warn(text: str) -> None:
-    print(f"epsagon-fast backend: {escaped(text)}", file=sys.stderr)
-
-
-def _fail(reason: str) -> int:
-    _warn(reason)
-    return 1

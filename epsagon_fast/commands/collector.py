@@ -9,8 +9,8 @@ import sys
 
 from epsagon_fast.collector import __main__ as collector
 from epsagon_fast.commands.metrics import NEEDS_EXTRA
+from epsagon_fast.commands.saying import fail, say
 from epsagon_fast.config import Config
-from epsagon_fast.foreign import escaped
 from epsagon_fast.queue import folder as folders
 
 
@@ -26,8 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         path = folders.resolve(base).path
     except OSError as error:
-        print(f"epsagon-fast collector: {escaped(str(error.strerror))}", file=sys.stderr)
-        return 1
+        return fail("collector", str(error.strerror))
     if arguments.port is not None and not _shows_metrics(path, arguments.port):
         return 1
     return collector.main(["--runtime-dir", path], stays=True)
@@ -44,7 +43,7 @@ def _shows_metrics(path: str, port: int) -> bool:
         print(f"epsagon-fast collector: metrics at http://{LOOPBACK}:{endpoint.port}/metrics", file=sys.stderr)
         return True
     except ImportError:
-        print(f"epsagon-fast collector: --port {NEEDS_EXTRA}", file=sys.stderr)
+        say("collector", f"--port {NEEDS_EXTRA}")
     except (OSError, OverflowError) as error:
-        print(f"epsagon-fast collector: port {port}: {escaped(str(error))}", file=sys.stderr)
+        say("collector", f"port {port}: {error}")
     return False

@@ -4,9 +4,9 @@ It asks no process, so the collector needs no port, and counters are there while
 """
 
 import argparse
-import sys
 
 from epsagon_fast.collector.measuring.figures import view
+from epsagon_fast.commands.saying import fail
 from epsagon_fast.commands.status import overview
 
 NEEDS_EXTRA = "needs the extra: pip install 'epsagon-fast[metrics]'"
@@ -22,7 +22,6 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         from epsagon_fast.collector.measuring.prometheus import text
     except ImportError:
-        print(f"epsagon-fast metrics: {NEEDS_EXTRA}", file=sys.stderr)
-        return 1
+        return fail("metrics", NEEDS_EXTRA)
     print(text(view(overview("metrics")), is_open=arguments.openmetrics), end="")
     return 0

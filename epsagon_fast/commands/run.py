@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 import epsagon_fast.auto.path as path
 import epsagon_fast.auto.watched as watched
+from epsagon_fast.commands.saying import fail, say
 from epsagon_fast.config import Config
-from epsagon_fast.foreign import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,17 +41,17 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
     if not command:
-        return _fail("which COMMAND?", 2)
+        return fail("run", "which COMMAND?", 2)
     obstacle = _obstacle()
     if obstacle:
-        _say(f"{obstacle}: the program runs untraced")
+        say("run", f"{obstacle}: the program runs untraced")
     sys.stdout.flush()
     try:
         os.execvpe(command[0], command, os.environ if obstacle else traced_environment(os.environ))
     except FileNotFoundError:
-        return _fail(f"{command[0]}: not found", NOT_FOUND)
+        return fail("run", f"{command[0]}: not found", NOT_FOUND)
     except OSError as error:
-        return _fail(f"{command[0]}: {error.strerror}", NOT_EXECUTABLE)
+        return fail("run", f"{command[0]}: {error.strerror}", NOT_EXECUTABLE)
 
 
 def traced_environment(environment: "Mapping[str, str]") -> dict[str, str]:
@@ -69,14 +69,5 @@ def _obstacle() -> str | None:
     if not config.enabled:
         return "no backend is named (EPSAGON_COLLECTOR_URL and EPSAGON_TOKEN, or OTEL_EXPORTER_OTLP_ENDPOINT)"
     for name in watched.misunderstood():
-        _say(f"{watched.CHOICE}: {name} is ignored: it is to be a name that --list shows, with a dash before it")
+        say("run", f"{watched.CHOICE}: {name} is ignored: it is to be a name that --list shows, with a dash before it")
     return None
-
-
-def _say(text: str) -> None:
-    print(f"epsagon-fast run: {escaped(text)}", file=sys.stderr)
-
-
-def _fail(reason: str, code: int) -> int:
-    _say(reason)
-    return code

@@ -7,7 +7,8 @@ import epsagon_fast.backend.outline as outline
 import epsagon_fast.commands.looking as looking
 from epsagon_fast.backend.shape import NotATrace, checked
 from epsagon_fast.backend.timeline import Timeline, build
-from epsagon_fast.foreign import escaped, shown
+from epsagon_fast.commands.saying import fail
+from epsagon_fast.foreign import shown
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,14 +23,14 @@ def run(arguments: argparse.Namespace) -> int:
         with looking.source(arguments) as source:
             bodies = source.request(arguments.id)
     except looking.Unreachable as error:
-        return _fail(str(error))
+        return fail("show", str(error))
     if not bodies:
-        return _fail(f"there is no trace and no request with the id {shown(arguments.id)}")
+        return fail("show", f"there is no trace and no request with the id {shown(arguments.id)}")
     try:
         for _, body in bodies:
             checked(body)
     except NotATrace as error:
-        return _fail(f"it is not a trace: {error}")
+        return fail("show", f"it is not a trace: {error}")
     timeline = build(bodies)
     print(outline.as_json(timeline) if arguments.json else as_text(timeline), end="")
     return 0
@@ -44,8 +45,3 @@ def as_text(timeline: Timeline) -> str:
         f" {len(timeline.nodes)} events of {count} trace{'s' if count != 1 else ''} ({apps})"
     )
     return f"{head}\n{outline.text(timeline, colours=looking.colours(sys.stdout.isatty))}"
-
-
-def _fail(reason: str) -> int:
-    print(f"epsagon-fast show: {escaped(reason)}", file=sys.stderr)
-    return 1

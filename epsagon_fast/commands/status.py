@@ -5,7 +5,6 @@ Exit code 1 if no collector runs.
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -13,6 +12,7 @@ from dataclasses import asdict
 import epsagon_fast.compiled as compiled
 from epsagon_fast.collector.measuring import figures
 from epsagon_fast.collector.measuring.catalogue import CATALOGUE
+from epsagon_fast.commands.saying import say
 from epsagon_fast.config import Config
 from epsagon_fast.foreign import escaped
 from epsagon_fast.queue import folder as folders
@@ -44,13 +44,13 @@ def overview(command: str = "status") -> Overview | None:
     """Return an overview of this user's folder; None if there is none. `command`: the one that says what is wrong."""
     base = Config(disable=True).resolve().runtime_dir
     if obstacle := folders.obstacle(base):
-        print(f"epsagon-fast {command}: tracing is off: {escaped(obstacle)}", file=sys.stderr)
+        say(command, f"tracing is off: {obstacle}")
         return None
     path = folders.existing(base)
     try:
         return look(path) if path else None
     except OSError as error:
-        print(f"epsagon-fast {command}: {escaped(str(error))}", file=sys.stderr)
+        say(command, str(error))
         return None
 
 

@@ -7,9 +7,9 @@ process that still traces starts. --force kills it at once, which loses nothing 
 import argparse
 import os
 import signal
-import sys
 import time
 
+from epsagon_fast.commands.saying import fail
 from epsagon_fast.commands.status import overview
 from epsagon_fast.queue.folder import Folder
 from epsagon_fast.queue.overview import Overview, look
@@ -34,8 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     except ProcessLookupError:
         pass
     except PermissionError as error:
-        print(f"epsagon-fast stop: pid {seen.pid}: {error.strerror}", file=sys.stderr)
-        return 1
+        return fail("stop", f"pid {seen.pid}: {error.strerror}")
     return _wait(seen, time.monotonic() + TIMEOUT_S)
 
 
@@ -44,8 +43,7 @@ def _wait(seen: Overview, deadline: float) -> int:
     # A successor may hold the folder by then.
     while folder.is_held() and _serves(seen):
         if time.monotonic() > deadline:
-            print(f"epsagon-fast stop: pid {seen.pid} did not leave in {TIMEOUT_S:.0f} s", file=sys.stderr)
-            return 1
+            return fail("stop", f"pid {seen.pid} did not leave in {TIMEOUT_S:.0f} s")
         time.sleep(0.02)
     print(f"The collector (pid {seen.pid}) has left.")
     return 0

@@ -13,6 +13,7 @@ import epsagon_fast.backend.outline as outline
 import epsagon_fast.backend.summary as summary
 import epsagon_fast.commands.looking as looking
 from epsagon_fast.backend.filters import BadQuery
+from epsagon_fast.commands.saying import fail
 from epsagon_fast.foreign import escaped
 
 _LOOK_S = 0.5
@@ -49,9 +50,9 @@ def run(arguments: argparse.Namespace) -> int:
                 _print(rows, arguments.json)
                 time.sleep(_LOOK_S)
     except BadQuery as error:
-        return _fail(str(error), 2)
+        return fail("traces", str(error), 2)
     except looking.Unreachable as error:
-        return _fail(str(error), 1)
+        return fail("traces", str(error), 1)
     return 0
 
 
@@ -93,8 +94,3 @@ def _line(row: dict[str, Any], longest_s: float, in_colours: bool) -> str:
             escaped(row["trace_id"]),
         )
     )
-
-
-def _fail(reason: str, code: int) -> int:
-    print(f"epsagon-fast traces: {escaped(reason)}", file=sys.stderr)
-    return code

@@ -79,7 +79,9 @@ class Config:
         sends = warn and not values["disable"] and not values["test_mode"]
         may_send = values["token"] or is_otlp(values["collector_url"] or "")
         if sends and not may_send:
-            warn_once("token", "No token is set (init(token=...) or EPSAGON_TOKEN): no trace is sent")
+            warn_once(
+                "token", "No token is set (init(token=...) or EPSAGON_TOKEN): no trace is sent", about="a backend"
+            )
         if values["collector_url"] is None:
             values["collector_url"] = default_url(warn=sends and may_send)
         if sends and may_send:
@@ -222,15 +224,16 @@ def _of_this_process() -> dict[str, Attribute]:
 def _warn_of_readers(url: str) -> None:
     if goes_in_clear(url):
         message = "Traces and their token go to %s unencrypted: https:// keeps them from those on the way"
-        warn_once("in clear", message, origin(url))
+        warn_once("in clear", message, origin(url), about="encryption")
 
 
 def _warn_of_otlp(url: str) -> None:
     if advised := otlp_url(url):
         message = "%s looks like an OTLP endpoint, which does not store what is sent there now: name it %s"
-        warn_once("looks like OTLP", message, origin(url), advised)
+        warn_once("looks like OTLP", message, origin(url), advised, about="OTLP")
     if wants_protobuf(url) and not _has_protobuf():
-        warn_once("protobuf", "pip install 'epsagon-fast[otlp]' to send protobuf to %s: JSON is sent now", origin(url))
+        message = "pip install 'epsagon-fast[otlp]' to send protobuf to %s: JSON is sent now"
+        warn_once("protobuf", message, origin(url), about="OTLP")
 
 
 def _has_protobuf() -> bool:

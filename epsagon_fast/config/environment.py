@@ -26,13 +26,14 @@ def from_environment(name: str) -> Any:
     if name.endswith("_dir") and private.acts_for_its_caller():
         # The caller could lead this program to places that only the program may write to.
         ignored = "%s is ignored: this program has rights that its caller lacks"
-        warn_once(f"{option.variable}", ignored, option.variable)
+        warn_once(f"{option.variable}", ignored, option.variable, about="options")
         return None
     try:
         return option.accept(name, option.parse(text))
     except (ValueError, TypeError, KeyError):
         message = "%s=%s is ignored: %s"
-        warn_once(f"{option.variable}", message, option.variable, option.shown(text), option.reason("it", text))
+        said = option.variable, option.shown(text), option.reason("it", text)
+        warn_once(f"{option.variable}", message, *said, about="options")
         return None
 
 
@@ -51,7 +52,8 @@ def default_url(warn: bool) -> str:
     """Return the URL of Epsagon's service, which is closed. `warn`: traces would go there, so a warning says it."""
     region = os.environ.get("AWS_REGION") or DEFAULT_REGION
     if not re.fullmatch(r"[A-Za-z0-9-]+", region):
-        warn_once("AWS_REGION", "AWS_REGION=%s is ignored: it must be letters, digits and hyphens", shown(region))
+        message = "AWS_REGION=%s is ignored: it must be letters, digits and hyphens"
+        warn_once("AWS_REGION", message, shown(region), about="options")
         region = DEFAULT_REGION
     url = CLOSED_SERVICE_URL.format(region=region)
     if warn:
@@ -59,7 +61,7 @@ def default_url(warn: bool) -> str:
             "No backend is named, so traces go to %s, a service that is closed. Name yours with "
             "init(collector_url=...) or EPSAGON_COLLECTOR_URL; `epsagon-fast backend` starts one for development"
         )
-        warn_once("collector_url", message, url)
+        warn_once("collector_url", message, url, about="a backend")
     return url
 
 

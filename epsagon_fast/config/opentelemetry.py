@@ -86,7 +86,12 @@ def resource_attributes() -> dict[str, str]:
     read = pairs_in(os.environ.get(variable, ""), in_keys=True)
     found = {key: value for key, value in read if value is not None and key and is_plain(key + value)}
     if len(found) < len({key for key, _ in read}):
-        warn_once(variable, "%s must be name=value pairs, separated by commas: some of it is left out", variable)
+        warn_once(
+            variable,
+            "%s must be name=value pairs, separated by commas: some of it is left out",
+            variable,
+            about="OpenTelemetry's environment",
+        )
     name = os.environ.get("OTEL_SERVICE_NAME", "").strip()
     return found | ({"service.name": name} if name and is_plain(name) else {})
 
@@ -97,4 +102,10 @@ def _variable(name: str) -> str:
 
 
 def _ignore(name: str, allowed: str) -> None:
-    warn_once(f"OTEL {name}", "OTEL_EXPORTER_OTLP_%s is no value that can be used: it must be %s", name, allowed)
+    warn_once(
+        f"OTEL {name}",
+        "OTEL_EXPORTER_OTLP_%s is no value that can be used: it must be %s",
+        name,
+        allowed,
+        about="OpenTelemetry's environment",
+    )

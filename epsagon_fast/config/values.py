@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from epsagon_fast.foreign import origin, shown
 from epsagon_fast.interrupts import let_pass
+from epsagon_fast.pages import see
 from epsagon_fast.protocol import MASK, OTLP_TRACES_PATH
 
 # A socket raises OverflowError for a much larger timeout, and no application waits an hour for a trace.
@@ -61,9 +62,11 @@ class Option(NamedTuple):
     def accept(self, name: str, value: Any) -> Any:
         """Return `value` as it is kept. TypeError or ValueError name the option, the value and what is allowed."""
         if not self._is_of_type(value):
-            raise TypeError(f"{name}={self.shown(value)} has a wrong type: {name} must be {self.allowed}")
+            raise TypeError(
+                f"{name}={self.shown(value)} has a wrong type: {name} must be {self.allowed}{see('options')}"
+            )
         if not self.fits(value):
-            raise ValueError(f"{name}={self.shown(value)} is refused: {self.reason(name, value)}")
+            raise ValueError(f"{name}={self.shown(value)} is refused: {self.reason(name, value)}{see('options')}")
         return self.keep(value)
 
     def reason(self, name: str, value: Any) -> str:

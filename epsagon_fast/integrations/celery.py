@@ -18,6 +18,7 @@ from contextlib import nullcontext
 from contextvars import ContextVar
 from typing import Any, Final
 
+from epsagon_fast.pages import see
 from epsagon_fast.producer import arguments, current, entering, exiting
 from epsagon_fast.producer.entering import Entered, parent_of
 from epsagon_fast.producer.event import Event
@@ -68,7 +69,7 @@ def instrument(app: Any) -> None:
     from celery import Celery
 
     if not isinstance(app, Celery):
-        raise TypeError(f"instrument traces a Celery application, not {app!r}")
+        raise TypeError(f"instrument traces a Celery application, not {app!r}{see('celery')}")
     listen()
 
 

@@ -57,7 +57,8 @@ def post_worker_init(worker: Any) -> None:
     elif _is_asgi(worker.wsgi):
         worker.wsgi = _around(worker.wsgi, asgi.TracingMiddleware)
     else:
-        warn_once("gunicorn", "Requests are not traced: %s is unknown, or %r no ASGI 3", type(worker), worker.wsgi)
+        message = "Requests are not traced: %s is unknown, or %r no ASGI 3"
+        warn_once("gunicorn", message, type(worker), worker.wsgi, about="an unknown server")
     _watch_abort(worker)
     # uvicorn's worker raises the signal again when it has finished.
     leave_before_dying(signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)

@@ -19,6 +19,7 @@ from contextvars import ContextVar
 from typing import Any, Final, NamedTuple
 
 from epsagon_fast.masking import client_mask_of
+from epsagon_fast.pages import see
 from epsagon_fast.producer import current
 from epsagon_fast.producer.event import Event
 from epsagon_fast.producer.process import process
@@ -52,7 +53,7 @@ def instrument(ignored_hosts: Iterable[str] = (), *, alone: bool = False) -> Non
     """
     global _alone, _ignored_hosts, _original
     if isinstance(ignored_hosts, str):
-        raise TypeError("ignored_hosts is a collection of hosts, not a str")
+        raise TypeError(f"ignored_hosts is a collection of hosts, not a str{see('outgoing requests')}")
     if IN_COLLECTOR in os.environ:
         return
     from urllib3 import HTTPConnectionPool

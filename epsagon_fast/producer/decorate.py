@@ -10,6 +10,8 @@ import types
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from typing import Any, Protocol, TypeVar, cast
 
+from epsagon_fast.pages import see
+
 from . import arguments
 from .entering import Opened
 
@@ -42,7 +44,7 @@ def decorated(function: F, new_block: Callable[[], CallBlock]) -> F:
         # People easily mistake the order of two decorators. A staticmethod in a wrapper would get wrong arguments.
         return cast(F, type(function)(decorated(function.__func__, new_block)))
     if not callable(function) or inspect.isclass(function):
-        raise TypeError(f"trace decorates functions, not {function!r}")
+        raise TypeError(f"trace decorates functions, not {function!r}{see('tracing')}")
     return in_block(function, new_block)
 
 

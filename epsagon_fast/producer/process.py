@@ -20,6 +20,7 @@ from epsagon_fast.compiled import REFERENCE
 from epsagon_fast.config import Config, ResolvedConfig
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.log import forget_warnings, logger
+from epsagon_fast.pages import see
 from epsagon_fast.queue import folder as folders
 from epsagon_fast.queue import ring
 from epsagon_fast.queue.beacon import Beacon, Page
@@ -146,7 +147,9 @@ class Process:
         for name, fixed in (self.own.first_use or self._joined(wanted))._asdict().items():
             value = getattr(wanted, name)
             if value != fixed and not (name == "ring_bytes" and asked.ring_bytes is None):
-                raise ValueError(f"{name}={value!r} comes too late: this process already uses {fixed!r}")
+                raise ValueError(
+                    f"{name}={value!r} comes too late: this process already uses {fixed!r}{see('options')}"
+                )
 
     def _joined(self, wanted: ResolvedConfig) -> FirstUse:
         """Return what is fixed before this process opens a trace: the ring with which it adds to those of others."""

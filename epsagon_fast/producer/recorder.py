@@ -298,8 +298,10 @@ class Recorder(FastPath):
         if reason == ITS_OWN:
             reason = self._reason
         if reason == "misuse":
-            warn_once("misuse", "Ignored, and counted: a trace was added to before its start or after its end")
+            message = "Ignored, and counted: a trace was added to before its start or after its end"
+            warn_once("misuse", message, about="several processes")
         elif reason == "closed" and exiting.is_exiting():
-            warn_once("left", "Ignored, and counted: a trace was added to that its process had left open at its end")
+            message = "Ignored, and counted: a trace was added to that its process had left open at its end"
+            warn_once("left", message, about="several processes")
         if reason:
             self._count(reason)

@@ -1,6 +1,6 @@
 """Logs why traces were not delivered, each reason once in a process. It only reads memory."""
 
-from epsagon_fast.log import logger, warn_once
+from epsagon_fast.log import warn, warn_once
 from epsagon_fast.protocol import Outcome
 
 from .interfaces import TraceWriter
@@ -11,9 +11,11 @@ def report(writer: TraceWriter) -> None:
     """Log each new reason why a trace of this writer was not delivered, and once that its ring was full."""
     for _trace_id, outcome in writer.recent_settlements():
         if outcome.reason and outcome != Outcome.DELIVERED:
-            warn_once(f"settled:{outcome.reason}", "A trace was %s: %s", outcome.name.lower(), outcome.reason)
+            said = outcome.name.lower(), outcome.reason
+            warn_once(f"settled:{outcome.reason}", "A trace was %s: %s", *said, about="losses")
     if writer.overflowed:
-        warn_once("queue_full", "Records are refused, and counted: %s is full; see `epsagon-fast status`", writer.path)
+        message = "Records are refused, and counted: %s is full; see `epsagon-fast status`"
+        warn_once("queue_full", message, writer.path, about="capacity")
 
 
 def report_all() -> None:
@@ -29,4 +31,5 @@ def report_new_refusals() -> None:
     if new > 0:
         process.own.told_refusals += new
         reasons = ", ".join(f"{reason} {count}" for reason, count in refused.items())
-        logger().warning("%d records were refused since the last flush; by this process in all: %s", new, reasons)
+        message = "%d records were refused since the last flush; by this process in all: %s"
+        warn(message, new, reasons, about="losses")

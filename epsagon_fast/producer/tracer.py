@@ -10,6 +10,7 @@ from typing import Final
 
 from epsagon_fast.config import ResolvedConfig
 from epsagon_fast.log import logger
+from epsagon_fast.pages import see
 from epsagon_fast.protocol import (
     CLOSE_PAYLOAD,
     HTTP_TRACE_ID_KEY,
@@ -174,7 +175,8 @@ class Tracer(Started, Recorder):
         return self
 
     def __reduce__(self) -> str:
-        raise TypeError("a tracer cannot be pickled: give the other process its handle(), and attach() to it there")
+        said = "a tracer cannot be pickled: give the other process its handle(), and attach() to it there"
+        raise TypeError(said + see("several processes"))
 
     def handle(self) -> Handle:
         """Return a handle with which another process can add to this trace: picklable, without the token."""

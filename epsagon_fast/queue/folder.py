@@ -244,7 +244,9 @@ def _is_ours(path: str) -> bool:
 def _warn_if_exposed(base: str) -> None:
     loose = private.exposed(base)
     if loose:
-        warn_once("exposed", "other users can rename what is in %s, and so take %s away", loose, base)
+        warn_once(
+            "exposed", "other users can rename what is in %s, and so take %s away", loose, base, about="the folder"
+        )
 
 
 def instance_name() -> str:

@@ -22,7 +22,7 @@ from importlib.util import find_spec
 import epsagon_fast.private as private
 from epsagon_fast.compiled import COMPILED, implementation
 from epsagon_fast.interrupts import let_pass
-from epsagon_fast.log import logger
+from epsagon_fast.log import warn
 from epsagon_fast.queue.folder import Folder, is_locked
 from epsagon_fast.queue.names import LOG, START, START_LOCK_FD
 from epsagon_fast.queue.state import NO_BEAT, Beat
@@ -127,7 +127,7 @@ class Launcher:
     def _complain(self, what: str) -> None:
         if not self._complained:
             self._complained = True
-            logger().warning("%s; traces wait in %s", what, self._folder.path)
+            warn("%s; traces wait in %s", what, self._folder.path, about="starting a collector")
 
 
 def allowed() -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from epsagon_fast.interrupts import let_pass
-from epsagon_fast.log import logger
+from epsagon_fast.log import warn
 from epsagon_fast.protocol import NO_TRACE, REFUSALS, Kind, Outcome
 from epsagon_fast.queue import layout, ring
 from epsagon_fast.queue.folder import Folder
@@ -265,4 +265,4 @@ class Writer:
         elif beat and now - since > STALLED_S and self._folder is not None and self._folder.is_held():
             self._last_beat = (beat, now)
             complaint = "the collector of %s has not moved for %d s; see `epsagon-fast status`"
-            logger().warning(complaint, self.path, STALLED_S)
+            warn(complaint, self.path, STALLED_S, about="stopping a collector")

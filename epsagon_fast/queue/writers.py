@@ -88,11 +88,11 @@ class Writers:
                 own_ring = _new_ring(folder, ring_bytes)
                 if not folders.is_memory(path):
                     slow = "%s is not in memory (tmpfs): recording an event may have to wait for the disk"
-                    warn_once("disk", slow, path)
+                    warn_once("disk", slow, path, about="the folder")
             except (OSError, ImportError) as error:  # an ImportError: of tempfile, after the process changed its root
                 let_pass(error)
                 own_ring = NoRing("no_space" if getattr(error, "errno", 0) in NO_SPACE else "no_folder", ring_bytes)
-                warn_once(lost, "%s: %s", lost, error)
+                warn_once(lost, "%s: %s", lost, error, about="the folder")
             # Registered under the lock, so that two threads do not make two rings in a folder.
             writer = self._by_path[path] = Writer(path, folder, own_ring, self._heir_at)
         for reason, count in abandoned.items():

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
 
+from epsagon_fast.pages import see
 from epsagon_fast.protocol import RUNNER_ORIGIN
 
 
@@ -25,7 +26,7 @@ class Node:
         for node in self:
             if node.name == name:
                 return node
-        raise LookupError(f"no event {name!r} in\n{self}")
+        raise LookupError(f"no event {name!r} in\n{self}{see('tests')}")
 
     def __iter__(self) -> Iterator["Node"]:
         """Yield this event and all below, each before its children."""
@@ -51,7 +52,7 @@ class Trace(dict[str, Any]):
         for event in self["events"]:
             if event["origin"] == RUNNER_ORIGIN:
                 return event  # type: ignore[no-any-return]
-        raise LookupError("the trace has no runner")
+        raise LookupError(f"the trace has no runner{see('tests')}")
 
     def tree(self) -> Node:
         """Return the runner's node. An event that names no other event of the trace as its parent stands right below.

@@ -9,12 +9,11 @@ for. Exit code 1 if anything is missing. Nothing is left behind, and no setting 
 
 import argparse
 import signal
-import sys
 from contextlib import suppress
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from epsagon_fast.foreign import escaped
+from epsagon_fast.commands.saying import fail
 
 if TYPE_CHECKING:
     from epsagon_fast.commands.demo.stage import Scene, Stage
@@ -35,14 +34,14 @@ def run(arguments: argparse.Namespace) -> int:
     lacking = [name for name in (BACKEND if arguments.load else SHOP) if not _is_installed(name)]
     if lacking:
         extra = "backend" if arguments.load else "demo"
-        return _fail(f"{', '.join(lacking)} not installed here: pip install 'epsagon-fast[{extra}]'")
+        return fail("demo", f"{', '.join(lacking)} not installed here: pip install 'epsagon-fast[{extra}]'")
     import epsagon_fast.commands.demo.stage as stage
 
     try:
         with stage.ends_by_signals(), stage.stage() as built:
             return _scene(arguments.load)(built, _stay if arguments.keep else None)
     except stage.Failed as error:
-        return _fail(str(error))
+        return fail("demo", str(error))
 
 
 def _scene(is_load: bool) -> "Scene":
@@ -68,8 +67,3 @@ def _stay(built: "Stage") -> None:
     print("All stays up until Ctrl-C.", flush=True)
     with suppress(KeyboardInterrupt):
         signal.pause()
-
-
-def _fail(reason: str) -> int:
-    print(f"epsagon-fast demo: {escaped(reason)}", file=sys.stderr)
-    return 1

@@ -41,6 +41,7 @@ def install() -> None:
     if isinstance(given, trace.ProxyTracerProvider):
         trace.set_tracer_provider(SpanProvider())
     elif not isinstance(given, SpanProvider):
-        warn_once("provider", "OpenTelemetry has another tracer provider already: its spans are not recorded here")
+        message = "OpenTelemetry has another tracer provider already: its spans are not recorded here"
+        warn_once("provider", message, about="OpenTelemetry's spans")
         return
     keep_as_one()

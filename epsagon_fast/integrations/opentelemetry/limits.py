@@ -34,5 +34,10 @@ def _number(names: tuple[str, ...], default: int | None) -> int | None:
         if said.isascii() and said.isdigit() and len(said) <= 9:
             return int(said)
         if said:
-            warn_once(f"OTEL {name}", "%s is no value that can be used: it must be a number", name)
+            warn_once(
+                f"OTEL {name}",
+                "%s is no value that can be used: it must be a number",
+                name,
+                about="OpenTelemetry's environment",
+            )
     return default

@@ -4,7 +4,6 @@ No lock: each call is one operation of a dict or a list, which the GIL makes who
 nothing, as with OpenTelemetry's own spans that record nothing.
 """
 
-import logging
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -23,6 +22,7 @@ from opentelemetry.trace import (
     TraceState,
 )
 
+from epsagon_fast.log import warn
 from epsagon_fast.producer.context import TraceContext, handed_on
 from epsagon_fast.producer.exceptions import exception_of
 from epsagon_fast.producer.plain import Copy, clean, full_type_name, printed
@@ -43,7 +43,6 @@ from .recording import Recording
 
 _SCALARS: Final = (str, int, bool, float)
 _UNSET: Final = Status()
-_logger: Final = logging.getLogger(__name__)
 
 
 class RecordedSpan(Recording, Span):
@@ -76,7 +75,7 @@ class RecordedSpan(Recording, Span):
             # One step, so only one of several threads ends the span.
             self._ends.pop()
         except IndexError:
-            _logger.warning("Calling end() on an ended span.")
+            _complain("Calling end() on an ended span")
             return
         self.end_time = time.time_ns() if end_time is None else nanoseconds(end_time)
         self.finish()
@@ -110,7 +109,7 @@ class RecordedSpan(Recording, Span):
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Set several attributes."""
         if not isinstance(attributes, Mapping):
-            _logger.warning("Attributes that are no mapping are left out.")
+            _complain("Attributes that are no mapping are left out")
             return
         for key, value in attributes.items():
             self.set_attribute(key, value)
@@ -118,11 +117,11 @@ class RecordedSpan(Recording, Span):
     def set_attribute(self, key: str, value: Any) -> None:
         """Set an attribute to `value` as it is now."""
         if self.end_time is not None:
-            _logger.warning("Setting attribute on ended span.")
+            _complain("Setting attribute on ended span")
             return
         if type(key) is not str:
             if not issubclass(type(key), str):
-                _logger.warning("An attribute whose name is no text is left out.")
+                _complain("An attribute whose name is no text is left out")
                 return
             key = clean(key)
         attributes = self.attributes
@@ -205,7 +204,7 @@ class RecordedSpan(Recording, Span):
 
     def _has_ended(self) -> bool:
         if self.end_time is not None:
-            _logger.warning("Tried calling a method on an ended span.")
+            _complain("Tried calling a method on an ended span")
         return self.end_time is not None
 
 
@@ -249,3 +248,8 @@ def context_of(context: TraceContext | None, own_id: str | None) -> SpanContext:
     state = TraceState.from_header([context.tracestate]) if context.tracestate else DEFAULT_TRACE_STATE
     ids = int(context.trace_id, 16), int(own_id or context.parent_id, 16)
     return SpanContext(*ids, False, TraceFlags(context.flags), state)
+
+
+def _complain(what: str) -> None:
+    # Each time, as OpenTelemetry's SDK does.
+    warn(what, about="OpenTelemetry's spans")

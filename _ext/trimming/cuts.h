@@ -107,6 +107,11 @@ COLD size_t length_as_text(const unsigned char *text, size_t length) {
     size_t size = length, part;
     for (; length > 0; length -= part, text += part) {
         unsigned char specials = 0;
+        part = BLOCK_BYTES;
+        if (length >= BLOCK_BYTES) {
+            block_bytes block = load_block(text);
+            if (!may_need_escapes(&block)) continue;
+        }
         /* As many as a byte can count. */
         part = length < 255 ? length : 255;
         for (size_t i = 0; i < part; i++) specials += is_special(text[i]);

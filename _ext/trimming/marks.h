@@ -1,7 +1,7 @@
 /* 64 bytes -> the bits of the quotes, of the backslashes and of the brackets among them.
  *
- * There are three ways to do this, each with the same few functions: load_block, lower_case, equal_bytes, and two that only
- * say whether a block is worth a closer look. AVX2 was a seventh faster for values of a megabyte and for others not at all,
+ * There are three ways to do this, each with the same few functions: load_block, lower_case, equal_bytes, and three that
+ * only say whether a block is worth a closer look. AVX2 was a seventh faster for values of a megabyte and for others not at all,
  * which is not worth a second copy of the code and a choice at run time. */
 #ifndef EPSAGON_FAST_MARKS_H
 #define EPSAGON_FAST_MARKS_H
@@ -89,6 +89,12 @@ HOT int may_have_brackets(const block_bytes *block) {
     return found != 0;
 }
 
+HOT int may_need_escapes(const block_bytes *block) {
+    uint64_t found = 0;
+    for (int i = 0; i < 8; i++) found |= (block->word[i] - repeated(' ')) & ~block->word[i] & repeated(0x80);
+    return found != 0 || has_mark(block);
+}
+
 #elif defined(EPSAGON_FAST_NEON)
 
 typedef struct {
@@ -133,6 +139,12 @@ HOT int may_have_brackets(const block_bytes *block) {
     return vmaxvq_u8(found) != 0;
 }
 
+HOT int may_need_escapes(const block_bytes *block) {
+    uint8x16_t found = vdupq_n_u8(0);
+    for (int i = 0; i < 4; i++) found = vorrq_u8(found, vcltq_u8(block->part[i], vdupq_n_u8(' ')));
+    return vmaxvq_u8(found) != 0 || has_mark(block);
+}
+
 #else
 
 typedef struct {
@@ -168,7 +180,7 @@ HOT int has_mark(const block_bytes *block) {
     return _mm_movemask_epi8(found) != 0;
 }
 
-/* The comparison is signed, and passes over bytes that are not ASCII too. */
+/* Comparisons are signed: bytes that are not ASCII are less than any that is. */
 HOT int may_have_brackets(const block_bytes *block) {
     __m128i found = _mm_setzero_si128();
     for (int i = 0; i < 4; i++) {
@@ -176,6 +188,12 @@ HOT int may_have_brackets(const block_bytes *block) {
         found = _mm_or_si128(found, _mm_cmpgt_epi8(block->part[i], _mm_set1_epi8('[' - 1)));
     }
     return _mm_movemask_epi8(found) != 0;
+}
+
+HOT int may_need_escapes(const block_bytes *block) {
+    __m128i found = _mm_setzero_si128();
+    for (int i = 0; i < 4; i++) found = _mm_or_si128(found, _mm_cmplt_epi8(block->part[i], _mm_set1_epi8(' ')));
+    return _mm_movemask_epi8(found) != 0 || has_mark(block);
 }
 
 #endif

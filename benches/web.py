@@ -73,11 +73,11 @@ def environ_of(number: int) -> dict[str, Any]:
     }
 
 
-def drive(app: Callable[..., Any], count: int) -> None:
+def drive(app: Callable[..., Any], count: int, first: int = 0) -> None:
     def start_response(status: str, headers: Any, exc_info: Any = None) -> Callable[[bytes], None]:
         return lambda data: None
 
-    for number in range(count):
+    for number in range(first, first + count):
         body = app(environ_of(number), start_response)
         for _ in body:
             pass

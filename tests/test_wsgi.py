@@ -4,6 +4,7 @@ import gc
 import http.client
 import io
 import json
+import os
 import socket
 import sys
 import threading
@@ -19,10 +20,12 @@ from places import until
 from waiting import TIMEOUT_S
 
 import epsagon_fast as epsagon
+from epsagon_fast.compiled import REFERENCE
 from epsagon_fast.integrations.web.request import KEY
 from epsagon_fast.integrations.wsgi import TracingMiddleware
 from epsagon_fast.producer.current import current_trace
 from epsagon_fast.producer.fast_path import PureFastPath
+from epsagon_fast.queue import ring
 from epsagon_fast.testing import capture_traces
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -96,6 +99,19 @@ def test_request_is_one_trace(traces: list[dict[str, Any]]) -> None:
             "labels": "{}",
         },
     }
+
+
+@pytest.mark.skipif(ring.IMPLEMENTATION == REFERENCE, reason="the ring in plain Python asks the kernel each time")
+def test_a_request_does_not_ask_the_kernel_for_its_process(
+    traces: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = TracingMiddleware(hello)
+    ask(app)
+    asked: list[None] = []
+    monkeypatch.setattr(os, "getpid", lambda: asked.append(None) or 1)
+    ask(app)
+    assert len(traces) == 2
+    assert not asked
 
 
 def test_a_request_needs_no_dict_for_what_each_sets(traces: list[dict[str, Any]]) -> None:

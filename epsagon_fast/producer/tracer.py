@@ -14,8 +14,8 @@ from epsagon_fast.pages import see
 from epsagon_fast.protocol import (
     CLOSE_PAYLOAD,
     HTTP_TRACE_ID_KEY,
-    NO_TRACE,
     NOT_MEASURED,
+    TRACE_ID_BYTES,
     UNCHANGED,
     UNFINISHED,
     Kind,
@@ -219,9 +219,9 @@ class Tracer(Started, Recorder):
         """Take a new trace id. A child that starts a tracer of its parent takes one too: the parent may start it."""
         self.owner_pid = own_pid()
         begun = bytes.fromhex(span_id) if span_id else b""
-        self._id = begun + os.urandom(len(NO_TRACE) - len(begun))
-        self.trace_id = self._id.hex()
-        self.span_id = self.trace_id[:SPAN_ID_DIGITS]
+        self._id = new = begun + os.urandom(TRACE_ID_BYTES - len(begun)) if begun else os.urandom(TRACE_ID_BYTES)
+        self.trace_id = told = new.hex()
+        self.span_id = told[:SPAN_ID_DIGITS]
 
     def _open(self) -> None:
         # Before a collector is launched: the request waits for that, and the runner's start was noted before it.

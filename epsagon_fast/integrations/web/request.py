@@ -18,6 +18,7 @@ from epsagon_fast.producer.times import now
 from epsagon_fast.producer.tracer import Tracer
 from epsagon_fast.propagation import HTTP_TRACE_ID_KEY, TraceContext, extract_from
 from epsagon_fast.protocol import ErrorCode
+from epsagon_fast.queue.ring import own_pid
 
 from .departures import is_departure
 
@@ -116,7 +117,7 @@ class RequestTrace(Tracer):
 
     def end(self, error: BaseException | None = None) -> None:
         """Close the trace. `error`: what left the application. SystemExit 0 is no error, but cuts the request short."""
-        if not self.recording or self.owner_pid != os.getpid():
+        if not self.recording or self.owner_pid != own_pid():
             self.send_stop_signal()
             return
         if is_departure(error, told=self.client_closed):

@@ -3,6 +3,7 @@
     path/sitecustomize.py   Python imports it at its start, because `run` puts its folder on the PYTHONPATH; it watches
     watched.py              which modules it watches for, and how that and what is left out is handed on
     starting.py             what begins when one of them was imported
+    here.py                 the same for a process that is not below `run`
     listing.py              what `run --list` and `run --suggest` say
     own.py                  our own integrations: gunicorn, celery, urllib3, log lines, threads
     applications.py         the servers and frameworks that call WSGI and ASGI applications

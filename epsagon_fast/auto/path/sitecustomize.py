@@ -79,11 +79,13 @@ def import_shadowed() -> None:
     spec.loader.exec_module(module)
 
 
-# The program's path is as without us. Its children find the folder in PYTHONPATH.
-sys.path[:] = [place for place in sys.path if os.path.abspath(place) != FOLDER]
-if os.environ.get(VARIABLE):
-    watcher = Watcher(os.environ[VARIABLE])
-    sys.meta_path.insert(0, watcher)
-    for name in watcher.names & sys.modules.keys():
-        watcher.imported(name)
-import_shadowed()
+# Not where the package imports it for the class above, in a process that is not below `run`.
+if __name__ == "sitecustomize":
+    # The program's path is as without us. Its children find the folder in PYTHONPATH.
+    sys.path[:] = [place for place in sys.path if os.path.abspath(place) != FOLDER]
+    if os.environ.get(VARIABLE):
+        watcher = Watcher(os.environ[VARIABLE])
+        sys.meta_path.insert(0, watcher)
+        for name in watcher.names & sys.modules.keys():
+            watcher.imported(name)
+    import_shadowed()

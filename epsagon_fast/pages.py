@@ -32,6 +32,7 @@ PAGES: Final = {
     "stopping a collector": "docs/collector.md#leaving",
     "tests": "docs/testing.md",
     "the folder": "docs/queue.md#the-folder",
+    "the old names": "docs/migrating.md#from-epsagon",
     "tracing": "docs/get-started.md",
     "what run traces": "docs/run.md#what-traces-what",
 }

@@ -32,7 +32,11 @@ class Deadline:
         if self._left_s <= 0 or threading.current_thread() is not threading.main_thread():
             return
         if signal.getsignal(signal.SIGALRM) != signal.SIG_DFL or any(signal.getitimer(signal.ITIMER_REAL)):
-            warn_once("compat deadline", "The program uses SIGALRM itself: no trace is sent before a deadline")
+            warn_once(
+                "compat deadline",
+                "The program uses SIGALRM itself: no trace is sent before a deadline",
+                about="the old names",
+            )
             return
         signal.signal(signal.SIGALRM, self._ends)
         self._is_set = True

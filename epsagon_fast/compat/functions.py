@@ -25,7 +25,12 @@ def traced(function: F, name: str | None = None) -> F:
     try:
         return scope.trace(name or getattr(function, "__name__", ""))(function)
     except TypeError:
-        warn_once("compat wrapper", "Not traced: a wrapper is for functions, not for a %s", type(function).__name__)
+        warn_once(
+            "compat wrapper",
+            "Not traced: a wrapper is for functions, not for a %s",
+            type(function).__name__,
+            about="the old names",
+        )
         return function
 
 
@@ -46,5 +51,5 @@ def tencent_function_wrapper(function: F) -> F:
 
 def _of_cloud(wrapper: str, function: F) -> F:
     message = "%s knows nothing of its cloud here: the function is traced as by python_wrapper"
-    warn_once(f"compat {wrapper}", message, wrapper)
+    warn_once(f"compat {wrapper}", message, wrapper, about="the old names")
     return traced(function)

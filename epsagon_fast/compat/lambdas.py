@@ -89,7 +89,13 @@ def _guarded(step: Callable[..., Any], *arguments: Any) -> Any:
         return step(*arguments)
     except Exception as error:  # contexts and events are foreign objects
         let_pass(error)
-        warn_once("compat lambda", "A Lambda's trace lacks something: %s: %s", type(error).__name__, shown(error))
+        warn_once(
+            "compat lambda",
+            "A Lambda's trace lacks something: %s: %s",
+            type(error).__name__,
+            shown(error),
+            about="the old names",
+        )
         return None
 
 
@@ -219,5 +225,9 @@ def _is_ignored(event: Any) -> bool:
     try:
         return event in json.loads(text)
     except (ValueError, TypeError):
-        warn_once("compat payloads", "EPSAGON_PAYLOADS_TO_IGNORE is ignored: it must be a JSON list of objects")
+        warn_once(
+            "compat payloads",
+            "EPSAGON_PAYLOADS_TO_IGNORE is ignored: it must be a JSON list of objects",
+            about="the old names",
+        )
         return False

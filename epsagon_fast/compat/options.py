@@ -97,7 +97,7 @@ def put_in_force() -> None:
 
 def _refuse(name: str, value: object, instead: str) -> None:
     if value:
-        warn_once(f"compat {name}", "init(%s=...) has no meaning here: %s", name, instead)
+        warn_once(f"compat {name}", "init(%s=...) has no meaning here: %s", name, instead, about="the old names")
 
 
 def _name_variables_without_meaning() -> None:
@@ -107,7 +107,7 @@ def _name_variables_without_meaning() -> None:
         found.remove("EPSAGON_SSL")
     if found:
         lines = "; ".join(f"{name}: {WITHOUT_MEANING[name]}" for name in found)
-        warn_once("compat variables", "The environment sets what has no meaning here: %s", lines)
+        warn_once("compat variables", "The environment sets what has no meaning here: %s", lines, about="the old names")
 
 
 def _said(variable: str, by_code: object) -> bool:
@@ -152,7 +152,7 @@ def _counts(name: str, value: object) -> bool:
     try:
         option.accept(name, value)
     except (TypeError, ValueError) as error:
-        warn_once(f"compat {name}", "Ignored: %s", str(error))
+        warn_once(f"compat {name}", "Ignored: %s", str(error), about="the old names")
         return False
     return True
 

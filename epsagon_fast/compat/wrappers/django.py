@@ -20,7 +20,11 @@ class DjangoMiddleware:
         """Answer one request."""
         environ = getattr(request, "environ", None)
         if not isinstance(environ, dict):
-            warn_once("compat django", "Behind ASGI the middleware is epsagon_fast.integrations.asgi.TracingMiddleware")
+            warn_once(
+                "compat django",
+                "Behind ASGI the middleware is epsagon_fast.integrations.asgi.TracingMiddleware",
+                about="the old names",
+            )
             return self._get_response(request)
         answer = DjangoAnswer(self._get_response, request)
         TracingMiddleware(answer)(environ, _no_server)

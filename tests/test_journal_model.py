@@ -68,7 +68,6 @@ class World:
 class Memory:
     """Stands for Assembly: it keeps the records of each trace as they came."""
 
-    masks = ()
     held_bytes = 0
     opener = is_closed_by = staticmethod(lambda *_: None)
 
@@ -76,6 +75,7 @@ class Memory:
         self.held: dict[bytes, list[Record]] = {}
         self.dead_rings: set[bytes] = set()
         self.accounts = Accounts()
+        self.masks: dict[bytes, Any] = {}
 
     def knows(self, trace_id: bytes) -> bool:
         return True

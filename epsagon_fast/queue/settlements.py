@@ -17,13 +17,14 @@ REASON_BYTES = 28
 ENTRY = struct.Struct(f"<{TRACE_ID_BYTES}sI{REASON_BYTES}s")
 ENTRIES = (layout.HEADER_BYTES - layout.SETTLEMENT_RING) // ENTRY.size
 REMEMBERED = 1024
+_NUMBERS = {outcome.name: number for number, outcome in enumerate(OUTCOMES)}
 
 
 def publish(page: ring.Mapping, trace_id: bytes, outcome: Outcome) -> None:
     """Write a trace's outcome into its ring's header."""
     count = page.load(layout.SETTLEMENTS)
     reason = (outcome.reason or "").encode("ascii", "replace")[:REASON_BYTES]
-    page.write(_offset(count), ENTRY.pack(trace_id, OUTCOMES.index(outcome), reason))
+    page.write(_offset(count), ENTRY.pack(trace_id, _NUMBERS[outcome.name], reason))
     # A damaged header may hold the largest number.
     page.store(layout.SETTLEMENTS, count + 1 & 0xFFFF_FFFF_FFFF_FFFF)
 

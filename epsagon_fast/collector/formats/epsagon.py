@@ -37,7 +37,14 @@ class JsonEnvelope(NamedTuple):
 
     def around(self, events: Sequence[bytes], exceptions: Sequence[bytes]) -> bytes:
         """Return the body with these events and exceptions."""
-        return b"".join((self.head, b",".join(events), self.middle, b",".join(exceptions), self.tail))
+        before, after = self.head, self.middle + b",".join(exceptions) + self.tail
+        if not events:
+            return before + after
+        # Joined once: a body joined of joined parts would be copied twice.
+        parts = [*events]
+        parts[0] = before + parts[0]
+        parts[-1] += after
+        return b",".join(parts)
 
 
 class Epsagon:

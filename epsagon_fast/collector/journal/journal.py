@@ -106,9 +106,7 @@ class Journal:
 
     def settled(self, trace_id: bytes) -> None:
         """Buffer the mark of a settled trace, and let go of its records."""
-        is_written = any(trace_id in segment.pinned for segment in self._segments)
-        self._uncommitted.settled(trace_id, is_written=is_written)
-        self._segments.unpin({trace_id})
+        self._uncommitted.settled(trace_id, is_written=self._segments.let_go(trace_id))
 
     def keep_only(self, alive: Container[bytes]) -> None:
         """Let go of the committed records of traces that `alive` lacks: late ones, orphans, dropped traces.

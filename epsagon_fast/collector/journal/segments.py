@@ -138,6 +138,15 @@ class Segments:
         for segment in self._all:
             segment.pinned -= trace_ids
 
+    def let_go(self, trace_id: bytes) -> bool:
+        """Let go of all records of one trace; return whether there were any."""
+        found = False
+        for segment in self._all:
+            if trace_id in segment.pinned:
+                segment.pinned.remove(trace_id)
+                found = True
+        return found
+
     def stop_writing(self) -> None:
         """Let go of the file. The next write begins another one."""
         if self._fd is not None:

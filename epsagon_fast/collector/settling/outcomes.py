@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from epsagon_fast.collector.assembling.assembly import Assembly
 from epsagon_fast.collector.journal.journal import Journal
 from epsagon_fast.collector.parcel import Settlement
-from epsagon_fast.collector.settling.drops import Drops
+from epsagon_fast.collector.settling.drops import LOSSES, Drops
 from epsagon_fast.collector.settling.replies import Replies
 from epsagon_fast.protocol import Outcome
 
@@ -43,7 +43,7 @@ class Outcomes:
         self._count(outcome)
         self.replies.settle(trace_id, outcome)
         self.drops.settled(trace_id, outcome)
-        if ring_id is not None and outcome in (Outcome.REJECTED, Outcome.DROPPED):
+        if outcome.name in LOSSES and ring_id is not None:
             self.drops.count(ring_id, {_reason(outcome): 1})
 
     def foretell(self, trace_id: bytes, outcome: Outcome) -> None:

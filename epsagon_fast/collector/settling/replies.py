@@ -8,7 +8,7 @@ from epsagon_fast.queue.reader import Reader
 # Traces with a second outcome to come, which no process waits for: stored ones leave the outbox one day, and one that
 # sampling leaves out is sent after all if another trace of its request must be.
 REMEMBERED = 10_000
-_MAY_CHANGE = (Outcome.STORED, Outcome.SAMPLED)
+_MAY_CHANGE = frozenset({Outcome.STORED.name, Outcome.SAMPLED.name})
 
 
 class Replies:
@@ -33,7 +33,7 @@ class Replies:
             reader, before = self._told.pop(trace_id, (None, None))
             if reader is not None and outcome != before:
                 reader.tell(trace_id, outcome)
-        if reader is not None and outcome in _MAY_CHANGE and outcome != before:
+        if reader is not None and outcome.name in _MAY_CHANGE and outcome != before:
             self._told[trace_id] = reader, outcome
             if len(self._told) > REMEMBERED:
                 self._told.popitem(last=False)

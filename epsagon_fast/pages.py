@@ -27,6 +27,7 @@ PAGES: Final = {
     "options": "docs/configuration.md",
     "OTLP": "docs/otlp.md",
     "outgoing requests": "docs/propagation.md#outgoing-requests",
+    "privacy": "docs/privacy.md",
     "several processes": "docs/propagation.md#work-that-outlives-its-request-pools-forks",
     "starting a collector": "docs/collector.md#how-it-starts",
     "stopping a collector": "docs/collector.md#leaving",

@@ -62,6 +62,10 @@ EXACT = "exact"
 # UTF-8 bytes of a trace's JSON body (epsagon-go's DefaultMaxTraceSize and MaxTraceSize).
 DEFAULT_MAX_TRACE_BYTES = 64 * 1024
 MAX_TRACE_BYTES = 512 * 1024
+# How much is recorded: only what is listed, all but values, values too.
+STRICT = "strict"
+STANDARD = "standard"
+EVERYTHING = "everything"
 # What gives way in a trace over its limit: the first events' metadata, or the longest values.
 STRIP = "strip"
 SHORTEN = "shorten"
@@ -123,6 +127,8 @@ REFUSALS = (
     "no_space",
     "cut",
     "no_collector",
+    "before_send",
+    "hook_failed",
 )
 
 

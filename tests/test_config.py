@@ -91,6 +91,15 @@ FIELDS = [
         [],
     ),
     Field("metadata_only", "EPSAGON_METADATA", True, False, False, "FALSE", False, [0, "true"], [], ["maybe", "2"]),
+    Field(
+        "privacy", "EPSAGON_PRIVACY", "standard", "strict", "strict", "Strict", "strict", [1], ["x", "STRICT"], ["x"]
+    ),
+    Field("allowed_keys", "EPSAGON_ALLOWED_KEYS", (), ["a", "b*"], ("a", "b*"), "a, b", ("a", "b"), ["a", 1], [], []),
+    Field(
+        *("allowed_exceptions", "EPSAGON_ALLOWED_EXCEPTIONS", (), {"KeyError"}, ("KeyError",)),
+        *("KeyError", ("KeyError",), ["a", 1], [], []),
+    ),
+    Field("before_send", None, None, dict, dict, "", None, [], ["x", 1], []),
     Field("debug", "EPSAGON_DEBUG", False, True, True, "yes", True, [1, "true"], [], ["maybe"]),
     Field(
         "send_timeout_s",
@@ -453,7 +462,7 @@ def test_a_config_is_frozen_and_takes_keywords_only() -> None:
 def test_a_resolved_config_is_whole_and_resolves_to_itself() -> None:
     resolved = with_token().resolve()
     assert isinstance(resolved, ResolvedConfig)
-    assert None not in dataclasses.asdict(resolved).values()
+    assert [name for name, value in dataclasses.asdict(resolved).items() if value is None] == ["before_send"]
     assert resolved.resolve() is resolved
     assert pickle.loads(pickle.dumps(resolved)) == resolved
     assert dataclasses.replace(resolved, debug=True).enabled
@@ -535,6 +544,31 @@ def test_importing_and_resolving_loads_nothing_heavy() -> None:
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_the_two_ways_to_say_how_much_is_recorded_agree_or_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for mode, metadata_only in (("strict", True), ("standard", True), ("everything", False)):
+        assert Config(privacy=mode).resolve().metadata_only is metadata_only
+        assert Config(privacy=mode, metadata_only=metadata_only).resolve().privacy == mode
+        with pytest.raises(ValueError, match=f"privacy='{mode}' contradicts metadata_only={not metadata_only}"):
+            Config(privacy=mode, metadata_only=not metadata_only)
+    assert [Config(metadata_only=said).resolve().privacy for said in (True, False)] == ["standard", "everything"]
+    monkeypatch.setenv("EPSAGON_PRIVACY", "strict")
+    assert Config().resolve().metadata_only
+    assert Config(metadata_only=False).resolve().privacy == "everything"
+
+
+def test_of_two_contradicting_variables_the_one_that_shows_less_counts(
+    untraced: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("EPSAGON_METADATA", "FALSE")
+    monkeypatch.setenv("EPSAGON_PRIVACY", "strict")
+    assert with_token().resolve().privacy == "strict"
+    monkeypatch.setenv("EPSAGON_METADATA", "TRUE")
+    monkeypatch.setenv("EPSAGON_PRIVACY", "everything")
+    assert with_token().resolve().privacy == "standard"
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert warning.startswith("EPSAGON_PRIVACY contradicts EPSAGON_METADATA: privacy is strict; see ")
 
 
 def test_one_field_is_read_as_resolve_would_without_a_warning(

@@ -11,7 +11,7 @@ at import: the proxy look-up, which needs a heavy import, happens when a trace's
     config.py        Config and ResolvedConfig
 """
 
-from .config import Attributes, Config, Headers, ResolvedConfig
+from .config import Attributes, Config, Headers, Hook, ResolvedConfig
 from .environment import may_need_proxy
 from .options import DEFAULT_RING_BYTES, MIN_RING_BYTES, OPTIONS
 from .values import otlp_url
@@ -23,6 +23,7 @@ __all__ = [
     "Attributes",
     "Config",
     "Headers",
+    "Hook",
     "ResolvedConfig",
     "may_need_proxy",
     "otlp_url",

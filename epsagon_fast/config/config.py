@@ -3,19 +3,21 @@
 import json
 import os
 import sys
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
 import epsagon_fast.config.opentelemetry as opentelemetry
 from epsagon_fast.foreign import origin
 from epsagon_fast.log import warn_once
-from epsagon_fast.protocol import SHORTEN, STRIP, WireConfig
+from epsagon_fast.protocol import EVERYTHING, SHORTEN, STANDARD, STRICT, STRIP, WireConfig
 
 from .environment import ca_file, default_state_dir, default_url, from_environment, proxy_for
 from .options import OPTIONS
 from .values import goes_in_clear, is_otlp, otlp_url, wants_protobuf
 
+# Takes an event or an exception as it would leave, and returns it, changed or not; None: it is left out.
+Hook = Callable[[dict[str, Any]], dict[str, Any] | None]
 Attribute = str | bool | int | float
 # As tuples they are kept, and come back if a Config is copied.
 Headers = Mapping[str, str] | tuple[tuple[str, str], ...]
@@ -35,8 +37,11 @@ class Config:
     limit, "strip" or "shorten". sampling: which finished traces are sent, "" for all. sample_rate: the share, 0 to 1,
     of what begins here that is recorded; below 1 a caller's flag decides for what that caller causes. ignored_keys:
     names of keys whose values are masked, `*` in them stands for any text; default_ignored_keys: whether usual names of
-    secrets are masked too. masking: how names are compared, "loose" or "exact". runtime_dir, state_dir: made absolute.
-    Raises TypeError or ValueError for a value that is not allowed.
+    secrets are masked too. masking: how names are compared, "loose" or "exact". privacy: how much is recorded,
+    "strict", "standard" or "everything"; metadata_only says the last two too. allowed_keys, allowed_exceptions: what
+    "strict" keeps beside what it knows: keys of metadata and labels, in which `*` stands for any text, and names of
+    types. before_send: gets each event and exception in this process, as a dict, and returns what is sent. runtime_dir,
+    state_dir: made absolute. Raises TypeError or ValueError for a value that is not allowed.
     """
 
     application_name: str | None = None
@@ -45,6 +50,10 @@ class Config:
     headers: Headers | None = field(default=None, repr=False)
     resource_attributes: Attributes | None = None
     metadata_only: bool | None = None
+    privacy: str | None = None
+    allowed_keys: list[str] | tuple[str, ...] | Set[str] | None = None
+    allowed_exceptions: list[str] | tuple[str, ...] | Set[str] | None = None
+    before_send: Hook | None = None
     debug: bool | None = None
     send_timeout_s: float | None = None
     disable: bool | None = None
@@ -67,6 +76,9 @@ class Config:
             if value is not None:
                 # The class is frozen, but this is still part of its construction.
                 object.__setattr__(self, name, option.accept(name, value))
+        if None not in (self.privacy, self.metadata_only) and self.metadata_only is (self.privacy == EVERYTHING):
+            contradiction = "privacy=%r contradicts metadata_only=%r: leave one of them out"
+            raise ValueError(contradiction % (self.privacy, self.metadata_only))
 
     def resolve(self, warn: bool = True) -> "ResolvedConfig":
         """Return a Config with no field unset: code, then environment, then default.
@@ -74,6 +86,8 @@ class Config:
         `warn`: log what keeps its traces from arriving, or from arriving unread.
         """
         values: dict[str, Any] = {name: self.value(name) for name in OPTIONS}
+        values["privacy"] = mode = _mode(self)
+        values["metadata_only"] = mode != EVERYTHING
         if values["collector_url"] is None:
             values |= _of_opentelemetry(values, self)
         sends = warn and not values["disable"] and not values["test_mode"]
@@ -133,12 +147,12 @@ class Config:
 
 
 class ResolvedConfig(Config):
-    """A Config in which every field has a value.
+    """A Config in which every field but `before_send` has a value.
 
     runtime_dir "": the queue chooses a folder. state_dir "": there is no home directory, so stored traces go into the
     collector's own folder. `enabled`: whether traces are recorded at all: not disabled, and there is a token, which
     OTLP does not need. `keeps_types`: whether the backend's format knows numbers and bools in metadata, and not only
-    texts.
+    texts. `is_guarded`: whether records are looked through before they leave the process; see producer/guard.py.
     """
 
     application_name: str
@@ -147,6 +161,10 @@ class ResolvedConfig(Config):
     headers: tuple[tuple[str, str], ...]
     resource_attributes: tuple[tuple[str, Attribute], ...]
     metadata_only: bool
+    privacy: str
+    allowed_keys: tuple[str, ...]
+    allowed_exceptions: tuple[str, ...]
+    before_send: Hook | None
     debug: bool
     send_timeout_s: float
     disable: bool
@@ -165,16 +183,36 @@ class ResolvedConfig(Config):
     # Reckoned once, because each trace asks for them.
     enabled = False
     keeps_types = False
+    is_guarded = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         keeps_types = is_otlp(self.collector_url)
         object.__setattr__(self, "keeps_types", keeps_types)
+        object.__setattr__(self, "is_guarded", self.privacy == STRICT or self.before_send is not None)
         object.__setattr__(self, "enabled", not self.disable and (self.token != "" or keeps_types))
 
     def resolve(self, warn: bool = True) -> "ResolvedConfig":
         """Return this object, which is resolved already."""
         return self
+
+
+def _mode(said: Config) -> str:
+    """Return how much is recorded. Code counts before the environment, there too if it is said in the other field."""
+    for source in (said.__getattribute__, from_environment):
+        mode, metadata_only = source("privacy"), source("metadata_only")
+        if metadata_only is not None:
+            otherwise = STANDARD if metadata_only else EVERYTHING
+            if mode is not None and metadata_only is (mode == EVERYTHING):
+                # Only the environment comes here: Config refuses both in code. The choice that shows less counts.
+                mode = STANDARD if mode == EVERYTHING else mode
+                warn_once(
+                    "privacy", "EPSAGON_PRIVACY contradicts EPSAGON_METADATA: privacy is %s", mode, about="privacy"
+                )
+            mode = mode or otherwise
+        if mode is not None:
+            return str(mode)
+    return STANDARD
 
 
 def _of_opentelemetry(values: dict[str, Any], said: Config) -> dict[str, Any]:

@@ -2,10 +2,20 @@
 
 from typing import Final
 
-from epsagon_fast.protocol import DEFAULT_MAX_TRACE_BYTES, EXACT, LOOSE, MAX_TRACE_BYTES, SHORTEN, STRIP
+from epsagon_fast.protocol import (
+    DEFAULT_MAX_TRACE_BYTES,
+    EVERYTHING,
+    EXACT,
+    LOOSE,
+    MAX_TRACE_BYTES,
+    SHORTEN,
+    STANDARD,
+    STRICT,
+    STRIP,
+)
 
 from .sampling import rate, rules
-from .values import Option, attributes, choice, flag, headers, names, path, seconds, size, text, token, url
+from .values import Option, attributes, choice, flag, headers, hook, names, path, seconds, size, text, token, url
 
 DEFAULT_RING_BYTES = 512 * 1024
 MIN_RING_BYTES = 64 * 1024
@@ -18,6 +28,10 @@ OPTIONS: Final[dict[str, Option]] = {
     "headers": headers("EPSAGON_HEADERS"),
     "resource_attributes": attributes(),
     "metadata_only": flag("EPSAGON_METADATA", True),
+    "privacy": choice("EPSAGON_PRIVACY", STRICT, STANDARD, EVERYTHING),
+    "allowed_keys": names("EPSAGON_ALLOWED_KEYS"),
+    "allowed_exceptions": names("EPSAGON_ALLOWED_EXCEPTIONS"),
+    "before_send": hook(),
     "debug": flag("EPSAGON_DEBUG", False),
     "send_timeout_s": seconds("EPSAGON_SEND_TIMEOUT_SEC", 1.0, positive=True),
     "disable": flag("DISABLE_EPSAGON", False),

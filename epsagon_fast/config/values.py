@@ -135,6 +135,13 @@ def names(variable: str) -> Option:
     return Option(variable, (), allowed, types, lambda names: all(map(is_plain, names)), _keep_names, _parse_names)
 
 
+def hook() -> Option:
+    """A function that each event passes; only in code."""
+    return Option(
+        None, None, "a function of one event that returns it, or None", (object,), callable, lambda hook: hook
+    )
+
+
 def token(variable: str) -> Option:
     """A bearer token, which becomes part of an HTTP header."""
     allowed = "a str of printable ASCII without spaces"

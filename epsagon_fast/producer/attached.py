@@ -18,6 +18,7 @@ from .tracer import ELSEWHERE, Tracer
 _OF_THE_OPENER: Final = (
     *("max_trace_size_bytes", "metadata_only", "debug", "trimming"),
     *("ignored_keys", "default_ignored_keys", "masking"),
+    *("privacy", "allowed_keys", "allowed_exceptions"),
 )
 
 
@@ -29,7 +30,7 @@ class Attached(Entered, Tracer):
         self._handle = handle
         wire = {name: getattr(handle, name) for name in _OF_THE_OPENER}
         # The opener's config counts for the trace, this process's own config for its ring and its end.
-        mine = {name: process.setting(name) for name in ("ring_bytes", "shutdown_timeout_s")}
+        mine = {name: process.setting(name) for name in ("ring_bytes", "shutdown_timeout_s", "before_send")}
         # Disabled, because this process opens and sends nothing for the trace, and so needs no token.
         super().__init__(Config(disable=True, **wire, **mine).resolve())
         self.context = handle.context

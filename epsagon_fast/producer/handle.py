@@ -29,3 +29,6 @@ class Handle:
     masking: str = LOOSE
     # Whether its metadata keep their types.
     keeps_types: bool = False
+    privacy: str | None = None
+    allowed_keys: tuple[str, ...] = ()
+    allowed_exceptions: tuple[str, ...] = ()

@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Set
 
-from epsagon_fast.config import Attributes, Config, Headers
+from epsagon_fast.config import Attributes, Config, Headers, Hook
 from epsagon_fast.queue.writer import Writer
 
 from .process import process
@@ -21,6 +21,10 @@ def init(
     headers: Headers | None = None,
     resource_attributes: Attributes | None = None,
     metadata_only: bool | None = None,
+    privacy: str | None = None,
+    allowed_keys: list[str] | tuple[str, ...] | Set[str] | None = None,
+    allowed_exceptions: list[str] | tuple[str, ...] | Set[str] | None = None,
+    before_send: Hook | None = None,
     debug: bool | None = None,
     send_timeout_s: float | None = None,
     disable: bool | None = None,

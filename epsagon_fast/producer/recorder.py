@@ -19,6 +19,7 @@ from . import encoding, exiting
 from .context import TraceContext
 from .fast_path import FastPath
 from .fitting import fitted_event, fitted_record
+from .guard import Guard
 from .interfaces import TraceWriter
 from .plain import type_name
 from .process import process
@@ -75,6 +76,8 @@ class Recorder(FastPath):
     # The reason why the trace was refused or is not recorded.
     _reason = "never started"
     _runner_metadata: Mapping[str, Any] = {}
+    # Looks through what leaves, if the config wants that.
+    _guard: Guard | None = None
 
     @property
     def recording(self) -> bool:
@@ -207,13 +210,17 @@ class Recorder(FastPath):
         self._push = writer.push
         self._count = writer.refuse
         self.keeps_values = not config.metadata_only
+        if config.is_guarded:
+            # A forked child goes on with what its parent's has seen.
+            self._guard = self._guard or Guard(config, self.typed)
+            self._guard.count = writer.refuse
         limit_bytes = config.max_trace_size_bytes
         self._event_limit_bytes = limit_bytes if limit_bytes < writer.record_limit_bytes else writer.record_limit_bytes
 
     def _let_pass(self) -> None:
-        """Let complete events go straight into the ring. The fast path logs nothing."""
+        """Let complete events go straight into the ring. The fast path logs nothing and guards nothing."""
         # A signal's handler may have closed the trace meanwhile.
-        if self._state is OPEN and not self.config.debug:
+        if self._state is OPEN and not self.config.debug and self._guard is None:
             self._open_path(self._push, self._id, self._event_limit_bytes, self.typed)
 
     def _move_to(self, state: State) -> None:
@@ -225,6 +232,14 @@ class Recorder(FastPath):
         self._close_path()
 
     def _put(self, kind: int, payload: bytes, flags: int = 0) -> bool:
+        if self._guard is not None:
+            guarded = self._guard.passed(kind, payload)
+            if guarded is None:
+                return False
+            payload = guarded
+        return self._put_guarded(kind, payload, flags)
+
+    def _put_guarded(self, kind: int, payload: bytes, flags: int = 0) -> bool:
         code = self._push(kind, flags, self._id, payload)
         return code == PUSHED or self._attend(code, kind, flags, payload)
 
@@ -261,11 +276,16 @@ class Recorder(FastPath):
         encoded = encoding.encode_event(event, parent_id, self.caller_id, self.typed)
         payload, flags, _, _ = encoded
         self._count_losses(encoded)
+        if self._guard is not None:
+            guarded = self._guard.passed(_EVENT, payload)
+            if guarded is None:
+                return
+            payload = guarded
         if len(payload) > self._event_limit_bytes and not (payload := self._fitted(payload)):
             return
         if flags and self._runner is None:
             self._runner = payload
-        self._put(_EVENT, payload, flags)
+        self._put_guarded(_EVENT, payload, flags)
         if self.config.debug:
             logger().debug("event added to %s: %d bytes", self.trace_id, len(payload))
 
@@ -289,7 +309,7 @@ class Recorder(FastPath):
             self._count("cut")
         if is_less:
             # The collector sees an event that fits, and could not tell.
-            self._put(_RUNNER, _TRIMMED)
+            self._put_guarded(_RUNNER, _TRIMMED)
         return data
 
     def _refuse(self) -> None:

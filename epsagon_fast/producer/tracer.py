@@ -185,6 +185,9 @@ class Tracer(Started, Recorder):
             runtime_dir=self._writer.path if self._state in IN_A_RING else "",
             max_trace_size_bytes=self.config.max_trace_size_bytes,
             metadata_only=self.config.metadata_only,
+            privacy=self.config.privacy,
+            allowed_keys=self.config.allowed_keys,
+            allowed_exceptions=self.config.allowed_exceptions,
             debug=self.config.debug,
             context=context_of(self),
             parent_id=parent_of(self),
@@ -233,6 +236,8 @@ class Tracer(Started, Recorder):
         known = self._own_runner
         caller_id = None if self.context is None else self.caller_id
         runner = None if known is None else encoded_runner(known, self.trace_id, caller_id, self.typed)
+        if self._guard is not None and runner is not None:
+            runner = self._guard.opening(runner)
         self._beacon = process.light(self._id)
         opened, self._runner = fitted_opening(config, runner, writer.record_limit_bytes)
         if self._runner is not runner:

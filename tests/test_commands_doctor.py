@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+from pathlib import Path
 
 import pytest
 import servers
@@ -9,32 +11,38 @@ from naming import named
 from places import Place
 from servers import Server
 
-from epsagon_fast.commands import doctor as command
+from epsagon_fast.commands.doctor import clock, environment, way
+from epsagon_fast.commands.doctor.finding import BAD, LOOK, OK, Finding
+from epsagon_fast.compat.options import WITHOUT_MEANING
 from epsagon_fast.config import Config
-from epsagon_fast.pages import see
+from epsagon_fast.pages import ADDRESS, see
 from epsagon_fast.queue.writer import Writer
 
-HOPS = ["config", "build", "folder", "queue", "collector", "backend"]
+PLACES = ["environment", "build", "run", "config", "folder", "state", "queue", "collector", "backend", "clock"]
 
 
-def doctor(place: Place, **environment: str) -> tuple[int, list[list[str]]]:
-    """Return the exit code and, for each hop, its verdict, its name and the text."""
+def doctor(place: Place, **environment: str) -> tuple[int, list[Finding]]:
+    """Return the exit code and what was found."""
     place.env |= {"EPSAGON_SHUTDOWN_TIMEOUT_SEC": "0.2", **environment}
-    done = place.command("doctor")
+    done = place.command("doctor", "--json")
     assert "Traceback" not in done.stderr
     assert "secret-token" not in done.stdout + done.stderr
-    return done.returncode, [line.split(None, 2) for line in done.stdout.splitlines()]
+    found = [Finding(**json.loads(line)) for line in done.stdout.splitlines()]
+    # What is not well says what to do, and names its page.
+    assert all(ADDRESS in each.advice for each in found if each.verdict != OK)
+    return done.returncode, found
 
 
 def test_all_is_well_when_the_backend_takes_a_trace() -> None:
     with Server() as server:
         place = Place(server.url + "secret-token?key=secret-token")
-        code, hops = doctor(place)
+        code, found = doctor(place)
         place.close()
         assert code == 0
-        assert [hop[:2] for hop in hops] == [["ok", name] for name in HOPS]
-        assert hops[-1][2] == f"{server.url.rstrip('/')}: DELIVERED"
-        (request,) = server.requests
+        assert [(each.verdict, each.place) for each in found] == [(OK, name) for name in PLACES]
+        assert found[-2].text == f"{server.url.rstrip('/')}: DELIVERED"
+        request, asked = server.requests
+        assert asked.method == "HEAD" and "authorization" not in asked.headers
         assert json.loads(request.body)["events"][0]["resource"]["type"] == "doctor"
 
 
@@ -42,40 +50,40 @@ def test_all_is_well_when_the_backend_takes_a_trace() -> None:
     ("environment", "said"), [({"EPSAGON_TOKEN": ""}, "EPSAGON_TOKEN"), ({"DISABLE_EPSAGON": "1"}, "DISABLE_EPSAGON")]
 )
 def test_config_that_sends_nothing_is_named(place: Place, environment: dict[str, str], said: str) -> None:
-    code, (hop,) = doctor(place, **environment)
-    assert (code, hop[:2]) == (1, ["BAD", "config"])
-    assert said in hop[2]
+    code, found = doctor(place, **environment)
+    assert (code, found[-1].verdict, found[-1].place) == (1, BAD, "config")
+    assert said in found[-1].text
     assert os.listdir(place.runtime_dir) == []
 
 
 def test_folder_that_cannot_be_used_is_named(place: Place) -> None:
     os.chmod(place.runtime_dir, 0o777)
-    code, hops = doctor(place)
+    code, found = doctor(place)
     assert code == 1
-    assert hops[-1][:2] == ["BAD", "folder"] and "open to others" in hops[-1][2]
+    assert found[-1][:2] == ("folder", BAD) and "open to others" in found[-1].text
     # The others say the same, each in its own name.
     for name in ("status", "metrics"):
         assert (
             place.command(name).stderr
-            == f"epsagon-fast {name}: tracing is off: {hops[-1][2]}{see(f'epsagon-fast {name}')}\n"
+            == f"epsagon-fast {name}: tracing is off: {found[-1].text}{see(f'epsagon-fast {name}')}\n"
         )
 
 
 def test_collector_that_nobody_may_start_is_named(place: Place) -> None:
-    code, hops = doctor(place, EPSAGON_LAUNCH="0")
+    code, found = doctor(place, EPSAGON_LAUNCH="0")
     assert code == 1
-    assert hops[-1][:2] == ["BAD", "collector"] and "EPSAGON_LAUNCH" in hops[-1][2]
+    assert found[-1][:2] == ("collector", BAD) and "EPSAGON_LAUNCH" in found[-1].text
 
 
 def test_collector_that_cannot_be_started_is_named(
     untraced: None, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "START_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(way, "START_TIMEOUT_S", 0.1)
     monkeypatch.setattr(Writer, "ensure_collector", lambda self: None)
     monkeypatch.setattr(Writer, "collector_lives", lambda self: False)
     config = Config(runtime_dir=place.runtime_dir, token="t", collector_url="http://x")
-    hop = command._collector(config.resolve())
-    assert not hop.is_well and f"{place.folder}/log" in hop.text
+    found = way._collector(config.resolve())
+    assert found.verdict == BAD and f"{place.folder}/log" in found.advice
 
 
 @pytest.mark.parametrize(
@@ -88,29 +96,94 @@ def test_backend_that_does_not_take_it_is_named(behave: servers.Behaviour | None
         server.close()
     place = Place(url)
     try:
-        code, hops = doctor(place)
+        code, found = doctor(place)
     finally:
         place.close()
         server.close()
     assert code == 1
-    assert hops[-1][:2] == ["BAD", "backend"]
-    assert url.rstrip("/") in hops[-1][2] and said in hops[-1][2]
+    assert found[-1][:2] == ("backend", BAD)
+    assert url.rstrip("/") in found[-1].text and said in found[-1].text
 
 
 def test_an_otlp_server_that_is_not_named_as_one_is_told() -> None:
     with Server(servers.status(200, body=b'{"partialSuccess":{}}')) as server:
         place = Place(server.url + "v1/traces")
-        code, hops = doctor(place)
+        code, found = doctor(place)
         place.close()
-    assert (code, hops[-1][:2]) == (1, ["BAD", "backend"])
-    assert hops[-1][2].endswith("REJECTED (otlp_endpoint)")
-    assert hops[0][2].endswith(f"name it otlp+{server.url.rstrip('/')}")
+    assert (code, *found[-1][:2]) == (1, "backend", BAD)
+    assert found[-1].text.endswith("REJECTED (otlp_endpoint)")
+    assert f"name it otlp+{server.url.rstrip('/')};" in found[PLACES.index("config") + 1].advice
 
 
 def test_otlp_is_delivered_without_a_token() -> None:
     with Server(servers.status(200, body=b'{"partialSuccess":{}}')) as server:
         place = Place("otlp+" + server.url.rstrip("/"))
-        code, hops = doctor(place, EPSAGON_TOKEN="")
+        code, found = doctor(place, EPSAGON_TOKEN="")
         place.close()
-    assert (code, hops[-1][:2], hops[0][2].partition(",")[0]) == (0, ["ok", "backend"], "no token is needed")
+    config, backend = (found[PLACES.index(name)] for name in ("config", "backend"))
+    assert (code, backend.verdict, config.text.partition(",")[0]) == (0, OK, "no token is needed")
     assert server.requests[0].path == "/v1/traces"
+
+
+def test_variables_that_mean_nothing_and_that_contradict_are_told(place: Place) -> None:
+    given = {
+        "EPSAGON_TOKEN": "",
+        "EPSAGON_COLECTOR_URL": "x",
+        "EPSAGON_SSL": "TRUE",
+        "EPSAGON_DEBUG": "perhaps",
+        "EPSAGON_INSTRUMENT": "redis",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318",
+    }
+    _, found = doctor(place, **given)
+    told = {each.text.split()[0].partition("=")[0]: each for each in found if each.verdict == LOOK}
+    assert {"EPSAGON_COLECTOR_URL", "EPSAGON_DEBUG", "EPSAGON_COLLECTOR_URL", "EPSAGON_INSTRUMENT:"} <= {*told}
+    assert told["EPSAGON_COLECTOR_URL"].advice.startswith("did you mean EPSAGON_COLLECTOR_URL?")
+    assert WITHOUT_MEANING["EPSAGON_SSL"] in told["EPSAGON_SSL"].advice
+
+
+def test_each_contradiction_is_found_and_none_in_a_plain_environment(
+    untraced: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found() -> list[str]:
+        config = Config(collector_url="http://x", token="t").resolve()
+        return [each.text for each in environment.CONTRADICTIONS if each.is_there(config)]
+
+    assert found() == []
+    given = {
+        "EPSAGON_COLLECTOR_URL": "http://x",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://y",
+        "EPSAGON_APP_NAME": "shop",
+        "OTEL_SERVICE_NAME": "web",
+        "EPSAGON_RING_BYTES": "65536",
+        "EPSAGON_SAMPLE_RATE": "0.5",
+        "EPSAGON_SAMPLING": "rate=1%",
+    }
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert len(found()) == len(environment.CONTRADICTIONS)
+
+
+def test_each_variable_that_the_package_reads_is_known() -> None:
+    package = Path(clock.__file__).parents[2]
+    read = {name for path in package.rglob("*.py") for name in re.findall(r'"(EPSAGON_[A-Z_]+)"', path.read_text())}
+    assert read - {environment.PREFIX} - WITHOUT_MEANING.keys() <= environment.KNOWN
+
+
+@pytest.mark.parametrize(("theirs", "said"), [(70.0, "30 s ahead"), (99.0, ""), (104.0, ""), (152.0, "50 s behind")])
+def test_clock_that_does_not_go_with_the_backend_s_is_told(theirs: float, said: str) -> None:
+    found = clock.compared(theirs, 100.0, 102.0)
+    assert found.verdict == (LOOK if said else OK) and said in found.text
+
+
+@pytest.mark.parametrize("given", [{}, {"Date": "no date"}, {"Date": "Sun, 06 Nov 1994 08:49:37 GMT"}], ids=str)
+def test_clock_of_a_backend_is_that_of_its_answer(untraced: None, given: dict[str, str]) -> None:
+    with Server(servers.status(404, given)) as server:
+        found = clock.finding(Config(collector_url=server.url, token="t").resolve())
+    assert found.verdict == (LOOK if "1994" in str(given) else OK)
+
+
+def test_findings_are_rows_for_people(place: Place) -> None:
+    place.env |= {"EPSAGON_TOKEN": ""}
+    lines = place.command("doctor").stdout.splitlines()
+    assert lines[-2].startswith("BAD  config      EPSAGON_TOKEN is not set")
+    assert lines[-1].startswith("                 -> set it") and lines[-1].endswith(see("options").removeprefix("; "))

@@ -17,6 +17,11 @@ def table() -> str:
     return "\n".join(f"{name:{width}}  {has:12}  {how}" for name, has, how in rows) or "There is nothing to trace."
 
 
+def names() -> list[str]:
+    """Return the names of all that would be traced and is not left out."""
+    return sorted({name for name, _, how in (*_own_rows(), *_instrumentor_rows()) if watched.CHOICE not in how})
+
+
 def suggestion() -> str:
     """Return the pip line for instrumentations of installed libraries, or a sentence if none is missing."""
     missing = sorted(

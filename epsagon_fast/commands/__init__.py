@@ -16,13 +16,13 @@ from epsagon_fast.version import __version__
 # The modules by name, with the line that `--help` prints for each.
 COMMANDS = {
     "run": "run a program and trace it, without a change to it",
-    "demo": "trace real work in several processes and check that all of it arrives",
+    "demo": "show a traced shop, break it, and check that all arrives that it did",
     "backend": "run a small backend on this machine that takes any token",
     "traces": "list the traces that a backend has, or follow them as they come",
     "show": "show one request as a tree, with all its traces",
     "status": "show the collector and what it has counted",
     "metrics": "print the collector's metrics as Prometheus reads them",
-    "doctor": "send one trace and show what became of it at each hop",
+    "doctor": "look at the whole way of a trace, and say what to do where it is held up",
     "collector": "run a collector in the foreground",
     "stop": "ask the collector to finish and leave",
 }

@@ -4,6 +4,8 @@ import os
 from importlib import import_module
 from typing import Any
 
+from epsagon_fast.pages import see
+
 from .lambdas import lambda_wrapper
 from .options import init
 
@@ -13,7 +15,9 @@ def named_handler() -> Any:
     name = os.environ.get("EPSAGON_HANDLER", "")
     module, dot, function = name.rpartition(".")
     if not (module and dot and function):
-        raise ValueError(f"EPSAGON_HANDLER={name!r} must name a module and a function: module.function")
+        raise ValueError(
+            f"EPSAGON_HANDLER={name!r} must name a module and a function: module.function{see('the old names')}"
+        )
     return getattr(import_module(module.replace("/", ".")), function)
 
 

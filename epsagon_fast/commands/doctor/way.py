@@ -1,0 +1,125 @@
+"""The way of a trace: configuration, folders, queue, collector, backend, and the backend's clock."""
+
+import time
+from collections.abc import Callable, Iterator
+
+import epsagon_fast as epsagon
+from epsagon_fast.collector.sending.outbox.directory import own_state_directory
+from epsagon_fast.config import ResolvedConfig, otlp_url
+from epsagon_fast.foreign import origin
+from epsagon_fast.producer.process import process
+from epsagon_fast.protocol import Outcome
+from epsagon_fast.queue import folder as folders
+from epsagon_fast.queue import launch
+
+from . import clock
+from .finding import Finding, ill, odd, well
+
+TRACE_NAME = "epsagon-fast doctor"
+START_TIMEOUT_S = 5.0
+# What to do about an outcome's reason; a status is looked up by itself.
+REMEDIES = {
+    "401": "give the token that it wants: EPSAGON_TOKEN",
+    "403": "give a token that may do this: EPSAGON_TOKEN",
+    "404": "mend the path in EPSAGON_COLLECTOR_URL",
+    "405": "mend the path in EPSAGON_COLLECTOR_URL",
+    "429": "wait, or ask it for more: it takes no more requests now",
+    "bad_proxy": "mend HTTPS_PROXY or HTTP_PROXY",
+    "bad_token": "mend EPSAGON_TOKEN or EPSAGON_HEADERS",
+    "bad_url": "mend EPSAGON_COLLECTOR_URL",
+    "connection": "start it, or mend host and port in EPSAGON_COLLECTOR_URL; a firewall may stand between",
+    "dns": "mend the host in EPSAGON_COLLECTOR_URL, or the names of this machine",
+    "no_backend": "name your backend: EPSAGON_COLLECTOR_URL; `epsagon-fast backend` starts one here",
+    "otlp_endpoint": "begin EPSAGON_COLLECTOR_URL with otlp+",
+    "proxy": "look at HTTPS_PROXY and HTTP_PROXY, or name the host in NO_PROXY",
+    "timeout": "look whether it answers, or raise EPSAGON_SEND_TIMEOUT_SEC",
+    "tls": "name its CA's file in SSL_CERT_FILE, or mend its certificate",
+}
+LOOK_THERE = "look at the backend's own log, and at that of the collector"
+
+
+def findings(config: ResolvedConfig) -> Iterator[Finding]:
+    """Yield what is found at each place; a caller ends at the first that is BAD."""
+    checks: tuple[Callable[[ResolvedConfig], Finding], ...]
+    checks = (_config, _folder, _state, _queue, _collector, _backend, clock.finding)
+    return (check(config) for check in checks)
+
+
+def _config(config: ResolvedConfig) -> Finding:
+    if config.disable:
+        text = "DISABLE_EPSAGON, OTEL_SDK_DISABLED or OTEL_TRACES_EXPORTER is set: tracing is off"
+        return ill("config", text, "unset it", about="options")
+    if not config.enabled:
+        return ill(
+            "config", "EPSAGON_TOKEN is not set: tracing is off", "set it to what the backend wants", about="options"
+        )
+    token = "a token is set" if config.token else "no token is needed"
+    text = f"{token}, traces go to {origin(config.collector_url)}"
+    advised = otlp_url(config.collector_url)
+    if advised:
+        return odd("config", f"{text}, which looks like an OTLP endpoint", f"name it {advised}", about="OTLP")
+    return well("config", text)
+
+
+def _folder(config: ResolvedConfig) -> Finding:
+    try:
+        path = folders.resolve(config.runtime_dir).path
+    except OSError as error:
+        do = "give EPSAGON_RUNTIME_DIR a directory of this user alone (mode 0700)"
+        return ill("folder", error.strerror or str(error), do, about="the folder")
+    if folders.is_memory(path):
+        return well("folder", f"{path} (in memory)")
+    text = f"{path} (not in memory: recording may wait for the disk)"
+    return odd("folder", text, "name one in /dev/shm: EPSAGON_RUNTIME_DIR", about="the folder")
+
+
+def _state(config: ResolvedConfig) -> Finding:
+    try:
+        own_state_directory(config.state_dir)
+    except OSError as error:
+        text = f"{config.state_dir or 'none'}: {error.strerror or error}; a reboot loses what is not delivered"
+        return odd("state", text, "give EPSAGON_STATE_DIR a local directory of this user alone", about="stored traces")
+    return well("state", f"{config.state_dir} keeps what the backend does not take yet")
+
+
+def _queue(config: ResolvedConfig) -> Finding:
+    mine = process.writers.current(config)
+    if mine.lacking:
+        return ill("queue", f"no ring could be made: {mine.lacking}", "make room in the folder", about="capacity")
+    return well("queue", f"a ring that takes records of up to {mine.record_limit_bytes} bytes")
+
+
+def _collector(config: ResolvedConfig) -> Finding:
+    mine = process.writers.current(config)
+    if not mine.collector_lives() and not launch.allowed():
+        text = "none runs, and EPSAGON_LAUNCH=0 keeps processes from starting one"
+        do = "start `epsagon-fast collector` with the same EPSAGON_RUNTIME_DIR, or unset EPSAGON_LAUNCH"
+        return ill("collector", text, do, about="starting a collector")
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while mine.collector_may_come() and not mine.collector_lives() and time.monotonic() < deadline:
+        mine.ensure_collector()
+        time.sleep(0.01)
+    if not mine.collector_lives():
+        text = "none runs and none could be started"
+        return ill("collector", text, f"look into {mine.path}/log", about="starting a collector")
+    return well("collector", "holds the folder")
+
+
+def _backend(config: ResolvedConfig) -> Finding:
+    tracer = epsagon.create_tracer(config)
+    with tracer:
+        tracer.add_event({"resource": {"name": TRACE_NAME, "type": "doctor"}, "origin": "runner"})
+    outcome, where = tracer.stop(), origin(config.collector_url)
+    if outcome == Outcome.DELIVERED:
+        return well("backend", f"{where}: {outcome}")
+    if outcome == Outcome.SAMPLED:
+        text = f"{where}: the sampling leaves this trace out, so that nothing was sent"
+        return odd("backend", text, "unset EPSAGON_SAMPLING and EPSAGON_SAMPLE_RATE to try the rest", about="options")
+    if outcome != Outcome.PENDING:
+        do = REMEDIES.get(outcome.reason or "", LOOK_THERE)
+        return ill("backend", f"{where}: {outcome}", do, about="statuses and retries")
+    if not process.writers.current(config).drained():
+        text = "the collector does not read the queue"
+        return ill("backend", text, "`epsagon-fast status` says why", about="capacity")
+    text = f"{where} does not take the trace yet; it is kept and tried again"
+    return ill("backend", text, REMEDIES["timeout"], about="statuses and retries")

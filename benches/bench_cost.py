@@ -5,18 +5,14 @@ moment of the machine meets few of them. `python benches/bench_cost.py` tells by
 """
 
 import os
-import re
-import shutil
-import subprocess
 import sys
-import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+from counting import instructions
 from measure import Row, Times, memory_folder, rounds_of
 from report import Report
 
@@ -186,35 +182,12 @@ with tempfile.TemporaryDirectory() as folder:
 """
 MEASURED = ("dumps", "event block", "traced function", "add_event", "label", "inject", "trace of its own")
 TIMES, SHOWN = 2000, 25
-COUNTED = "builtin_any"
-LINE = re.compile(r"^\s*([\d,]+) \([ .\d]+%\)  (\S+)(?: \[(.*)\])?")
-
-
-def instructions(name: str) -> tuple[Counter[str], Counter[str]]:
-    """Return how many instructions a call takes, by library and by C function."""
-    with tempfile.TemporaryDirectory() as folder:
-        out = os.path.join(folder, "out")
-        tool = ["valgrind", "--tool=callgrind", f"--toggle-collect={COUNTED}", f"--callgrind-out-file={out}"]
-        program = [sys.executable, "-c", PROGRAM, str(Path(__file__).parent), str(TIMES), name]
-        subprocess.run([*tool, *program], check=True, capture_output=True)
-        command = ["callgrind_annotate", "--auto=no", "--threshold=100", out]
-        lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-    libraries, functions = Counter[str](), Counter[str]()
-    for line in lines:
-        if (match := LINE.match(line)) and match[3]:
-            count = int(match[1].replace(",", ""))
-            libraries[Path(match[3]).name.split(".")[0]] += count
-            # Its name, without the file and the depth of a recursion.
-            functions[match[2].rpartition(":")[2].split("'")[0]] += count
-    return libraries, functions
 
 
 def main() -> None:
     """Print for each call where its instructions go."""
-    if not shutil.which("valgrind"):
-        sys.exit("this needs valgrind")
     for name in sys.argv[1:] or MEASURED:
-        libraries, functions = instructions(name)
+        libraries, functions = instructions(PROGRAM, str(Path(__file__).parent), str(TIMES), name)
         whole = libraries.total()
         print(f"\n{name}: {whole / TIMES:,.0f} instructions")
         for found in (libraries, functions):

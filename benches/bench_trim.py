@@ -3,11 +3,15 @@
 `pytest benches/bench_trim.py` prints one table a workload. `python benches/bench_trim.py` prints the tables of
 docs/trimming.md: their rows take turns, so that a busy moment of the machine falls on all of them. Shortening is
 measured on the same workloads and on recorded traces, with how much of the limit and of the keys each rule keeps.
+`python benches/bench_trim.py instructions` counts what no busy machine changes, by callgrind.
 """
 
 import gzip
 import pathlib
+import pickle
 import random
+import sys
+import tempfile
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from operator import itemgetter
@@ -15,6 +19,7 @@ from time import perf_counter
 
 import orjson
 import pytest
+from counting import instructions
 from pytest_benchmark.fixture import BenchmarkFixture
 from report import Report, shown
 
@@ -249,6 +254,32 @@ def print_table(columns: tuple[str, ...], rows: Iterator[tuple[str, list[float]]
     print()
 
 
+# Runs under callgrind.
+PROGRAM = """
+import pathlib, pickle, sys
+from epsagon_fast.trimming import _compiled
+rule = getattr(_compiled, sys.argv[2])
+events, limit_bytes = pickle.loads(pathlib.Path(sys.argv[1]).read_bytes())
+any(map(lambda _: not rule(events, limit_bytes), range(int(sys.argv[3]))))
+"""
+COUNTED_TIMES = 10
+
+
+def counted() -> Iterator[tuple[str, list[float]]]:
+    """Return for each workload how many instructions a byte takes: trimming, and shortening."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "workload"
+        for name, (events, limit_bytes) in (WORKLOADS | RECORDED).items():
+            path.write_bytes(pickle.dumps((events, limit_bytes)))
+            counts = [
+                instructions(PROGRAM, str(path), rule, str(COUNTED_TIMES))[0].total() for rule in ("trim", "shorten")
+            ]
+            yield name, [count / COUNTED_TIMES / sum(map(len, events)) for count in counts]
+
+
 if __name__ == "__main__":
+    if sys.argv[1:] == ["instructions"]:
+        print_table(("workload", "instructions a byte: trim", "shorten"), counted())
+        sys.exit()
     print_table(COLUMNS, ratios(turns=300))
     print_table(SHORTENING_COLUMNS, shortening(turns=300))

@@ -51,15 +51,16 @@ def _arguments(call: ast.Call) -> list[ast.expr]:
     return call.args[:1] if name in _LOGGERS else []
 
 
-def _texts(argument: ast.expr, function: ast.AST) -> Iterator[str]:
+def _texts(argument: ast.expr, function: ast.AST, followed: frozenset[str] = frozenset()) -> Iterator[str]:
     """Yield the texts that an argument may be: itself, or what its function assigns to that name."""
     if isinstance(argument, ast.Name):
-        for node in ast.walk(function):
+        # A name may be assigned what it was.
+        for node in [] if argument.id in followed else ast.walk(function):
             if isinstance(node, ast.Assign) and any(getattr(each, "id", "") == argument.id for each in node.targets):
-                yield from _texts(node.value, function)
+                yield from _texts(node.value, function, followed | {argument.id})
     elif isinstance(argument, ast.IfExp):
-        yield from _texts(argument.body, function)
-        yield from _texts(argument.orelse, function)
+        yield from _texts(argument.body, function, followed)
+        yield from _texts(argument.orelse, function, followed)
     elif isinstance(argument, ast.JoinedStr):
         yield "".join(str(part.value) if isinstance(part, ast.Constant) else "%s" for part in argument.values)
     elif isinstance(argument, ast.Constant):

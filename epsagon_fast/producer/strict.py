@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any, Final
 
-from epsagon_fast import span_names
+import epsagon_fast.span_names as span_names
 from epsagon_fast.protocol import (
     HTTP_TRACE_ID_KEY,
     IS_TRIMMED_KEY,

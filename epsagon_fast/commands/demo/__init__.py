@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     lacking = [name for name in (BACKEND if arguments.load else SHOP) if not _is_installed(name)]
     if lacking:
         extra = "backend" if arguments.load else "demo"
-        return fail("demo", f"{', '.join(lacking)} not installed here: pip install 'epsagon-fast[{extra}]'")
+        return fail("demo", f"not installed here: {', '.join(lacking)}; pip install 'epsagon-fast[{extra}]'")
     import epsagon_fast.commands.demo.stage as stage
 
     try:

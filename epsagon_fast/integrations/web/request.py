@@ -1,7 +1,8 @@
 """The trace of one request and its answer: what WSGI and ASGI share.
 
-The runner says which request it was and what became of it, and holds nothing that people send. With `metadata_only` off
-it also holds the query, the headers and the first bytes of the bodies: see payloads.py.
+The runner says which request it was and what became of it, with its path and, if it failed, its exception. Both may
+hold what people sent. With `metadata_only` off it also holds the query, the headers and the first bytes of the bodies:
+see payloads.py.
 """
 
 import os

@@ -40,6 +40,7 @@ def compiled() -> list[Extension]:
 
     return cythonize(
         [
+            extension("epsagon_fast.collector.assembling._feeding", "_ext/collector/_feeding.pyx"),
             extension("epsagon_fast.collector.formats._plain", "_ext/collector/_plain.pyx"),
             extension("epsagon_fast.masking._search", "_ext/masking/_search.pyx"),
             # Compiled as it stands: the same lines, but not interrupted in between.

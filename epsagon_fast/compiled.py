@@ -19,6 +19,7 @@ MODULES: Final = {
     "add_event": "epsagon_fast.producer._fast_path",
     "blocks": "epsagon_fast.producer._entering",
     "start": "epsagon_fast.queue._spawn",
+    "feeding": "epsagon_fast.collector.assembling._feeding",
     "plain_spans": "epsagon_fast.collector.formats._plain",
     "search": "epsagon_fast.masking._search",
 }
@@ -35,6 +36,7 @@ NAMES: Final = {
         *("called_at", "close_once", "current", "entered", "is_at", "parent_of"),
     ),
     "start": ("close_memory", "folder_is_held", "is_elevated", "start"),
+    "feeding": ("take_events",),
     "plain_spans": ("plain",),
     "search": ("Search",),
 }

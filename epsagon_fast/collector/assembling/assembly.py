@@ -18,6 +18,7 @@ from collections import Counter, deque
 from typing import NamedTuple
 
 from epsagon_fast.collector.assembling.accounts import Accounts
+from epsagon_fast.collector.assembling.events import take_events
 from epsagon_fast.collector.assembling.masks import Masks
 from epsagon_fast.collector.assembling.open_trace import OpenTrace
 from epsagon_fast.collector.assembling.payloads import BROKEN
@@ -138,16 +139,18 @@ class Assembly:
             return self.masks.opened(record, is_new=not self.knows(record.trace_id))
         return self.masks.masked(record)
 
+    def take_events(self, records: list[Record], at: int) -> int:
+        """Take in plain events from `at` on, as `feed` would; return where a record stands to be fed, or the end.
+
+        Nearly every record is one, and needs nothing but its trace's stream.
+        """
+        return take_events(records, at, self._open)
+
     def feed(self, ring_id: bytes, record: Record, now: float) -> None:
         """Take in a record of one ring."""
-        kind, flags, _, trace_id, payload = record
-        trace = self._open.get(trace_id)
+        trace = self._open.get(record.trace_id)
         if trace is None:
             self._feed_unopened(ring_id, record, now)
-            return
-        if kind == _EVENT and payload and not flags:
-            # The fast path: nearly every record is a plain event, so nothing but the stream is asked.
-            trace.account.open_bytes += trace.stream.add_event(payload)
             return
         before = trace.held_bytes
         try:

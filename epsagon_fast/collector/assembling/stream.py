@@ -92,17 +92,20 @@ class Stream:
         """Memory that this holds, nearly."""
         return self.floor_bytes + ENTRY_BYTES * (len(self.events) + len(self.exceptions))
 
+    def fits(self, event: bytes) -> bool:
+        """Say whether an event can be kept as it is, and nothing gives way for it."""
+        return self.floor_bytes + len(event) + 1 <= self.hold_bytes and not self.is_too_big
+
     def add_event(self, event: bytes) -> int:
         """Take in an event's JSON, masked. Return by how much `held_bytes` has grown."""
         size = len(event)
-        floor = self.floor_bytes + size + 1
-        if floor > self.hold_bytes or self.is_too_big:
+        if not self.fits(event):
             before = self.held_bytes
             self._add_with_care(event)
             return self.held_bytes - before
         # The fast path: nearly every event fits.
         self.arrived_bytes += size
-        self.floor_bytes = floor
+        self.floor_bytes += size + 1
         self.events.append(event)
         return size + 1 + ENTRY_BYTES
 

@@ -39,8 +39,21 @@ class Feeding:
 
     def feed(self, ring_id: bytes, records: list[Record], now: float) -> None:
         """Take masked records of one ring into the assembly."""
-        feed = self._assembly.feed
-        for record in self._poison.note_batch(ring_id, records):
+        noted = self._poison.note_batch(ring_id, records)
+        if isinstance(noted, list):
+            self._feed(ring_id, noted, now)
+        else:
+            # Each is noted before it is fed, in case it kills us, so each is fed alone.
+            for record in noted:
+                self._feed(ring_id, [record], now)
+        self._poison.note_end()
+
+    def _feed(self, ring_id: bytes, records: list[Record], now: float) -> None:
+        feed, take_events = self._assembly.feed, self._assembly.take_events
+        at = 0
+        while (at := take_events(records, at)) < len(records):
+            record = records[at]
+            at += 1
             try:
                 feed(ring_id, record, now)
             except Exception:
@@ -48,7 +61,6 @@ class Feeding:
                 raise
             if record.ordinal:
                 self._expect(ring_id, record.trace_id)
-        self._poison.note_end()
 
     def _expect(self, ring_id: bytes, trace_id: bytes) -> None:
         """Note that a process waits for the outcome of a trace, unless its CLOSE closed nothing."""

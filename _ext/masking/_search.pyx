@@ -1,4 +1,4 @@
-# cython: language_level=3
+# cython: language_level=3, auto_pickle=False
 # distutils: depends = _ext/masking/search.h
 """Says of an event's JSON whether a key may stand in it. `masking/search.py` has the plain way and makes the states."""
 

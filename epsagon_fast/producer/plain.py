@@ -14,7 +14,6 @@ import json
 import math
 from collections import deque
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
-from dataclasses import fields, is_dataclass
 from datetime import datetime
 from enum import Enum
 from functools import lru_cache
@@ -24,6 +23,7 @@ from typing import Any, cast
 import orjson
 
 import epsagon_fast.cutting as cutting
+import epsagon_fast.producer.shapes as shapes
 from epsagon_fast.compiled import COMPILED, implementation
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.masking import merged
@@ -43,10 +43,7 @@ _ROWS = (list, tuple, set, frozenset, deque)
 # How the JSON of an object and of null begins. OTLP has no attributes like these.
 _NEVER_TYPED = (b"{", b"n")
 # Types that are not simply printed.
-_SHAPED = (Enum, str, int, float, bytes, bytearray, memoryview, datetime, Mapping, *_ROWS)
-# A class with all these methods is a mapping even if it does not say so, as werkzeug's Headers. `keys` alone would not
-# be enough: a database client may have it.
-_METHODS_OF_MAPPINGS = ("keys", "values", "items", "__getitem__")
+_SHAPED = (Enum, str, int, float, bytes, bytearray, memoryview, datetime, *_ROWS)
 # Read through `type`, because a metaclass may override `__name__`.
 _NAME, _QUALNAME, _MODULE = (type.__dict__[name] for name in ("__name__", "__qualname__", "__module__"))
 
@@ -255,6 +252,11 @@ class Copy:
 
     def _of_other(self, value: Any) -> Any:
         """Copy a value that is no plain dict, list or scalar. isinstance treats a proxy as the object behind it."""
+        # Before isinstance, for which a lazy object would make what it stands for.
+        name = shapes.unread(value)
+        if name is not None:
+            return self._text(clean(name))
+        value = shapes.behind(value)
         if isinstance(value, Enum):
             return self._within(value, self.of, value.value)
         if isinstance(value, str):
@@ -268,10 +270,10 @@ class Copy:
             return self._text(data.decode("utf-8", "replace")) if len(data) <= self._characters else self._cut()
         if isinstance(value, datetime):
             return clean(value.isoformat())
-        if isinstance(value, _ROWS):
+        if isinstance(value, (*_ROWS, *shapes.ROWS)) and not shapes.is_named_tuple(value):
             return self._within(value, self._elements, value)
         try:
-            pairs = _pairs_of(value)
+            pairs = shapes.pairs_of(value)
         except Exception as error:
             let_pass(error)
             return _address(value)
@@ -322,38 +324,15 @@ class Copy:
         return CUT
 
 
-def _pairs_of(value: Any) -> Iterable[tuple[Any, Any]] | None:
-    """Return the members of a mapping, of an object that behaves like one, or of a dataclass; None: it is neither."""
-    if issubclass(type(value), dict):
-        # The method is that of dict, because a subclass may override every method.
-        return dict.items(value)
-    # A proxy's __class__ is the class of the object behind it.
-    kind = value.__class__
-    if isinstance(value, Mapping) or (hasattr(kind, "keys") and _has_methods(kind)):
-        items: Iterable[tuple[Any, Any]] = value.items()
-        return items
-    if is_dataclass(kind) and not isinstance(value, type):
-        names = [field.name for field in fields(kind) if not field.name.startswith("_")]
-        return [(name, getattr(value, name)) for name in names]
-    return None
-
-
 # Cached, because looking at a class costs more than copying a value.
 @lru_cache(maxsize=512)
 def _is_printed(kind: Any) -> bool:
     """Say whether the values of a class are written as `str` prints them, such as decimals and paths."""
-    if issubclass(kind, _SHAPED) or is_dataclass(kind) or _has_methods(kind):
-        return False
-    # A proxy has a __class__ of its own.
-    return not any("__class__" in vars(base) for base in kind.__mro__ if base is not object)
-
-
-def _has_methods(kind: type) -> bool:
-    return all(callable(getattr(kind, name, None)) for name in _METHODS_OF_MAPPINGS)
+    return not issubclass(kind, _SHAPED) and not shapes.is_container(kind)
 
 
 def _pairs_or_error(value: Any) -> Iterable[tuple[Any, Any]]:
-    pairs = _pairs_of(value)
+    pairs = None if shapes.unread(value) else shapes.pairs_of(value)
     if pairs is None:
         raise TypeError(type(value))
     return pairs

@@ -1,0 +1,217 @@
+"""Containers of libraries are walked, so that masking finds their names, and what would ask a database is not read."""
+
+import argparse
+import collections
+import email.message
+import http.client
+import json
+import optparse
+import subprocess
+import sys
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pytest
+
+from epsagon_fast.masking import LooseMask
+from epsagon_fast.producer.plain import Copy, metadata_text
+
+SECRET = "S3CRET"
+
+
+def attrs_like() -> Any:
+    """An object as attrs makes them; of a real one see below."""
+
+    class Login:
+        __attrs_attrs__ = (types.SimpleNamespace(name="password"), types.SimpleNamespace(name="_private"))
+        password = SECRET
+        _private = SECRET
+
+    return Login()
+
+
+class Login(NamedTuple):
+    password: str = SECRET
+    number: int = 1
+
+
+@dataclass(slots=True)
+class SlottedLogin:
+    password: str = SECRET
+
+
+def message(kind: type[email.message.Message]) -> Any:
+    made = kind()
+    made["password"] = SECRET
+    return made
+
+
+OWN: dict[str, Any] = {
+    "UserDict": lambda: collections.UserDict(password=SECRET),
+    "UserList": lambda: collections.UserList([{"password": SECRET}]),
+    "namedtuple": Login,
+    "SimpleNamespace": lambda: types.SimpleNamespace(password=SECRET),
+    "argparse": lambda: argparse.Namespace(password=SECRET),
+    "optparse": lambda: optparse.Values({"password": SECRET}),
+    "dataclass": SlottedLogin,
+    "attrs": attrs_like,
+    "items": lambda: {"password": SECRET}.items(),
+    "items of OrderedDict": lambda: collections.OrderedDict(password=SECRET).items(),
+    "mappingproxy": lambda: types.MappingProxyType({"password": SECRET}),
+    "ChainMap": lambda: collections.ChainMap({}, {"password": SECRET}),
+    "Message": lambda: message(email.message.Message),
+    "HTTPMessage": lambda: message(http.client.HTTPMessage),
+}
+
+
+def shown(value: Any) -> str:
+    return LooseMask(["password"]).text(metadata_text({"value": value}))
+
+
+@pytest.mark.parametrize("make", OWN.values(), ids=OWN)
+def test_a_container_shows_no_secret(make: Callable[[], Any]) -> None:
+    assert SECRET in metadata_text(make())
+    assert SECRET not in shown(make())
+    assert SECRET not in shown([make()])
+    assert "****" in shown(make())
+
+
+def test_members_stand_under_their_names() -> None:
+    assert metadata_text(Login()) == '{"password":"S3CRET","number":1}'
+    assert metadata_text({"a": 1}.keys()) == '["a"]'
+    assert metadata_text({"a": 1}.values()) == "[1]"
+    assert metadata_text(attrs_like()) == '{"password":"S3CRET"}'
+
+
+def test_a_container_is_bounded() -> None:
+    namespace = types.SimpleNamespace()
+    namespace.itself = namespace
+    assert metadata_text(namespace) == '{"itself":"..."}'
+    copy = Copy()
+    copy.text(collections.UserList(range(100_000)))
+    assert copy.left_out > 0
+
+
+def test_a_member_that_cannot_be_read_costs_the_container_and_no_more() -> None:
+    class Lazy:
+        __attrs_attrs__ = (types.SimpleNamespace(name="password"),)
+
+        @property
+        def password(self) -> str:
+            raise OSError("no connection")
+
+        __repr__ = __str__ = lambda self: SECRET
+
+    text = metadata_text({"a": Lazy(), "b": 1})
+    assert SECRET not in text and json.loads(text)["b"] == 1
+
+
+def test_pydantic_models_and_attrs_classes_are_walked() -> None:
+    attrs, pydantic = pytest.importorskip("attrs"), pytest.importorskip("pydantic")
+    model = pydantic.create_model(
+        "Model", password=(str, SECRET), hidden=(pydantic.SecretStr, pydantic.SecretStr(SECRET))
+    )
+    kind = attrs.make_class("Kind", {"password": attrs.field(default=SECRET)})
+    assert metadata_text(model()) == '{"password":"S3CRET","hidden":"**********"}'
+    assert metadata_text(kind()) == '{"password":"S3CRET"}'
+
+
+def test_all_values_of_a_multi_dict_are_walked() -> None:
+    from starlette.datastructures import FormData, QueryParams
+    from urllib3 import HTTPHeaderDict
+    from werkzeug.datastructures import CombinedMultiDict, Headers, MultiDict
+
+    pairs = [("password", SECRET), ("password", "2")]
+    several = [Headers(pairs), MultiDict(pairs), CombinedMultiDict([MultiDict([pair]) for pair in pairs])]
+    for each in (*several, QueryParams(pairs), FormData(pairs), HTTPHeaderDict(pairs)):
+        assert metadata_text(each) == '{"password":["S3CRET","2"]}'
+        assert shown(each) == '{"value":{"password":"****"}}'
+
+
+def test_what_stands_behind_a_proxy_is_walked() -> None:
+    flask = pytest.importorskip("flask")
+    from werkzeug.local import LocalProxy
+
+    app = flask.Flask("shop")
+    app.secret_key = "key"
+    with app.test_request_context("/?password=S3CRET"):
+        flask.session["password"] = SECRET
+        for proxy in (flask.session, flask.request.args, LocalProxy(Login), LocalProxy(lambda: [{"password": SECRET}])):
+            assert SECRET in metadata_text(proxy)
+            assert SECRET not in shown(proxy)
+    assert "unbound" in metadata_text(flask.session)
+
+
+def named(module: str, name: str, *bases: type, **members: Any) -> type:
+    """Make a class that looks like one of a library."""
+    return type(name, bases, {"__module__": module, **members})
+
+
+def ask(*arguments: object) -> Any:
+    raise AssertionError("it asks a database")
+
+
+def test_what_asks_a_database_is_named_and_not_read() -> None:
+    asking = dict.fromkeys(("__repr__", "__str__", "__iter__", "__len__", "__getitem__", "__bool__", "__eq__"), ask)
+    queries = named("django.db.models.query", "QuerySet", **asking)
+    models = named("django.db.models.base", "Model", **asking)
+    user = named("shop.models", "User", models)
+    query, one = named("shop.models", "Users", queries)(), user()
+    query.model, one.id = user, 41
+    assert metadata_text(query) == "<Users of User>"
+    assert metadata_text([one, {"q": query}]) == '["<User 41>",{"q":"<Users of User>"}]'
+
+
+def test_a_lazy_object_is_not_made_for_a_record_and_walked_once_it_is_made() -> None:
+    functional = pytest.importorskip("django.utils.functional")
+    made: list[int] = []
+    lazy = functional.SimpleLazyObject(lambda: made.append(1) or {"password": SECRET})
+    assert metadata_text({"user": lazy}) == '{"user":"<SimpleLazyObject, not read yet>"}'
+    assert Copy().text(lazy) == "<SimpleLazyObject, not read yet>"
+    assert made == []
+    assert lazy["password"] == SECRET
+    assert metadata_text(lazy) == '{"password":"S3CRET"}'
+
+
+# Real queries, in a process of its own: Django's settings are for the whole process.
+QUERIES = """
+import json
+from django.conf import settings
+database = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
+settings.configure(DATABASES={"default": database}, INSTALLED_APPS=[], USE_TZ=True)
+import django
+django.setup()
+from django.db import connection, models
+from django.test.utils import CaptureQueriesContext
+from django.utils.functional import SimpleLazyObject
+from epsagon_fast.producer.plain import metadata_text
+
+class User(models.Model):
+    password = models.TextField()
+    class Meta:
+        app_label = "shop"
+    def __str__(self):
+        return str(User.objects.count())
+
+with connection.schema_editor() as editor:
+    editor.create_model(User)
+User.objects.create(password="S3CRET")
+user, everybody = User.objects.get(), User.objects.all()
+values = [everybody, everybody.values("password"), User.objects, user, SimpleLazyObject(User.objects.get)]
+with CaptureQueriesContext(connection) as captured:
+    texts = [metadata_text(each) for each in values]
+    texts.append(metadata_text({"all": values}))
+print(json.dumps([len(captured.captured_queries), texts]))
+"""
+
+
+def test_recording_asks_djangos_database_nothing() -> None:
+    pytest.importorskip("django")
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", QUERIES], capture_output=True, text=True, timeout=100)
+    asked, texts = json.loads(done.stdout)
+    assert asked == 0
+    assert texts[:2] == ["<QuerySet of User>", "<QuerySet of User>"]
+    assert texts[3:5] == ["<User 1>", "<SimpleLazyObject, not read yet>"]
+    assert not any(SECRET in text for text in texts)

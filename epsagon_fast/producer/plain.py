@@ -13,7 +13,7 @@ import codecs
 import json
 import math
 from collections import deque
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable
 from datetime import datetime
 from enum import Enum
 from functools import lru_cache

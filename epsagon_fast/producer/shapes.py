@@ -5,11 +5,11 @@ read yet, is named and not read.
 """
 
 from collections import UserList
-from collections.abc import ItemsView, Iterable, KeysView, Mapping, ValuesView
+from collections.abc import Hashable, ItemsView, Iterable, KeysView, Mapping, ValuesView
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from types import SimpleNamespace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 # Types that become JSON arrays beside list, tuple and set.
 ROWS: Final = (KeysView, ValuesView, ItemsView, UserList)
@@ -30,7 +30,7 @@ _MODULE, _NAME, _MRO, _VARS = (type.__dict__[name] for name in ("__module__", "_
 
 
 @lru_cache(maxsize=512)
-def is_container(kind: type) -> bool:
+def is_container(kind: Any) -> bool:
     """Say whether values of a class are walked, or must not be read, and so are not printed."""
     return (
         issubclass(kind, (Mapping, *ROWS))
@@ -45,7 +45,7 @@ def is_container(kind: type) -> bool:
 
 def unread(value: Any) -> str | None:
     """Return the name of a value that must not be read; None: it may be."""
-    kind = type(value)
+    kind: Any = type(value)
     names = _names_of(kind)
     if _LAZY in names and _made(value) is value:
         return f"<{_NAME.__get__(kind)}, not read yet>"
@@ -54,7 +54,7 @@ def unread(value: Any) -> str | None:
 
 def behind(value: Any) -> Any:
     """Return the object that a lazy one has made; any other value as it is."""
-    return _made(value) if _LAZY in _names_of(type(value)) else value
+    return _made(value) if _LAZY in _names_of(cast(Hashable, type(value))) else value
 
 
 def is_named_tuple(value: Any) -> bool:
@@ -94,11 +94,11 @@ def _members_of(kind: Any) -> list[str] | None:
         if _has(kind, each):
             return [getattr(name, "name", name) for name in getattr(kind, each)]
     in_dict = any(_has(kind, name) for name in _PYDANTIC) or issubclass(kind, SimpleNamespace)
-    return [] if in_dict or not _names_of(kind).isdisjoint(_NAMESPACES) else None
+    return [] if in_dict or not _names_of(cast(Hashable, kind)).isdisjoint(_NAMESPACES) else None
 
 
 @lru_cache(maxsize=512)
-def _names_of(kind: type) -> frozenset[tuple[str, str]]:
+def _names_of(kind: Any) -> frozenset[tuple[str, str]]:
     """Return the modules and names of a class and its bases."""
     return frozenset((str(_MODULE.__get__(base)), _NAME.__get__(base)) for base in _bases(kind))
 

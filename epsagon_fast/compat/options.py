@@ -19,7 +19,6 @@ ENDPOINTS: Final = "EPSAGON_ENDPOINTS_TO_IGNORE"
 # What no longer has a meaning if it is set, or if it is set to what is said here, and what to do instead.
 WITHOUT_MEANING: Final[dict[str, str]] = {
     "AUTOWRAPT_BOOTSTRAP": "start the program with `epsagon-fast run`",
-    "EPSAGON_ALLOWED_KEYS": "name what is to be masked in EPSAGON_IGNORED_KEYS",
     "EPSAGON_DISABLE_LOGGING_ERRORS": "log lines never become errors here",
     "EPSAGON_FASTAPI_ASYNC_MODE": "asynchronous endpoints are always traced",
     "EPSAGON_HTTP_ERR_CODE": "a status of 500 or more is an error",
@@ -63,7 +62,8 @@ def init(
     """
     _refuse("use_ssl", not use_ssl, "the scheme of collector_url says it")
     _refuse("url_patterns_to_ignore", url_patterns_to_ignore, WITHOUT_MEANING["EPSAGON_URLS_TO_IGNORE"])
-    _refuse("keys_to_allow", keys_to_allow, "name what is to be masked in keys_to_ignore")
+    is_strict = os.environ.get("EPSAGON_PRIVACY", "").lower() == "strict"
+    _refuse("keys_to_allow", keys_to_allow and not is_strict, "only EPSAGON_PRIVACY=strict lets just these keys pass")
     _refuse("split_on_send", split_on_send, WITHOUT_MEANING["EPSAGON_SPLIT_ON_SEND"])
     _name_variables_without_meaning()
     ignore(ignored_endpoints)
@@ -77,6 +77,7 @@ def init(
         metadata_only=metadata_only,
         debug=debug or None,
         ignored_keys=_names(keys_to_ignore),
+        allowed_keys=_names(keys_to_allow),
         **_sampling(sample_rate, _said("EPSAGON_SEND_TRACE_ON_ERROR", send_trace_only_on_error)),
     )
     put_in_force()

@@ -91,7 +91,7 @@ def table(account: Tally) -> str:
         f"{account.ends[summary.ERROR]} trace holds an error.",
     ]
     if account.duplicates:
-        lines.append(f"{account.duplicates} traces were sent twice around the collector's death, and are kept once.")
+        lines.append(f"Sent twice around the collector's death, and kept once: {account.duplicates}.")
     return "\n".join([*lines, *(f"MISSING: {each}" for each in account.missing)])
 
 

@@ -99,9 +99,9 @@ def test_half_a_character_beside_a_masked_key_stays_half_a_character() -> None:
 
 def test_labels_are_masked_like_metadata() -> None:
     mask = ExactMask(["pan"])
-    assert mask.value("pan", 4111) == "****"
-    assert mask.value("card", '{"pan":4111}') == '{"pan":"****"}'
-    assert mask.value("n", 4111) == 4111
+    assert mask.label("pan", 4111) == ("pan", "****")
+    assert mask.label("card", '{"pan":4111}') == ("card", '{"pan":"****"}')
+    assert mask.label("n", 4111) == ("n", 4111)
 
 
 @pytest.mark.parametrize("value", [None, 1, "text", [], {"resource": None}, {"resource": {"metadata": []}}])

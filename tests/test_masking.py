@@ -33,6 +33,9 @@ TEXTS = {
     '{"message":"{\\"password\\":\\"S3CRET': '{"message":"{\\"password\\":\\"****',
     'x {"\\u0070assword":"S3CRET"}': 'x {"password":"****"}',
     DEEP: '{"a":"[\\"{\\\\\\"Pass-Word\\\\\\":\\\\\\"****\\\\\\"}\\"]"}',
+    # JSON as the name of a member: what reads it as a form takes it for one.
+    '{"{\\"password\\": \\"S3CRET\\"}": ""}': '{"{\\"password\\":\\"****\\"}":"****"}',
+    '{"password=S3CRET": 1, "password=S3CRETS": 2}': '{"password=****":"****"}',
     # A name and its value in a list of two, or as members.
     '[["Cookie", "S3CRET"], ["a", "b"]]': '[["Cookie","****"],["a","b"]]',
     '[{"name": "Authorization", "value": "S3CRET"}]': '[{"name":"Authorization","value":"****"}]',

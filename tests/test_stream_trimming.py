@@ -192,7 +192,7 @@ class _AtTheEnd:
         elif each.kind == Kind.EXCEPTION:
             self.exceptions.append(value)
         elif each.kind == Kind.LABEL:
-            self.label(value[0], self.mask.value(*value))
+            self.label(*self.mask.label(*value))
         elif each.kind == Kind.ERROR:
             self.error = value
         elif each.kind == Kind.RUNNER:

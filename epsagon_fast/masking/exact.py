@@ -64,7 +64,7 @@ class ExactMask:
         """Mask metadata in place; return whether anything changed."""
         changed = False
         for key, value in metadata.items():
-            masked = self.value(key, value)
+            _, masked = self.label(key, value)
             if masked != value:
                 metadata[key] = masked
                 changed = True
@@ -72,11 +72,11 @@ class ExactMask:
                 changed |= self._nested(value)
         return changed
 
-    def value(self, key: str, value: Any) -> Any:
-        """Return a metadata value or a label masked; the same object if nothing in it is secret."""
+    def label(self, key: str, value: Any) -> tuple[str, Any]:
+        """Return a label, or a member of metadata, masked; the same objects if nothing in it is secret."""
         if key in self._keys:
-            return MASK
-        return self.text(value) if isinstance(value, str) else value
+            return key, MASK
+        return key, self.text(value) if isinstance(value, str) else value
 
     def may_change(self, event: bytes) -> bool:
         """Return whether an event's JSON must be read to know whether something in it is secret."""

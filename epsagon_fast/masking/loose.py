@@ -58,11 +58,11 @@ class LooseMask:
         changed = self._texts.nested(metadata) if isinstance(metadata, dict) else False
         return self._exception(event.get("exception")) or changed
 
-    def value(self, key: str, value: Any) -> Any:
-        """Return a metadata value or a label masked; the same object if nothing in it is secret."""
+    def label(self, key: str, value: Any) -> tuple[str, Any]:
+        """Return a label masked; the same objects if nothing in them is secret."""
         if key in self.keys:
-            return MASK
-        return self.text(value) if isinstance(value, str) else value
+            return key, MASK
+        return self.text(key), self.text(value) if isinstance(value, str) else value
 
     def text(self, text: str) -> str:
         """Return a text masked; the same object if nothing in it is secret."""

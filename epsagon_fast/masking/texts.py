@@ -62,7 +62,7 @@ class Texts:
 
     def nested(self, value: Any, level: int = 0) -> bool:
         """Mask decoded JSON in place; return whether anything changed."""
-        changed = self._named(value)
+        changed = self._renamed(value, level) | self._named(value)
         for place, inner in members_of(value):
             if isinstance(value, dict) and place in self._keys:
                 shown = MASK
@@ -74,6 +74,17 @@ class Texts:
             else:
                 changed |= self.nested(inner, level)
         return changed
+
+    def _renamed(self, value: Any, level: int) -> bool:
+        """Mask the names of an object as texts: what reads JSON as a form takes it for the name of a field."""
+        if not isinstance(value, dict):
+            return False
+        pairs = [(self.text(name, level + 1), inner) for name, inner in value.items()]
+        if all(shown in value for shown, _ in pairs):
+            return False
+        value.clear()
+        value.update(merged(pairs))
+        return True
 
     def _named(self, value: Any) -> bool:
         """Mask the value of a name if both stand in a list of two, or in members that say what they are."""

@@ -84,7 +84,7 @@ def fitted_record(kind: int, payload: bytes, limit_bytes: int, config: ResolvedC
     if kind == Kind.RUNNER:
         mask.runner(value)
     elif kind == Kind.LABEL:
-        value[1] = mask.value(*value)
+        value = list(mask.label(*value))
     elif kind in (Kind.EXCEPTION, Kind.ERROR):
         value = orjson.loads(mask.exception(payload))
     return cutting.fitted(value, limit_bytes)

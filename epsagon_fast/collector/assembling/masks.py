@@ -73,8 +73,8 @@ def _masked(mask: Mask, kind: int, payload: bytes) -> bytes:
 
 def _masked_label(mask: Mask, payload: bytes) -> bytes:
     key, value = decoded_label(payload)
-    masked = mask.value(key, value)
-    return payload if masked == value else orjson.dumps([key, masked])
+    masked = mask.label(key, value)
+    return payload if masked == (key, value) else orjson.dumps(masked)
 
 
 def _masked_news(mask: Mask, payload: bytes) -> bytes:

@@ -59,7 +59,7 @@ def headers(pairs: Iterable[tuple[str, str]], mask: LooseMask) -> str:
     shown: dict[str, str] = {}
     for name, value in pairs:
         name = name.lower()
-        value = _SECRET_HEADERS.value(name, value)
+        _, value = _SECRET_HEADERS.label(name, value)
         shown[name] = f"{shown[name]}, {value}" if name in shown else value
     return mask.text(metadata_text(shown))
 

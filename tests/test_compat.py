@@ -21,7 +21,7 @@ import epsagon_fast.compat as epsagon
 from epsagon_fast.backend import Backend
 from epsagon_fast.compat import options, steps
 from epsagon_fast.compat.settings import settings
-from epsagon_fast.integrations import logging
+from epsagon_fast.integrations import choices, logging
 from epsagon_fast.producer.process import process
 from epsagon_fast.testing import capture_traces
 
@@ -55,10 +55,10 @@ ARGUMENTS: tuple[tuple[str, Any, dict[str, Any], bool], ...] = (
     ("use_ssl", False, {}, True),
     ("debug", True, {"debug": True}, False),
     ("send_trace_only_on_error", True, {"sampling": "rate=0", "sample_rate": 1.0}, False),
-    ("url_patterns_to_ignore", ["example.com"], {}, True),
+    ("url_patterns_to_ignore", ["example.com"], {choices.URLS: "example.com"}, False),
     ("keys_to_ignore", ["password", "user_name"], {"ignored_keys": ("password", "user_name")}, False),
     ("keys_to_allow", ["Status_Code"], {"allowed_keys": ("Status_Code",)}, True),
-    ("ignored_endpoints", ["/health", "/ready"], {options.ENDPOINTS: "/health,/ready"}, False),
+    ("ignored_endpoints", ["/health", "/ready"], {choices.ENDPOINTS: "/health,/ready"}, False),
     ("split_on_send", True, {}, True),
     ("propagate_lambda_id", True, {"marks_result": True}, False),
     ("logging_tracing_enabled", True, {"log_ids": True}, False),
@@ -76,7 +76,9 @@ VARIABLES: tuple[tuple[str, str, dict[str, Any], bool], ...] = (
     ("EPSAGON_DEBUG", "TRUE", {"debug": True}, False),
     ("EPSAGON_SEND_TIMEOUT_SEC", "2.5", {"send_timeout_s": 2.5}, False),
     ("EPSAGON_MAX_TRACE_SIZE", "70000", {"max_trace_size_bytes": 70000}, False),
-    ("EPSAGON_ENDPOINTS_TO_IGNORE", "/x", {options.ENDPOINTS: "/x"}, False),
+    ("EPSAGON_ENDPOINTS_TO_IGNORE", "/x", {choices.ENDPOINTS: "/x"}, False),
+    ("EPSAGON_URLS_TO_IGNORE", "x.com", {choices.URLS: "x.com"}, False),
+    ("EPSAGON_HTTP_ERR_CODE", "404", {choices.LOWEST_ERROR: "404"}, False),
     ("EPSAGON_DISABLE_ON_TIMEOUT", "TRUE", {"minds_deadline": False}, False),
     ("EPSAGON_PROPAGATE_LAMBDA_ID", "TRUE", {"marks_result": True}, False),
     ("EPSAGON_LOGGING_TRACING_ENABLED", "FALSE", {"log_ids": False}, False),
@@ -94,7 +96,8 @@ def fresh(queue: FakeQueue, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     settings.reset()
     # The process of the tests keeps its libraries as they are.
     monkeypatch.setenv("DISABLE_EPSAGON_PATCH", "TRUE")
-    monkeypatch.setenv(options.ENDPOINTS, "")
+    monkeypatch.setenv(choices.ENDPOINTS, "")
+    monkeypatch.setenv(choices.URLS, "")
     yield
     settings.reset()
     logging.uninstrument()
@@ -108,7 +111,7 @@ def unset(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def in_force(name: str) -> Any:
     """What counts now of an option of ours, of the settings of the old names, or of what is kept elsewhere."""
-    if name == options.ENDPOINTS:
+    if name in (choices.ENDPOINTS, choices.URLS, choices.LOWEST_ERROR):
         return os.environ[name]
     if name == "log_ids":
         return hasattr(standard_logging.getLogger().makeRecord("", 0, "", 0, "", (), None), "trace_id")

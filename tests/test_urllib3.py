@@ -261,6 +261,19 @@ def test_ignored_hosts_get_neither_event_nor_context(traces: Traces, server: Ser
     assert metadata(traces)["port"] == str(server.port)
 
 
+def test_ignored_urls_get_neither_event_nor_context(
+    traces: Traces, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EPSAGON_URLS_TO_IGNORE", "elsewhere,*/health*")
+    integration.instrument()
+    with epsagon.trace("work"):
+        for path in ("/health", "/items"):
+            ask(f"{server.url.rstrip('/')}{path}")
+    first, second = server.wait_for(2)
+    assert ("traceparent" in first.headers, "traceparent" in second.headers) == (False, True)
+    assert metadata(traces)["path"] == "/items"
+
+
 def test_instrumenting_twice_is_instrumenting_once(traces: Traces, server: Server) -> None:
     integration.instrument()
     with epsagon.trace("work"):

@@ -10,25 +10,23 @@ from typing import Any, Final
 from epsagon_fast.auto import here
 from epsagon_fast.config.options import OPTIONS
 from epsagon_fast.integrations import logging
+from epsagon_fast.integrations.choices import ENDPOINTS, URLS
 from epsagon_fast.log import warn_once
 from epsagon_fast.producer import lifecycle
 
 from .settings import settings
 
-ENDPOINTS: Final = "EPSAGON_ENDPOINTS_TO_IGNORE"
 # What no longer has a meaning if it is set, or if it is set to what is said here, and what to do instead.
 WITHOUT_MEANING: Final[dict[str, str]] = {
     "AUTOWRAPT_BOOTSTRAP": "start the program with `epsagon-fast run`",
     "EPSAGON_DISABLE_LOGGING_ERRORS": "log lines never become errors here",
     "EPSAGON_FASTAPI_ASYNC_MODE": "asynchronous endpoints are always traced",
-    "EPSAGON_HTTP_ERR_CODE": "a status of 500 or more is an error",
     "EPSAGON_IGNORE_FLASK_RESPONSE": "EPSAGON_METADATA=TRUE leaves out all bodies",
     "EPSAGON_LOG_TRANSPORT": "set EPSAGON_COLLECTOR_URL to a backend",
     "EPSAGON_REMOVE_EXCEPTION_FRAMES": "local variables are never recorded",
     "EPSAGON_SKIP_HTTP_RESPONSE": "bodies of the answers to outgoing requests are never recorded",
     "EPSAGON_SPLIT_ON_SEND": "EPSAGON_TRIMMING=shorten keeps all events of a large trace",
     "EPSAGON_SSL": "the scheme of EPSAGON_COLLECTOR_URL says it",
-    "EPSAGON_URLS_TO_IGNORE": "EPSAGON_INSTRUMENT=-urllib3 leaves out all outgoing requests",
 }
 
 
@@ -54,19 +52,20 @@ def init(
     """Set the options for traces that open from now on, and trace the libraries that are known, as `run` does.
 
     token, app_name, collector_url, metadata_only, debug: as in `epsagon_fast.init`. keys_to_ignore: `ignored_keys`
-    there. ignored_endpoints: URL paths that are not traced. sample_rate: the share, 0 to 1, of traces that are sent;
+    there. ignored_endpoints: URL paths that are not traced. url_patterns_to_ignore: parts of the hosts
+    to which requests are not traced. sample_rate: the share, 0 to 1, of traces that are sent;
     those that failed are sent all the same, and they alone with send_trace_only_on_error. logging_tracing_enabled: log
     records get the ids of their trace. disable_timeout_send, propagate_lambda_id, step_dict_output_path: see
     `lambda_wrapper` and `step_lambda_wrapper`. The others are refused by a warning, and so is a value that is not
     allowed; nothing is raised.
     """
     _refuse("use_ssl", not use_ssl, "the scheme of collector_url says it")
-    _refuse("url_patterns_to_ignore", url_patterns_to_ignore, WITHOUT_MEANING["EPSAGON_URLS_TO_IGNORE"])
     is_strict = os.environ.get("EPSAGON_PRIVACY", "").lower() == "strict"
     _refuse("keys_to_allow", keys_to_allow and not is_strict, "only EPSAGON_PRIVACY=strict lets just these keys pass")
     _refuse("split_on_send", split_on_send, WITHOUT_MEANING["EPSAGON_SPLIT_ON_SEND"])
     _name_variables_without_meaning()
-    ignore(ignored_endpoints)
+    ignore(ENDPOINTS, ignored_endpoints)
+    ignore(URLS, url_patterns_to_ignore)
     settings.minds_deadline = not _said("EPSAGON_DISABLE_ON_TIMEOUT", disable_timeout_send)
     settings.marks_result = _said("EPSAGON_PROPAGATE_LAMBDA_ID", propagate_lambda_id)
     settings.steps_path = _steps_path(step_dict_output_path)
@@ -119,11 +118,11 @@ def _names(names: Iterable[str] | None) -> list[str] | None:
     return [names] if isinstance(names, str) else None if names is None else [*map(str, names)]
 
 
-def ignore(paths: Iterable[str] | None) -> None:
-    """Leave requests of these URL paths out, unless the environment names others."""
-    # The middlewares read it when they are made, which is later than `init`, and maybe in another process.
-    if paths and not os.environ.get(ENDPOINTS):
-        os.environ[ENDPOINTS] = ",".join(_names(paths) or ())
+def ignore(variable: str, names: Iterable[str] | None) -> None:
+    """Leave requests of these URL paths out, or to these URLs, unless the environment names others."""
+    # The integrations read it when they begin, which is later than `init`, and maybe in another process.
+    if names and not os.environ.get(variable):
+        os.environ[variable] = ",".join(_names(names) or ())
 
 
 def _steps_path(by_code: list[str] | None) -> list[str] | None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+from epsagon_fast.integrations.choices import ENDPOINTS
 from epsagon_fast.integrations.wsgi import TracingMiddleware
 
 from .options import ignore
@@ -13,7 +14,7 @@ def flask_wrapper(app: Any, ignored_endpoints: Iterable[str] | None = None) -> A
 
     ignored_endpoints: URL paths that are not traced.
     """
-    ignore(ignored_endpoints)
+    ignore(ENDPOINTS, ignored_endpoints)
     if not isinstance(app.wsgi_app, TracingMiddleware):
         app.wsgi_app = TracingMiddleware(app.wsgi_app)
     return app

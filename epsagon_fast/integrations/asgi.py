@@ -10,9 +10,10 @@ from epsagon_fast.producer import current
 from epsagon_fast.producer.left_out import LeftOut, decide
 from epsagon_fast.producer.process import process
 
+from .choices import ignored_endpoints
 from .web.asgi_request import KINDS, WEBSOCKET, AsgiRequest, Message, Receive, Scope, Send, caller_of, listed
 from .web.departures import is_broken, is_departure
-from .web.request import KEY, ignored_endpoints, is_under_way, watch_frameworks
+from .web.request import KEY, is_under_way, watch_frameworks
 from .web.signalled import wait_at_shutdown, wait_when_terminated
 
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]

@@ -13,8 +13,9 @@ from typing import Any, Final
 from epsagon_fast.producer import current
 
 from .asgi import TracingMiddleware
+from .choices import SERVER_ERROR, lowest_error
 from .web.asgi_request import SWITCHING_PROTOCOLS, HttpRequest
-from .web.request import KEY, SERVER_ERROR, RequestTrace
+from .web.request import KEY, RequestTrace
 from .wrapping import Method, Wrapped
 
 # Where a scope holds Sanic's request.
@@ -98,7 +99,7 @@ def _noted_exception(respond: Method, method: Wrapped) -> Method:
     def response(handler: Any, request: Any, exception: Any) -> Any:
         trace = current.current_trace()
         # Sanic says with exceptions, too, that a page does not exist.
-        if isinstance(trace, RequestTrace) and getattr(exception, "status_code", SERVER_ERROR) >= SERVER_ERROR:
+        if isinstance(trace, RequestTrace) and getattr(exception, "status_code", SERVER_ERROR) >= lowest_error():
             trace.blame(exception)
         return respond(handler, request, exception)
 

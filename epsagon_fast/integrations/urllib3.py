@@ -28,15 +28,17 @@ from epsagon_fast.producer.tracer import Tracer
 from epsagon_fast.propagation import TRACEPARENT, inject
 from epsagon_fast.protocol import ErrorCode
 
+from .choices import Urls, ignored_urls, lowest_error
 from .web import payloads
 
 TYPE: Final = "http"
 ORIGIN: Final = "urllib3"
-SERVER_ERROR: Final = 500
 IN_COLLECTOR: Final = "EPSAGON_IN_COLLECTOR"
 
 # Requests to these hosts are not traced. None: no request is traced.
 _ignored_hosts: frozenset[str] | None = None
+# What the environment leaves out besides.
+_ignored_urls: Urls | None = None
 # Whether a request outside of any trace is a trace of its own.
 _alone = False
 # `HTTPConnectionPool.urlopen` before it was wrapped.
@@ -48,10 +50,10 @@ _asking: ContextVar[object] = ContextVar("epsagon_fast_urllib3_pool", default=No
 def instrument(ignored_hosts: Iterable[str] = (), *, alone: bool = False) -> None:
     """Trace the requests that this process sends through urllib3. A second call only changes the options.
 
-    `ignored_hosts`: names or addresses; requests to them get neither an event nor the trace context. `alone`: a request
-    outside of any trace is a trace of its own.
+    `ignored_hosts`: names or addresses; requests to them, and to EPSAGON_URLS_TO_IGNORE, get neither an event nor the
+    trace context. `alone`: a request outside of any trace is a trace of its own.
     """
-    global _alone, _ignored_hosts, _original
+    global _alone, _ignored_hosts, _ignored_urls, _original
     if isinstance(ignored_hosts, str):
         raise TypeError(f"ignored_hosts is a collection of hosts, not a str{see('outgoing requests')}")
     if IN_COLLECTOR in os.environ:
@@ -59,6 +61,7 @@ def instrument(ignored_hosts: Iterable[str] = (), *, alone: bool = False) -> Non
     from urllib3 import HTTPConnectionPool
 
     _alone = alone
+    _ignored_urls = ignored_urls()
     _ignored_hosts = frozenset(host.lower().strip("[]") for host in ignored_hosts)
     if _original is None:
         _original = HTTPConnectionPool.urlopen
@@ -85,7 +88,7 @@ def _traced(urlopen: Callable[..., Any]) -> Callable[..., Any]:
         if ignored is None or (tracer is None and not _opens()) or _asking.get() is pool or _is_suppressed():
             return urlopen(pool, method, url, body, headers, *rest, **options)
         target = _target(pool, url)
-        if target.host in ignored:
+        if target.host in ignored or (_ignored_urls is not None and _ignored_urls.have(target.host, target.path)):
             return urlopen(pool, method, url, body, headers, *rest, **options)
         send = functools.partial(urlopen, pool, method, url, body)
         headers = pool.headers if headers is None else headers
@@ -175,7 +178,7 @@ def _known(tracer: Tracer, target: _Target, headers: MutableMapping[str, str]) -
 
 def _take_note(event: Event, tracer: Tracer, response: Any) -> None:
     event.metadata["status_code"] = str(response.status)
-    if response.status >= SERVER_ERROR:
+    if response.status >= lowest_error():
         event.error_code = int(ErrorCode.ERROR)
     if tracer.keeps_values:
         event.metadata["response_headers"] = _shown(tracer, response.headers)

@@ -14,8 +14,9 @@ from epsagon_fast.producer.entering import called_at
 from epsagon_fast.producer.left_out import LeftOut, decide
 from epsagon_fast.producer.process import process
 
+from .choices import ignored_endpoints
 from .web import left_out
-from .web.request import KEY, caller, ignored_endpoints, is_under_way, watch_frameworks
+from .web.request import KEY, caller, is_under_way, watch_frameworks
 from .web.signalled import wait_when_terminated
 from .web.wsgi_bodies import handed_on
 from .web.wsgi_input import noting

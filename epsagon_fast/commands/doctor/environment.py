@@ -9,6 +9,7 @@ import epsagon_fast as epsagon
 import epsagon_fast.auto.listing as listing
 import epsagon_fast.auto.watched as watched
 import epsagon_fast.compiled as compiled
+import epsagon_fast.integrations.choices as choices
 from epsagon_fast.backend.place import TOKEN_VARIABLE
 from epsagon_fast.config import ResolvedConfig
 from epsagon_fast.config.options import OPTIONS
@@ -22,7 +23,8 @@ from .finding import LOOK, Finding, odd, well
 PREFIX: Final = "EPSAGON_"
 # The variables that are no option: each is read where it is needed.
 _OTHERS: Final = (
-    *("EPSAGON_ENDPOINTS_TO_IGNORE", "EPSAGON_IN_COLLECTOR", "EPSAGON_LAMBDA_TIMEOUT_THRESHOLD_MS", "EPSAGON_LAUNCH"),
+    *("EPSAGON_IN_COLLECTOR", "EPSAGON_LAMBDA_TIMEOUT_THRESHOLD_MS", "EPSAGON_LAUNCH"),
+    *(choices.ENDPOINTS, choices.URLS, choices.LOWEST_ERROR),
     *(watched.CHOICE, watched.VARIABLE, TOKEN_VARIABLE),
     # By compat/ alone.
     *("EPSAGON_DISABLE_ON_TIMEOUT", "EPSAGON_HANDLER", "EPSAGON_LOGGING_TRACING_ENABLED", "EPSAGON_PAYLOADS_TO_IGNORE"),

@@ -10,8 +10,9 @@ from epsagon_fast.interrupts import let_pass
 from epsagon_fast.masking import client_mask_of
 from epsagon_fast.producer.context import TraceContext
 
+from ..choices import SERVER_ERROR, lowest_error
 from . import payloads
-from .request import SERVER_ERROR, RequestTrace, caller, number
+from .request import RequestTrace, caller, number
 from .routes import asgi_route, django_route_in_calls
 
 Scope = dict[str, Any]
@@ -109,7 +110,7 @@ class AsgiRequest(RequestTrace):
     def _starts(self, message: Message, headers: RawHeaders) -> None:
         self.status = message["status"]
         self._response_headers = headers
-        if self.status >= SERVER_ERROR:
+        if self.status >= lowest_error():
             self.blame(sys.exception())
         self.route = self.route or django_route_in_calls()
 

@@ -5,7 +5,6 @@ hold what people sent. With `metadata_only` off it also holds the query, the hea
 see payloads.py.
 """
 
-import os
 import sys
 import time
 from typing import Any, Final
@@ -21,13 +20,13 @@ from epsagon_fast.propagation import HTTP_TRACE_ID_KEY, TraceContext, extract_fr
 from epsagon_fast.protocol import ErrorCode
 from epsagon_fast.queue.ring import own_pid
 
+from ..choices import SERVER_ERROR, lowest_error
 from .departures import is_departure
 
 # The key under which a WSGI environ or an ASGI scope shows that the request is traced: a second middleware around the
 # same application then leaves the request alone.
 KEY: Final = "epsagon_fast.trace"
 TYPE: Final = "http"
-SERVER_ERROR: Final = 500
 # No length has more digits. Python refuses to read thousands of them.
 MOST_DIGITS: Final = 18
 
@@ -128,7 +127,7 @@ class RequestTrace(Tracer):
             self.blame(error)
             # A server answers with 500 if the application has not answered.
             self.status = self._status_of_failed() or SERVER_ERROR
-        if self.status >= SERVER_ERROR and not self.has_failed and not self._is_told:
+        if self.status >= lowest_error() and not self.has_failed and not self._is_told:
             self.update_runner(self._result(), ErrorCode.ERROR, self._status_as_error())
         else:
             self.update_runner(self._result())
@@ -156,12 +155,6 @@ class RequestTrace(Tracer):
     def _status_as_error(self) -> dict[str, Any]:
         # The code that chose this answer has returned. A stack would only show the server.
         return {"type": "HTTPStatus", "message": f"{self.status} {self.reason}".rstrip(), "time": now(self.typed)}
-
-
-def ignored_endpoints() -> frozenset[str]:
-    """Return the paths that are not traced: those in EPSAGON_ENDPOINTS_TO_IGNORE, separated by commas."""
-    paths = os.environ.get("EPSAGON_ENDPOINTS_TO_IGNORE", "").split(",")
-    return frozenset(filter(None, map(str.strip, paths)))
 
 
 def is_under_way(method: str, *paths: str) -> bool:

@@ -8,9 +8,10 @@ from epsagon_fast.config import ResolvedConfig
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.masking import client_mask_of
 
+from ..choices import lowest_error
 from . import payloads
 from .departures import is_departure
-from .request import KEY, SERVER_ERROR, RequestTrace, caller, number
+from .request import KEY, RequestTrace, caller, number
 from .routes import DJANGO, FLASK, django_route, flask_route, mounted_at
 
 Environ = dict[str, Any]
@@ -86,7 +87,7 @@ class WsgiRequest(RequestTrace):
             self.route = self._mount = mounted_at(self._script_name, script_name)
         if FLASK in environ:
             self.route = self._within_mount(flask_route(environ))
-        if known >= SERVER_ERROR:
+        if known >= lowest_error():
             self.blame(exc_info[1] if exc_info else sys.exception())
         more = (exc_info,) if exc_info else ()
         self._server_write = self._start_response(status, headers, *more)

@@ -1,0 +1,77 @@
+"""What the environment says of requests, in and out: which are not traced, and which status is an error."""
+
+import functools
+import os
+import re
+from collections.abc import Container, Iterable
+from typing import Final
+
+from epsagon_fast.log import warn_once
+
+ENDPOINTS: Final = "EPSAGON_ENDPOINTS_TO_IGNORE"
+URLS: Final = "EPSAGON_URLS_TO_IGNORE"
+LOWEST_ERROR: Final = "EPSAGON_HTTP_ERR_CODE"
+# The status with which a server answers for an application that failed.
+SERVER_ERROR: Final = 500
+
+
+class Patterns:
+    """Names of which `*` stands for any text, also none. Case counts."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        texts = (re.sub(r"\*+", "*", name).split("*") for name in sorted(set(names)))
+        self._names = re.compile("|".join(".*".join(map(re.escape, each)) for each in texts), re.DOTALL)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self._names.fullmatch(name) is not None
+
+
+class Urls:
+    """URLs of outgoing requests: a name stands for each host that it is a part of, one with `*` for host and path."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        names = {name.lower() for name in names}
+        self._parts = tuple(name for name in names if "*" not in name)
+        self._wild = _patterns(names.difference(self._parts))
+
+    def have(self, host: str, path: str) -> bool:
+        """Say whether a request to a host, in lower case, is one of them."""
+        return any(part in host for part in self._parts) or f"{host}{path}".lower() in self._wild
+
+
+def ignored_endpoints() -> Container[str]:
+    """Return the paths of requests that are not traced."""
+    return _patterns(_listed(ENDPOINTS))
+
+
+def ignored_urls() -> Urls | None:
+    """Return the URLs to which requests are not traced, if there are any."""
+    names = _listed(URLS)
+    return Urls(names) if names else None
+
+
+@functools.cache
+def lowest_error() -> int:
+    """Return the lowest status of an answer that is an error. What is no status counts as unset, with a warning."""
+    text = os.environ.get(LOWEST_ERROR, "").strip()
+    if not text:
+        return SERVER_ERROR
+    if text.isdecimal() and len(text) == 3 and text[0] in "12345":
+        return int(text)
+    warn_once(
+        f"{LOWEST_ERROR}={text}",
+        "%s=%s is ignored: it is a status from 100 to 599",
+        LOWEST_ERROR,
+        text,
+        about="options",
+    )
+    return SERVER_ERROR
+
+
+def _patterns(names: Iterable[str]) -> Container[str]:
+    exact = frozenset(names)
+    return Patterns(exact) if any("*" in name for name in exact) else exact
+
+
+def _listed(variable: str) -> list[str]:
+    return [name for name in map(str.strip, os.environ.get(variable, "").split(",")) if name]

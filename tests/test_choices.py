@@ -69,11 +69,11 @@ def test_status_from_there_on_is_an_error_of_the_request(untraced: None, monkeyp
         start_response("404 Not Found", [])
         return []
 
+    monkeypatch.setenv("EPSAGON_COLLECTOR_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("EPSAGON_TOKEN", "t")
     monkeypatch.setenv(choices.LOWEST_ERROR, "404")
     with capture_traces() as traces:
         answer: Any = TracingMiddleware(missing)({"REQUEST_METHOD": "GET", "PATH_INFO": "/"}, lambda *_: print)
         list(answer)
-        answer.close()
     runner = traces[0]["events"][-1]
     assert (runner["error_code"], runner["exception"]["message"]) == (1, "404 Not Found")

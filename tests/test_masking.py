@@ -220,6 +220,16 @@ def test_the_search_misses_nothing_and_masking_twice_changes_nothing(text: str) 
                 assert loose.event(payload) is payload
 
 
+@given(names, st.sampled_from(["name", "Name", "key", "Key"]))
+@example('x"password', "name")
+def test_the_search_finds_a_name_that_is_a_value(name: str, says: str) -> None:
+    forms = [[name, "S3CRET"], [[name, "S3CRET"]], {"value": "S3CRET", says: name}, {says: name, "value": "S3CRET"}]
+    for form in forms:
+        for payload in (event(x=form), event(x=json.dumps(form))):
+            masked = MASK.event(payload)
+            assert (b"S3CRET" not in masked) == MASK.runner(orjson.loads(payload)), payload
+
+
 def test_what_no_search_can_find_is_read() -> None:
     assert all(search_for(Keys([key]))(event()) for key in ("", "*", "карта", "/", '"'))
     assert not search_for(Keys(["a/bcd"]))(event(x="1"))

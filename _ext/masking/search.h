@@ -76,6 +76,32 @@ static int search_name(search_run *run, size_t at) {
     return 0;
 }
 
+/* Whether the text in quotes that begins at `start`, behind its quote, may be a key that stands there as a value. Its
+ * closing quote has no more backslashes than the opening one, which has `escapes`. */
+static int search_value(const search_run *run, size_t start, size_t escapes) {
+    search_run value = *run;
+    size_t end, before = 0;
+    value.done = start;
+    for (end = start; end < run->length; end++) {
+        if (run->text[end] == '"' && before <= escapes)
+            return search_name(&value, end);
+        before = run->text[end] == '\\' ? before + 1 : 0;
+    }
+    return 0;
+}
+
+/* Whether the member whose colon stands at `at` says the name of a value that stands in another member. */
+static int search_named(const search_run *run, size_t at) {
+    size_t i = at, next = at + 1, escapes = 0;
+    while (i > 0 && (run->text[i - 1] == '"' || run->text[i - 1] == '\\' || run->text[i - 1] == ' '))
+        i--;
+    if (!((i >= 4 && memcmp(run->text + i - 3, "ame", 3) == 0) || (i >= 3 && memcmp(run->text + i - 2, "ey", 2) == 0)))
+        return 0;
+    for (; next < run->length && (run->text[next] == ' ' || run->text[next] == '\\'); next++)
+        escapes += run->text[next] == '\\';
+    return next < run->length && run->text[next] == '"' && search_value(run, next + 1, escapes);
+}
+
 /* Whether a URL whose colon stands at `at` names its user. */
 static int search_user(const search_run *run, size_t at) {
     size_t i = at + 1, end = search_left(run, at) > SEARCH_USER_BYTES ? at + SEARCH_USER_BYTES : run->length;
@@ -132,7 +158,8 @@ static int search_at(search_run *run, size_t at) {
     const unsigned char *text = run->text + at;
     size_t left = search_left(run, at);
     switch (*text) {
-    case ':': return search_name(run, at) || search_user(run, at);
+    case ':': return search_name(run, at) || search_named(run, at) || search_user(run, at);
+    case '[': return left > 1 && text[1] == '"' && search_value(run, at + 2, 0);
     case '=':
     case '>': return search_name(run, at);
     case '%': return search_percent(run, at);
@@ -147,19 +174,19 @@ static int search_event(const unsigned char *text, size_t length, const unsigned
     size_t at = 0;
 #ifdef SEARCH_SSE2
     const __m128i colon = _mm_set1_epi8(':'), equals = _mm_set1_epi8('='), tag = _mm_set1_epi8('>'),
-                  percent = _mm_set1_epi8('%'), backslash = _mm_set1_epi8('\\');
+                  percent = _mm_set1_epi8('%'), bracket = _mm_set1_epi8('['), backslash = _mm_set1_epi8('\\');
     for (; at + 16 <= length; at += 16) {
         __m128i block = _mm_loadu_si128((const __m128i *)(text + at));
         __m128i any = _mm_or_si128(_mm_cmpeq_epi8(block, colon), _mm_cmpeq_epi8(block, equals));
         any = _mm_or_si128(any, _mm_or_si128(_mm_cmpeq_epi8(block, tag), _mm_cmpeq_epi8(block, percent)));
-        any = _mm_or_si128(any, _mm_cmpeq_epi8(block, backslash));
+        any = _mm_or_si128(any, _mm_or_si128(_mm_cmpeq_epi8(block, bracket), _mm_cmpeq_epi8(block, backslash)));
         for (unsigned bits = (unsigned)_mm_movemask_epi8(any); bits; bits &= bits - 1)
             if (search_at(&run, at + (size_t)__builtin_ctz(bits)))
                 return 1;
     }
 #endif
     for (; at < length; at++)
-        if (memchr(":=>%\\", text[at], 5) && search_at(&run, at))
+        if (memchr(":=>%[\\", text[at], 6) && search_at(&run, at))
             return 1;
     return 0;
 }

@@ -1,8 +1,9 @@
 """Says of an event's JSON whether it must be read, because a key may stand in it. Most events have none.
 
 A name stands before `:` in JSON, in a header and in YAML, before `=` in a form, a URL, a cookie and an attribute,
-before `>` in XML, and as the first of two in a list. The compiled search jumps from one of these to the next and looks
-at what stands before it. The plain one looks for each key's fragment anywhere, so it asks for more events to be read.
+before `>` in XML, as the first of two in a list, and as the value of a member `name` or `key`. The compiled search
+jumps from one of these to the next and looks at what stands before it. The plain one looks for each key's fragment
+anywhere, so it asks for more events to be read.
 Both say yes where an escape could hide a name, and where a URL names its user.
 """
 

@@ -154,7 +154,7 @@ def picked(forced: str, before: str = "") -> str:
 def test_the_environment_can_force_an_implementation() -> None:
     assert picked("") == picked("compiled") == "Producer"
     assert picked("reference") == "PureProducer"
-    assert picked("fast") == "ValueError: EPSAGON_FAST_IMPL is 'fast', must be compiled or reference"
+    assert picked("fast").startswith("ValueError: EPSAGON_FAST_IMPL is 'fast', must be compiled or reference")
 
 
 def test_without_the_extension_the_reference_is_used_unless_compiled_is_forced() -> None:

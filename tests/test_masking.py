@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from records import event, event_fields, exception_fields
 
+from epsagon_fast.compiled import COMPILED, implementation
 from epsagon_fast.masking import LooseMask, client_mask_of, mask
 from epsagon_fast.masking.keys import DEFAULT_KEYS, Keys
 from epsagon_fast.masking.pairs import NOT_SHOWN
@@ -228,6 +229,15 @@ def test_the_search_finds_a_name_that_is_a_value(name: str, says: str) -> None:
         for payload in (event(x=form), event(x=json.dumps(form))):
             masked = MASK.event(payload)
             assert (b"S3CRET" not in masked) == MASK.runner(orjson.loads(payload)), payload
+
+
+@pytest.mark.skipif(implementation("search") != COMPILED, reason="the plain search looks at each byte for each key")
+def test_names_as_values_that_hold_each_other_are_read_instead_of_searched_again_and_again() -> None:
+    # Each is a text in the one before it, and none ends: a search that followed each would take seconds for a megabyte.
+    nested = ["name:" + chr(92) * escapes + '"' for escapes in range(200)]
+    search = search_for(Keys(["password"]))
+    assert not search("".join(nested[:3]).encode() + bytes(1000))
+    assert search("".join(nested).encode() + bytes(100_000))
 
 
 def test_what_no_search_can_find_is_read() -> None:

@@ -8,7 +8,7 @@ from libc.stdint cimport uint16_t
 
 cdef extern from "search.h":
     enum:
-        SEARCH_UNCOUNTED
+        SEARCH_QUOTE
         SEARCH_FOUND
     bint search_event(
         const unsigned char *text, size_t length, const unsigned char *classes, const uint16_t *states, size_t width
@@ -29,7 +29,7 @@ cdef class Search:
         numbers = memoryview(states).cast("H")
         if len(classes) != 256 or width == 0 or len(numbers) % width or not numbers:
             raise ValueError("the rows are not whole")
-        if any(width <= each < SEARCH_UNCOUNTED for each in classes):
+        if any(width <= each < SEARCH_QUOTE for each in classes):
             raise ValueError("a class leads out of its row")
         if any(len(numbers) // width <= each != SEARCH_FOUND for each in numbers):
             raise ValueError("a state leads out of the rows")

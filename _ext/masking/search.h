@@ -1,5 +1,6 @@
 /* Looks in an event's JSON for names in which a fragment of an ignored key stands. masking/search.py says what a name is
- * and builds the automaton; this walks. Nothing is copied, and each byte is looked at twice at most.
+ * and builds the automaton; this walks. Nothing is copied, and the work grows with the event's length and no faster: each
+ * byte is looked at twice, and what may be a name as a value SEARCH_AGAIN times more at most.
  */
 #ifndef EPSAGON_FAST_SEARCH_H
 #define EPSAGON_FAST_SEARCH_H
@@ -14,9 +15,12 @@
 #endif
 
 /* The classes and the state that search.py names. */
-enum { SEARCH_UNCOUNTED = 253, SEARCH_PERCENT = 254, SEARCH_MAY_FOLD = 255, SEARCH_FOUND = 0xFFFF };
+enum { SEARCH_QUOTE = 252, SEARCH_UNCOUNTED = 253, SEARCH_PERCENT = 254, SEARCH_MAY_FOLD = 255, SEARCH_FOUND = 0xFFFF };
 /* Bytes of a URL in which its user is looked for. A longer one is read. */
 #define SEARCH_USER_BYTES 256
+/* How often an event may be looked through for names as values. Such names in texts in texts may hold each other, and an
+ * event of which every part would be looked at again for each is read instead. */
+#define SEARCH_AGAIN 4
 
 typedef struct {
     const unsigned char *text;
@@ -26,6 +30,8 @@ typedef struct {
     size_t width;
     /* Where the last name ended: what stands before it has been looked at. */
     size_t done;
+    /* Bytes in which names were looked for as values. */
+    size_t again;
 } search_run;
 
 static size_t search_left(const search_run *run, size_t at) { return run->length - at; }
@@ -58,15 +64,12 @@ static int search_name(search_run *run, size_t at) {
         i--;
     while (i > start) {
         unsigned char c = text[--i], class = run->classes[c];
-        if (c == '"' && (i == 0 || text[i - 1] != '\\'))
-            return 0;
-        if (class == SEARCH_UNCOUNTED)
-            continue;
-        if (class == SEARCH_PERCENT)
-            return 1;
-        if (class == SEARCH_MAY_FOLD) {
-            if (search_folds(run, i))
-                return 1;
+        /* Most bytes are letters, so one question sets the others apart. */
+        if (class >= SEARCH_QUOTE) {
+            if (class == SEARCH_UNCOUNTED)
+                continue;
+            if (class == SEARCH_QUOTE ? i == 0 || text[i - 1] != '\\' : class == SEARCH_PERCENT || search_folds(run, i))
+                return class != SEARCH_QUOTE;
             class = 0;
         }
         state = run->states[state * run->width + class];
@@ -78,20 +81,20 @@ static int search_name(search_run *run, size_t at) {
 
 /* Whether the text in quotes that begins at `start`, behind its quote, may be a key that stands there as a value. Its
  * closing quote has no more backslashes than the opening one, which has `escapes`. */
-static int search_value(const search_run *run, size_t start, size_t escapes) {
+static int search_value(search_run *run, size_t start, size_t escapes) {
     search_run value = *run;
-    size_t end, before = 0;
+    size_t end = start, before = 0;
     value.done = start;
-    for (end = start; end < run->length; end++) {
-        if (run->text[end] == '"' && before <= escapes)
-            return search_name(&value, end);
+    while (end < run->length && (run->text[end] != '"' || before > escapes)) {
         before = run->text[end] == '\\' ? before + 1 : 0;
+        end++;
     }
-    return 0;
+    run->again += end - start;
+    return run->again / SEARCH_AGAIN > run->length || (end < run->length && search_name(&value, end));
 }
 
 /* Whether the member whose colon stands at `at` says the name of a value that stands in another member. */
-static int search_named(const search_run *run, size_t at) {
+static int search_named(search_run *run, size_t at) {
     size_t i = at, next = at + 1, escapes = 0;
     while (i > 0 && (run->text[i - 1] == '"' || run->text[i - 1] == '\\' || run->text[i - 1] == ' '))
         i--;
@@ -170,7 +173,7 @@ static int search_at(search_run *run, size_t at) {
 
 static int search_event(const unsigned char *text, size_t length, const unsigned char *classes, const uint16_t *states,
                         size_t width) {
-    search_run run = {text, length, classes, states, width, 0};
+    search_run run = {text, length, classes, states, width, 0, 0};
     size_t at = 0;
 #ifdef SEARCH_SSE2
     const __m128i colon = _mm_set1_epi8(':'), equals = _mm_set1_epi8('='), tag = _mm_set1_epi8('>'),

@@ -31,7 +31,7 @@ _HIDING: Final = re.compile(
     re.IGNORECASE,
 )
 # Classes of bytes for the compiled search. The others are the letters of the fragments, from 1.
-OTHER, UNCOUNTED, PERCENT, MAY_FOLD = 0, 253, 254, 255
+OTHER, QUOTE, UNCOUNTED, PERCENT, MAY_FOLD = 0, 252, 253, 254, 255
 # The state of an automaton that has found a fragment.
 FOUND: Final = 0xFFFF
 
@@ -66,6 +66,7 @@ def _classes(fragments: Iterable[bytes]) -> tuple[bytes, int]:
         classes[letter] = classes[letter + 32]
     for byte in _UNCOUNTED:
         classes[byte] = UNCOUNTED
+    classes[ord('"')] = QUOTE
     classes[ord("%")] = PERCENT
     for each in _FOLDED:
         classes[each.encode()[0]] = MAY_FOLD

@@ -2,7 +2,6 @@
 
 import functools
 import os
-import sys
 
 from . import watched
 
@@ -14,7 +13,4 @@ def begin() -> None:
         return
     from .path.sitecustomize import Watcher
 
-    watcher = Watcher(",".join(watched.modules()))
-    sys.meta_path.insert(0, watcher)
-    for name in watcher.names & sys.modules.keys():
-        watcher.imported(name)
+    Watcher(",".join(watched.modules())).begin()

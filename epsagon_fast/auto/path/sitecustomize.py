@@ -23,6 +23,12 @@ class Watcher:
     def __init__(self, names: str) -> None:
         self.names = set(names.split(","))
 
+    def begin(self) -> None:
+        """Watch from now on, and begin to trace what has been imported already."""
+        sys.meta_path.insert(0, self)
+        for name in self.names & sys.modules.keys():
+            self.imported(name)
+
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
         """Return what another finder says of a watched module, and None of any other."""
         if name not in self.names:
@@ -84,8 +90,5 @@ if __name__ == "sitecustomize":
     # The program's path is as without us. Its children find the folder in PYTHONPATH.
     sys.path[:] = [place for place in sys.path if os.path.abspath(place) != FOLDER]
     if os.environ.get(VARIABLE):
-        watcher = Watcher(os.environ[VARIABLE])
-        sys.meta_path.insert(0, watcher)
-        for name in watcher.names & sys.modules.keys():
-            watcher.imported(name)
+        Watcher(os.environ[VARIABLE]).begin()
     import_shadowed()

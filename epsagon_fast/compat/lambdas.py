@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from types import SimpleNamespace, TracebackType
 from typing import Any, Final, TypeVar, cast
 
+import epsagon_fast.compat.steps as steps
 from epsagon_fast.foreign import shown
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.log import warn_once
@@ -24,7 +25,6 @@ from epsagon_fast.producer.runner import new_runner
 from epsagon_fast.producer.tracer import Tracer
 from epsagon_fast.protocol import HTTP_TRACE_ID_KEY, INVOKE
 
-from . import steps
 from .deadline import MS_PER_S, Deadline
 from .settings import settings
 

@@ -7,7 +7,8 @@ Exit code 0 if the backend took the trace.
 import argparse
 import json
 
-from epsagon_fast.commands.doctor import environment, way
+import epsagon_fast.commands.doctor.environment as environment
+import epsagon_fast.commands.doctor.way as way
 from epsagon_fast.commands.doctor.finding import BAD, Finding
 from epsagon_fast.foreign import escaped
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import epsagon_fast as epsagon
+import epsagon_fast.commands.doctor.clock as clock
 from epsagon_fast.collector.sending.outbox.directory import own_state_directory
 from epsagon_fast.config import ResolvedConfig, otlp_url
 from epsagon_fast.foreign import origin
@@ -12,7 +13,6 @@ from epsagon_fast.protocol import Outcome
 from epsagon_fast.queue import folder as folders
 from epsagon_fast.queue import launch
 
-from . import clock
 from .finding import Finding, ill, odd, well
 
 TRACE_NAME = "epsagon-fast doctor"

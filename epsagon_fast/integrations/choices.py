@@ -7,6 +7,7 @@ from collections.abc import Container, Iterable
 from typing import Final
 
 from epsagon_fast.log import warn_once
+from epsagon_fast.wildcards import expression
 
 ENDPOINTS: Final = "EPSAGON_ENDPOINTS_TO_IGNORE"
 URLS: Final = "EPSAGON_URLS_TO_IGNORE"
@@ -19,8 +20,7 @@ class Patterns:
     """Names of which `*` stands for any text, also none. Case counts."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        texts = (re.sub(r"\*+", "*", name).split("*") for name in sorted(set(names)))
-        self._names = re.compile("|".join(".*".join(map(re.escape, each)) for each in texts), re.DOTALL)
+        self._names = re.compile(expression(sorted(set(names))), re.DOTALL)
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and self._names.fullmatch(name) is not None

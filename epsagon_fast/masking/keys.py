@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
+from epsagon_fast.wildcards import expression
+
 # What usual names of secrets look like. `*token` is not `*token*`, because counts of tokens are no secrets.
 DEFAULT_KEYS: Final = (
     *("*password*", "*passwd*", "*passphrase*", "*passcode", "*pwd", "pass"),
@@ -43,11 +45,10 @@ class Keys:
     """
 
     def __init__(self, keys: Iterable[str]) -> None:
-        patterns = {re.sub(r"\*+", "*", normalized(key)) for key in keys}
+        patterns = {normalized(key) for key in keys}
         self._exact = frozenset(each for each in patterns if "*" not in each)
         wild = sorted(patterns - self._exact)
-        any_of = "|".join(".*".join(map(re.escape, pattern.split("*"))) for pattern in wild)
-        self._wild = re.compile(any_of, re.DOTALL) if wild else None
+        self._wild = re.compile(expression(wild), re.DOTALL) if wild else None
         self.fragments = _fragments(patterns)
         # Names come again and again, and a pattern for all keys takes microseconds.
         self._is_known = lru_cache(maxsize=4096)(self._matches)

@@ -19,6 +19,7 @@ from epsagon_fast.protocol import (
     TIME_LIMIT_KEY,
     TRACESTATE_KEY,
 )
+from epsagon_fast.wildcards import expression
 
 NOT_SHOWN: Final = "(not shown: privacy)"
 # The pattern that a path has matched, by our own and by OpenTelemetry's name.
@@ -59,7 +60,7 @@ class Strict:
     """
 
     def __init__(self, allowed_keys: tuple[str, ...], allowed_exceptions: tuple[str, ...]) -> None:
-        self._allowed = _pattern(allowed_keys)
+        self._allowed = re.compile(expression(allowed_keys), re.IGNORECASE | re.DOTALL)
         self._exceptions = frozenset(allowed_exceptions)
 
     def event(self, event: dict[str, Any]) -> None:
@@ -100,13 +101,6 @@ class Strict:
 def strict(allowed_keys: tuple[str, ...], allowed_exceptions: tuple[str, ...]) -> Strict:
     """Return the rules of a config."""
     return Strict(allowed_keys, allowed_exceptions)
-
-
-def _pattern(keys: Iterable[str]) -> re.Pattern[str]:
-    # No key at all matches no name: `(?!)`.
-    return re.compile(
-        "|".join(re.escape(key).replace(r"\*", ".*") for key in keys) or "(?!)", re.IGNORECASE | re.DOTALL
-    )
 
 
 def _without_paths(name: str, metadata: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,14 @@ def test_what_arrives_is_told_in_that_order_whenever_it_began(store: Store) -> N
     found = store.arrivals(0.0, 10, filters.parse([("text", "sele*"), ("until", str(STARTED_AT + 1))]))
     # What does not fit is not looked at again.
     assert found == ([rows[1]], reached)
+
+
+@pytest.mark.parametrize("lacking", [b"null", b"0"], ids=bytes.decode)
+def test_a_trace_that_says_no_time_began_when_it_came(store: Store, lacking: bytes) -> None:
+    before = time.time()
+    keep(store, "t", body(float("nan")).replace(b"NaN", lacking))
+    (row,) = store.page(1)
+    assert before <= row["started_at"] == row["received_at"]
 
 
 def test_thousands_may_begin_in_the_same_moment(store: Store) -> None:

@@ -70,6 +70,13 @@ def test_a_trace_without_a_runner_or_with_unknown_parents_is_shown_too() -> None
     assert timeline(trace()).nodes == [] and timeline(trace()).duration_s == 0
 
 
+@pytest.mark.parametrize("lacking", [None, -AT], ids=["null", "0"])
+def test_what_says_no_time_stands_where_its_trace_begins(lacking: float | None) -> None:
+    found = timeline(trace(event("a", 2, 1), event("b", lacking, 1)), trace(event("c", lacking, 1)))
+    assert [node.start - AT for node in found.nodes] == [2, 2, 2]
+    assert found.duration_s == 1
+
+
 def test_events_that_caused_each_other_end_nothing() -> None:
     own = event("own", 0, 1, "own")
     circle = [event("a", 0, 1, "c"), event("b", 0, 1, "a"), event("c", 0, 1, "b")]

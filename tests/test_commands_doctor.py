@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,7 @@ def doctor(place: Place, **environment: str) -> tuple[int, list[Finding]]:
 
 
 def test_all_is_well_when_the_backend_takes_a_trace() -> None:
+    began = time.time()
     with Server() as server:
         place = Place(server.url + "secret-token?key=secret-token")
         code, found = doctor(place)
@@ -43,7 +45,11 @@ def test_all_is_well_when_the_backend_takes_a_trace() -> None:
         assert found[-2].text == f"{server.url.rstrip('/')}: DELIVERED"
         request, asked = server.requests
         assert asked.method == "HEAD" and "authorization" not in asked.headers
-        assert json.loads(request.body)["events"][0]["resource"]["type"] == "doctor"
+        (runner,) = json.loads(request.body)["events"]
+        assert runner["resource"]["type"] == "doctor"
+        # A viewer shows it where it was: a trace of 1970 would be the first to be forgotten.
+        assert began <= runner["start_time"] <= runner["start_time"] + runner["duration"] <= time.time()
+        assert runner["duration"] > 0
 
 
 @pytest.mark.parametrize(

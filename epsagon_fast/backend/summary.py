@@ -59,7 +59,7 @@ def of(trace: Mapping[str, Any]) -> Summary:
         runner=_cut(resource and resource["name"]),
         name=name,
         type=_cut(resource and resource["type"]),
-        started_at=seconds(runner["start_time"]) if runner else _first(events),
+        started_at=start_of(runner) if runner else first_of(events),
         duration_s=duration_s,
         status=status,
         error_type=error_type,
@@ -95,6 +95,17 @@ def seconds(value: Any) -> float | None:
     return float(value) if isinstance(value, (int, float)) and abs(value) < _FARTHEST_S else None
 
 
+def start_of(event: Mapping[str, Any]) -> float | None:
+    """Return when an event began, in seconds since 1970; None where it does not say so."""
+    # 0 is what the wire format has for a field that was not given.
+    return seconds(event["start_time"]) or None
+
+
+def first_of(events: list[Any]) -> float | None:
+    """Return when the first of some events began, in seconds since 1970; None where none of them says so."""
+    return min((start for event in events if (start := start_of(event)) is not None), default=None)
+
+
 def status_of(event: Mapping[str, Any]) -> str:
     """Return how an event ended, one of STATUSES."""
     if event["error_code"] == ErrorCode.TIMEOUT:
@@ -123,14 +134,9 @@ def _http_trace_id(events: list[Any], runner: Mapping[str, Any] | None) -> str |
     return None
 
 
-def _first(events: list[Any]) -> float | None:
-    starts = [start for event in events if (start := seconds(event["start_time"])) is not None]
-    return min(starts, default=None)
-
-
 def _span(events: list[Any]) -> float | None:
-    first = _first(events)
+    first = first_of(events)
     if first is None:
         return None
-    ends = [(seconds(event["start_time"]) or first) + (seconds(event["duration"]) or 0.0) for event in events]
+    ends = [(start_of(event) or first) + (seconds(event["duration"]) or 0.0) for event in events]
     return max(0.0, max(ends) - first)

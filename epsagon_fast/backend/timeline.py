@@ -118,14 +118,16 @@ def build(traces: Iterable[tuple[str, bytes]]) -> Timeline:
 
 def _nodes(traces: Sequence[tuple[str, Mapping[str, Any]]]) -> list[TimedEvent]:
     nodes = []
+    firsts = [summary.first_of(trace["events"]) for _, trace in traces]
+    # Where nothing in a trace says when it was, it stands at the request's begin.
+    begin = min((first for first in firsts if first is not None), default=0.0)
     for number, (trace_id, trace) in enumerate(traces):
-        events = trace["events"]
-        starts = [start for event in events if (start := summary.seconds(event["start_time"])) is not None]
+        events, first = trace["events"], firsts[number]
         runner = next((place for place, event in enumerate(events) if event["origin"] == RUNNER_ORIGIN), None)
         for place, event in enumerate(events):
-            start = summary.seconds(event["start_time"])
+            start = summary.start_of(event)
             duration_s = max(0.0, summary.seconds(event["duration"]) or 0.0)
-            start = min(starts, default=0.0) if start is None else start
+            start = (begin if first is None else first) if start is None else start
             nodes.append(TimedEvent(f"{trace_id}:{place}", number, event, start, duration_s, place == runner))
     return nodes
 

@@ -107,8 +107,11 @@ def _collector(config: ResolvedConfig) -> Finding:
 
 def _backend(config: ResolvedConfig) -> Finding:
     tracer = epsagon.create_tracer(config)
+    began, began_s = time.time(), time.monotonic()
     with tracer:
-        tracer.add_event({"resource": {"name": TRACE_NAME, "type": "doctor"}, "origin": "runner"})
+        took_s = time.monotonic() - began_s
+        resource = {"name": TRACE_NAME, "type": "doctor", "operation": "send"}
+        tracer.add_event({"resource": resource, "origin": "runner", "start_time": began, "duration": took_s})
     outcome, where = tracer.stop(), origin(config.collector_url)
     if outcome == Outcome.DELIVERED:
         return well("backend", f"{where}: {outcome}")

@@ -57,7 +57,8 @@ def _row(bar: Bar, top: float, scale: float) -> Iterator[str]:
     yield f'<text x="{LEFT - 10}" y="{middle:.1f}" fill="{TEXT}" text-anchor="end"{weight}>{escape(bar.name)}</text>'
     for start, end, fill in ((0.0, here, OURS if bar.ours else OTHERS), (here, whole, HELPER)):
         yield f'<rect x="{LEFT + start:.1f}" y="{top:.1f}" width="{end - start:.1f}" height="{BAR}" fill="{fill}"/>'
-    yield f'<text x="{LEFT + whole + 8:.1f}" y="{middle:.1f}" fill="{TEXT}"{weight}>{bar.whole_us:.3g} µs</text>'
+    said = f"{float(f'{bar.whole_us:.3g}'):g} µs"
+    yield f'<text x="{LEFT + whole + 8:.1f}" y="{middle:.1f}" fill="{TEXT}"{weight}>{said}</text>'
 
 
 def _step(most: float) -> float:

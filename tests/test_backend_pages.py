@@ -207,6 +207,31 @@ def test_a_duration_has_three_digits(value_s: float | None, said: str) -> None:
     assert rendering.duration(value_s) == said
 
 
+@pytest.mark.parametrize(
+    ("value_bytes", "said"),
+    [
+        *(
+            (0, "0 B"),
+            (7, "7 B"),
+            (999, "999 B"),
+            (1000, "1000 B"),
+            (1023, "1023 B"),
+            (1024, "1 KiB"),
+            (3500, "3.42 KiB"),
+        ),
+        *(
+            (1020 << 10, "1020 KiB"),
+            (1 << 20, "1 MiB"),
+            (1000 << 20, "1000 MiB"),
+            (5 << 30, "5 GiB"),
+            (5 << 40, "5120 GiB"),
+        ),
+    ],
+)
+def test_a_size_has_no_exponent(value_bytes: int, said: str) -> None:
+    assert rendering.size(value_bytes) == said
+
+
 def called(http_trace_id: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """A request's runner, its call, and the runner of who was called."""
     call = {**event_fields("call"), "id": "c" * 16, "start_time": STARTED_AT + 0.25, "duration": 0.5}

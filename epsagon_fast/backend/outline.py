@@ -76,10 +76,14 @@ def duration(value_s: float | None) -> str:
         minutes, rest_s = divmod(round(value_s), 60)
         return f"{minutes} min {rest_s} s"
     size, unit = next(((size, unit) for size, unit in _UNITS if value_s >= size), _UNITS[-1])
-    number = value_s / size
+    return f"{in_three_digits(value_s / size)} {unit}"
+
+
+def in_three_digits(number: float) -> str:
+    """Return a number with three digits that count, and never with an exponent: `1.5`, `34.2`, `1023`."""
     digits = 0 if number >= 100 else 1 if number >= 10 else 2
     said = f"{number:.{digits}f}"
-    return f"{said.rstrip('0').rstrip('.') if digits else said} {unit}"
+    return said.rstrip("0").rstrip(".") if digits else said
 
 
 def moment(value: float | None) -> str:

@@ -9,7 +9,7 @@ import jinja2
 from markupsafe import Markup
 from starlette.responses import HTMLResponse, Response
 
-from epsagon_fast.backend.outline import cut, duration, moment
+from epsagon_fast.backend.outline import cut, duration, in_three_digits, moment
 from epsagon_fast.foreign import escaped
 from epsagon_fast.version import __version__
 
@@ -26,7 +26,7 @@ def size(value_bytes: float) -> str:
         if value_bytes < 1024:
             break
         value_bytes, unit = value_bytes / 1024, following
-    return f"{value_bytes:.3g} {unit}"
+    return f"{in_three_digits(value_bytes)} {unit}"
 
 
 def iso(value: float | None) -> str:

@@ -33,6 +33,8 @@ SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 # up to the most, which a ring must survive: it fills meanwhile.
 BACKOFF_S = 0.05
 MOST_BACKOFF_S = 5.0
+# Isolated from the environment and from site-packages. With the last two the package loads nothing of the producer.
+OPTIONS = ("-I", "-S", "-X", "epsagon_fast_collector")
 BOOT = (
     "import sys; sys.path.extend(sys.argv.pop(1).split(':')); "
     "from epsagon_fast.collector.__main__ import main; sys.exit(main())"
@@ -148,7 +150,7 @@ def able() -> bool:
 
 def command(path: str) -> list[bytes]:
     """Return the collector's command line: isolated from the environment, the user's site and the current directory."""
-    words = [interpreter(), "-I", "-S", "-c", BOOT, ":".join(import_path()), "--runtime-dir", path]
+    words = [interpreter(), *OPTIONS, "-c", BOOT, ":".join(import_path()), "--runtime-dir", path]
     return [os.fsencode(word) for word in [*words, "--start-lock-fd", str(START_LOCK_FD)]]
 
 

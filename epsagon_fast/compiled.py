@@ -29,13 +29,14 @@ NAMES: Final = {
     "ring": ("Consumer", "Mapping", "Producer", "own_pid", "pack"),
     "add_event": (
         *("Block", "Branch", "Event", "FastPath", "Step", "blocks_for", "event"),
-        *("exact_json", "injector", "labelled", "opening_json", "runner_json", "span_id", "take_untold"),
+        *("exact_json", "injector", "kernel_bytes", "labelled", "opening_json", "runner_json", "span_id"),
+        "take_untold",
     ),
     "blocks": (
         *("Blocks", "Entered", "Inside", "NotTraced", "Opened", "Started", "Unrecorded", "Within"),
         *("called_at", "close_once", "current", "entered", "is_at", "parent_of"),
     ),
-    "start": ("close_memory", "folder_is_held", "is_elevated", "start"),
+    "start": ("close_memory", "folder_is_held", "inode_of", "is_elevated", "start"),
     "feeding": ("take_events",),
     "plain_spans": ("plain",),
     "search": ("Search",),

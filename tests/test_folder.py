@@ -258,11 +258,11 @@ def test_folder_at_which_nobody_may_look_any_more_counts_as_there(
 ) -> None:
     folder = Folder(str(tmp_path / "f"))
 
-    def forbidden(path: str, **options: bool) -> object:
+    def forbidden(path: bytes) -> int:
         raise PermissionError(errno.EACCES, "Permission denied", path)
 
     # As after a setuid: nothing may be moved, since its collector goes on.
-    monkeypatch.setattr(folders.os, "stat", forbidden)
+    monkeypatch.setattr(folders, "inode_of", forbidden)
     assert folder.still_there()
 
 
@@ -357,6 +357,18 @@ def test_without_any_directory_to_write_to_there_is_no_folder_and_none_is_found(
     with pytest.raises(FolderUnusable):
         folders.resolve(None)
     assert folders.existing(None) is None
+
+
+def test_both_ways_to_ask_for_the_inode_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EPSAGON_FAST_IMPL", "reference")
+    (tmp_path / "link").symlink_to(tmp_path)
+    for ask in (_spawn.inode_of, loaded_anew("epsagon_fast.queue.folder").inode_of):
+        for path in (tmp_path, tmp_path / "link"):
+            assert ask(os.fsencode(path)) == os.lstat(path).st_ino
+        with pytest.raises(FileNotFoundError, match="nowhere"):
+            ask(os.fsencode(tmp_path / "nowhere"))
+        with pytest.raises(NotADirectoryError):
+            ask(b"/proc/self/status/nowhere")
 
 
 def test_both_ways_to_ask_for_the_lock_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,16 @@ def span_id(request: pytest.FixtureRequest) -> Callable[[], str]:
     return made
 
 
+@pytest.mark.parametrize("kernel_bytes", [_fast_path.kernel_bytes, os.urandom], ids=["compiled", "reference"])
+def test_bytes_of_the_kernel_are_as_many_as_asked_for_and_new(kernel_bytes: Callable[[int], bytes]) -> None:
+    assert [len(kernel_bytes(count)) for count in (0, 1, 8, 64, 65, 1000)] == [0, 1, 8, 64, 65, 1000]
+    assert len({kernel_bytes(8) for _ in range(1000)}) == 1000
+    for place in range(8):
+        assert len({kernel_bytes(8)[place] for _ in range(1000)}) > 200
+    with pytest.raises(ValueError):
+        kernel_bytes(-1)
+
+
 def test_child_takes_none_of_the_ids_of_its_parent(span_id: Callable[[], str]) -> None:
     span_id()
     theirs = told_by_child(lambda: " ".join(span_id() for _ in range(100))).split()

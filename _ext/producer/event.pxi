@@ -33,6 +33,9 @@ cdef extern from "Python.h":
     object PyUnicode_FromStringAndSize(const char *, Py_ssize_t)
     const char *PyUnicode_AsUTF8AndSize(object, Py_ssize_t *) except NULL
 
+cdef extern from "chance.h":
+    int chance_bytes(char *, size_t) noexcept
+
 cdef extern from "clock.h":
     int64_t wall_at(int64_t) noexcept
     int64_t counter_ns() noexcept
@@ -87,7 +90,7 @@ cdef uint64_t _new_number(object pid) except 0:
     global ids_at, ids_step, ids_owner
     cdef uint64_t number = 0
     if not _is_same(pid, ids_owner):
-        seed = urandom(16)
+        seed = kernel_bytes(16)
         ids_at = int.from_bytes(seed[:8], "little")
         ids_step = int.from_bytes(seed[8:], "little") | 1
         ids_owner = pid
@@ -97,6 +100,14 @@ cdef uint64_t _new_number(object pid) except 0:
         number = (number ^ (number >> 27)) * <uint64_t>0x94d049bb133111eb
         number ^= number >> 31
     return number
+
+
+def kernel_bytes(int count):
+    """See ids.py."""
+    cdef char[64] made
+    if 0 < count <= <int>sizeof(made) and chance_bytes(made, count):
+        return PyBytes_FromStringAndSize(made, count)
+    return urandom(count)
 
 
 cdef object _id_text(uint64_t number):

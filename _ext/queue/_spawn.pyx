@@ -15,6 +15,7 @@ cdef extern from "spawn.h":
     const char *START_NAME
     const char *LOG_NAME
     int eps_folder_is_held(int dir_fd, const char *folder) noexcept
+    int eps_inode(const char *path, unsigned long long *inode) noexcept
     int eps_is_elevated() noexcept
     int eps_close_memory() noexcept
     int eps_start(int dir_fd, char **argv, char **envp, int although_held) noexcept
@@ -46,6 +47,15 @@ def folder_is_held(bytes folder not None):
     if held < 0:
         raise OSError(-held, os.strerror(-held), os.fsdecode(folder))
     return held == 1
+
+
+def inode_of(bytes path not None):
+    """Return the inode number of what a path leads to, of a link itself. OSError if that is nothing."""
+    cdef unsigned long long inode = 0
+    cdef int result = eps_inode(path, &inode)
+    if result < 0:
+        raise OSError(-result, os.strerror(-result), os.fsdecode(path))
+    return inode
 
 
 def is_elevated():

@@ -69,6 +69,23 @@ static int eps_folder_is_held(int dir_fd, const char *folder)
     return held;
 }
 
+/* Sets the inode number of what a path leads to, of a link itself; returns 0, or -errno.
+ * The interpreter's os.stat gives up its lock. Beside threads that compute, getting that back takes milliseconds. */
+static int eps_inode(const char *path, unsigned long long *inode)
+{
+    struct stat found;
+#if defined(__linux__) && (defined(__x86_64__) || defined(__aarch64__))
+    /* lstat itself, built against a new glibc, is of version 2.33. Here the kernel's structure is the C library's. */
+    if (syscall(SYS_newfstatat, AT_FDCWD, path, &found, AT_SYMLINK_NOFOLLOW) != 0)
+        return -errno;
+#else
+    if (lstat(path, &found) != 0)
+        return -errno;
+#endif
+    *inode = found.st_ino;
+    return 0;
+}
+
 static void eps_close_from(int first)
 {
 #if defined(__linux__) && defined(SYS_close_range)

@@ -4,7 +4,6 @@ A tracer costs several times as much as the decision, and most of that work call
 makes its tracer when something asks for it.
 """
 
-import os
 from typing import Final
 
 from epsagon_fast.config import ResolvedConfig
@@ -12,7 +11,7 @@ from epsagon_fast.thresholds import DIGITS
 
 from . import head
 from .context import SAMPLED, TraceContext, left_by
-from .ids import SPAN_ID_BYTES, span_id
+from .ids import SPAN_ID_BYTES, kernel_bytes, span_id
 from .place import Place
 from .process import process
 from .tracer import Tracer
@@ -68,4 +67,4 @@ def decide(config: ResolvedConfig, context: TraceContext | None) -> LeftOut | st
     # Hex digits of one length sort as their numbers do.
     if half_id[_UNUSED:] < head.least_digits(config.sample_rate):
         return LeftOut(config, half_id)
-    return os.urandom(SPAN_ID_BYTES).hex() + half_id
+    return kernel_bytes(SPAN_ID_BYTES).hex() + half_id

@@ -3,7 +3,6 @@
 states.py says what each call does in each state. recorder.py brings records into this process's ring.
 """
 
-import os
 import time
 from collections.abc import Iterator
 from typing import Final
@@ -31,7 +30,7 @@ from .context import SAMPLED, TraceContext, context_of
 from .entering import Started, close_once, parent_of
 from .forkers import is_of_pool
 from .handle import Handle
-from .ids import SPAN_ID_DIGITS
+from .ids import SPAN_ID_DIGITS, kernel_bytes
 from .opening import fitted_opening
 from .place import Place
 from .process import process
@@ -222,7 +221,7 @@ class Tracer(Started, Recorder):
         """Take a new trace id. A child that starts a tracer of its parent takes one too: the parent may start it."""
         self.owner_pid = own_pid()
         begun = bytes.fromhex(span_id) if span_id else b""
-        self._id = new = begun + os.urandom(TRACE_ID_BYTES - len(begun)) if begun else os.urandom(TRACE_ID_BYTES)
+        self._id = new = begun + kernel_bytes(TRACE_ID_BYTES - len(begun)) if begun else kernel_bytes(TRACE_ID_BYTES)
         self.trace_id = told = new.hex()
         self.span_id = told[:SPAN_ID_DIGITS]
 

@@ -57,14 +57,13 @@ class Folder:
     def still_there(self) -> bool:
         """Say whether the path still leads to the folder that was opened (logind and `rm -rf` take it away)."""
         try:
-            found = os.stat(self.path, follow_symlinks=False)
+            return inode_of(os.fsencode(self.path)) == self.inode
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError as error:
             let_pass(error)
             # A process that has changed its user may not be allowed to look any more.
             return True
-        return found.st_ino == self.inode
 
     def open(self) -> int:
         """Return a descriptor of the directory. FileNotFoundError if another one is in its place."""
@@ -330,6 +329,15 @@ def is_held(folder: bytes) -> bool:
         os.close(fd)
 
 
+def inode_of(path: bytes) -> int:
+    """Return the inode number of what a path leads to, in pure Python.
+
+    The compiled function does the same and keeps the interpreter's lock, as the compiled `is_held` does: this process
+    looks while the application records.
+    """
+    return os.stat(path, follow_symlinks=False).st_ino
+
+
 def is_locked(fd: int) -> bool:
     """Say whether another descriptor has the exclusive lock of a file. This one has no lock afterwards."""
     try:
@@ -342,3 +350,4 @@ def is_locked(fd: int) -> bool:
 
 if implementation("start") == COMPILED:
     from epsagon_fast.queue._spawn import folder_is_held as is_held
+    from epsagon_fast.queue._spawn import inode_of

@@ -123,7 +123,7 @@ def burden() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
     # Above all that this process may have had before.
     os.setpriority(os.PRIO_PROCESS, 0, 19)
-    inherited.OOM_SCORE_ADJ.write_text("1000")
+    Path(inherited.OOM_SCORE_ADJ).write_text("1000")
 
 
 def test_what_the_kernel_does_not_let_go_is_told() -> None:
@@ -152,12 +152,12 @@ def test_isolated_processors_are_left_alone(
     isolated = tmp_path / "isolated"
     if text is not None:
         isolated.write_text(text)
-    monkeypatch.setattr(inherited, "ISOLATED", isolated)
+    monkeypatch.setattr(inherited, "ISOLATED", str(isolated))
     assert inherited._isolated() == cpus
 
 
 def test_control_groups_are_named_once_each(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     groups = tmp_path / "cgroup"
     groups.write_text("9:memory:/job\n8:freezer:/job\n7:cpu:/\n0::/system.slice/a.service\n")
-    monkeypatch.setattr(inherited, "CGROUPS", groups)
+    monkeypatch.setattr(inherited, "CGROUPS", str(groups))
     assert list(inherited._groups()) == ["control group: /job", "control group: /system.slice/a.service"]

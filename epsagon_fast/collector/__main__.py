@@ -5,7 +5,6 @@
 Exit codes: 0; 1 after an error. Never 3 or 4: gunicorn halts when it reaps a process that ended so.
 """
 
-import argparse
 import fcntl
 import logging
 import os
@@ -16,6 +15,7 @@ import threading
 import time
 from contextlib import suppress
 from functools import partial
+from typing import TYPE_CHECKING
 
 import epsagon_fast.private as private
 from epsagon_fast.collector import inherited
@@ -29,6 +29,9 @@ from epsagon_fast.queue import state as states
 from epsagon_fast.queue.liveness import lives, own_start_time
 from epsagon_fast.queue.names import CORRUPT, STATE
 from epsagon_fast.queue.state import StatePage
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
 
 log = logging.getLogger("epsagon_fast.collector")
 
@@ -49,24 +52,32 @@ THREAD_STACK_BYTES = 1024 * 1024
 
 
 def main(argv: list[str] | None = None, *, stays: bool = False) -> int:
-    """Serve one folder until no process needs it or, with `stays`, until a signal comes. Return the exit code."""
+    """Serve the folder that the command line names, as `serve_folder` says. Return the exit code."""
     args = parser().parse_args(argv)
-    inherited_texts = settle_down(args.start_lock_fd)
-    folder_fd = private.make_directory(args.runtime_dir)
+    return serve_folder(args.runtime_dir, args.start_lock_fd, stays=stays)
+
+
+def serve_folder(path: str, start_lock_fd: int | None, *, stays: bool = False) -> int:
+    """Serve one folder until no process needs it or, with `stays`, until a signal comes. Return the exit code.
+
+    `start_lock_fd`: the descriptor of the start lock that a traced process has handed down.
+    """
+    inherited_texts = settle_down(start_lock_fd)
+    folder_fd = private.make_directory(path)
     if not take_lock(folder_fd):
-        log.info("another collector serves %s", args.runtime_dir)
+        log.info("another collector serves %s", path)
         if not stays or not stand_by(folder_fd):
             return 0
     state = own_page(folder_fd)
     state.set_inherited(inherited_texts)
-    leaving = Leaving(state, is_orphan=args.start_lock_fd is not None, stays=stays)
+    leaving = Leaving(state, is_orphan=start_lock_fd is not None, stays=stays)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: leaving.ask(time.monotonic()))
-    loop = Loop(folder_fd, args.runtime_dir, state, sign_in(state))
-    if args.start_lock_fd is not None:
-        os.close(args.start_lock_fd)
-    log.info("serving %s", args.runtime_dir)
-    serve(loop, leaving, Orphans(args.runtime_dir, partial(open_loop, loop.measuring)))
+    loop = Loop(folder_fd, path, state, sign_in(state))
+    if start_lock_fd is not None:
+        os.close(start_lock_fd)
+    log.info("serving %s", path)
+    serve(loop, leaving, Orphans(path, partial(open_loop, loop.measuring)))
     return 0
 
 
@@ -76,9 +87,12 @@ def open_loop(measuring: Measuring, folder_fd: int, path: str) -> Loop:
     return Loop(folder_fd, path, state, sign_in(state), measuring)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> "ArgumentParser":
     """Return the command line's parser."""
-    made = argparse.ArgumentParser(prog="epsagon_fast.collector")
+    # A traced process starts a collector without it; it takes as long as twenty modules of ours.
+    from argparse import ArgumentParser
+
+    made = ArgumentParser(prog="epsagon_fast.collector")
     made.add_argument("--runtime-dir", required=True, help="the folder of rings to serve")
     made.add_argument("--start-lock-fd", type=int, help="descriptor of the inherited start lock")
     return made

@@ -8,7 +8,6 @@ import os
 import resource
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 UNLIMITED = resource.RLIM_INFINITY
 GIB = 1 << 30
@@ -22,10 +21,10 @@ LIMITS = {
     "processes": (resource.RLIMIT_NPROC, 256),
 }
 # CPUs on which the kernel runs only processes that ask for them by number.
-ISOLATED = Path("/sys/devices/system/cpu/isolated")
+ISOLATED = "/sys/devices/system/cpu/isolated"
 MOST_CPUS = 8192
-OOM_SCORE_ADJ = Path("/proc/self/oom_score_adj")
-CGROUPS = Path("/proc/self/cgroup")
+OOM_SCORE_ADJ = "/proc/self/oom_score_adj"
+CGROUPS = "/proc/self/cgroup"
 
 
 def shed() -> list[str]:
@@ -64,7 +63,7 @@ def _processors() -> Iterator[str]:
 
 def _isolated() -> set[int]:
     try:
-        ranges = [part.partition("-") for part in ISOLATED.read_text("utf-8").strip().split(",") if part]
+        ranges = [part.partition("-") for part in _read(ISOLATED).strip().split(",") if part]
     except OSError:
         return set()
     return {cpu for first, _, last in ranges for cpu in range(int(first), int(last or first) + 1)}
@@ -84,9 +83,9 @@ def _scheduling() -> Iterator[str]:
 
 def _oom_score() -> Iterator[str]:
     try:
-        with suppress(PermissionError):
-            OOM_SCORE_ADJ.write_text("0", "utf-8")
-        score = int(OOM_SCORE_ADJ.read_text("utf-8"))
+        with suppress(PermissionError), open(OOM_SCORE_ADJ, "w", encoding="utf-8") as file:
+            file.write("0")
+        score = int(_read(OOM_SCORE_ADJ))
     except OSError:
         return
     if score:
@@ -96,9 +95,14 @@ def _oom_score() -> Iterator[str]:
 def _groups() -> Iterator[str]:
     """Yield the control groups. One that is frozen, limited or stopped takes the collector with it."""
     try:
-        lines = CGROUPS.read_text("utf-8", "replace").splitlines()
+        lines = _read(CGROUPS).splitlines()
     except OSError:
         return
     for group in dict.fromkeys(line.split(":", 2)[2] for line in lines):
         if group != "/":
             yield f"control group: {group}"
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read()

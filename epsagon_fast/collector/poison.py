@@ -11,7 +11,6 @@ knows that its predecessor died over it:
 Collectors that are killed from outside die over something as well, but not twice over the same thing.
 """
 
-import hashlib
 import logging
 import os
 import time
@@ -20,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 import epsagon_fast.private as private
+from epsagon_fast.collector.digests import blake2b
 from epsagon_fast.collector.journal.frames import encode_batch
 from epsagon_fast.protocol import Record
 from epsagon_fast.queue import state as states
@@ -116,8 +116,7 @@ class Poison:
 
 
 def _key(record: Record) -> bytes:
-    rest = hashlib.blake2b(bytes((record.kind, record.flags)) + record.payload, digest_size=15)
-    return _RECORD + record.trace_id + rest.digest()
+    return _RECORD + record.trace_id + blake2b(bytes((record.kind, record.flags)) + record.payload, 15)
 
 
 def _set_aside_before(folder_fd: int) -> set[bytes]:

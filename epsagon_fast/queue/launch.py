@@ -36,8 +36,8 @@ MOST_BACKOFF_S = 5.0
 # Isolated from the environment and from site-packages. With the last two the package loads nothing of the producer.
 OPTIONS = ("-I", "-S", "-X", "epsagon_fast_collector")
 BOOT = (
-    "import sys; sys.path.extend(sys.argv.pop(1).split(':')); "
-    "from epsagon_fast.collector.__main__ import main; sys.exit(main())"
+    "import sys; _, path, _, folder, _, start_lock = sys.argv; sys.path.extend(path.split(':')); "
+    "from epsagon_fast.collector.__main__ import serve_folder; sys.exit(serve_folder(folder, int(start_lock)))"
 )
 # The variables that the collector gets from its starter: where things are, and how the collector itself runs. It must
 # depend on nothing else there and keep none of its secrets. What a trace needs travels with the trace.

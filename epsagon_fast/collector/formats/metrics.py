@@ -8,7 +8,6 @@ There is one way to write them, in JSON. What a backend that wants protobuf gets
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import orjson
 
@@ -49,6 +48,8 @@ def url_of(destination: Destination) -> str | None:
     """Return where an OTLP destination takes metrics; None: it is another one, or has a path of its own for traces."""
     if not isinstance(format_for(destination), Otlp):
         return None
+    from urllib.parse import urlsplit  # what sends has loaded it, beside the loop
+
     traces = urlsplit(address(destination.url))
     path = traces.path.rstrip("/")
     if not path.endswith(OTLP_TRACES_PATH):

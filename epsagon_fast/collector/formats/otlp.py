@@ -3,13 +3,12 @@
 A trace's body is its part of a request, so parts of several traces are joined and not parsed again.
 """
 
-import gzip
 import importlib.util
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 from types import ModuleType
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 from epsagon_fast.collector.formats import FittedTrace, Post, otlp_json, otlp_protobuf
 from epsagon_fast.collector.formats.conventions import Value, attribute
@@ -28,6 +27,8 @@ MOST_SPANS = 2000
 GZIP_FROM_BYTES = 1024
 # Higher levels take several times as long for a tenth less.
 GZIP_LEVEL = 1
+# The most memory, in gzip's frame, as the gzip module has it.
+GZIP_FORM = zlib.MAX_WBITS | 16
 # The longest that a trace waits for others.
 COLLECT_S = 0.2
 # OTLP's own list: what another status refused is refused for good.
@@ -110,7 +111,7 @@ def posted(destination: Destination, url: str, content_type: str, body: bytes) -
     headers = headers_for(destination, content_type)
     if len(body) >= GZIP_FROM_BYTES and may_compress(destination):
         headers["Content-Encoding"] = "gzip"
-        body = gzip.compress(body, GZIP_LEVEL, mtime=0)
+        body = zlib.compress(body, GZIP_LEVEL, GZIP_FORM)
     return Post(url, headers, body)
 
 
@@ -133,6 +134,8 @@ OTLP_PROTOBUF = Otlp("otlp-protobuf", _protobuf())
 
 def address(url: str) -> str:
     """Return the URL to POST to: without the format's name, and with OTLP's path where it has none."""
+    from urllib.parse import urlsplit  # what sends has loaded it, beside the loop
+
     plain = url.partition("+")[2]
     parts = urlsplit(plain)
     return plain if parts.path else parts._replace(path=OTLP_TRACES_PATH).geturl()

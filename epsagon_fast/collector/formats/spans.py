@@ -5,12 +5,12 @@ before it is used, and a value of a wrong type is as if it were not there.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from hashlib import sha256
 from itertools import groupby
 from typing import Any, NamedTuple, TypeVar
 
 import orjson
 
+from epsagon_fast.collector.digests import sha256
 from epsagon_fast.collector.formats import FittedTrace
 from epsagon_fast.collector.formats.conventions import (
     Words,
@@ -62,7 +62,7 @@ class SpanIds:
         `number`: its place in the trace.
         """
         if not is_id(said, SPAN_DIGITS) or said in self._taken:
-            said = _own_id(sha256(f"{self.runner_id} {number} {said}".encode()).digest())
+            said = _own_id(sha256(f"{self.runner_id} {number} {said}".encode()))
         self._taken.add(said)
         return said
 

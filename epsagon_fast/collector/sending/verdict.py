@@ -11,7 +11,6 @@ import time
 from collections.abc import Sequence
 from datetime import UTC
 from typing import NamedTuple
-from urllib.parse import quote, unquote, urlsplit
 
 from epsagon_fast.collector.formats.choice import format_for
 from epsagon_fast.collector.parcel import Destination, Parcel
@@ -88,7 +87,7 @@ class Judge:
         if reason in HOPELESS:
             self._complain(destination, reason, "is no place to send to, traces are dropped: %s", str(failure))
             return Verdict(_ids(parcels), Outcome.DROPPED.because(reason))
-        if reason == "dns" and (urlsplit(destination.url).hostname or "").endswith(CLOSED_SERVICE):
+        if reason == "dns" and _is_closed_service(destination.url):
             advice = "is closed, traces are dropped; name your backend with EPSAGON_COLLECTOR_URL"
             self._complain(destination, "no_backend", advice)
             return Verdict(_ids(parcels), Outcome.DROPPED.because("no_backend"))
@@ -147,6 +146,8 @@ def _said(response: Response, destination: Destination) -> str:
 
 def _masked(said: str, destination: Destination) -> str:
     """Return a server's or proxy's text without the secrets that we sent it, in any form in which it may quote them."""
+    from urllib.parse import quote  # what sends has loaded it, beside the loop
+
     chosen = json.loads(destination.headers or "{}").values()
     for secret in (destination.token, *chosen, *_credentials(destination.proxy_url)):
         for form in (secret, json.dumps(secret)[1:-1], quote(secret, safe=""), quote(secret)):
@@ -154,7 +155,15 @@ def _masked(said: str, destination: Destination) -> str:
     return said
 
 
+def _is_closed_service(url: str) -> bool:
+    from urllib.parse import urlsplit  # what sends has loaded it, beside the loop
+
+    return (urlsplit(url).hostname or "").endswith(CLOSED_SERVICE)
+
+
 def _credentials(proxy_url: str | None) -> list[str]:
+    from urllib.parse import unquote, urlsplit  # what sends has loaded it, beside the loop
+
     auth, _, _ = urlsplit(proxy_url or "").netloc.rpartition("@")
     if not auth:
         return []

@@ -5,7 +5,6 @@ Everything here waits for the disk, so the outbox calls it in its own thread.
 
 import logging
 import os
-import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,7 +13,7 @@ from typing import TypeVar
 
 import epsagon_fast.private as private
 from epsagon_fast.collector.sending.lookups import lookups
-from epsagon_fast.collector.sending.outbox.file import NAME, OutboxFile, is_corrupt, set_aside
+from epsagon_fast.collector.sending.outbox.file import NAME, OutboxFile, failures, is_corrupt, set_aside
 from epsagon_fast.collector.sending.outbox.messages import (
     Amounts,
     Gone,
@@ -72,7 +71,7 @@ class StateDirectory:
             if file is None:
                 return [*nothing, Waiting(self._state_dir, self._state_dir or self._folder, {})]
             reports = self._do(file, asked)
-        except (sqlite3.Error, OSError) as error:
+        except failures() as error:
             self._fail(error)
             return nothing
         self._complained = False
@@ -81,7 +80,7 @@ class StateDirectory:
     def close(self) -> None:
         """End our leases and close the file."""
         if self._file is not None:
-            with suppress(sqlite3.Error):
+            with suppress(*failures()):
                 self._file.take_over()
             self._file.close()
 
@@ -123,7 +122,7 @@ class StateDirectory:
                 if moved:
                     self._log.info("%d traces of an older version were taken over from %s", moved, escaped(path))
             # The last two: SQLite is content with a value of a type or form that its column never had.
-            except (sqlite3.Error, OSError, TypeError, ValueError) as error:
+            except failures(TypeError, ValueError) as error:
                 self._tell(path, f"cannot be taken over ({shown(error)})")
         for path in newer(self._directory):
             self._tell(path, "wait for the newer version that stored them")

@@ -10,7 +10,6 @@ through; `is_corrupt` tells those that waiting does not mend.
 """
 
 import os
-import sqlite3
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
@@ -80,6 +79,9 @@ class OutboxFile:
         # Made here, because SQLite would let others read it. Its companions take over its mode.
         private.own_database(self.path)
         self._inode = os.stat(self.path).st_ino
+        # Only where there is something to store: without SQLite a collector is a megabyte smaller.
+        import sqlite3
+
         self._db = sqlite3.connect(self.path, timeout=LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False)
         try:
             self._prepare()
@@ -203,7 +205,7 @@ class OutboxFile:
         find = "SELECT EXISTS (SELECT 1 FROM destinations WHERE id = ?)"
         if not all(self._db.execute(find, (destination,)).fetchone()[0] for destination in destinations):
             # The deletion is done. If the disk fails, the next call tells.
-            with suppress(sqlite3.Error):
+            with suppress(*failures()):
                 self.wipe()
         return trace_ids
 
@@ -274,8 +276,17 @@ def parcel_of(trace_id: bytes, destination: Destination, body: bytes, token_at: 
     return Parcel(trace_id, destination, body)
 
 
+def failures(*others: type[Exception]) -> tuple[type[Exception], ...]:
+    """Return the errors of SQLite and of files, and `others`, for an `except`."""
+    import sqlite3
+
+    return sqlite3.Error, OSError, *others
+
+
 def is_corrupt(error: Exception) -> bool:
     """Say whether SQLite found a file that is damaged or no database."""
+    import sqlite3
+
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 

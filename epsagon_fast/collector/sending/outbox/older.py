@@ -8,10 +8,9 @@ A newer file stays as it is, since only its own version can read it.
 
 import os
 import re
-import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import epsagon_fast.private as private
 from epsagon_fast.collector.sending.outbox.file import (
@@ -22,6 +21,9 @@ from epsagon_fast.collector.sending.outbox.file import (
     parcel_of,
 )
 from epsagon_fast.queue.liveness import is_unused
+
+if TYPE_CHECKING:
+    from sqlite3 import Connection
 
 # Traces of this version wait meanwhile, and a locked file is looked for again.
 _LOCK_TIMEOUT_S = 0.2
@@ -60,6 +62,8 @@ def move(path: str, file: OutboxFile, now: float) -> tuple[int, list[bytes]]:
     by then stays where it is.
     """
     private.own_database(path)
+    import sqlite3  # as for this version's file
+
     moved, gone = 0, list[bytes]()
     with closing(sqlite3.connect(path, timeout=_LOCK_TIMEOUT_S, isolation_level=None)) as db:
         # As for this version's file: what is deleted must not stay on the disk.
@@ -74,7 +78,7 @@ def move(path: str, file: OutboxFile, now: float) -> tuple[int, list[bytes]]:
     return moved, gone
 
 
-def _move_some(db: sqlite3.Connection, file: OutboxFile, now: float, gone: list[bytes]) -> int:
+def _move_some(db: "Connection", file: OutboxFile, now: float, gone: list[bytes]) -> int:
     """Move as many traces as may be in memory at a time. Return how many."""
     with db:
         # Its collector, if one lives, leases no trace while we have this lock.
@@ -87,7 +91,7 @@ def _move_some(db: sqlite3.Connection, file: OutboxFile, now: float, gone: list[
     return len(rows)
 
 
-def _query(db: sqlite3.Connection) -> str:
+def _query(db: "Connection") -> str:
     known = {name for _, name, *_ in db.execute("PRAGMA table_info(destinations)")}
     fields = ", ".join(name if name in known else _LACKING.get(name, name) for name in _FIELDS)
     return (

@@ -118,9 +118,9 @@ bench: $(VENV)/.installed .venv-bench/.installed collectors
 docs: .venv-docs/.installed
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 
-.venv-docs/.installed: $(VENV)/.installed
+.venv-docs/.installed: $(VENV)/.installed .ci/docs.txt
 	test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
-	$(BIN)/uv pip install --quiet --python .venv-docs/bin/python --requirement pyproject.toml --extra docs
+	$(BIN)/uv pip install --quiet --python .venv-docs/bin/python --require-hashes --requirement .ci/docs.txt
 	touch $@
 
 # The pictures of the backend's pages in the README and docs/backend.md. Needs chromium.
@@ -139,13 +139,14 @@ wheel: $(VENV)/.installed
 	$(BIN)/python release/make_sbom.py
 	$(BIN)/python release/prove_wheel.py
 
-# What the tests run with and what makes a release, pinned by hash. UPGRADE=--upgrade takes the newest versions.
+# What the tests run with and what makes a release and the site, pinned by hash. UPGRADE=--upgrade takes the newest versions.
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
 lock:
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	test -x $(BIN)/uv || $(BIN)/pip install --quiet --disable-pip-version-check uv
 	$(BIN)/$(LOCK) $(UPGRADE) --extra dev --output-file .ci/requirements.txt pyproject.toml
 	$(BIN)/$(LOCK) $(UPGRADE) --extra release --output-file .ci/release.txt pyproject.toml
+	$(BIN)/$(LOCK) $(UPGRADE) --extra docs --constraint .ci/requirements.txt --output-file .ci/docs.txt pyproject.toml
 	$(BIN)/$(LOCK) --extra demo --group build --constraint .ci/requirements.txt --output-file .ci/demo.txt pyproject.toml
 
 clean:

@@ -1,5 +1,6 @@
-"""What mkdocs needs to know of this repository: where the README stands, and which links lead out of docs/."""
+"""What mkdocs needs to know of this repository: where the README stands, which links lead out, what a page shows."""
 
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,22 @@ def on_files(files: Any, config: Any) -> Any:
 def on_page_markdown(markdown: str, config: Any, **_: Any) -> str:
     """Let links to files outside of docs/ lead to the repository."""
     return re.sub(r"\]\(\.\./([^)]+)\)", lambda link: f"]({_address(config.repo_url, link[1])})", markdown)
+
+
+def on_page_content(html: str, page: Any, **_: Any) -> None:
+    """Warn, which ends a strict build, if the Python page shows other names than it lists: an entry without a docstring
+    is left out without a word."""
+    if page.file.src_path != "reference.md":
+        return
+    listed = set()
+    for name, options in re.findall(r"^::: (\S+)\n((?:    .*\n)*)", page.markdown, re.MULTILINE):
+        members = re.search(r"members: \[(.*)\]", options)
+        listed |= {name, *(f"{name}.{each}" for each in (members[1].split(", ") if members else ()))}
+    shown = set(re.findall(r'<h[34] id="(epsagon_fast\.[^"]+)"', html))
+    for name in sorted(listed ^ shown):
+        logging.getLogger("mkdocs.hooks").warning(
+            "reference.md: %s is %s", name, "missing" if name in listed else "too much"
+        )
 
 
 def _address(repository: str, path: str) -> str:

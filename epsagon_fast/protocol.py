@@ -29,7 +29,6 @@ TRACESTATE_KEY = "tracestate"
 SAMPLING_KEY = "sampling"
 SAMPLING_WEIGHT_KEY = "sampling_weight"
 LABELS_KEY = "labels"
-# The metadata keys that trimming keeps (epsagon-go's strongKeys).
 STRONG_KEYS = frozenset(
     {
         HTTP_TRACE_ID_KEY,
@@ -44,6 +43,7 @@ STRONG_KEYS = frozenset(
         "item_hash",
     }
 )
+"""The keys of metadata that trimming keeps (epsagon-go's strongKeys)."""
 IS_TRIMMED_KEY = "is_trimmed"
 # The runner's metadata key for the seconds that its work may take. A process that dies later was killed for it.
 TIME_LIMIT_KEY = "time_limit_s"
@@ -82,9 +82,13 @@ class ErrorCode(IntEnum):
     """An event's `error_code` (epsagon-go's protocol.ErrorCode)."""
 
     OK = 0
+    """Nothing failed."""
     ERROR = 1
+    """The application said that it failed: `error`, `add_error`."""
     EXCEPTION = 2
+    """An exception left the block."""
     TIMEOUT = 3
+    """It was not ready in its time."""
 
 
 class Kind(IntEnum):
@@ -181,12 +185,19 @@ class Outcome:
     reason: str | None = field(default=None, compare=False)
 
     DELIVERED: ClassVar["Outcome"]
+    """The backend has taken it."""
     STORED: ClassVar["Outcome"]
+    """The backend does not take it yet. It is on disk and is tried again, so it may become DELIVERED."""
     REJECTED: ClassVar["Outcome"]
+    """The backend has refused it, and the reason is the backend's."""
     DROPPED: ClassVar["Outcome"]
+    """It was lost, and is counted under the reason."""
     PENDING: ClassVar["Outcome"]
+    """Not known yet."""
     DISABLED: ClassVar["Outcome"]
+    """Tracing is off, so nothing was recorded."""
     SAMPLED: ClassVar["Outcome"]
+    """The sampling left it out, which is no loss."""
 
     def because(self, reason: str) -> "Outcome":
         """Return this outcome with a reason."""

@@ -78,7 +78,10 @@ def http_server(store: Store, hosts: Hosts, access: Access) -> uvicorn.Server:
 
 
 class Backend:
-    """A backend that serves from a thread of this process, from its making until `stop` or the end of its `with`."""
+    """A backend that serves from a thread of this process, from its making until `stop` or the end of its `with`.
+
+    url: where it takes traces and shows them. store: the traces.
+    """
 
     def __init__(
         self,

@@ -10,7 +10,12 @@ class FastPath:
     within_id: str | None
     owner_pid: int
     span_id: str
-    def add_event(self, event: Mapping[str, Any]) -> None: ...
+    def add_event(self, event: Mapping[str, Any]) -> None:
+        """Add an event as it is now; later changes of `event` have no effect.
+
+        Missing fields get the protobuf defaults; a field of a wrong type gets its default and is counted `malformed`.
+        """
+
     def add_event_under(self, event: Mapping[str, Any], parent_id: str | None) -> None: ...
     def _open_path(
         self, push: Callable[[int, int, bytes, bytes], int], trace_id: bytes, limit_bytes: int, typed: bool
@@ -28,7 +33,9 @@ def runner_json(
 def opening_json(begun: bytes, runner: bytes) -> bytes: ...
 def span_id() -> str: ...
 def kernel_bytes(count: int) -> bytes: ...
-def event(name: str, *, type: str = ..., operation: str = ..., origin: str = ...) -> Event: ...
+def event(name: str, *, type: str = ..., operation: str = ..., origin: str = ...) -> Event:
+    """Record a timed event: `with event("charge", type="http", operation="POST") as e: e.metadata["card"] = "visa"`."""
+
 def blocks_for(name: str, new: bool) -> Callable[[], Any]: ...
 
 class SpanId: ...
@@ -49,6 +56,13 @@ class Step(SpanId):
     def shorten(self) -> None: ...
 
 class Event(SpanId):
+    """A timed event under way. Change its fields until the block ends; then it is added to the trace.
+
+    id: text; set to None or the empty one, it becomes a new one. name, type, operation, origin: text. metadata: any
+    keys and values. error_code: one of ErrorCode. start_time: seconds since the epoch. duration: seconds. parent_id:
+    the id of the event in whose block this one began; None: the trace's runner is the parent.
+    """
+
     id: str
     name: str
     type: str

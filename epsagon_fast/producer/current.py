@@ -218,6 +218,7 @@ def error(value: str | BaseException) -> None:
 
 
 label = add_label
+"""The short name of `add_label`."""
 
 
 def _found() -> Tracer | None:

@@ -9,6 +9,7 @@ from epsagon_fast.compiled import COMPILED, implementation
 from epsagon_fast.trimming._types import LEAST_LEVEL_BYTES, Shortened, TraceTooBig, Trimmed
 
 IMPLEMENTATION: Final = implementation("trimmer")
+"""Which trimmer is in use, "compiled" or "reference": EPSAGON_FAST_IMPL forces one."""
 
 if TYPE_CHECKING or IMPLEMENTATION == COMPILED:
     from epsagon_fast.trimming._compiled import at_level, shorten, trim

@@ -24,24 +24,26 @@ class Trimmed(NamedTuple):
     """A trace's events within its limit, in add order."""
 
     events: list[bytes]
-    # The body's size with these events: envelope, events, and the commas between them.
+    """The events, in the order of adding."""
     size_bytes: int
-    # Events visited from the front; those after them are the caller's own objects.
+    """The body's size with these events: envelope, events, and the commas between them."""
     stripped_count: int
+    """Events visited from the front; those after them are the caller's own objects."""
 
 
 class Shortened(NamedTuple):
     """A trace's events within its limit, in add order. Those in which nothing changed are the caller's own objects."""
 
     events: list[bytes]
-    # The body's size with these events: envelope, events, and the commas between them.
+    """The events, in the order of adding."""
     size_bytes: int
-    # The most that a value was left, in bytes of JSON between its quotes; the limit itself if nothing was to be done.
+    """The body's size with these events: envelope, events, and the commas between them."""
     level_bytes: int
-    # Values that were shortened and are still there.
+    """The most that a value was left, in bytes of JSON between its quotes; the limit if nothing was to be done."""
     shortened_count: int
-    # Events stripped from the front, since not even the least level was enough; 0 for nearly every trace.
+    """Values that were shortened and are still there."""
     stripped_count: int
+    """Events stripped from the front, since not even the least level was enough; 0 for nearly every trace."""
 
 
 class TraceTooBig(ValueError):

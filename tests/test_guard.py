@@ -131,6 +131,72 @@ def test_a_hook_that_fails_lets_nothing_pass(
     assert SECRET not in warning
 
 
+class Odd(dict[str, Any]):
+    """Metadata of a hook that cannot be read."""
+
+    def __contains__(self, key: object) -> bool:
+        return True
+
+    def __getitem__(self, key: str) -> Any:
+        raise RuntimeError(SECRET)
+
+
+def in_metadata(event: Event) -> Event:
+    event["resource"]["metadata"] = Odd(a=SECRET)
+    return event
+
+
+@pytest.mark.parametrize(
+    "hook", [in_metadata, lambda event: {**event, "start_time": 10**400}, lambda event: {**event, "id": 10**5000}]
+)
+def test_no_answer_of_a_hook_breaks_the_application(hook: Any, traces: list[Event]) -> None:
+    epsagon.init(before_send=hook)
+    with epsagon.trace("job") as tracer:
+        epsagon.label("a", SECRET)
+        epsagon.add_event(complete())
+    assert traces[0]["events"][-1]["id"] == tracer.trace_id
+    labels = traces[0]["events"][-1]["resource"]["metadata"]["labels"]
+    assert labels == ("{}" if hook is in_metadata else '{"a":"canary-4711"}')
+
+
+def test_strict_looks_through_what_the_quick_reader_cannot_read(traces: list[Event]) -> None:
+    epsagon.init(privacy="strict")
+    with epsagon.trace("job"):
+        epsagon.add_event(complete(start_time=10**400, resource={"name": "", "metadata": {"card": SECRET}}))
+    assert SECRET not in json.dumps(traces) and len(traces[0]["events"]) == 2
+
+
+def test_a_hook_that_traces_its_own_work_is_not_asked_about_it(traces: list[Event]) -> None:
+    asked: list[str] = []
+
+    def hook(event: Event) -> Event:
+        asked.append(event["resource"]["name"])
+        with epsagon.trace("in the hook", new=True) as own:
+            epsagon.label("a", 1)
+            tracer.add_event(complete(id="b"))
+        assert not own.recording
+        return event
+
+    epsagon.init(before_send=hook)
+    with epsagon.trace("job") as tracer:
+        epsagon.add_event(complete())
+    assert asked[1:] == ["n"] and len(traces) == 1
+    assert [event["id"] for event in traces[0]["events"]] == ["a", tracer.trace_id]
+    with epsagon.trace("after it"):
+        pass
+    assert len(traces) == 2
+
+
+def test_a_hook_cannot_take_the_runner_out_of_its_trace(traces: list[Event]) -> None:
+    epsagon.init(before_send=lambda event: {**event, "id": "hidden", "origin": "hidden"})
+    with epsagon.trace("job") as tracer:
+        epsagon.error(ValueError())
+        epsagon.add_event(complete())
+    event, runner = traces[0]["events"]
+    assert (event["id"], event["origin"]) == ("hidden", "hidden")
+    assert (runner["id"], runner["origin"]) == (tracer.trace_id, "runner")
+
+
 def test_an_event_that_the_hook_has_made_larger_is_made_to_fit(traces: list[Event]) -> None:
     def hook(event: Event) -> Event:
         event["resource"]["metadata"]["long"] = "x" * 70_000

@@ -197,7 +197,8 @@ def _encode_incomplete(event: Any, typed: bool) -> Encoded:
         resource = filled["resource"] = {**_BLANK_RESOURCE, **filled["resource"]}
         copy = Copy()
         resource["metadata"] = copy.metadata(resource["metadata"], typed)
-        if len(filled) == len(_EVENT_KEYS) and len(resource) == len(_RESOURCE_KEYS) and _is_complete(filled):
+        is_whole = len(filled) == len(_EVENT_KEYS) and len(resource) == len(_RESOURCE_KEYS)
+        if is_whole and _is_complete(filled) and _have_room(filled["start_time"], filled["duration"]):
             return Encoded(dumps(filled), _flags(filled), left_out=copy.left_out)
     except Exception as error:
         let_pass(error)
@@ -311,6 +312,11 @@ def _text(value: object) -> str:
 
 def _is_64_bits(value: int) -> bool:
     return -(2**63) <= int.__index__(value) < 2**63
+
+
+def _have_room(*numbers: float) -> bool:
+    """Say whether no number is an int over 64 bits, which readers of JSON refuse or read as infinite."""
+    return all(type(number) is float or _is_64_bits(cast(int, number)) for number in numbers)
 
 
 def _number(value: object) -> float:

@@ -7,7 +7,9 @@ left out here is in no ring, no journal and no outbox.
 A hook that fails lets nothing pass: what it was to hide would leave otherwise. It works untraced.
 """
 
+import json
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, Final
 
 import orjson
@@ -26,6 +28,15 @@ from .strict import Strict, strict
 _BLANK: Final = {"name": "", "type": "", "operation": ""}
 # What a hook that leaves the runner out leaves of it: a trace must have one.
 _STAYS: Final = ("id", "start_time", "origin", "duration", "error_code", PARENT_ID)
+# By these the trace's other events and the collector know the runner.
+_KNOWN_BY: Final = ("id", "origin", PARENT_ID)
+# Whether a hook runs. What it records would be shown to it, and so on without end.
+_is_asking: ContextVar[bool] = ContextVar("epsagon_fast_before_send", default=False)
+
+
+def is_asking() -> bool:
+    """Say whether this is work of a hook, of which nothing is recorded."""
+    return _is_asking.get()
 
 
 class Guard:
@@ -44,11 +55,27 @@ class Guard:
 
     def opening(self, runner: bytes) -> bytes:
         """Return the runner that an OPEN may hold."""
-        return self._runner_part(orjson.loads(runner))
+        part = _decoded(runner)
+        try:
+            return self._runner_part(part)
+        except Exception as error:
+            let_pass(error)
+            self._fail(f"its answer raised {type(error).__name__}")
+            return _bare(part)
 
     def passed(self, kind: int, payload: bytes) -> bytes | None:
-        """Return a record's payload as it may leave; None: it may not, which is counted if the hook has said so."""
-        value = orjson.loads(payload)
+        """Return a record's payload as it may leave; None: it may not, which is counted unless strict says so."""
+        if is_asking():
+            self.count("before_send")
+            return None
+        try:
+            return self._passed(kind, _decoded(payload))
+        except Exception as error:  # what a hook returns may be of any class
+            let_pass(error)
+            self._fail(f"its answer raised {type(error).__name__}")
+            return None
+
+    def _passed(self, kind: int, value: Any) -> bytes | None:
         if kind == Kind.EVENT:
             return self._event(value)
         if kind == Kind.LABEL:
@@ -94,9 +121,9 @@ class Guard:
             return dumps(part)
         answer = self._asked(self._with(part))
         if answer is None:
-            # Its error code stays: the trace has failed or not, whatever is said of it.
-            return dumps({key: part[key] for key in _STAYS if key in part} | _stub(part))
-        whole = orjson.loads(encoding.encode_event(answer, typed=self._typed).data)
+            return _bare(part)
+        whole = _decoded(encoding.encode_event(answer, typed=self._typed).data)
+        whole |= {key: part[key] for key in _KNOWN_BY if key in part}
         self._runner = whole
         resource = part.get("resource", {})
         changed = {key: whole[key] for key in part if key in whole and key != "resource"}
@@ -115,6 +142,7 @@ class Guard:
         """Return the hook's answer; None: what it was asked about is left out, counted."""
         hook: Any = self._hook
         try:
+            _is_asking.set(True)
             answer: Any = called_at(NotTraced.NOT_TRACED, hook, event)
             if answer is None or (isinstance(answer, dict) and isinstance(answer["resource"]["metadata"], dict)):
                 if answer is None:
@@ -125,15 +153,34 @@ class Guard:
             let_pass(error)
             # Not the error's text, which may quote the event.
             said = f"it raised {type(error).__name__}"
+        finally:
+            _is_asking.set(False)
+        self._fail(said)
+        return None
+
+    def _fail(self, said: str) -> None:
         self.count("hook_failed")
         message = "before_send failed, so what it was given is left out, and counted: %s"
         warn_once("hook_failed", message, shown(said), about="privacy")
-        return None
 
 
 def _event_of(origin: str, metadata: dict[str, Any], exception: dict[str, Any] | None) -> dict[str, Any]:
     head = {"id": "", "start_time": 0, "resource": {**_BLANK, "metadata": metadata}, "origin": origin}
     return {**head, "duration": 0, "error_code": 0, "exception": exception}
+
+
+def _decoded(payload: bytes) -> Any:
+    try:
+        return orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        # An int that no double holds: the standard library reads it, and wrote it.
+        return json.loads(payload)
+
+
+def _bare(part: dict[str, Any]) -> bytes:
+    """Return what is left of a runner's part of which nothing may leave."""
+    # Its error code stays: the trace has failed or not, whatever is said of it.
+    return dumps({key: part[key] for key in _STAYS if key in part} | _stub(part))
 
 
 def _stub(part: dict[str, Any]) -> dict[str, Any]:

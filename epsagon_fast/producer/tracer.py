@@ -29,6 +29,7 @@ from . import exiting, head
 from .context import SAMPLED, TraceContext, context_of
 from .entering import Started, close_once, parent_of
 from .forkers import is_of_pool
+from .guard import is_asking
 from .handle import Handle
 from .ids import SPAN_ID_DIGITS, kernel_bytes
 from .opening import fitted_opening
@@ -92,6 +93,8 @@ class Tracer(Started, Recorder):
             self._identify()
         if not process.records(self.config):
             self._record_nothing(SILENT, "disabled" if self.config.disable else "no token")
+        elif self.config.is_guarded and is_asking():
+            self._record_nothing(SILENT, "before_send")
         elif process.is_shut_down:
             self._count("closed")
             self._record_nothing(REFUSED, "closed")

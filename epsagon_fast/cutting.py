@@ -4,11 +4,11 @@ A text is cut in the middle, at a line end if one is near, and says there how mu
 JSON, in which a quote or a line end takes two. Secrets must be masked before: a key cannot be found in half a text.
 """
 
-import re
 from typing import Any, Final
 
 import orjson
 
+from epsagon_fast.patterns import pattern
 from epsagon_fast.protocol import STRONG_KEYS
 
 Json = dict[str, Any]
@@ -21,7 +21,7 @@ _SHARES: Final = {"traceback": 4}
 LEVELS: Final = tuple((16 * TEXT_BYTES) >> step for step in range(10))
 _MARK: Final = "... {} characters left out ..."
 # At most 15 digits, because a text of the application may have thousands there, which Python refuses to read.
-_MARKS: Final = re.compile(r"\.\.\. ([0-9]{1,15}) characters left out \.\.\.")
+_MARKS: Final = pattern(r"\.\.\. ([0-9]{1,15}) characters left out \.\.\.")
 _MARK_BYTES: Final = len(_MARK) + 20
 # A text that would keep less than this on each side of the mark is cut at its end instead.
 _LEAST_SIDE_BYTES: Final = 32

@@ -5,9 +5,11 @@ Nothing here does any work. The producer, the collector and the tests read the s
 
 import math
 import struct
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum
 from typing import ClassVar, NamedTuple, NotRequired, TypedDict
+
+from epsagon_fast.frozen import frozen
 
 # An event's `start_time`, or an exception's `time`, is seconds since the epoch. An int as large as this, which is only
 # recorded for a format that keeps types, is nanoseconds: those since March 1973.
@@ -174,7 +176,7 @@ class Record(NamedTuple):
     payload: bytes
 
 
-@dataclass(frozen=True)
+@frozen
 class Outcome:
     """What became of a closed trace.
 

@@ -120,6 +120,12 @@ def test_a_file_that_an_older_collector_has_open_is_emptied_and_kept(file: Outbo
     assert not path.exists()
 
 
+def putting(number: int) -> Orders:
+    orders = Orders()
+    orders.puts.append(parcel(number))
+    return orders
+
+
 def serve(directory: Path, monkeypatch: pytest.MonkeyPatch, orders: Orders | None = None) -> list[object]:
     """Let a state directory be looked at as at its start."""
     monkeypatch.setattr(directory_module, "own_state_directory", lambda path: None)
@@ -154,7 +160,7 @@ def test_a_file_that_cannot_be_read_is_told_once_and_stops_nothing(
     path = tmp_path / "outbox-1.db"
     path.write_bytes(b"no database" * 1000)
     path.chmod(0o600)
-    reports = serve(tmp_path, monkeypatch, Orders(puts=[parcel(1)]))
+    reports = serve(tmp_path, monkeypatch, putting(1))
     assert Stored([parcel(1).trace_id]) in reports
     assert [message for message in caplog.messages if str(path) in message] == [
         f"traces in {path} cannot be taken over ('file is not a database')"
@@ -169,7 +175,7 @@ def test_a_value_of_another_type_in_a_file_stops_nothing(
     path = stored(tmp_path, "outbox-2.db", 2)
     with closing(sqlite3.connect(path)) as db, db:
         db.execute(f"UPDATE {wrong}")
-    reports = serve(tmp_path, monkeypatch, Orders(puts=[parcel(3)]))
+    reports = serve(tmp_path, monkeypatch, putting(3))
     assert Stored([parcel(3).trace_id]) in reports
     assert [message for message in caplog.messages if f"{path} cannot be taken over" in message]
     assert older(str(tmp_path)) == [str(path)]
@@ -180,7 +186,7 @@ def test_a_newer_version_s_file_is_left_to_it_and_told(
 ) -> None:
     path = tmp_path / f"outbox-{number_of(NAME) + 1}.db"
     path.write_bytes(b"of the future")
-    serve(tmp_path, monkeypatch, Orders(puts=[parcel(1)]))
+    serve(tmp_path, monkeypatch, putting(1))
     assert caplog.messages == [f"traces in {path} wait for the newer version that stored them"]
     assert path.read_bytes() == b"of the future"
 

@@ -14,7 +14,6 @@ traces loses the oldest of them, down to its share.
 
 import math
 import os
-from dataclasses import dataclass
 from typing import NamedTuple
 
 DEFAULT_MEMORY_MB = 256
@@ -41,12 +40,12 @@ class Held(NamedTuple):
     journal_bytes: int
 
 
-@dataclass
 class _Stop:
     """A stop of a ring: since when it is not read, or since its process last held less than before."""
 
-    since: float
-    least_bytes: int
+    def __init__(self, since: float, least_bytes: int) -> None:
+        self.since = since
+        self.least_bytes = least_bytes
 
 
 class Bounds:

@@ -17,6 +17,7 @@ from functools import partial
 import epsagon_fast.private as private
 from epsagon_fast.collector.loop import Loop
 from epsagon_fast.collector.sending.outbox.file import NAME as OUTBOX
+from epsagon_fast.patterns import pattern
 from epsagon_fast.queue import layout
 from epsagon_fast.queue import state as states
 from epsagon_fast.queue.folder import beside
@@ -38,7 +39,7 @@ MEMORY_BYTES = 32 * 1024 * 1024
 _VERSION = r"\d+\.\d+\.\d+[0-9a-z.+]*"
 _OUTBOX = [re.escape(OUTBOX + companion) for companion in ("", *private.COMPANIONS)]
 _PROBE = "[0-9a-f]{32}"
-_REMOVED = re.compile("|".join([STATE, LEDGER, DECISIONS, START, JOURNAL_NAME.pattern, *_OUTBOX, _PROBE]))
+_REMOVED = pattern("|".join([STATE, LEDGER, DECISIONS, START, JOURNAL_NAME.pattern, *_OUTBOX, _PROBE]))
 
 
 class Orphans:

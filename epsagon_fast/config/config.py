@@ -4,11 +4,12 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, field
 from typing import Any
 
 import epsagon_fast.config.opentelemetry as opentelemetry
 from epsagon_fast.foreign import origin
+from epsagon_fast.frozen import frozen
 from epsagon_fast.log import warn_once
 from epsagon_fast.protocol import EVERYTHING, SHORTEN, STANDARD, STRICT, STRIP, WireConfig
 
@@ -27,7 +28,7 @@ Attributes = Mapping[str, Attribute] | tuple[tuple[str, Attribute], ...]
 RING_BYTES_PER_TRACE_BYTE = 4
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Config:
     """The options as code sets them. None means unset: the environment counts, else the default.
 
@@ -44,6 +45,7 @@ class Config:
     state_dir: made absolute. Raises TypeError or ValueError for a value that is not allowed.
     """
 
+    _: KW_ONLY
     application_name: str | None = None
     token: str | None = field(default=None, repr=False)
     collector_url: str | None = None

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from epsagon_fast.foreign import origin, shown
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.pages import see
+from epsagon_fast.patterns import pattern
 from epsagon_fast.protocol import MASK, OTLP_TRACES_PATH
 
 # A socket raises OverflowError for a much larger timeout, and no application waits an hour for a trace.
@@ -21,7 +22,7 @@ _UNITS = {"": 1.0, "s": 1.0, "ms": 0.001}
 _HERE = r"localhost|.*\.localhost|127(\.[0-9]{1,3}){3}|\[::1\]"
 # What may stand before the `+` of a scheme: the formats of collector/formats/choice.py.
 _OTLP = r"otlp(?:-protobuf)?\+"
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_NAME = pattern(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # These say how a body is sent, which the sender alone knows.
 _OF_THE_BODY = {"content-length", "content-encoding", "transfer-encoding", "connection"}
 _URL = (

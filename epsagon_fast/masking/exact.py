@@ -12,12 +12,13 @@ from typing import Any
 
 import orjson
 
+from epsagon_fast.patterns import pattern
 from epsagon_fast.protocol import MASK
 
 from .members import encoded, members_of, merged
 
 # Characters that JSON may write in more than one way without \u. A byte search could miss a key that has one of them.
-_SHORT_ESCAPES = re.compile(r'["\\/\x00-\x1f]')
+_SHORT_ESCAPES = pattern(r'["\\/\x00-\x1f]')
 _JSON_SPACE = " \t\n\r"
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
+from epsagon_fast.patterns import pattern
 from epsagon_fast.wildcards import expression
 
 # What usual names of secrets look like. `*token` is not `*token*`, because counts of tokens are no secrets.
@@ -27,9 +28,9 @@ SECRET_HEADERS: Final = ("authorization", "proxy-authorization", "cookie", "set-
 _LONGEST_NAME: Final = 256
 _UNCOUNTED: Final = str.maketrans("", "", "-_ ")
 # What a byte search can look for: text that JSON, URLs and forms write in one way only.
-_FRAGMENT: Final = re.compile(r"[a-z0-9.]+")
+_FRAGMENT: Final = pattern(r"[a-z0-9.]+")
 # `user[password]` and `password[]` are fields named password.
-_BRACKETS: Final = re.compile(r"[\[\]]+")
+_BRACKETS: Final = pattern(r"[\[\]]+")
 
 
 def normalized(name: str) -> str:
@@ -72,8 +73,8 @@ class Keys:
 
 def _fragments(patterns: Iterable[str]) -> tuple[bytes, ...] | None:
     found = []
-    for pattern in patterns:
-        fragment = max(_FRAGMENT.findall(pattern), key=len, default="")
+    for each in patterns:
+        fragment = max(_FRAGMENT.findall(each), key=len, default="")
         if not fragment:
             return None
         found.append(fragment.encode())

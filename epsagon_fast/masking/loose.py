@@ -1,21 +1,21 @@
 """Masks events, labels and exceptions by names as people write them, wherever such a name may stand."""
 
 import itertools
-import re
 from collections.abc import Iterable
 from typing import Any, Final
 
 import orjson
 
+from epsagon_fast.patterns import pattern
 from epsagon_fast.protocol import MASK
 
 from .keys import Keys
 from .search import search_for
 from .texts import Texts
 
-_WORD: Final = re.compile(r"[\w-]+(?:\.[\w-]+)*")
+_WORD: Final = pattern(r"[\w-]+(?:\.[\w-]+)*")
 # An escape with which JSON or a URL writes ASCII.
-_HIDING: Final = re.compile(r"\\u00[2-7]|%[2-7]")
+_HIDING: Final = pattern(r"\\u00[2-7]|%[2-7]")
 
 
 class LooseMask:

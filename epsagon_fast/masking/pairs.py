@@ -4,6 +4,7 @@ import re
 from collections.abc import Container, Iterator
 from typing import Final, NamedTuple
 
+from epsagon_fast.patterns import pattern
 from epsagon_fast.protocol import MASK
 
 # Instead of what is not understood and may hold a value that must not show.
@@ -13,21 +14,19 @@ _LONGEST_NAME: Final = 256
 _MOST_WORDS: Final = 4
 
 # A name, read from its end: in quotes, which have backslashes if they stand in a string, or bare.
-_QUOTED: Final = re.compile(r"""[ \t\r\n]*["']\\*([^\n"']*)""")
-_BARE: Final = re.compile(r"""[ \t]*([^\n\r\t"'&;?,{}()<>|=:#\\]*)""")
+_QUOTED: Final = pattern(r"""[ \t\r\n]*["']\\*([^\n"']*)""")
+_BARE: Final = pattern(r"""[ \t]*([^\n\r\t"'&;?,{}()<>|=:#\\]*)""")
 _SIGNS: Final = r"[=:>]*[ \t\r\n]*"
-_OPENING_QUOTE: Final = re.compile(rf"""{_SIGNS}[a-zA-Z]{{0,2}}(\\*)(["'])""")
-_BRACKET: Final = re.compile(rf"{_SIGNS}[{{\[(]")
+_OPENING_QUOTE: Final = pattern(rf"""{_SIGNS}[a-zA-Z]{{0,2}}(\\*)(["'])""")
+_BRACKET: Final = pattern(rf"{_SIGNS}[{{\[(]")
 _SCHEME: Final = r"(?:(?:bearer|basic|digest|token|negotiate)[ \t+]+)?"
 # A value after `=`. What follows `&` or `;` without a name of its own still belongs to it.
-_IN_FORM: Final = re.compile(
-    rf"[=:>]*[ \t]*({_SCHEME}[^\s&;<>]*(?:[&;](?![ \t]*[^&;=\s]*=)[^\s&;<>]*)*)", re.IGNORECASE
-)
+_IN_FORM: Final = pattern(rf"[=:>]*[ \t]*({_SCHEME}[^\s&;<>]*(?:[&;](?![ \t]*[^&;=\s]*=)[^\s&;<>]*)*)", re.IGNORECASE)
 # After `:`, behind a name in quotes.
-_IN_OBJECT: Final = re.compile(rf"{_SIGNS}({_SCHEME}[^\s,\]}})]*)", re.IGNORECASE)
+_IN_OBJECT: Final = pattern(rf"{_SIGNS}({_SCHEME}[^\s,\]}})]*)", re.IGNORECASE)
 # After `:`, the rest of the line, and the lines below that are indented.
-_IN_LINE: Final = re.compile(r"[=:>]*[ \t]*([^\r\n]*(?:\r?\n[ \t]+[^\r\n]*)*)")
-_TAG: Final = re.compile(r"<([\w:.-]+)(?:\s[^<>]*)?>")
+_IN_LINE: Final = pattern(r"[=:>]*[ \t]*([^\r\n]*(?:\r?\n[ \t]+[^\r\n]*)*)")
+_TAG: Final = pattern(r"<([\w:.-]+)(?:\s[^<>]*)?>")
 _END_OF_TAG: Final = "</"
 
 

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Final
 
 from epsagon_fast.compiled import COMPILED, implementation
+from epsagon_fast.patterns import pattern
 
 from .keys import Keys
 
@@ -25,7 +26,7 @@ _LOWER: Final = bytes(range(256)).lower()
 _FOLDED: Final = "ßŉſǰẖẗẘẙẚẞ\u212aİﬀﬁﬂﬃﬄﬅﬆ"
 # JSON writes ASCII as \u00.. too; what folds to it is known by three digits. A URL writes it as %.., and %25 is another
 # %. Then the user in a URL.
-_HIDING: Final = re.compile(
+_HIDING: Final = pattern(
     rb"\\u(?:00[2-7d]|01[347f]|1e9|212|fb0)|%[2-7]|:(?:\\*/){2}[^\s/?#\\\"]*@|"
     + b"|".join(each.encode() for each in _FOLDED),
     re.IGNORECASE,

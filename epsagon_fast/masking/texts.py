@@ -7,10 +7,10 @@ what a URL encodes. Where a value's end cannot be known, the rest of the text is
 """
 
 import json
-import re
 from collections.abc import Container
 from typing import Any, Final
 
+from epsagon_fast.patterns import pattern
 from epsagon_fast.protocol import MASK
 
 from .members import encoded, members_of, merged
@@ -24,10 +24,10 @@ _MOST_LEVELS: Final = 32
 _MOST_BROKEN: Final = 100
 _DECODER: Final = json.JSONDecoder(object_pairs_hook=merged)
 # Where a pair or JSON may begin. Brackets as in `user[0]` are none.
-_BEGINNING: Final = re.compile(r'[=:]|\{(?=\s*")|\[(?=\s*[\[{"])|<(?=\w)')
-_USER: Final = re.compile(r"(?<=://)[^\s/?#\"'<>\\]*@")
-_BETWEEN_WORDS: Final = re.compile(r"([\s&;='\"<>?,]+)")
-_MAY_HOLD_NAMES: Final = re.compile(r"%(?:25|3[ADEade]|[4-7])")
+_BEGINNING: Final = pattern(r'[=:]|\{(?=\s*")|\[(?=\s*[\[{"])|<(?=\w)')
+_USER: Final = pattern(r"(?<=://)[^\s/?#\"'<>\\]*@")
+_BETWEEN_WORDS: Final = pattern(r"([\s&;='\"<>?,]+)")
+_MAY_HOLD_NAMES: Final = pattern(r"%(?:25|3[ADEade]|[4-7])")
 # The members of an object that is one name with its value.
 _SAYS_NAME: Final = ("name", "key", "Name", "Key")
 _SAYS_VALUE: Final = ("value", "Value")

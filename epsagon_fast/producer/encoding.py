@@ -9,13 +9,13 @@ bool and a list of scalars stay what they are.
 """
 
 import math
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
 import orjson
 
 from epsagon_fast.interrupts import let_pass
+from epsagon_fast.patterns import pattern
 from epsagon_fast.producer.exceptions import exception_of as exception_of
 from epsagon_fast.producer.ids import span_id
 from epsagon_fast.producer.plain import Copy, clean, dumps, is_typed_scalar, type_name
@@ -24,7 +24,7 @@ from epsagon_fast.protocol import EVENT_FIELDS, FROM_RUNNER, PARENT_ID, RESOURCE
 
 _EVENT_KEYS = [*EVENT_FIELDS]
 _RESOURCE_KEYS = [*RESOURCE_FIELDS]
-_SPAN_ID = re.compile("[0-9a-f]{16}")
+_SPAN_ID = pattern("[0-9a-f]{16}")
 _BLANK_RESOURCE: dict[str, Any] = {"name": "", "type": "", "operation": "", "metadata": {}}
 _BLANK_EVENT: dict[str, Any] = {
     "id": "",

@@ -1,13 +1,12 @@
 """The handle of a trace, with which another process adds to it; see attached.py."""
 
-from dataclasses import dataclass
-
+from epsagon_fast.frozen import frozen
 from epsagon_fast.protocol import LOOSE, STRIP
 
 from .context import TraceContext
 
 
-@dataclass(frozen=True)
+@frozen
 class Handle:
     """All that another process needs to add to a trace. It is picklable and holds no secret.
 

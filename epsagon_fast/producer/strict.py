@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 import epsagon_fast.span_names as span_names
+from epsagon_fast.patterns import pattern
 from epsagon_fast.protocol import (
     HTTP_TRACE_ID_KEY,
     IS_TRIMMED_KEY,
@@ -49,7 +50,7 @@ _HEADINGS: Final = frozenset(
         "During handling of the above exception, another exception occurred:",
     }
 )
-_FRAME: Final = re.compile(r'(\s*\|?\s*)File "[^"\n]*", line [0-9]+, in \S+')
+_FRAME: Final = pattern(r'(\s*\|?\s*)File "[^"\n]*", line [0-9]+, in \S+')
 
 
 class Strict:

@@ -12,7 +12,6 @@ or dies. So there is one start at a time, and no clock decides anything.
 import errno
 import fcntl
 import os
-import re
 import signal
 import sys
 import time
@@ -23,6 +22,7 @@ import epsagon_fast.private as private
 from epsagon_fast.compiled import COMPILED, implementation
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.log import warn
+from epsagon_fast.patterns import pattern
 from epsagon_fast.queue.folder import Folder, is_locked
 from epsagon_fast.queue.names import LOG, START, START_LOCK_FD
 from epsagon_fast.queue.state import NO_BEAT, Beat
@@ -47,7 +47,7 @@ PASSED_ON = (
     *("OTEL_METRICS_EXPORTER", "OTEL_METRIC_EXPORT_INTERVAL"),
 )
 # The names of an interpreter, such as "python3.12", "pypy3" and "python3.13t", but not "python-worker".
-INTERPRETER = re.compile(r"(python|pypy)\d*(\.\d+)?(-dbg|[dtm]+)?")
+INTERPRETER = pattern(r"(python|pypy)\d*(\.\d+)?(-dbg|[dtm]+)?")
 HINT = "; `epsagon-fast collector`, installed beside it, would serve this program"
 # The values of EPSAGON_LAUNCH, in any case, with which no collector is started.
 NOT = ("0", "FALSE", "NO", "OFF")

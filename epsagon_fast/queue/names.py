@@ -3,10 +3,12 @@
 import re
 from typing import Final
 
+from epsagon_fast.patterns import pattern
+
 # A ring's file has its id for a name, in hex.
 RING_ID_BYTES: Final = 16
 RING_SUFFIX: Final = ".ring"
-RING_NAME: Final = re.compile(rf"[0-9a-f]{{{2 * RING_ID_BYTES}}}{re.escape(RING_SUFFIX)}")
+RING_NAME: Final = pattern(rf"[0-9a-f]{{{2 * RING_ID_BYTES}}}{re.escape(RING_SUFFIX)}")
 STATE: Final = "state"
 LEDGER: Final = "ledger"
 LOG: Final = "log"
@@ -15,7 +17,7 @@ DECISIONS: Final = "decisions"
 START: Final = "start"
 START_LOCK_FD: Final = 3
 # Enough digits that the names sort like the numbers.
-JOURNAL_NAME: Final = re.compile(r"journal-(\d{16})")
+JOURNAL_NAME: Final = pattern(r"journal-(\d{16})")
 # Names of what is set aside: a ring, a journal's segment or an outbox gets this suffix, a file of records that killed
 # collectors this prefix.
 CORRUPT: Final = ".corrupt"

@@ -2,9 +2,10 @@
 
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import epsagon_fast.private as private
+from epsagon_fast.frozen import frozen
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.protocol import REFUSALS
 from epsagon_fast.queue import layout
@@ -15,7 +16,7 @@ from epsagon_fast.queue.names import CORRUPT, POISON, RING_NAME
 from epsagon_fast.queue.state import Beat
 
 
-@dataclass(frozen=True)
+@frozen
 class RingView:
     """One ring as its header shows it."""
 
@@ -30,7 +31,7 @@ class RingView:
     refused: dict[str, int]
 
 
-@dataclass(frozen=True)
+@frozen
 class Overview:
     """A folder with its collector and its rings. `pid` is None if no collector serves it; ages are in seconds."""
 
@@ -47,7 +48,7 @@ class Overview:
     inherited: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
+@frozen
 class SetAside:
     """A file that is kept for a person to look at. It may hold bodies of traces, and an outbox also holds tokens."""
 

@@ -4,13 +4,13 @@ The integrations' own metadata get the conventions' names; what an application g
 """
 
 import math
-import re
 from collections.abc import Callable, Container, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 import orjson
 
+from epsagon_fast.patterns import pattern
 from epsagon_fast.protocol import (
     FUNCTION_TYPE,
     IS_TRIMMED_KEY,
@@ -37,7 +37,7 @@ Words = tuple[str, str, str]
 HTTP, CELERY, _EXECUTE, _PUBLISH = "http", "celery", "execute", "publish"
 _URLLIB3 = "urllib3"
 # What looks like a host: with a dot or a colon, or this machine.
-_HOST = re.compile(r"[^\s/]*[.:][^\s/]*|localhost")
+_HOST = pattern(r"[^\s/]*[.:][^\s/]*|localhost")
 DATABASES = ("db.system.name", "db.system")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"})
 _OTHER_METHOD = "_OTHER"

@@ -1,11 +1,11 @@
 """A span as both of OTLP's encodings take it, and the checks of what is read from JSON."""
 
-import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeGuard
 
 import epsagon_fast.span_names as names
 from epsagon_fast.collector.formats.conventions import Value, attribute
+from epsagon_fast.patterns import pattern
 from epsagon_fast.protocol import NANOSECONDS_FROM
 
 UNSET, OK, ERROR = 0, 1, 2
@@ -18,7 +18,7 @@ _MAX_S = MAX_NS / NS_PER_S
 # A float of so few seconds, multiplied, is off by less than half a nanosecond.
 _EXACT_S = 1e6
 TRACE_DIGITS, SPAN_DIGITS = 32, 16
-_IDS = {digits: re.compile(rf"(?!0+\Z)[0-9a-f]{{{digits}}}") for digits in (TRACE_DIGITS, SPAN_DIGITS)}
+_IDS = {digits: pattern(rf"(?!0+\Z)[0-9a-f]{{{digits}}}") for digits in (TRACE_DIGITS, SPAN_DIGITS)}
 
 # Of texts that a cache of thousands keeps. Longer ones together would take all the memory that a collector may hold.
 REMEMBERED_CHARACTERS = 256

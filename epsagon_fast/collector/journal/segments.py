@@ -8,29 +8,29 @@ import os
 import re
 from collections.abc import Iterator, Set
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 import epsagon_fast.private as private
 from epsagon_fast.collector.bounds import LARGEST_JOURNAL_BYTES
 from epsagon_fast.collector.journal.frames import MAGIC
+from epsagon_fast.patterns import pattern
 from epsagon_fast.queue.names import CORRUPT, JOURNAL_NAME, journal_name
 
 SEGMENT_BYTES = 4 * 1024 * 1024
 
-_ASIDE = re.compile(rf"{JOURNAL_NAME.pattern}{re.escape(CORRUPT)}")
+_ASIDE = pattern(rf"{JOURNAL_NAME.pattern}{re.escape(CORRUPT)}")
 _IOV_MAX = os.sysconf("SC_IOV_MAX") if "SC_IOV_MAX" in os.sysconf_names else 1024
 # O_APPEND: after a partial write was cut off, the next one goes to the new end.
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
 
 
-@dataclass
 class Segment:
     """One file."""
 
-    number: int
-    size_bytes: int = 0
-    # Traces that have records here and are not settled.
-    pinned: set[bytes] = field(default_factory=set)
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.size_bytes = 0
+        # Traces that have records here and are not settled.
+        self.pinned: set[bytes] = set()
 
     @property
     def name(self) -> str:

@@ -7,13 +7,13 @@ runs. The catalogue (catalogue.py) says which metrics there are.
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
 
 import epsagon_fast.private as private
 from epsagon_fast.collector.measuring.histogram import BOUNDS_S, NS_PER_S, Histogram, histogram_of
 from epsagon_fast.collector.measuring.keys import texts_of
+from epsagon_fast.frozen import frozen
 from epsagon_fast.queue import ledger
 from epsagon_fast.queue.ledger import Series
 from epsagon_fast.queue.overview import Overview
@@ -25,7 +25,7 @@ Value = float | Histogram
 Sample = tuple[tuple[str, ...], Value]
 
 
-@dataclass(frozen=True)
+@frozen
 class View:
     """A folder at one moment. `seen` is None if there is no folder; `now` is unix seconds."""
 

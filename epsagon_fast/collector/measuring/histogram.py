@@ -1,9 +1,9 @@
 """What the slots of a series in the ledger mean: how often something happened and failed, and how long it took."""
 
 from bisect import bisect_left
-from dataclasses import dataclass
 from typing import Any
 
+from epsagon_fast.frozen import frozen
 from epsagon_fast.queue.ledger import WORD, Ledger, Series
 
 NS_PER_S = 1_000_000_000
@@ -20,7 +20,7 @@ STARTED_AT, FAILURES, SUM_NS, BUCKETS = range(4)
 OTHERS = BUCKETS + len(BOUNDS_S) + 1
 
 
-@dataclass(frozen=True)
+@frozen
 class Histogram:
     """A series as a reader sees it. `buckets` are not added up."""
 

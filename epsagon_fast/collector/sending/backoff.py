@@ -7,7 +7,6 @@ after exponentially growing pauses, until the first 2xx.
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from epsagon_fast.collector.parcel import Destination
 from epsagon_fast.collector.sending.verdict import Verdict
@@ -19,12 +18,12 @@ MAX_PAUSE_S = 60.0
 MAX_IN_FLIGHT = 128
 
 
-@dataclass
 class _Illness:
-    failures: int = 0
-    until: float = 0.0
-    # The first trace of the request that probes. Others in flight were sent before the first failure came back.
-    probe: bytes | None = None
+    def __init__(self) -> None:
+        self.failures = 0
+        self.until = 0.0
+        # The first trace of the request that probes. Others in flight were sent before the first failure came back.
+        self.probe: bytes | None = None
 
 
 class Backoff:

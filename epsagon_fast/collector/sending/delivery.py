@@ -12,7 +12,6 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from epsagon_fast.collector.formats.choice import format_for
@@ -36,10 +35,10 @@ class _Request(NamedTuple):
     since: float
 
 
-@dataclass
 class _Lane:
-    waiting: deque[_Request] = field(default_factory=deque)
-    in_flight: int = 0
+    def __init__(self) -> None:
+        self.waiting: deque[_Request] = deque()
+        self.in_flight = 0
 
 
 class Delivery:

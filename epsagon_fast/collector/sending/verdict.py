@@ -5,7 +5,6 @@
 
 import json
 import logging
-import re
 import threading
 import time
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from epsagon_fast.collector.formats.choice import format_for
 from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.collector.sending.answer import Failure, Headers, Response
 from epsagon_fast.foreign import shown
+from epsagon_fast.patterns import pattern
 from epsagon_fast.protocol import MASK, Outcome
 
 # The status of a request that is larger than its server takes.
@@ -33,7 +33,7 @@ MAX_RETRY_AFTER_S = 3600.0
 LOGGED_BODY_BYTES = 200
 # Of a backend's message in the name of a counter.
 COUNTED_CHARACTERS = 24
-_WORD = re.compile("[a-z]+")
+_WORD = pattern("[a-z]+")
 # epsagon-go's backend, closed for good: its names will not come back, so its traces are not stored.
 CLOSED_SERVICE = ".tc.epsagon.com"
 # Destinations whose complaints are remembered. Beyond this number all are forgotten, and may be logged again.

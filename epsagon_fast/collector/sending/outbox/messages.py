@@ -1,19 +1,18 @@
 """The outbox's orders and reports."""
 
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from epsagon_fast.collector.parcel import Destination, Parcel
 
 
-@dataclass
 class Orders:
     """Orders to an outbox for one state directory."""
 
-    puts: list[Parcel] = field(default_factory=list)
-    takes: dict[Destination, int] = field(default_factory=dict)
-    give_back: list[bytes] = field(default_factory=list)
-    remove: list[bytes] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.puts: list[Parcel] = []
+        self.takes: dict[Destination, int] = {}
+        self.give_back: list[bytes] = []
+        self.remove: list[bytes] = []
 
 
 class Stored(NamedTuple):

@@ -7,7 +7,6 @@ A newer file stays as it is, since only its own version can read it.
 """
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from epsagon_fast.collector.sending.outbox.file import (
     OutboxFile,
     parcel_of,
 )
+from epsagon_fast.patterns import pattern
 from epsagon_fast.queue.liveness import is_unused
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # Traces of this version wait meanwhile, and a locked file is looked for again.
 _LOCK_TIMEOUT_S = 0.2
-_NAME = re.compile(r"outbox-(\d+)\.db")
+_NAME = pattern(r"outbox-(\d+)\.db")
 # The members of a destination that an older schema may lack, and what stood in their place.
 _LACKING = {"headers": "''", "client_certificate": "''", "client_key": "''"}
 # Not leased, or before the clock was set back; a lease is as long as this version's.

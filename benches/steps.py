@@ -20,7 +20,7 @@ import web
 import epsagon_fast as epsagon
 from epsagon_fast.integrations import wsgi
 from epsagon_fast.integrations.web import request, wsgi_request
-from epsagon_fast.producer import process, recorder, tracer
+from epsagon_fast.producer import recorder, tracer
 
 REQUESTS: Final = 1000
 SLEEP_S: Final = 0.0003
@@ -30,17 +30,12 @@ STEPS: Final = (
     (wsgi_request.WsgiRequest, "__init__", "  begin"),
     (wsgi_request, "_known", "    the request's metadata"),
     (tracer.Tracer, "_identify", "    ids, from the kernel"),
-    (tracer.Tracer, "_open", "    open the trace"),
-    (process.Process, "writer_for", "      its ring"),
-    (tracer, "encoded_runner", "      the runner's JSON"),
-    (tracer, "fitted_opening", "      the OPEN record"),
-    (process.Process, "light", "      its sign for forked children"),
+    (tracer.Tracer, "start", "    open the trace"),
     (wsgi_request.WsgiRequest, "start_response", "  the answer's status"),
     (wsgi, "handed_on", "  the answer's body, and the end"),
     (request.RequestTrace, "end", "    end"),
     (recorder.Recorder, "update_runner", "      the RUNNER record"),
-    (tracer.Tracer, "_close", "      close the trace"),
-    (tracer.Tracer, "_push_close", "        the CLOSE record, and a look for outcomes"),
+    (tracer.Tracer, "send_stop_signal", "      close the trace"),
 )
 
 

@@ -29,7 +29,7 @@ NAMES: Final = {
     "ring": ("Consumer", "Mapping", "Producer", "own_pid", "pack"),
     "add_event": (
         *("Block", "Branch", "Event", "FastPath", "Step", "blocks_for", "event"),
-        *("exact_json", "injector", "kernel_bytes", "labelled", "opening_json", "runner_json", "span_id"),
+        *("exact_json", "footing_of", "injector", "kernel_bytes", "labelled", "opening_json", "runner_json", "span_id"),
         "take_untold",
     ),
     "blocks": (

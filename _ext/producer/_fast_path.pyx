@@ -8,7 +8,7 @@ So only exact types pass here; looking at them and orjson's call are one step, i
 from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize, PyBytes_Size
 from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint64_t
 
 import orjson
 
@@ -74,6 +74,7 @@ cdef extern from "../queue/calls.h":
     const char *RING_CALLS
     ctypedef struct ring_calls:
         int (*append)(object, int, int, const char *, const char *, uint64_t) noexcept
+        uint64_t (*load)(object, size_t) noexcept
 
 # How many more there may be.
 cdef struct Room:
@@ -103,15 +104,19 @@ if RUNNER_ORIGIN.encode() != RUNNER or _nanoseconds_from != NANOSECONDS_FROM:
 cdef class FastPath:
     """See fast_path.PureFastPath."""
 
-    cdef object push, trace_id
+    cdef object push
     # The ring and its calls in C, if what is pushed may go straight there.
     cdef object producer
     cdef ring_calls *ring
-    cdef public bint has_blocks, ignores, keeps_values
-    cdef public object within_id, owner_pid, span_id
     cdef Py_ssize_t limit_bytes
     cdef unsigned int fulls
-    cdef bint typed
+    cdef public bint has_blocks, ignores, keeps_values, typed
+    cdef public object within_id, owner_pid, trace_id, span_id, config, context, ids
+    # What recorder.py and tracer.py know of the trace. They explain it.
+    cdef public bint _is_measured
+    cdef public int64_t _opened_ns
+    cdef public Py_ssize_t _event_limit_bytes
+    cdef public object _id, _state, _writer, _push, _count, _error_code, _runner, _own_runner, _beacon, _place, _ended_ns
 
     def add_event(self, event):
         """Add an event as it is now; later changes of `event` have no effect.
@@ -130,25 +135,36 @@ cdef class FastPath:
 
     def _open_path(self, push, bytes trace_id, Py_ssize_t limit_bytes, bint typed):
         """See fast_path.PureFastPath."""
-        self.trace_id = trace_id
+        self._id = trace_id
         self.limit_bytes = limit_bytes
         self.typed = typed
-        producer = getattr(push, "__self__", None)
-        calls = getattr(producer, "calls", None)
-        if PyCapsule_IsValid(calls, RING_CALLS) and PyBytes_Size(trace_id) == TRACE_ID_BYTES:
-            self.ring = <ring_calls *>PyCapsule_GetPointer(calls, RING_CALLS)
-            self.producer = producer
-        else:
-            self.producer = None
+        self.producer = None
+        self.ring = _ring_of(push)
+        if self.ring != NULL and PyBytes_Size(trace_id) == TRACE_ID_BYTES:
+            self.producer = push.__self__
         self.push = push
 
     def _close_path(self):
         """See fast_path.PureFastPath."""
         self.push = self.producer = None
 
+    def _open_at_once(self):
+        """See fast_path.PureFastPath."""
+        return _open_at_once(self)
+
+    def _close_at_once(self):
+        """See fast_path.PureFastPath."""
+        return _close_at_once(self, call_of_none(&own_pid))
+
     def _add_slowly(self, event, code, parent_id):
         """See fast_path.PureFastPath."""
         raise NotImplementedError
+
+
+cdef ring_calls *_ring_of(object push) except? NULL:
+    """Return the calls in C of the ring that a push goes into, NULL if it has none."""
+    calls = getattr(getattr(push, "__self__", None), "calls", None)
+    return <ring_calls *>PyCapsule_GetPointer(calls, RING_CALLS) if PyCapsule_IsValid(calls, RING_CALLS) else NULL
 
 
 cdef object _add_event(object tracer, object event):
@@ -199,9 +215,9 @@ cdef bint _is_one_of_many(FastPath path, bint is_full) noexcept:
 cdef int _pushed(FastPath path, object push, int kind, object kind_object, size_t length) except? -1:
     """Push the record that stands in json_buffer. Return the answer."""
     if path.producer is not None:
-        return path.ring.append(path.producer, kind, 0, PyBytes_AsString(path.trace_id), json_buffer, length)
+        return path.ring.append(path.producer, kind, 0, PyBytes_AsString(path._id), json_buffer, length)
     payload = PyBytes_FromStringAndSize(json_buffer, length)
-    return call_of_four(push, kind_object, no_flags, path.trace_id, payload)
+    return call_of_four(push, kind_object, no_flags, path._id, payload)
 
 
 def exact_json(value, Py_ssize_t most_values, Py_ssize_t most_characters, int most_levels):
@@ -251,3 +267,4 @@ include "event.pxi"
 include "block.pxi"
 include "acting.pxi"
 include "runner.pxi"
+include "trace.pxi"

@@ -144,7 +144,7 @@ cdef class Block(Event):
         pid = call_of_none(&own_pid)
         tracer = None if self.is_new else _enclosing(here, pid)
         if tracer is None:
-            return _open_own(self)
+            return _open_own(self, here, pid)
         _begin(self, here, tracer, pid)
         return tracer
 
@@ -195,7 +195,7 @@ cdef class Block(Event):
         pid = call_of_none(&own_pid)
         tracer = None if self.is_new else _enclosing(here, pid)
         if tracer is None:
-            return _enter_own(self, here)
+            return _enter_own(self, here, pid)
         _begin(self, here, tracer, pid)
         self.before = here
         call_of_object(&current_set, self.branch)
@@ -244,16 +244,19 @@ cdef int _begin(Block block, object outer, object tracer, object pid) except -1:
     return _enter(block, outer, tracer, pid)
 
 
-cdef object _open_own(Block block):
+cdef object _open_own(Block block, object here, object pid):
+    tracer = _own_trace_at(block, here, pid)
+    if tracer is not None:
+        return tracer
     block.own = tracer = _of("scope", "own_trace")(block.name)
     block.place = tracer.place
     tracer.start()
     return tracer
 
 
-cdef object _enter_own(Block block, object here):
+cdef object _enter_own(Block block, object here, object pid):
     try:
-        tracer = _open_own(block)
+        tracer = _open_own(block, here, pid)
         block.before = here
         block.is_entered = True
         call_of_object(&current_set, block.place)
@@ -310,7 +313,8 @@ cdef int _close(Block block, object error) except -1:
     if block.own is not None:
         if error is not None and is_error(error):
             block.own.fail(error)
-        block.own.send_stop_signal()
+        if not _is_fast(block.own) or not _close_at_once(block.own, pid):
+            block.own.send_stop_signal()
     return _end(block)
 
 

@@ -6,6 +6,11 @@
 #include <Python.h>
 #include <string.h>
 
+/* Return an object of a type without calling its __init__. `nothing`: (). */
+static inline PyObject *new_object(PyTypeObject *type, PyObject *nothing) {
+    return ((newfunc)PyType_GetSlot(type, Py_tp_new))(type, nothing, NULL);
+}
+
 /* Return function(argument), or None if it raises an Exception. NULL for what must go on, as KeyboardInterrupt. */
 static inline PyObject *call_or_none(PyObject *function, PyObject *argument) {
     PyObject *result = PyObject_CallFunctionObjArgs(function, argument, NULL);

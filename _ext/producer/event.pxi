@@ -104,8 +104,12 @@ cdef uint64_t _new_number(object pid) except 0:
 
 def kernel_bytes(int count):
     """See ids.py."""
+    return _kernel_bytes(count)
+
+
+cdef bytes _kernel_bytes(Py_ssize_t count):
     cdef char[64] made
-    if 0 < count <= <int>sizeof(made) and chance_bytes(made, count):
+    if 0 < count <= <Py_ssize_t>sizeof(made) and chance_bytes(made, count):
         return PyBytes_FromStringAndSize(made, count)
     return urandom(count)
 
@@ -267,8 +271,10 @@ cdef object _process():
     return process
 
 
-# The member of what is in force; see process.py.
-cdef enum: RECORDS = 2
+# The members of what is in force; see process.py.
+cdef enum:
+    CONFIG = 1
+    RECORDS = 2
 
 
 cdef bint _records_nothing() except -1:

@@ -414,6 +414,14 @@ static inline char *put_hex(char *at, uint64_t number) {
     return at + SPAN_ID_DIGITS;
 }
 
+/* The hex digits of some bytes, of no more than a trace's id. */
+static inline PyObject *hex_text(const char *bytes, Py_ssize_t length) {
+    char digits[2 * 16];
+    for (Py_ssize_t i = 0; i < length; i++)
+        memcpy(digits + 2 * i, &hex_of_bytes[2 * (unsigned char)bytes[i]], 2);
+    return PyUnicode_FromStringAndSize(digits, 2 * length);
+}
+
 /* An id: a number, or, if the application has set it, a text. */
 typedef struct {
     uint64_t number;

@@ -51,6 +51,7 @@ cdef extern from "calls.h":
     const char *RING_CALLS
     ctypedef struct ring_calls:
         int (*append)(object, int, int, const char *, const char *, uint64_t) noexcept
+        uint64_t (*load)(object, size_t) noexcept
 
 cdef extern from "record.h":
     enum: RECORD_FIELDS
@@ -354,8 +355,13 @@ cdef int append(object producer, int kind, int flags, const char *trace_id, cons
     return (<Producer>producer)._append(kind, flags, trace_id, payload, length)
 
 
+cdef uint64_t load(object producer, size_t offset) noexcept:
+    cdef Producer self = <Producer>producer
+    return 0 if self._base == NULL or offset % 8 or offset >= HEADER_BYTES else ring_load(self._base + offset)
+
+
 cdef ring_calls _calls
-_calls.append = append
+_calls.append, _calls.load = append, load
 cdef object calls = PyCapsule_New(&_calls, RING_CALLS, NULL)
 
 

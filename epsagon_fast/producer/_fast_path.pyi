@@ -7,9 +7,28 @@ class FastPath:
     has_blocks: bool
     ignores: bool
     keeps_values: bool
+    typed: bool
     within_id: str | None
     owner_pid: int
+    trace_id: str
     span_id: str
+    config: Any
+    context: Any
+    ids: Any
+    _is_measured: bool
+    _opened_ns: int
+    _event_limit_bytes: int
+    _id: bytes
+    _state: Any
+    _writer: Any
+    _push: Any
+    _count: Any
+    _error_code: int
+    _runner: bytes | None
+    _own_runner: Any
+    _beacon: Any
+    _place: Any
+    _ended_ns: int | None
     def add_event(self, event: Mapping[str, Any]) -> None:
         """Add an event as it is now; later changes of `event` have no effect.
 
@@ -21,6 +40,8 @@ class FastPath:
         self, push: Callable[[int, int, bytes, bytes], int], trace_id: bytes, limit_bytes: int, typed: bool
     ) -> None: ...
     def _close_path(self) -> None: ...
+    def _open_at_once(self) -> bool: ...
+    def _close_at_once(self) -> bool: ...
     def _add_slowly(self, event: Mapping[str, Any], code: int, parent_id: str | None) -> None: ...
 
 def exact_json(value: object, most_values: int, most_characters: int, most_levels: int) -> bytes | None: ...
@@ -30,6 +51,7 @@ def take_untold() -> int: ...
 def runner_json(
     runner: tuple[str, str, str, dict[str, str], int], trace_id: str, parent_id: str | None, typed: bool, /
 ) -> bytes | None: ...
+def footing_of(config: Any, writer: Any, begun: bytes) -> object: ...
 def opening_json(begun: bytes, runner: bytes) -> bytes: ...
 def span_id() -> str: ...
 def kernel_bytes(count: int) -> bytes: ...

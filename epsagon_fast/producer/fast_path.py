@@ -32,7 +32,24 @@ class PureFastPath:
     within_id: str | None = None
     # Of the process that opened the trace, and of the trace's runner.
     owner_pid = 0
-    span_id = ""
+    trace_id = span_id = ""
+    # What recorder.py and tracer.py know of the trace. They explain it.
+    typed = _is_measured = False
+    config: Any = None
+    context: Any = None
+    ids: Any = None
+    _id = b""
+    _state: Any = None
+    _writer: Any = None
+    _push: Any = None
+    _count: Any = None
+    _error_code = 0
+    _runner: Any = None
+    _own_runner: Any = None
+    _beacon: Any = None
+    _place: Any = None
+    _ended_ns: int | None = None
+    _opened_ns = _event_limit_bytes = 0
     _fulls = 0
     _path: tuple[Callable[[int, int, bytes, bytes], int], bytes, int, bool] | None = None
 
@@ -66,6 +83,14 @@ class PureFastPath:
     def _close_path(self) -> None:
         """Let no event pass any more."""
         self._path = None
+
+    def _open_at_once(self) -> bool:
+        """Open the trace if it is new and nothing about it is unusual. Return False if all of that was left to do."""
+        return False
+
+    def _close_at_once(self) -> bool:
+        """Close the trace if it is open and nothing about it is unusual. Return False if all of that was left to do."""
+        return False
 
     def _add_slowly(self, event: Mapping[str, Any], code: int, parent_id: str | None) -> None:
         """Do the rest for an event. `code`: the push's answer; NOT_ASKED: it was not asked."""

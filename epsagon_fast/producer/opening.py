@@ -11,18 +11,34 @@ from epsagon_fast.compiled import COMPILED, implementation
 from epsagon_fast.config import ResolvedConfig
 
 from .fitting import fitted_event
+from .interfaces import TraceWriter
 from .process import process
+
+__all__ = [
+    "beginning",
+    "fitted_opening",
+    "footing_of",
+    "opening",
+    "opening_json",
+    "pure_footing_of",
+    "pure_opening_json",
+]
 
 PLATFORM: Final = f"python {platform.python_version()}"
 
 
 def opening(config: ResolvedConfig, runner: bytes | None) -> bytes:
     """Return the payload of an OPEN as JSON. `runner`: the runner event in the wire's form; None: not known yet."""
+    return opening_json(beginning(config), runner or b"null")
+
+
+def beginning(config: ResolvedConfig) -> bytes:
+    """Return an OPEN's payload up to the runner."""
     own = process.own
     known = own.opening
     if known is None or known[0] is not config:
         known = own.opening = config, _begun(config, own.pid)
-    return opening_json(known[1], runner or b"null")
+    return known[1]
 
 
 def fitted_opening(config: ResolvedConfig, runner: bytes | None, limit_bytes: int) -> tuple[bytes, bytes | None]:
@@ -48,7 +64,16 @@ def pure_opening_json(begun: bytes, runner: bytes) -> bytes:
     return b'%b%b,"opened_at":%.6f}' % (begun, runner, time.time())
 
 
+def pure_footing_of(config: ResolvedConfig, writer: TraceWriter, begun: bytes) -> object:
+    """Return what the next traces need that open as one has opened; None: each is opened as the first.
+
+    `begun`: what `beginning` returns.
+    """
+    return None
+
+
 if TYPE_CHECKING or implementation("add_event") != COMPILED:
+    footing_of = pure_footing_of
     opening_json = pure_opening_json
 else:
-    from epsagon_fast.producer._fast_path import opening_json
+    from epsagon_fast.producer._fast_path import footing_of, opening_json

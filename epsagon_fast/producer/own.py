@@ -40,6 +40,8 @@ class Own:
         self.beacons: Page | None = None
         # The config of the last trace that opened, and how its OPEN begins; see opening.py.
         self.opening: tuple[ResolvedConfig, bytes] | None = None
+        # What traces need that open as the last one did; see _ext/producer/trace.pxi. None: that was unusual.
+        self.footing: object = None
         # For exiting.py: whether its exit hooks are registered, how long they may still wait (None: as the config
         # says), and whether they have begun.
         self.is_registered = False

@@ -46,12 +46,9 @@ class Recorder(FastPath):
     and where the records go.
     """
 
-    # What each trace sets. Python 3.11 gives no object whose class has a base in C the quick table for attributes that
-    # others have, but a dict, which is filled anew for each trace.
-    __slots__ = (
-        *("config", "context", "ids", "trace_id", "typed", "_id", "_writer", "_push", "_event_limit_bytes"),
-        *("_state", "_count", "_runner", "_error_code", "_is_measured"),
-    )
+    # What each trace sets is in FastPath. Python 3.11 gives no object whose class has a base in C the quick table for
+    # attributes that others have, but a dict, which would be filled anew for each trace.
+    __slots__ = ()
     config: ResolvedConfig
     context: TraceContext | None
     # What correlation.py found last; None while nothing is recorded.

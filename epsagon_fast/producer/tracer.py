@@ -32,7 +32,7 @@ from .forkers import is_of_pool
 from .guard import is_asking
 from .handle import Handle
 from .ids import SPAN_ID_DIGITS, kernel_bytes
-from .opening import fitted_opening
+from .opening import beginning, fitted_opening, footing_of
 from .place import Place
 from .process import process
 from .recorder import Recorder
@@ -56,7 +56,8 @@ class Tracer(Started, Recorder):
     `config`: what the trace was opened with. `trace_id`: 32 hex digits. Usable in `with`: start, then the stop signal.
     """
 
-    __slots__ = ("_beacon", "_ended_ns", "_opened_ns", "_own_runner", "_place")
+    __slots__ = ()
+    _own_runner: Runner | None
     _opened_ns: int
     _place: "Place[Tracer] | None"
     _beacon: Beacon | None
@@ -86,6 +87,8 @@ class Tracer(Started, Recorder):
         `timeout_s`: epsagon-go has this bound; here it is not used, because nothing waits. A ring is made in about a
         millisecond, and a trace that a full ring refuses is dropped and counted.
         """
+        if self._open_at_once():
+            return
         before, self._state = self._state, TABLE[self._state].start
         if self._state is before:
             return
@@ -106,7 +109,7 @@ class Tracer(Started, Recorder):
 
     def send_stop_signal(self) -> None:
         """Close the trace and return at once. In a process that did not open it, this does nothing."""
-        if self.owner_pid == own_pid():
+        if not self._close_at_once() and self.owner_pid == own_pid():
             self._close(TABLE[self._state].stop)
 
     def abandon(self) -> None:
@@ -249,12 +252,18 @@ class Tracer(Started, Recorder):
         self._state = OPEN
         traces[trace_id] = self
         code = push(_OPEN, 0, trace_id, opened)
+        self._opened(code, opened)
+        # For the next ones.
+        process.own.footing = footing_of(config, writer, beginning(config))
+
+    def _opened(self, code: int, opened: bytes) -> None:
+        """Do the rest after the OPEN's push answered `code`."""
         if code == PUSHED or self._insist(code, opened):
             self._let_pass()
             if self.context is not None:
                 self._tell(self.context)
         else:
-            self._record_nothing(REFUSED, writer.lacking or REASONS.get(code, "queue_full"))
+            self._record_nothing(REFUSED, self._writer.lacking or REASONS.get(code, "queue_full"))
 
     def _tell(self, context: TraceContext) -> None:
         """Let the runner tell what the context of the trace says about sampling."""
@@ -263,7 +272,7 @@ class Tracer(Started, Recorder):
             self.update_runner({HTTP_TRACE_ID_KEY: context.trace_id, **told})
 
     def _insist(self, code: int, opened: bytes) -> bool:
-        """Do the rest after the OPEN's push answered `code`. Return whether the trace is open."""
+        """Say whether the trace is open after its OPEN's push answered `code`, which is not PUSHED."""
         if code == LOOK:
             return self._writer.attend(code, _OPEN, 0, self._id, opened)
         # Taken out meanwhile, so that an interruption has nothing to close.
@@ -295,14 +304,18 @@ class Tracer(Started, Recorder):
         payload = CLOSE_PAYLOAD.pack(duration_s, self._error_code)
         code = close_once(process.open_traces, self._id, self._push, _CLOSE, flags, payload)
         if code is not None:
-            own = process.own
-            if own.flushes:
-                process.closed_now(self._id)
-            if code != PUSHED:
-                self._attend(code, _CLOSE, flags, payload)
-            if own.is_exiting:
-                exiting.wait_until_safe()
-            report(self._writer)
+            self._closed(code, flags, payload)
+
+    def _closed(self, code: int, flags: int, payload: bytes) -> None:
+        """Do the rest after the CLOSE's push answered `code`."""
+        own = process.own
+        if own.flushes:
+            process.closed_now(self._id)
+        if code != PUSHED:
+            self._attend(code, _CLOSE, flags, payload)
+        if own.is_exiting:
+            exiting.wait_until_safe()
+        report(self._writer)
 
     def _until_settled(self, timeout_s: float | None) -> Iterator[float]:
         """Yield pauses until the outcome is known or the time is up."""

@@ -1,0 +1,234 @@
+# Part of _fast_path.pyx: opens and closes a trace about which nothing is unusual, as most are. tracer.py does the same,
+# and all the rest. Here no Python code comes between the state, `open_traces` and the ring, so no exception from outside
+# does either.
+
+from epsagon_fast.producer.states import NEW as _new, OPEN as _open, TABLE as _table
+from epsagon_fast.protocol import CLOSE_PAYLOAD, NO_TRACE, NOT_MEASURED, UNCHANGED, UNFINISHED
+from epsagon_fast.queue.layout import QUEUE_FULL, SETTLEMENTS
+
+cdef extern from "call.h":
+    object new_object(PyTypeObject *, tuple)
+
+cdef extern from "json.h":
+    object hex_text(const char *, Py_ssize_t)
+
+# The payload of a CLOSE: protocol.CLOSE_PAYLOAD.
+cdef packed struct Closing:
+    double duration_s
+    int32_t error_code
+
+cdef object new_state = _new, open_state = _open, closed_state = _table[_open].stop, unchanged = UNCHANGED
+cdef int OPEN_KIND = int(Kind.OPEN), CLOSE_KIND = int(Kind.CLOSE)
+cdef size_t QUEUE_FULL_SLOT = QUEUE_FULL, SETTLEMENTS_SLOT = SETTLEMENTS
+cdef double not_measured = NOT_MEASURED, one_s_ns = 1e9
+cdef bytes no_runner = b"null", no_trace_id = NO_TRACE
+cdef tuple nothing = ()
+
+cdef Closing _some
+_some.duration_s, _some.error_code = 1.5, 2
+if PyBytes_FromStringAndSize(<char *>&_some, sizeof(_some)) != CLOSE_PAYLOAD.pack(1.5, 2):
+    raise ImportError("protocol.py and trace.pxi do not agree")
+
+
+cdef class Footing:
+    """What all traces of one config have in common that one writer's ring takes."""
+
+    cdef object config, writer, push, producer, count, timeout_s
+    cdef ring_calls *ring
+    cdef bytes begun
+    cdef Py_ssize_t record_limit_bytes, event_limit_bytes
+    cdef bint typed, keeps_values
+
+    def __reduce__(self):
+        # Cython would copy an address.
+        raise TypeError("this cannot be copied: it leads into the ring of one process")
+
+
+def footing_of(config, writer, bytes begun):
+    """Return what the next traces need that open as one has opened; None if they are unusual. See opening.py."""
+    cdef Footing found
+    cdef ring_calls *ring = _ring_of(writer.push)
+    if ring == NULL or config.debug or config.test_mode or config.is_guarded or config.sample_rate < 1 or writer.lacking:
+        return None
+    found = Footing.__new__(Footing)
+    found.config, found.writer, found.push, found.producer = config, writer, writer.push, writer.push.__self__
+    found.count, found.timeout_s, found.ring, found.begun = writer.refuse, config.shutdown_timeout_s, ring, begun
+    found.record_limit_bytes = writer.record_limit_bytes
+    found.event_limit_bytes = min(config.max_trace_size_bytes, writer.record_limit_bytes)
+    found.typed = config.keeps_types and writer.leads_to_backend
+    found.keeps_values = not config.metadata_only
+    return found
+
+
+cdef Footing _footing(object traced, object own, object pid, int64_t counter):
+    """Return what a trace needs that opens now; None if anything is unusual. `own`: process.own, if it has this pid."""
+    cdef Footing found
+    if untold or traced._captures or traced.is_shut_down or not _is_same(own.pid, pid):
+        return None
+    footing = own.footing
+    if type(footing) is not Footing or own.is_exiting or own.left_out or own.early_refusals:
+        return None
+    found = <Footing>footing
+    writer = found.writer
+    # As Writers.current and Writer.stale look.
+    if own.writers._current is not writer or writer.said_bye or counter / one_s_ns >= <double>writer._next_look:
+        return None
+    return found
+
+
+cdef bint _open_at_once(FastPath tracer) except -1:
+    """Open a trace that is not started. Return False if that was left to do."""
+    cdef int64_t counter = counter_ns()
+    cdef Footing footing
+    if tracer._state is not new_state:
+        return False
+    pid = call_of_none(&own_pid)
+    traced = _process()
+    own = traced._own
+    footing = _footing(traced, own, pid, counter)
+    if footing is None or footing.config is not tracer.config or not _is_same(tracer.owner_pid, pid):
+        return False
+    return _open_on(tracer, footing, traced, own, counter)
+
+
+cdef bint _open_on(FastPath tracer, Footing footing, object traced, object own, int64_t counter) except -1:
+    cdef int code
+    cdef bytes runner = None, opened
+    context = tracer.context
+    if tracer._own_runner is not None:
+        runner = _runner_bytes(tracer._own_runner, tracer.trace_id, _caller_of(tracer, context), footing.typed)
+        if runner is None:
+            return False
+    opened = _opening_bytes(footing.begun, no_runner if runner is None else runner, wall_at(counter))
+    if PyBytes_Size(opened) > footing.record_limit_bytes or own.beacons is None:
+        return False
+    own.exit_timeout_s = footing.timeout_s
+    traces = traced.open_traces
+    tracer._beacon = _lit(own.beacons, tracer._id)
+    tracer._opened_ns = counter
+    tracer._runner, tracer._writer, tracer._push, tracer._count = runner, footing.writer, footing.push, footing.count
+    tracer._event_limit_bytes, tracer.keeps_values = footing.event_limit_bytes, footing.keeps_values
+    tracer.typed = footing.typed
+    tracer._state = open_state
+    (<dict>traces)[tracer._id] = tracer
+    code = footing.ring.append(
+        footing.producer, OPEN_KIND, 0, PyBytes_AsString(tracer._id), PyBytes_AsString(opened), PyBytes_Size(opened)
+    )
+    if code != PUSHED_CODE:
+        tracer._opened(code, opened)
+        return True
+    tracer.limit_bytes, tracer.ring, tracer.producer = footing.event_limit_bytes, footing.ring, footing.producer
+    tracer.push = footing.push
+    if context is not None and context.tracestate:
+        tracer._tell(context)
+    return True
+
+
+cdef object _caller_of(FastPath tracer, object context):
+    """As Recorder.caller_id."""
+    if context is None:
+        return None
+    caller_id = context.parent_id
+    return None if caller_id == tracer.span_id else caller_id
+
+
+cdef object _lit(object page, bytes trace_id):
+    """As beacon.Page.light."""
+    cdef list free = page._free
+    if not free:
+        return None
+    beacon = free.pop()
+    beacon.trace_id = trace_id
+    beacon.memory[beacon.place] = trace_id
+    return beacon
+
+
+cdef bint _close_at_once(FastPath tracer, object pid) except -1:
+    """Close a trace that is open. Return False if that was left to do."""
+    cdef Closing closing
+    cdef bytes payload
+    cdef ring_calls *ring = tracer.ring
+    cdef int code = PUSHED_CODE, overflow
+    cdef int64_t ended_ns
+    cdef bint is_taken
+    producer = tracer.producer
+    if tracer._state is not open_state or producer is None or not _is_same(tracer.owner_pid, pid):
+        return False
+    traced = _process()
+    own = traced._own
+    if not _is_same(own.pid, pid):
+        return False
+    closing.error_code = -1 if tracer._error_code is unchanged else tracer._error_code
+    closing.duration_s = not_measured
+    if tracer._own_runner is not None and not tracer._is_measured:
+        ended_ns = counter_ns() if tracer._ended_ns is None else tracer._ended_ns
+        closing.duration_s = (ended_ns - tracer._opened_ns) / one_s_ns
+    traces = <dict>traced.open_traces
+    trace_id = tracer._id
+    tracer._state = closed_state
+    tracer.keeps_values = tracer.ignores = False
+    tracer.ids = tracer.push = tracer.producer = None
+    is_taken = trace_id in <dict>traces
+    if is_taken:
+        del (<dict>traces)[trace_id]
+        code = ring.append(producer, CLOSE_KIND, 0, PyBytes_AsString(trace_id), <char *>&closing, sizeof(closing))
+        if code != PUSHED_CODE or own.flushes or own.is_exiting or _has_news(tracer._writer, producer, ring):
+            payload = PyBytes_FromStringAndSize(<char *>&closing, sizeof(closing))
+            tracer._closed(code, 0, payload)
+    if tracer._beacon is not None:
+        beacon, tracer._beacon = tracer._beacon, None
+        beacon.memory[beacon.place] = no_trace_id
+        beacon._free.append(beacon)
+    if tracer._place is not None:
+        tracer._place.vacate()
+    return True
+
+
+cdef bint _has_news(object writer, object producer, ring_calls *ring) except -1:
+    """Say whether reporting.report may have something to log."""
+    settlements = getattr(writer, "_settlements", None)
+    if settlements is None or settlements._page is not producer or ring.load(producer, QUEUE_FULL_SLOT):
+        return True
+    return ring.load(producer, SETTLEMENTS_SLOT) != <uint64_t>settlements._read
+
+
+# tracer.Tracer and place.Place, from the first time on that they are needed.
+cdef object tracer_class = None, refuse = None
+
+
+cdef FastPath _new_tracer(object config, tuple runner, object pid):
+    """Return a trace that is not started, as Tracer's __init__ makes it of a config that is not for debugging."""
+    global tracer_class, refuse
+    cdef FastPath tracer
+    if tracer_class is None:
+        tracer_class, refuse = _of("tracer", "Tracer"), _process().refuse
+    tracer = <FastPath>new_object(<PyTypeObject *>tracer_class, nothing)
+    tracer.config, tracer._own_runner = config, runner
+    tracer._state, tracer._count, tracer._error_code = new_state, refuse, unchanged
+    tracer.owner_pid = pid
+    tracer._id = _kernel_bytes(TRACE_ID_BYTES)
+    tracer.trace_id = hex_text(PyBytes_AsString(tracer._id), TRACE_ID_BYTES)
+    tracer.span_id = hex_text(PyBytes_AsString(tracer._id), SPAN_ID_DIGITS // 2)
+    return tracer
+
+
+cdef object _own_trace_at(Block block, object here, object pid):
+    """Open a block's own trace; None if that was left to do. As scope.own_trace, Tracer.start."""
+    cdef Footing footing
+    cdef FastPath tracer
+    cdef int64_t counter = counter_ns()
+    if not (here is None or here is not_traced or type(here) is Step or type(here) is Branch or _is_plain(here)):
+        # It may be a place that hands on a caller's ids.
+        return None
+    traced = _process()
+    own = traced._own
+    footing = _footing(traced, own, pid, counter)
+    in_force = traced._in_force
+    if footing is None or in_force is None or (<tuple>in_force)[CONFIG] is not footing.config:
+        return None
+    runner = (block.name, block.type, block.operation, {}, wall_at(counter))
+    block.own = tracer = _new_tracer(footing.config, runner, pid)
+    block.place = tracer.place
+    if not _open_on(tracer, footing, traced, own, counter):
+        tracer.start()
+    return tracer

@@ -175,13 +175,13 @@ class Copy:
         return plain if keeps_type(plain) else data.decode()
 
     def metadata(self, mapping: Any, typed: bool) -> dict[str, Any]:
-        """Return a mapping as metadata, however long. `typed`: whether values keep their types where they can.
+        """Return a mapping as metadata, a dict however long. `typed`: whether values keep their types where they can.
 
         Raises TypeError if it is no mapping, and any exception that reading it raises.
         """
         # Copied first, because another thread may add to the application's dict meanwhile.
         pairs: Collection[tuple[Any, Any]]
-        pairs = mapping.copy().items() if type(mapping) is dict else list(_pairs_or_error(mapping))
+        pairs = mapping.copy().items() if type(mapping) is dict else self._pairs(mapping)
         convert = self.typed if typed else self.text
         # Most keys and values are strings, and need no call.
         values = {
@@ -191,6 +191,15 @@ class Copy:
         if len(values) == len(pairs):
             return values
         return {key: convert(value) for key, value in merged([(self.text(key), value) for key, value in pairs]).items()}
+
+    def _pairs(self, mapping: Any) -> list[tuple[Any, Any]]:
+        pairs = _pairs_or_error(mapping)
+        if issubclass(type(mapping), dict):
+            return list(pairs)
+        # Another class's may have no end.
+        self._room = MAX_VALUES
+        found, missing = self._taken(pairs)
+        return [*found, (CUT, missing)] if missing else found
 
     def of(self, value: Any) -> Any:
         """Return a copy of `value` that consists of exact dicts, lists and scalars."""
@@ -253,9 +262,13 @@ class Copy:
     def _of_other(self, value: Any) -> Any:
         """Copy a value that is no plain dict, list or scalar. isinstance treats a proxy as the object behind it."""
         # Before isinstance, for which a lazy object would make what it stands for.
-        name = shapes.unread(value)
-        if name is not None:
-            return self._text(clean(name))
+        try:
+            text = shapes.as_text(value)
+        except Exception as error:
+            let_pass(error)
+            text = _address(value)
+        if text is not None:
+            return self._text(clean(text))
         value = shapes.behind(value)
         if isinstance(value, Enum):
             return self._within(value, self.of, value.value)
@@ -332,7 +345,7 @@ def _is_printed(kind: Any) -> bool:
 
 
 def _pairs_or_error(value: Any) -> Iterable[tuple[Any, Any]]:
-    pairs = None if shapes.unread(value) else shapes.pairs_of(value)
+    pairs = None if shapes.as_text(value) else shapes.pairs_of(value)
     if pairs is None:
         raise TypeError(type(value))
     return pairs

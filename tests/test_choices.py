@@ -1,20 +1,26 @@
 """Which requests are not traced, and which status is an error, as the environment says it."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from opentelemetry import propagate as otel_propagate
+from opentelemetry import trace as otel
 
+import epsagon_fast as epsagon
 from epsagon_fast.integrations import choices
-from epsagon_fast.integrations.choices import Urls, ignored_endpoints, ignored_urls, lowest_error
+from epsagon_fast.integrations.choices import Urls, ignored_endpoints, ignored_urls, lowest_error, said_lowest_error
+from epsagon_fast.integrations.opentelemetry.contexts import keep_apart, keep_as_one
+from epsagon_fast.integrations.opentelemetry.provider import SpanProvider
 from epsagon_fast.integrations.wsgi import TracingMiddleware
 from epsagon_fast.testing import capture_traces
 
 
 @pytest.fixture(autouse=True)
 def forgotten() -> Any:
-    lowest_error.cache_clear()
+    said_lowest_error.cache_clear()
     yield
-    lowest_error.cache_clear()
+    said_lowest_error.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -77,3 +83,63 @@ def test_status_from_there_on_is_an_error_of_the_request(untraced: None, monkeyp
         list(answer)
     runner = traces[0]["events"][-1]
     assert (runner["error_code"], runner["exception"]["message"]) == (1, "404 Not Found")
+
+
+@pytest.fixture
+def spans(untraced: None) -> Iterator[Any]:
+    keep_as_one()
+    yield SpanProvider().get_tracer("lib")
+    keep_apart()
+
+
+CLIENT, SERVER = otel.SpanKind.CLIENT, otel.SpanKind.SERVER
+LEFT_OUT: Any = [
+    *((CLIENT, {"url.full": "http://API.example.com:81/a?b"}), (CLIENT, {"http.url": "https://h.internal/health"})),
+    *((SERVER, {"url.path": "/health"}), (SERVER, {"http.target": "/health?a=1"})),
+    *((SERVER, {"http.url": "http://x/health"}), (SERVER, {"url.path": "/static/a"})),
+]
+TRACED: Any = [
+    *((CLIENT, {"url.full": "http://example.org/"}), (CLIENT, {"url.full": "http://[bad"}), (CLIENT, {"url.full": 5})),
+    *((CLIENT, {"url.path": "/health"}), (SERVER, {"url.full": "http://example.com/"}), (SERVER, {"a": "/health"})),
+    *((SERVER, {"http.url": "http://[bad"}), (otel.SpanKind.INTERNAL, {"url.path": "/health"})),
+]
+
+
+@pytest.mark.parametrize(("kind", "attributes"), [*LEFT_OUT, *TRACED], ids=str)
+def test_spans_of_requests_are_left_out_with_what_is_inside(
+    spans: Any, monkeypatch: pytest.MonkeyPatch, kind: Any, attributes: Any
+) -> None:
+    monkeypatch.setenv(choices.URLS, "example.com,*.internal/health*")
+    monkeypatch.setenv(choices.ENDPOINTS, "/health,/static/*")
+    headers: dict[str, str] = {}
+    with capture_traces() as traces:
+        with spans.start_as_current_span("x", kind=kind, attributes=attributes), spans.start_as_current_span("inside"):
+            otel_propagate.inject(headers)
+        with otel.use_span(spans.start_span("x", kind=kind, attributes=attributes), end_on_exit=True):
+            epsagon.label("inside", 1)
+            with spans.start_as_current_span("inside"), epsagon.event("inside"):
+                pass
+        with spans.start_as_current_span("after"):
+            pass
+    is_left_out = (kind, attributes) in LEFT_OUT
+    assert [trace.runner["resource"]["name"] for trace in traces] == (["after"] if is_left_out else ["x", "x", "after"])
+    assert ("traceparent" in headers) != is_left_out
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "status", "code"),
+    [
+        *(("404", SERVER, 404, 1), ("404", SERVER, 403, 0), ("", SERVER, 404, 0), ("500", CLIENT, 404, 0)),
+        *(("500", CLIENT, 503, 1), ("", CLIENT, 404, 1), ("400", CLIENT, "503", 1), ("x", CLIENT, 404, 1)),
+    ],
+)
+def test_status_from_there_on_is_an_error_of_a_span(
+    spans: Any, monkeypatch: pytest.MonkeyPatch, said: str, kind: Any, status: Any, code: int
+) -> None:
+    monkeypatch.setenv(choices.LOWEST_ERROR, said)
+    with capture_traces() as traces, spans.start_as_current_span("x", kind=kind) as span:
+        span.set_attribute("http.response.status_code", status)
+        if kind is CLIENT:
+            # As its instrumentations do from 400 on.
+            span.set_status(otel.StatusCode.ERROR)
+    assert traces[0].runner["error_code"] == code

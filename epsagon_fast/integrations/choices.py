@@ -3,7 +3,7 @@
 import functools
 import os
 import re
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 from typing import Final
 
 from epsagon_fast.log import warn_once
@@ -39,23 +39,27 @@ class Urls:
         return any(part in host for part in self._parts) or f"{host}{path}".lower() in self._wild
 
 
-def ignored_endpoints() -> Container[str]:
+def ignored_endpoints() -> "frozenset[str] | Patterns":
     """Return the paths of requests that are not traced."""
-    return _patterns(_listed(ENDPOINTS))
+    return _endpoints(os.environ.get(ENDPOINTS, ""))
 
 
 def ignored_urls() -> Urls | None:
     """Return the URLs to which requests are not traced, if there are any."""
-    names = _listed(URLS)
-    return Urls(names) if names else None
+    return _urls(os.environ.get(URLS, ""))
+
+
+def lowest_error() -> int:
+    """Return the lowest status of an answer that is an error."""
+    return said_lowest_error() or SERVER_ERROR
 
 
 @functools.cache
-def lowest_error() -> int:
-    """Return the lowest status of an answer that is an error. What is no status counts as unset, with a warning."""
+def said_lowest_error() -> int | None:
+    """Return what the environment says that `lowest_error` is; None: nothing. What is no status counts as unset."""
     text = os.environ.get(LOWEST_ERROR, "").strip()
     if not text:
-        return SERVER_ERROR
+        return None
     if text.isdecimal() and len(text) == 3 and text[0] in "12345":
         return int(text)
     warn_once(
@@ -65,13 +69,25 @@ def lowest_error() -> int:
         text,
         about="options",
     )
-    return SERVER_ERROR
+    return None
 
 
-def _patterns(names: Iterable[str]) -> Container[str]:
+def _patterns(names: Iterable[str]) -> "frozenset[str] | Patterns":
     exact = frozenset(names)
     return Patterns(exact) if any("*" in name for name in exact) else exact
 
 
-def _listed(variable: str) -> list[str]:
-    return [name for name in map(str.strip, os.environ.get(variable, "").split(",")) if name]
+# By the text, because `init` of the old names may write it after an integration has begun.
+@functools.lru_cache(maxsize=16)
+def _endpoints(text: str) -> "frozenset[str] | Patterns":
+    return _patterns(_listed(text))
+
+
+@functools.lru_cache(maxsize=16)
+def _urls(text: str) -> Urls | None:
+    names = _listed(text)
+    return Urls(names) if names else None
+
+
+def _listed(text: str) -> list[str]:
+    return [name for name in map(str.strip, text.split(",")) if name]

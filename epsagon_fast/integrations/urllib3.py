@@ -28,7 +28,7 @@ from epsagon_fast.producer.tracer import Tracer
 from epsagon_fast.propagation import TRACEPARENT, inject
 from epsagon_fast.protocol import ErrorCode
 
-from .choices import Urls, ignored_urls, lowest_error
+from .choices import ignored_urls, lowest_error
 from .web import payloads
 
 TYPE: Final = "http"
@@ -37,8 +37,6 @@ IN_COLLECTOR: Final = "EPSAGON_IN_COLLECTOR"
 
 # Requests to these hosts are not traced. None: no request is traced.
 _ignored_hosts: frozenset[str] | None = None
-# What the environment leaves out besides.
-_ignored_urls: Urls | None = None
 # Whether a request outside of any trace is a trace of its own.
 _alone = False
 # `HTTPConnectionPool.urlopen` before it was wrapped.
@@ -53,7 +51,7 @@ def instrument(ignored_hosts: Iterable[str] = (), *, alone: bool = False) -> Non
     `ignored_hosts`: names or addresses; requests to them, and to EPSAGON_URLS_TO_IGNORE, get neither an event nor the
     trace context. `alone`: a request outside of any trace is a trace of its own.
     """
-    global _alone, _ignored_hosts, _ignored_urls, _original
+    global _alone, _ignored_hosts, _original
     if isinstance(ignored_hosts, str):
         raise TypeError(f"ignored_hosts is a collection of hosts, not a str{see('outgoing requests')}")
     if IN_COLLECTOR in os.environ:
@@ -61,7 +59,6 @@ def instrument(ignored_hosts: Iterable[str] = (), *, alone: bool = False) -> Non
     from urllib3 import HTTPConnectionPool
 
     _alone = alone
-    _ignored_urls = ignored_urls()
     _ignored_hosts = frozenset(host.lower().strip("[]") for host in ignored_hosts)
     if _original is None:
         _original = HTTPConnectionPool.urlopen
@@ -88,7 +85,8 @@ def _traced(urlopen: Callable[..., Any]) -> Callable[..., Any]:
         if ignored is None or (tracer is None and not _opens()) or _asking.get() is pool or _is_suppressed():
             return urlopen(pool, method, url, body, headers, *rest, **options)
         target = _target(pool, url)
-        if target.host in ignored or (_ignored_urls is not None and _ignored_urls.have(target.host, target.path)):
+        urls = ignored_urls()
+        if target.host in ignored or (urls is not None and urls.have(target.host, target.path)):
             return urlopen(pool, method, url, body, headers, *rest, **options)
         send = functools.partial(urlopen, pool, method, url, body)
         headers = pool.headers if headers is None else headers

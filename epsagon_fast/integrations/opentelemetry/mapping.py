@@ -27,6 +27,8 @@ from epsagon_fast.span_names import (
     type_and_operation,
 )
 
+from .ignoring import error_code
+
 INTERNAL: Final = SpanKind.INTERNAL.name.lower()
 # By the id of a kind, because an enum's own hash costs as much as a function. What is no kind has no name here.
 KIND_NAMES: Final = {id(kind): kind.name.lower() for kind in SpanKind}
@@ -86,6 +88,8 @@ def event_of(span: Recorded, typed: bool) -> dict[str, Any]:
     code, exception = _OK, None
     if span.status.status_code is not StatusCode.UNSET or span.events or span.links or span.dropped:
         code, exception = _add_rest(metadata, span, typed)
+    if kind != INTERNAL:
+        code = error_code(span.kind, span.attributes, code)
     return {
         "id": span.span_id,
         "start_time": written(start_ns, typed),

@@ -15,6 +15,7 @@ from epsagon_fast.producer.entering import Entered, NotTraced
 from epsagon_fast.producer.process import process
 
 from .contexts import found_in
+from .ignoring import UntracedSpan, is_ignored
 from .limits import Limits, from_environment
 from .mapping import SpanScope
 from .place import UnrecordedPlace
@@ -88,6 +89,8 @@ class SpanTracer(TracerInterface):
                 return _unrecorded(context)
         elif isinstance(found, NotTraced):
             return INVALID_SPAN
+        if kind is not SpanKind.INTERNAL and attributes and is_ignored(kind, attributes):
+            return UntracedSpan()
         span = RecordedSpan(self._scope, self._limits, name, kind, start_time)
         if attributes:
             span.give(attributes)
@@ -131,6 +134,8 @@ class SpanBlock(Entered):
         self._span = span = self._tracer.start_span(*self._told)
         if type(span) is RecordedSpan:
             self.place = span.place
+        elif type(span) is UntracedSpan:
+            self.place = span.epsagon_place
         elif span.get_span_context().is_valid:
             self.place = UnrecordedPlace(current.current_place(), span)
         else:

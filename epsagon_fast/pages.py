@@ -34,9 +34,11 @@ PAGES: Final = {
     "stopping a collector": "docs/collector.md#leaving",
     "stored traces": "docs/delivery.md#the-outbox",
     "tests": "docs/testing.md",
+    "the collector's log": "docs/operating.md#log-lines",
     "the folder": "docs/queue.md#the-folder",
     "the old names": "docs/migrating.md#from-epsagon",
     "tracing": "docs/get-started.md",
+    "trimming": "docs/trimming.md",
     "what run traces": "docs/run.md#what-traces-what",
 }
 

@@ -1,5 +1,6 @@
-"""Each block of code in the pages runs, each command of ours in them is one, each data file in them can be read."""
+"""Each block of Python in the pages runs, each command of ours in them is one, each configuration can be read."""
 
+import configparser
 import doctest
 import json
 import re
@@ -130,3 +131,16 @@ def our_commands() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("page", "line"), sorted(set(our_commands())))
 def test_each_command_of_ours_is_one(page: str, line: str) -> None:
     commands.parse([word for word in shlex.split(line, comments=True)[1:] if word != "&"])
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.kind == "ini"], ids=lambda block: block.name)
+def test_each_configuration_can_be_read(block: Shown) -> None:
+    read = configparser.ConfigParser()
+    read.read_string(block.text)
+    assert all(map(dict, map(read.items, read.sections()))) and read.sections()
+
+
+def test_each_kind_of_block_is_tried_by_some_test() -> None:
+    """Or is for people: diffs and drawings. promtool reads the rules, in test_metrics.py."""
+    assert {block.kind for block in BLOCKS} == {"python", "sh", "indented", "ini", "yaml", "diff", "text"}
+    assert [block.page for block in BLOCKS if block.kind == "yaml"] == ["metrics.md"]

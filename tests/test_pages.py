@@ -16,13 +16,24 @@ PACKAGE = Path(epsagon_fast.__file__).parent
 ROOT = PACKAGE.parent
 TREES = {path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
 # What users call, and what runs in their processes.
-PUBLIC = ("auto/", "compat/", "compiled.py", "config/", "integrations/", "producer/", "propagation.py", "testing/")
+PUBLIC = (
+    "auto/",
+    "compat/",
+    "compiled.py",
+    "config/",
+    "integrations/",
+    "producer/",
+    "propagation.py",
+    "testing/",
+    "trimming/",
+)
 # Errors that no user sees as they are raised, by the function that raises them.
 INSIDE = {
     "compiled.py": {"_load": "reported by `status` as the reason for plain Python"},
     "integrations/opentelemetry/__init__.py": {"__getattr__": "in Python's own words for a name that is not there"},
     "compat/__init__.py": {"__getattr__": "in Python's own words for a name that is not there"},
     "producer/fast_path.py": {"__reduce__": "of an object that only this package holds"},
+    "trimming/_walking.py": dict.fromkeys(("root", "_string", "_nested_end"), "the reason for an event's own error"),
     "config/sampling.py": {"read": "the reason in an option's own error"},
 }
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from strategies import Parts
 from test_trimming import ANSWERS, BALLAST, HARD_EVENTS, NOT_JSON, NOTHING_TO_STRIP
 
+from epsagon_fast.pages import see
 from epsagon_fast.protocol import STRONG_KEYS
 from epsagon_fast.trimming import Shortened, TraceTooBig, Trimmed, _reference, at_level, trim
 
@@ -146,7 +147,10 @@ def answer(shorten: Shortener, *args: Any, **sizes: Any) -> Any:
     try:
         return shorten(*args, **sizes)
     except Exception as error:
-        return type(error), str(error)
+        text, page, more = str(error).partition(see("trimming"))
+        # Python itself says what is no number and no sequence.
+        assert not more and (page or isinstance(error, TypeError))
+        return type(error), text
 
 
 @st.composite

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from epsagon_fast.foreign import escaped
+from epsagon_fast.pages import see
 
 LIMIT_BYTES = 1024 * 1024
 # The last bytes of the log, which stay when it is cut.
@@ -15,10 +16,14 @@ KEPT_BYTES = LIMIT_BYTES // 4
 
 
 class _Plain(logging.Formatter):
-    """Escapes control characters, so that no foreign text in a name or traceback begins a line or moves a cursor."""
+    """Escapes control characters, so that no foreign text in a name or traceback begins a line or moves a cursor.
+
+    A warning ends with the page that has a line for each of them.
+    """
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        record.message = escaped(record.message)
+        page = see("the collector's log") if record.levelno >= logging.WARNING else ""
+        record.message = escaped(record.message) + page
         return super().formatMessage(record)
 
     def formatException(self, ei: Any) -> str:

@@ -4,6 +4,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from operator import index
 
+from epsagon_fast.pages import see
 from epsagon_fast.protocol import STRONG_KEYS
 from epsagon_fast.trimming._texts import Read, read
 from epsagon_fast.trimming._types import (
@@ -70,7 +71,7 @@ def at_level(events: Sequence[bytes], level_bytes: int) -> list[bytes]:
     """
     level = _size("level_bytes", level_bytes)
     if level < LEAST_LEVEL_BYTES:
-        raise ValueError(f"level_bytes is less than {LEAST_LEVEL_BYTES}: {level}")
+        raise ValueError(f"level_bytes is less than {LEAST_LEVEL_BYTES}: {level}{see('trimming')}")
     kept = list(events)
     _joined_size(kept)
     return [_read(event, number).at(level) for number, event in enumerate(kept)]
@@ -106,7 +107,7 @@ def _checked(
 def _size(name: str, value: int) -> int:
     size = index(value)
     if size < 0:
-        raise ValueError(f"{name} is negative: {size}")
+        raise ValueError(f"{name} is negative: {size}{see('trimming')}")
     return size
 
 
@@ -114,7 +115,7 @@ def _joined_size(events: list[bytes]) -> int:
     """Return the length of the events with a comma between neighbours."""
     for number, event in enumerate(events):
         if not isinstance(event, bytes):
-            raise TypeError(f"event {number} is {type(event).__name__}, not bytes")
+            raise TypeError(f"event {number} is {type(event).__name__}, not bytes{see('trimming')}")
     return sum(map(_length, events)) + max(0, len(events) - 1)
 
 
@@ -122,7 +123,7 @@ def _read(event: bytes, number: int) -> Read:
     try:
         return read(event)
     except (ValueError, IndexError):
-        raise ValueError(f"event {number} is not JSON") from None
+        raise ValueError(f"event {number} is not JSON{see('trimming')}") from None
 
 
 def _strip(event: bytes, number: int) -> bytes:
@@ -130,7 +131,7 @@ def _strip(event: bytes, number: int) -> bytes:
     try:
         stripped = _without_weak_metadata(bytes.decode(event, "latin-1")).encode("latin-1")
     except (ValueError, IndexError):
-        raise ValueError(f"event {number} is not JSON") from None
+        raise ValueError(f"event {number} is not JSON{see('trimming')}") from None
     return event if bytes.__eq__(stripped, event) else stripped
 
 

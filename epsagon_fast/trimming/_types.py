@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from epsagon_fast.pages import see
+
 RESOURCE_KEY = "resource"
 METADATA_KEY = "metadata"
 EXCEPTION_KEY = "exception"
@@ -54,4 +56,4 @@ class TraceTooBig(ValueError):
         self.size_bytes = size_bytes
 
     def __str__(self) -> str:
-        return f"{self.size_bytes} bytes with every event stripped"
+        return f"{self.size_bytes} bytes with every event stripped{see('trimming')}"

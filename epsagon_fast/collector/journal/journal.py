@@ -115,8 +115,7 @@ class Journal:
         To be called when all that was committed has been fed on, so that nothing is too new to be known.
         """
         for segment in self._segments:
-            segment.pinned = {trace_id for trace_id in segment.pinned if trace_id in alive}
-            if segment.pinned:
+            if segment.needed_by(alive):
                 return
 
     def commit(self) -> None:

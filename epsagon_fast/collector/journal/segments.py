@@ -6,7 +6,7 @@ A segment is a file `journal-<16 digits>`, see frames.py. No path is used: the f
 import errno
 import os
 import re
-from collections.abc import Iterator, Set
+from collections.abc import Container, Iterator, Set
 from contextlib import suppress
 
 import epsagon_fast.private as private
@@ -36,6 +36,16 @@ class Segment:
     def name(self) -> str:
         """The file's name."""
         return journal_name(self.number)
+
+    def needed_by(self, alive: Container[bytes]) -> bool:
+        """Say whether a trace in `alive` has records here. Those that are looked at before and are not in it let go."""
+        while self.pinned:
+            trace_id = self.pinned.pop()
+            if trace_id in alive:
+                # One is enough: with very many open traces a look at all of them, each second, took a third of a core.
+                self.pinned.add(trace_id)
+                return True
+        return False
 
     @property
     def name_aside(self) -> str:

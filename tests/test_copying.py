@@ -23,7 +23,7 @@ CLASSES = [
     if inspect.isclass(each)
     and each.__module__ == module.__name__
     # A block and its place know their trace, which says itself what may be done with it.
-    and each not in (_pure.Turns, _fast_path.Silent)
+    and each not in (_pure.Turns, _fast_path.Silent, _fast_path.Place)
     and not issubclass(each, _fast_path.SpanId)
 ]
 

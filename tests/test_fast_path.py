@@ -22,7 +22,7 @@ from epsagon_fast.producer import _fast_path, encoding
 from epsagon_fast.producer.entering import parent_of
 from epsagon_fast.producer.event import PureEvent
 from epsagon_fast.producer.fast_path import FastPath, PureFastPath
-from epsagon_fast.producer.place import PureBranch, PureStep
+from epsagon_fast.producer.place import PureBranch, PurePlace, PureStep
 from epsagon_fast.producer.scope import PureBlock
 from epsagon_fast.protocol import Kind
 from epsagon_fast.queue.layout import FULL, FULLS_PER_LOOK, NOT_ASKED
@@ -261,6 +261,7 @@ def test_whatever_its_length_an_event_is_written_within_the_buffer_or_left(value
     ("compiled", "pure"),
     [
         (_fast_path.FastPath, PureFastPath),
+        (_fast_path.Place, PurePlace),
         (_fast_path.Step, PureStep),
         (_fast_path.Branch, PureBranch),
         (_fast_path.Event, PureEvent),

@@ -19,7 +19,7 @@ cdef object _quick(object here, object pid):
     """Return the trace that is open at a place, if it is this process's and takes what is written here; else None."""
     if here is None or here is not_traced:
         return None
-    tracer = getattr(_root_of(here), "tracer", None)
+    tracer = _tracer_at(_root_of(here))
     return tracer if _goes_on(tracer, pid) else None
 
 

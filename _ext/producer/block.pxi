@@ -98,7 +98,7 @@ cdef object _own_trace(Branch branch):
 cdef int _vacate(Branch branch) except -1:
     tracer, branch.tracer = branch.tracer, None
     if tracer is not None:
-        branch.context = _of("context", "left_by")(tracer)
+        branch.context = _left_by(tracer)
     return 0
 
 
@@ -191,20 +191,24 @@ cdef class Block(Event):
 
     def __enter__(self):
         """Begin, and become the current place."""
-        here = call_fast_of_none(&current_get)
-        pid = call_of_none(&own_pid)
-        tracer = None if self.is_new else _enclosing(here, pid)
-        if tracer is None:
-            return _enter_own(self, here, pid)
-        _begin(self, here, tracer, pid)
-        self.before = here
-        call_of_object(&current_set, self.branch)
-        self.is_entered = True
-        return tracer
+        return _enter_block(self)
 
     def __exit__(self, kind, error, trace):
         """End, with the exception that leaves the block."""
         return _exit_block(self, error)
+
+
+cdef object _enter_block(Block self):
+    here = call_fast_of_none(&current_get)
+    pid = call_of_none(&own_pid)
+    tracer = None if self.is_new else _enclosing(here, pid)
+    if tracer is None:
+        return _enter_own(self, here, pid)
+    _begin(self, here, tracer, pid)
+    self.before = here
+    call_of_object(&current_set, self.branch)
+    self.is_entered = True
+    return tracer
 
 
 cdef int _fill_block(Block block, object name, bint is_new) except -1:
@@ -293,6 +297,15 @@ cdef object _exit_by_with(object block, PyObject **arguments, Py_ssize_t count):
     return _exit_block(block, _error_of(arguments, count))
 
 
+cdef object _enter_block_by_with(object block, PyObject **arguments, Py_ssize_t count):
+    _take_none(count)
+    return _enter_block(<Block>block)
+
+
+cdef bytes _block_enter_doc = Block.__enter__.__doc__.encode()
+cdef PyMethodDef _block_enter
+_block_enter.ml_name, _block_enter.ml_doc = "__enter__", _block_enter_doc
+fast_method(<PyTypeObject *>Block, &_block_enter, _enter_block_by_with)
 cdef PyMethodDef _block_exit
 _block_exit.ml_name, _block_exit.ml_doc = "__exit__", _exit_doc
 fast_method(<PyTypeObject *>Block, &_block_exit, _exit_by_with)
@@ -394,7 +407,7 @@ cdef object _silent_at(object here, bint is_new):
         return outermost if here is None else inner if here is not_traced else Silent(not_traced, here)
     if type(here) is Step or type(here) is Branch:
         return None
-    tracer = getattr(here, "tracer", None)
+    tracer = _tracer_at(here)
     # A trace that ignores everything; not that of another process, from which nothing follows here.
     if _is_fast(tracer) and (<FastPath>tracer).ignores and _is_same((<FastPath>tracer).owner_pid, call_of_none(&own_pid)):
         return Silent(here, here)

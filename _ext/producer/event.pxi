@@ -132,6 +132,89 @@ cdef class SpanId:
         return self.id_text
 
 
+def _of_any_kind(place_class, kind):
+    """Return the class of places, whatever they are said to hold."""
+    return place_class
+
+
+cdef class Place:
+    """See place.PurePlace."""
+
+    cdef public object tracer, span_id, context
+    __class_getitem__ = classmethod(_of_any_kind)
+    outer = None
+    encloses = True
+    has_ended = False
+
+    def __init__(self, tracer, span_id=None):
+        self.tracer, self.span_id = tracer, span_id
+
+    def vacate(self):
+        """Let go of the trace, which has ended, and keep its trace context."""
+        _vacate_place(self)
+
+    def open_trace(self):
+        """Return the open trace here, None if it has ended."""
+        return _still_at(self)
+
+    def still_open(self):
+        """Return what `open_trace` does, and open none."""
+        return _still_at(self)
+
+    def shorten(self):
+        """Let go of the places around this one that have ended, as it has itself."""
+
+    def heritage(self):
+        """Return the trace context of the trace that was here."""
+        return self.context
+
+
+cdef object _still_at(Place place):
+    tracer = place.tracer
+    # In its own process a trace that ends leaves its place. In a child that was forked inside it, it must be asked.
+    if tracer is not None and not _is_same(tracer.owner_pid, call_of_none(&own_pid)) and tracer.stopped:
+        _vacate_place(place)
+        return None
+    return tracer
+
+
+cdef int _vacate_place(Place place) except -1:
+    tracer, place.tracer = place.tracer, None
+    if tracer is not None:
+        place.context = _left_by(tracer)
+    return 0
+
+
+# context.TraceContext, from the first time on that it is needed.
+cdef object context_class = None
+cdef object sampled = 1
+
+
+cdef object _left_by(object tracer):
+    """As context.left_by."""
+    global context_class
+    if context_class is None:
+        context_class = _of("context", "TraceContext")
+    if not _is_fast(tracer):
+        return _of("context", "left_by")(tracer)
+    context = (<FastPath>tracer).context
+    trace_id, flags, state = (<FastPath>tracer).trace_id, sampled, ""
+    if context is not None:
+        trace_id, flags = <object>PyTuple_GetItem(context, 0), <object>PyTuple_GetItem(context, 2)
+        state = <object>PyTuple_GetItem(context, 3)
+    return new_named_tuple(<PyTypeObject *>context_class, trace_id, (<FastPath>tracer).span_id, flags, state)
+
+
+cdef inline bint _is_plain(object place) noexcept:
+    """Say whether a place is that of a trace, and not of a block."""
+    return type(place) is Place
+
+
+cdef inline object _tracer_at(object root):
+    """Return the trace that a place holds, which is none of a Step or Branch."""
+    return (<Place>root).tracer if _is_plain(root) else getattr(root, "tracer", None)
+
+
 cdef class Step(SpanId):
     """See place.PureStep."""
 
@@ -237,7 +320,7 @@ cdef object _open_trace(object place, object pid):
     root = _root_of(place)
     if root is None:
         return None
-    tracer = getattr(root, "tracer", None)
+    tracer = _tracer_at(root)
     # In its own process a trace that ends leaves its place. Elsewhere, and in a block's place, more has to be asked.
     if _is_fast(tracer) and _is_same((<FastPath>tracer).owner_pid, pid):
         return tracer
@@ -271,7 +354,7 @@ cdef object _process():
     return process
 
 
-# The members of what is in force; see process.py.
+# The members of what is in force; see process.py. A named tuple's are slow to read in the limited API.
 cdef enum:
     CONFIG = 1
     RECORDS = 2
@@ -281,7 +364,7 @@ cdef bint _records_nothing() except -1:
     """As Process.records_nothing."""
     here = _process()
     in_force = here._in_force
-    return in_force is not None and not (<tuple>in_force)[RECORDS] and not here._captures
+    return in_force is not None and <object>PyTuple_GetItem(in_force, RECORDS) is not True and not here._captures
 
 
 # Records for which there was no trace and that are not counted yet, of the process that has this pid. Counting each costs
@@ -408,41 +491,45 @@ cdef class Event(SpanId):
 
     def __enter__(self):
         """Begin, and become the parent of what is recorded inside."""
-        cdef Step step
-        cdef bint encloses = True
-        here = call_fast_of_none(&current_get)
-        if here is not_traced:
-            self.owner_pid = 0
-            return self
-        pid = call_of_none(&own_pid)
-        self.is_lost = here is None and _records_nothing() and not _process().global_tracer
-        if self.is_lost:
-            self.owner_pid = pid
-            return self
-        outer, tracer = here, _open_trace(here, pid)
-        if tracer is None:
-            outer, encloses = _of_current("acting_place")(), False
-            tracer = _open_trace(outer, pid)
-        elif type(here) is Step:
-            encloses = (<Step>here).encloses
-        if _is_fast(tracer) and (<FastPath>tracer).ignores:
-            # As if this process had not entered it: leaving does nothing.
-            self.owner_pid = 0
-            return self
-        _enter(self, outer, tracer, pid)
-        if tracer is not None:
-            step = Step.__new__(Step)
-            step.id_number, step.id_text = self.id_number, self.id_text
-            _fill(step, outer, encloses)
-            step.event = self
-            self.place, self.before = step, here
-            call_of_object(&current_set, step)
-            self.is_entered = True
-        return self
+        return _enter_event(self)
 
     def __exit__(self, kind, error, trace):
         """End, with the exception that leaves the block."""
         return _exit(self, error)
+
+
+cdef object _enter_event(Event self):
+    cdef Step step
+    cdef bint encloses = True
+    here = call_fast_of_none(&current_get)
+    if here is not_traced:
+        self.owner_pid = 0
+        return self
+    pid = call_of_none(&own_pid)
+    self.is_lost = here is None and _records_nothing() and not _process().global_tracer
+    if self.is_lost:
+        self.owner_pid = pid
+        return self
+    outer, tracer = here, _open_trace(here, pid)
+    if tracer is None:
+        outer, encloses = _of_current("acting_place")(), False
+        tracer = _open_trace(outer, pid)
+    elif type(here) is Step:
+        encloses = (<Step>here).encloses
+    if _is_fast(tracer) and (<FastPath>tracer).ignores:
+        # As if this process had not entered it: leaving does nothing.
+        self.owner_pid = 0
+        return self
+    _enter(self, outer, tracer, pid)
+    if tracer is not None:
+        step = Step.__new__(Step)
+        step.id_number, step.id_text = self.id_number, self.id_text
+        _fill(step, outer, encloses)
+        step.event = self
+        self.place, self.before = step, here
+        call_of_object(&current_set, step)
+        self.is_entered = True
+    return self
 
 
 cdef object _exit(object block, object error):
@@ -470,7 +557,22 @@ cdef object _error_of(PyObject **arguments, Py_ssize_t count):
     return <object>arguments[1]
 
 
+cdef object _enter_event_by_with(object event, PyObject **arguments, Py_ssize_t count):
+    _take_none(count)
+    return _enter_event(<Event>event)
+
+
+cdef int _take_none(Py_ssize_t count) except -1:
+    if count:
+        raise TypeError(f"__enter__() takes no arguments ({count} given)")
+    return 0
+
+
 # What `with` calls comes here without a tuple of the arguments.
+cdef bytes _enter_doc = Event.__enter__.__doc__.encode()
+cdef PyMethodDef _enter_method
+_enter_method.ml_name, _enter_method.ml_doc = "__enter__", _enter_doc
+fast_method(<PyTypeObject *>Event, &_enter_method, _enter_event_by_with)
 cdef bytes _exit_doc = b"End, with the exception that leaves the block."
 cdef PyMethodDef _exit_method
 _exit_method.ml_name, _exit_method.ml_doc = "__exit__", _exit_doc
@@ -502,18 +604,6 @@ cdef bytes _event_doc = f"""event(name, *, type={FUNCTION_TYPE!r}, operation={IN
 
 Record a timed event: `with event("charge", type="http", operation="POST") as e: e.metadata["card"] = "visa"`.""".encode()
 event = event_function(_names, _defaults, _event_doc, _make)
-
-
-# place.Place, from the first time on that it is needed.
-cdef object place_type = None
-
-
-cdef inline bint _is_plain(object place) except -1:
-    """Say whether a place is that of a trace, and not of a block."""
-    global place_type
-    if place_type is None:
-        place_type = _of("place", "Place")
-    return type(place) is place_type
 
 
 cdef int _enter(Event event, object outer, object tracer, object pid) except -1:

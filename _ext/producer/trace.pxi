@@ -179,8 +179,11 @@ cdef bint _close_at_once(FastPath tracer, object pid) except -1:
         beacon, tracer._beacon = tracer._beacon, None
         beacon.memory[beacon.place] = no_trace_id
         beacon._free.append(beacon)
-    if tracer._place is not None:
-        tracer._place.vacate()
+    place = tracer._place
+    if _is_plain(place):
+        _vacate_place(<Place>place)
+    elif place is not None:
+        place.vacate()
     return True
 
 
@@ -216,6 +219,7 @@ cdef object _own_trace_at(Block block, object here, object pid):
     """Open a block's own trace; None if that was left to do. As scope.own_trace, Tracer.start."""
     cdef Footing footing
     cdef FastPath tracer
+    cdef Place place
     cdef int64_t counter = counter_ns()
     if not (here is None or here is not_traced or type(here) is Step or type(here) is Branch or _is_plain(here)):
         # It may be a place that hands on a caller's ids.
@@ -224,11 +228,12 @@ cdef object _own_trace_at(Block block, object here, object pid):
     own = traced._own
     footing = _footing(traced, own, pid, counter)
     in_force = traced._in_force
-    if footing is None or in_force is None or (<tuple>in_force)[CONFIG] is not footing.config:
+    if footing is None or in_force is None or PyTuple_GetItem(in_force, CONFIG) != <PyObject *>footing.config:
         return None
     runner = (block.name, block.type, block.operation, {}, wall_at(counter))
     block.own = tracer = _new_tracer(footing.config, runner, pid)
-    block.place = tracer.place
+    block.place = tracer._place = place = Place.__new__(Place)
+    place.tracer = tracer
     if not _open_on(tracer, footing, traced, own, counter):
         tracer.start()
     return tracer

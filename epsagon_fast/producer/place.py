@@ -16,7 +16,18 @@ from epsagon_fast.queue.ring import own_pid
 
 from .context import Continuing, TraceContext, left_by
 
-__all__ = ["Branch", "PassingPlace", "Place", "Placed", "PureBranch", "PureStep", "Step", "Successor", "lasting"]
+__all__ = [
+    "Branch",
+    "PassingPlace",
+    "Place",
+    "Placed",
+    "PureBranch",
+    "PurePlace",
+    "PureStep",
+    "Step",
+    "Successor",
+    "lasting",
+]
 
 
 class Placed(Continuing, Protocol):
@@ -32,12 +43,12 @@ T = TypeVar("T", bound=Placed)
 T_co = TypeVar("T_co", bound=Placed, covariant=True)
 
 
-class Place(Generic[T]):
+class PurePlace(Generic[T]):
     """Holds a trace while it is open. `tracer`: None once it has ended. `context`: from then on, its trace context."""
 
     __slots__ = ("context", "span_id", "tracer")
     # The place around this one.
-    outer: "Place[T] | None" = None
+    outer: "PurePlace[T] | None" = None
     # Whether `trace` here records an event of the trace, and not a trace of its own.
     encloses = True
     # Whether this was the place of a block that has ended, and is the same as the place around it but for its id.
@@ -73,6 +84,12 @@ class Place(Generic[T]):
     def heritage(self) -> TraceContext | None:
         """Return the trace context of the trace that was here."""
         return self.context
+
+
+if TYPE_CHECKING or implementation("add_event") != COMPILED:
+    Place = PurePlace
+else:
+    from epsagon_fast.producer._fast_path import Place
 
 
 class PassingPlace(Place[T]):

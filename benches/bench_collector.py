@@ -157,5 +157,5 @@ def test_from_close_to_the_backend(report: Report) -> None:
                 arrived |= own.backend.arrivals()
             median, p99 = summed([arrived[key] - at for key, at in closed.items()])
             table.append([name, median * 1000, p99 * 1000])
-    note = "An idle collector looks every 50 ms, a busy one every 2 ms, and acts on a CLOSE one pass later."
+    note = "While records come the collector looks every 50 ms. A process that traces again after a rest rings for it."
     report.table("collector", "From close to the backend's receipt", ("", "median ms", "p99 ms"), table, note)

@@ -36,7 +36,7 @@ NAMES: Final = {
         *("Blocks", "Entered", "Inside", "NotTraced", "Opened", "Started", "Unrecorded", "Within"),
         *("called_at", "close_once", "current", "entered", "is_at", "parent_of"),
     ),
-    "start": ("close_memory", "folder_is_held", "inode_of", "is_elevated", "start"),
+    "start": ("close_memory", "folder_is_held", "inode_of", "is_elevated", "ring", "start"),
     "feeding": ("take_events",),
     "plain_spans": ("plain",),
     "search": ("Search",),

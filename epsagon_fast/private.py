@@ -18,6 +18,9 @@ class NotOurs(PermissionError):
     """The file or directory is another user's, open to others, or of another kind. `strerror` says which."""
 
 
+# What a name may stand for.
+FILE, DIRECTORY, FIFO = stat.S_IFREG, stat.S_IFDIR, stat.S_IFIFO
+_OTHER_THAN = {FILE: "not a regular file", DIRECTORY: "not a directory", FIFO: "not a FIFO"}
 OTHERS = 0o077
 # The bits with which others can change what is in a directory. What we make in it is closed to them anyway.
 WRITERS = 0o022
@@ -32,7 +35,7 @@ _SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 def open_directory(path: str | bytes, *, dir_fd: int | None = None, closed_to: int = OTHERS) -> int:
     """Return a descriptor of a directory of ours, not a link to one. `closed_to`: bits that its mode must not have."""
-    return _opened(path, os.O_RDONLY | os.O_DIRECTORY, dir_fd, closed_to)
+    return _opened(path, os.O_RDONLY | os.O_DIRECTORY, dir_fd, closed_to, DIRECTORY)
 
 
 def make_directory(path: str, *, dir_fd: int | None = None, closed_to: int = OTHERS) -> int:
@@ -49,6 +52,18 @@ def open_file(name: str, flags: int, *, dir_fd: int | None = None) -> int:
     return _opened(name, flags, dir_fd, OTHERS)
 
 
+def open_fifo(path: str | bytes, *, dir_fd: int | None = None) -> int:
+    """Return a descriptor, for both directions, of a FIFO of ours alone."""
+    return _opened(path, os.O_RDWR, dir_fd, OTHERS, FIFO)
+
+
+def make_fifo(name: str, *, dir_fd: int) -> int:
+    """Make a FIFO, mode 0600, unless it is there; return what `open_fifo` does."""
+    with suppress(FileExistsError):
+        os.mkfifo(name, 0o600, dir_fd=dir_fd)
+    return open_fifo(name, dir_fd=dir_fd)
+
+
 def own_database(path: str) -> None:
     """Make an empty file for SQLite, or check that the existing one and its companions are ours alone.
 
@@ -63,10 +78,11 @@ def own_database(path: str) -> None:
             judge(os.lstat(path + companion), path + companion)
 
 
-def judge(found: os.stat_result, path: str | bytes, closed_to: int = OTHERS, *, is_directory: bool = False) -> None:
-    """Raise NotOurs unless this is a regular file (or directory) of ours. `closed_to`: bits its mode must not have."""
-    if not (stat.S_ISDIR if is_directory else stat.S_ISREG)(found.st_mode):
-        raise NotOurs(errno.EACCES, "not a directory" if is_directory else "not a regular file", path)
+def judge(found: os.stat_result, path: str | bytes, closed_to: int = OTHERS, kind: int = FILE) -> None:
+    """Raise NotOurs unless this is a file of ours, of that kind. `closed_to`: bits its mode must not have."""
+    is_directory = kind == DIRECTORY
+    if stat.S_IFMT(found.st_mode) != kind:
+        raise NotOurs(errno.EACCES, _OTHER_THAN[kind], path)
     if found.st_uid != os.geteuid():
         raise NotOurs(errno.EACCES, f"belongs to user {found.st_uid}, not to {os.geteuid()}", path)
     if found.st_mode & closed_to:
@@ -166,17 +182,15 @@ def _make_parents(path: str) -> None:
             os.mkdir(path, 0o755)
 
 
-def _opened(path: str | bytes, flags: int, dir_fd: int | None, closed_to: int) -> int:
-    is_directory = bool(flags & os.O_DIRECTORY)
+def _opened(path: str | bytes, flags: int, dir_fd: int | None, closed_to: int, kind: int = FILE) -> int:
     try:
         fd = os.open(path, flags | _SAFELY, 0o600, dir_fd=dir_fd)
     except OSError as error:
         if error.errno not in _OTHER_KINDS:
             raise
-        kind = "not a directory" if is_directory else "not a regular file"
-        raise NotOurs(errno.EACCES, f"{kind} (or a symbolic link)", path) from None
+        raise NotOurs(errno.EACCES, f"{_OTHER_THAN[kind]} (or a symbolic link)", path) from None
     try:
-        judge(os.fstat(fd), path, closed_to, is_directory=is_directory)
+        judge(os.fstat(fd), path, closed_to, kind)
     except BaseException:
         os.close(fd)
         raise

@@ -46,6 +46,9 @@ class Senders:
         assert not self.is_closed
         self.requests.append([parcel.trace_id for parcel in parcels])
 
+    def lags(self, now: float) -> bool:
+        return False
+
     def verdicts(self) -> list[Verdict]:
         verdicts, self._verdicts = self._verdicts, []
         return verdicts

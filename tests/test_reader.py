@@ -172,6 +172,38 @@ def test_unreadable_ring_is_set_aside_with_its_file(folder: Folder) -> None:
     assert rings.scan(0) == []
 
 
+def test_folder_is_listed_only_when_a_ring_may_have_come(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    listings: list[int] = []
+    monkeypatch.setattr(reader.os, "listdir", lambda fd, ask=os.listdir: listings.append(fd) or ask(fd))
+    rings = Rings(folder.fd, 1)
+
+    def found(at_s: float) -> tuple[int, int]:
+        """How many rings a look finds, and how often it lists the folder."""
+        listings.clear()
+        return len(rings.scan(at_s)), len(listings)
+
+    folder.ring()
+    os.utime(folder.path, ns=(0, 10**9))
+    assert found(2.0) == (1, 1)
+    # The folder's time may be the one before the listing.
+    assert found(2.1) == (0, 1)
+    assert found(10.0) == (0, 1)
+    assert found(10.1) == (0, 0)
+    folder.ring()
+    assert found(10.2) == (1, 1)
+    os.utime(folder.path, ns=(0, 10**9))
+    assert found(10.3) == (0, 1)
+    assert found(10.4) == (0, 0)
+    # What a file system did not tell.
+    assert found(10.4 + reader.LISTING_S) == (0, 1)
+    # The clock was set back.
+    assert found(5.0) == (0, 1)
+    (folder.path / f"{9:032x}.ring").touch()
+    os.utime(folder.path, ns=(0, 10**9))
+    assert found(20.0) == (0, 1)
+    assert found(20.1) == (0, 1), "it is looked at again until it is finished"
+
+
 # Processes.
 
 

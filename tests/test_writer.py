@@ -259,7 +259,7 @@ def test_another_user_gets_another_ring_and_nothing_is_moved(base: Path, monkeyp
     real = os.geteuid()
     monkeypatch.setattr(writer.os, "geteuid", lambda: real + 1)
     monkeypatch.setattr(writers, "_existing", lambda path: folders.Folder(path))
-    monkeypatch.setattr(private, "judge", lambda *found, is_directory: None)
+    monkeypatch.setattr(private, "judge", lambda *found: None)
     new = current(base / "other")
     assert new is not old
     # Its collector will read it there: moved, it would come twice.

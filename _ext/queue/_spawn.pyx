@@ -1,5 +1,5 @@
 # cython: language_level=3, binding=False
-"""Start a process that is an orphan; ask whether a folder's lock is held. Python side of spawn.h."""
+"""Start a process that is an orphan; ask whether a folder's lock is held; ring its bell. Python side of spawn.h."""
 
 from libc.stdlib cimport free, malloc
 
@@ -16,6 +16,7 @@ cdef extern from "spawn.h":
     const char *LOG_NAME
     int eps_folder_is_held(int dir_fd, const char *folder) noexcept
     int eps_inode(const char *path, unsigned long long *inode) noexcept
+    int eps_ring(const char *path, char word) noexcept
     int eps_is_elevated() noexcept
     int eps_close_memory() noexcept
     int eps_start(int dir_fd, char **argv, char **envp, int although_held) noexcept
@@ -56,6 +57,13 @@ def inode_of(bytes path not None):
     if result < 0:
         raise OSError(-result, os.strerror(-result), os.fsdecode(path))
     return inode
+
+
+def ring(bytes path not None, bytes word not None):
+    """Write the first byte of `word` into the FIFO `path`, if it is one of ours. Return whether that was done."""
+    if not word:
+        raise ValueError("a word has a byte")
+    return eps_ring(path, (<const char *>word)[0]) != 0
 
 
 def is_elevated():

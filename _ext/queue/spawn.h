@@ -1,7 +1,7 @@
-/* Starting a process that is an orphan, and asking whether a folder's lock is held.
+/* Starting a process that is an orphan, asking whether a folder's lock is held, and ringing a folder's bell.
  *
- * Both are one C call under the GIL: no other Python thread can fork while the lock's descriptor is open, so no child of
- * the application can inherit the lock and hold it for its life.
+ * Each is one C call under the GIL: no other Python thread can fork while a descriptor is open, so no child of the
+ * application can inherit the lock and hold it for its life. And the caller need not wait for the GIL afterwards.
  */
 #ifndef EPSAGON_SPAWN_H
 #define EPSAGON_SPAWN_H
@@ -84,6 +84,32 @@ static int eps_inode(const char *path, unsigned long long *inode)
 #endif
     *inode = found.st_ino;
     return 0;
+}
+
+static int eps_fstat(int fd, struct stat *found)
+{
+#if defined(__linux__) && (defined(__x86_64__) || defined(__aarch64__))
+    return (int)syscall(SYS_fstat, fd, found); /* for the same reason */
+#else
+    return fstat(fd, found);
+#endif
+}
+
+/* Write a byte into the FIFO `path` if it is one of ours alone. 1: written. 0: there is no such FIFO, or it is full.
+ *
+ * Open for reading too: a writer alone would be killed by SIGPIPE if the last reader ended meanwhile. What no other
+ * process reads is gone when it is closed. */
+static int eps_ring(const char *path, char word)
+{
+    struct stat found;
+    int fd = open(path, O_RDWR | EPS_SAFELY);
+    if (fd < 0)
+        return 0;
+    int is_ours = eps_fstat(fd, &found) == 0 && S_ISFIFO(found.st_mode) && found.st_uid == geteuid() &&
+                  !(found.st_mode & (S_IRWXG | S_IRWXO));
+    int is_written = is_ours && write(fd, &word, 1) == 1;
+    close(fd);
+    return is_written;
 }
 
 static void eps_close_from(int first)

@@ -24,8 +24,10 @@ from epsagon_fast.collector.log import BoundedLog
 from epsagon_fast.collector.loop import Loop
 from epsagon_fast.collector.measuring.measuring import Measuring
 from epsagon_fast.collector.orphans import Orphans
+from epsagon_fast.collector.pace import Pace, Passed
 from epsagon_fast.compiled import COMPILED, implementation
 from epsagon_fast.queue import state as states
+from epsagon_fast.queue.bell import Bell
 from epsagon_fast.queue.liveness import lives, own_start_time
 from epsagon_fast.queue.names import CORRUPT, STATE
 from epsagon_fast.queue.state import StatePage
@@ -40,14 +42,6 @@ PR_SET_DUMPABLE = 4
 LOCK_TIMEOUT_S = 5.0
 # A collector that a supervisor started waits as long as another one serves, and looks this often.
 STANDBY_S = 0.1
-PASS_S = 0.002
-WAITING_PASS_S = 0.005
-IDLE_PASS_S = 0.05
-ASLEEP_PASS_S = 0.25
-# After this time without a record the loop slows down once more.
-ASLEEP_AFTER_S = 600.0
-# Keep the full speed this long after a record, because records rarely come alone.
-AWAKE_S = 0.02
 THREAD_STACK_BYTES = 1024 * 1024
 
 
@@ -74,6 +68,10 @@ def serve_folder(path: str, start_lock_fd: int | None, *, stays: bool = False) -
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: leaving.ask(time.monotonic()))
     loop = Loop(folder_fd, path, state, sign_in(state))
+    bell = Bell(folder_fd)
+    # A signal must not wait for the next pass.
+    signal.set_wakeup_fd(bell.ringing_fd, warn_on_full_buffer=False)
+    loop.listen(bell)
     if start_lock_fd is not None:
         os.close(start_lock_fd)
     log.info("serving %s", path)
@@ -198,35 +196,26 @@ def sign_in(state: StatePage) -> int:
 def serve(loop: Loop, leaving: Leaving, orphans: Orphans) -> None:
     """Pass over the rings until `leaving` says that no process needs us."""
     loop.recover()
-    last_record = time.monotonic()
+    pace = Pace(time.monotonic())
     while True:
         came = loop.one_pass()
         # Only now, because it takes as long as all before, and meanwhile rings fill.
         loop.sending.prepare()
         now = time.monotonic()
-        if came:
-            last_record = now
         orphans.step(now)
         loop.measuring.step(now)
         loop.counts["adopted_folders"] = orphans.adopted
         if (leaving.asked or not orphans.busy) and leaving.due(loop, now):
             break
-        loop.rings.wait(pause_s(now - last_record, loop.sending.busy > 0 or orphans.busy))
+        passed = Passed(came, loop.awaits_a_pass, loop.is_busy or orphans.busy, loop.sending.busy > 0)
+        rung = loop.wait(pace.pause_s(passed, now, hears=loop.hears, ends=leaving.asked))
+        pace.heard(rung, time.monotonic())
     orphans.close()
     loop.measuring.begin_end()
     loop.finish(hands_over=len(loop.rings) > 0)
     loop.measuring.end(leaving.asked)
     loop.state.store(states.PHASE, states.NONE)
     log.info("leaving")
-
-
-def pause_s(quiet_s: float, waiting: bool) -> float:
-    """Return how long to wait for the next pass."""
-    if quiet_s < AWAKE_S:
-        return PASS_S
-    if waiting:
-        return WAITING_PASS_S
-    return IDLE_PASS_S if quiet_s < ASLEEP_AFTER_S else ASLEEP_PASS_S
 
 
 if __name__ == "__main__":

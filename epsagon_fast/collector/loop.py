@@ -41,6 +41,7 @@ from epsagon_fast.collector.settling.outcomes import Outcomes
 from epsagon_fast.collector.settling.relief import Relief
 from epsagon_fast.config import Config
 from epsagon_fast.queue import state as states
+from epsagon_fast.queue.bell import Bell
 from epsagon_fast.queue.reader import Rings
 from epsagon_fast.queue.state import StatePage
 
@@ -92,6 +93,7 @@ class Loop:
         self.relief = Relief(self.bounds, self.assembly, self.rings, self.outcomes, self.intake.look, self.counts)
         self.counters = Counters(state, self.counts, self.assembly.counters, self.sending.counts)
         self._next_second = 0.0
+        self._bell: Bell | None = None
 
     def recover(self) -> None:
         """Take in what earlier collectors left in the folder, and look for what they stored."""
@@ -139,6 +141,33 @@ class Loop:
         self.journal.keep_only(self.assembly)
         self.journal.close()
         self.sampling.close()
+
+    def listen(self, bell: Bell) -> None:
+        """Have `wait` hear the folder's bell."""
+        self._bell = bell
+        self.rings.listen(bell)
+
+    @property
+    def hears(self) -> bool:
+        """Whether processes can ring: there is a bell, and the folder in which they find it."""
+        return self._bell is not None and self._bell.is_public and not self.gone
+
+    def wait(self, pause_s: float) -> bytes:
+        """Sleep for so long, or until a process dies or rings; return what was rung. Processes see for how long."""
+        self.state.store(states.NEXT_PASS_NS, time.monotonic_ns() + int(pause_s * 1e9))
+        rung = self.rings.wait(pause_s)
+        self.state.store(states.NEXT_PASS_NS, 0)
+        return rung
+
+    @property
+    def awaits_a_pass(self) -> bool:
+        """Whether the next pass closes traces, or reads what this one has put off."""
+        return self.assembly.is_closing or self.intake.has_put_off
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether rings fill, wait for room, or the senders and the outbox have much to do."""
+        return self.intake.had_much or self.bounds.stopped > 0 or self.sending.is_pressed(time.monotonic())
 
     @property
     def gone(self) -> bool:

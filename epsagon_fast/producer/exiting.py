@@ -15,8 +15,8 @@ import time
 from typing import Final
 
 from epsagon_fast.interrupts import let_pass
+from epsagon_fast.queue import bell, launch, overview
 from epsagon_fast.queue import folder as folders
-from epsagon_fast.queue import launch, overview
 from epsagon_fast.queue.liveness import lives
 from epsagon_fast.queue.writer import Writer
 
@@ -140,6 +140,7 @@ def wait_for_backlog(timeout_s: float | None = None) -> bool:
             quiet_at, passes = now, passes + 1
         if passes == PASSES_TO_BE_SURE:
             return True
+        bell.ring_in(path, bell.WAITS)
         _sleep(pause)
     return False
 

@@ -12,6 +12,7 @@ RING_NAME: Final = pattern(rf"[0-9a-f]{{{2 * RING_ID_BYTES}}}{re.escape(RING_SUF
 STATE: Final = "state"
 LEDGER: Final = "ledger"
 LOG: Final = "log"
+BELL: Final = "bell"
 DECISIONS: Final = "decisions"
 # The lock file for starting a collector. The new program inherits the lock on this descriptor.
 START: Final = "start"

@@ -15,6 +15,7 @@ from contextlib import suppress
 import epsagon_fast.private as private
 from epsagon_fast.protocol import REFUSALS, Outcome, Record
 from epsagon_fast.queue import layout, ring, settlements
+from epsagon_fast.queue.bell import Bell
 from epsagon_fast.queue.liveness import LARGEST_PID, has_ended, lives, maps, own_start_time
 from epsagon_fast.queue.names import CORRUPT, RING_NAME, RING_SUFFIX
 
@@ -22,6 +23,10 @@ log = logging.getLogger("epsagon_fast.queue")
 
 # A file without a ring's header is set aside after this time: its maker died, or it is no ring.
 UNFINISHED_S = 60.0
+# The folder is listed at least this often, whatever its time says.
+LISTING_S = 1.0
+# More than any file system's clock lags behind.
+COARSE_S = 2.0
 REFUSED_BYTES = 8 * len(REFUSALS)
 WORD = 2**64 - 1
 
@@ -209,6 +214,12 @@ class Rings:
         self._by_name: dict[str, Reader] = {}
         self._unreadable: dict[str, float] = {}
         self._poll = select.poll()
+        # What `wait` saw last, until `ended` has used it.
+        self._events: set[int] | None = None
+        self._bell: Bell | None = None
+        # The folder's time at the last listing, and when that was; 0: it may have missed a ring.
+        self._listed_mtime_ns = 0
+        self._listed_at = 0.0
         self.set_aside = 0
 
     def __iter__(self) -> Iterator[Reader]:
@@ -223,8 +234,12 @@ class Rings:
 
     def scan(self, now: float) -> list[Reader]:
         """Map the rings that are new in the folder and return them, oldest first."""
+        if not self._may_be_new(now):
+            return []
         names = [n for n in os.listdir(self._dir_fd) if RING_NAME.fullmatch(n) and n not in self._by_name]
         new = [reader for reader in (self._open(name, now) for name in names) if reader is not None]
+        if len(new) < len(names):
+            self._listed_mtime_ns = 0
         new.sort(key=lambda reader: reader.created_ns)
         for reader in new:
             self._supersede(reader)
@@ -234,13 +249,31 @@ class Rings:
                 self._poll.register(reader.pidfd, select.POLLIN)
         return new
 
-    def wait(self, timeout_s: float) -> None:
-        """Sleep until `timeout_s` has passed or a process with a ring dies."""
-        self._poll.poll(timeout_s * 1000)
+    def _may_be_new(self, now: float) -> bool:
+        """Say whether a ring may have come since the last listing, which costs several times as much as this look."""
+        mtime_ns = os.fstat(self._dir_fd).st_mtime_ns
+        if mtime_ns == self._listed_mtime_ns and 0 <= now - self._listed_at < LISTING_S:
+            return False
+        # The file system's clock is coarse: what comes right after a listing may leave the folder's time as it was.
+        self._listed_mtime_ns = mtime_ns if now - mtime_ns / 1e9 > COARSE_S else 0
+        self._listed_at = now
+        return True
+
+    def listen(self, bell: Bell) -> None:
+        """Have `wait` end when the bell rings."""
+        self._bell = bell
+        self._poll.register(bell.fd, select.POLLIN)
+
+    def wait(self, timeout_s: float) -> bytes:
+        """Sleep until `timeout_s` has passed, a process with a ring dies or the bell rings. Return what was rung."""
+        self._events = {fd for fd, _ in self._poll.poll(timeout_s * 1000)}
+        return self._bell.heard() if self._bell is not None and self._bell.fd in self._events else b""
 
     def ended(self) -> list[Reader]:
         """Return the rings whose processes have ended or have begun a newer ring (exec, a reloader)."""
-        events = {fd for fd, _ in self._poll.poll(0)}
+        events, self._events = self._events, None
+        if events is None:
+            events = {fd for fd, _ in self._poll.poll(0)}
         return [
             reader
             for reader in self

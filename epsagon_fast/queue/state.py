@@ -35,6 +35,8 @@ LAST_SUSPECT = 136
 SUSPECT_BYTES = 32
 # The incarnation of the last collector that served, which means that it came to the end of a pass.
 SERVED = 168
+# CLOCK_MONOTONIC of the collector's next pass while it sleeps, else 0. Until then only the bell wakes it.
+NEXT_PASS_NS = 176
 # What the collector inherited from its starter and could not undo: lines of UTF-8, NUL-padded.
 INHERITED, INHERITED_BYTES = 512, 512
 GAUGES = 256

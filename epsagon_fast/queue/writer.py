@@ -7,24 +7,30 @@ open trace keeps its writer; a new trace may get another one (the user id has ch
 
 import os
 from collections.abc import Callable
-from time import monotonic
+from time import monotonic, monotonic_ns
 
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.log import warn
 from epsagon_fast.protocol import NO_TRACE, REFUSALS, Kind, Outcome
-from epsagon_fast.queue import layout, ring
+from epsagon_fast.queue import bell, layout, ring
 from epsagon_fast.queue.folder import Folder
 from epsagon_fast.queue.launch import Launcher
 from epsagon_fast.queue.liveness import lives
 from epsagon_fast.queue.moving import move_unread
 from epsagon_fast.queue.no_ring import NoRing
 from epsagon_fast.queue.settlements import Settlements
-from epsagon_fast.queue.state import NO_BEAT, STALLED_S, StatePage
+from epsagon_fast.queue.state import NEXT_PASS_NS, NO_BEAT, STALLED_S, StatePage
 
 # A process looks at most this often whether a collector lives and whether its folder is still there.
 LOOK_S = 1.0
 # One that fills its ring looks oftener for the collector. The look costs some 20 us, so this is 0.04 % of a core.
 BUSY_LOOK_S = 0.05
+# A sleeping collector is rung if it would not look by itself within this time: by a process that traces again, by one
+# that waits for an outcome, and by one whose ring has less than three quarters of its room left.
+RESTING_NS = 60_000_000
+WAITING_NS = 6_000_000
+FILLING_NS = 1_000_000
+FILLED = 4
 
 REASONS = {layout.FULL: "queue_full", layout.TOO_LARGE: "too_large", layout.CLOSED: "closed"}
 _SLOTS = {reason: layout.REFUSED + 8 * i for i, reason in enumerate(REFUSALS)}
@@ -148,9 +154,20 @@ class Writer:
         return self._launcher is None or self._launcher.is_able or self.collector_lives()
 
     def ensure_collector(self) -> None:
-        """Start a collector if none lives, none is being started, and the back-off allows it."""
+        """Have a collector act soon, because the caller waits: start one if none lives, and wake one that sleeps."""
         if self._successor is not None:
             self._successor.ensure_collector()
+        self._start_collector()
+        self._wake(WAITING_NS, bell.WAITS)
+
+    def _wake(self, within_ns: int, word: bytes = bell.LOOK) -> None:
+        """Ring for a collector that sleeps, unless it will look by itself within this time."""
+        page = self._page()
+        if page is not None and self._folder is not None and page.load(NEXT_PASS_NS) > monotonic_ns() + within_ns:
+            bell.ring_in(self._folder.path, word)
+
+    def _start_collector(self) -> None:
+        """Start a collector if none lives, none is being started, and the back-off allows it."""
         if self._launcher is None or self.folder_is_gone():
             return
         page = self._page()
@@ -165,20 +182,23 @@ class Writer:
         now = monotonic()
         if now >= self._next_look:
             self._next_look = now + LOOK_S
-            self.ensure_collector()
+            self._start_collector()
             self._watch_heartbeat(now)
+            self._wake(RESTING_NS)
 
     def _look_busily(self) -> None:
-        """See whether a collector lives, after each 64 KiB and when the ring is full.
+        """See whether a collector lives, after each 64 KiB and when the ring is full. Wake one that has much to read.
 
         A ring may be full within a second, so waiting for the next `look` would cost records.
         """
+        if self._ring.head - self._ring.load(layout.TAIL) > self._ring.load(layout.CAPACITY) // FILLED:
+            self._wake(FILLING_NS)
         now = monotonic()
         if now >= self._next_look:
             self.look()
         elif now >= self._next_busy_look:
             self._next_busy_look = now + BUSY_LOOK_S
-            self.ensure_collector()
+            self._start_collector()
 
     def stale(self) -> bool:
         """Say whether the next trace needs another writer: after a fork, a change of user, or a deletion of the folder.

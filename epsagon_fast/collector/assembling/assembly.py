@@ -121,6 +121,11 @@ class Assembly:
         return len(self._unsettled)
 
     @property
+    def is_closing(self) -> bool:
+        """Whether the next `end_pass` returns traces, if nothing else settles them."""
+        return bool(self._closed_before)
+
+    @property
     def open_count(self) -> int:
         """The number of traces that take records."""
         return len(self._open)

@@ -101,7 +101,7 @@ class MeasuredSender:
         self._sender = sender
         self._deliveries = deliveries
         self._begun: dict[bytes, tuple[Destination, float]] = {}
-        self.prepare = sender.prepare
+        self.prepare, self.lags = sender.prepare, sender.lags
 
     def submit(self, parcels: Sequence[Parcel]) -> None:
         """Pass a request on."""
@@ -116,7 +116,7 @@ class MeasuredSender:
             for verdict in verdicts:
                 # A request is known by its first trace, which is in no other one.
                 destination, begun = self._begun.pop(verdict.trace_ids[0])
-                self._deliveries.answered(destination, verdict, now - begun)
+                self._deliveries.answered(destination, verdict, (verdict.at or now) - begun)
         return verdicts
 
     def close(self, timeout_s: float) -> None:

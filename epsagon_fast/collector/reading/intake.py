@@ -61,6 +61,13 @@ class Intake:
         self._ended: list[Reader] = []
         # Rings that the next pass reads after all others.
         self._put_off: list[Reader] = []
+        # Whether a ring had so much in the last pass that it may be full before long.
+        self.had_much = False
+
+    @property
+    def has_put_off(self) -> bool:
+        """Whether the next pass reads rings that this one has left."""
+        return bool(self._put_off)
 
     def find(self, now: float) -> list[Reader]:
         """Map new rings; return those whose processes have ended. In this order: what they pushed last is then read."""
@@ -77,6 +84,7 @@ class Intake:
         self._ended = ended
         self._bounds.begin(time.monotonic())
         heads = {reader: reader.head for reader in self.rings}
+        self.had_much = any(head - reader.position > QUOTA_BYTES for reader, head in heads.items())
         last = {reader: heads.pop(reader) for reader in self._put_off if reader in heads}
         self._put_off.clear()
         came = False

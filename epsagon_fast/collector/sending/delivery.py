@@ -101,6 +101,11 @@ class Delivery:
             self._used_at = now
         self._grow(now)
 
+    def lags(self, now: float) -> bool:
+        """Say whether a request waits for longer than a sender should take. Then `verdicts` may add one."""
+        with self._changed:
+            return any(lane.waiting and now - lane.waiting[0].since > PATIENCE_S for lane in self._lanes.values())
+
     def verdicts(self) -> list[Verdict]:
         """Return the verdicts since the last call. Call it often, because it also adds senders."""
         now = time.monotonic()
@@ -112,7 +117,9 @@ class Delivery:
             pools = self._pools if forgotten else None
         if pools:
             pools.clear()
-        self._grow(now)
+        # More than one, since this may be called seldom.
+        while self._grow(now):
+            pass
         return [verdict for verdict, _ in done]
 
     def close(self, timeout_s: float) -> None:
@@ -126,22 +133,24 @@ class Delivery:
         if pools:
             pools.clear()
 
-    def _grow(self, now: float) -> None:
-        """Wake or start a sender if a request waits for one."""
+    def _grow(self, now: float) -> bool:
+        """Wake or start a sender if a request waits for one. Return whether another one should be woken."""
         with self._changed:
             lane = self._next_lane()
             if lane is None or self._closing:
-                return
+                return False
             waited_s = now - lane.waiting[0].since
             if self._idle > self._woken:
                 if (self._idle == self._threads and not self._woken) or waited_s >= WAKE_S:
                     self._woken += 1
                     self._changed.notify()
-                return
+                    return sum(len(lane.waiting) for lane in self._lanes.values()) > self._woken
+                return False
             if self._threads >= self._threads_max or (self._threads >= self._threads_min and waited_s <= PATIENCE_S):
-                return
+                return False
             self._threads += 1
         self._start()
+        return False
 
     def _start(self) -> None:
         try:
@@ -188,8 +197,8 @@ class Delivery:
     def _finish(self, lane: _Lane, parcels: Sequence[Parcel], verdict: Verdict) -> None:
         self._busy -= 1
         lane.in_flight -= 1
-        self._used_at = time.monotonic()
-        self._done.append((verdict, _size(parcels)))
+        self._used_at = now = time.monotonic()
+        self._done.append((verdict._replace(at=now), _size(parcels)))
         if not lane.in_flight and not lane.waiting:
             self._lanes.pop(_lane_key(parcels[0].destination), None)
 

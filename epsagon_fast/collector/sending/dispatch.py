@@ -40,6 +40,7 @@ class Sender(Protocol):
     def prepare(self) -> None: ...
     def submit(self, parcels: Sequence[Parcel]) -> None: ...
     def verdicts(self) -> list[Verdict]: ...
+    def lags(self, now: float) -> bool: ...
     def close(self, timeout_s: float) -> None: ...
 
 
@@ -91,6 +92,10 @@ class Dispatch:
     def busy(self) -> int:
         """How many traces are in flight or being stored. They need only a moment."""
         return len(self._in_flight) + len(self._storing)
+
+    def is_pressed(self, now: float) -> bool:
+        """Say whether `step` should come soon: the senders do not keep up, or stored traces are being sent."""
+        return bool(self._asked or self._stored) or self._delivery.lags(now)
 
     @property
     def stored(self) -> int:

@@ -47,6 +47,7 @@ class Verdict(NamedTuple):
     which becomes true when the caller has stored the traces. Otherwise the outcome is final.
     `halve`: the server may take the traces, or all but a few, in several requests. `shrink`: and later ones too only in
     smaller requests.
+    `at`: monotonic seconds when it was known, which is before the loop takes it.
     """
 
     trace_ids: Sequence[bytes]
@@ -55,6 +56,7 @@ class Verdict(NamedTuple):
     retry_after_s: float | None = None
     halve: bool = False
     shrink: bool = False
+    at: float | None = None
 
 
 class Judge:

@@ -1,0 +1,78 @@
+"""How long the collector sleeps from one pass to the next. No clock and no file; `now` is monotonic seconds.
+
+A pass costs about the same for one record as for twenty, and several times as much after a sleep that has emptied the
+processor's caches. So passes are few, and what cannot wait for the next one rings the bell (queue/bell.py).
+"""
+
+from typing import Final, NamedTuple
+
+from epsagon_fast.queue import bell
+
+# While records come, and when none has come for a while. A trace is delivered after half of that, in the mean.
+PASS_S: Final = 0.05
+RESTING_PASS_S: Final = 0.25
+# Longer than a process that traces goes without ringing (LOOK_S in queue/writer.py), so what is next finds us awake.
+AWAKE_S: Final = 1.25
+# While there is so much to do that the next pass should not wait for a bell.
+BUSY_PASS_S: Final = 0.005
+# While a process waits for an outcome, or nothing can wake us: right after a record, and otherwise.
+WAITED_FOR_PASS_S: Final = 0.002
+WAITING_PASS_S: Final = 0.005
+RECENT_S: Final = 0.02
+# A process that waits rings again within that time, unless a pass is near.
+WAITED_FOR_S: Final = 0.1
+# Without a bell, when there is nothing to do.
+UNHEARD_PASS_S: Final = 0.05
+UNHEARD_RESTING_S: Final = 600.0
+
+
+class Passed(NamedTuple):
+    """What a pass has shown."""
+
+    # Whether a record came.
+    came: bool = False
+    # Whether something only needs one more pass, a CLOSE above all.
+    again: bool = False
+    # Whether rings, the outbox or the senders have much to do.
+    busy: bool = False
+    # Whether traces are on their way to a backend or to the outbox.
+    sends: bool = False
+
+
+class Pace:
+    """Decides when the next pass is."""
+
+    def __init__(self, now: float) -> None:
+        # When a record last came, and when that or a bell was.
+        self._record_at = self._stirred_at = now
+        self._waited_for_until = now
+        self._is_second = False
+
+    def heard(self, rung: bytes, now: float) -> None:
+        """Take in what was rung."""
+        if rung:
+            self._stirred_at = now
+        if bell.WAITS in rung:
+            self._waited_for_until = now + WAITED_FOR_S
+
+    def pause_s(self, passed: Passed, now: float, *, hears: bool, ends: bool) -> float:
+        """Return how long to sleep now. `hears`: processes can ring. `ends`: the collector was asked to leave."""
+        if passed.came:
+            self._record_at = self._stirred_at = now
+        # Once, because what others push meanwhile would keep us passing for ever.
+        self._is_second = passed.again and not self._is_second
+        if self._is_second:
+            return 0.0
+        if ends or now < self._waited_for_until or not hears:
+            return self._hurried_s(passed, now, is_waited_for=ends or hears)
+        if passed.busy:
+            return BUSY_PASS_S
+        return PASS_S if now - self._stirred_at < AWAKE_S else RESTING_PASS_S
+
+    def _hurried_s(self, passed: Passed, now: float, is_waited_for: bool) -> float:
+        quiet_s = now - self._record_at
+        if quiet_s < RECENT_S:
+            return WAITED_FOR_PASS_S
+        if is_waited_for or passed.busy or passed.sends:
+            return WAITING_PASS_S
+        return UNHEARD_PASS_S if quiet_s < UNHEARD_RESTING_S else RESTING_PASS_S

@@ -139,7 +139,7 @@ def test_idle_and_trickle(report: Report) -> None:
     report.table("collector", "At rest", ("", ""), rows)
     why = "A pass costs 15 µs in the loop's code, and every system call in it as much again."
     report.target("idle collector at most 0.5 % CPU", f"{idle:.2%}", idle <= 0.005, why)
-    report.target("RssAnon + RssFile at most 45 MB", f"{rss_mb:.1f} MB", rss_mb <= 45)
+    report.target("RssAnon + RssFile at most 30 MB", f"{rss_mb:.1f} MB", rss_mb <= 30)
 
 
 def test_from_close_to_the_backend(report: Report) -> None:

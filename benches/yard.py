@@ -88,6 +88,11 @@ class Yard:
         lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
         return {line.split(":")[0]: int(line.split()[1]) for line in lines if line.startswith(("Rss", "VmRSS"))}
 
+    def rolled_up_mb(self, pid: int) -> dict[str, float]:
+        """Return the collector's memory as the kernel sums it up over all mappings."""
+        lines = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+        return {line.split(":")[0]: int(line.split()[1]) / 1024 for line in lines}
+
     def close(self) -> None:
         for producer in self._producers:
             producer.close()

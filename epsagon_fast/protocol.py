@@ -7,7 +7,7 @@ import math
 import struct
 from dataclasses import field
 from enum import IntEnum
-from typing import ClassVar, NamedTuple, NotRequired, TypedDict
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from epsagon_fast.frozen import frozen
 
@@ -138,31 +138,38 @@ REFUSALS = (
 )
 
 
-class WireConfig(TypedDict):
-    """The config in an OPEN, in plain JSON values. A journal may hold one of an earlier version, with fewer names."""
+if TYPE_CHECKING:
+    from typing import NotRequired, TypedDict
 
-    app_name: str
-    token: str
-    collector_url: str
-    metadata_only: bool
-    send_timeout_s: float
-    ignored_keys: list[str]
-    # In a config of an earlier version, which has neither: exact, and no key by default.
-    masking: NotRequired[str]
-    default_ignored_keys: NotRequired[bool]
-    max_trace_size_bytes: int
-    trimming: NotRequired[str]
-    sampling: NotRequired[str]
-    debug: NotRequired[bool]
-    state_dir: NotRequired[str]
-    proxy_url: NotRequired[str | None]
-    ca_file: NotRequired[str | None]
-    # A JSON object of HTTP headers, which are secret.
-    headers: NotRequired[str]
-    # For OTLP: PEM files with which this side says who it is, and what is known of the process.
-    client_certificate: NotRequired[str]
-    client_key: NotRequired[str]
-    resource_attributes: NotRequired[dict[str, str | bool | int | float]]
+    class WireConfig(TypedDict):
+        """The config in an OPEN, in plain JSON values; fewer of them in a journal of an earlier version."""
+
+        app_name: str
+        token: str
+        collector_url: str
+        metadata_only: bool
+        send_timeout_s: float
+        ignored_keys: list[str]
+        # In a config of an earlier version, which has neither: exact, and no key by default.
+        masking: NotRequired[str]
+        default_ignored_keys: NotRequired[bool]
+        max_trace_size_bytes: int
+        trimming: NotRequired[str]
+        sampling: NotRequired[str]
+        debug: NotRequired[bool]
+        state_dir: NotRequired[str]
+        proxy_url: NotRequired[str | None]
+        ca_file: NotRequired[str | None]
+        # A JSON object of HTTP headers, which are secret.
+        headers: NotRequired[str]
+        # For OTLP: PEM files with which this side says who it is, and what is known of the process.
+        client_certificate: NotRequired[str]
+        client_key: NotRequired[str]
+        resource_attributes: NotRequired[dict[str, str | bool | int | float]]
+
+else:
+    # At run time it is a dict. To make the class, each member's type is looked at.
+    WireConfig = dict
 
 
 class Record(NamedTuple):

@@ -236,7 +236,7 @@ def test_environment_passes_on_where_things_are_and_no_more(monkeypatch: pytest.
         monkeypatch.setenv(name, value)
     passed = dict(item.decode().split("=", 1) for item in launch.environment())
     kept = {"HOME", "XDG_STATE_HOME", "EPSAGON_LINGER_SEC", "LD_LIBRARY_PATH"}
-    assert passed == {name: given[name] for name in kept} | {"EPSAGON_IN_COLLECTOR": "1"}
+    assert passed == {name: given[name] for name in kept} | {"EPSAGON_IN_COLLECTOR": "1", "MALLOC_ARENA_MAX": "1"}
 
 
 def test_environment_may_hold_any_bytes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,6 +46,9 @@ PASSED_ON = (
     *("XDG_STATE_HOME", "EPSAGON_STATE_DIR", "EPSAGON_COLLECTOR_MEMORY_MB", "EPSAGON_LINGER_SEC", "EPSAGON_FAST_IMPL"),
     *("OTEL_METRICS_EXPORTER", "OTEL_METRIC_EXPORT_INTERVAL"),
 )
+# What it gets besides. With one arena of glibc's, memory that senders gave back is there for all: they seldom allocate
+# at the same time, because the interpreter's lock lets one run.
+GIVEN = {"EPSAGON_IN_COLLECTOR": "1", "MALLOC_ARENA_MAX": "1"}
 # The names of an interpreter, such as "python3.12", "pypy3" and "python3.13t", but not "python-worker".
 INTERPRETER = pattern(r"(python|pypy)\d*(\.\d+)?(-dbg|[dtm]+)?")
 HINT = "; `epsagon-fast collector`, installed beside it, would serve this program"
@@ -157,7 +160,7 @@ def command(path: str) -> list[bytes]:
 def environment() -> list[bytes]:
     """Return the environment of the collector, as `NAME=value`."""
     passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    return [os.fsencode(f"{name}={value}") for name, value in {**passed, "EPSAGON_IN_COLLECTOR": "1"}.items()]
+    return [os.fsencode(f"{name}={value}") for name, value in {**passed, **GIVEN}.items()]
 
 
 def import_path() -> list[str]:

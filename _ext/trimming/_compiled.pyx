@@ -10,7 +10,6 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 import sys
 
-from epsagon_fast.pages import see
 from epsagon_fast.protocol import STRONG_KEYS
 from epsagon_fast.trimming._types import (
     EXCEPTION_KEY,
@@ -22,6 +21,7 @@ from epsagon_fast.trimming._types import (
     MARK_DIGITS,
     MARK_HEAD,
     METADATA_KEY,
+    PAGE,
     RESOURCE_KEY,
     Shortened,
     TraceTooBig,
@@ -196,7 +196,7 @@ cdef _trimmed(list events, size, Py_ssize_t count):
 cdef _size(str name, value):
     size = PyNumber_Index(value)
     if size < 0:
-        raise ValueError(f"{name} is negative: {size}{see('trimming')}")
+        raise ValueError(f"{name} is negative: {size}{PAGE}")
     return size
 
 
@@ -212,7 +212,7 @@ cdef Py_ssize_t _joined_size(list events) except -1:
     for number in range(count):
         event = PyList_GetItem(events, number)
         if not PyBytes_Check(event):
-            raise TypeError(f"event {number} is {type(events[number]).__name__}, not bytes{see('trimming')}")
+            raise TypeError(f"event {number} is {type(events[number]).__name__}, not bytes{PAGE}")
         size += PyBytes_Size(<object>event)
     return size
 
@@ -242,7 +242,7 @@ cdef _strip(event, Py_ssize_t number, _Scratch scratch):
     scratch.fit(length)
     outcome = strip_event(source, length, &keys, scratch.room, &cut)
     if outcome == STRIP_NOT_JSON:
-        raise ValueError(f"event {number} is not JSON{see('trimming')}")
+        raise ValueError(f"event {number} is not JSON{PAGE}")
     if outcome == STRIP_NOTHING or cut.kept == cut.close - cut.open:
         return event
     stripped = PyBytes_FromStringAndSize(NULL, cut.open + cut.kept + length - cut.close)
@@ -273,7 +273,7 @@ cdef class _Found:
                 &self.trace, &rules, <const unsigned char *>PyBytes_AsString(event), PyBytes_Size(event)
             )
             if outcome == SHORTEN_NOT_JSON:
-                raise ValueError(f"event {number} is not JSON{see('trimming')}")
+                raise ValueError(f"event {number} is not JSON{PAGE}")
             if outcome == SHORTEN_NO_MEMORY:
                 raise MemoryError
         return 0
@@ -351,7 +351,7 @@ def at_level(events, level_bytes):
     cdef _Found found = _Found()
     level = _size("level_bytes", level_bytes)
     if level < LEAST_LEVEL_BYTES:
-        raise ValueError(f"level_bytes is less than {LEAST_LEVEL_BYTES}: {level}{see('trimming')}")
+        raise ValueError(f"level_bytes is less than {LEAST_LEVEL_BYTES}: {level}{PAGE}")
     kept = list(events)
     _joined_size(kept)
     found.read(kept)

@@ -21,6 +21,9 @@ MARK_BETWEEN = " bytes left out ..."
 # A number of more digits is the application's own.
 MARK_DIGITS = 15
 
+# The end of each error: the page that helps.
+PAGE = see("trimming")
+
 
 class Trimmed(NamedTuple):
     """A trace's events within its limit, in add order."""
@@ -56,4 +59,4 @@ class TraceTooBig(ValueError):
         self.size_bytes = size_bytes
 
     def __str__(self) -> str:
-        return f"{self.size_bytes} bytes with every event stripped{see('trimming')}"
+        return f"{self.size_bytes} bytes with every event stripped{PAGE}"

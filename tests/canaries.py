@@ -6,14 +6,24 @@ Each text is `canary-NAME-`, and a NAME says who has recorded it.
 import asyncio
 import contextlib
 import io
+import logging
+import os
+import sqlite3
+import sys
+import tempfile
 from typing import Any
 
 import celery
+import flask
 import urllib3
+from celery.contrib.testing.worker import start_worker
 from opentelemetry import trace as spans
+from opentelemetry.instrumentation.flask import FlaskInstrumentor
+from opentelemetry.instrumentation.sqlite3 import SQLite3Instrumentor
 
 import epsagon_fast as epsagon
 from epsagon_fast.integrations import celery as tasks
+from epsagon_fast.integrations import logging as lines
 from epsagon_fast.integrations import opentelemetry
 from epsagon_fast.integrations import urllib3 as client
 from epsagon_fast.integrations.asgi import TracingMiddleware as Asgi
@@ -59,18 +69,44 @@ def ask_outside() -> None:
         pool.request("GET", "http://127.0.0.1:1/c/canary-path-?q=canary-query-", headers={"X-A": "canary-header-"})
 
 
-def pay(note: str) -> None:
-    pass
+def pay(note: str) -> str:
+    logging.getLogger("shop").error("canary-log-")
+    raise ValueError("canary-message-")
 
 
 def run_task() -> None:
-    app = celery.Celery("shop")
-    tasks.instrument(app)
-    app.task(name="pay")(pay).apply(("canary-arguments-",))
+    # A worker in a thread, with a real broker, as its own command has it.
+    with tempfile.TemporaryDirectory() as folder:
+        places = {f"{name}_folder": os.path.join(folder, name) for name in ("control", "processed")}
+        app = celery.Celery("shop", broker="filesystem://", backend="cache+memory://")
+        app.conf.broker_transport_options = {"data_folder_in": folder, "data_folder_out": folder, **places}
+        app.conf.broker_transport_options["polling_interval"] = 0.02
+        app.conf.worker_hijack_root_logger = False
+        tasks.instrument(app)
+        task = app.task(name="pay")(pay)
+        # Sent before the worker starts, which may read a message's file while it is written.
+        result = task.delay("canary-arguments-")
+        with start_worker(app, perform_ping_check=False, shutdown_timeout=30):
+            result.get(timeout=30, propagate=False)
+
+
+def use_instrumentations() -> None:
+    opentelemetry.install()
+    SQLite3Instrumentor().instrument()
+    app = flask.Flask("shop")
+    FlaskInstrumentor().instrument_app(app)
+
+    @app.route("/<path:name>")
+    def ask(name: str) -> str:
+        database = sqlite3.connect(":memory:")
+        database.cursor().execute("SELECT 'canary-instrumented statement-', ?", ["canary-parameter-"])
+        database.close()
+        return "done"
+
+    app.test_client().get("/canary-instrumented path-?q=canary-instrumented query-", headers={"A": "canary-header-"})
 
 
 def make_spans() -> None:
-    opentelemetry.install()
     attributes = {"url.full": "http://h/canary-attributes-", "db.statement": "canary-statement-"}
     with spans.get_tracer("lib").start_as_current_span("GET /d/canary-span name-", attributes=attributes) as span:
         span.add_event("note", {"text": "canary-attributes-"})
@@ -95,11 +131,14 @@ def told(note: str) -> None:
 
 epsagon.init()
 client.instrument()
+lines.instrument()
+logging.basicConfig(stream=sys.stderr)
 ask_wsgi()
 asyncio.run(ask_asgi())
 with epsagon.trace("calls"):
     ask_outside()
 run_task()
+use_instrumentations()
 make_spans()
 told("canary-arguments-")
 epsagon.shutdown(30)

@@ -35,9 +35,14 @@ ROWS: Final = {
     "span name": "paths in the names of spans",
     "attributes": "attributes of OpenTelemetry's spans and their events",
     "statement": "`db.statement`",
+    "instrumented path": "paths that instrumentations of OpenTelemetry record, such as Flask's",
+    "instrumented query": "queries that these record",
+    "instrumented statement": "statements that these record, such as sqlite3's",
+    "parameter": "parameters of statements",
+    "log": "texts of log lines",
     "masked": "values of [ignored keys](../SECURITY.md)",
 }
-TRACES: Final = 6
+TRACES: Final = 7
 
 
 def lies_in(*folders: str, named: str = "*") -> bytes:
@@ -84,7 +89,10 @@ def test_the_table_of_what_is_recorded_is_what_was_found(backend: Backend, place
     waiting: set[str] = set()
     for number, mode in enumerate(MODES, 1):
         with recorded(place, mode):
-            until(lambda number=number: backend.store.counts()["traces"] == number * TRACES, "the traces arrive")
+            until(
+                lambda number=number: backend.store.counts()["traces"] == number * TRACES,
+                lambda: f"the traces arrive: {backend.store.counts()}",
+            )
             ring = names_in(lies_in(place.folder, named="*.ring"))
             rest = b"".join(lies_in(place.folder, named=name) for name in ("journal*", "state", "log", "start"))
             bodies = b"\n".join(body for _, body in backend.store.bodies())

@@ -159,6 +159,16 @@ def test_each_variable_is_honoured_or_named_once(
     assert [name in each for each in warned(caplog)] == [True] * is_refused
 
 
+@pytest.mark.parametrize("metadata_only", [True, False])
+@pytest.mark.parametrize("mode", ["strict", "standard", "everything"])
+def test_the_mode_that_the_environment_names_counts_before_code(
+    unset: None, monkeypatch: pytest.MonkeyPatch, mode: str, metadata_only: bool
+) -> None:
+    monkeypatch.setenv("EPSAGON_PRIVACY", mode)
+    epsagon.init(metadata_only=metadata_only, keys_to_allow=["plan"])
+    assert (in_force("privacy"), in_force("allowed_keys")) == (mode, ("plan",))
+
+
 def test_a_value_that_is_not_allowed_is_named_and_stops_no_program(caplog: pytest.LogCaptureFixture) -> None:
     epsagon.init(app_name=7, sample_rate="often", keys_to_ignore="password", metadata_only="no")  # type: ignore[arg-type]
     assert process.config().ignored_keys == ("password",)

@@ -73,7 +73,8 @@ def init(
         application_name=app_name,
         token=token or None,
         collector_url=collector_url or None,
-        metadata_only=metadata_only,
+        # The environment says the same in two ways, and counts in either.
+        metadata_only=None if os.environ.get("EPSAGON_PRIVACY") else metadata_only,
         debug=debug or None,
         ignored_keys=_names(keys_to_ignore),
         allowed_keys=_names(keys_to_allow),

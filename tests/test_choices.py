@@ -54,6 +54,21 @@ def test_urls_are_left_out_by_a_part_of_the_host_and_by_pattern(host: str, path:
     assert Urls(["Example.com", "*.internal/health*", "*/metrics"]).have(host, path) == is_left_out
 
 
+@pytest.mark.parametrize(
+    ("name", "host", "port", "path", "is_left_out"),
+    [
+        *(("localhost:8080", "localhost", 8080, "/", True), ("localhost:8080", "localhost", 80, "/", False)),
+        *(("https://example.com/", "example.com", 443, "/a", True), ("8080", "localhost", 8080, "/", False)),
+        *(("example.com/health", "example.com", None, "/health", True), ("*:81/*", "h", 81, "/a", True)),
+        *(("example.com/health", "example.com", 443, "/health/a", False), ("/", "example.com", 443, "/", False)),
+    ],
+)
+def test_urls_are_left_out_as_people_write_them(
+    name: str, host: str, port: int | None, path: str, is_left_out: bool
+) -> None:
+    assert Urls([name]).have(host, path, port) == is_left_out
+
+
 def test_without_a_name_no_url_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(choices.URLS, " , ")
     assert ignored_urls() is None

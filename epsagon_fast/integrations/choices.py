@@ -27,16 +27,25 @@ class Patterns:
 
 
 class Urls:
-    """URLs of outgoing requests: a name stands for each host that it is a part of, one with `*` for host and path."""
+    """URLs of outgoing requests, with or without a scheme.
+
+    A name stands for each host, or host and port, that it is a part of; one with a path or `*` for host and path.
+    """
 
     def __init__(self, names: Iterable[str]) -> None:
-        names = {name.lower() for name in names}
-        self._parts = tuple(name for name in names if "*" not in name)
+        names = {name.lower().rpartition("://")[2].rstrip("/") for name in names} - {""}
+        self._parts = tuple(name for name in names if "*" not in name and "/" not in name)
         self._wild = _patterns(names.difference(self._parts))
 
-    def have(self, host: str, path: str) -> bool:
+    def have(self, host: str, path: str, port: int | None = None) -> bool:
         """Say whether a request to a host, in lower case, is one of them."""
-        return any(part in host for part in self._parts) or f"{host}{path}".lower() in self._wild
+        with_port = f"{host}:{port}"
+        for part in self._parts:
+            if part in (with_port if ":" in part else host):
+                return True
+        return bool(self._wild) and (
+            f"{host}{path}".lower() in self._wild or f"{with_port}{path}".lower() in self._wild
+        )
 
 
 def ignored_endpoints() -> "frozenset[str] | Patterns":

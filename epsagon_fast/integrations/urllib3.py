@@ -86,7 +86,7 @@ def _traced(urlopen: Callable[..., Any]) -> Callable[..., Any]:
             return urlopen(pool, method, url, body, headers, *rest, **options)
         target = _target(pool, url)
         urls = ignored_urls()
-        if target.host in ignored or (urls is not None and urls.have(target.host, target.path)):
+        if target.host in ignored or (urls is not None and urls.have(target.host, target.path, target.port)):
             return urlopen(pool, method, url, body, headers, *rest, **options)
         send = functools.partial(urlopen, pool, method, url, body)
         headers = pool.headers if headers is None else headers

@@ -41,7 +41,7 @@ def is_ignored(kind: SpanKind, attributes: Mapping[str, Any]) -> bool:
             return False
         try:
             parts = urlsplit(url)
-            return urls.have((parts.hostname or "").lower(), parts.path)
+            return urls.have(parts.hostname or "", parts.path, parts.port)
         except ValueError:
             return False
     if kind is _SERVER:

@@ -19,6 +19,7 @@ from celeries import TASKS, Shop
 from celery import Celery, signals
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from celery.worker import WorkController
+from kombu.transport.memory import Channel
 from places import Place, until
 from waiting import TIMEOUT_S
 
@@ -558,6 +559,33 @@ def test_message_without_a_trace_is_left_alone(app: Celery) -> None:
     with app.connection() as connection:
         message = connection.SimpleQueue("plain").get(timeout=5)
     assert "traceparent" not in message.headers
+
+
+def test_what_a_message_asks_of_its_broker_is_not_traced(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    put = Channel._put
+
+    def traced_put(*args: Any, **kwargs: Any) -> None:
+        # As a client of Redis does that is traced.
+        seen.append(current.anywhere())
+        with epsagon.event("LPUSH"):
+            put(*args, **kwargs)
+
+    monkeypatch.setattr(Channel, "_put", traced_put)
+    app.conf.task_send_sent_event = True
+    with capture_traces() as traces:
+        with epsagon.trace("request"):
+            app.send_task("pack", queue="parcels")
+            with app.connection() as connection:
+                connection.SimpleQueue("the program's own").put("c-17")
+        app.send_task("pack", queue="parcels")
+    sent = [event["resource"]["name"] for event in traces[0]["events"]]
+    assert (sent, len(traces)) == (["pack", "LPUSH", "request"], 1)
+    assert [each for each in seen if each is not current.NOT_TRACED] == [seen[-2]]
+    integration.uninstrument()
+    with capture_traces() as traces, epsagon.trace("request"):
+        app.send_task("pack", queue="parcels")
+    assert "LPUSH" in [event["resource"]["name"] for event in traces[0]["events"]]
 
 
 def test_message_that_cannot_be_sent_is_no_event(app: Celery) -> None:

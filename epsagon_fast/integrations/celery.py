@@ -53,9 +53,9 @@ STARTED: Final = "STARTED"
 TERMINATED: Final = "TERMINATED"
 
 # The run that this thread or greenlet is in, and the message that it is sending with the event for it. The message is
-# known by its headers.
+# known by its headers; no trace may be there for an event.
 _running: ContextVar["Run | None"] = ContextVar("epsagon_fast_celery_run", default=None)
-_sending: ContextVar[tuple[object, Event] | None] = ContextVar("epsagon_fast_celery_message", default=None)
+_sending: ContextVar[tuple[object, Event | None] | None] = ContextVar("epsagon_fast_celery_message", default=None)
 # The hard time limit with which the worker was started. Forked children inherit it.
 _worker_limit_s: float | None = None
 
@@ -85,6 +85,9 @@ def uninstrument() -> None:
         signal.disconnect(handler)
     if "celery.worker" in sys.modules:
         _worker_start().take_off()
+    if "kombu.messaging" in sys.modules:
+        for method in _ways_to_the_broker():
+            method.take_off()
 
 
 def _handlers() -> list[tuple[Any, Callable[..., None]]]:
@@ -250,9 +253,12 @@ def _task_is_revoked(sender: Any, request: Any, terminated: bool, expired: bool,
 
 
 def _sending_begins(sender: str, headers: dict[str, Any], body: Any, exchange: str, routing_key: str, **_: Any) -> None:
+    for method in _ways_to_the_broker():
+        method.put_on()
     place = current.acting_place()
     tracer = None if place is None else place.open_trace()
     if tracer is None:
+        _sending.set((headers, None))
         return
     # The first message protocol has these fields in the body.
     fields = headers if "id" in headers else body
@@ -270,7 +276,37 @@ def _sending_ends(headers: dict[str, Any], **_: Any) -> None:
     # The headers differ if an earlier message was not sent: celery has no signal for that.
     if sending is not None and sending[0] is headers:
         _sending.set(None)
-        sending[1].leave(None)
+        if sending[1] is not None:
+            sending[1].leave(None)
+
+
+@functools.cache
+def _ways_to_the_broker() -> tuple[Wrapped, ...]:
+    """Return the methods that send a task, and what celery tells of it, whichever broker it is."""
+    from celery.events.dispatcher import EventDispatcher
+    from kombu.messaging import Producer
+
+    return Wrapped(Producer, "publish", _task_unseen), Wrapped(EventDispatcher, "publish", _unseen)
+
+
+def _task_unseen(publish: Method, method: Wrapped) -> Method:
+    # A client of Redis, of SQS or of a database that is traced too would show each of its commands beside the event
+    # that stands for the message. What the program sends through kombu by itself is its own.
+    def publish_unseen(*args: Any, **kwargs: Any) -> Any:
+        sending = _sending.get()
+        is_task = method.is_on and sending is not None and sending[0] is kwargs.get("headers")
+        with current.within(current.NOT_TRACED) if is_task else nullcontext():
+            return publish(*args, **kwargs)
+
+    return publish_unseen
+
+
+def _unseen(publish: Method, method: Wrapped) -> Method:
+    def publish_unseen(*args: Any, **kwargs: Any) -> Any:
+        with current.within(current.NOT_TRACED) if method.is_on else nullcontext():
+            return publish(*args, **kwargs)
+
+    return publish_unseen
 
 
 def _worker_begins(instance: Any, **_: Any) -> None:

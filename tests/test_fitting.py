@@ -129,7 +129,7 @@ def test_what_is_over_any_limit_is_not_read_for_secrets_that_will_not_be_sent(
     small: FakeQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[str] = []
-    monkeypatch.setattr(Texts, "text", lambda _, text, level: read.append(text) or text)
+    monkeypatch.setattr(Texts, "text", lambda _, text, *rest: read.append(text) or text)
     huge = json.dumps([{"password": "x"}] * 100_000)
     with epsagon.create_tracer(Config(token="t", ignored_keys=["password"])) as tracer:
         tracer.add_event({"id": "1", "resource": {"metadata": {"body": huge, "region": "password="}}})

@@ -3,37 +3,41 @@
 """Says of an event's JSON whether a key may stand in it. `masking/search.py` has the plain way and makes the states."""
 
 from cpython.bytes cimport PyBytes_AsString
-from libc.stdint cimport uint16_t
+from libc.stdint cimport uint32_t
 
 
 cdef extern from "search.h":
     enum:
         SEARCH_QUOTE
-        SEARCH_FOUND
+        SEARCH_FOLDING
+    const uint32_t SEARCH_FOUND
     bint search_event(
-        const unsigned char *text, size_t length, const unsigned char *classes, const uint16_t *states, size_t width
+        const unsigned char *text, size_t length, const unsigned char *classes, const uint32_t *states,
+        const unsigned char *folding
     ) noexcept
 
 
 cdef class Search:
     """Searches for the fragments of one set of keys.
 
-    `classes`: of the 256 bytes. `states`: rows of `width` numbers of 16 bits, one for each class of letters. Raises
-    ValueError if a class or a state would lead out of the rows.
+    `classes`: of the 256 bytes. `states`: rows of `width` numbers of 32 bits, one for each class of letters: where the
+    next row begins. `folding`: a bit for each block of 16 characters. Raises ValueError if one of them would lead out of
+    the others.
     """
 
-    cdef bytes _classes, _states
-    cdef size_t _width
+    cdef bytes _classes, _states, _folding
 
-    def __cinit__(self, bytes classes not None, bytes states not None, size_t width):
-        numbers = memoryview(states).cast("H")
+    def __cinit__(self, bytes classes not None, bytes states not None, size_t width, bytes folding not None):
+        numbers = memoryview(states).cast("I")
         if len(classes) != 256 or width == 0 or len(numbers) % width or not numbers:
             raise ValueError("the rows are not whole")
         if any(width <= each < SEARCH_QUOTE for each in classes):
             raise ValueError("a class leads out of its row")
-        if any(len(numbers) // width <= each != SEARCH_FOUND for each in numbers):
+        if any((each >= len(numbers) or each % width) and each != SEARCH_FOUND for each in numbers):
             raise ValueError("a state leads out of the rows")
-        self._classes, self._states, self._width = classes, states, width
+        if len(folding) != SEARCH_FOLDING:
+            raise ValueError("not a bit for each block of characters")
+        self._classes, self._states, self._folding = classes, states, folding
 
     def may_hold(self, bytes event not None):
         """Return False if no key stands in an event's JSON."""
@@ -41,6 +45,6 @@ cdef class Search:
             <const unsigned char *>PyBytes_AsString(event),
             len(event),
             <const unsigned char *>PyBytes_AsString(self._classes),
-            <const uint16_t *>PyBytes_AsString(self._states),
-            self._width,
+            <const uint32_t *>PyBytes_AsString(self._states),
+            <const unsigned char *>PyBytes_AsString(self._folding),
         )

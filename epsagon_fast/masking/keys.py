@@ -1,7 +1,8 @@
 """What a key is: which names of members, fields, headers and cookies have values that are hidden.
 
 Names are compared as people write them: in any case, and `-`, `_` and blanks do not count, so `API-Key` is `api_key`.
-`*` in an ignored key stands for any text, also none.
+Nor do characters without width, and a letter in another form, as a full-width one, is that letter. `*` in an ignored
+key stands for any text, also none.
 """
 
 import re
@@ -33,9 +34,21 @@ _FRAGMENT: Final = pattern(r"[a-z0-9.]+")
 _BRACKETS: Final = pattern(r"[\[\]]+")
 
 
+# SQL's way to say what a password is, without a name of its own.
+_IDENTIFIED: Final = (b"identified", "password")
+
+
 def normalized(name: str) -> str:
     """Return a name without what does not count in it."""
-    return name.translate(_UNCOUNTED).casefold()
+    return (name if name.isascii() else _simple(name)).translate(_UNCOUNTED).casefold()
+
+
+def _simple(name: str) -> str:
+    # Imported here, because few names need it: see producer/late_imports.py.
+    from unicodedata import category, normalize
+
+    # One by one: all at once, long runs of accents take time that grows with their square.
+    return "".join(normalize("NFKC", each) for each in name if category(each) != "Cf")
 
 
 class Keys:
@@ -48,11 +61,12 @@ class Keys:
     def __init__(self, keys: Iterable[str]) -> None:
         patterns = {normalized(key) for key in keys}
         self._exact = frozenset(each for each in patterns if "*" not in each)
-        wild = sorted(patterns - self._exact)
-        self._wild = re.compile(expression(wild), re.DOTALL) if wild else None
-        self.fragments = _fragments(patterns)
+        self._wild = _wild(sorted(patterns - self._exact))
         # Names come again and again, and a pattern for all keys takes microseconds.
         self._is_known = lru_cache(maxsize=4096)(self._matches)
+        self.fragments = _fragments(patterns)
+        if self.fragments is not None and _IDENTIFIED[1] in self:
+            self.fragments += (_IDENTIFIED[0],)
 
     def __bool__(self) -> bool:
         return bool(self._exact) or self._wild is not None
@@ -68,7 +82,25 @@ class Keys:
         return "[" in name and any(self._means(normalized(part)) for part in _BRACKETS.split(name) if part)
 
     def _means(self, name: str) -> bool:
-        return name in self._exact or (self._wild is not None and self._wild.fullmatch(name) is not None)
+        return name in self._exact or (self._wild is not None and self._wild.search(name) is not None)
+
+
+def _wild(patterns: Iterable[str]) -> re.Pattern[str] | None:
+    """Return what searches a name for one of the patterns. Those with one part only are looked for in one go."""
+    kinds: dict[tuple[bool, bool], list[str]] = {}
+    others = []
+    for each in patterns:
+        part = each.strip("*")
+        if "*" in part:
+            others.append(each)
+        else:
+            kinds.setdefault((not each.startswith("*"), not each.endswith("*")), []).append(re.escape(part))
+    found = [
+        (r"\A" if begins else "") + f"(?:{'|'.join(parts)})" + (r"\Z" if ends else "")
+        for (begins, ends), parts in kinds.items()
+    ]
+    found += [rf"\A(?:{expression(others)})\Z"] if others else []
+    return re.compile("|".join(found), re.DOTALL) if found else None
 
 
 def _fragments(patterns: Iterable[str]) -> tuple[bytes, ...] | None:

@@ -13,21 +13,45 @@ NOT_SHOWN: Final = "(not shown: it may hold a secret)"
 _LONGEST_NAME: Final = 256
 _MOST_WORDS: Final = 4
 
-# A name, read from its end: in quotes, which have backslashes if they stand in a string, or bare.
-_QUOTED: Final = pattern(r"""[ \t\r\n]*["']\\*([^\n"']*)""")
-_BARE: Final = pattern(r"""[ \t]*([^\n\r\t"'&;?,{}()<>|=:#\\]*)""")
-_SIGNS: Final = r"[=:>]*[ \t\r\n]*"
+# Blanks within a line, of all kinds.
+BLANK: Final = r"[^\S\r\n]"
+# A name, read from its end: in quotes, which have backslashes if they stand in a string, or bare. Operators as `!=` may
+# stand behind it.
+_QUOTED: Final = pattern(r"""\s*[!<>~+|*^]{0,3}\s*["'`]\\*([^\n"'`]*)""")
+_BARE: Final = pattern(rf"""{BLANK}*[!<>~+|*^?]{{0,3}}{BLANK}*([^\n\r\t"'`&;?,{{}}()<>|=:#\\]*)""")
+# What says that a name with words behind it is none: a sentence about it.
+_SAYS: Final = frozenset(
+    (
+        *("not", "wrong", "bad", "invalid", "incorrect", "missing", "expired", "rejected", "denied", "failed", "fails"),
+        *("failure", "error", "errors", "required", "empty", "expected", "mismatch", "unknown", "found", "revoked"),
+    )
+)
+_SIGNS: Final = r"[=:<>]*\s*"
 _OPENING_QUOTE: Final = pattern(rf"""{_SIGNS}[a-zA-Z]{{0,2}}(\\*)(["'])""")
-_BRACKET: Final = pattern(rf"{_SIGNS}[{{\[(]")
+# A list, an object or a call.
+_BRACKET: Final = pattern(rf"{_SIGNS}([\w.]*)[{{\[(]")
 _SCHEME: Final = r"(?:(?:bearer|basic|digest|token|negotiate)[ \t+]+)?"
-# A value after `=`. What follows `&` or `;` without a name of its own still belongs to it.
-_IN_FORM: Final = pattern(rf"[=:>]*[ \t]*({_SCHEME}[^\s&;<>]*(?:[&;](?![ \t]*[^&;=\s]*=)[^\s&;<>]*)*)", re.IGNORECASE)
+# What a statement has instead of a value that is passed beside it.
+PLACEHOLDER: Final = r"(?:%s|%\(\w+\)s|\?|\$\d{1,3}|null|none|default)"
+_PLACEHOLDER: Final = pattern(rf"{_SIGNS}{PLACEHOLDER}(?![^\s,;)])", re.IGNORECASE)
+# Another name with its sign.
+_PAIR: Final = rf"""{BLANK}*["']?[\w.%+\[\]-]++["']?{BLANK}*(?:=|:(?=[\s"']))"""
+# A value after `=` in a URL. What follows `&` or `;` without a name still belongs to it.
+_IN_URL: Final = r"""(?:[^\s&;"'<]++|["'](?![\s>/,)\]}]|\Z)|<(?!/))*+"""
+_IN_FORM: Final = pattern(rf"[=:]*[ \t]*+({_SCHEME}{_IN_URL}(?:[&;](?![ \t]*+[^&;=\s]*+=){_IN_URL})*+)", re.IGNORECASE)
+# A value after `=` elsewhere: words up to the end of the line, of the element, or to the next pair. If nothing but
+# another line follows, it is that line.
+_IN_WORDS: Final = pattern(
+    rf"[=:<>]*{BLANK}*+(?:\r?\n{BLANK}*+(?!{_PAIR}))?"
+    rf"((?:[^\s,&;<]++|<(?!/)|(?:{BLANK}|,)++(?!{_PAIR})|[&;](?!{_PAIR}))*+)"
+)
 # After `:`, behind a name in quotes.
-_IN_OBJECT: Final = pattern(rf"{_SIGNS}({_SCHEME}[^\s,\]}})]*)", re.IGNORECASE)
-# After `:`, the rest of the line, and the lines below that are indented.
-_IN_LINE: Final = pattern(r"[=:>]*[ \t]*([^\r\n]*(?:\r?\n[ \t]+[^\r\n]*)*)")
-_TAG: Final = pattern(r"<([\w:.-]+)(?:\s[^<>]*)?>")
-_END_OF_TAG: Final = "</"
+_IN_OBJECT: Final = pattern(rf"{_SIGNS}({_SCHEME}[^\r\n,\]}}]*)", re.IGNORECASE)
+# After `:`, the rest of the line, and the lines below that are indented or points of a list.
+_IN_LINE: Final = pattern(rf"[=:>]*{BLANK}*([^\r\n]*(?:[\r\n]++(?:{BLANK}+|- )[^\r\n]*)*)")
+# A key in a file's own form has lines of its own.
+_PEM: Final = pattern(r"-----BEGIN .*?(?:-----END [^\r\n]*|\Z)", re.DOTALL)
+_INNER: Final = pattern(r"""["'\\{}\[\]()]""")
 
 
 class Hidden(NamedTuple):
@@ -35,34 +59,38 @@ class Hidden(NamedTuple):
 
     start: int
     end: int
-    shown: str
+    shown: str = MASK
 
 
 class Pairs:
-    """Finds the values of the names of one config."""
+    """Finds the values of the names of one config behind `=` and `:`."""
 
     def __init__(self, keys: Container[object]) -> None:
         self._keys = keys
 
-    def hidden(self, text: str, floor: int, at: int) -> Hidden | None:
-        """Return what the `=`, `:` or `<` at `at` hides; None: nothing. No name begins before `floor`."""
-        found = self._in_tag(text, at) if text[at] == "<" else self._after_sign(text, floor, at)
-        return found if found is not None and text[found.start : found.end].strip() else None
-
-    def _in_tag(self, text: str, at: int) -> Hidden | None:
-        tag = _TAG.match(text, at)
-        if tag is None or (tag[1] not in self._keys and tag[1].rpartition(":")[2] not in self._keys):
-            return None
-        end = text.find(_END_OF_TAG, tag.end())
-        return Hidden(tag.end(), len(text) if end < 0 else end, MASK)
-
-    def _after_sign(self, text: str, floor: int, at: int) -> Hidden | None:
-        before = text[max(floor, at - _LONGEST_NAME) : at][::-1]
+    def hidden(self, text: str, floor: int, at: int) -> Iterator[Hidden]:
+        """Yield what the sign at `at` hides. No name begins before `floor`."""
+        before = backwards(text, floor, at)
         quoted = _QUOTED.match(before)
-        names = [quoted[1][::-1]] if quoted else _bare_names(before)
-        if any(name in self._keys or (("%" in name or "+" in name) and unquoted(name) in self._keys) for name in names):
-            return _value(text, at, quoted is not None)
-        return None
+        if quoted:
+            is_named = is_key(quoted[1][::-1], self._keys)
+            is_query = False
+        else:
+            bare = _BARE.match(before)
+            is_named = bare is not None and any(is_key(name, self._keys) for name in bare_names(before, bare))
+            is_query = bare is not None and before[bare.end() : bare.end() + 1] in ("?", "&", "#")
+        if is_named and not _PLACEHOLDER.match(text, at):
+            yield _value(text, at, quoted is not None, is_query)
+
+
+def backwards(text: str, floor: int, at: int) -> str:
+    """Return what stands before `at` and may hold a name, from its end."""
+    return text[max(floor, at - _LONGEST_NAME) : at][::-1]
+
+
+def is_key(name: str, keys: Container[object]) -> bool:
+    """Return whether a name in a text is a key, also as a form or a URL encodes it."""
+    return name in keys or (("%" in name or "+" in name) and unquoted(name) in keys)
 
 
 def unquoted(text: str) -> str:
@@ -73,33 +101,74 @@ def unquoted(text: str) -> str:
     return unquote_plus(text)
 
 
-def _bare_names(before: str) -> Iterator[str]:
-    """Return what may be the name at the end of a text that is given backwards: its last word, its last two, ..."""
-    found = _BARE.match(before)
-    if found is None:
-        return
+def bare_names(before: str, found: re.Match[str]) -> Iterator[str]:
+    """Yield what may be the name at the end of a text that is given backwards: its last word, its last two, ..."""
     words = found[1][::-1].split()
-    for count in range(1, min(len(words), _MOST_WORDS) + 1):
+    if not words:
+        return
+    last = words[-1].strip("$@-")
+    yield last
+    if "." in last:
+        # A column of a table, a member of an object.
+        yield last.rpartition(".")[2]
+    for count in range(2, min(len(words), _MOST_WORDS) + 1):
+        if words[1 - count].lower() in _SAYS:
+            break
         yield " ".join(words[-count:])
-    if words and before[found.end() :].startswith("\\"):
+    if before[found.end() :].startswith("\\"):
         # The first letter belongs to an escape, as in `\npassword`.
         yield words[0][1:]
 
 
-def _value(text: str, at: int, is_named_in_quotes: bool) -> Hidden:
+def _value(text: str, at: int, is_named_in_quotes: bool, is_query: bool) -> Hidden:
     """Return the value behind the sign at `at`."""
     if quote := _OPENING_QUOTE.match(text, at):
-        return Hidden(quote.end(), _closing(text, quote.end(), quote[1], quote[2]), MASK)
-    if bracket := _BRACKET.match(text, at):
-        return Hidden(bracket.end() - 1, len(text), NOT_SHOWN)
-    kind = _IN_FORM if text[at] == "=" else _IN_OBJECT if is_named_in_quotes else _IN_LINE
+        return Hidden(quote.end(), closing(text, quote.end(), quote[1] + quote[2]))
+    kind = _kind(text[at], is_named_in_quotes, is_query)
+    if not is_query and (bracket := _BRACKET.match(text, at)):
+        inner = bracketed(text, bracket.end() - 1)._replace(start=bracket.start(1))
+        more = kind.match(text, inner.end) if inner.shown == MASK and not is_named_in_quotes else None
+        return inner._replace(end=more.end()) if more else inner
     found = kind.match(text, at)
-    return Hidden(*found.span(1), MASK) if found else Hidden(at + 1, len(text), NOT_SHOWN)
+    if found is None:
+        return Hidden(at + 1, len(text), NOT_SHOWN)
+    start, end = found.span(1)
+    pem = _PEM.match(text, start)
+    return Hidden(start, max(end, pem.end()) if pem else end)
 
 
-def _closing(text: str, start: int, escapes: str, quote: str) -> int:
-    """Return where a text in quotes ends. Its closing quote has as many backslashes as the opening one."""
+def _kind(sign: str, is_named_in_quotes: bool, is_query: bool) -> re.Pattern[str]:
+    if sign == ":":
+        return _IN_OBJECT if is_named_in_quotes else _IN_LINE
+    return _IN_FORM if is_query else _IN_WORDS
+
+
+def closing(text: str, start: int, quote: str) -> int:
+    """Return where a text in quotes ends. Its closing quote has as many backslashes as the opening one.
+
+    One that comes twice stands for itself, as in SQL.
+    """
     # In a text that stands in no other, two backslashes are one that was written.
-    before = r"(?<!\\)" if escapes else r"(?<!\\)(?:\\\\)*"
-    found = re.compile(before + re.escape(escapes + quote)).search(text, start)
-    return found.end() - len(escapes + quote) if found else len(text)
+    before = r"(?<!\\)" if len(quote) > 1 else r"(?<!\\)(?:\\\\)*+"
+    for found in re.compile(f"{before}((?:{re.escape(quote)})++)").finditer(text, start):
+        if (found.end(1) - found.start(1)) // len(quote) % 2:
+            return found.end() - len(quote)
+    return len(text)
+
+
+def bracketed(text: str, at: int) -> Hidden:
+    """Return what stands in the brackets that open at `at`, with them; all of the rest if their end is not sure."""
+    if text.startswith(NOT_SHOWN, at):
+        return Hidden(at, at + len(NOT_SHOWN), NOT_SHOWN)
+    depth, quote = 0, ""
+    for found in _INNER.finditer(text, at):
+        sign = found[0]
+        if sign == "\\":
+            break
+        if sign in "\"'":
+            quote = "" if quote == sign else quote or sign
+        elif not quote:
+            depth += 1 if sign in "{[(" else -1
+            if depth == 0:
+                return Hidden(at, found.end())
+    return Hidden(at, len(text), NOT_SHOWN)

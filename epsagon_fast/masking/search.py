@@ -1,10 +1,10 @@
 """Says of an event's JSON whether it must be read, because a key may stand in it. Most events have none.
 
 A name stands before `:` in JSON, in a header and in YAML, before `=` in a form, a URL, a cookie and an attribute,
-before `>` in XML, as the first of two in a list, and as the value of a member `name` or `key`. The compiled search
-jumps from one of these to the next and looks at what stands before it. The plain one looks for each key's fragment
-anywhere, so it asks for more events to be read.
-Both say yes where an escape could hide a name, and where a URL names its user.
+before `>` in XML, before a literal or a list in SQL, behind `-` in a command line, as the first of two in a list, and
+as the value of a member `name` or `key`. The compiled search jumps from one of these to the next and looks at what
+stands before it. The plain one looks for each key's fragment anywhere, so it asks for more events to be read.
+Both say yes where an escape or a letter in another form could hide a name, and where a URL names its user.
 """
 
 import re
@@ -22,19 +22,26 @@ from .keys import Keys
 # What does not count in a name: that of keys.py, and the `+` that stands for a blank in a form.
 _UNCOUNTED: Final = b"-_ +"
 _LOWER: Final = bytes(range(256)).lower()
-# Characters whose case-folded form has an ASCII letter, so that they may stand in a name instead of it.
-_FOLDED: Final = "ßŉſǰẖẗẘẙẚẞ\u212aİﬀﬁﬂﬃﬄﬅﬆ"
-# JSON writes ASCII as \u00.. too; what folds to it is known by three digits. A URL writes it as %.., and %25 is another
-# %. Then the user in a URL.
-_HIDING: Final = pattern(
-    rb"\\u(?:00[2-7d]|01[347f]|1e9|212|fb0)|%[2-7]|:(?:\\*/){2}[^\s/?#\\\"]*@|"
-    + b"|".join(each.encode() for each in _FOLDED),
-    re.IGNORECASE,
+# Characters that may stand in a name instead of ASCII, or that do not count there: keys.py says why. In blocks of 16,
+# from the first to the last.
+_FOLDED: Final = (
+    "a-b d 13-14 17 1c 1f 2b 2d-2e 37-38 60-61 6d 70 89 8e 180 1d2-1d6 1d9-1db 1e9 1fb-20a 210-218 246-24e 2a7 2c7 300 "
+    "309 320-325 32b-32c 335-33f a7f fb0 fb2 fc5-fc6 fdf fe1 fe3-fe7 fef-ff5 ffe-fff 107a 110b-110c 1343 1bca "
+    "1ccd-1ccf 1d17 1d40-1d6a 1d7c-1d7f 1f10-1f14 1f16 1f19 1fbf e000 e002-e007"
 )
+_BLOCKS: Final = tuple(
+    (int(first, 16), int(last or first, 16)) for first, _, last in (block.partition("-") for block in _FOLDED.split())
+)
+_FOLDS: Final = pattern("[" + "".join(f"{chr(first << 4)}-{chr(last << 4 | 15)}" for first, last in _BLOCKS) + "]")
+# JSON writes ASCII as \u00.. too, and any character by four digits.
+_ESCAPED: Final = pattern(r"\\u(?:00[2-7]|d([89ab][0-9a-f]{2})\\+ud([c-f][0-9a-f]{2})|([0-9a-f]{4}))", re.IGNORECASE)
+# A URL writes a character as %.., and %25 is another %.
+_ENCODED: Final = pattern(r"%[2-7c-f]", re.IGNORECASE)
+_URL: Final = pattern(r":(?:\\*/){2}")
 # Classes of bytes for the compiled search. The others are the letters of the fragments, from 1.
-OTHER, QUOTE, UNCOUNTED, PERCENT, MAY_FOLD = 0, 252, 253, 254, 255
+OTHER, QUOTE, UNCOUNTED, PERCENT, WIDE = 0, 252, 253, 254, 255
 # The state of an automaton that has found a fragment.
-FOUND: Final = 0xFFFF
+FOUND: Final = 0xFFFFFFFF
 
 
 def search_for(keys: Keys) -> Callable[[bytes], bool]:
@@ -44,17 +51,56 @@ def search_for(keys: Keys) -> Callable[[bytes], bool]:
     if implementation("search") == COMPILED:
         from epsagon_fast.masking._search import Search
 
-        classes, width = _classes(keys.fragments)
-        states = _automaton(keys.fragments, classes, width)
-        if states is not None:
-            return Search(classes, states.tobytes(), width).may_hold
+        return Search(*tables(keys.fragments)).may_hold
     return partial(may_hold_plainly, keys.fragments)
+
+
+def tables(fragments: Iterable[bytes]) -> tuple[bytes, bytes, int, bytes]:
+    """Return what the compiled search takes: classes of bytes, states, the width of their rows, folding characters."""
+    fragments = tuple(fragments)
+    classes, width = _classes(fragments)
+    return classes, _automaton(fragments, classes, width).tobytes(), width, _folding()
 
 
 def may_hold_plainly(fragments: Iterable[bytes], event: bytes) -> bool:
     """Return whether one of the fragments stands anywhere in an event, or may be hidden in it."""
+    return _may_hold(fragments, event, event.decode("utf-8", "replace"))
+
+
+def text_may_hold(fragments: Iterable[bytes], text: str) -> bool:
+    """Return whether one of the fragments stands anywhere in a text, or may be hidden in it."""
+    return _may_hold(fragments, text.encode("utf-8", "surrogatepass"), text)
+
+
+def _may_hold(fragments: Iterable[bytes], event: bytes, text: str) -> bool:
     plain = event.translate(_LOWER, _UNCOUNTED)
-    return any(fragment in plain for fragment in fragments) or _HIDING.search(event) is not None
+    return any(fragment in plain for fragment in fragments) or _may_hide(text)
+
+
+def _may_hide(text: str) -> bool:
+    if not text.isascii() and _FOLDS.search(text):
+        return True
+    if "@" in text and (url := _URL.search(text)) and text.rfind("@") > url.end():
+        return True
+    if "%" in text and _ENCODED.search(text):
+        return True
+    return "\\u" in text and any(map(_hides, _ESCAPED.finditer(text)))
+
+
+def _hides(escape: re.Match[str]) -> bool:
+    high, low, alone = escape.groups()
+    if high is not None:
+        return _FOLDS.match(chr(0x10000 + ((int(high, 16) - 0x800 << 10) | int(low, 16) - 0xC00))) is not None
+    return alone is None or _FOLDS.match(chr(int(alone, 16))) is not None
+
+
+def _folding() -> bytes:
+    """Return a bit for each block of 16 characters: whether one may stand in a name instead of ASCII."""
+    bits = bytearray(0x110000 >> 7)
+    for first, last in _BLOCKS:
+        for block in range(first, last + 1):
+            bits[block >> 3] |= 1 << (block & 7)
+    return bytes(bits)
 
 
 def _classes(fragments: Iterable[bytes]) -> tuple[bytes, int]:
@@ -69,19 +115,18 @@ def _classes(fragments: Iterable[bytes]) -> tuple[bytes, int]:
         classes[byte] = UNCOUNTED
     classes[ord('"')] = QUOTE
     classes[ord("%")] = PERCENT
-    for each in _FOLDED:
-        classes[each.encode()[0]] = MAY_FOLD
+    # The first byte of a character that is none of ASCII's.
+    classes[0xC2:] = bytes([WIDE]) * len(classes[0xC2:])
     return bytes(classes), len(letters) + 1
 
 
-def _automaton(fragments: Iterable[bytes], classes: bytes, width: int) -> "array[int] | None":
-    """Return the states that find a fragment when a name is read from its end (Aho and Corasick); None: too many.
+def _automaton(fragments: Iterable[bytes], classes: bytes, width: int) -> "array[int]":
+    """Return the states that find a fragment when a name is read from its end (Aho and Corasick).
 
-    Row by row: where each class of letters leads from a state. State 0 is the start, from which OTHER leads to itself.
+    Row by row: where each class of letters leads from a state. A state is known by the place of its row. State 0 is the
+    start, from which OTHER leads to itself.
     """
     rows, ends = _tree(fragments, classes, width)
-    if len(rows) >= FOUND:
-        return None
     fallback = [0] * len(rows)
     waiting = deque([0])
     while waiting:
@@ -95,7 +140,7 @@ def _automaton(fragments: Iterable[bytes], classes: bytes, width: int) -> "array
                 waiting.append(child)
             else:
                 rows[state][letter] = onward
-    return array("H", (FOUND if to in ends else to for row in rows for to in row))
+    return array("I", (FOUND if to in ends else to * width for row in rows for to in row))
 
 
 def _tree(fragments: Iterable[bytes], classes: bytes, width: int) -> tuple[list[list[int]], set[int]]:

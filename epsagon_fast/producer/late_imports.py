@@ -12,7 +12,10 @@ from typing import Any, Final
 from epsagon_fast.config import may_need_proxy
 from epsagon_fast.interrupts import let_pass
 
-_MODULES: Final = ("mmap", "epsagon_fast.producer.stack", "urllib.parse", "epsagon_fast.trimming")
+_MODULES: Final = (
+    *("mmap", "epsagon_fast.producer.stack", "unicodedata", "urllib.parse"),
+    "epsagon_fast.trimming",
+)
 
 
 def import_now() -> None:

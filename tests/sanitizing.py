@@ -1,8 +1,9 @@
 """Look for reads and writes outside an event, with AddressSanitizer and UBSan. `make asan` runs this file.
 
-The C core runs on damaged events in buffers of exact size, once for each way of finding quotes that this machine has. A
-bytes object would hide a read of one byte too many, since a NUL stands behind it. Then the extension itself runs, built
-with the sanitizers and without Python's pools, for what it does with what the core says.
+The C core and the search for names run on damaged events in buffers of exact size, once for each way of finding signs
+that this machine has. A bytes object would hide a read of one byte too many, since a NUL stands behind it. Then the
+extensions themselves run, built with the sanitizers and without Python's pools, for what they do with what the core
+says and with Python's objects.
 """
 
 import json
@@ -16,6 +17,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 TESTS = Path(__file__).parent
 SOURCES = TESTS.parent / "_ext" / "trimming"
@@ -24,6 +26,14 @@ SANITIZED = ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover
 PATHS = {"native": [], "portable": ["-DEPSAGON_FAST_PORTABLE"]}
 # What is written in C, each with a program in sanitized/.
 PARTS = ("strip", "shorten")
+# The search for names, which needs tables beside its events.
+SEARCH = "search"
+# Extensions by what is done with them.
+EXTENSIONS = {
+    "trim": SOURCES / "_compiled.pyx",
+    "search": SOURCES.with_name("masking") / "_search.pyx",
+    "feed": SOURCES.with_name("collector") / "_feeding.pyx",
+}
 COMPILER = os.environ.get("CC", "cc")
 
 
@@ -73,26 +83,84 @@ def cores(folder: Path, parts: Sequence[str] = PARTS) -> Iterator[tuple[str, Pat
             yield f"{what}, {path}", build_core(folder, *flags, what=what)
 
 
-def run_core(program: Path, tries: int, seed: int = 1) -> subprocess.CompletedProcess[str]:
+def run_core(
+    program: Path, tries: int, seed: int = 1, kept: Sequence[bytes] = (), *more: Path
+) -> subprocess.CompletedProcess[str]:
     """Damage that many events. A sanitizer's finding is on stderr, with a return code that is not 0."""
     events = program.with_name("events")
-    events.write_bytes(b"".join(struct.pack("=I", len(event)) + event for event in corpus()))
-    return subprocess.run([program, events, str(tries), str(seed)], capture_output=True, text=True, timeout=600)
+    events.write_bytes(b"".join(struct.pack("=I", len(event)) + event for event in kept or corpus()))
+    return subprocess.run([program, events, str(tries), str(seed), *more], capture_output=True, text=True, timeout=600)
 
 
-def build_extension(folder: Path) -> Path:
-    """Compile the extension with the sanitizers; return its path."""
-    generated, module = folder / "_compiled.c", folder / "_compiled.so"
-    cython = [sys.executable, "-m", "cython", "-3", SOURCES / "_compiled.pyx", "-o", generated]
+def named_events() -> list[bytes]:
+    """Events in which names stand in all ways, or may be hidden, among those that hold none."""
+    texts = [
+        *(
+            "a=1&b=2",
+            "x: y",
+            "<a b='c'>d</a>",
+            "n IN (1, 2) OR n LIKE '%x%'",
+            "run --color x -v",
+            "http://h:80/x?q=1#y",
+        ),
+        *(
+            "token=x",
+            "%74oken=x",
+            "http://u:p@h",
+            "t\uff4fken: x",
+            "\U0001d42bx: y",
+            "café: 日本 😀",
+            "--token x",
+            "%E2%82%AC=x",
+        ),
+        *(
+            '[ "Cookie", "x"]',
+            '{"name": "token", "value": "x"}',
+            "token LIKE 'x'",
+            "(token) VALUES (1)",
+            "x" * 300 + ":y",
+        ),
+    ]
+    nested = [json.dumps({"a": [text, 1], "b": text}) for text in texts]
+    forms = [*texts, *nested, *map(json.dumps, nested)]
+    return [json.dumps({"resource": {"metadata": {"k": text}}}, ensure_ascii=False).encode() for text in forms]
+
+
+def searches(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Compile the search for each way to find signs; yield what it is, and the program."""
+    for path, flags in PATHS.items():
+        headers = SOURCES.with_name("masking")
+        (folder / path).mkdir()
+        yield f"{SEARCH}, {path}", build_core(folder / path, *flags, f"-I{headers}", what=SEARCH)
+
+
+def run_search(program: Path, tries: int, seed: int = 1) -> subprocess.CompletedProcess[str]:
+    """Search that many damaged events for the names that are secret by default."""
+    from epsagon_fast.masking.keys import DEFAULT_KEYS, Keys
+    from epsagon_fast.masking.search import tables
+
+    classes, states, _, folding = tables(Keys(DEFAULT_KEYS).fragments or ())
+    parts = program.with_name("tables")
+    parts.write_bytes(struct.pack("=I", len(states)) + classes + folding + states)
+    return run_core(program, tries, seed, named_events(), parts)
+
+
+def build_extension(folder: Path, source: Path = SOURCES / "_compiled.pyx") -> Path:
+    """Compile an extension with the sanitizers; return its path."""
+    generated, module = folder / f"{source.stem}.c", folder / f"{source.stem}.so"
+    cython = [sys.executable, "-m", "cython", "-3", source, "-o", generated]
     subprocess.run(cython, check=True, timeout=120)
     python = ["-shared", "-fPIC", "-DPy_LIMITED_API=0x030B0000", f"-I{sysconfig.get_paths()['include']}"]
-    compile = [COMPILER, *SANITIZED, *python, f"-I{SOURCES}", generated, "-o", module]
+    compile = [COMPILER, *SANITIZED, *python, f"-I{source.parent}", generated, "-o", module]
     subprocess.run(compile, check=True, timeout=300)
     return module
 
 
-def run_extension(module: Path, tries: int, seed: int = 1) -> subprocess.CompletedProcess[str]:
-    """Trim that many damaged events in a new interpreter, where malloc itself makes every object."""
+def run_extension(module: Path, tries: int, seed: int = 1, what: str = "trim") -> subprocess.CompletedProcess[str]:
+    """Do something that many times with an extension in a new interpreter, where malloc itself makes every object.
+
+    `what`: "trim" damaged events, "search" them, or "feed" records of all kinds.
+    """
     library = subprocess.run([COMPILER, "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
     environment = os.environ | {
         "LD_PRELOAD": library.stdout.strip(),
@@ -100,25 +168,82 @@ def run_extension(module: Path, tries: int, seed: int = 1) -> subprocess.Complet
         # An interpreter that ends leaves memory behind; that is not what is looked for.
         "ASAN_OPTIONS": "detect_leaks=0",
     }
-    command = [sys.executable, __file__, "trim", str(module), str(tries), str(seed)]
+    command = [sys.executable, __file__, what, str(module), str(tries), str(seed)]
     return subprocess.run(command, capture_output=True, text=True, timeout=1200, env=environment)
 
 
-def trim_damaged(module: str, tries: str, seed: str) -> None:
-    """Strip and shorten damaged events with the extension in this file; print how many, and how many were stripped."""
+def loaded(name: str, module: str) -> Any:
+    """Return the extension in a file."""
     from importlib.machinery import ExtensionFileLoader
     from importlib.util import module_from_spec, spec_from_loader
 
-    name = "epsagon_fast.trimming._compiled"
     spec = spec_from_loader(name, ExtensionFileLoader(name, module))
     assert spec is not None and spec.loader is not None
     compiled = module_from_spec(spec)
     spec.loader.exec_module(compiled)
+    return compiled
+
+
+def damage(event: bytes, dice: random.Random) -> bytearray:
+    """Return a part of an event with another byte in it."""
+    damaged = bytearray(event)
+    del damaged[len(damaged) - int(len(damaged) * max(0, dice.random() - 0.5)) :]
+    damaged[dice.randrange(len(damaged))] = dice.randrange(256)
+    return damaged
+
+
+def search_damaged(module: str, tries: str, seed: str) -> None:
+    """Search damaged events with the extension in this file; print how many, and in how many nothing was found."""
+    from epsagon_fast.masking.keys import DEFAULT_KEYS, Keys
+    from epsagon_fast.masking.search import tables
+
+    search = loaded("epsagon_fast.masking._search", module).Search(*tables(Keys(DEFAULT_KEYS).fragments or ()))
+    events, dice = named_events(), random.Random(seed)
+    print(
+        tries,
+        sum(search.may_hold(bytes(damage(dice.choice(events), dice))) in (True, False) for _ in range(int(tries))),
+    )
+
+
+def feed_any(module: str, tries: str, seed: str) -> None:
+    """Take records of all kinds into traces with the extension in this file; print how many, and how many were taken.
+
+    Payloads and records go as soon as nothing holds them, so that a reference too few is a read of freed memory.
+    """
+    from types import SimpleNamespace
+
+    from epsagon_fast.protocol import Kind, Record
+
+    feeding, dice, taken = loaded("epsagon_fast.collector.assembling._feeding", module), random.Random(seed), 0
+    others = [None, 1, (1, 2), ("x",) * 5, Record(Kind.EVENT, 0, 0, b"a" * 16, "text")]
+    for number in range(int(tries)):
+        traces = {
+            bytes([name]) * 16: SimpleNamespace(
+                stream=SimpleNamespace(events=[], is_too_big=False, hold_bytes=600, floor_bytes=2, arrived_bytes=0),
+                account=SimpleNamespace(open_bytes=0),
+            )
+            for name in range(3)
+        }
+        records = [
+            Record(Kind.EVENT, 0, at, bytes([dice.randrange(3)]) * 16, bytes(dice.randrange(1, 60))) for at in range(9)
+        ]
+        if number % 4 == 0:
+            records[dice.randrange(1, 9)] = dice.choice(others)
+        elif number % 4 == 1:
+            records[dice.randrange(1, 9)] = Record(Kind.EVENT, dice.randrange(2), 0, bytes(dice.randrange(17)), b"")
+        with suppress(TypeError):
+            feeding.take_events(records, dice.randrange(-1, 2), traces)
+        del records
+        taken += any(sum(map(len, trace.stream.events)) for trace in traces.values())
+    print(tries, taken)
+
+
+def trim_damaged(module: str, tries: str, seed: str) -> None:
+    """Strip and shorten damaged events with the extension in this file; print how many, and how many were stripped."""
+    compiled = loaded("epsagon_fast.trimming._compiled", module)
     events, dice, trimmed = corpus(), random.Random(seed), 0
     for _ in range(int(tries)):
-        damaged = bytearray(dice.choice(events))
-        del damaged[len(damaged) - int(len(damaged) * max(0, dice.random() - 0.5)) :]
-        damaged[dice.randrange(len(damaged))] = dice.randrange(256)
+        damaged = damage(dice.choice(events), dice)
         with suppress(ValueError):
             trimmed += compiled.trim([bytes(damaged)], len(damaged) - 1).stripped_count
         with suppress(ValueError):
@@ -134,8 +259,8 @@ def fault(runs: dict[str, subprocess.CompletedProcess[str]]) -> str | None:
         tried, reached = map(int, run.stdout.split()[:2])
         if reached * 2 < tried:
             return f"{name}: only {reached} of {tried} came to their metadata"
-    for names in ({name for name in runs if name.startswith(what)} for what in PARTS):
-        digests = {runs[name].stdout.split()[2] for name in names}
+    for names in ({name for name in runs if name.startswith(what)} for what in (*PARTS, SEARCH)):
+        digests = {runs[name].stdout.split()[2] for name in names if "," in name}
         if len(digests) > 1:
             return f"the ways to find quotes differ in their answers: {digests}"
     return None
@@ -146,9 +271,12 @@ def main(tries: int) -> None:
     print(f"seed {seed}")
     with tempfile.TemporaryDirectory() as folder:
         runs = {name: run_core(program, tries, seed) for name, program in cores(Path(folder))}
-        runs["extension"] = run_extension(build_extension(Path(folder)), tries, seed)
+        runs |= {name: run_search(program, tries, seed) for name, program in searches(Path(folder))}
+        for what, source in EXTENSIONS.items():
+            runs[f"extension that can {what}"] = run_extension(build_extension(Path(folder), source), tries, seed, what)
     print(
-        "Damaged events, those that reached their metadata (of the extension: that were stripped), digest of answers:"
+        "Damaged events, those that reached their metadata (of the extensions: that were stripped, taken, searched), "
+        "digest of answers:"
     )
     for name, run in runs.items():
         print(f"{name}: {run.stdout.strip()}")
@@ -156,7 +284,7 @@ def main(tries: int) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "trim":
-        trim_damaged(*sys.argv[2:])
+    if sys.argv[1] in EXTENSIONS:
+        {"trim": trim_damaged, "search": search_damaged, "feed": feed_any}[sys.argv[1]](*sys.argv[2:])
     else:
         main(int(sys.argv[1]))

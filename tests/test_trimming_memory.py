@@ -84,6 +84,17 @@ def test_a_mistake_in_the_core_is_found(tmp_path: Path, mistake: tuple[str, str,
     assert re.search("ERROR: AddressSanitizer(.|\n)*(READ|WRITE) of size|with insufficient space", run.stderr)
 
 
+def test_the_search_for_names_touches_no_byte_outside_damaged_events(tmp_path: Path) -> None:
+    runs = {name: sanitizing.run_search(each, times(50_000, 10_000)) for name, each in sanitizing.searches(tmp_path)}
+    assert sanitizing.fault(runs) is None
+
+
+@pytest.mark.parametrize("what", ["search", "feed"])
+def test_extensions_keep_what_they_use_and_nothing_else(tmp_path: Path, what: str) -> None:
+    module = sanitizing.build_extension(tmp_path, sanitizing.EXTENSIONS[what])
+    assert sanitizing.fault({what: sanitizing.run_extension(module, times(2_000, 500), what=what)}) is None
+
+
 def test_extension_touches_no_byte_outside_damaged_events(tmp_path: Path) -> None:
     tries = times(10_000, 2_000)
     run = sanitizing.run_extension(sanitizing.build_extension(tmp_path), tries)

@@ -159,6 +159,24 @@ def test_each_variable_is_honoured_or_named_once(
     assert [name in each for each in warned(caplog)] == [True] * is_refused
 
 
+def test_names_of_a_wrong_type_are_named_and_stop_no_program(caplog: pytest.LogCaptureFixture) -> None:
+    wrong: Any = {"ignored_endpoints": 5, "url_patterns_to_ignore": True, "keys_to_ignore": 1.5, "keys_to_allow": 1}
+    for _ in range(2):
+        epsagon.init(**wrong)
+    assert all(caplog.text.count(f"init({name}=...) is a list of names") == 1 for name in wrong)
+
+
+def test_a_second_init_names_other_requests_and_the_environment_counts_before_both(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for paths in (["/a"], ["/b", "/c"]):
+        epsagon.init(ignored_endpoints=paths)
+        assert in_force(choices.ENDPOINTS) == ",".join(paths)
+    monkeypatch.setenv(choices.ENDPOINTS, "/own")
+    epsagon.init(ignored_endpoints=["/d"])
+    assert in_force(choices.ENDPOINTS) == "/own"
+
+
 @pytest.mark.parametrize("metadata_only", [True, False])
 @pytest.mark.parametrize("mode", ["strict", "standard", "everything"])
 def test_the_mode_that_the_environment_names_counts_before_code(

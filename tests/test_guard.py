@@ -110,6 +110,21 @@ def test_what_the_hook_leaves_out_is_counted_and_the_trace_arrives(traces: list[
     assert refused() == {"before_send": 3}
 
 
+def test_the_hook_finds_each_field_of_a_runner_that_it_left_out_before(traces: list[Event]) -> None:
+    seen: list[set[str]] = []
+
+    def hook(event: Event) -> Event | None:
+        seen.append(set(event))
+        return None if event["origin"] == "runner" else event
+
+    epsagon.init(before_send=hook)
+    with pytest.raises(ValueError, match=SECRET), epsagon.trace("job") as tracer:
+        tracer.set_runner_metadata("user", SECRET)
+        failing()
+    assert len(seen) == 3 and all(each >= set(complete()) for each in seen)
+    assert refused() == {"before_send": 3} and SECRET not in json.dumps(traces)
+
+
 @pytest.mark.parametrize("answer", [3, {}, {"resource": None}, {"resource": {"metadata": []}}, "raise"], ids=str)
 def test_a_hook_that_fails_lets_nothing_pass(
     answer: Any, traces: list[Event], caplog: pytest.LogCaptureFixture

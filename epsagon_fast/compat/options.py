@@ -5,7 +5,7 @@ As there, a variable of the environment counts before code.
 
 import os
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from epsagon_fast.auto import here
 from epsagon_fast.config.options import OPTIONS
@@ -64,8 +64,8 @@ def init(
     _refuse("keys_to_allow", keys_to_allow and not is_strict, "only EPSAGON_PRIVACY=strict lets just these keys pass")
     _refuse("split_on_send", split_on_send, WITHOUT_MEANING["EPSAGON_SPLIT_ON_SEND"])
     _name_variables_without_meaning()
-    ignore(ENDPOINTS, ignored_endpoints)
-    ignore(URLS, url_patterns_to_ignore)
+    ignore(ENDPOINTS, "ignored_endpoints", ignored_endpoints)
+    ignore(URLS, "url_patterns_to_ignore", url_patterns_to_ignore)
     settings.minds_deadline = not _said("EPSAGON_DISABLE_ON_TIMEOUT", disable_timeout_send)
     settings.marks_result = _said("EPSAGON_PROPAGATE_LAMBDA_ID", propagate_lambda_id)
     settings.steps_path = _steps_path(step_dict_output_path)
@@ -76,8 +76,8 @@ def init(
         # The environment says the same in two ways, and counts in either.
         metadata_only=None if os.environ.get("EPSAGON_PRIVACY") else metadata_only,
         debug=debug or None,
-        ignored_keys=_names(keys_to_ignore),
-        allowed_keys=_names(keys_to_allow),
+        ignored_keys=_names("keys_to_ignore", keys_to_ignore),
+        allowed_keys=_names("keys_to_allow", keys_to_allow),
         **_sampling(sample_rate, _said("EPSAGON_SEND_TRACE_ON_ERROR", send_trace_only_on_error)),
     )
     put_in_force()
@@ -115,15 +115,24 @@ def _said(variable: str, by_code: object) -> bool:
     return os.environ.get(variable, "").upper() == "TRUE" or bool(by_code)
 
 
-def _names(names: Iterable[str] | None) -> list[str] | None:
-    return [names] if isinstance(names, str) else None if names is None else [*map(str, names)]
+def _names(argument: str, names: object) -> list[str] | None:
+    """Return names that a program gave; None, and a warning, if they are none."""
+    if names is None or isinstance(names, str):
+        return [names] if names else None
+    try:
+        return [*map(str, cast("Iterable[object]", names))]
+    except TypeError:
+        message = "Ignored: init(%s=...) is a list of names, not a %s"
+        warn_once(f"compat type of {argument}", message, argument, type(names).__name__, about="the old names")
+        return None
 
 
-def ignore(variable: str, names: Iterable[str] | None) -> None:
+def ignore(variable: str, argument: str, names: Iterable[str] | None) -> None:
     """Leave requests of these URL paths out, or to these URLs, unless the environment names others."""
+    known = _names(argument, names)
     # The integrations read it when they begin, which is later than `init`, and maybe in another process.
-    if names and not os.environ.get(variable):
-        os.environ[variable] = ",".join(_names(names) or ())
+    if known and os.environ.get(variable, "") in ("", settings.written.get(variable)):
+        os.environ[variable] = settings.written[variable] = ",".join(known)
 
 
 def _steps_path(by_code: list[str] | None) -> list[str] | None:

@@ -8,7 +8,8 @@ class OldChoices:
 
     asked: the options that `init` gave ours. is_disabled: `disable` was called. minds_deadline: traces of Lambda
     functions are sent before the time is up. marks_result: a Lambda's result gets the trace's id. steps_path: the keys
-    below which a step's result keeps the steps' data; None: where it was found.
+    below which a step's result keeps the steps' data; None: where it was found. written: what code has said in the
+    place of a variable of the environment, by its name.
     """
 
     def __init__(self) -> None:
@@ -21,6 +22,7 @@ class OldChoices:
         self.minds_deadline = True
         self.marks_result = False
         self.steps_path: list[str] | None = None
+        self.written: dict[str, str] = {}
 
 
 settings = OldChoices()

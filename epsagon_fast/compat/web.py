@@ -14,7 +14,7 @@ def flask_wrapper(app: Any, ignored_endpoints: Iterable[str] | None = None) -> A
 
     ignored_endpoints: URL paths that are not traced.
     """
-    ignore(ENDPOINTS, ignored_endpoints)
+    ignore(ENDPOINTS, "ignored_endpoints", ignored_endpoints)
     if not isinstance(app.wsgi_app, TracingMiddleware):
         app.wsgi_app = TracingMiddleware(app.wsgi_app)
     return app

@@ -18,7 +18,7 @@ from epsagon_fast.config import Hook, ResolvedConfig
 from epsagon_fast.foreign import shown
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.log import warn_once
-from epsagon_fast.protocol import PARENT_ID, STRICT, ErrorCode, Kind
+from epsagon_fast.protocol import PARENT_ID, RUNNER_ORIGIN, STRICT, ErrorCode, Kind
 
 from . import encoding
 from .entering import NotTraced, called_at
@@ -51,7 +51,7 @@ class Guard:
         self._hook: Hook | None = config.before_send
         self._typed = typed
         # The runner as it was let pass. Its later parts are shown to the hook together with what came before.
-        self._runner: dict[str, Any] = {"resource": {**_BLANK, "metadata": {}}}
+        self._runner = _event_of(RUNNER_ORIGIN, {}, None)
 
     def opening(self, runner: bytes) -> bytes:
         """Return the runner that an OPEN may hold."""
@@ -121,6 +121,8 @@ class Guard:
             return dumps(part)
         answer = self._asked(self._with(part))
         if answer is None:
+            # Later parts are shown with these, so the hook finds each field of an event.
+            self._runner |= {key: part[key] for key in _STAYS if key in part}
             return _bare(part)
         whole = _decoded(encoding.encode_event(answer, typed=self._typed).data)
         whole |= {key: part[key] for key in _KNOWN_BY if key in part}

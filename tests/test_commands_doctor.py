@@ -111,6 +111,47 @@ def test_backend_that_does_not_take_it_is_named(behave: servers.Behaviour | None
     assert url.rstrip("/") in found[-1].text and said in found[-1].text
 
 
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("htp://shop", "EPSAGON_COLLECTOR_URL=htp://shop cannot be used"),
+        ("no url", "an unreadable URL cannot be used"),
+        ("", "no backend is named"),
+    ],
+)
+def test_a_backend_that_is_not_named_ends_the_way_before_it_begins(place: Place, url: str, said: str) -> None:
+    code, found = doctor(place, EPSAGON_COLLECTOR_URL=url)
+    assert (code, *found[-1][:2]) == (1, "config", BAD)
+    assert said in found[-1].text and "epsagon.com" not in found[-1].text
+    assert os.listdir(place.runtime_dir) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [("", "which is /;"), ("v1/traces", "which is /v1/traces;"), ("secret-token/x", "which is not shown")],
+)
+def test_wrong_path_is_told_if_it_holds_no_secret(path: str, said: str) -> None:
+    with Server(servers.status(404)) as server:
+        place = Place(server.url + path)
+        _, found = doctor(place)
+        place.close()
+    assert found[-1].text.endswith("REJECTED (404)") and said in found[-1].advice
+
+
+def test_collector_that_it_started_leaves_if_the_backend_is_not_there(place: Place) -> None:
+    code, found = doctor(place, EPSAGON_COLLECTOR_URL="http://no-such-host.invalid")
+    assert (code, found[-1].text) == (1, "http://no-such-host.invalid: STORED (dns)")
+    place.until_left()
+
+
+def test_clock_that_is_wrong_is_told_at_the_end_of_the_way() -> None:
+    with Server(servers.status(200, {"Date": "Sun, 06 Nov 1994 08:49:37 GMT"})) as server:
+        place = Place(server.url)
+        code, found = doctor(place)
+        place.close()
+    assert (code, *found[-1][:2]) == (0, "clock", LOOK) and "s ahead of the backend's" in found[-1].text
+
+
 def test_an_otlp_server_that_is_not_named_as_one_is_told() -> None:
     with Server(servers.status(200, body=b'{"partialSuccess":{}}')) as server:
         place = Place(server.url + "v1/traces")

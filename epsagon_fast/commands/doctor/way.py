@@ -1,19 +1,26 @@
 """The way of a trace: configuration, folders, queue, collector, backend, and the backend's clock."""
 
+import os
+import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import suppress
+from urllib.parse import urlsplit
 
 import epsagon_fast as epsagon
 import epsagon_fast.commands.doctor.clock as clock
 from epsagon_fast.collector.sending.outbox.directory import own_state_directory
 from epsagon_fast.config import ResolvedConfig, otlp_url
+from epsagon_fast.config.environment import default_url
+from epsagon_fast.config.values import is_otlp, is_url, posted_url
 from epsagon_fast.foreign import origin
 from epsagon_fast.producer.process import process
-from epsagon_fast.protocol import Outcome
+from epsagon_fast.protocol import OTLP_TRACES_PATH, Outcome
 from epsagon_fast.queue import folder as folders
 from epsagon_fast.queue import launch
+from epsagon_fast.queue.overview import look
 
-from .finding import Finding, ill, odd, well
+from .finding import BAD, Finding, ill, odd, well
 
 TRACE_NAME = "epsagon-fast doctor"
 START_TIMEOUT_S = 5.0
@@ -21,8 +28,8 @@ START_TIMEOUT_S = 5.0
 REMEDIES = {
     "401": "give the token that it wants: EPSAGON_TOKEN",
     "403": "give a token that may do this: EPSAGON_TOKEN",
-    "404": "mend the path in EPSAGON_COLLECTOR_URL",
-    "405": "mend the path in EPSAGON_COLLECTOR_URL",
+    "404": "mend the path in EPSAGON_COLLECTOR_URL, which is {path}",
+    "405": "mend the path in EPSAGON_COLLECTOR_URL, which is {path}",
     "429": "wait, or ask it for more: it takes no more requests now",
     "bad_proxy": "mend HTTPS_PROXY or HTTP_PROXY",
     "bad_token": "mend EPSAGON_TOKEN or EPSAGON_HEADERS",
@@ -40,9 +47,25 @@ LOOK_THERE = "look at the backend's own log, and at that of the collector"
 
 def findings(config: ResolvedConfig) -> Iterator[Finding]:
     """Yield what is found at each place; a caller ends at the first that is BAD."""
-    checks: tuple[Callable[[ResolvedConfig], Finding], ...]
-    checks = (_config, _folder, _state, _queue, _collector, _backend, clock.finding)
-    return (check(config) for check in checks)
+    yield _config(config)
+    yield _folder(config)
+    folder = folders.resolve(config.runtime_dir)
+    was_there = folder.is_held()
+    for check in (_state, _queue, _collector):
+        yield check(config)
+    found = _backend(config)
+    if found.verdict == BAD and not was_there:
+        # It would stay for this one trace, for as long as the backend is away.
+        _dismiss(folder.path)
+    yield found
+    yield clock.finding(config)
+
+
+def _dismiss(folder: str) -> None:
+    """Ask the collector to leave."""
+    with suppress(OSError):
+        if pid := look(folder).pid:
+            os.kill(pid, signal.SIGTERM)
 
 
 def _config(config: ResolvedConfig) -> Finding:
@@ -53,6 +76,13 @@ def _config(config: ResolvedConfig) -> Finding:
         return ill(
             "config", "EPSAGON_TOKEN is not set: tracing is off", "set it to what the backend wants", about="options"
         )
+    url = os.environ.get("EPSAGON_COLLECTOR_URL", "")
+    if url and not is_url(url):
+        text = f"EPSAGON_COLLECTOR_URL={origin(url)} cannot be used, so no backend is named"
+        return ill("config", text, "begin it with http://, https:// or otlp+http://", about="options")
+    if config.collector_url == default_url(warn=False):
+        text = "no backend is named, and Epsagon's own service is closed"
+        return ill("config", text, REMEDIES["no_backend"], about="a backend")
     token = "a token is set" if config.token else "no token is needed"
     text = f"{token}, traces go to {origin(config.collector_url)}"
     advised = otlp_url(config.collector_url)
@@ -119,10 +149,17 @@ def _backend(config: ResolvedConfig) -> Finding:
         text = f"{where}: the sampling leaves this trace out, so that nothing was sent"
         return odd("backend", text, "unset EPSAGON_SAMPLING and EPSAGON_SAMPLE_RATE to try the rest", about="options")
     if outcome != Outcome.PENDING:
-        do = REMEDIES.get(outcome.reason or "", LOOK_THERE)
+        do = REMEDIES.get(outcome.reason or "", LOOK_THERE).format(path=_path(config.collector_url))
         return ill("backend", f"{where}: {outcome}", do, about="statuses and retries")
     if not process.writers.current(config).drained():
         text = "the collector does not read the queue"
         return ill("backend", text, "`epsagon-fast status` says why", about="capacity")
     text = f"{where} does not take the trace yet; it is kept and tried again"
     return ill("backend", text, REMEDIES["timeout"], about="statuses and retries")
+
+
+def _path(url: str) -> str:
+    """Return the path to which traces are posted, as far as it cannot hold a secret."""
+    path = urlsplit(posted_url(url)).path.rstrip("/") or (OTLP_TRACES_PATH if is_otlp(url) else "/")
+    known = ("/", "/traces", OTLP_TRACES_PATH)
+    return path if path in known else f"not shown, as it may hold a secret: {len(path)} characters"

@@ -7,9 +7,10 @@ import math
 import struct
 from dataclasses import field
 from enum import IntEnum
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar
 
 from epsagon_fast.frozen import frozen
+from epsagon_fast.rows import NamedTuple
 
 # An event's `start_time`, or an exception's `time`, is seconds since the epoch. An int as large as this, which is only
 # recorded for a format that keeps types, is nanoseconds: those since March 1973.

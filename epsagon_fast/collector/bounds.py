@@ -14,7 +14,8 @@ traces loses the oldest of them, down to its share.
 
 import math
 import os
-from typing import NamedTuple
+
+from epsagon_fast.rows import NamedTuple
 
 DEFAULT_MEMORY_MB = 256
 MIB = 1024 * 1024

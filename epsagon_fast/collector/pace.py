@@ -4,9 +4,10 @@ A pass costs about the same for one record as for twenty, and several times as m
 processor's caches. So passes are few, and what cannot wait for the next one rings the bell (queue/bell.py).
 """
 
-from typing import Final, NamedTuple
+from typing import Final
 
 from epsagon_fast.queue import bell
+from epsagon_fast.rows import NamedTuple
 
 # While records come, and when none has come for a while. A trace is delivered after half of that, in the mean.
 PASS_S: Final = 0.05

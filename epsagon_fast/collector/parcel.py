@@ -4,10 +4,9 @@ Assembling makes a parcel's body, sending carries it and answers with a settleme
 it is safe to log: no secret shows in a repr.
 """
 
-from typing import NamedTuple
-
 from epsagon_fast.foreign import origin
 from epsagon_fast.protocol import Outcome, WireConfig
+from epsagon_fast.rows import NamedTuple
 
 # Memory of a parcel without its body.
 PARCEL_BYTES = 1024

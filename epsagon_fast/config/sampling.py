@@ -7,7 +7,9 @@ import math
 import re
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+
+from epsagon_fast.rows import NamedTuple
 
 from .values import Option, seconds_in
 

@@ -5,13 +5,14 @@ import os
 import re
 from collections.abc import Callable, Mapping, Set
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from epsagon_fast.foreign import origin, shown
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.pages import see
 from epsagon_fast.patterns import pattern
 from epsagon_fast.protocol import MASK, OTLP_TRACES_PATH
+from epsagon_fast.rows import NamedTuple
 
 # A socket raises OverflowError for a much larger timeout, and no application waits an hour for a trace.
 MAX_TIMEOUT_S = 3600.0

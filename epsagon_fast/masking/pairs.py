@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Container, Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
 from epsagon_fast.patterns import pattern
 from epsagon_fast.protocol import MASK
+from epsagon_fast.rows import NamedTuple
 
 # Instead of what is not understood and may hold a value that must not show.
 NOT_SHOWN: Final = "(not shown: it may hold a secret)"

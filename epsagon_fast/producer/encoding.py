@@ -10,7 +10,7 @@ bool and a list of scalars stay what they are.
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import orjson
 
@@ -21,6 +21,7 @@ from epsagon_fast.producer.ids import span_id
 from epsagon_fast.producer.plain import Copy, clean, dumps, is_typed_scalar, type_name
 from epsagon_fast.producer.plain import metadata_text as metadata_text
 from epsagon_fast.protocol import EVENT_FIELDS, FROM_RUNNER, PARENT_ID, RESOURCE_FIELDS, RUNNER_ORIGIN, ErrorCode
+from epsagon_fast.rows import NamedTuple
 
 _EVENT_KEYS = [*EVENT_FIELDS]
 _RESOURCE_KEYS = [*RESOURCE_FIELDS]

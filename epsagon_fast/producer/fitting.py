@@ -3,7 +3,7 @@
 Secrets go first, because masking could not find a key in half a text, and a long secret may be the whole excess.
 """
 
-from typing import Final, NamedTuple
+from typing import Final
 
 import orjson
 
@@ -12,6 +12,7 @@ from epsagon_fast.config import ResolvedConfig
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.masking import mask_of
 from epsagon_fast.protocol import MAX_TRACE_BYTES, SHORTEN, Kind
+from epsagon_fast.rows import NamedTuple
 
 # A larger event is stripped before it is masked. Masking reads JSON in JSON, which takes tenths of a second for
 # megabytes, and unless half of the event were secrets it would have to be stripped anyway. An event to be shortened is

@@ -1,12 +1,12 @@
 """What belongs to one process and is not inherited by its forks: `process.own`."""
 
 from collections import Counter
-from typing import NamedTuple
 from weakref import ref
 
 from epsagon_fast.config import ResolvedConfig
 from epsagon_fast.queue.beacon import Page
 from epsagon_fast.queue.writers import Writers
+from epsagon_fast.rows import NamedTuple
 
 from .interfaces import Flush
 

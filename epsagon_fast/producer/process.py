@@ -13,7 +13,7 @@ A decision that must be made once is made by one operation of a dict or a list, 
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from weakref import ref
 
 from epsagon_fast.compiled import REFERENCE
@@ -25,6 +25,7 @@ from epsagon_fast.queue import folder as folders
 from epsagon_fast.queue import ring
 from epsagon_fast.queue.beacon import Beacon, Page
 from epsagon_fast.queue.writers import Writers
+from epsagon_fast.rows import NamedTuple
 
 from .interfaces import Flush, RegisteredTracer, TraceWriter
 from .late_imports import import_now

@@ -6,9 +6,10 @@ the same state again does nothing.
 
 from collections.abc import Mapping
 from enum import IntEnum, auto
-from typing import Final, NamedTuple
+from typing import Final
 
 from epsagon_fast.protocol import Outcome
+from epsagon_fast.rows import NamedTuple
 
 
 # An integer enum, because its members are hashed and compared in C, and each trace looks at the table several times.

@@ -11,7 +11,6 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
 import epsagon_fast.private as private
 from epsagon_fast.interrupts import let_pass
@@ -20,6 +19,7 @@ from epsagon_fast.queue import layout, ring
 from epsagon_fast.queue.folder import Folder
 from epsagon_fast.queue.liveness import has_ended
 from epsagon_fast.queue.names import RING_NAME
+from epsagon_fast.rows import NamedTuple
 
 # Abandoned rings may hold one SHARE-th of the filesystem, and at most MOST_BYTES.
 SHARE = 8

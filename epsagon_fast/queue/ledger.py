@@ -11,12 +11,13 @@ again. The ids tell it what was counted already, in case it comes to the same th
 
 import os
 import struct
-from typing import Final, NamedTuple
+from typing import Final
 
 import epsagon_fast.private as private
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.queue import ring
 from epsagon_fast.queue.names import LEDGER
+from epsagon_fast.rows import NamedTuple
 
 MAGIC_VALUE: Final = int.from_bytes(b"EPSLEDG2", "little")
 MAGIC, SERIES_COUNT, POSTED = range(0, 24, 8)

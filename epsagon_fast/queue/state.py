@@ -12,12 +12,13 @@ owner can truncate it, and touching a mapped page behind its end kills.
 import os
 import struct
 import sys
-from typing import NamedTuple, cast
+from typing import cast
 
 import epsagon_fast.private as private
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.queue import ring
 from epsagon_fast.queue.names import STATE
+from epsagon_fast.rows import NamedTuple
 
 MAGIC_VALUE = int.from_bytes(b"EPSSTAT1", "little")
 MAGIC_BYTES = struct.pack("=Q", MAGIC_VALUE)

@@ -15,7 +15,6 @@ Nothing that a record holds can raise here: what is broken is counted as `malfor
 """
 
 from collections import Counter, deque
-from typing import NamedTuple
 
 from epsagon_fast.collector.assembling.accounts import Accounts
 from epsagon_fast.collector.assembling.events import take_events
@@ -25,6 +24,7 @@ from epsagon_fast.collector.assembling.payloads import BROKEN
 from epsagon_fast.collector.assembling.unopened import Unopened
 from epsagon_fast.collector.parcel import Destination
 from epsagon_fast.protocol import Kind, Record, WireConfig
+from epsagon_fast.rows import NamedTuple
 
 # Settled traces that are remembered, so that what comes for them is known to be late.
 REMEMBERED = 100_000

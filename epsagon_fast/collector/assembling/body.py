@@ -7,8 +7,6 @@ taken away.
 What the trace's process lost before is added last, if there is room. No event loses anything for it.
 """
 
-from typing import NamedTuple
-
 import orjson
 
 import epsagon_fast.cutting as cutting
@@ -17,6 +15,7 @@ from epsagon_fast.collector.assembling.open_trace import OpenTrace
 from epsagon_fast.collector.assembling.runners import Runner
 from epsagon_fast.collector.assembling.stream import joined_bytes
 from epsagon_fast.collector.formats import FittedTrace
+from epsagon_fast.rows import NamedTuple
 from epsagon_fast.trimming import TraceTooBig
 
 

@@ -3,7 +3,7 @@ most of it, is decoded once.
 """
 
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
@@ -11,6 +11,7 @@ from epsagon_fast.collector.assembling.payloads import BROKEN, object_in, object
 from epsagon_fast.collector.assembling.terms import Terms, terms_of
 from epsagon_fast.masking import Mask, mask
 from epsagon_fast.protocol import EXACT
+from epsagon_fast.rows import NamedTuple
 
 # In JSON it stands between two members and in no text, where the quotes would have backslashes.
 _BEFORE_RUNNER = b',"runner":'

@@ -15,11 +15,11 @@ Each event is stripped once, cut once and dropped once, so the work grows with t
 """
 
 from collections import Counter
-from typing import NamedTuple
 
 import orjson
 
 import epsagon_fast.cutting as cutting
+from epsagon_fast.rows import NamedTuple
 from epsagon_fast.trimming import TraceTooBig, trim
 
 # Memory of a bytes object and its slot in a list, without its bytes.

@@ -8,10 +8,11 @@ A new format is a module here that has what `Format` has, and a line in choice.p
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.protocol import WireConfig
+from epsagon_fast.rows import NamedTuple
 
 
 class FittedTrace(NamedTuple):

@@ -6,7 +6,7 @@ The integrations' own metadata get the conventions' names; what an application g
 import math
 from collections.abc import Callable, Container, Mapping
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
@@ -22,6 +22,7 @@ from epsagon_fast.protocol import (
     TRACESTATE_KEY,
     ErrorCode,
 )
+from epsagon_fast.rows import NamedTuple
 from epsagon_fast.span_names import KIND, KINDS, SAID_OF_BLOCKS
 
 INTERNAL, SERVER, CLIENT, PRODUCER, CONSUMER = 1, 2, 3, 4, 5

@@ -4,7 +4,6 @@ Everything is orjson's compact form, so that lengths can be added up without wri
 """
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 import orjson
 
@@ -13,6 +12,7 @@ from epsagon_fast.collector.formats.headers import headers_for
 from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.config import otlp_url
 from epsagon_fast.protocol import WireConfig
+from epsagon_fast.rows import NamedTuple
 from epsagon_fast.version import __version__
 
 # Why a trace is rejected that went to an OTLP server without otlp+ in its URL.

@@ -7,7 +7,7 @@ There is one way to write them, in JSON. What a backend that wants protobuf gets
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
@@ -18,6 +18,7 @@ from epsagon_fast.collector.formats.otlp import Otlp, address, posted
 from epsagon_fast.collector.formats.spans import SDK
 from epsagon_fast.collector.parcel import Destination
 from epsagon_fast.protocol import OTLP_TRACES_PATH
+from epsagon_fast.rows import NamedTuple
 from epsagon_fast.version import __version__
 
 OTLP_METRICS_PATH = "/v1/metrics"

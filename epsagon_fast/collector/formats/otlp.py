@@ -8,7 +8,6 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 from types import ModuleType
-from typing import NamedTuple
 
 from epsagon_fast.collector.formats import FittedTrace, Post, otlp_json, otlp_protobuf
 from epsagon_fast.collector.formats.conventions import Value, attribute
@@ -18,6 +17,7 @@ from epsagon_fast.collector.formats.plain import written
 from epsagon_fast.collector.formats.spans import SDK, spans_of
 from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.protocol import OTLP_TRACES_PATH, WireConfig
+from epsagon_fast.rows import NamedTuple
 from epsagon_fast.version import __version__
 
 # The bounds of a request before it is compressed. One trace alone may be over them.

@@ -1,12 +1,13 @@
 """A span as both of OTLP's encodings take it, and the checks of what is read from JSON."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, TypeGuard
 
 import epsagon_fast.span_names as names
 from epsagon_fast.collector.formats.conventions import Value, attribute
 from epsagon_fast.patterns import pattern
 from epsagon_fast.protocol import NANOSECONDS_FROM
+from epsagon_fast.rows import NamedTuple
 
 UNSET, OK, ERROR = 0, 1, 2
 _NS_DIGITS = 9

@@ -11,12 +11,12 @@ and stands in place of all that earlier frames hold of it.
 import struct
 import zlib
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 from epsagon_fast.protocol import TRACE_ID_BYTES, Record
 from epsagon_fast.queue import ring
 from epsagon_fast.queue.layout import RECORD_HEADER
 from epsagon_fast.queue.names import RING_ID_BYTES
+from epsagon_fast.rows import NamedTuple
 
 # The last byte is the version. A segment of another version is set aside.
 MAGIC = b"EPSFJRN1"

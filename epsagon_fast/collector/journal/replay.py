@@ -6,12 +6,12 @@ A torn end is cut off; what lies behind a corrupt frame is set aside in `journal
 import logging
 from collections.abc import Iterator
 from itertools import chain
-from typing import NamedTuple
 
 from epsagon_fast.collector.journal.frames import TORN, Batch, Frame, Marks, Snapshot, parse
 from epsagon_fast.collector.journal.segments import Segment, Segments
 from epsagon_fast.collector.journal.uncommitted import trace_id_of
 from epsagon_fast.protocol import NO_TRACE
+from epsagon_fast.rows import NamedTuple
 
 _logger = logging.getLogger(__name__)
 

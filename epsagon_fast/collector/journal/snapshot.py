@@ -7,7 +7,7 @@ trace is its body and where that goes. Records of these kinds stand in the journ
 import json
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from epsagon_fast.collector.assembling.open_trace import SAVED as TRACE_FIELDS
 from epsagon_fast.collector.assembling.open_trace import OpenTrace
@@ -15,6 +15,7 @@ from epsagon_fast.collector.assembling.payloads import BROKEN
 from epsagon_fast.collector.assembling.stream import SAVED as STREAM_FIELDS
 from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.protocol import Kind, Record
+from epsagon_fast.rows import NamedTuple
 
 # Kinds of records in the journal only, beyond every Kind of the rings.
 STATE = 64

@@ -8,7 +8,6 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
-from typing import NamedTuple
 
 import epsagon_fast.private as private
 from epsagon_fast.collector.measuring.histogram import BOUNDS_S, NS_PER_S, Histogram, histogram_of
@@ -17,6 +16,7 @@ from epsagon_fast.frozen import frozen
 from epsagon_fast.queue import ledger
 from epsagon_fast.queue.ledger import Series
 from epsagon_fast.queue.overview import Overview
+from epsagon_fast.rows import NamedTuple
 
 COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
 

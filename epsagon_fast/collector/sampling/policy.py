@@ -4,13 +4,13 @@ Each rule says a rejection threshold for the trace (thresholds.py), and the lowe
 keeps in any case has the threshold 0 and stands for itself alone, and one that is kept by chance says by which chance.
 """
 
-from typing import NamedTuple
 from zlib import crc32
 
 import epsagon_fast.thresholds as thresholds
 from epsagon_fast.collector.sampling.budget import Budget
 from epsagon_fast.collector.sampling.names import Names
 from epsagon_fast.config.sampling import Rules
+from epsagon_fast.rows import NamedTuple
 
 # Why a trace is sent. The position is a reason's number in the file of decisions: append only.
 REASONS = ("rate", "error", "slow", "slowest", "least", "company")

@@ -1,8 +1,9 @@
 """What comes of one request: a server's answer, or a failure."""
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from epsagon_fast.foreign import shown
+from epsagon_fast.rows import NamedTuple
 
 
 class Headers(Protocol):

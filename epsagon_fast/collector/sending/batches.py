@@ -9,10 +9,10 @@ halves go each in a request of their own, and their halves, until the wrong one 
 from collections import deque
 from collections.abc import Sequence
 from itertools import accumulate, takewhile
-from typing import NamedTuple
 
 from epsagon_fast.collector.formats.choice import format_for
 from epsagon_fast.collector.parcel import Destination, Parcel
+from epsagon_fast.rows import NamedTuple
 
 # Traces that wait for no more: there are enough to share a request.
 ENOUGH = 500

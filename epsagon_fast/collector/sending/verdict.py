@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Sequence
 from datetime import UTC
-from typing import NamedTuple
 
 from epsagon_fast.collector.formats.choice import format_for
 from epsagon_fast.collector.parcel import Destination, Parcel
@@ -17,6 +16,7 @@ from epsagon_fast.collector.sending.answer import Failure, Headers, Response
 from epsagon_fast.foreign import shown
 from epsagon_fast.patterns import pattern
 from epsagon_fast.protocol import MASK, Outcome
+from epsagon_fast.rows import NamedTuple
 
 # The status of a request that is larger than its server takes.
 TOO_LARGE = 413

@@ -1,8 +1,7 @@
 """The outbox's orders and reports."""
 
-from typing import NamedTuple
-
 from epsagon_fast.collector.parcel import Destination, Parcel
+from epsagon_fast.rows import NamedTuple
 
 
 class Orders:

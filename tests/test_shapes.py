@@ -269,11 +269,16 @@ class Form(forms.Form):
     password = forms.CharField()
     user = forms.ModelChoiceField(everybody)
 form = Form({"password": "S3CRET"})
+from contextvars import ContextVar
+from werkzeug.local import LocalProxy
+known = SimpleLazyObject(User.objects.get)
+known.password
+proxy = LocalProxy(ContextVar("user", default=user))
 session, loaded = SessionStore("a" * 32), SessionStore("b" * 32)
 loaded._session_cache = {"cart": 1}
 raw = User.objects.raw("SELECT * FROM shop_user WHERE password = %s", ["S3CRET"])
 values = [everybody, everybody.values("password"), User.objects, user, SimpleLazyObject(User.objects.get)]
-values += [session, loaded, form, form["password"], raw]
+values += [session, loaded, form, form["password"], raw, known, proxy]
 with CaptureQueriesContext(connection) as captured:
     texts = [metadata_text(each) for each in values]
     texts.append(metadata_text({"all": values}))
@@ -290,7 +295,7 @@ def test_recording_asks_djangos_database_nothing() -> None:
     assert texts[:2] == ["<QuerySet of User>", "<QuerySet of User>"]
     assert texts[3:5] == ["<User 1>", "<SimpleLazyObject, not read yet>"]
     assert texts[5:8] == ["<SessionStore, not read yet>", '{"cart":1}', "<Form>"]
-    assert texts[8:10] == ["<BoundField>", "<RawQuerySet of User>"]
+    assert texts[8:12] == ["<BoundField>", "<RawQuerySet of User>", "<User 1>", "<User 1>"]
     assert not any(SECRET in text for text in texts)
 
 

@@ -269,7 +269,10 @@ class Copy:
             text = _address(value)
         if text is not None:
             return self._text(clean(text))
-        value = shapes.behind(value)
+        inner = shapes.behind(value)
+        if inner is not value:
+            # It may be what must not be read.
+            return self._within(value, self.of, inner)
         if isinstance(value, Enum):
             return self._within(value, self.of, value.value)
         if isinstance(value, str):
@@ -345,7 +348,7 @@ def _is_printed(kind: Any) -> bool:
 
 
 def _pairs_or_error(value: Any) -> Iterable[tuple[Any, Any]]:
-    pairs = None if shapes.as_text(value) else shapes.pairs_of(value)
+    pairs = None if shapes.as_text(value) else shapes.pairs_of(shapes.behind(value))
     if pairs is None:
         raise TypeError(type(value))
     return pairs

@@ -79,8 +79,15 @@ def as_text(value: Any) -> str | None:
 
 
 def behind(value: Any) -> Any:
-    """Return the object that a lazy one has made; any other value as it is."""
-    return _made(value) if _LAZY in _names_of(cast(Hashable, type(value))) else value
+    """Return the object that a lazy one has made, or a proxy stands for; any other value as it is."""
+    names = _names_of(cast(Hashable, type(value)))
+    if _PROXY in names:
+        try:
+            return object.__getattribute__(value, "_get_current_object")()
+        except RuntimeError:
+            # It stands for nothing here, and says so where it is printed.
+            return value
+    return _made(value) if _LAZY in names else value
 
 
 def is_named_tuple(value: Any) -> bool:

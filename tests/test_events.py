@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from records import OTHER_TRACE_ID, RING, TRACE_ID, closed, event, label, opened
 
 from epsagon_fast.collector.assembling.assembly import Assembly
-from epsagon_fast.collector.assembling.events import IMPLEMENTATION, pure_take_events, take_events
+from epsagon_fast.collector.assembling.events import (
+    IMPLEMENTATION,
+    pure_take_events,
+    pure_unmasked,
+    take_events,
+    unmasked,
+)
+from epsagon_fast.collector.assembling.masks import Masks
 from epsagon_fast.collector.assembling.open_trace import OpenTrace
 from epsagon_fast.compiled import COMPILED
 from epsagon_fast.protocol import SHORTEN, Kind, Record
@@ -117,3 +124,62 @@ def test_what_events_are_counted_as_malformed_or_cut_is_the_same() -> None:
             at += 1
         counted.append(assembly.counters)
     assert counted[0] == counted[1]
+
+
+MASKING = (unmasked, pure_unmasked)
+
+
+class Hides:
+    """A mask that may change what holds a word, and fails over another one."""
+
+    def may_change(self, event: bytes) -> bool:
+        if b"broken" in event:
+            raise ValueError("cannot be searched")
+        return b"secret" in event
+
+
+def masks() -> Masks:
+    found = Masks()
+    found[TRACE_ID] = Hides()  # type: ignore[assignment]
+    return found
+
+
+PAYLOADS = st.sampled_from([b"", b"{}", b'{"secret":1}', b'{"broken":1}', event()])
+KINDS = st.sampled_from([int(Kind.EVENT)] * 8 + list(map(int, Kind)) + [0, 255])
+IDS = st.sampled_from([TRACE_ID, OTHER_TRACE_ID, UNKNOWN_ID])
+
+
+@given(st.lists(st.builds(Record, KINDS, st.sampled_from([0, 1]), st.just(0), IDS, PAYLOADS), max_size=30))
+def test_what_masking_may_change_is_found_alike(records: list[Record]) -> None:
+    found: list[list[int]] = []
+    for way in MASKING:
+        stops, at = [], 0
+        while (at := way(records, at, masks())) < len(records):
+            stops.append(at)
+            at += 1
+        found.append(stops)
+    expected = [
+        at
+        for at, each in enumerate(records)
+        if (
+            each.kind != Kind.EVENT or b"secret" in each.payload or b"broken" in each.payload
+            if each.trace_id == TRACE_ID
+            else each.kind == Kind.OPEN
+        )
+    ]
+    assert found == [expected, expected]
+
+
+@pytest.mark.parametrize("way", MASKING)
+def test_no_position_before_or_behind_the_records_is_masked(way: Any) -> None:
+    records = [Record(Kind.EVENT, 0, 0, TRACE_ID, event())]
+    assert [way(records, at, masks()) for at in (-1, 0, 1, 5)] == [-1, 1, 1, 5]
+    assert way([], 0, masks()) == 0
+
+
+def test_compiled_search_takes_records_only() -> None:
+    if IMPLEMENTATION != COMPILED:
+        return
+    for each in (None, (), (1, 2), ["no", "tuple", 0, b"", b""]):
+        with pytest.raises(TypeError):
+            unmasked([each], 0, masks())  # type: ignore[list-item]

@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""Takes plain events into their traces. `events.py` has the plain Python that does the same, one event at a time."""
+"""Passes over records that need nothing done. `events.py` has the plain Python that does the same, one at a time."""
 
 from cpython.bytes cimport PyBytes_Size
 from cpython.long cimport PyLong_AsLong
@@ -17,6 +17,7 @@ if Record._fields != ("kind", "flags", "ordinal", "trace_id", "payload"):
 
 DEF FIELDS = 5
 cdef long _EVENT = Kind.EVENT
+cdef long _OPEN = Kind.OPEN
 cdef long long _ENTRY_BYTES = ENTRY_BYTES
 
 
@@ -70,4 +71,34 @@ def take_events(list records not None, Py_ssize_t at, dict traces not None):
             at += 1
     finally:
         _put(trace, stream, came, events)
+    return at
+
+
+def unmasked(list records not None, Py_ssize_t at, object masks not None):
+    """Return where, from `at` on, a record stands that masking may change, or the end.
+
+    One whose mask raises is such a record: the caller asks again, and knows then which it was. TypeError: one is none.
+    """
+    cdef object of, record, trace_id = None, mask = None
+    cdef long kind
+    while 0 <= at < len(records):
+        record = records[at]
+        if not PyTuple_Check(record) or PyTuple_Size(record) != FIELDS:
+            raise TypeError("not a record")
+        kind = PyLong_AsLong(<object>PyTuple_GetItem(record, 0))
+        of = <object>PyTuple_GetItem(record, 3)
+        if trace_id is None or of != trace_id:
+            trace_id, mask = of, masks.get(of)
+        if mask is None:
+            if kind == _OPEN:
+                break
+        elif kind != _EVENT:
+            break
+        else:
+            try:
+                if mask.may_change(<object>PyTuple_GetItem(record, 4)):
+                    break
+            except Exception:
+                break
+        at += 1
     return at

@@ -119,8 +119,11 @@ class Ledger:
 
     def add(self, number: int, amounts: tuple[tuple[int, int], ...]) -> None:
         """Add (slot, amount) to a series."""
+        page, base = self._page, _place(number, 0)
         for slot, more in amounts:
-            self.store(number, slot, self.load(number, slot) + more & WORD)
+            if more:
+                at = base + 8 * slot
+                page.store(at, page.load(at) + more & WORD)
 
     def posted(self) -> set[bytes]:
         """Return the first 8 bytes of the ids of the last things that were posted."""

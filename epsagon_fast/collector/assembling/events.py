@@ -1,5 +1,7 @@
 """Takes plain events into their traces: most records are that, and need no more than to be kept and counted.
 
+Before that it passes over records that masking leaves as they are, and most are that too.
+
 A plain event is for an open trace, has no flag, and fits into what its trace may hold without anything giving way.
 """
 
@@ -8,12 +10,13 @@ from typing import TYPE_CHECKING, Final
 
 from epsagon_fast.collector.assembling.open_trace import OpenTrace
 from epsagon_fast.compiled import COMPILED, implementation
+from epsagon_fast.masking import Mask
 from epsagon_fast.protocol import Kind, Record
 
-__all__ = ["IMPLEMENTATION", "pure_take_events", "take_events"]
+__all__ = ["IMPLEMENTATION", "pure_take_events", "pure_unmasked", "take_events", "unmasked"]
 
-# As a plain integer: comparing with a member of Kind costs more than the rest of the decision.
-_EVENT = int(Kind.EVENT)
+# As plain integers: comparing with a member of Kind costs more than the rest of the decision.
+_OPEN, _EVENT = int(Kind.OPEN), int(Kind.EVENT)
 IMPLEMENTATION: Final = implementation("feeding")
 
 
@@ -29,7 +32,31 @@ def pure_take_events(records: list[Record], at: int, traces: Mapping[bytes, Open
     return at
 
 
+def pure_unmasked(records: list[Record], at: int, masks: Mapping[bytes, Mask]) -> int:
+    """Return where, from `at` on, a record stands that masking may change, or the end.
+
+    One whose mask raises is such a record: the caller asks again, and knows then which it was.
+    """
+    while 0 <= at < len(records):
+        kind, _, _, trace_id, payload = records[at]
+        mask = masks.get(trace_id)
+        if mask is None:
+            if kind == _OPEN:
+                break
+        elif kind != _EVENT:
+            break
+        else:
+            try:
+                if mask.may_change(payload):
+                    break
+            except Exception:
+                break
+        at += 1
+    return at
+
+
 if TYPE_CHECKING or IMPLEMENTATION != COMPILED:
     take_events = pure_take_events
+    unmasked = pure_unmasked
 else:
-    from epsagon_fast.collector.assembling._feeding import take_events
+    from epsagon_fast.collector.assembling._feeding import take_events, unmasked

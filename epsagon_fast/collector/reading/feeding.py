@@ -1,13 +1,11 @@
 """Masks records and feeds them to the assembly. Each batch is noted in the state page first, in case it kills us."""
 
 from epsagon_fast.collector.assembling.assembly import Assembly
+from epsagon_fast.collector.assembling.events import unmasked
 from epsagon_fast.collector.poison import Poison
 from epsagon_fast.collector.settling.replies import Replies
-from epsagon_fast.protocol import Kind, Record
+from epsagon_fast.protocol import Record
 from epsagon_fast.queue.reader import Rings
-
-# As plain integers: comparing with a member of Kind costs several times as much.
-_OPEN, _EVENT = int(Kind.OPEN), int(Kind.EVENT)
 
 
 class Feeding:
@@ -21,20 +19,28 @@ class Feeding:
 
     def masked(self, ring_id: bytes, records: list[Record]) -> list[Record]:
         """Return records of one ring as they may be kept, without those that are poison."""
-        masked, masks, safe = self._assembly.masked, self._assembly.masks, []
-        for record in self._poison.note_batch(ring_id, records):
-            mask = masks.get(record.trace_id)
+        noted = self._poison.note_batch(ring_id, records)
+        # Otherwise each is noted before it is masked, in case it kills us, so each is masked alone.
+        batches = [noted] if isinstance(noted, list) else ([record] for record in noted)
+        safe = [each for batch in batches for each in self._masked(batch)]
+        self._poison.note_end()
+        return safe
+
+    def _masked(self, records: list[Record]) -> list[Record]:
+        masked, masks = self._assembly.masked, self._assembly.masks
+        safe: list[Record] = []
+        at = 0
+        # Nearly every record needs no change.
+        while (to := unmasked(records, at, masks)) < len(records):
+            safe += records[at:to]
+            record = records[to]
+            at = to + 1
             try:
-                # Nearly every record needs no change. Three calls that say so would cost more than all else here.
-                if mask is None:
-                    needs_none = record.kind != _OPEN
-                else:
-                    needs_none = record.kind == _EVENT and not mask.may_change(record.payload)
-                safe.append(record if needs_none else masked(record))
+                safe.append(masked(record))
             except Exception:
                 self._poison.note_record(record)
                 raise
-        self._poison.note_end()
+        safe += records[at:]
         return safe
 
     def feed(self, ring_id: bytes, records: list[Record], now: float) -> None:

@@ -355,3 +355,14 @@ def test_the_stub_names_what_the_extension_has() -> None:
         assert named <= set(dir(made))
         assert {name for name in vars(made) if not name.startswith("_")} <= named
         assert made.__doc__ == ast.get_docstring(described)
+
+
+def test_records_of_a_trace_that_stand_together_share_their_id(tmp_path: Path) -> None:
+    producer, consumer = COMPILED.ends(tmp_path)
+    other = bytes(16)
+    for trace_id in (TRACE, TRACE, other, other, TRACE):
+        producer.push(Kind.EVENT, 0, trace_id, b"{}")
+    ids = [record.trace_id for record in consumer.read(1 << 20)]
+    assert ids == [TRACE, TRACE, other, other, TRACE]
+    assert ids[0] is ids[1]
+    assert ids[2] is ids[3]

@@ -11,7 +11,7 @@ from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_New
 from cpython.tuple cimport PyTuple_Check, PyTuple_GetItem, PyTuple_Size
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 
 import os
@@ -55,7 +55,7 @@ cdef extern from "calls.h":
 
 cdef extern from "record.h":
     enum: RECORD_FIELDS
-    object new_record(PyTypeObject *, const ring_record *, object)
+    object new_record(PyTypeObject *, const ring_record *, object, object)
 
 
 # layout.py's numbers as C values. Those that are missing here are used only where speed does not matter.
@@ -394,6 +394,7 @@ cdef class Consumer(_Ring):
         if there is any. Raises CorruptRing, with `position` on the bad record, if no good one stands before it.
         """
         cdef list records = []
+        cdef object record, trace_id = None
         cdef uint64_t head = self._checked_head()
         cdef uint64_t end = head if until is None else min(head, <uint64_t>until)
         cdef uint64_t start = self._position
@@ -402,7 +403,9 @@ cdef class Consumer(_Ring):
         self.stuck = False
         while self._position < end and <long long>(self._position - start) < limit:
             try:
-                records.append(self._next(head, checksummed))
+                record = self._next(head, checksummed, trace_id)
+                records.append(record)
+                trace_id = field(record, 3)
             except CorruptRing:
                 # Python cannot order its stores: what looks corrupt may be on its way.
                 self.stuck = checksummed
@@ -426,7 +429,7 @@ cdef class Consumer(_Ring):
             raise CorruptRing(f"head is {head} at position {self._position}, capacity {self._capacity}")
         return head
 
-    cdef object _next(self, uint64_t head, bint checksummed):
+    cdef object _next(self, uint64_t head, bint checksummed, object trace_id):
         cdef ring_record record
         cdef uint64_t position = self._position, size
         cdef bytes payload
@@ -449,7 +452,10 @@ cdef class Consumer(_Ring):
         self._position = position + size
         if record.kind == CLOSE_KIND:
             self._closes_read = record.ordinal
-        return new_record(record_type, &record, payload)
+        # Nearly always the last record's. The same object again, because bytes remember their hash.
+        if trace_id is None or memcmp(PyBytes_AsString(trace_id), record.trace_id, TRACE_ID_BYTES) != 0:
+            trace_id = PyBytes_FromStringAndSize(record.trace_id, TRACE_ID_BYTES)
+        return new_record(record_type, &record, trace_id, payload)
 
 
 def pack(records):

@@ -9,14 +9,16 @@
 #define RECORD_FIELDS 5
 
 /* Return type(kind, flags, ordinal, trace_id, payload). `type` must be a named tuple of RECORD_FIELDS fields. */
-static inline PyObject *new_record(PyTypeObject *type, const ring_record *header, PyObject *payload) {
+static inline PyObject *new_record(PyTypeObject *type, const ring_record *header, PyObject *trace_id,
+                                   PyObject *payload) {
     PyObject *record = PyType_GenericAlloc(type, RECORD_FIELDS);
     if (!record)
         return NULL;
+    Py_INCREF(trace_id);
     Py_INCREF(payload);
     PyObject *fields[RECORD_FIELDS] = {PyLong_FromLong(header->kind), PyLong_FromLong(header->flags),
                                        PyLong_FromUnsignedLongLong(header->ordinal),
-                                       PyBytes_FromStringAndSize(header->trace_id, TRACE_ID_BYTES), payload};
+                                       trace_id, payload};
     int failed = 0;
     for (int i = 0; i < RECORD_FIELDS; i++)
         /* Takes the field over, NULL too, which leaves an empty place. */

@@ -3,6 +3,7 @@
 import itertools
 import json
 import sys
+from traceback import format_exception
 from typing import Any
 from urllib.parse import quote_plus
 
@@ -293,6 +294,40 @@ def test_exceptions_are_masked_too() -> None:
     assert found["traceback"] == f"Traceback\n  login(password)\nValueError: {shown}"
     whole = orjson.loads(MASK.event(orjson.dumps({**event_fields(), "exception": fields})))
     assert whole["exception"] == found
+
+
+class InvalidToken(Exception):
+    """Its name looks like that of a secret."""
+
+
+def test_messages_of_exceptions_that_led_to_this_one_are_masked_and_source_lines_are_not() -> None:
+    told = "GET https://h/?token=S3CRET failed\npassword: S3CRET"
+    try:
+        try:
+            raise ValueError(told)
+        except ValueError as error:
+            password = error
+            raise InvalidToken("of bob") from password
+    except InvalidToken as error:
+        traceback = "".join(format_exception(error))
+    fields = exception_fields("of bob", traceback)
+    for payload in (MASK.exception(orjson.dumps(fields)), MASK.event(orjson.dumps(event_fields(exception=fields)))):
+        found = orjson.loads(payload)
+        shown = found.get("exception", found)
+        assert shown["message"] == "of bob"
+        lines = shown["traceback"].splitlines()
+        assert "ValueError: GET https://h/?token=**** failed" in lines
+        assert "password: ****" in lines
+        assert '    raise InvalidToken("of bob") from password' in [f"    {line.strip()}" for line in lines]
+        assert lines[-1].endswith("InvalidToken: of bob")
+        assert MASK.exception(orjson.dumps(shown)) == orjson.dumps(shown)
+
+
+def test_what_a_resource_is_called_is_masked() -> None:
+    fields = event_fields()
+    fields["resource"] |= {"name": "https://u:S3CRET@h/x?token=S3CRET", "operation": "SET password = 'S3CRET'"}
+    resource = orjson.loads(MASK.event(orjson.dumps(fields)))["resource"]
+    assert (resource["name"], resource["operation"]) == ("https://****@h/x?token=****", "SET password = '****'")
 
 
 def test_attributes_that_keep_their_types_are_masked() -> None:

@@ -1,6 +1,7 @@
 """Masks events, labels and exceptions by names as people write them, wherever such a name may stand."""
 
 import itertools
+import re
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -16,6 +17,12 @@ from .texts import Texts
 _WORD: Final = pattern(r"[\w-]+(?:\.[\w-]+)*")
 # An escape with which JSON or a URL writes ASCII.
 _HIDING: Final = pattern(r"\\u00[2-7]|%[2-7]")
+# Of a resource, texts that may say more than a name.
+_TOLD: Final = ("name", "operation")
+# Frames with their lines of source, and the type of the exception behind them: its name may look like that of a secret.
+_FRAMES: Final = pattern(
+    r"""^[ |+]*+File "[^"\n]*+", line \d++[^\n]*+(?:\n[ |]*    [^\n]*+)*+(?:\n[ |]*+[\w.]++(?=: ))?""", re.MULTILINE
+)
 
 
 class LooseMask:
@@ -56,7 +63,15 @@ class LooseMask:
         resource = event.get("resource")
         metadata = resource.get("metadata") if isinstance(resource, dict) else None
         changed = self._texts.nested(metadata) if isinstance(metadata, dict) else False
+        changed |= self._resource(resource) if isinstance(resource, dict) else False
         return self._exception(event.get("exception")) or changed
+
+    def _resource(self, resource: dict[str, Any]) -> bool:
+        """Mask what a resource and what was done with it are called: a URL, a statement, a path with its query."""
+        told = {name: resource[name] for name in _TOLD if isinstance(resource.get(name), str)}
+        shown = {name: self.text(text) for name, text in told.items()}
+        resource.update(shown)
+        return shown != told
 
     def label(self, key: str, value: Any) -> tuple[str, Any]:
         """Return a label masked; the same objects if nothing in them is secret."""
@@ -79,14 +94,23 @@ class LooseMask:
         return _HIDING.search(text) is not None or any(name in self.keys for name in (*parts, *pairs))
 
     def _exception(self, exception: Any) -> bool:
-        """Mask what the application adds to an exception, and its message, there and where its traceback repeats it."""
+        """Mask what the application adds to an exception, its message, and the messages in its traceback."""
         if not isinstance(exception, dict):
             return False
-        added, message = exception.get("additional_data"), exception.get("message")
+        added, message, traceback = map(exception.get, ("additional_data", "message", "traceback"))
         changed = self._texts.nested(added) if isinstance(added, dict) else False
-        if not isinstance(message, str) or (shown := self.text(message)) == message:
-            return changed
-        exception["message"] = shown
-        if isinstance(traceback := exception.get("traceback"), str):
-            exception["traceback"] = traceback.replace(message, shown)
-        return True
+        told = traceback
+        if isinstance(message, str) and (shown := self.text(message)) != message:
+            exception["message"], changed = shown, True
+            told = told.replace(message, shown) if isinstance(told, str) else told
+        if isinstance(told, str) and (told := self._messages(told)) != traceback:
+            exception["traceback"], changed = told, True
+        return changed
+
+    def _messages(self, traceback: str) -> str:
+        """Mask what stands between the frames: messages, also of exceptions that led to this one."""
+        parts, copied = [], 0
+        for frames in _FRAMES.finditer(traceback):
+            parts += [self.text(traceback[copied : frames.start()]), frames[0]]
+            copied = frames.end()
+        return "".join([*parts, self.text(traceback[copied:])])

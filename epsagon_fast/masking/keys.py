@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
+from epsagon_fast.interrupts import let_pass
 from epsagon_fast.patterns import pattern
 from epsagon_fast.wildcards import expression
 
@@ -45,8 +46,12 @@ def normalized(name: str) -> str:
 
 def _simple(name: str) -> str:
     # Imported here, because few names need it: see producer/late_imports.py.
-    from unicodedata import category, normalize
-
+    try:
+        from unicodedata import category, normalize
+    except ImportError as error:
+        # The process lost its files (a chroot, a replaced environment) before its first trace.
+        let_pass(error)
+        return name
     # One by one: all at once, long runs of accents take time that grows with their square.
     return "".join(normalize("NFKC", each) for each in name if category(each) != "Cf")
 

@@ -5,7 +5,7 @@ JOBS ?= 3
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := test
-.PHONY: demo test collectors servers instrumentations fuzz asan soak coverage mutants bench docs lint wheel lock screenshots clean
+.PHONY: demo test collectors servers instrumentations fuzz asan soak coverage mutants bench scale docs lint wheel lock screenshots clean
 
 # What is built, and the packages of a file that `make lock` wrote.
 SOURCES := pyproject.toml setup.py epsagon_fast/producer/entering.py $(wildcard _ext/*/*.pyx _ext/*/*.pxi _ext/*/*.h)
@@ -108,6 +108,11 @@ soak: $(VENV)/.installed .venv-servers/.installed collectors
 bench: $(VENV)/.installed .venv-bench/.installed collectors
 	$(BIN)/python benches/report.py
 	$(BIN)/python benches/scaling.py --write
+
+# Writes benches/SCALE.md and its charts: calls under pressure, five minutes of a steady load, and how cost grows with
+# rings, open traces, events and bytes. Twenty minutes and 6 GB of memory, so no part of `make bench`.
+scale: $(VENV)/.installed
+	$(BIN)/python benches/report.py SCALE.md
 
 .venv-bench/.installed: benches/peers.txt
 	test -x .venv-bench/bin/pip || $(PYTHON) -m venv .venv-bench

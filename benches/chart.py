@@ -1,6 +1,7 @@
-"""The README's chart: bars on a linear axis that begins at zero. Plain SVG."""
+"""The charts: the README's bars on a linear axis that begins at zero, and lines that show how cost grows. Plain SVG."""
 
 import math
+import statistics
 from collections.abc import Iterator, Sequence
 from html import escape
 from typing import NamedTuple
@@ -13,6 +14,11 @@ TITLE = "Processor time to record one event of 1 KB"
 LEGEND = "blocks with the same name and values; all threads; the lighter part is our collector's, another process"
 # Grid lines at the most.
 LINES = 5
+# Of the charts of growth, on axes where each step is ten times the one before.
+WIDE, HIGH, SIDE, ABOVE, BELOW, EDGE = 720, 400, 70, 74, 62, 48
+COLOURS = (OURS, "#b45309", "#64748b")
+# What grows with a power is as straight on such axes as a line. Small numbers have costs of their own beside it.
+DECADES = 2
 
 
 class Bar(NamedTuple):
@@ -65,3 +71,76 @@ def _step(most: float) -> float:
     """Return a step of 1, 2 or 5 times a power of ten that gives a few lines."""
     power = 10.0 ** math.floor(math.log10(most / LINES))
     return next(power * times for times in (1, 2, 5, 10) if most / (power * times) <= LINES)
+
+
+class Line(NamedTuple):
+    """What a line of a chart shows: its points, each with how much there is and what that costs."""
+
+    name: str
+    points: list[tuple[float, float]]
+
+    @property
+    def exponent(self) -> float:
+        """The power with which cost grows in the upper decades: 0 is not at all, 1 is in proportion."""
+        return exponent([point for point in self.points if point[0] >= self.points[-1][0] / 10**DECADES])
+
+
+def exponent(points: Sequence[tuple[float, float]]) -> float:
+    """Return the slope of the logarithms by least squares."""
+    across, up = ([math.log(point[axis]) for point in points] for axis in (0, 1))
+    return statistics.linear_regression(across, up).slope
+
+
+def growth(title: str, across: str, unit: str, lines: Sequence[Line]) -> str:
+    """Return a chart of lines as SVG, both axes logarithmic. `across`: what there is more and more of."""
+    points = [point for line in lines for point in line.points]
+    (left, right), (low, high) = (_decades([point[axis] for point in points]) for axis in (0, 1))
+    foot, end = HIGH - BELOW, WIDE - EDGE
+
+    def x(value: float) -> float:
+        return SIDE + (math.log10(value) - left) / (right - left) * (end - SIDE)
+
+    def y(value: float) -> float:
+        return foot - (math.log10(value) - low) / (high - low) * (foot - ABOVE)
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDE} {HIGH}" width="{WIDE}" height="{HIGH}" '
+        f'font-family="system-ui, sans-serif" font-size="14" role="img" aria-label="{escape(title)}">',
+        f'<rect width="{WIDE}" height="{HIGH}" rx="6" fill="#ffffff"/>',
+        f'<text x="16" y="30" fill="{TEXT}" font-weight="600">{escape(title)}</text>',
+    ]
+    for power in range(left, right + 1):
+        at, told = x(10.0**power), _round(power)
+        parts.append(f'<line x1="{at:.1f}" y1="{ABOVE}" x2="{at:.1f}" y2="{foot}" stroke="{GRID}"/>')
+        parts.append(f'<text x="{at:.1f}" y="{foot + 20}" fill="{TEXT}" text-anchor="middle">{told}</text>')
+    for power in range(low, high + 1):
+        at, told = y(10.0**power), _round(power)
+        parts.append(f'<line x1="{SIDE}" y1="{at:.1f}" x2="{end}" y2="{at:.1f}" stroke="{GRID}"/>')
+        parts.append(f'<text x="{SIDE - 8}" y="{at + 5:.1f}" fill="{TEXT}" text-anchor="end">{told}</text>')
+    below = f"{across}; both axes are logarithmic"
+    parts.append(
+        f'<text x="{(SIDE + end) / 2}" y="{HIGH - 16}" fill="{TEXT}" text-anchor="middle">{escape(below)}</text>'
+    )
+    begins = SIDE
+    for line, colour in zip(lines, COLOURS, strict=False):
+        name = f"{line.name}, {unit}: exponent {line.exponent:.2f}"
+        parts.append(
+            f'<text x="{begins}" y="56" fill="{colour}" font-size="12" font-weight="600">{escape(name)}</text>'
+        )
+        begins += 24 + 7 * len(name)
+        places = [(x(many), y(cost)) for many, cost in line.points]
+        corners = " ".join(f"{across:.1f},{up:.1f}" for across, up in places)
+        parts.append(f'<polyline points="{corners}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        parts += (f'<circle cx="{across:.1f}" cy="{up:.1f}" r="3.5" fill="{colour}"/>' for across, up in places)
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def _decades(values: Sequence[float]) -> tuple[int, int]:
+    """Return the powers of ten between which all values lie."""
+    least, most = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+    return least, max(most, least + 1)
+
+
+def _round(power: int) -> str:
+    """Return a power of ten as people write it."""
+    return f"{10**power:,}".replace(",", " ") if power >= 0 else f"{10.0**power:g}"

@@ -6,10 +6,13 @@ when not too many of its traces are under way.
 
 import itertools
 import json
+import os
+import statistics
+import struct
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple, NoReturn
 
 from events import of_size
 
@@ -25,6 +28,9 @@ UNSETTLED = 200
 # From one open trace to the next that gets an event: those that were opened one after the other lie side by side in the
 # collector's memory, those of many processes would not. Prime, so that each trace has its turn.
 STRIDE = 7919
+
+# What a worker answers: how many traces it has recorded, and how many records were refused.
+ANSWER = struct.Struct("=QQ")
 
 tracers: list[Tracer] = []
 pushed = itertools.count()
@@ -90,9 +96,10 @@ def trace(count: int, events_each: int, size_bytes: int) -> None:
     """Record so many whole traces and wait until they are settled."""
     room, made = Room(), events(size_bytes)
     for _ in range(count):
-        room.take(1024 + events_each * (size_bytes + 300))
+        room.take(1024)
         with epsagon.create_tracer() as tracer:
             for number in range(events_each):
+                room.take(size_bytes + 300)
                 tracer.add_event(made[number % len(made)])
         mine = writer()
         if mine.closed - mine.settled > UNSETTLED:
@@ -155,13 +162,97 @@ def close_all() -> None:
     wait(lambda: writer().closed == writer().settled, "traces are not settled")
 
 
+def add(count: int, size_bytes: int) -> float:
+    """Add so many events, each to a trace of its own; return the median time of a call, in nanoseconds."""
+    room, made, calls_ns = Room(), events(size_bytes, 10), []
+    for number in range(count):
+        room.take(size_bytes + 1300)
+        with epsagon.create_tracer() as tracer:
+            add_event, event = tracer.add_event, made[number % 10]
+            start = time.perf_counter_ns()
+            add_event(event)
+            calls_ns.append(time.perf_counter_ns() - start)
+    wait(lambda: writer().closed == writer().settled, "traces are not settled")
+    return statistics.median(calls_ns)
+
+
+class Work(NamedTuple):
+    """What each worker records."""
+
+    per_second: float
+    seconds: float
+    events_each: int
+    size_bytes: int
+
+
+class Crew:
+    """Forked workers, as a server forks them. Each has a ring of its own. They end when this process does."""
+
+    def __init__(self, count: int, work: Work) -> None:
+        self._count = count
+        starts, self._start = os.pipe()
+        self._answers, answers = os.pipe()
+        for number in range(count):
+            if os.fork() == 0:
+                os.close(self._start)
+                labour(number / count, starts, answers, work)
+        os.close(starts)
+        os.close(answers)
+        self._all_answer()
+
+    def work(self) -> tuple[int, int]:
+        """Have all of them work; return how many traces they recorded, and how many records were refused."""
+        os.write(self._start, bytes(self._count))
+        return self._all_answer()
+
+    def _all_answer(self) -> tuple[int, int]:
+        counts = [ANSWER.unpack(os.read(self._answers, ANSWER.size)) for _ in range(self._count)]
+        return sum(traces for traces, _ in counts), sum(refusals for _, refusals in counts)
+
+
+def labour(share: float, starts: int, answers: int, work: Work) -> NoReturn:
+    """Open a ring, and record traces for each byte that comes. `share`: of a trace's time this one begins later."""
+    try:
+        with epsagon.create_tracer():
+            pass
+        os.write(answers, ANSWER.pack(0, 0))
+        while os.read(starts, 1):
+            made, count = events(work.size_bytes, work.events_each), 0
+            start = time.monotonic()
+            while (due := (count + share) / work.per_second) < work.seconds:
+                time.sleep(max(0.0, start + due - time.monotonic()))
+                with epsagon.create_tracer() as tracer:
+                    for event in made:
+                        tracer.add_event(event)
+                count += 1
+            time.sleep(max(0.0, start + work.seconds - time.monotonic()))
+            os.write(answers, ANSWER.pack(count, sum(process.refusals().values())))
+    finally:
+        os._exit(0)
+
+
+crews: list[Crew] = []
+
+
+def hire(count: int, *work: Any) -> None:
+    """Fork so many workers."""
+    crews.append(Crew(count, Work(*work)))
+
+
+def work() -> tuple[int, int]:
+    return crews[0].work()
+
+
 def refused() -> dict[str, int]:
     return dict(process.refusals())
 
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     each.__name__: each
-    for each in (open_traces, push, trace, stream, keep_pushing, keep_tracing, close_one_by_one, close_all, refused)
+    for each in (
+        *(open_traces, push, trace, stream, keep_pushing, keep_tracing, close_one_by_one, close_all, add, hire, work),
+        refused,
+    )
 }
 
 if __name__ == "__main__":

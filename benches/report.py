@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from typing import NamedTuple
 
-from chart import Bar, chart
+from chart import Bar, Line, chart, growth
 
 HERE = pathlib.Path(__file__).parent
 README = HERE.parent / "README.md"
@@ -26,7 +26,14 @@ SECTIONS = {
     "otlp": "8. OTLP",
     "collectors": "9. Through a Collector",
     "survival": "10. What survives",
+    "pressure": "1. Under pressure",
+    "steady": "2. A steady load",
+    "growth": "3. How cost grows",
 }
+# The pages, with the target of the Makefile that writes each.
+PAGES = {"RESULTS.md": "make bench", "SCALE.md": "make scale"}
+# What the second page shows; the rest is on the first.
+SCALE = ("bench_pressure.py", "bench_steady.py", "bench_growth.py")
 Cell = str | float | int
 
 
@@ -46,6 +53,7 @@ class Report:
         self._tables: dict[str, list[str]] = {name: [] for name in SECTIONS}
         self._targets: list[Target] = []
         self._bars: list[Bar] = []
+        self._charts: dict[str, str] = {}
         self._leading: dict[str, str] = {}
 
     def table(
@@ -65,6 +73,23 @@ class Report:
         """Add the section's table that stands in the README too."""
         self._leading[section] = self.table(section, title, columns, rows, note)
 
+    def growth(
+        self,
+        name: str,
+        title: str,
+        across: str,
+        unit: str,
+        lines: Sequence[Line],
+        columns: Sequence[str],
+        rows: Iterable[Sequence[Cell]],
+        note: str,
+    ) -> None:
+        """Add a chart and its table. name: of the chart's file; across: what there is more and more of."""
+        self._charts[f"{name}.svg"] = growth(title, across, unit, lines)
+        exponents = "; ".join(f"{line.name} {line.exponent:.2f}" for line in lines)
+        self._tables["growth"].append(f"![{title}]({name}.svg)\n")
+        self.table("growth", title, columns, rows, f"{note} Exponents of the upper two decades: {exponents}.")
+
     def target(self, what: str, measured: str, met: bool, why: str = "") -> None:
         """Note whether a target was reached."""
         self._targets.append(Target(what, measured, met, why))
@@ -73,11 +98,14 @@ class Report:
         """Put a bar into the chart."""
         self._bars.append(Bar(name, here_us, helper_us, ours))
 
-    def write(self, folder: pathlib.Path, command: str) -> None:
-        """Write RESULTS.md and chart.svg; and the README's table, if these are what it shows."""
+    def write(self, folder: pathlib.Path, page: str) -> None:
+        """Write a page and its charts; and the README's table, if these are what it shows."""
         if self._bars:
             (folder / "chart.svg").write_text(chart(self._bars))
-        parts = [HEAD.format(machine=machine(), date=datetime.date.today(), versions=versions(), command=command)]
+        for name, svg in self._charts.items():
+            (folder / name).write_text(svg)
+        known = {"machine": machine(), "date": datetime.date.today(), "versions": versions(), "command": PAGES[page]}
+        parts = [HEAD.format(title=TITLES[page], **known)]
         if self._targets:
             parts += ["## Targets\n", "| target | measured | |\n|---|---|---|"]
             parts += [
@@ -87,12 +115,16 @@ class Report:
         for name, heading in SECTIONS.items():
             if self._tables[name]:
                 parts += [f"## {heading}\n", *self._tables[name]]
-        (folder / "RESULTS.md").write_text("\n".join(parts).rstrip() + "\n")
+        (folder / page).write_text("\n".join(parts).rstrip() + "\n")
         for name, table in self._leading.items() if folder == HERE else ():
             README.write_text(led(README.read_text(), name, table))
 
 
-HEAD = """# What it costs
+TITLES = {
+    "RESULTS.md": "# What it costs\n\nUnder pressure, and how that grows: [SCALE.md](SCALE.md).",
+    "SCALE.md": "# What it costs under pressure, and how that grows\n\nAll else: [RESULTS.md](RESULTS.md).",
+}
+HEAD = """{title}
 
 Written by `{command}` on {date}. Each table compares within one run, its rows by turns, so that a busy moment of the
 machine falls on all of them; medians unless it says otherwise. Ratios say more than figures.
@@ -153,12 +185,17 @@ def peers_python() -> str | None:
 
 
 def main() -> int:
-    """Run all benches and write the report."""
+    """Run the benches of a page, the first one unless it is named, and write it."""
     import pytest
 
     # pytest-benchmark's own cases are not timed by turns, so they are for looking closer; here each runs once.
     options = ["-q", "--benchmark-disable", "--timeout=400", "-o", "faulthandler_timeout=390", "-p", "no:cacheprovider"]
-    return int(pytest.main([*options, f"--results={HERE}", str(HERE), *sys.argv[1:]]))
+    words = sys.argv[1:]
+    page = next((word for word in words if word in PAGES), "RESULTS.md")
+    files = sorted(HERE.glob("bench_*.py"))
+    chosen = [str(each) for each in files if (each.name in SCALE) == (page == "SCALE.md")]
+    rest = [word for word in words if word not in PAGES]
+    return int(pytest.main([*options, f"--results={HERE}", f"--page={page}", *chosen, *rest]))
 
 
 if __name__ == "__main__":

@@ -30,10 +30,10 @@ class Spent(NamedTuple):
 
 
 class Producer:
-    """A process that runs producing.py."""
+    """A process that runs producing.py, or another of these programs that take a command a line."""
 
-    def __init__(self, place: Place) -> None:
-        script = pathlib.Path(__file__).with_name("producing.py")
+    def __init__(self, place: Place, program: str) -> None:
+        script = pathlib.Path(__file__).with_name(program)
         self._process = subprocess.Popen(
             [sys.executable, script], env=place.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -68,8 +68,8 @@ class Yard:
         self.backend = backend
         self._producers: list[Producer] = []
 
-    def producer(self) -> Producer:
-        made = Producer(self.place)
+    def producer(self, program: str = "producing.py") -> Producer:
+        made = Producer(self.place, program)
         self._producers.append(made)
         return made
 

@@ -246,6 +246,14 @@ static int search_at(search_run *run, size_t at) {
     }
 }
 
+/* Whether a byte may end a name or hide one. */
+static int search_is_sign(unsigned char c) {
+    switch (c) {
+    case ':': case '=': case '>': case '[': case '%': case '\\': case '\'': case '(': case '-': return 1;
+    default: return 0;
+    }
+}
+
 static int search_event(const unsigned char *text, size_t length, const unsigned char *classes, const uint32_t *states,
                         const unsigned char *folding) {
     search_run run = {text, length, classes, states, folding, 0, 0, 0};
@@ -257,7 +265,7 @@ static int search_event(const unsigned char *text, size_t length, const unsigned
                   u = _mm_set1_epi8('u');
     /* The first block has no byte before it, and the last one none behind it: both are looked at one by one. */
     for (; at < 16 && at < length; at++)
-        if (memchr(":=>[%\\'(-", text[at], 9) && search_at(&run, at))
+        if (search_is_sign(text[at]) && search_at(&run, at))
             return 1;
     for (; at + 17 <= length; at += 16) {
         const __m128i block = _mm_loadu_si128((const __m128i *)(text + at)),
@@ -276,7 +284,7 @@ static int search_event(const unsigned char *text, size_t length, const unsigned
     }
 #endif
     for (; at < length; at++)
-        if (memchr(":=>[%\\'(-", text[at], 9) && search_at(&run, at))
+        if (search_is_sign(text[at]) && search_at(&run, at))
             return 1;
     return 0;
 }

@@ -3,7 +3,7 @@
 # does either.
 
 from epsagon_fast.producer.states import NEW as _new, OPEN as _open, TABLE as _table
-from epsagon_fast.protocol import CLOSE_PAYLOAD, NO_TRACE, NOT_MEASURED, UNCHANGED, UNFINISHED
+from epsagon_fast.protocol import CLOSE_PAYLOAD, NO_TRACE, NOT_MEASURED, UNCHANGED
 from epsagon_fast.queue.layout import QUEUE_FULL, SETTLEMENTS
 
 cdef extern from "call.h":
@@ -148,9 +148,8 @@ cdef bint _close_at_once(FastPath tracer, object pid) except -1:
     cdef Closing closing
     cdef bytes payload
     cdef ring_calls *ring = tracer.ring
-    cdef int code = PUSHED_CODE, overflow
+    cdef int code = PUSHED_CODE
     cdef int64_t ended_ns
-    cdef bint is_taken
     producer = tracer.producer
     if tracer._state is not open_state or producer is None or not _is_same(tracer.owner_pid, pid):
         return False
@@ -168,8 +167,7 @@ cdef bint _close_at_once(FastPath tracer, object pid) except -1:
     tracer._state = closed_state
     tracer.keeps_values = tracer.ignores = False
     tracer.ids = tracer.push = tracer.producer = None
-    is_taken = trace_id in <dict>traces
-    if is_taken:
+    if trace_id in <dict>traces:
         del (<dict>traces)[trace_id]
         code = ring.append(producer, CLOSE_KIND, 0, PyBytes_AsString(trace_id), <char *>&closing, sizeof(closing))
         if code != PUSHED_CODE or own.flushes or own.is_exiting or _has_news(tracer._writer, producer, ring):
@@ -195,7 +193,7 @@ cdef bint _has_news(object writer, object producer, ring_calls *ring) except -1:
     return ring.load(producer, SETTLEMENTS_SLOT) != <uint64_t>settlements._read
 
 
-# tracer.Tracer and place.Place, from the first time on that they are needed.
+# tracer.Tracer and process.refuse, from the first time on that they are needed.
 cdef object tracer_class = None, refuse = None
 
 

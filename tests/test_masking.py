@@ -420,6 +420,7 @@ pieces = st.lists(names | signs | st.sampled_from(["S3CRET", "://u@h", "<", "+",
     pieces.map("".join) | st.recursive(names, lambda inner: st.dictionaries(names, inner, max_size=2).map(json.dumps))
 )
 @example('["password", "S3CRET"]')
+@example('"sid"=x[token]Pass_WordS3CRET')
 @example('{"a\\"password_x\\"b": 1}')
 def test_the_search_misses_nothing_and_masking_twice_changes_nothing(text: str) -> None:
     for keys in (DEFAULT_KEYS, ("user", "карта", "*s*"), ("x",)):

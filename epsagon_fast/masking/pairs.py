@@ -128,7 +128,7 @@ def _value(text: str, at: int, is_named_in_quotes: bool, is_query: bool) -> Hidd
     kind = _kind(text[at], is_named_in_quotes, is_query)
     if not is_query and (bracket := _BRACKET.match(text, at)):
         inner = bracketed(text, bracket.end() - 1)._replace(start=bracket.start(1))
-        more = kind.match(text, inner.end) if inner.shown == MASK and not is_named_in_quotes else None
+        more = kind.match(text, inner.end) if inner.shown == MASK and kind is not _IN_OBJECT else None
         return inner._replace(end=more.end()) if more else inner
     found = kind.match(text, at)
     if found is None:

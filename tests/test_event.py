@@ -1,9 +1,6 @@
 import inspect
 import json
 import math
-import os
-import subprocess
-import sys
 import time
 from collections import Counter
 from decimal import Decimal
@@ -13,6 +10,7 @@ from typing import Any
 import pytest
 from fakes import FakeQueue
 from rings import exit_code, in_child
+from straced import system_calls
 
 import epsagon_fast as epsagon
 from epsagon_fast.producer import current
@@ -140,19 +138,7 @@ CALLS_MOST = 1000
 
 
 def test_event_blocks_make_no_system_call(tmp_path: Path) -> None:
-    log = tmp_path / "calls"
-    command = ["strace", "-qq", "-o", str(log), sys.executable, "-c", TRACED]
-    # Of the compiled modules: their twins ask for the pid each time.
-    env = {**os.environ, "EPSAGON_LAUNCH": "0", "EPSAGON_FAST_IMPL": ""}
-    try:
-        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, timeout=60)
-    except FileNotFoundError:
-        assert not os.environ.get("CI"), "strace is not installed"
-        pytest.skip("needs strace")
-    if b"ptrace" in done.stderr:
-        pytest.skip("no process may be traced here")
-    assert done.returncode == 0, done.stderr
-    lines = log.read_text().partition('"/begin"')[2].partition('"/end"')[0].splitlines()
+    lines = system_calls(TRACED, tmp_path).partition('"/begin"')[2].partition('"/end"')[0].splitlines()
     # Memory that the interpreter takes and gives back comes in large pieces.
     counts = Counter(line.split("(")[0] for line in lines[1:-1])
     for name in ("brk", "mmap", "munmap"):

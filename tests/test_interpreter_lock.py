@@ -1,11 +1,8 @@
 """What is recorded beside busy threads: no call gives up the lock of the interpreter, for which they wait."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
-import pytest
+from straced import system_calls
 
 # The other thread waits for the lock all the time, and a program that gives up a lock for which a thread waits has to
 # wake that thread: a call of futex. Between two calls of getppid, which gives up nothing, there is none.
@@ -61,18 +58,6 @@ os._exit(0)
 
 
 def test_no_call_gives_up_the_lock_that_other_threads_wait_for(tmp_path: Path) -> None:
-    log = tmp_path / "calls"
-    command = ["strace", "-qq", "-o", str(log), sys.executable, "-c", RECORDING]
-    # Of the compiled modules: their twins have the interpreter ask.
-    env = {**os.environ, "EPSAGON_LAUNCH": "0", "EPSAGON_FAST_IMPL": ""}
-    try:
-        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, timeout=60)
-    except FileNotFoundError:
-        assert not os.environ.get("CI"), "strace is not installed"
-        pytest.skip("needs strace")
-    if b"ptrace" in done.stderr:
-        pytest.skip("no process may be traced here")
-    assert done.returncode == 0, done.stderr
-    _, traces, _, refused, _ = log.read_text().split("getppid()")
+    _, traces, _, refused, _ = system_calls(RECORDING, tmp_path).split("getppid()")
     assert traces.count("getrandom(") >= 20 and refused.count("flock(") >= 100
     assert "futex(" not in traces + refused

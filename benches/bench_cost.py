@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 import pytest
-from counting import instructions
+from counting import instructions, show
 from measure import Row, Times, memory_folder, rounds_of
 from report import Report
 
@@ -187,12 +187,7 @@ TIMES, SHOWN = 2000, 25
 def main() -> None:
     """Print for each call where its instructions go."""
     for name in sys.argv[1:] or MEASURED:
-        libraries, functions = instructions(PROGRAM, str(Path(__file__).parent), str(TIMES), name)
-        whole = libraries.total()
-        print(f"\n{name}: {whole / TIMES:,.0f} instructions")
-        for found in (libraries, functions):
-            for key, count in found.most_common(SHOWN):
-                print(f"  {count / TIMES:8,.0f}  {count / whole:5.1%}  {key}", flush=True)
+        show(name, instructions(PROGRAM, str(Path(__file__).parent), str(TIMES), name), TIMES, SHOWN)
 
 
 if __name__ == "__main__":

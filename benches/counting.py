@@ -34,6 +34,15 @@ def instructions(program: str, *words: str) -> tuple[Counter[str], Counter[str]]
     return by_library, by_function
 
 
+def show(title: str, counts: tuple[Counter[str], Counter[str]], times: int, most: int) -> None:
+    """Print what `instructions` returned for something that was done so many times, the `most` largest of each."""
+    whole = counts[0].total()
+    print(f"\n{title}: {whole / times:,.0f} instructions")
+    for found in counts:
+        for key, count in found.most_common(most):
+            print(f"  {count / times:8,.0f}  {count / whole:5.1%}  {key}", flush=True)
+
+
 def named(where: str) -> str:
     """Return a function's name, without the file and the depth of a recursion."""
     return where.rpartition(":")[2].split("'")[0]

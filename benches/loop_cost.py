@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from counting import instructions
+from counting import instructions, show
 
 # Of the traces of one pass, as at 400 requests a second.
 BATCH = 20
@@ -120,13 +120,8 @@ def counted(events_each: int) -> None:
 def main() -> None:
     """Print for each size of a trace where its instructions go."""
     for events_each in EVENTS:
-        libraries, functions = instructions(PROGRAM, str(Path(__file__).parent), str(events_each))
-        traces = PASSES[events_each] * BATCH
-        whole = libraries.total()
-        print(f"\na trace of {events_each}: {whole / traces:,.0f} instructions")
-        for found in (libraries, functions):
-            for key, count in found.most_common(SHOWN):
-                print(f"  {count / traces:8,.0f}  {count / whole:5.1%}  {key}", flush=True)
+        counts = instructions(PROGRAM, str(Path(__file__).parent), str(events_each))
+        show(f"a trace of {events_each}", counts, PASSES[events_each] * BATCH, SHOWN)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from epsagon_fast.collector.journal.journal import Journal
 from epsagon_fast.collector.measuring.deliveries import Deliveries, MeasuredSender, MeasuredShelf
 from epsagon_fast.collector.measuring.measuring import Measuring
 from epsagon_fast.collector.measuring.own import cpu_ms, resident_bytes
+from epsagon_fast.collector.pace import BUSY_PASS_S
 from epsagon_fast.collector.poison import Poison
 from epsagon_fast.collector.reading.feeding import Feeding
 from epsagon_fast.collector.reading.folder import ServedFolder
@@ -155,7 +156,8 @@ class Loop:
     def wait(self, pause_s: float) -> bytes:
         """Sleep for so long, or until a process dies or rings; return what was rung. Processes see for how long."""
         self.state.store(states.NEXT_PASS_NS, time.monotonic_ns() + int(pause_s * 1e9))
-        rung = self.rings.wait(pause_s)
+        # A process whose ring filled during the pass has not rung, because no sleep was to be seen.
+        rung = self.rings.wait(min(pause_s, BUSY_PASS_S) if self.intake.has_much else pause_s)
         self.state.store(states.NEXT_PASS_NS, 0)
         return rung
 

@@ -65,6 +65,11 @@ class Intake:
         self.had_much = False
 
     @property
+    def has_much(self) -> bool:
+        """Whether a ring has so much now that it may be full before long."""
+        return any(reader.head - reader.position > QUOTA_BYTES for reader in self.rings)
+
+    @property
     def has_put_off(self) -> bool:
         """Whether the next pass reads rings that this one has left."""
         return bool(self._put_off)
@@ -84,7 +89,7 @@ class Intake:
         self._ended = ended
         self._bounds.begin(time.monotonic())
         heads = {reader: reader.head for reader in self.rings}
-        self.had_much = any(head - reader.position > QUOTA_BYTES for reader, head in heads.items())
+        self.had_much = self.has_much
         last = {reader: heads.pop(reader) for reader in self._put_off if reader in heads}
         self._put_off.clear()
         came = False

@@ -4,8 +4,10 @@
 journal and ledger are real; the backend takes everything at once, since sending is no part of the loop.
 """
 
+import atexit
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -76,6 +78,7 @@ def rig(events_each: int) -> tuple[Callable[[], None], Callable[[], None]]:
 
     base = "/dev/shm" if os.path.isdir("/dev/shm") else None
     path = tempfile.mkdtemp(prefix="epsagon-loop-", dir=base)
+    atexit.register(shutil.rmtree, path)
     os.environ["EPSAGON_STATE_DIR"] = path + "/outbox"
     folder_fd = os.open(path, os.O_RDONLY)
     loop = Loop(folder_fd, path, StatePage(folder_fd, create=True), 1)

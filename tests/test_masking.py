@@ -199,6 +199,8 @@ PLAIN = [
     *("WHERE password = %s AND n = 'x'", "password = $1", "SELECT token FROM t", "reset-password -- see the token"),
     *("the following arguments are required: --password, --user", "a - token b", '["--password"]', "--tokens 5"),
     *('<input type="password" name="x">', "<p>password</p>", "<password/>", "café: a", "emoji \U0001f600: x", "x's: y"),
+    # What is said of a name that has no value: a schema, a form's field.
+    *('{"name": "password", "type": "string"}', '[{"in": "header", "name": "Authorization"}, {"key": "token"}]'),
     *("a=%41", '{"a": "password"}', "x < y > z", '{"password": ', "[1, 2", "://", "{'a': {'b': 1}}"),
 ]
 

@@ -126,11 +126,13 @@ class Texts:
 
     def _named(self, value: Any) -> bool:
         """Mask the value of a name if both stand in a list of two, or in members that say what they are."""
-        name, place = _name_in(value)
-        if name not in self._keys or value[place] == MASK:
+        name, places = _name_in(value)
+        if name not in self._keys:
             return False
-        value[place] = MASK
-        return True
+        shown = [place for place in places if value[place] != MASK]
+        for place in shown:
+            value[place] = MASK
+        return bool(shown)
 
     def _unquoted(self, text: str, level: int, reading: _Reading) -> str:
         """Return a text with what it encodes as URLs do masked."""
@@ -206,10 +208,11 @@ def _decoded(text: str, at: int) -> tuple[Any, int, int]:
     return value, end, 0
 
 
-def _name_in(value: Any) -> tuple[Any, Any]:
+def _name_in(value: Any) -> tuple[Any, list[Any]]:
+    """Return the name that an array of two or an object says, and where its values stand: nowhere if it has none."""
     if isinstance(value, list) and len(value) == 2:
-        return value[0], 1
+        return value[0], [1]
     if isinstance(value, dict) and len(value) <= 8:
         name = next((value[each] for each in _SAYS_NAME if each in value), None)
-        return name, next((each for each in _SAYS_VALUE if each in value), None) if name is not None else None
-    return None, None
+        return name, [each for each in _SAYS_VALUE if each in value]
+    return None, []

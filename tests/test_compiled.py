@@ -72,7 +72,7 @@ print([part for part, which in compiled.overview().items() if "do not agree" in 
         ("queue.names", "LOG", "'log-1'", "start"),
         ("queue.layout", "RECORD_HEADER", "struct.Struct('<IIBBIHQ16s')", "ring"),
         ("queue.layout", "FREE_SHIFTS", "FREE_SHIFTS[:-1]", "ring"),
-        ("protocol", "Record", "NamedTuple('Record', [(name, int) for name in reversed(Record._fields)])", "ring"),
+        ("protocol", "Record", "type('Record', (), {'_fields': Record._fields[::-1]})", "ring"),
         ("protocol", "EVENT_FIELDS", "EVENT_FIELDS[::-1]", "add_event"),
     ],
 )

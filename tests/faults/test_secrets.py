@@ -75,7 +75,7 @@ def _look_at(path: Path) -> None:
     assert TOKEN not in path.name and MASKED not in path.name
     try:
         found = path.lstat()
-        content = b"" if path.is_dir() else path.read_bytes()
+        content = path.read_bytes() if path.is_file() else b""
     except FileNotFoundError:
         return
     assert stat.S_IMODE(found.st_mode) == (0o700 if path.is_dir() else 0o600), path
@@ -159,7 +159,7 @@ sys.stdin.readline()
             _line(worker)
             until(lambda: here.counter("orphan") == 10, lambda: f"they are counted; {here.look()}")
             for path in Path(here.folder).iterdir():
-                if path.suffix != ".ring":
+                if path.suffix != ".ring" and path.is_file():
                     assert MASKED.encode() not in path.read_bytes()
             worker.communicate("\n")
         here.row.tried = 10

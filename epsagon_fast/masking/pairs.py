@@ -20,6 +20,9 @@ BLANK: Final = r"[^\S\r\n]"
 # stand behind it.
 _QUOTED: Final = pattern(r"""\s*[!<>~+|*^]{0,3}\s*["'`]\\*([^\n"'`]*)""")
 _BARE: Final = pattern(rf"""{BLANK}*[!<>~+|*^?]{{0,3}}{BLANK}*([^\n\r\t"'`&;?,{{}}()<>|=:#\\]*)""")
+# The type of PostgreSQL's `name::type`, read from its end.
+CAST: Final = r"(?:\]\[)?(?:\)[\d, ]*+\()?\w++(?: \w++)?::"
+_CAST: Final = pattern(rf"\s*+[!<>~*]{{0,3}}\s*+{CAST}")
 # What says that a name with words behind it is none: a sentence about it.
 _SAYS: Final = frozenset(
     (
@@ -72,6 +75,8 @@ class Pairs:
     def hidden(self, text: str, floor: int, at: int) -> Iterator[Hidden]:
         """Yield what the sign at `at` hides. No name begins before `floor`."""
         before = backwards(text, floor, at)
+        if cast := _CAST.match(before):
+            before = before[cast.end() :]
         quoted = _QUOTED.match(before)
         if quoted:
             is_named = is_key(quoted[1][::-1], self._keys)

@@ -6,13 +6,13 @@ from typing import Final
 
 from epsagon_fast.patterns import pattern
 
-from .pairs import NOT_SHOWN, PLACEHOLDER, Hidden, backwards, bracketed, closing
+from .pairs import CAST, NOT_SHOWN, PLACEHOLDER, Hidden, backwards, bracketed, closing
 
 # Read from the end, as names are.
 _OPERATOR: Final = pattern(
     r"[a-z]?\s*+\(?\s*+"
     r"(?:(?:ekil|ekili|ekilr|pxeger|bolg|hctam|neewteb|morf\s++tcnitsid|ot\s++ralimis|sa|yb)\s++(?:(?:ton|si)\s++)*+"
-    r"|[!<>~*]{0,3}\s*+)"
+    rf"|[!<>~*]{{0,3}}\s*+)(?:{CAST})?"
     r"""["'`\]]?([\w.-]++)(?:\s++([\w-]++))?""",
     re.IGNORECASE,
 )
@@ -30,7 +30,9 @@ _VALUE: Final = pattern(
 _NOTHING: Final = pattern(rf"{PLACEHOLDER}|[:@]\w+|", re.IGNORECASE)
 _NEXT_ROW: Final = pattern(r"\s*+,\s*+\(")
 # Postgres says so which value is there already.
-_DETAIL: Final = pattern(r"\s*+\)([^()=]*+)\(")
+_DETAIL: Final = pattern(r"\s*+\)((?:[^()=]++|\)[^()=]*+\()*+)\(")
+_LITERAL: Final = pattern(r"=\s*+(?:[a-zA-Z]?'|\w++\((?=[^\r\n]{0,256}'))")
+_NAMES: Final = pattern(r"[,()]|::|\.(?=[\"'`])")
 _TO_BRACKET: Final = pattern(r"\s*+=\s*+\(([^\r\n]*)\)")
 # SQLAlchemy shows a statement and what was passed beside it.
 _PASSED: Final = pattern(r"\[(SQL|parameters): ")
@@ -81,11 +83,15 @@ class Statements:
                 yield from _rows(text, at, secret)
 
     def detail(self, text: str, floor: int, at: int) -> Iterator[Hidden]:
-        """Yield the values behind the sign at `at`, before which their names stand in brackets."""
+        """Yield the values behind the sign at `at`, before which their names stand in brackets, or in a call."""
         found = _DETAIL.match(backwards(text, floor, at))
-        if found and any(name.strip(" \"'") in self._keys for name in found[1][::-1].split(",")):
-            values = _TO_BRACKET.match(text, at)
-            yield Hidden(*values.span(1)) if values else Hidden(at + 1, len(text), NOT_SHOWN)
+        if not found or not any(name.strip(" \"'`") in self._keys for name in _NAMES.split(found[1][::-1])):
+            return
+        if values := _TO_BRACKET.match(text, at):
+            yield Hidden(*values.span(1))
+        elif literal := _LITERAL.match(text, at):
+            end = literal.end()
+            yield Hidden(end, closing(text, end, "'")) if text[end - 1] == "'" else bracketed(text, end - 1)
 
     def option(self, text: str, at: int) -> Iterator[Hidden]:
         """Yield the value of the option at `at`."""

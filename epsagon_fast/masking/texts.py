@@ -36,15 +36,15 @@ _DECODER: Final = json.JSONDecoder(object_pairs_hook=merged)
 # What may stand behind a name or hide it.
 _SIGN: Final = pattern(r"[:=\[<%'(-]")
 # Where a pair, JSON, a tag, a literal, a list of SQL or an option may begin. Brackets as in `user[0]` are none, nor is
-# a sign behind another one.
+# a sign behind another one, nor the `::` of a cast.
 _BEGINNING: Final = pattern(
-    r"""(?<![=:&;,?#|{(])[=:]|<(?=[\w>])|\{(?=\s*")|\[(?=\s*[\[{"])|(?<=[\s(])[a-zA-Z]?'|\(|(?<![\w.-])-(?=-?[^\W\d_])"""
+    r"""(?<![=:&;,#{(])(?:=|:(?!:))|<(?=[\w>])|\{(?=\s*")|\[(?=\s*[\[{"])|"(?=[\[{]\s*\\)|(?<=[\s(])[a-zA-Z]?'|\(|(?<![\w.-])-(?=-?[^\W\d_])"""
 )
 _BETWEEN_WORDS: Final = pattern(r"([\s&;='\"<>?,]+)")
 # Characters of a name, a sign that is encoded, and a value.
 _SHORTEST_WORD: Final = 5
 _MAY_HOLD_NAMES: Final = pattern(r"%(?:2[257-9]|2[cd]|3[ade]|[4-7c-f])", re.IGNORECASE)
-# The members of an object that is one name with its value.
+# The members of an object that is one name with its value. What pydantic found wrong has a place and an input instead.
 _SAYS_NAME: Final = ("name", "key", "Name", "Key")
 _SAYS_VALUE: Final = ("value", "Value")
 
@@ -54,6 +54,18 @@ class _Reading:
 
     def __init__(self, text: str) -> None:
         self.left = _MOST_READINGS * len(text) + _MORE
+
+
+class _Lineless(str):
+    """A text that has no lines for a decoder's error, which would count them from the beginning for each piece."""
+
+    __slots__ = ()
+
+    def count(self, *_: Any) -> int:
+        return 0
+
+    def rfind(self, *_: Any) -> int:
+        return -1
 
 
 class Texts:
@@ -79,10 +91,10 @@ class Texts:
             return NOT_SHOWN
         stripped = text.strip(_SPACE)
         try:
-            if stripped.startswith(("{", "[")):
+            if stripped.startswith(("{", "[", '"')):
                 # The standard library's decoder keeps integers of any size.
-                decoded = json.loads(stripped, object_pairs_hook=merged)
-                return encoded(decoded) if self.nested(decoded, level, reading) else text
+                changed, decoded = self._masked(json.loads(stripped, object_pairs_hook=merged), level, reading)
+                return encoded(decoded) if changed else text
         except json.JSONDecodeError:
             pass
         except (ValueError, RecursionError):
@@ -94,6 +106,13 @@ class Texts:
 
     def _may_hold(self, text: str) -> bool:
         return self._keys.fragments is None or text_may_hold(self._keys.fragments, text)
+
+    def _masked(self, value: Any, level: int, reading: _Reading) -> tuple[bool, Any]:
+        """Return decoded JSON masked, and whether anything changed. It may be a text, which may hold more JSON."""
+        if isinstance(value, str):
+            shown = self.text(value, level + 1, reading)
+            return shown != value, shown
+        return self.nested(value, level, reading), value
 
     def nested(self, value: Any, level: int = 0, reading: _Reading | None = None) -> bool:
         """Mask decoded JSON in place; return whether anything changed."""
@@ -126,8 +145,8 @@ class Texts:
 
     def _named(self, value: Any) -> bool:
         """Mask the value of a name if both stand in a list of two, or in members that say what they are."""
-        name, places = _name_in(value)
-        if name not in self._keys:
+        names, places = _names_in(value)
+        if not any(name in self._keys for name in names):
             return False
         shown = [place for place in places if value[place] != MASK]
         for place in shown:
@@ -158,14 +177,17 @@ class Texts:
         copied = floor = 0
         tags = Tags(self._keys, text)
         broken = _MOST_BROKEN * len(text) + _MORE
+        lineless: str | None = None
         for found in _BEGINNING.finditer(text):
             at = found.start()
             if at < floor:
                 continue
-            if found[0] in "{[":
-                value, end, length = _decoded(text, at) if broken > 0 else (None, len(text), 0)
+            if found[0] in '{["':
+                lineless = lineless or _Lineless(text)
+                value, end, length = _decoded(lineless, at) if broken > 0 else (None, len(text), 0)
                 broken -= length
-                if end > at and (value is None or self.nested(value, level, reading)):
+                changed, value = self._masked(value, level, reading)
+                if end > at and (value is None or changed):
                     parts += [text[copied:at], NOT_SHOWN if value is None else encoded(value)]
                     copied = end
                 floor = max(floor, end)
@@ -205,14 +227,18 @@ def _decoded(text: str, at: int) -> tuple[Any, int, int]:
         return None, at, max(error.pos - at, 0) + 100
     except (ValueError, RecursionError):
         return None, len(text), 0
-    return value, end, 0
+    # The quote at the end of another text is no beginning of JSON in a text.
+    return (value, end, 0) if not isinstance(value, str) or value.endswith(("}", "]")) else (None, at, end - at)
 
 
-def _name_in(value: Any) -> tuple[Any, list[Any]]:
-    """Return the name that an array of two or an object says, and where its values stand: nowhere if it has none."""
+def _names_in(value: Any) -> tuple[list[Any], list[Any]]:
+    """Return the names that an array of two or an object says, and where their values stand: nowhere if it has none."""
     if isinstance(value, list) and len(value) == 2:
-        return value[0], [1]
+        return value[:1], [1]
     if isinstance(value, dict) and len(value) <= 8:
+        located = value.get("loc")
+        if isinstance(located, list) and "input" in value:
+            return located, ["input"]
         name = next((value[each] for each in _SAYS_NAME if each in value), None)
-        return name, [each for each in _SAYS_VALUE if each in value]
-    return None, []
+        return [name], [each for each in _SAYS_VALUE if each in value]
+    return [], []

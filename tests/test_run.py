@@ -5,7 +5,9 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
 import textwrap
+import venv
 from pathlib import Path
 
 import pytest
@@ -110,6 +112,25 @@ def test_what_cannot_be_run_ends_as_in_a_shell(tmp_path: Path, command: list[str
     answer = ran(*RUN, *command, cwd=tmp_path, **BACKEND)
     assert answer.returncode == code
     assert said in answer.stderr
+
+
+def test_a_program_beside_this_python_is_found_after_those_on_the_path(tmp_path: Path) -> None:
+    own, on_path = tmp_path / "own/bin", tmp_path / "bin"
+    venv.create(own.parent, symlinks=True)
+    on_path.mkdir()
+    lent = os.pathsep.join([str(Path(path.FOLDER).parents[2]), sysconfig.get_path("purelib")])
+    for folder, name in ((own, "tool"), (own, "server"), (on_path, "tool")):
+        (folder / name).write_text(f"#!/bin/sh\necho {folder}\n")
+        (folder / name).chmod(0o755)
+
+    def said(*command: str) -> str:
+        run = [str(own / "python"), "-m", "epsagon_fast", "run"]
+        return ran(*run, *command, cwd=tmp_path, **BACKEND, PATH=str(on_path), PYTHONPATH=lent).stdout
+
+    assert said("server") == f"{own}\n"
+    assert said("tool") == f"{on_path}\n"
+    # A Python that is found so has its own environment too.
+    assert said("python", "-c", "import sys; print(sys.prefix)") == f"{own.parent}\n"
 
 
 def test_every_python_below_watches_however_it_was_started(tmp_path: Path) -> None:

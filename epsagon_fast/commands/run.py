@@ -6,6 +6,7 @@ that are installed. The environment says where the traces go. $EPSAGON_INSTRUMEN
 
 import argparse
 import os
+import shutil
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -42,16 +43,28 @@ def run(arguments: argparse.Namespace) -> int:
     command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
     if not command:
         return fail("run", "which COMMAND?", 2)
+    program = _beside(command[0])
     obstacle = _obstacle()
     if obstacle:
         say("run", f"{obstacle}: the program runs untraced")
     sys.stdout.flush()
     try:
-        os.execvpe(command[0], command, os.environ if obstacle else traced_environment(os.environ))
+        os.execvpe(program, [program, *command[1:]], os.environ if obstacle else traced_environment(os.environ))
     except FileNotFoundError:
         return fail("run", f"{command[0]}: not found", NOT_FOUND)
     except OSError as error:
         return fail("run", f"{command[0]}: {error.strerror}", NOT_EXECUTABLE)
+
+
+def _beside(name: str) -> str:
+    """Return the path of a program that lies beside this Python and not on the PATH; else the name as it is.
+
+    So `.venv/bin/epsagon-fast run gunicorn` finds the environment's gunicorn where the environment is not activated.
+    A Python needs the path as its name, too: it looks for its environment by that.
+    """
+    if os.path.dirname(name) or shutil.which(name):
+        return name
+    return shutil.which(name, path=os.path.dirname(sys.executable)) or name
 
 
 def traced_environment(environment: "Mapping[str, str]") -> dict[str, str]:

@@ -12,6 +12,7 @@ from naming import named
 from places import Place
 from servers import Server
 
+from epsagon_fast.collector.sending.outbox.file import OutboxFile
 from epsagon_fast.commands.doctor import clock, environment, way
 from epsagon_fast.commands.doctor.finding import BAD, LOOK, OK, Finding
 from epsagon_fast.compat.options import WITHOUT_MEANING
@@ -119,8 +120,11 @@ def test_backend_that_does_not_take_it_is_named(behave: servers.Behaviour | None
         ("", "no backend is named"),
     ],
 )
-def test_a_backend_that_is_not_named_ends_the_way_before_it_begins(place: Place, url: str, said: str) -> None:
-    code, found = doctor(place, EPSAGON_COLLECTOR_URL=url)
+@pytest.mark.parametrize("token", ["t", ""], ids=["token", "no token"])
+def test_a_backend_that_is_not_named_ends_the_way_before_it_begins(
+    place: Place, url: str, said: str, token: str
+) -> None:
+    code, found = doctor(place, EPSAGON_COLLECTOR_URL=url, EPSAGON_TOKEN=token)
     assert (code, *found[-1][:2]) == (1, "config", BAD)
     assert said in found[-1].text and "epsagon.com" not in found[-1].text
     assert os.listdir(place.runtime_dir) == []
@@ -136,6 +140,32 @@ def test_wrong_path_is_told_if_it_holds_no_secret(path: str, said: str) -> None:
         _, found = doctor(place)
         place.close()
     assert found[-1].text.endswith("REJECTED (404)") and said in found[-1].advice
+
+
+@pytest.mark.parametrize("was_there", [False, True])
+def test_trace_that_the_backend_does_not_take_is_not_kept(was_there: bool) -> None:
+    with Server(servers.status(503)) as server:
+        place = Place(server.url)
+        if was_there:
+            place.run("import epsagon_fast\nwith epsagon_fast.trace('another'): pass\nepsagon_fast.flush(5)")
+        code, found = doctor(place)
+        outbox = OutboxFile(found[PLACES.index("state")].text.partition(" keeps ")[0], b"")
+        assert (code, found[-1].text.partition(": ")[2]) == (1, "STORED (503)")
+        assert sum(outbox.stored().values()) == was_there
+        outbox.close()
+        place.close()
+
+
+def test_state_that_cannot_be_written_or_is_full_is_told(
+    untraced: None, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Config(runtime_dir=place.runtime_dir, state_dir=tmp_path, token="t", collector_url="http://x").resolve()
+    assert way._state(config).verdict == OK
+    monkeypatch.setattr(os, "statvfs", lambda path: os.statvfs_result((4096, 4096, 1, *[0] * 7)))
+    assert "has no room" in way._state(config).text
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    found = way._state(config)
+    assert found.verdict == LOOK and "cannot be written" in found.text
 
 
 def test_collector_that_it_started_leaves_if_the_backend_is_not_there(place: Place) -> None:

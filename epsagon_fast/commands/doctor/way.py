@@ -4,12 +4,13 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from urllib.parse import urlsplit
 
 import epsagon_fast as epsagon
 import epsagon_fast.commands.doctor.clock as clock
 from epsagon_fast.collector.sending.outbox.directory import own_state_directory
+from epsagon_fast.collector.sending.outbox.file import NAME, OutboxFile, failures
 from epsagon_fast.config import ResolvedConfig, otlp_url
 from epsagon_fast.config.environment import default_url
 from epsagon_fast.config.values import is_otlp, is_url, posted_url
@@ -26,6 +27,10 @@ TRACE_NAME = "epsagon-fast doctor"
 START_TIMEOUT_S = 5.0
 # What to do about an outcome's reason; a status is looked up by itself.
 REMEDIES = {
+    **dict.fromkeys(
+        ("301", "302", "303", "307", "308"),
+        "name in EPSAGON_COLLECTOR_URL where it redirects to, or give the token that it wants: no redirect is followed",
+    ),
     "401": "give the token that it wants: EPSAGON_TOKEN",
     "403": "give a token that may do this: EPSAGON_TOKEN",
     "404": "mend the path in EPSAGON_COLLECTOR_URL, which is {path}",
@@ -34,14 +39,16 @@ REMEDIES = {
     "bad_proxy": "mend HTTPS_PROXY or HTTP_PROXY",
     "bad_token": "mend EPSAGON_TOKEN or EPSAGON_HEADERS",
     "bad_url": "mend EPSAGON_COLLECTOR_URL",
-    "connection": "start it, or mend host and port in EPSAGON_COLLECTOR_URL; a firewall may stand between",
+    "connection": "start it, or mend http(s), host and port in EPSAGON_COLLECTOR_URL; a firewall may stand between",
     "dns": "mend the host in EPSAGON_COLLECTOR_URL, or the names of this machine",
     "no_backend": "name your backend: EPSAGON_COLLECTOR_URL; `epsagon-fast backend` starts one here",
     "otlp_endpoint": "begin EPSAGON_COLLECTOR_URL with otlp+",
     "proxy": "look at HTTPS_PROXY and HTTP_PROXY, or name the host in NO_PROXY",
     "timeout": "look whether it answers, or raise EPSAGON_SEND_TIMEOUT_SEC",
+    "web_page": "mend EPSAGON_COLLECTOR_URL: a page for people answers there, as of a login",
     "tls": "name its CA's file in SSL_CERT_FILE, or mend its certificate",
 }
+LOSES = "a reboot loses what is not delivered"
 LOOK_THERE = "look at the backend's own log, and at that of the collector"
 
 
@@ -72,10 +79,6 @@ def _config(config: ResolvedConfig) -> Finding:
     if config.disable:
         text = "DISABLE_EPSAGON, OTEL_SDK_DISABLED or OTEL_TRACES_EXPORTER is set: tracing is off"
         return ill("config", text, "unset it", about="options")
-    if not config.enabled:
-        return ill(
-            "config", "EPSAGON_TOKEN is not set: tracing is off", "set it to what the backend wants", about="options"
-        )
     url = os.environ.get("EPSAGON_COLLECTOR_URL", "")
     if url and not is_url(url):
         text = f"EPSAGON_COLLECTOR_URL={origin(url)} cannot be used, so no backend is named"
@@ -83,6 +86,9 @@ def _config(config: ResolvedConfig) -> Finding:
     if config.collector_url == default_url(warn=False):
         text = "no backend is named, and Epsagon's own service is closed"
         return ill("config", text, REMEDIES["no_backend"], about="a backend")
+    if not config.enabled:
+        text = "EPSAGON_TOKEN is not set: tracing is off"
+        return ill("config", text, "set it to what the backend wants", about="options")
     token = "a token is set" if config.token else "no token is needed"
     text = f"{token}, traces go to {origin(config.collector_url)}"
     advised = otlp_url(config.collector_url)
@@ -107,8 +113,14 @@ def _state(config: ResolvedConfig) -> Finding:
     try:
         own_state_directory(config.state_dir)
     except OSError as error:
-        text = f"{config.state_dir or 'none'}: {error.strerror or error}; a reboot loses what is not delivered"
+        text = f"{config.state_dir or 'none'}: {error.strerror or error}; {LOSES}"
         return odd("state", text, "give EPSAGON_STATE_DIR a local directory of this user alone", about="stored traces")
+    if not os.access(config.state_dir, os.W_OK):
+        do = "make it writable, or name another: EPSAGON_STATE_DIR"
+        return odd("state", f"{config.state_dir} cannot be written; {LOSES}", do, about="stored traces")
+    if not os.statvfs(config.state_dir).f_bavail:
+        do = "make room there, or name another: EPSAGON_STATE_DIR"
+        return odd("state", f"{config.state_dir} has no room; {LOSES}", do, about="stored traces")
     return well("state", f"{config.state_dir} keeps what the backend does not take yet")
 
 
@@ -143,6 +155,8 @@ def _backend(config: ResolvedConfig) -> Finding:
         resource = {"name": TRACE_NAME, "type": "doctor", "operation": "send"}
         tracer.add_event({"resource": resource, "origin": "runner", "start_time": began, "duration": took_s})
     outcome, where = tracer.stop(), origin(config.collector_url)
+    if outcome == Outcome.STORED:
+        _forget(config, tracer.trace_id)
     if outcome == Outcome.DELIVERED:
         return well("backend", f"{where}: {outcome}")
     if outcome == Outcome.SAMPLED:
@@ -156,6 +170,15 @@ def _backend(config: ResolvedConfig) -> Finding:
         return ill("backend", text, "`epsagon-fast status` says why", about="capacity")
     text = f"{where} does not take the trace yet; it is kept and tried again"
     return ill("backend", text, REMEDIES["timeout"], about="statuses and retries")
+
+
+def _forget(config: ResolvedConfig, trace_id: str) -> None:
+    """Take the trace out of the outbox: it has told what it was sent for, and would come long after that."""
+    for directory in (config.state_dir, folders.resolve(config.runtime_dir).path):
+        if not (directory and os.path.exists(os.path.join(directory, NAME))):
+            continue
+        with suppress(*failures()), closing(OutboxFile(directory, b"", config.state_dir)) as outbox:
+            outbox.remove([bytes.fromhex(trace_id)])
 
 
 def _path(url: str) -> str:

@@ -61,7 +61,7 @@ def test_the_list_shows_the_newest_first_with_all_columns(client: urllib3.PoolMa
         "1 s",
         'class="badge ok"',
         '<span class="unit">events </span>1',
-        "keeps 1,024 MiB",
+        "keeps 1 GiB,",
     ):
         assert said in page
     assert re.findall(r'<rect class="ok" x="0" width="(\d+)"', page) == ["10000", "2500"]
@@ -224,7 +224,8 @@ def test_a_duration_has_three_digits(value_s: float | None, said: str) -> None:
             (1 << 20, "1 MiB"),
             (1000 << 20, "1000 MiB"),
             (5 << 30, "5 GiB"),
-            (5 << 40, "5120 GiB"),
+            (5 << 40, "5 TiB"),
+            (5 << 50, "5120 TiB"),
         ),
     ],
 )

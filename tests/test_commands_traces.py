@@ -19,6 +19,7 @@ from epsagon_fast.backend.retention import Retention
 from epsagon_fast.backend.shape import summarize
 from epsagon_fast.backend.store import Store
 from epsagon_fast.commands import main
+from epsagon_fast.pages import see
 
 AT = 1_700_000_000.0
 REQUEST = "ab" * 16
@@ -95,6 +96,35 @@ def test_a_request_is_shown_with_all_its_traces_by_any_of_their_ids(ask: Callabl
     assert [line.split("▕")[0].rstrip() for line in lines if "db" not in line] == ["checkout", "  charge"]
     assert "Declined: no funds" in next(line for line in lines if "charge" in line)
     assert len(json.loads(ask("show", request_id, "--json"))) == 4
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_a_terminal_without_the_characters_of_bars_shows_plainer_ones(tmp_path: Path, encoding: str) -> None:
+    with Store(str(tmp_path / "db")) as store:
+        keep(store, "a", "caf\xe9 \u2603")
+    for words, bar in ((["traces"], "|##########|"), (["show", "a"], "|    250 ms")):
+        told = subprocess.run(
+            [sys.executable, "-m", "epsagon_fast", *words, "--database", str(tmp_path / "db")],
+            env={**os.environ, "PYTHONIOENCODING": encoding},
+            capture_output=True,
+            timeout=TIMEOUT_S,
+        )
+        assert (told.returncode, told.stderr) == (0, b"")
+        said = told.stdout.decode(encoding)
+        assert bar in said and "\\u2603" in said
+
+
+def test_a_list_of_nothing_says_so_beside_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "db"
+    with Store(str(path)) as store:
+        for options, said in (([], "no trace yet; start your program with"), (["--failed"], "no trace is like that")):
+            assert main(["traces", "--json", "--database", str(path), *options]) == 0
+            out, err = capsys.readouterr()
+            assert out == "" and said in err and see("epsagon-fast traces") in err
+        keep(store, "a", "work")
+    assert main(["traces", "--database", str(path)]) == 0
+    out, err = capsys.readouterr()
+    assert "   2 events  " in out and err == ""
 
 
 def test_what_is_not_there_or_not_clear_is_said_in_a_line(served: Backend, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import epsagon_fast.backend.summary as summary
+from epsagon_fast.amounts import in_three_digits
 from epsagon_fast.backend.timeline import TimedEvent, Timeline
 from epsagon_fast.foreign import escaped
 
@@ -77,13 +78,6 @@ def duration(value_s: float | None) -> str:
         return f"{minutes} min {rest_s} s"
     size, unit = next(((size, unit) for size, unit in _UNITS if value_s >= size), _UNITS[-1])
     return f"{in_three_digits(value_s / size)} {unit}"
-
-
-def in_three_digits(number: float) -> str:
-    """Return a number with three digits that count, and never with an exponent: `1.5`, `34.2`, `1023`."""
-    digits = 0 if number >= 100 else 1 if number >= 10 else 2
-    said = f"{number:.{digits}f}"
-    return said.rstrip("0").rstrip(".") if digits else said
 
 
 def moment(value: float | None) -> str:

@@ -3,6 +3,8 @@
 import sqlite3
 from typing import NamedTuple
 
+from epsagon_fast.amounts import counted, size
+
 MAX_BYTES = 1024**3
 # At one new trace at most so many old ones go, so that no client waits long for a smaller limit.
 _BATCH_TRACES = 200
@@ -18,11 +20,12 @@ class Retention(NamedTuple):
     def __str__(self) -> str:
         limits = []
         if self.age_s is not None:
-            limits.append(f"{self.age_s / 86400:g} days")
+            days = self.age_s / 86400
+            limits.append(f"{days:g} day{'' if days == 1 else 's'}")
         if self.traces is not None:
-            limits.append(f"{self.traces:,} traces")
+            limits.append(counted(self.traces, "trace"))
         if self.bytes is not None:
-            limits.append(f"{self.bytes / 1024**2:,.0f} MiB")
+            limits.append(f"{size(self.bytes)}")
         return " or ".join(limits) or "everything"
 
 

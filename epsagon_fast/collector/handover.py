@@ -10,6 +10,7 @@ runner fits its limit.
 import logging
 from collections import Counter
 
+from epsagon_fast.amounts import size
 from epsagon_fast.collector.assembling import body
 from epsagon_fast.collector.assembling.assembly import Assembly, ClosedTrace
 from epsagon_fast.collector.assembling.body import Body
@@ -73,7 +74,7 @@ class Handover:
         built = self._build(closed)
         self._count(built)
         if closed.debug and built.trimmed:
-            log.info("trimmed a trace from %d to %d KB", built.size_before_bytes // 1024, built.size_bytes // 1024)
+            log.info("trimmed a trace from %s to %s", size(built.size_before_bytes), size(built.size_bytes))
         if built.data is None:
             self._outcomes.settle(trace_id, Outcome.DROPPED.because("too_big"))
             return

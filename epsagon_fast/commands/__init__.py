@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from epsagon_fast.commands.saying import PROGRAM
+from epsagon_fast.commands.saying import PROGRAM, writable
 from epsagon_fast.version import __version__
 
 # The modules by name, with the line that `--help` prints for each.
@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv: the arguments after the program's name; None: those of this process. As with any argparse program, wrong usage
     raises SystemExit(2), and `--help` and `--version` raise SystemExit(0).
     """
+    writable(sys.stdout)
     command, arguments = parse(argv)
     try:
         return int(command.run(arguments))

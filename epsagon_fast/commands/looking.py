@@ -122,7 +122,8 @@ class _Api:
         try:
             return self._pool.request("GET", self._url + path, headers=self._headers, redirect=False)
         except self._failures as error:
-            raise Unreachable(f"{origin(self._url)} does not answer: {type(error).__name__}") from None
+            start = "; `epsagon-fast backend` starts one, --backend names another" if self._url == DEFAULT_URL else ""
+            raise Unreachable(f"{origin(self._url)} does not answer: {type(error).__name__}{start}") from None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,6 +5,7 @@ import sys
 
 import epsagon_fast.backend.outline as outline
 import epsagon_fast.commands.looking as looking
+from epsagon_fast.amounts import counted
 from epsagon_fast.backend.shape import NotATrace, checked
 from epsagon_fast.backend.timeline import Timeline, build
 from epsagon_fast.commands.saying import fail
@@ -39,9 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
 def as_text(timeline: Timeline) -> str:
     """Return a request as a person reads it: a head, then a line for each event."""
     apps = ", ".join(dict.fromkeys(outline.cut(trace["app_name"], 40) for _, trace in timeline.traces))
-    count = len(timeline.traces)
     head = (
         f"{outline.moment(timeline.start)}  {outline.duration(timeline.duration_s)},"
-        f" {len(timeline.nodes)} events of {count} trace{'s' if count != 1 else ''} ({apps})"
+        f" {counted(len(timeline.nodes), 'event')} of {counted(len(timeline.traces), 'trace')} ({apps})"
     )
     return f"{head}\n{outline.text(timeline, colours=looking.colours(sys.stdout.isatty))}"

@@ -12,10 +12,14 @@ from typing import Any
 import epsagon_fast.backend.outline as outline
 import epsagon_fast.backend.summary as summary
 import epsagon_fast.commands.looking as looking
+from epsagon_fast.amounts import counted
 from epsagon_fast.backend.filters import BadQuery
-from epsagon_fast.commands.saying import fail
+from epsagon_fast.commands.saying import fail, say
 from epsagon_fast.foreign import escaped
 
+# Nothing at all would leave open whether that is an answer. To stderr, since programs read the rest.
+NONE_YET = "no trace yet; start your program with `epsagon-fast run`, or let `epsagon-fast doctor` send one"
+NONE_LIKE_THAT = "no trace is like that"
 _LOOK_S = 0.5
 _COLOURS = {summary.OK: "32", summary.TIMEOUT: "33"}
 _BAR_CHARACTERS = 10
@@ -44,7 +48,10 @@ def run(arguments: argparse.Namespace) -> int:
             raise BadQuery("--limit is 1 to 1000")
         with looking.source(arguments) as source:
             after = source.latest() if arguments.follow else 0.0
-            _print(list(reversed(source.newest(query, arguments.limit))), arguments.json)
+            rows = source.newest(query, arguments.limit)
+            if not rows:
+                say("traces", NONE_LIKE_THAT if query else NONE_YET)
+            _print(rows[::-1], arguments.json)
             while arguments.follow:
                 rows, after = source.arrivals(query, after)
                 _print(rows, arguments.json)
@@ -90,7 +97,7 @@ def _line(row: dict[str, Any], longest_s: float, in_colours: bool) -> str:
             outline.painted(f"{outline.cut(ended, 20):16}", colour),
             f"{outline.cut(row['app_name'], 20):14}",
             f"{outline.cut(row['name'], 60):32}",
-            f"{row['event_count']:>5} events{' trimmed' if row['is_trimmed'] else ''}",
+            f"{counted(row['event_count'], 'event'):>12}{' trimmed' if row['is_trimmed'] else ''}",
             escaped(row["trace_id"]),
         )
     )

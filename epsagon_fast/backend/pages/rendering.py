@@ -9,7 +9,8 @@ import jinja2
 from markupsafe import Markup
 from starlette.responses import HTMLResponse, Response
 
-from epsagon_fast.backend.outline import cut, duration, in_three_digits, moment
+from epsagon_fast.amounts import counted, size
+from epsagon_fast.backend.outline import cut, duration, moment
 from epsagon_fast.foreign import escaped
 from epsagon_fast.version import __version__
 
@@ -17,16 +18,6 @@ HERE = Path(__file__).parent
 # Of a bar's drawing; a rectangle in it has this many units for the longest.
 BAR_UNITS = 10_000
 _LINE_CHARACTERS = 200
-
-
-def size(value_bytes: float) -> str:
-    """Return a number of bytes: `812 B`, `3.4 KiB`, `1 GiB`."""
-    unit = "B"
-    for following in ("KiB", "MiB", "GiB"):
-        if value_bytes < 1024:
-            break
-        value_bytes, unit = value_bytes / 1024, following
-    return f"{in_three_digits(value_bytes)} {unit}"
 
 
 def iso(value: float | None) -> str:
@@ -78,8 +69,8 @@ _environment = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_environment.filters.update(duration=duration, size=size, moment=moment, iso=iso, line=line, lines=lines)
-_environment.filters.update(segment=segment)
+_environment.filters.update(duration=duration, size=size, counted=counted, moment=moment, iso=iso, line=line)
+_environment.filters.update(lines=lines, segment=segment)
 _environment.globals.update(bar=bar, url=url, version=__version__)
 
 

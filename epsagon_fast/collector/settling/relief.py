@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+from epsagon_fast.amounts import size
 from epsagon_fast.collector.assembling.assembly import Assembly
 from epsagon_fast.collector.bounds import Bounds, Held
 from epsagon_fast.collector.settling.outcomes import Outcomes
@@ -75,4 +76,4 @@ class Relief:
 
     def _held(self) -> str:
         held = self._look()
-        return f"{held.memory_bytes >> 20} MiB in memory, {held.journal_bytes >> 20} MiB in the journal"
+        return f"{size(held.memory_bytes)} in memory, {size(held.journal_bytes)} in the journal"

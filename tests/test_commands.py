@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from places import Place
 from waiting import TIMEOUT_S
 
 from epsagon_fast import __version__, commands
@@ -75,6 +76,17 @@ def test_an_interrupted_command_has_failed(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(backend, "run", interrupted)
     assert main(["backend"]) == 1
+
+
+@pytest.mark.parametrize("words", [["doctor"], ["status"], ["run", "--list"]], ids=" ".join)
+def test_output_that_finds_no_room_is_said_in_a_line(place: Place, words: list[str]) -> None:
+    with open("/dev/full", "wb") as full:
+        line = [*MODULE, *words]
+        answer = subprocess.run(line, env=place.env, stdout=full, stderr=subprocess.PIPE, timeout=TIMEOUT_S)
+    assert answer.returncode == 1
+    assert (
+        answer.stderr.startswith(f"epsagon-fast {words[0]}: cannot write".encode()) and answer.stderr.count(b"\n") == 1
+    )
 
 
 def test_reader_that_has_seen_enough_gets_no_traceback(tmp_path: Path) -> None:

@@ -4,13 +4,14 @@ Each module has `add_arguments(parser) -> None` and `run(arguments) -> int`. Exi
 """
 
 import argparse
+import errno
 import importlib
 import os
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from epsagon_fast.commands.saying import PROGRAM, writable
+from epsagon_fast.commands.saying import PROGRAM, fail, writable
 from epsagon_fast.version import __version__
 
 # The modules by name, with the line that `--help` prints for each.
@@ -37,13 +38,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     writable(sys.stdout)
     command, arguments = parse(argv)
     try:
-        return int(command.run(arguments))
+        code = int(command.run(arguments))
+        # At the end of the interpreter it would be too late to say that this failed.
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         return 1
     except BrokenPipeError:
-        # `epsagon-fast status --watch | head`: the reader has gone. What is still buffered must go nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        # `epsagon-fast status --watch | head`: the reader has gone.
+        return _unheard()
+    except OSError as error:
+        # `epsagon-fast doctor > FILE` on a full disk. What commands do with files of their own, they say themselves.
+        if error.errno != errno.ENOSPC:
+            raise
+        return fail(command.__name__.rpartition(".")[2], f"cannot write: {error.strerror}", _unheard())
+
+
+def _unheard() -> int:
+    """Let what is still buffered go nowhere; return 1."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
 
 
 def parse(argv: Sequence[str] | None = None) -> tuple[Any, argparse.Namespace]:

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 import pytest
 import servers
 from arrivals import arrived, await_traces, death, ids, runner
+from dying import Dying
 from places import NOBODY, Place, until
 from servers import Server
 from waiting import TIMEOUT_S
@@ -23,6 +24,7 @@ from waiting import TIMEOUT_S
 from epsagon_fast.backend import Backend
 from epsagon_fast.collector import __main__ as main_module
 from epsagon_fast.queue import state as states
+from epsagon_fast.queue.state import StatePage
 
 # Does what it is told, a line at a time: open, add, close, flush, trace NAME, exit, and prints the answer.
 WORKER = """
@@ -210,6 +212,22 @@ def test_only_one_collector_serves_a_folder(backend: Backend, place: Place, work
     assert "another collector serves" in errors
     assert place.look().incarnation == 1
     assert worker.do("stop second") == "DELIVERED"
+
+
+def test_killed_collector_serves_no_more_although_it_still_holds_the_folder(tmp_path: pathlib.Path) -> None:
+    folder_fd = os.open(tmp_path, os.O_RDONLY)
+    page = StatePage(folder_fd, create=True)
+    with locked(str(tmp_path)), Dying() as dying:
+        slots = {states.PID: dying.pid, states.START_TIME: dying.start_time, states.PHASE: states.SERVING}
+        for slot, value in slots.items():
+            page.store(slot, value)
+        assert not main_module.take_lock(folder_fd)
+        assert main_module.is_served(folder_fd)
+        dying.kill()
+        # So a successor waits for the lock, and does not leave it to the dead.
+        assert not main_module.is_served(folder_fd)
+    page.close()
+    os.close(folder_fd)
 
 
 def test_prober_does_not_keep_a_collector_from_starting(place: Place) -> None:

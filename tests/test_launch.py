@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterator
 from importlib.machinery import ModuleSpec
 
 import pytest
+from dying import Dying
 from places import descendants, give_away, loaded_anew, until
 from waiting import TIMEOUT_S
 
 from epsagon_fast.queue import _spawn, launch
 from epsagon_fast.queue.folder import Folder
 from epsagon_fast.queue.launch import MOST_BACKOFF_S, Launcher
-from epsagon_fast.queue.state import NO_BEAT
+from epsagon_fast.queue.state import LEAVING, NO_BEAT, NONE, SERVING
 
 
 class Starts:
@@ -64,6 +65,34 @@ def test_held_folder_needs_no_start(folder: Folder, starts: Starts) -> None:
         assert len(starts.times) == 1
     finally:
         os.close(holder)
+
+
+def test_killed_collector_is_replaced_while_it_still_holds_the_folder(folder: Folder, starts: Starts) -> None:
+    holder = folder.open()
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    with Dying() as dying:
+        beat = NO_BEAT._replace(pid=dying.pid, start_time=dying.start_time, incarnation=1, phase=SERVING)
+        # Nothing is known of one that has not signed in.
+        for living in (beat, NO_BEAT):
+            assert Launcher(folder).ensure(living, looks_again=False)
+        assert starts.times == []
+        dying.kill()
+        assert Launcher(folder).ensure(beat, looks_again=False)
+        assert len(starts.times) == 1
+        # Who looks again soon sees it then.
+        assert Launcher(folder).ensure(beat)
+        assert len(starts.times) == 1
+    os.close(holder)
+
+
+@pytest.mark.parametrize("phase", [LEAVING, NONE])
+def test_collector_that_is_leaving_is_replaced(folder: Folder, starts: Starts, phase: int) -> None:
+    beat = NO_BEAT._replace(incarnation=1, phase=phase)
+    holder = folder.open()
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    assert Launcher(folder).ensure(beat)
+    os.close(holder)
+    assert len(starts.times) == 1
 
 
 def test_starts_that_lead_nowhere_become_rare_but_no_rarer_than_a_ring_can_wait(folder: Folder, starts: Starts) -> None:

@@ -6,11 +6,13 @@ import logging
 import os
 import queue
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from dying import Dying
 from places import BASE, Place
 from rings import in_child
 
@@ -20,6 +22,7 @@ from epsagon_fast.protocol import NO_TRACE, REFUSALS, Kind, Outcome
 from epsagon_fast.queue import folder as folders
 from epsagon_fast.queue import layout, liveness, ring, settlements, writer, writers
 from epsagon_fast.queue import state as states
+from epsagon_fast.queue.bell import LOOK, WAITS, Bell
 from epsagon_fast.queue.state import StatePage
 from epsagon_fast.queue.writer import Writer
 
@@ -307,24 +310,69 @@ def started(mine: Writer, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, in
     """Note how the writer would have a collector started."""
     calls: list[tuple[str, int]] = []
     launcher = SimpleNamespace(
-        ensure=lambda beat: calls.append(("ensure", beat.incarnation)),
-        start=lambda beat, although_held: calls.append(("start", beat.incarnation)),
+        ensure=lambda beat, looks_again: calls.append((f"ensure {looks_again}", beat.incarnation)),
     )
     monkeypatch.setattr(mine, "_launcher", launcher)
     return calls
 
 
-def test_collector_that_is_leaving_is_not_relied_on(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_process_that_waits_does_not_rely_on_a_later_look(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mine = current(base)
     calls = started(mine, monkeypatch)
     mine.ensure_collector()
-    page = serving(mine)
-    page.store(states.INCARNATION, 4)
+    serving(mine).store(states.INCARNATION, 4)
     mine.ensure_collector()
-    for phase in (states.LEAVING, states.NONE):
-        page.store(states.PHASE, phase)
+    mine.look()
+    assert calls == [("ensure False", 0), ("ensure False", 4), ("ensure True", 4)]
+
+
+def test_killed_collector_does_not_live_although_it_still_holds_the_folder(base: Path) -> None:
+    mine = current(base)
+    holder = os.open(mine.path, os.O_RDONLY)
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    page = serving(mine)
+    with Dying() as dying:
+        page.store(states.PID, dying.pid)
+        page.store(states.START_TIME, dying.start_time)
+        page.store(states.INCARNATION, 1)
+        assert mine.collector_lives()
+        dying.kill()
+        assert not mine.collector_lives()
+    os.close(holder)
+
+
+def test_bell_is_rung_once_for_each_sleep(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = current(base)
+    page = serving(mine)
+    folder_fd = os.open(mine.path, os.O_RDONLY)
+    bell = Bell(folder_fd)
+    for _ in range(2):
+        page.store(states.NEXT_PASS_NS, time.monotonic_ns() + 10**12)
+        for _ in range(200):
+            mine.put(Kind.EVENT, 0, TRACE, bytes(1000))
+        assert mine.overflowed
+        assert bell.heard() == LOOK
+        # That a process waits is news in the same sleep.
         mine.ensure_collector()
-    assert calls == [("ensure", 0), ("ensure", 4), ("start", 4), ("start", 4)]
+        mine.ensure_collector()
+        assert bell.heard() == WAITS
+    page.store(states.NEXT_PASS_NS, 0)
+    mine.ensure_collector()
+    assert bell.heard() == b""
+    bell.close()
+    os.close(folder_fd)
+
+
+def test_bell_that_could_not_be_rung_is_rung_later(base: Path) -> None:
+    mine = current(base)
+    serving(mine).store(states.NEXT_PASS_NS, time.monotonic_ns() + 10**12)
+    mine.ensure_collector()
+    folder_fd = os.open(mine.path, os.O_RDONLY)
+    bell = Bell(folder_fd)
+    mine.ensure_collector()
+    assert bell.heard() == WAITS
+    bell.close()
+    os.close(folder_fd)
 
 
 def test_no_collector_is_started_for_a_deleted_folder(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ from epsagon_fast.collector.pace import Pace, Passed
 from epsagon_fast.compiled import COMPILED, implementation
 from epsagon_fast.queue import state as states
 from epsagon_fast.queue.bell import Bell
-from epsagon_fast.queue.liveness import lives, own_start_time
+from epsagon_fast.queue.liveness import is_ending, own_start_time
 from epsagon_fast.queue.names import CORRUPT, STATE
 from epsagon_fast.queue.state import StatePage
 
@@ -173,7 +173,7 @@ def is_served(folder_fd: int) -> bool:
         beat = states.read(folder_fd).beat()
     except (OSError, ValueError):
         return False
-    return beat.phase == states.SERVING and beat.start_time != 0 and lives(beat.pid, beat.start_time)
+    return beat.phase == states.SERVING and beat.start_time != 0 and not is_ending(beat.pid, beat.start_time)
 
 
 def sign_in(state: StatePage) -> int:

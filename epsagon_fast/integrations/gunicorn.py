@@ -24,6 +24,7 @@ from epsagon_fast.log import LOGGER_NAME, warn_once
 from epsagon_fast.producer import exiting
 from epsagon_fast.producer.process import process
 from epsagon_fast.queue import folder as folders
+from epsagon_fast.queue import state as states
 from epsagon_fast.queue.launch import Launcher
 from epsagon_fast.queue.names import RING_SUFFIX
 
@@ -109,7 +110,7 @@ def _start_collector() -> None:
     if process.setting("token") and not process.setting("disable"):
         # If the folder cannot be used, the first trace warns of it.
         with suppress(OSError):
-            Launcher(folders.resolve(process.setting("runtime_dir"))).ensure()
+            _ensure_collector(folders.resolve(process.setting("runtime_dir")))
 
 
 def _read_leftovers() -> None:
@@ -117,7 +118,12 @@ def _read_leftovers() -> None:
     path = folders.existing(process.setting("runtime_dir"))
     # While the real and the effective user differ, a started program could become root again.
     if path and os.getuid() == os.geteuid() and any(name.endswith(RING_SUFFIX) for name in os.listdir(path)):
-        Launcher(folders.Folder(path)).ensure()
+        _ensure_collector(folders.Folder(path))
+
+
+def _ensure_collector(folder: folders.Folder) -> None:
+    """Start a collector if none lives; there may be no second look."""
+    Launcher(folder).ensure(states.beat_in(folder.path), looks_again=False)
 
 
 def _master_waits(worker: Any) -> bool:

@@ -60,10 +60,12 @@ class Bell:
             os.close(fd)
 
 
-def ring_in(folder: str, word: bytes) -> None:
-    """Wake the collector of the folder, if it has one that sleeps. `word`: LOOK or WAITS."""
-    with suppress(ValueError):  # a path with a NUL
-        ring(os.fsencode(f"{folder}/{BELL}"), word)
+def ring_in(folder: str, word: bytes) -> bool:
+    """Wake the folder's collector, if it has one that sleeps. `word`: LOOK or WAITS. Return whether that was done."""
+    try:
+        return ring(os.fsencode(f"{folder}/{BELL}"), word)
+    except ValueError:  # a path with a NUL
+        return False
 
 
 def ring(path: bytes, word: bytes) -> bool:

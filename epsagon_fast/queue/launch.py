@@ -76,12 +76,18 @@ class Launcher:
         self.is_able = True
         self._complained = False
 
-    def ensure(self, beat: Beat = NO_BEAT) -> bool:
+    def ensure(self, beat: Beat = NO_BEAT, *, looks_again: bool = True) -> bool:
         """Start a collector if none lives, none is being started and the back-off allows it.
 
         Return whether one lives or is being started. `beat`: the last sign of life of any collector here.
+
+        One that is leaving, or that was killed, may hold the folder for a while yet. The one that is started waits for
+        that. Whether it was killed costs ten times as much to ask as the rest, so who looks again soon does not.
         """
-        return self._folder.is_held() or self.start(beat)
+        is_held = self._folder.is_held()
+        if is_held and not beat.is_ending and (looks_again or not beat.is_killed):
+            return True
+        return self.start(beat, although_held=is_held)
 
     def start(self, beat: Beat, although_held: bool = False) -> bool:
         """Start a collector unless one is being started or the back-off says no. Return whether one may be starting.

@@ -16,6 +16,8 @@ from epsagon_fast.interrupts import let_pass
 # The interpreter drops the built-in name before the application's last destructors run, and those may trace.
 _open = open
 LARGEST_PID = 2**31 - 1
+# A flag of the kernel's, in field 9 of /proc/<pid>/stat.
+PF_EXITING = 0x4
 
 
 def start_time(pid: int) -> int | None:
@@ -55,6 +57,23 @@ def has_ended(pid: int, since: int, fd: int) -> bool:
     if found is not None and since:
         return found != since
     return found == 0 or is_unused(fd) is True
+
+
+def is_ending(pid: int, since: int) -> bool:
+    """Say whether a process has been killed, is ending or has ended. False if that cannot be found out.
+
+    A process that has been killed keeps its locks until the kernel lets it run once more, which takes a while on a busy
+    machine. Meanwhile the signal is pending (proc_pid_status(5)); later the kernel's flag says that it ends.
+    """
+    try:
+        flags = int(_read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[6])
+        lines = _read(f"/proc/{pid}/status").splitlines()
+    except (OSError, IndexError, ValueError) as error:
+        let_pass(error)
+        return not lives(pid, since)
+    pending = [int(line.split()[1], 16) for line in lines if line.startswith((b"SigPnd:", b"ShdPnd:"))]
+    is_killed = any(each >> signal.SIGKILL - 1 & 1 for each in pending)
+    return is_killed or bool(flags & PF_EXITING) or not lives(pid, since)
 
 
 def is_waited_for() -> bool:

@@ -17,6 +17,7 @@ from typing import cast
 import epsagon_fast.private as private
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.queue import ring
+from epsagon_fast.queue.liveness import is_ending
 from epsagon_fast.queue.names import STATE
 from epsagon_fast.rows import NamedTuple
 
@@ -67,6 +68,11 @@ class Beat(NamedTuple):
     def is_ending(self) -> bool:
         """Whether the folder's last collector has made its last pass, or soon will, even if it still holds the lock."""
         return self.phase != SERVING and self.incarnation != 0
+
+    @property
+    def is_killed(self) -> bool:
+        """Whether the folder's last collector was killed or has ended, even if it still holds the lock."""
+        return self.incarnation != 0 and is_ending(self.pid, self.start_time)
 
 
 # The beat of a folder that has had no collector yet.
@@ -207,6 +213,19 @@ def read(folder_fd: int) -> StatePage:
     copy = StatePage.__new__(StatePage)
     copy._page, copy._slots = cast(ring.Mapping, _Copy(content)), {}
     return copy
+
+
+def beat_in(folder: str) -> Beat:
+    """Return the last sign of life of a folder's collectors, NO_BEAT if there is none."""
+    try:
+        fd = private.open_directory(folder)
+        try:
+            return read(fd).beat()
+        finally:
+            os.close(fd)
+    except (OSError, ValueError) as error:
+        let_pass(error)
+        return NO_BEAT
 
 
 def is_to_be_made(folder_fd: int) -> bool:

@@ -68,6 +68,8 @@ class Writer:
         self._next_look = 0.0
         self._next_busy_look = 0.0
         self._last_beat = (0, 0.0)
+        # For which sleep of the collector, and how, this process rang last.
+        self._rung = (0, b"")
         self.push = own_ring.push
         self.record_limit_bytes = layout.largest_payload_bytes(own_ring.load(layout.CAPACITY))
 
@@ -147,7 +149,11 @@ class Writer:
 
     def collector_lives(self) -> bool:
         """Say whether a collector reads this ring: it holds the folder's lock, or mapped the ring before a deletion."""
-        return self._launcher is None or self._folder is None or self._folder.is_held() or self._adopted()
+        return self._launcher is None or self._folder is None or self._is_served() or self._adopted()
+
+    def _is_served(self) -> bool:
+        page = self._page()
+        return self._folder is not None and self._folder.is_held() and not (page and page.beat().is_killed)
 
     def collector_may_come(self) -> bool:
         """Say whether waiting for a collector makes sense: one lives, or this program is able to start one."""
@@ -157,25 +163,25 @@ class Writer:
         """Have a collector act soon, because the caller waits: start one if none lives, and wake one that sleeps."""
         if self._successor is not None:
             self._successor.ensure_collector()
-        self._start_collector()
+        self._start_collector(looks_again=False)
         self._wake(WAITING_NS, bell.WAITS)
 
     def _wake(self, within_ns: int, word: bytes = bell.LOOK) -> None:
         """Ring for a collector that sleeps, unless it will look by itself within this time."""
         page = self._page()
-        if page is not None and self._folder is not None and page.load(NEXT_PASS_NS) > monotonic_ns() + within_ns:
-            bell.ring_in(self._folder.path, word)
+        if page is None or self._folder is None:
+            return
+        # Once for each sleep, which is known by its end: else each record that a full ring refuses would ring.
+        rings = (page.load(NEXT_PASS_NS), word)
+        if rings[0] > monotonic_ns() + within_ns and rings != self._rung and bell.ring_in(self._folder.path, word):
+            self._rung = rings
 
-    def _start_collector(self) -> None:
+    def _start_collector(self, *, looks_again: bool = True) -> None:
         """Start a collector if none lives, none is being started, and the back-off allows it."""
         if self._launcher is None or self.folder_is_gone():
             return
         page = self._page()
-        beat = page.beat() if page else NO_BEAT
-        if beat.is_ending:
-            self._launcher.start(beat, although_held=True)
-        else:
-            self._launcher.ensure(beat)
+        self._launcher.ensure(page.beat() if page else NO_BEAT, looks_again=looks_again)
 
     def look(self) -> None:
         """See whether a collector lives and beats, at most once a second."""

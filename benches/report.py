@@ -26,6 +26,7 @@ SECTIONS = {
     "otlp": "8. OTLP",
     "collectors": "9. Through a Collector",
     "survival": "10. What survives",
+    "seen": "11. What is seen",
     "pressure": "1. Under pressure",
     "steady": "2. A steady load",
     "growth": "3. How cost grows",

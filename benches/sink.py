@@ -4,6 +4,7 @@ It notes when each trace came (CLOCK_MONOTONIC, which all processes of a machine
 """
 
 import gzip
+import json
 import multiprocessing
 import socket
 import ssl
@@ -15,7 +16,11 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-ANSWER = b"HTTP/1.1 %d Sink\r\nContent-Length: 2\r\n\r\n{}"
+ANSWER = b"HTTP/1.1 %d Sink\r\nContent-Length: %d\r\n\r\n%s"
+# What Datadog's agent says of itself to ddtrace, which would ask for it again and again.
+TAKES = ["/v0.4/traces", "/v0.5/traces", "/v0.6/stats", "/debugger/v1/diagnostics", "/debugger/v2/input"]
+AGENT = json.dumps({"version": "7.60.0", "endpoints": TAKES, "client_drop_p0s": True}).encode()
+SAYS = {"/info": AGENT}
 KEY = b"idempotency-key:"
 GZIP = b"\x1f\x8b"
 
@@ -36,9 +41,13 @@ class Sink:
 
     def bodies(self) -> list[bytes]:
         """Return all bodies that were taken since the last call, unpacked; of a sink that keeps them."""
+        return [body for _, body in self.requests()]
+
+    def requests(self) -> list[tuple[str, bytes]]:
+        """The same, each with the path that it was sent to."""
         self._pipe.send("bodies")
-        packed: list[bytes] = self._pipe.recv()
-        return [gzip.decompress(body) if body.startswith(GZIP) else body for body in packed]
+        packed: list[tuple[str, bytes]] = self._pipe.recv()
+        return [(path, gzip.decompress(body) if body.startswith(GZIP) else body) for path, body in packed]
 
     def answer(self, status: int) -> None:
         """Answer with another status from now on."""
@@ -83,7 +92,7 @@ class Server:
         self.status = 200
         self._tls, self._delay_s, self._keeps = tls, delay_s, keeps
         self._arrived: dict[str, float] = {}
-        self._bodies: list[bytes] = []
+        self._bodies: list[tuple[str, bytes]] = []
 
     def came(self) -> dict[str, float]:
         # A dict's copy is one step under the GIL; what comes in between is told the next time.
@@ -92,7 +101,7 @@ class Server:
             del self._arrived[key]
         return told
 
-    def kept(self) -> list[bytes]:
+    def kept(self) -> list[tuple[str, bytes]]:
         told, self._bodies = self._bodies, []
         return told
 
@@ -107,7 +116,7 @@ class Server:
             connection = self._tls.wrap_socket(connection, server_side=True)
         # A collector that is killed at the end of a measurement resets its connections.
         with suppress(ConnectionError), connection, connection.makefile("rb") as stream:
-            while stream.readline():
+            while first := stream.readline():
                 key, length = "", 0
                 while (line := stream.readline().lower()) != b"\r\n":
                     if line.startswith(b"content-length:"):
@@ -116,8 +125,9 @@ class Server:
                         key = line.split(b":")[1].strip().decode()
                 body = stream.read(length)
                 self._arrived[key] = time.monotonic()
-                status = self.status
+                status, path = self.status, first.split()[1].decode()
                 if self._keeps and status == 200:
-                    self._bodies.append(body)
+                    self._bodies.append((path, body))
                 time.sleep(self._delay_s)
-                connection.sendall(ANSWER % status)
+                said = SAYS.get(path, b"{}")
+                connection.sendall(ANSWER % (status, len(said), said))

@@ -57,7 +57,7 @@ def test_links_between_pages_lead_to_a_page_and_a_heading(path: Path) -> None:
             assert anchor in {re.sub(r"[^\w -]", "", each).lower().replace(" ", "-") for each in headings}, anchor
 
 
-@pytest.mark.parametrize("name", ["web", "survival"])
+@pytest.mark.parametrize("name", ["web", "survival", "seen"])
 def test_the_readme_shows_the_table_that_was_measured_last(name: str) -> None:
     marks = rf"^<!-- Written by make bench: {name} -->\n(.+?)^<!-- to here -->$"
     shown = re.search(marks, README, re.DOTALL | re.MULTILINE)

@@ -134,7 +134,8 @@ def test_what_is_over_any_limit_is_not_read_for_secrets_that_will_not_be_sent(
     with epsagon.create_tracer(Config(token="t", ignored_keys=["password"])) as tracer:
         tracer.add_event({"id": "1", "resource": {"metadata": {"body": huge, "region": "password="}}})
     assert pieces(small, Kind.EVENT)[0]["resource"]["metadata"] == {"region": "password="}
-    assert read == ["region", "password="]
+    assert "password=" in read
+    assert huge not in read
     assert pieces(small, Kind.RUNNER)
 
 

@@ -91,6 +91,7 @@ TEXTS = {
     ),
     "INSERT INTO t (token) VALUES ('S3CRET\\', 'S3CRET": f"INSERT INTO t (token) VALUES {NOT_SHOWN}",
     "Key (email, token)=(a@b, S3CRET) already exists.": "Key (email, token)=(****) already exists.",
+    "Key (token)=(S3CRET": f"Key (token)={NOT_SHOWN}",
     "Key (lower(token::text), id)=(S3CRET, 1) exists.": "Key (lower(token::text), id)=(****) exists.",
     "WHERE lower(u.token) = 'S3CRET' AND n = 1": "WHERE lower(u.token) = '****' AND n = 1",
     'WHERE UPPER("t"."token"::text) = UPPER(\'S3CRET\') AND n = 1': (
@@ -114,7 +115,33 @@ TEXTS = {
     "password: (S3) S3CRET": "password: ****",
     "password:\n- S3CRET\n- S3CRET\nuser: bob": "password:****\nuser: bob",
     "private_key=-----BEGIN KEY-----\nS3CRET\n-----END KEY-----\nuser=bob": "private_key=****\nuser=bob",
+    # A name and its value beside each other: YAML's lists, settings, tuples.
+    "- name: DB_PASSWORD\n  value: S3CRET\n- name: X\n  value: y": (
+        "- name: DB_PASSWORD\n  value: ****\n- name: X\n  value: y"
+    ),
+    "  - name: 'TOKEN'\n    value: S3CRET\n  - name: X": "  - name: 'TOKEN'\n    value: ****\n  - name: X",
+    "password: |\n  - S3CRET\nuser: bob": "password: ****\nuser: bob",
+    'name="password" value="S3CRET" x=1': 'name="password" value="****" x=1',
+    "[(b'authorization', b'S3CRET'), (b'x', b'1')]": "[(b'authorization', b'****'), (b'x', b'1')]",
+    "MultiDict([('password', 'S3CRET')])": "MultiDict([('password', '****')])",
+    # Literals of several lines, and joined ones.
+    "password = '''S3CRET'S3CRET''' x": "password = '****' x",
+    'f(password: """S3 "S3CRET" S3""") { id }': 'f(password: "****") { id }',
+    "WHERE token LIKE '%' || 'S3CRET' AND n = 'y'": "WHERE token LIKE '****' AND n = 'y'",
+    # What pydantic says of an input.
+    "1 error\nuser.password\n  Too short [type=short, input_value='S3CRET', input_type=str]": (
+        "1 error\nuser.password\n  Too short [type=short, input_value='****', input_type=str]"
+    ),
+    "{'loc': ('body', 'password'), 'msg': 'Too short', 'input': 'S3CRET', 'ctx': {}}": (
+        "{'loc': ('body', 'password'), 'msg': 'Too short', 'input': '****', 'ctx': {}}"
+    ),
     # XML and HTML.
+    "<entry><key>password</key> <value><s>S3CRET</s></value></entry>": (
+        "<entry><key>password</key> <value>****</value></entry>"
+    ),
+    '<string name="token">S3CRET</string><string name="x">y</string>': (
+        '<string name="token">****</string><string name="x">y</string>'
+    ),
     "<password><![CDATA[</password>S3CRET]]></password><n>1</n>": "<password>****</password><n>1</n>",
     "<password><a>x</a><b>S3CRET</b></password>": "<password>****</password>",
     '<input name="password" value="S3CRET"> <p>x</p>': '<input name="password" value="****"> <p>x</p>',
@@ -132,6 +159,7 @@ TEXTS = {
     # Command lines.
     "mysql --password S3CRET -u root": "mysql --password **** -u root",
     "curl --api-key 'S3CRET S3CRET' http://h": "curl --api-key '****' http://h",
+    "run\n--token S3CRET\n-x": "run\n--token ****\n-x",
     "java -storepass x -password S3CRET": "java -storepass x -password ****",
     '["mysql", "--password", "S3CRET", "shop"]': '["mysql","--password","****","shop"]',
     "run(['mysql', '--password', 'S3CRET', 'shop'])": "run(['mysql', '--password', '****', 'shop'])",
@@ -200,6 +228,16 @@ PIECES = [
         "u:p/@",
         "\u0300",
     ),
+    *(
+        "input_value=",
+        "name:token value=",
+        "<key>token</key>",
+        "('token', '",
+        "token='''",
+        "' || '",
+        "token::a",
+        '"{\\',
+    ),
     *("://:", "://u@", "password was ", "\u200b", "\\ud835", "name:", "&a", ";a", "a.", "[ ", "[\\n", '["'),
 ]
 # Texts in which a name like a key is none.
@@ -208,6 +246,12 @@ PLAIN = [
     *('{ "total_tokens": 5,  "authors": ["x"] }', '["password", "token", "x"]', "password=", "session:", "50% = half"),
     *("http://h:80/@bob", "https://h/@bob/x", "http://[::1]:80/@x", "see https://h/p and a@b.c", "http://h/a:b/x"),
     *("the password was wrong: try again", "invalid token, expired", "Unexpected token '<' at 3", "author's session"),
+    *("kind IN ('token', 'x')", "f('token', 'x')", "('password', 'email', 'x')", "name: user\nvalue: y"),
+    *("password = :password AND n = :n", "WHERE token = @p0 AND n = 1", "use --password-stdin. See docs"),
+    *(
+        "query Q($token: String!) { me(token: $token) { id } }",
+        "1 error\nage\n  Bad [type=x, input_value='x', input_type=str]",
+    ),
     *("length(token) = 8", "WHERE lower(token) = %s", "std::token::x", 'x "{" y "[" z: 1', 'a "{\\"b\\": 1}" c'),
     *("the token's length (3)", "INSERT INTO t (password) VALUES (?), (%s)", "WHERE token IN (?, ?)", "n IN (1, 2)"),
     *("WHERE password = %s AND n = 'x'", "password = $1", "SELECT token FROM t", "reset-password -- see the token"),

@@ -231,6 +231,11 @@ static int search_tuple(search_run *run, size_t at) {
     return i > 0 && memchr("nNsSeE", run->text[i - 1], 6) && search_name(run, at);
 }
 
+/* Whether a word may begin at `at`: behind a blank, a quote, a bracket, or the escape of a line's end. */
+static int search_begins(const search_run *run, size_t at) {
+    return (at > 0 && run->text[at - 1] < '-') || (at > 1 && run->text[at - 1] == 'n' && run->text[at - 2] == '\\');
+}
+
 /* Whether something at `at`, which is one of the bytes that end names or hide them, must be read. */
 static int search_at(search_run *run, size_t at) {
     switch (run->text[at]) {
@@ -241,7 +246,7 @@ static int search_at(search_run *run, size_t at) {
     case '\'': return search_literal(run, at);
     case '(': return search_tuple(run, at);
     case '%': return search_percent(run, at);
-    case '-': return at > 0 && run->text[at - 1] < '-' && search_option(run, at);
+    case '-': return search_begins(run, at) && search_option(run, at);
     default: return search_left(run, at) > 1 && run->text[at + 1] == 'u' && search_escape(run, at);
     }
 }
@@ -262,7 +267,7 @@ static int search_event(const unsigned char *text, size_t length, const unsigned
     const __m128i colon = _mm_set1_epi8(':'), equals = _mm_set1_epi8('='), tag = _mm_set1_epi8('>'),
                   percent = _mm_set1_epi8('%'), bracket = _mm_set1_epi8('['), backslash = _mm_set1_epi8('\\'),
                   literal = _mm_set1_epi8('\''), tuple = _mm_set1_epi8('('), dash = _mm_set1_epi8('-'),
-                  u = _mm_set1_epi8('u');
+                  u = _mm_set1_epi8('u'), n = _mm_set1_epi8('n');
     /* The first block has no byte before it, and the last one none behind it: both are looked at one by one. */
     for (; at < 16 && at < length; at++)
         if (search_is_sign(text[at]) && search_at(&run, at))
@@ -272,8 +277,9 @@ static int search_event(const unsigned char *text, size_t length, const unsigned
                       next = _mm_loadu_si128((const __m128i *)(text + at + 1)),
                       before = _mm_loadu_si128((const __m128i *)(text + at - 1));
         /* Most backslashes stand before a quote, and most dashes within a word. */
+        const __m128i begins = _mm_or_si128(_mm_cmpgt_epi8(dash, before), _mm_cmpeq_epi8(before, n));
         __m128i any = _mm_or_si128(_mm_and_si128(_mm_cmpeq_epi8(block, backslash), _mm_cmpeq_epi8(next, u)),
-                                   _mm_and_si128(_mm_cmpeq_epi8(block, dash), _mm_cmpgt_epi8(dash, before)));
+                                   _mm_and_si128(_mm_cmpeq_epi8(block, dash), begins));
         any = _mm_or_si128(any, _mm_or_si128(_mm_cmpeq_epi8(block, colon), _mm_cmpeq_epi8(block, equals)));
         any = _mm_or_si128(any, _mm_or_si128(_mm_cmpeq_epi8(block, tag), _mm_cmpeq_epi8(block, percent)));
         any = _mm_or_si128(any, _mm_or_si128(_mm_cmpeq_epi8(block, literal), _mm_cmpeq_epi8(block, tuple)));

@@ -10,6 +10,7 @@ from epsagon_fast.rows import NamedTuple
 
 # Instead of what is not understood and may hold a value that must not show.
 NOT_SHOWN: Final = "(not shown: it may hold a secret)"
+_SIGN_OF_NOT_SHOWN: Final = NOT_SHOWN.index(":")
 # Characters before `=` or `:` that may belong to a name, and words of a name without quotes.
 _LONGEST_NAME: Final = 256
 _MOST_WORDS: Final = 4
@@ -30,13 +31,16 @@ _SAYS: Final = frozenset(
         *("failure", "error", "errors", "required", "empty", "expected", "mismatch", "unknown", "found", "revoked"),
     )
 )
+# How the names of a value end, and how far before their sign.
+_SAYS_VALUE: Final = ("value", "Value", 'value"', "value'", "input'", "value ", "Value ")
+_FURTHEST_VALUE: Final = 8
 _SIGNS: Final = r"[=:<>]*\s*"
 _OPENING_QUOTE: Final = pattern(rf"""{_SIGNS}[a-zA-Z]{{0,2}}(\\*)(["'])""")
 # A list, an object or a call.
 _BRACKET: Final = pattern(rf"{_SIGNS}([\w.]*)[{{\[(]")
 _SCHEME: Final = r"(?:(?:bearer|basic|digest|token|negotiate)[ \t+]+)?"
 # What a statement has instead of a value that is passed beside it.
-PLACEHOLDER: Final = r"(?:%s|%\(\w+\)s|\?|\$\d{1,3}|null|none|default)"
+PLACEHOLDER: Final = r"(?:%s|%\(\w+\)s|\?|\$\d{1,3}|(?<= ):[a-z]\w*|@p\d+|null|none|default)"
 _PLACEHOLDER: Final = pattern(rf"{_SIGNS}{PLACEHOLDER}(?![^\s,;)])", re.IGNORECASE)
 # Another name with its sign.
 _PAIR: Final = rf"""{BLANK}*["']?[\w.%+\[\]-]++["']?{BLANK}*(?:=|:(?=[\s"']))"""
@@ -51,10 +55,31 @@ _IN_WORDS: Final = pattern(
 )
 # After `:`, behind a name in quotes.
 _IN_OBJECT: Final = pattern(rf"{_SIGNS}({_SCHEME}[^\r\n,\]}}]*)", re.IGNORECASE)
-# After `:`, the rest of the line, and the lines below that are indented or points of a list.
-_IN_LINE: Final = pattern(rf"[=:>]*{BLANK}*([^\r\n]*(?:[\r\n]++(?:{BLANK}+|- )[^\r\n]*)*)")
+_REST: Final = pattern(r"[^\r\n,\]}]*+")
+# After `:`, the rest of the line, and the lines below that are indented. Points of a list belong to a value that has
+# nothing on its first line, or a sign for a text of several lines.
+_IN_LINE: Final = pattern(
+    rf"[=:>]*{BLANK}*+([^\s|>][^\r\n]*+(?:[\r\n]++{BLANK}++(?!- )[^\r\n]*+)*+"
+    rf"|[^\r\n]*+(?:[\r\n]++(?:{BLANK}|- )[^\r\n]*+)*+)"
+)
 # A key in a file's own form has lines of its own.
 _PEM: Final = pattern(r"-----BEGIN .*?(?:-----END [^\r\n]*|\Z)", re.DOTALL)
+# GraphQL's variables: where one is declared, and where it stands for a value.
+_DECLARED: Final = pattern(r":\s*+\[*[A-Z]\w*+[\]!]*+(?=\s*+[,)])")
+_VARIABLE: Final = pattern(r":\s*+(\$\w++)(?=[\s,)}\]])")
+# Characters from a text's beginning in which GraphQL declares its variables.
+_DECLARATIONS: Final = 2048
+# Read from the end: the word value behind a member or a line that says whose it is, or behind where pydantic found it.
+_NAMED: Final = pattern(
+    r"""\s*+["']?eulav["']?[\s,;]++["']?([^\s"'`:=,;][^\r\n"'`:=,;]*+)["']?\s*+[:=]\s*+["']?(?:eman|yek)(?![^\W_])""",
+    re.IGNORECASE,
+)
+_LOCATED: Final = pattern(r"""\s*+'tupni'.*?[)\]]([^()\[\]]*+)[(\[]\s*+:'col'""", re.DOTALL)
+# What pydantic says in words stands below a line that is the name.
+_INPUT: Final = "input_value"
+_LONGEST_LINE: Final = 512
+# What goes on with a literal of SQL or of a program.
+_JOINED: Final = pattern(r"""["']\s*+(?:\|\||\+)\s*+[a-zA-Z]?(["'])""")
 _INNER: Final = pattern(r"""["'\\{}\[\]()]""")
 
 
@@ -74,6 +99,8 @@ class Pairs:
 
     def hidden(self, text: str, floor: int, at: int) -> Iterator[Hidden]:
         """Yield what the sign at `at` hides. No name begins before `floor`."""
+        if text.startswith(NOT_SHOWN, at - _SIGN_OF_NOT_SHOWN):
+            return
         before = backwards(text, floor, at)
         if cast := _CAST.match(before):
             before = before[cast.end() :]
@@ -85,8 +112,34 @@ class Pairs:
             bare = _BARE.match(before)
             is_named = bare is not None and any(is_key(name, self._keys) for name in bare_names(before, bare))
             is_query = bare is not None and before[bare.end() : bare.end() + 1] in ("?", "&", "#")
+            if is_named and bare and text[at] == ":" and _is_variable(text, at, bare[1]):
+                return
+        is_named = is_named or self._is_value_of_key(text, at)
         if is_named and not _PLACEHOLDER.match(text, at):
             yield _value(text, at, quoted is not None, is_query)
+
+    def _is_value_of_key(self, text: str, at: int) -> bool:
+        """Return whether what stands before the sign at `at` says that a value comes, and before that whose."""
+        if not text.endswith(_SAYS_VALUE, max(0, at - _FURTHEST_VALUE), at):
+            return False
+        if text.endswith(_INPUT, 0, at):
+            line = text.rfind("\n", max(0, at - _LONGEST_LINE), at)
+            name = text[text.rfind("\n", max(0, line - _LONGEST_NAME), max(0, line)) + 1 : max(0, line)]
+            return any(part in self._keys for part in name.split("."))
+        before = backwards(text, 0, at)
+        if found := _NAMED.match(before):
+            return found[1][::-1].strip() in self._keys
+        if found := _LOCATED.match(before):
+            return any(part.strip(" '") in self._keys for part in found[1][::-1].split(","))
+        return False
+
+
+def _is_variable(text: str, at: int, name: str) -> bool:
+    """Return whether GraphQL declares a variable at `at`, whose name is given backwards, or passes one there."""
+    if name.endswith("$") and _DECLARED.match(text, at):
+        return True
+    passed = _VARIABLE.match(text, at)
+    return passed is not None and text.find(f"{passed[1]}:", 0, _DECLARATIONS) >= 0
 
 
 def backwards(text: str, floor: int, at: int) -> str:
@@ -129,11 +182,11 @@ def bare_names(before: str, found: re.Match[str]) -> Iterator[str]:
 def _value(text: str, at: int, is_named_in_quotes: bool, is_query: bool) -> Hidden:
     """Return the value behind the sign at `at`."""
     if quote := _OPENING_QUOTE.match(text, at):
-        return Hidden(quote.end(), closing(text, quote.end(), quote[1] + quote[2]))
+        return Hidden(quote.end(), literal(text, quote.end(), quote[1] + quote[2]))
     kind = _kind(text[at], is_named_in_quotes, is_query)
     if not is_query and (bracket := _BRACKET.match(text, at)):
         inner = bracketed(text, bracket.end() - 1)._replace(start=bracket.start(1))
-        more = kind.match(text, inner.end) if inner.shown == MASK and kind is not _IN_OBJECT else None
+        more = (_REST if kind is _IN_OBJECT else kind).match(text, inner.end) if inner.shown == MASK else None
         return inner._replace(end=more.end()) if more else inner
     found = kind.match(text, at)
     if found is None:
@@ -160,6 +213,19 @@ def closing(text: str, start: int, quote: str) -> int:
         if (found.end(1) - found.start(1)) // len(quote) % 2:
             return found.end() - len(quote)
     return len(text)
+
+
+def literal(text: str, start: int, quote: str) -> int:
+    """Return where a literal ends that may have three quotes on each side, or be joined with others."""
+    end = closing(text, start, quote)
+    if text.startswith(quote * 2, start):
+        last = text.find(quote * 3, start + 2 * len(quote))
+        end = max(end, last)
+        while text.startswith(quote, end + len(quote)):
+            end += len(quote)
+    while len(quote) == 1 and (more := _JOINED.match(text, end)):
+        end = closing(text, more.end(), more[1])
+    return end
 
 
 def bracketed(text: str, at: int) -> Hidden:

@@ -5,8 +5,9 @@ from collections.abc import Container, Iterator
 from typing import Final
 
 from epsagon_fast.patterns import pattern
+from epsagon_fast.protocol import MASK
 
-from .pairs import CAST, NOT_SHOWN, PLACEHOLDER, Hidden, backwards, bracketed, closing
+from .pairs import CAST, NOT_SHOWN, PLACEHOLDER, Hidden, backwards, bracketed, closing, literal
 
 # Read from the end, as names are.
 _OPERATOR: Final = pattern(
@@ -17,6 +18,9 @@ _OPERATOR: Final = pattern(
     re.IGNORECASE,
 )
 _IDENTIFIED: Final = pattern(r"\s*+(?:yb|sa)\s++(?:\S++\s++htiw\s++)?deifitnedi\b", re.IGNORECASE)
+# Python's tuple or list of two, read from the end. What a call or IN has in its brackets is none.
+_FIRST: Final = pattern(r"[a-z]?\s*+,\s*+'([^'\\\r\n]++)'[a-z]?[(\[](?![\w)\]]|\s*+ni\b)", re.IGNORECASE)
+_END_OF_TWO: Final = pattern(r"'\s*+[)\]]")
 _IN: Final = pattern(r"""\s*+ni\s++(?:ton\s++)?["'`\]]?([\w.]++)""", re.IGNORECASE)
 _VALUES: Final = pattern(r"\s*+s?eulav\b", re.IGNORECASE)
 # Characters of a list of columns, and between it and its values.
@@ -34,11 +38,14 @@ _DETAIL: Final = pattern(r"\s*+\)((?:[^()=]++|\)[^()=]*+\()*+)\(")
 _LITERAL: Final = pattern(r"=\s*+(?:[a-zA-Z]?'|\w++\((?=[^\r\n]{0,256}'))")
 _NAMES: Final = pattern(r"[,()]|::|\.(?=[\"'`])")
 _TO_BRACKET: Final = pattern(r"\s*+=\s*+\(([^\r\n]*)\)")
+_CUT_OFF: Final = pattern(r"\s*+=\s*+\(")
 # SQLAlchemy shows a statement and what was passed beside it.
 _PASSED: Final = pattern(r"\[(SQL|parameters): ")
 _WORD: Final = pattern(r"[\w-]+")
 # An option. The words `--` and `-` are none.
-_OPTION: Final = pattern(r"""(--?[^\W\d_][\w.-]*+)(?:\s*+["']\s*+,\s*+[a-z]?(["'])|\s++(\\*["'])|[^\S\r\n]++)(?!-)""")
+_OPTION: Final = pattern(
+    r"""(--?[^\W\d_][\w.-]*+)(?<!\.)(?:\s*+["']\s*+,\s*+[a-z]?(["'])|\s++(\\*["'])|[^\S\r\n]++)(?!-)"""
+)
 _ARGUMENT: Final = pattern(r"\S*+")
 
 
@@ -54,11 +61,20 @@ class Statements:
         found = _OPERATOR.match(before)
         is_named = found is not None and self._is_column(found[1], found[2])
         if not is_named and not ("password" in self._keys and _IDENTIFIED.match(before)):
+            yield from self._second(text, at)
             return
-        end = closing(text, at + 1, "'")
+        end = literal(text, at + 1, "'")
         if both := _BETWEEN.match(text, end):
             end = closing(text, both.end(), "'")
         yield Hidden(at + 1, end)
+
+    def _second(self, text: str, at: int) -> Iterator[Hidden]:
+        """Yield the literal at `at` if it is the second of two in brackets, and the first is a key."""
+        first = _FIRST.match(backwards(text, 0, at))
+        if first and first[1][::-1] in self._keys:
+            end = closing(text, at + 1, "'")
+            if _END_OF_TWO.match(text, end):
+                yield Hidden(at + 1, end)
 
     def _is_column(self, last: str, before: str | None) -> bool:
         last, before = last[::-1], (before or "")[::-1]
@@ -88,9 +104,12 @@ class Statements:
         if not found or not any(name.strip(" \"'`") in self._keys for name in _NAMES.split(found[1][::-1])):
             return
         if values := _TO_BRACKET.match(text, at):
-            yield Hidden(*values.span(1))
-        elif literal := _LITERAL.match(text, at):
-            end = literal.end()
+            if not text.startswith((NOT_SHOWN, f"({MASK})"), values.start(1) - 1):
+                yield Hidden(*values.span(1))
+        elif cut := _CUT_OFF.match(text, at):
+            yield Hidden(cut.end() - 1, len(text), NOT_SHOWN)
+        elif found := _LITERAL.match(text, at):
+            end = found.end()
             yield Hidden(end, closing(text, end, "'")) if text[end - 1] == "'" else bracketed(text, end - 1)
 
     def option(self, text: str, at: int) -> Iterator[Hidden]:

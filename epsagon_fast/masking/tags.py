@@ -15,6 +15,9 @@ _LOOSE_TAG: Final = pattern(r"<([\w:.-]++)((?:\s[^<>]*+)?)>")
 _ATTRIBUTE: Final = pattern(r"""(?<![\w:.-])([\w:.-]++)\s*+=\s*+(?:\\*(["'])([^"'<>\\]*+)\\*\2|([^\s"'<>]++))""")
 _SAYS_NAME: Final = frozenset(("name", "key", "id", "property", "itemprop"))
 _SAYS_VALUE: Final = frozenset(("value", "content", "data", "data-value"))
+# Elements that hold the name of what the next one holds, and what they hold.
+_HOLDS_NAME: Final = frozenset(("name", "key", "string"))
+_HELD: Final = pattern(r"([^<>]{1,256}+)</[\w:.-]++\s*+>\s*+(?=<[\w])")
 _CDATA: Final = pattern(r"\s*+<!\[CDATA\[")
 _END_OF_CDATA: Final = "]]>"
 _IN_NAME: Final = pattern(r"[\w:.-]")
@@ -42,8 +45,17 @@ class Tags:
         if not is_closed and (name in self._keys or name.rpartition(":")[2] in self._keys):
             end = self._end(name, tag.end())
             yield Hidden(tag.end(), len(self._text) if end is None else end)
+        elif name.rpartition(":")[2].lower() in _HOLDS_NAME and (value := self._next(tag)):
+            end = self._end(value[1], value.end())
+            yield Hidden(value.end(), len(self._text) if end is None else end)
         elif "=" in tag[2]:
             yield from self._named(tag, is_closed)
+
+    def _next(self, tag: re.Match[str]) -> re.Match[str] | None:
+        """Return the tag behind the element that `tag` begins if that holds a key."""
+        held = _HELD.match(self._text, tag.end())
+        value = _TAG.match(self._text, held.end()) if held and held[1].strip() in self._keys else None
+        return value if value and not value[2].endswith("/") else None
 
     def _named(self, tag: re.Match[str], is_closed: bool) -> Iterator[Hidden]:
         attributes = list(_ATTRIBUTE.finditer(self._text, tag.start(2), tag.end(2)))

@@ -33,12 +33,15 @@ _MOST_READINGS: Final = 16
 _MOST_BROKEN: Final = 4
 _MORE: Final = 1 << 16
 _DECODER: Final = json.JSONDecoder(object_pairs_hook=merged)
+# How JSON ends, also when it is masked.
+_ENDS_JSON: Final = ("}", "]", MASK, NOT_SHOWN)
 # What may stand behind a name or hide it.
 _SIGN: Final = pattern(r"[:=\[<%'(-]")
 # Where a pair, JSON, a tag, a literal, a list of SQL or an option may begin. Brackets as in `user[0]` are none, nor is
 # a sign behind another one, nor the `::` of a cast.
 _BEGINNING: Final = pattern(
-    r"""(?<![=:&;,#{(])(?:=|:(?!:))|<(?=[\w>])|\{(?=\s*")|\[(?=\s*[\[{"])|"(?=[\[{]\s*\\)|(?<=[\s(])[a-zA-Z]?'|\(|(?<![\w.-])-(?=-?[^\W\d_])"""
+    r"""(?<![=:&;,#{(])(?:=|:(?!:))|<(?=[\w>])|\{(?=\s*")|\[(?=\s*[\[{"])|"(?=[\[{]\s*\\)"""
+    r"""|(?<=[\s(])[a-zA-Z]?'|\(|(?<![^\n -,])-(?=-?[^\W\d_])"""
 )
 _BETWEEN_WORDS: Final = pattern(r"([\s&;='\"<>?,]+)")
 # Characters of a name, a sign that is encoded, and a value.
@@ -228,7 +231,7 @@ def _decoded(text: str, at: int) -> tuple[Any, int, int]:
     except (ValueError, RecursionError):
         return None, len(text), 0
     # The quote at the end of another text is no beginning of JSON in a text.
-    return (value, end, 0) if not isinstance(value, str) or value.endswith(("}", "]")) else (None, at, end - at)
+    return (value, end, 0) if not isinstance(value, str) or value.endswith(_ENDS_JSON) else (None, at, end - at)
 
 
 def _names_in(value: Any) -> tuple[list[Any], list[Any]]:

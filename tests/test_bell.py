@@ -146,6 +146,27 @@ def test_where_no_bell_can_be_made_only_this_process_can_ring(
     made.close()
 
 
+@pytest.mark.parametrize("kind", ["nothing", "file", "link", "another bell"])
+def test_bell_that_is_taken_away_is_relied_on_no_more(
+    tmp_path: Path, bell: Bell, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    bell.look()
+    assert bell.is_public
+    os.unlink(tmp_path / BELL)
+    if kind == "another bell":
+        os.mkfifo(tmp_path / BELL, 0o600)
+    else:
+        in_place_of_the_bell(tmp_path / BELL, kind)
+    with caplog.at_level(logging.WARNING):
+        bell.look()
+        bell.look()
+    assert not bell.is_public
+    assert caplog.text.count("the bell was removed") == 1
+    # Signals are heard all the same.
+    os.write(bell.ringing_fd, bytes([signal.SIGTERM]))
+    assert bell.heard() == bytes([signal.SIGTERM])
+
+
 @pytest.mark.parametrize("folder", ["/nowhere", "with a\0NUL", "/" + "x" * 5000, ""])
 def test_folder_that_cannot_be_has_no_bell(folder: str) -> None:
     ring_in(folder, LOOK)

@@ -28,6 +28,7 @@ from epsagon_fast.collector.pace import (
 )
 from epsagon_fast.queue import state as states
 from epsagon_fast.queue.bell import LOOK, WAITS
+from epsagon_fast.queue.names import BELL
 from epsagon_fast.queue.writer import LOOK_S, RESTING_NS, WAITING_NS
 
 NOTHING = Passed()
@@ -212,3 +213,15 @@ def test_death_of_a_process_wakes_the_collector(place: Place, sleepy: "subproces
 def test_signal_wakes_the_collector(sleepy: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
     sleepy.send_signal(number)
     assert sleepy.wait(TIMEOUT_S) == 0
+
+
+def test_collector_whose_bell_is_taken_away_looks_more_often(backend: Backend, place: Place) -> None:
+    place.linger()
+    script = TRACES.replace("NAME", "'main'") + "epsagon.flush(60); print(flush=True); import sys; sys.stdin.read()"
+    process = place.start(script, stdin=subprocess.PIPE)
+    assert process.stdout is not None and process.stdout.readline() == "\n"
+    os.unlink(os.path.join(place.folder, BELL))
+    until(lambda: "the bell was removed" in place.log(), "it is missed")
+    process.communicate(timeout=TIMEOUT_S)
+    assert run(place, "next", "print(epsagon.flush(60))") == "True\n"
+    place.dismiss()

@@ -30,15 +30,12 @@ class Bell:
     def __init__(self, folder_fd: int) -> None:
         """Make the folder's bell. Where that cannot be done, only this process can ring."""
         self.is_public = True
+        self._folder_fd = folder_fd
         try:
             self.fd = self._ringing_fd = private.make_fifo(BELL, dir_fd=folder_fd)
         except (OSError, AttributeError) as error:  # a filesystem, or a system, without FIFOs
             let_pass(error)
-            import logging  # not needed in a process that only rings
-
-            log = logging.getLogger("epsagon_fast.queue")
-            log.warning("no bell can be made: %s; looking more often instead", error)
-            self.is_public = False
+            self._do_without(f"no bell can be made: {error}")
             self.fd, self._ringing_fd = os.pipe()
             for fd in (self.fd, self._ringing_fd):
                 os.set_blocking(fd, False)
@@ -53,6 +50,25 @@ class Bell:
         with suppress(BlockingIOError):
             return os.read(self.fd, _MOST_BYTES)
         return b""
+
+    def look(self) -> None:
+        """See whether processes still find the bell. One that was removed or exchanged is not rung any more."""
+        if self.is_public and not self._is_there():
+            self._do_without("the bell was removed")
+
+    def _is_there(self) -> bool:
+        try:
+            found = os.stat(BELL, dir_fd=self._folder_fd, follow_symlinks=False)
+        except OSError as error:
+            let_pass(error)
+            return False
+        return os.path.samestat(found, os.fstat(self.fd))
+
+    def _do_without(self, complaint: str) -> None:
+        import logging  # not needed in a process that only rings
+
+        logging.getLogger("epsagon_fast.queue").warning("%s; looking more often instead", complaint)
+        self.is_public = False
 
     def close(self) -> None:
         """Stop listening."""

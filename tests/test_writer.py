@@ -363,6 +363,19 @@ def test_bell_is_rung_once_for_each_sleep(base: Path, monkeypatch: pytest.Monkey
     os.close(folder_fd)
 
 
+def test_refused_record_opens_nothing_where_no_collector_has_come(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = current(base)
+    monkeypatch.setattr(writer, "LOOK_S", 3600.0)
+    mine.look()
+    opened: list[str] = []
+    monkeypatch.setattr(private, "open_directory", lambda path, **_: opened.append(path))
+    mine._next_busy_look = mine._next_look
+    for _ in range(200):
+        mine.put(Kind.EVENT, 0, TRACE, bytes(1000))
+    assert mine.overflowed
+    assert opened == []
+
+
 def test_bell_that_could_not_be_rung_is_rung_later(base: Path) -> None:
     mine = current(base)
     serving(mine).store(states.NEXT_PASS_NS, time.monotonic_ns() + 10**12)

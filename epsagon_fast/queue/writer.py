@@ -168,7 +168,8 @@ class Writer:
 
     def _wake(self, within_ns: int, word: bytes = bell.LOOK) -> None:
         """Ring for a collector that sleeps, unless it will look by itself within this time."""
-        page = self._page()
+        # As the last look left it: where no collector comes, each refused record would open the folder.
+        page = self._state
         if page is None or self._folder is None:
             return
         # Once for each sleep, which is known by its end: else each record that a full ring refuses would ring.

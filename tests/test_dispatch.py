@@ -561,6 +561,19 @@ def test_requests_are_bounded_and_not_their_traces(world: World) -> None:
     assert [len(each) for each in world.requests()] == [MOST_SPANS, count - MOST_SPANS]
 
 
+def test_traces_for_which_no_request_was_free_wait_for_no_others(world: World) -> None:
+    # A server that takes one trace a request.
+    world.add(0, 1, to=OTLP)
+    world.step()
+    world.senders.answer(lambda *ids: too_large(*ids) if len(ids) > 1 else delivered(*ids))
+    world.add(*range(2, MAX_IN_FLIGHT + 10), to=OTLP)
+    world.step()
+    assert len(world.requests()) == MAX_IN_FLIGHT
+    world.senders.answer(delivered)
+    world.step()
+    assert world.requests() == [[number] for number in range(MAX_IN_FLIGHT, MAX_IN_FLIGHT + 10)]
+
+
 def test_what_waits_for_others_is_sent_by_a_collector_that_leaves(world: World) -> None:
     world.add(0, to=OTLP)
     world.step()

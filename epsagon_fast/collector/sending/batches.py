@@ -55,6 +55,10 @@ class Batches:
             return True
         return now - self._sent_at.get(destination, -collect_s) >= collect_s
 
+    def found_no_room(self, destination: Destination) -> None:
+        """Note that traces are left that were due. They do not wait for others once more."""
+        self._sent_at.pop(destination, None)
+
     def next(self, waiting: deque[Parcel], now: float) -> list[Parcel]:
         """Take the traces of the next request, at least one, from those of one destination that wait."""
         destination = waiting[0].destination

@@ -253,6 +253,8 @@ class Dispatch:
                     break
                 # A destination that is ill is probed with one trace.
                 self._submit(self._batches.next(queue, now) if is_well else [queue.popleft()])
+            if queue:
+                self._batches.found_no_room(destination)
         if queue:
             self._fresh[destination] = queue
 

@@ -35,7 +35,7 @@ class Bell:
             self.fd = self._ringing_fd = private.make_fifo(BELL, dir_fd=folder_fd)
         except (OSError, AttributeError) as error:  # a filesystem, or a system, without FIFOs
             let_pass(error)
-            self._do_without(f"no bell can be made: {error}")
+            self._do_without(str(error))
             self.fd, self._ringing_fd = os.pipe()
             for fd in (self.fd, self._ringing_fd):
                 os.set_blocking(fd, False)
@@ -64,10 +64,11 @@ class Bell:
             return False
         return os.path.samestat(found, os.fstat(self.fd))
 
-    def _do_without(self, complaint: str) -> None:
+    def _do_without(self, cause: str) -> None:
         import logging  # not needed in a process that only rings
 
-        logging.getLogger("epsagon_fast.queue").warning("%s; looking more often instead", complaint)
+        log = logging.getLogger("epsagon_fast.queue")
+        log.warning("no process can ring (%s): looking more often instead", cause)
         self.is_public = False
 
     def close(self) -> None:

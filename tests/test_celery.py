@@ -524,17 +524,18 @@ def test_arguments_and_results_are_recorded_only_if_values_are(app: Celery, monk
 
 
 def test_message_carries_the_context_and_is_an_event(app: Celery) -> None:
+    # The broker is one for all tests of a process: no other one may send to this queue.
     with capture_traces() as traces, epsagon.trace("request") as tracer:
-        sent = app.send_task("pack", ("c-17",), queue="parcels", headers={"traceparent": "stale"})
+        sent = app.send_task("pack", ("c-17",), queue="shipments", headers={"traceparent": "stale"})
         with app.connection() as connection:
-            message = connection.SimpleQueue("parcels").get(timeout=5)
+            message = connection.SimpleQueue("shipments").get(timeout=5)
     event, runner = traces[0]["events"]
     assert message.headers["traceparent"] == f"00-{tracer.trace_id}-{event['id']}-01"
     assert event["resource"] == {
         "name": "pack",
         "type": "celery",
         "operation": "publish",
-        "metadata": {"task_id": sent.id, "queue": "parcels", "retries": "0"},
+        "metadata": {"task_id": sent.id, "queue": "shipments", "retries": "0"},
     }
     assert metadata(runner)["http_trace_id"] == tracer.trace_id
 

@@ -317,9 +317,9 @@ def test_all_that_waited_arrives_once_the_backend_is_well(delivery: Delivery, se
     assert sending.stored == 200
     server.behave = status(200)
     until(pass_once, "all is sent")
-    assert {request.headers["idempotency-key"] for request in server.requests} == {
-        numbered(n).hex() for n in range(200)
-    }
+    # A collector of another test may still look for a server that had this port before.
+    ours = [each.headers for each in server.requests if each.headers["authorization"] == f"Bearer {TOKEN}"]
+    assert {headers["idempotency-key"] for headers in ours} == {numbered(n).hex() for n in range(200)}
     sending.finish(0.0)
 
 

@@ -1,6 +1,7 @@
 """W3C trace context in request headers, along the specification's own examples and rules."""
 
 import pickle
+import uuid
 from typing import Any
 
 import pytest
@@ -145,6 +146,17 @@ def test_without_a_trace_headers_stay_as_they_are(recorded: FakeQueue) -> None:
         pass
     assert inject(headers) is None
     assert headers == {"traceparent": VALID}
+
+
+@pytest.mark.parametrize("own_id", [5, b"x", uuid.UUID(int=1), "\ud800", "caf\u00e9", "\u00e9" * 8], ids=repr)
+def test_event_whose_id_no_header_can_carry_is_not_named(recorded: FakeQueue, own_id: Any) -> None:
+    with epsagon.trace("request") as tracer:
+        inject({})
+        with epsagon.event("call") as call:
+            call.id = own_id
+            headers: dict[str, str] = {}
+            inject(headers)
+        assert headers["traceparent"] == f"00-{tracer.trace_id}-{tracer.span_id}-01"
 
 
 def test_disabled_trace_passes_on_what_it_got_and_begins_nothing(untraced: None) -> None:

@@ -86,8 +86,14 @@ cdef object _injected(object context_type, PyObject **arguments, Py_ssize_t coun
     # Its class is not that of tuples, so it would be unpacked by iterating.
     trace_id, flags = <object>PyTuple_GetItem(context, 0), <object>PyTuple_GetItem(context, 2)
     state = <object>PyTuple_GetItem(context, 3)
-    span = PyUnicode_AsUTF8AndSize(text, &length)
-    header = traceparent_text(trace_id, span, flags) if length == SPAN_ID_DIGITS else None
+    # A program may have set any id.
+    if type(text) is not str:
+        return None
+    try:
+        span = PyUnicode_AsUTF8AndSize(text, &length)
+    except UnicodeEncodeError:
+        return None
+    header = traceparent_text(trace_id, span, flags) if length == SPAN_ID_DIGITS == len(<str>text) else None
     if header is None:
         return None
     (<dict>headers)[traceparent] = header

@@ -93,4 +93,6 @@ def handed_on(tracer: Continuing, span_id: str | None) -> TraceContext | None:
     if context is None:
         return None
     trace_id, _, flags, state = context
-    return tuple.__new__(TraceContext, (trace_id, span_id or tracer.span_id, flags, state))
+    # A program may have set any id, and one that no header can carry would fail in its HTTP client.
+    names_event = isinstance(span_id, str) and span_id and span_id.isascii()
+    return tuple.__new__(TraceContext, (trace_id, span_id if names_event else tracer.span_id, flags, state))

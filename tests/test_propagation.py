@@ -2,6 +2,8 @@
 
 import pickle
 import uuid
+from collections import UserDict
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given
 from strategies import contexts
 
 import epsagon_fast as epsagon
-from epsagon_fast.propagation import TraceContext, continue_context, extract, inject
+from epsagon_fast.propagation import TraceContext, continue_context, extract, handed_on, inject
 from epsagon_fast.protocol import Kind
 from epsagon_fast.testing import capture_traces
 
@@ -148,15 +150,49 @@ def test_without_a_trace_headers_stay_as_they_are(recorded: FakeQueue) -> None:
     assert headers == {"traceparent": VALID}
 
 
-@pytest.mark.parametrize("own_id", [5, b"x", uuid.UUID(int=1), "\ud800", "caf\u00e9", "\u00e9" * 8], ids=repr)
-def test_event_whose_id_no_header_can_carry_is_not_named(recorded: FakeQueue, own_id: Any) -> None:
+# The ids of a program's own, of which no header tells a receiver that keeps to the specification.
+UNNAMEABLE = [
+    *(5, b"x", uuid.UUID(int=1), "\ud800", "caf\u00e9", "\u00e9" * 8),
+    *("order-17", "0123456789abcde", "0123456789ABCDEF", "0123456789abcdefg"[1:], "0" * 16, "0123456789abcde\n"),
+]
+
+
+@pytest.mark.parametrize("mapping", [dict, UserDict])
+@pytest.mark.parametrize("own_id", UNNAMEABLE, ids=repr)
+def test_event_whose_id_no_header_can_carry_is_not_named(
+    recorded: FakeQueue, own_id: Any, mapping: Callable[[], MutableMapping[str, str]]
+) -> None:
+    headers = mapping()
     with epsagon.trace("request") as tracer:
         inject({})
         with epsagon.event("call") as call:
             call.id = own_id
-            headers: dict[str, str] = {}
+            context = inject(headers)
+            assert context is not None and extract(headers) == context
+    assert headers["traceparent"] == f"00-{tracer.trace_id}-{tracer.span_id}-01"
+
+
+@pytest.mark.parametrize("mapping", [dict, UserDict])
+@pytest.mark.parametrize("own_id", UNNAMEABLE, ids=repr)
+def test_nearest_event_whose_id_a_header_can_carry_is_named_instead(
+    recorded: FakeQueue, own_id: Any, mapping: Callable[[], MutableMapping[str, str]]
+) -> None:
+    headers = mapping()
+    with epsagon.trace("request") as tracer, epsagon.event("far"), epsagon.event("near") as near:
+        inject({})
+        with epsagon.event("call") as call, epsagon.event("its own") as inner:
+            call.id = inner.id = own_id
             inject(headers)
-        assert headers["traceparent"] == f"00-{tracer.trace_id}-{tracer.span_id}-01"
+    assert headers["traceparent"] == f"00-{tracer.trace_id}-{near.id}-01"
+
+
+def test_trace_that_is_another_than_the_current_one_names_none_of_its_events(recorded: FakeQueue) -> None:
+    other = epsagon.create_tracer()
+    other.start()
+    with epsagon.trace("request"), epsagon.event("call"):
+        context = handed_on(other, "order-17")
+    assert context is not None and context.parent_id == other.span_id
+    other.send_stop_signal()
 
 
 def test_disabled_trace_passes_on_what_it_got_and_begins_nothing(untraced: None) -> None:

@@ -97,6 +97,16 @@ def test_current_span_is_the_innermost_of_both(traces: list[Trace], spans: SpanT
         assert trace.get_current_span() is outer
 
 
+def test_event_whose_id_is_none_of_a_span_stands_for_the_one_around_it(traces: list[Trace], spans: SpanTracer) -> None:
+    with spans.start_as_current_span("outer") as outer, epsagon.event("ours") as ours:
+        ours.id = "order-17"
+        assert trace.get_current_span().get_span_context() == outer.get_span_context()
+        assert written()[0]["traceparent"].split("-")[2] == f"{outer.get_span_context().span_id:016x}"
+    with epsagon.trace("request") as tracer, epsagon.event("ours") as ours:
+        ours.id = "order-17"
+        assert f"{trace.get_current_span().get_span_context().span_id:016x}" == tracer.span_id
+
+
 @pytest.mark.parametrize("attached", [REMOTE, context.Context()])
 @pytest.mark.parametrize("is_open", [True, False])
 def test_both_write_the_header_of_what_is_attached(

@@ -6,6 +6,7 @@ cdef extern from "call.h":
     object new_named_tuple(PyTypeObject *, object, object, object, object)
     object traceparent_text(object, const char *, long)
     bint names_context(object) noexcept
+    bint is_span_id(const char *) noexcept
 
 cdef extern from "Python.h":
     PyObject *PyTuple_GetItem(object, Py_ssize_t) except NULL
@@ -86,14 +87,14 @@ cdef object _injected(object context_type, PyObject **arguments, Py_ssize_t coun
     # Its class is not that of tuples, so it would be unpacked by iterating.
     trace_id, flags = <object>PyTuple_GetItem(context, 0), <object>PyTuple_GetItem(context, 2)
     state = <object>PyTuple_GetItem(context, 3)
-    # A program may have set any id.
+    # A program may have set any id. Which event is named in place of one that cannot be, context.py finds.
     if type(text) is not str:
         return None
     try:
         span = PyUnicode_AsUTF8AndSize(text, &length)
     except UnicodeEncodeError:
         return None
-    header = traceparent_text(trace_id, span, flags) if length == SPAN_ID_DIGITS == len(<str>text) else None
+    header = traceparent_text(trace_id, span, flags) if length == SPAN_ID_DIGITS and is_span_id(span) else None
     if header is None:
         return None
     (<dict>headers)[traceparent] = header

@@ -204,6 +204,17 @@ static inline int names_context(PyObject *headers) {
     return 0;
 }
 
+/* Whether 16 bytes are a span id as W3C Trace Context has it; see ids.py. */
+static inline int is_span_id(const char *digits) {
+    int is_any = 0;
+    for (int i = 0; i < 16; i++) {
+        if (!((digits[i] >= '0' && digits[i] <= '9') || (digits[i] >= 'a' && digits[i] <= 'f')))
+            return 0;
+        is_any |= digits[i] != '0';
+    }
+    return is_any;
+}
+
 /* Return a header's value, None if the trace id is none. `span`: 16 digits. */
 static inline PyObject *traceparent_text(PyObject *trace_id, const char *span, long flags) {
     char text[] = "00-00000000000000000000000000000000-0000000000000000-00";

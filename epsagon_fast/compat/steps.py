@@ -4,17 +4,15 @@ It is where `epsagon` 1.82 has it, and as it wrote it: `{"Epsagon": {"id": a UUI
 the id that all traces of the run share, and `span_id` names the step before.
 """
 
-import re
 import uuid
 from collections import deque
 from typing import Any, Final
 
 from epsagon_fast.producer.context import TraceContext, context_of
-from epsagon_fast.producer.ids import SPAN_ID_DIGITS
+from epsagon_fast.producer.ids import SPAN_ID, SPAN_ID_DIGITS
 from epsagon_fast.producer.tracer import Tracer
 
 KEY: Final = "Epsagon"
-_SPAN_ID: Final = re.compile("[0-9a-f]{16}")
 # Dicts and lists that are looked at in a state.
 MOST_PLACES: Final = 1000
 
@@ -47,7 +45,7 @@ def context_in(state: Any) -> TraceContext | None:
     except (KeyError, ValueError, TypeError, AttributeError):
         return None
     span_id = data[0].get("span_id")
-    if isinstance(span_id, str) and _SPAN_ID.fullmatch(span_id):
+    if isinstance(span_id, str) and SPAN_ID.fullmatch(span_id):
         return TraceContext(shared_id, span_id)
     # Written by 1.82, which names no step: the first half of the shared id stands for it.
     return TraceContext(shared_id, shared_id[:SPAN_ID_DIGITS])

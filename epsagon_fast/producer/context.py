@@ -6,6 +6,8 @@ from epsagon_fast.config import ResolvedConfig
 from epsagon_fast.protocol import HTTP_TRACE_ID_KEY
 from epsagon_fast.rows import NamedTuple
 
+from .entering import current
+from .ids import SPAN_ID
 from .process import process
 
 SAMPLED: Final = 1
@@ -93,6 +95,24 @@ def handed_on(tracer: Continuing, span_id: str | None) -> TraceContext | None:
     if context is None:
         return None
     trace_id, _, flags, state = context
-    # A program may have set any id, and one that no header can carry would fail in its HTTP client.
-    names_event = isinstance(span_id, str) and span_id and span_id.isascii()
-    return tuple.__new__(TraceContext, (trace_id, span_id if names_event else tracer.span_id, flags, state))
+    if span_id is not None and not is_span_id(span_id):
+        here: Any = current.get()
+        is_inside = getattr(here, "span_id", None) is not None and here.open_trace() is tracer
+        span_id = named_at(here) if is_inside else None
+    return tuple.__new__(TraceContext, (trace_id, span_id or tracer.span_id, flags, state))
+
+
+def named_at(place: Any) -> str | None:
+    """Return the id of the innermost event around a place that a header can name; None: that is the runner.
+
+    A program may have set any id. A receiver takes a header with another than a span id for broken, and begins a
+    request of its own.
+    """
+    while place is not None and not is_span_id(place.span_id):
+        place = place.outer
+    return None if place is None else place.span_id
+
+
+def is_span_id(value: Any) -> bool:
+    """Say whether an id is one that W3C Trace Context allows for a span."""
+    return type(value) is str and SPAN_ID.fullmatch(value) is not None

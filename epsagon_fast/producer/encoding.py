@@ -15,9 +15,8 @@ from typing import Any, cast
 import orjson
 
 from epsagon_fast.interrupts import let_pass
-from epsagon_fast.patterns import pattern
 from epsagon_fast.producer.exceptions import exception_of as exception_of
-from epsagon_fast.producer.ids import span_id
+from epsagon_fast.producer.ids import SPAN_ID, span_id
 from epsagon_fast.producer.plain import Copy, clean, dumps, is_typed_scalar, type_name
 from epsagon_fast.producer.plain import metadata_text as metadata_text
 from epsagon_fast.protocol import EVENT_FIELDS, FROM_RUNNER, PARENT_ID, RESOURCE_FIELDS, RUNNER_ORIGIN, ErrorCode
@@ -25,7 +24,6 @@ from epsagon_fast.rows import NamedTuple
 
 _EVENT_KEYS = [*EVENT_FIELDS]
 _RESOURCE_KEYS = [*RESOURCE_FIELDS]
-_SPAN_ID = pattern("[0-9a-f]{16}")
 _BLANK_RESOURCE: dict[str, Any] = {"name": "", "type": "", "operation": "", "metadata": {}}
 _BLANK_EVENT: dict[str, Any] = {
     "id": "",
@@ -68,7 +66,7 @@ def encode_event(
         let_pass(error)
         own = None
     if own is not None:
-        is_span = type(own) is str and _SPAN_ID.fullmatch(own) is not None
+        is_span = type(own) is str and SPAN_ID.fullmatch(own) is not None
         parent_id = own if is_span else parent_id
         encoded = encoded._replace(malformed=encoded.malformed + (not is_span))
     if parent_id is not None and not issubclass(type(parent_id), str):

@@ -8,11 +8,14 @@ the interpreter's lock meanwhile: os.urandom gives it up, and beside threads tha
 from typing import TYPE_CHECKING, Final
 
 from epsagon_fast.compiled import COMPILED, implementation
+from epsagon_fast.patterns import pattern
 
-__all__ = ["SPAN_ID_BYTES", "SPAN_ID_DIGITS", "kernel_bytes", "span_id"]
+__all__ = ["SPAN_ID", "SPAN_ID_BYTES", "SPAN_ID_DIGITS", "kernel_bytes", "span_id"]
 
 SPAN_ID_BYTES: Final = 8
 SPAN_ID_DIGITS: Final = 2 * SPAN_ID_BYTES
+# As W3C Trace Context has them.
+SPAN_ID: Final = pattern(rf"(?!0+\Z)[0-9a-f]{{{SPAN_ID_DIGITS}}}")
 
 if TYPE_CHECKING or implementation("add_event") == COMPILED:
     from epsagon_fast.producer._fast_path import kernel_bytes, span_id

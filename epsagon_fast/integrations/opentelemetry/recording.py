@@ -5,7 +5,7 @@ Only the process that began a span ends it; in a child that was forked inside it
 
 from opentelemetry.trace import Span
 
-from epsagon_fast.producer.context import TraceContext, handed_on
+from epsagon_fast.producer.context import TraceContext, handed_on, named_at
 from epsagon_fast.producer.ids import span_id
 from epsagon_fast.producer.place import Place
 from epsagon_fast.producer.plain import metadata_text
@@ -54,7 +54,7 @@ class Recording(Recorded):
             return self._begin_trace(_left_at(found), shown, own_id)
         if tracer.owner_pid != pid:
             # A child that was forked inside a trace does not know how long that stays open.
-            return self._begin_trace(handed_on(tracer, found.span_id), shown, own_id)
+            return self._begin_trace(handed_on(tracer, named_at(found)), shown, own_id)
         if tracer.ignores:
             return False
         tracer.has_blocks = True
@@ -122,5 +122,5 @@ class Recording(Recorded):
 
 
 def _left_at(place: Place[Tracer]) -> TraceContext | None:
-    context = place.heritage()
-    return context._replace(parent_id=place.span_id) if context and place.span_id else context
+    context, span_id = place.heritage(), named_at(place)
+    return context._replace(parent_id=span_id) if context and span_id else context

@@ -6,7 +6,7 @@ from weakref import WeakKeyDictionary
 
 from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, Status, StatusCode
 
-from epsagon_fast.producer.context import handed_on
+from epsagon_fast.producer.context import handed_on, named_at
 from epsagon_fast.producer.place import Place
 from epsagon_fast.producer.plain import Copy, json_bytes, metadata_text
 from epsagon_fast.producer.tracer import Tracer
@@ -142,5 +142,5 @@ class EndedSpan(NonRecordingSpan):
 
 def _ids_of(place: Place[Tracer]) -> SpanContext:
     tracer = place.still_open()
-    context = place.heritage() if tracer is None else handed_on(tracer, place.span_id)
-    return context_of(context, place.span_id)
+    span_id = named_at(place)
+    return context_of(place.heritage() if tracer is None else handed_on(tracer, span_id), span_id)

@@ -320,7 +320,7 @@ def test_all_that_waited_arrives_once_the_backend_is_well(delivery: Delivery, se
     # A collector of another test may still look for a server that had this port before.
     ours = [each.headers for each in server.requests if each.headers["authorization"] == f"Bearer {TOKEN}"]
     assert {headers["idempotency-key"] for headers in ours} == {numbered(n).hex() for n in range(200)}
-    sending.finish(0.0)
+    sending.finish(0.0, 1.0, 5.0)
 
 
 # TLS and proxies

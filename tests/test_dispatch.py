@@ -9,9 +9,6 @@ from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.collector.sending.backoff import FIRST_PAUSE_S, MAX_IN_FLIGHT, Backoff
 from epsagon_fast.collector.sending.batches import ENOUGH, MOST_HALVINGS
 from epsagon_fast.collector.sending.dispatch import (
-    LAST_ANSWERS_S,
-    LAST_HANDED_OVER_S,
-    LAST_STORED_S,
     NOTHING_THERE_S,
     REFUSED_S,
     STORED_AT_ONCE,
@@ -448,6 +445,17 @@ def test_a_directory_is_empty_only_once_the_outbox_has_looked_there(world: World
     assert [world.sending.is_empty(directory) for directory in directories] == [False, True, False]
 
 
+def test_the_outbox_has_looked_once_it_has_answered_for_each_directory(world: World) -> None:
+    world.sending.watch("/a")
+    world.sending.watch("/b")
+    world.shelf.say(Waiting("/a", "/a", {}))
+    world.sending.step(0.0)
+    assert not world.sending.has_looked
+    world.shelf.say(Waiting("/b", "/b", {}))
+    world.sending.step(0.0)
+    assert world.sending.has_looked
+
+
 def test_a_stored_trace_that_must_make_room_is_dropped(world: World) -> None:
     world.shelf.say(Gone([numbered(7)]))
     (settled,) = world.sending.step(0.0)
@@ -460,7 +468,9 @@ def test_leaving_stores_what_has_no_answer(world: World) -> None:
     world.senders.requests.remove([numbered(1)])
     world.senders.answer(delivered)
     world.add(2)
-    settled = [(int.from_bytes(each.trace_id, "big"), each.outcome.name) for each in world.sending.finish(0.0)]
+    settled = [
+        (int.from_bytes(each.trace_id, "big"), each.outcome.name) for each in world.sending.finish(0.0, 1.0, 5.0)
+    ]
     assert sorted(settled) == [(0, "DELIVERED"), (1, "STORED"), (2, "STORED")]
     assert sorted(world.shelf.rows) == [numbered(1), numbered(2)]
 
@@ -475,7 +485,7 @@ def test_leaving_stores_nothing_twice(world: World) -> None:
     world.shelf.is_slow = True
     world.step()
     assert world.shelf.puts == [numbered(0)]
-    (settled,) = world.sending.finish(world.now)
+    (settled,) = world.sending.finish(world.now, 1.0, 5.0)
     assert (settled.trace_id, str(settled.outcome)) == (numbered(0), "STORED (503)")
     assert world.shelf.puts == [numbered(0)]
 
@@ -487,19 +497,38 @@ def test_leaving_forgets_why_a_destination_was_ill_that_is_well(world: World) ->
     world.senders.answer(delivered)
     world.add(1)
     world.step()
-    (settled,) = world.sending.finish(world.now)
+    (settled,) = world.sending.finish(world.now, 1.0, 5.0)
     assert str(settled.outcome) == "STORED"
 
 
-@pytest.mark.parametrize(
-    ("options", "waited_s"),
-    [({}, (LAST_ANSWERS_S, LAST_STORED_S)), ({"hands_over": True}, (LAST_HANDED_OVER_S, LAST_HANDED_OVER_S))],
-)
-def test_leaving_closes_both_and_hurries_if_a_successor_waits(
-    world: World, options: dict[str, bool], waited_s: tuple[float, float]
-) -> None:
-    world.sending.finish(0.0, **options)
-    assert (world.senders.waited_s, world.shelf.waited_s) == waited_s
+def test_leaving_waits_for_answers_and_disk_as_long_as_it_is_told(world: World) -> None:
+    world.sending.finish(0.0, 1.0, 5.0)
+    assert (world.senders.waited_s, world.shelf.waited_s) == (1.0, 5.0)
+
+
+def test_leaving_sends_what_had_no_room_as_room_comes(world: World) -> None:
+    world.shelf.rows[numbered(1000)] = Parcel(numbered(1000), HERE, BODY)
+    world.shelf.say()
+    world.add(*range(MAX_IN_FLIGHT + 10))
+    world.sending.last_step(0.0)
+    world.sending.last_step(0.0)
+    first = len(world.requests())
+    assert first <= MAX_IN_FLIGHT
+    assert world.sending.sends_more
+    world.senders.answer(delivered)
+    assert len(world.sending.last_step(0.0)) == first
+    assert world.sent() == list(range(first, MAX_IN_FLIGHT + 10))
+    # Stored ones are for the next collector.
+    assert (world.sending.sends_more, world.shelf.takes) == (False, [])
+
+
+def test_leaving_does_not_wait_for_room_at_a_sick_destination(world: World) -> None:
+    world.fall_ill(0)
+    world.shelf.works = False
+    world.step()
+    world.add(1, 2)
+    world.sending.last_step(world.now)
+    assert not world.sending.sends_more
 
 
 def test_every_state_directory_is_watched_once(world: World) -> None:
@@ -514,7 +543,7 @@ def test_stored_trace_that_comes_when_all_is_over_goes_back(world: World) -> Non
     world.shelf.say()
     world.sending.step(world.now)  # asks for it
     assert world.shelf.leased
-    world.sending.finish(world.now)
+    world.sending.finish(world.now, 1.0, 5.0)
     assert not world.shelf.leased
     assert numbered(1) in world.shelf.rows
 
@@ -579,7 +608,7 @@ def test_what_waits_for_others_is_sent_by_a_collector_that_leaves(world: World) 
     world.step()
     world.add(1, 2, to=OTLP)
     world.step()
-    world.sending.finish(world.now)
+    world.sending.finish(world.now, 1.0, 5.0)
     assert world.requests() == [[0], [1, 2]]
 
 

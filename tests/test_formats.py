@@ -232,7 +232,7 @@ def all_at_once(delivery: Delivery, outbox: Outbox, parcels: Sequence[Parcel]) -
         return len(settled) == len(parcels)
 
     until(all_settled, "each trace is settled")
-    sending.finish(0.0)
+    sending.finish(0.0, 1.0, 5.0)
     return [settled[parcel.trace_id] for parcel in parcels]
 
 

@@ -12,8 +12,8 @@ from places import until
 from rings import in_child
 
 from epsagon_fast.collector import leaving
-from epsagon_fast.collector.leaving import BACKLOG_S, GRACE_S, LINGER_S, PARENT_LOOK_S, Leaving, linger_s
-from epsagon_fast.collector.sending import dispatch
+from epsagon_fast.collector.leaving import BACKLOG_S, GRACE_S, LINGER_S, LOOKED_S, PARENT_LOOK_S, Leaving, linger_s
+from epsagon_fast.collector.loop import LAST_HANDED_OVER_S
 from epsagon_fast.queue import state as states
 from epsagon_fast.queue.liveness import is_waited_for
 from epsagon_fast.queue.state import StatePage
@@ -25,7 +25,7 @@ class FakeLoop:
     def __init__(self) -> None:
         self.rings: list[object] = []
         self.assembly = SimpleNamespace(open_count=0)
-        self.sending = SimpleNamespace(busy=0, stored=0)
+        self.sending = SimpleNamespace(busy=0, stored=0, has_looked=True)
         self.unsettled = 0
         self.gone = False
         self.passes = 0
@@ -208,7 +208,25 @@ def test_asked_to_leave_it_hands_over_those_that_stay(page: StatePage, loop: Any
 
 
 def test_whole_stop_with_producers_takes_less_than_two_seconds() -> None:
-    assert GRACE_S + 2 * dispatch.LAST_HANDED_OVER_S < 1.8
+    assert GRACE_S + 2 * LAST_HANDED_OVER_S < 1.8
+
+
+def test_it_does_not_leave_before_the_outbox_has_looked(
+    page: StatePage, loop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EPSAGON_LINGER_SEC", "0")
+    loop.sending.has_looked = False
+    mine = Leaving(page)
+    assert not mine.due(loop, 100.0)
+    loop.sending.has_looked = True
+    assert mine.due(loop, 100.1)
+
+
+def test_it_does_not_wait_for_ever_for_a_look_at_a_sick_disk(page: StatePage, loop: Any) -> None:
+    loop.sending.has_looked = False
+    mine = Leaving(page)
+    assert not mine.due(loop, 100.0)
+    assert mine.due(loop, 100.0 + max(LOOKED_S, LINGER_S) + 0.1)
 
 
 def test_supervised_collector_stays_until_it_is_told(page: StatePage, loop: Any) -> None:

@@ -18,9 +18,11 @@ from records import event
 from rings import child, exit_code, in_child
 
 from epsagon_fast.collector import bounds
+from epsagon_fast.collector import loop as loops
 from epsagon_fast.collector.bounds import LEAST_JOURNAL_BYTES
 from epsagon_fast.collector.loop import Loop
 from epsagon_fast.collector.reading import intake
+from epsagon_fast.collector.sending.backoff import MAX_IN_FLIGHT
 from epsagon_fast.protocol import NO_TRACE, Kind
 from epsagon_fast.queue import layout, ring
 from epsagon_fast.queue import state as states
@@ -477,6 +479,25 @@ def test_collector_that_finishes_with_traces_on_their_way_leaves_them_to_the_nex
         return {runner(body)["resource"]["name"] for body in bodies} == set("01234")
 
     passes(second, lambda: all_came() and not second.unsettled)
+
+
+def test_collector_that_finishes_sends_more_than_goes_at_once(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A busy machine may take longer than the product gives it.
+    monkeypatch.setattr(loops, "LAST_REQUESTS_S", 30.0)
+    process = Process(folder)
+    collector = folder.collector()
+    traces = []
+    for _ in range(3 * MAX_IN_FLIGHT):
+        traces.append(process.open("short"))
+        collector.one_pass()
+    for trace_id in traces:
+        process.close(trace_id)
+    # A CLOSE is acted on one pass after it was read.
+    collector.one_pass()
+    collector.one_pass()
+    collector.finish()
+    folder.loops.remove(collector)
+    assert (len(folder.server.requests), process.counts()) == (3 * MAX_IN_FLIGHT, (3 * MAX_IN_FLIGHT,) * 2)
 
 
 def test_recovery_may_itself_be_cut_short(folder: Folder) -> None:

@@ -16,10 +16,12 @@ from epsagon_fast.queue.state import StatePage
 # Wait this long for the next producer once the last one has left.
 LINGER_S = 30.0
 # Once asked to leave, wait this long for producers to leave first: systemd and Ctrl-C signal the whole group. What
-# is in flight gets a good second afterwards (sending/dispatch.py), so a stop takes less than two.
+# waits to be sent gets a good second afterwards (loop.py), so a stop takes less than two.
 GRACE_S = 0.5
 # Keep trying a sick backend this long after the last producer left. Then the next collector takes over.
 BACKLOG_S = 600.0
+# The outbox has looked for what earlier collectors stored after so long, unless its disk is sick.
+LOOKED_S = 10.0
 # A collector that starts this soon after another was asked to leave does not linger: the service goes down.
 GOING_DOWN_S = 60.0
 # Pause between two looks whether our own parent waits for us, and whether a process of our control group is left.
@@ -85,6 +87,8 @@ class Leaving:
             return loop.gone
         if loop.unsettled or loop.sending.stored:
             return alone_s > BACKLOG_S
+        if not loop.sending.has_looked and alone_s <= LOOKED_S:
+            return False
         return loop.gone or alone_s >= self._linger_s
 
     def _keeps_its_parent(self, loop: Loop, now: float) -> bool:

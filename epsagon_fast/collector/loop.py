@@ -49,6 +49,13 @@ from epsagon_fast.queue.state import StatePage
 log = logging.getLogger("epsagon_fast.collector")
 
 SECOND_S = 1.0
+# A leaving collector sends for so long, with the wait for the last answers, and waits so long for the disk.
+LAST_REQUESTS_S = 1.0
+LAST_STORED_S = 5.0
+# How long each of the two may take when a successor waits.
+LAST_HANDED_OVER_S = 0.6
+# Pause between two looks whether there is room for more requests.
+LAST_PAUSE_S = 0.005
 
 
 class Loop:
@@ -130,13 +137,19 @@ class Loop:
         return came
 
     def finish(self, hands_over: bool = False) -> None:
-        """Give the requests in flight a moment, store what is left, and settle what comes of that.
+        """Send for a moment, store what is left, and settle what comes of that.
 
         `hands_over`: a successor waits, so all takes less time. It finds the rest in the journal.
         """
         if not hands_over:
             self.handover.leave_out(math.inf)
-        self.outcomes.take(self.sending.finish(time.monotonic(), hands_over))
+        requests_s, stored_s = (LAST_HANDED_OVER_S,) * 2 if hands_over else (LAST_REQUESTS_S, LAST_STORED_S)
+        until = time.monotonic() + requests_s
+        while self.sending.sends_more and (now := time.monotonic()) < until:
+            self.outcomes.take(self.sending.last_step(now))
+            time.sleep(LAST_PAUSE_S)
+        now = time.monotonic()
+        self.outcomes.take(self.sending.finish(now, max(0.0, until - now), stored_s))
         self.intake.commit()
         self.publish()
         self.journal.keep_only(self.assembly)

@@ -27,11 +27,6 @@ TAKEN_AT_ONCE = 1000
 # Pause before an outbox is asked again that refused, or whose traces are all leased by other collectors.
 REFUSED_S = 10.0
 NOTHING_THERE_S = 1.0
-# A leaving collector waits this long for the answers to its last requests, and for the disk.
-LAST_ANSWERS_S = 1.0
-LAST_STORED_S = 5.0
-# How long each of the two may take when a successor waits.
-LAST_HANDED_OVER_S = 0.6
 
 
 class Sender(Protocol):
@@ -108,6 +103,16 @@ class Dispatch:
         counts = [sum(each.counts.values()) for each in self._waiting.values() if each.directory == directory]
         return counts != [] and not any(counts)
 
+    @property
+    def has_looked(self) -> bool:
+        """Whether the outbox has looked into each directory that is watched. Until then, more may be stored."""
+        return self._watched <= self._waiting.keys()
+
+    @property
+    def sends_more(self) -> bool:
+        """Whether traces wait until a destination that is well has room for more requests."""
+        return any(map(self._backoff.is_well, self._fresh))
+
     def watch(self, state_dir: str) -> None:
         """Send also the traces that earlier collectors left in a state directory. Those of new traces are watched."""
         if state_dir not in self._watched:
@@ -142,20 +147,26 @@ class Dispatch:
                 self._ask(destination, count, now)
         return settled
 
-    def finish(self, now: float, hands_over: bool = False) -> list[Settlement]:
-        """Wait a moment for the requests in flight, store what is left, and return the settlements.
-
-        `hands_over`: a successor waits. It finds in the journal what is not stored in time.
-        """
+    def last_step(self, now: float) -> list[Settlement]:
+        """Send what waits for others or for room, and take nothing from the outbox any more."""
         self._is_finishing = True
+        settled = self._hear_all(now)
         for destination in list(self._fresh):
             self._send(destination, now, at_once=True)
-        self._delivery.close(LAST_HANDED_OVER_S if hands_over else LAST_ANSWERS_S)
-        settled = self._hear_all(now)
+        return settled
+
+    def finish(self, now: float, answers_s: float, stored_s: float) -> list[Settlement]:
+        """Wait so long for the requests in flight, store what is left in so long, and return the settlements.
+
+        What is not stored in time is in the journal.
+        """
+        settled = self.last_step(now)
+        self._delivery.close(answers_s)
+        settled += self._hear_all(now)
         for trace_id, parcel in self._held.items():
             if trace_id not in self._storing and not self._is_stored(parcel):
                 self._store(parcel)
-        self._outbox.close(LAST_HANDED_OVER_S if hands_over else LAST_STORED_S)
+        self._outbox.close(stored_s)
         return settled + self._hear_all(now)
 
     def _hear_all(self, now: float) -> list[Settlement]:

@@ -41,7 +41,7 @@ from epsagon_fast import __version__
 from epsagon_fast.collector.formats.epsagon import Epsagon
 from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.collector.sending import delivery as module
-from epsagon_fast.collector.sending import trust
+from epsagon_fast.collector.sending import trust, wire
 from epsagon_fast.collector.sending.backoff import MAX_IN_FLIGHT
 from epsagon_fast.collector.sending.delivery import Delivery
 from epsagon_fast.collector.sending.dispatch import Dispatch
@@ -128,6 +128,29 @@ def test_a_delivered_trace_carries_its_headers_and_body(delivery: Delivery, serv
 def test_a_token_goes_out_as_utf8(delivery: Delivery, server: Server) -> None:
     send(delivery, Destination(server.url, "géheim", TIMEOUT_S))
     assert server.requests[0].headers["authorization"].encode("latin-1") == "Bearer géheim".encode()
+
+
+def test_what_requests_share_is_written_once_and_anew_when_it_changes(
+    delivery: Delivery, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[object] = []
+    head = wire.Head.__init__
+
+    def noted(self: wire.Head, *args: Any) -> None:
+        written.append(args)
+        head(self, *args)
+
+    monkeypatch.setattr(wire.Head, "__init__", noted)
+    for number in range(3):
+        send(delivery, to(server.url), trace_id=numbered(number))
+    assert len(written) == 1
+    for token in ("a", "b"):
+        send(delivery, Destination(server.url, token, TIMEOUT_S))
+    tokens = [request.headers["authorization"].removeprefix("Bearer ") for request in server.requests]
+    assert tokens == [TOKEN, TOKEN, TOKEN, "a", "b"]
+    assert [request.headers["idempotency-key"] for request in server.requests[:3]] == [
+        numbered(number).hex() for number in range(3)
+    ]
 
 
 def test_connections_are_kept(delivery: Delivery, server: Server) -> None:

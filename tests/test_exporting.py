@@ -70,7 +70,7 @@ def test_strict_messages_read_what_was_written(scheme: str) -> None:
         Point(OVERFLOW, NOW_NS + 5, 0, 1, buckets),
     ]
     resource = Resource({"service.name": "shop", "pid": 7}, points)
-    url, headers, body = metrics.post(Destination(scheme + "http://here", "", 1.0), [resource], BOUNDS_S, NOW_NS)
+    url, headers, body, _ = metrics.post(Destination(scheme + "http://here", "", 1.0), [resource], BOUNDS_S, NOW_NS)
     assert url == "http://here/v1/metrics"
     (found,) = message_of(body, headers).resource_metrics
     assert [each.key for each in found.resource.attributes] == ["service.name", "pid"]

@@ -129,19 +129,22 @@ def test_headers_and_body_are_those_that_the_library_reads(fields: dict[str, str
 
 def test_a_request_says_what_it_must_and_nothing_twice() -> None:
     headers = {"Content-Type": "text/plain", "authorization": "Bearer g\u00e9", "Content-Length": "7", "HOST": "own"}
-    said = wire.head("/in?a=b", "here:80", headers, 3)
+    head = wire.Head("/in?a=b", "here:80", headers)
+    said = head.of(3, {"Idempotency-Key": "k1", "Authorization": "other", "content-length": "8"})
     lines = said.decode("latin-1").split("\r\n")
     assert lines == [
         "POST /in?a=b HTTP/1.1",
-        "Accept-Encoding: identity",
-        "Content-Length: 3",
         "Content-Type: text/plain",
         "authorization: Bearer g\u00e9",
         "HOST: own",
+        "Accept-Encoding: identity",
+        "Idempotency-Key: k1",
+        "Content-Length: 3",
         "",
         "",
     ]
-    assert b"\r\nHost: here:80\r\n" in wire.head("/", "here:80", {}, 0)
+    assert head.of(4, {}).endswith(b"\r\nAccept-Encoding: identity\r\nContent-Length: 4\r\n\r\n")
+    assert b"\r\nHost: here:80\r\n" in wire.Head("/", "here:80", {}).of(0, {})
     peer = Peer(OK + b"Content-Length: 0\r\n\r\n")
     ask(peer, said, b"abc")
     assert peer.sent == said + b"abc"
@@ -149,9 +152,11 @@ def test_a_request_says_what_it_must_and_nothing_twice() -> None:
 
 @pytest.mark.parametrize("headers", [{"A": "b\r\nC: d"}, {"A\r\nC": "d"}, {"A b": "c"}, {"A": "\u20ac"}, {"A": "\x00"}])
 def test_a_header_that_cannot_be_sent_is_not_sent(headers: dict[str, str]) -> None:
-    with pytest.raises(Failure) as raised:
-        wire.head("/", "here", headers, 0)
-    assert raised.value.reason == "bad_token"
+    shared = wire.Head("/", "here", {})
+    for write in (lambda: wire.Head("/", "here", headers), lambda: shared.of(0, headers)):
+        with pytest.raises(Failure) as raised:
+            write()
+        assert raised.value.reason == "bad_token"
 
 
 class Refusing(Peer):

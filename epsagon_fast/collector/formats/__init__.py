@@ -8,6 +8,7 @@ A new format is a module here that has what `Format` has, and a line in choice.p
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 from epsagon_fast.collector.parcel import Destination, Parcel
@@ -34,8 +35,11 @@ class Post(NamedTuple):
     """One HTTP request. Header values are written as latin-1."""
 
     url: str
+    # Never changed. If a destination's requests have the same object, it is looked through and written once.
     headers: Mapping[str, str]
     body: bytes
+    # What this request alone says, unless `headers` say it.
+    own: Mapping[str, str] = MappingProxyType({})
 
 
 class Envelope(Protocol):

@@ -4,11 +4,12 @@ Everything is orjson's compact form, so that lengths can be added up without wri
 """
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 import orjson
 
 from epsagon_fast.collector.formats import FittedTrace, Post
-from epsagon_fast.collector.formats.headers import headers_for
+from epsagon_fast.collector.formats.headers import MAX_REMEMBERED, headers_for
 from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.config import otlp_url
 from epsagon_fast.protocol import WireConfig
@@ -69,9 +70,8 @@ class Epsagon:
     def post(self, parcels: Sequence[Parcel]) -> Post:
         """Return the request that carries one parcel."""
         (parcel,) = parcels
-        own = {"Idempotency-Key": parcel.trace_id.hex()}
-        headers = headers_for(parcel.destination, self.content_type, **own)
-        return Post(parcel.destination.url, headers, parcel.body)
+        headers = headers_for(parcel.destination, self.content_type)
+        return Post(parcel.destination.url, headers, parcel.body, {"Idempotency-Key": parcel.trace_id.hex()})
 
     def refusal(self, answer: bytes, url: str) -> str | None:
         """Return a word if a page for people answered, or an OTLP server.
@@ -82,14 +82,13 @@ class Epsagon:
         # A login or a portal on the way has taken the request, and the trace is nowhere.
         if answer[:_PAGE_BYTES].lstrip().lower().startswith((b"<!doctype html", b"<html")):
             return WEB_PAGE
-        if b'"partialSuccess"' not in answer and answer.strip() != b"{}":
-            return None
+        if b'"partialSuccess"' not in answer:
+            return OTLP_ENDPOINT if answer.strip() == b"{}" and _is_otlps_home(url) else None
         try:
             said = orjson.loads(answer)
         except ValueError:
             return None
-        is_otlps = isinstance(said, dict) and ("partialSuccess" in said or (not said and otlp_url(url) is not None))
-        return OTLP_ENDPOINT if is_otlps else None
+        return OTLP_ENDPOINT if isinstance(said, dict) and "partialSuccess" in said else None
 
     def without_secret(self, body: bytes, destination: Destination) -> tuple[int | None, bytes]:
         """Return a body without its envelope's token, and where that stood; None: it has none."""
@@ -106,6 +105,11 @@ class Epsagon:
 
 
 EPSAGON = Epsagon()
+
+
+@lru_cache(MAX_REMEMBERED)
+def _is_otlps_home(url: str) -> bool:
+    return otlp_url(url) is not None
 
 
 def envelope(app_name: str, token: str, platform: str) -> JsonEnvelope:

@@ -108,11 +108,9 @@ class Otlp:
 
 def posted(destination: Destination, url: str, content_type: str, body: bytes) -> Post:
     """Return a request with this body, which is compressed if that is worth it."""
-    headers = headers_for(destination, content_type)
-    if len(body) >= GZIP_FROM_BYTES and may_compress(destination):
-        headers["Content-Encoding"] = "gzip"
-        body = zlib.compress(body, GZIP_LEVEL, GZIP_FORM)
-    return Post(url, headers, body)
+    if len(body) < GZIP_FROM_BYTES or not may_compress(destination):
+        return Post(url, headers_for(destination, content_type), body)
+    return Post(url, headers_for(destination, content_type, "gzip"), zlib.compress(body, GZIP_LEVEL, GZIP_FORM))
 
 
 def encoding_of(body: bytes) -> ModuleType:

@@ -111,12 +111,10 @@ class MeasuredSender:
     def verdicts(self) -> list[Verdict]:
         """Return the verdicts since the last call."""
         verdicts = self._sender.verdicts()
-        if verdicts:
-            now = time.monotonic()
-            for verdict in verdicts:
-                # A request is known by its first trace, which is in no other one.
-                destination, begun = self._begun.pop(verdict.trace_ids[0])
-                self._deliveries.answered(destination, verdict, (verdict.at or now) - begun)
+        for verdict in verdicts:
+            # A request is known by its first trace, which is in no other one.
+            destination, begun = self._begun.pop(verdict.trace_ids[0])
+            self._deliveries.answered(destination, verdict, verdict.at - begun)
         return verdicts
 
     def close(self, timeout_s: float) -> None:

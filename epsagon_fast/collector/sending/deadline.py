@@ -5,6 +5,7 @@ Here every operation on a socket gets only the rest of the whole request's time:
 proxy's CONNECT, sending, headers and body. The system's resolver takes no timeout, so lookups.py asks it in a thread.
 """
 
+import select
 import socket
 import ssl
 import threading
@@ -16,6 +17,9 @@ from typing import Any
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from epsagon_fast.collector.sending.lookups import lookups
+
+# A socket's timeout may be wrong by this part of what is left.
+SLACK = 1 / 64
 
 
 class Attempt(threading.local):
@@ -34,27 +38,34 @@ class Attempt(threading.local):
             raise TimeoutError("the request's time is over")
         return left_s
 
+    def bind(self, bound: socket.socket) -> None:
+        """Let the next operation on a socket take no longer than is left, nearly: setting that is a system call."""
+        left_s = self.left_s()
+        set_s = bound.timeout
+        if set_s is None or abs(set_s - left_s) > left_s * SLACK:
+            bound.settimeout(left_s)
+
 
 attempt = Attempt()
 
 
 class _Socket(socket.socket):
     def recv_into(self, *args: Any) -> int:
-        self.settimeout(attempt.left_s())
+        attempt.bind(self)
         return super().recv_into(*args)
 
     # TLS inside a TLS proxy reads with `recv`.
     def recv(self, *args: Any) -> bytes:
-        self.settimeout(attempt.left_s())
+        attempt.bind(self)
         return super().recv(*args)
 
     # A plain socket's sendall has one timeout for all of its data. With TLS it calls send for each piece.
     def sendall(self, *args: Any) -> None:
-        self.settimeout(attempt.left_s())
+        attempt.bind(self)
         super().sendall(*args)
 
     def send(self, *args: Any) -> int:
-        self.settimeout(attempt.left_s())
+        attempt.bind(self)
         return super().send(*args)
 
 
@@ -62,12 +73,23 @@ class TLSSocket(_Socket, ssl.SSLSocket):
     """The sslsocket_class of our SSLContexts."""
 
     def do_handshake(self, block: bool = False) -> None:
-        self.settimeout(attempt.left_s())
+        attempt.bind(self)
         super().do_handshake(block)
 
 
 class PlainConnection(HTTPConnection):
     """A connection without TLS."""
+
+    _poll: "select.poll | None" = None
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the server has said nothing more since its last answer, and has not closed."""
+        if self._poll is None:
+            # urllib3 makes one for each look.
+            self._poll = select.poll()
+            self._poll.register(self.sock, select.POLLIN)
+        return not self._poll.poll(0)
 
     # Instead of urllib3's own, which gives every address of a name the whole timeout.
     def _new_conn(self) -> socket.socket:

@@ -31,15 +31,26 @@ PATIENCE_S = 0.02
 IDLE_S = 60.0
 
 
+class _Lane:
+    def __init__(self, key: tuple[str, str | None]) -> None:
+        self.key = key
+        self.waiting: deque[_Request] = deque()
+        self.in_flight = 0
+
+
 class _Request(NamedTuple):
+    lane: _Lane
     parcels: Sequence[Parcel]
+    size_bytes: int
     since: float
 
 
-class _Lane:
-    def __init__(self) -> None:
-        self.waiting: deque[_Request] = deque()
-        self.in_flight = 0
+class _Done(NamedTuple):
+    """A request that was made, without its parcels."""
+
+    lane: _Lane
+    size_bytes: int
+    verdict: Verdict
 
 
 class Delivery:
@@ -51,11 +62,12 @@ class Delivery:
         self._judge = Judge(log)
         self._threads_min = threads_min
         self._threads_max = threads_max
-        self._changed = threading.Condition()
-        # The lock of _changed guards all attributes below.
+        # It guards all attributes below. Taken by itself, as the condition would take it in Python.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._pools: Pools | None = None
         self._lanes: dict[tuple[str, str | None], _Lane] = {}
-        self._done: list[tuple[Verdict, int]] = []
+        self._done: list[_Done] = []
         self._threads = self._busy = self._idle = 0
         # Of the idle ones, those that were woken and did not come to themselves yet.
         self._woken = 0
@@ -80,7 +92,7 @@ class Delivery:
 
     def prepare(self) -> None:
         """Have a sender import what it will need, if there is none yet."""
-        with self._changed:
+        with self._lock:
             if self._threads or self._closing:
                 return
             self._threads += 1
@@ -92,40 +104,49 @@ class Delivery:
         Raises RuntimeError after `close`.
         """
         now = time.monotonic()
-        with self._changed:
+        destination, size_bytes = parcels[0].destination, sum([len(parcel.body) for parcel in parcels])
+        with self._lock:
             if self._closing:
                 raise RuntimeError("delivery is closed")
-            lane = self._lanes.setdefault(_lane_key(parcels[0].destination), _Lane())
-            lane.waiting.append(_Request(parcels, now))
+            key = destination.url, destination.proxy_url
+            lane = self._lanes.get(key)
+            if lane is None:
+                lane = self._lanes[key] = _Lane(key)
+            lane.waiting.append(_Request(lane, parcels, size_bytes, now))
             self._pending += len(parcels)
-            self._pending_bytes += _size(parcels)
+            self._pending_bytes += size_bytes
             self._used_at = now
-        self._grow(now)
+            starts, _ = self._grow(now)
+        if starts:
+            self._start()
 
     def lags(self, now: float) -> bool:
         """Say whether a request waits for longer than a sender should take. Then `verdicts` may add one."""
-        with self._changed:
+        with self._lock:
             return any(lane.waiting and now - lane.waiting[0].since > PATIENCE_S for lane in self._lanes.values())
 
     def verdicts(self) -> list[Verdict]:
         """Return the verdicts since the last call. Call it often, because it also adds senders."""
         now = time.monotonic()
-        with self._changed:
+        with self._lock:
             done, self._done = self._done, []
-            self._pending -= sum(len(verdict.trace_ids) for verdict, _ in done)
-            self._pending_bytes -= sum(size for _, size in done)
+            self._pending -= sum([len(each.verdict.trace_ids) for each in done])
+            self._pending_bytes -= sum([each.size_bytes for each in done])
             forgotten = not self._pending and now - self._used_at > IDLE_S
             pools = self._pools if forgotten else None
+            # More than one, since this may be called seldom.
+            starts, more = self._grow(now)
+            while more:
+                starts, more = self._grow(now)
         if pools:
             pools.clear()
-        # More than one, since this may be called seldom.
-        while self._grow(now):
-            pass
-        return [verdict for verdict, _ in done]
+        if starts:
+            self._start()
+        return [each.verdict for each in done]
 
     def close(self, timeout_s: float) -> None:
         """Send what was submitted, for at most timeout_s. A trace without a verdict then may have arrived or not."""
-        with self._changed:
+        with self._lock:
             self._closing = True
             self._changed.notify_all()
             self._changed.wait_for(lambda: not self._threads, timeout_s)
@@ -134,36 +155,37 @@ class Delivery:
         if pools:
             pools.clear()
 
-    def _grow(self, now: float) -> bool:
-        """Wake or start a sender if a request waits for one. Return whether another one should be woken."""
-        with self._changed:
-            lane = self._next_lane()
-            if lane is None or self._closing:
-                return False
-            waited_s = now - lane.waiting[0].since
-            if self._idle > self._woken:
-                if (self._idle == self._threads and not self._woken) or waited_s >= WAKE_S:
-                    self._woken += 1
-                    self._changed.notify()
-                    return sum(len(lane.waiting) for lane in self._lanes.values()) > self._woken
-                return False
-            if self._threads >= self._threads_max or (self._threads >= self._threads_min and waited_s <= PATIENCE_S):
-                return False
-            self._threads += 1
-        self._start()
-        return False
+    def _grow(self, now: float) -> tuple[bool, bool]:
+        """Wake a sender if a request waits for one. Return whether one should be started, and another one woken."""
+        lane = self._next_lane()
+        if lane is None or self._closing:
+            return False, False
+        waited_s = now - lane.waiting[0].since
+        if self._idle > self._woken:
+            if (self._idle == self._threads and not self._woken) or waited_s >= WAKE_S:
+                self._woken += 1
+                self._changed.notify()
+                return False, sum(len(lane.waiting) for lane in self._lanes.values()) > self._woken
+            return False, False
+        if self._threads >= self._threads_max or (self._threads >= self._threads_min and waited_s <= PATIENCE_S):
+            return False, False
+        self._threads += 1
+        return True, False
 
     def _start(self) -> None:
         try:
             threading.Thread(target=self._send_all, name="epsagon-sender", daemon=True).start()
         except RuntimeError:
             # The system has no thread left. The existing senders go on, and the next call tries again.
-            with self._changed:
+            with self._lock:
                 self._threads -= 1
 
     def _next_lane(self) -> _Lane | None:
         """Return the lane that may and should go next: the one with the fewest requests in flight."""
         free = self._threads_max - self._busy
+        if len(self._lanes) == 1:
+            (lane,) = self._lanes.values()
+            return lane if lane.waiting and lane.in_flight < free else None
         open_lanes = (lane for lane in self._lanes.values() if lane.waiting and lane.in_flight < free)
         return min(open_lanes, key=lambda lane: lane.in_flight, default=None)
 
@@ -171,17 +193,18 @@ class Delivery:
         # If this fails, each trace gets a verdict that says so.
         with suppress(Exception):
             self._opened_pools()
-        while (taken := self._take()) is not None:
-            lane, parcels = taken
-            verdict = self._attempt(parcels)
-            with self._changed:
-                self._finish(lane, parcels, verdict)
+        done: _Done | None = None
+        while (request := self._take(done)) is not None:
+            done = _Done(request.lane, request.size_bytes, self._attempt(request.parcels))
             # Otherwise the bodies would stay in memory until this thread has work again.
-            del taken, parcels
+            del request
 
-    def _take(self) -> tuple[_Lane, Sequence[Parcel]] | None:
-        """Wait for a request to make. None: this thread is not needed any more."""
-        with self._changed:
+    def _take(self, done: _Done | None) -> _Request | None:
+        """Note what was done, and wait for a request to make. None: this thread is not needed any more."""
+        with self._lock:
+            if done is not None:
+                self._finish(done)
+                del done
             while (lane := self._next_lane()) is None:
                 if self._closing or self._idle >= self._threads_min:
                     self._threads -= 1
@@ -193,15 +216,16 @@ class Delivery:
                 self._woken = max(0, self._woken - 1)
             self._busy += 1
             lane.in_flight += 1
-            return lane, lane.waiting.popleft().parcels
+            return lane.waiting.popleft()
 
-    def _finish(self, lane: _Lane, parcels: Sequence[Parcel], verdict: Verdict) -> None:
+    def _finish(self, done: _Done) -> None:
+        lane = done.lane
         self._busy -= 1
         lane.in_flight -= 1
-        self._used_at = now = time.monotonic()
-        self._done.append((verdict._replace(at=now), _size(parcels)))
+        self._used_at = done.verdict.at
+        self._done.append(done)
         if not lane.in_flight and not lane.waiting:
-            self._lanes.pop(_lane_key(parcels[0].destination), None)
+            self._lanes.pop(lane.key, None)
 
     def _attempt(self, parcels: Sequence[Parcel]) -> Verdict:
         try:
@@ -213,20 +237,13 @@ class Delivery:
             return self._judge.failed(parcels, Failure("internal", type(error).__name__))
 
     def _ask(self, destination: Destination, parcels: Sequence[Parcel]) -> Response:
-        return self._opened_pools().send(format_for(destination).post(parcels), destination)
+        pools = self._pools or self._opened_pools()
+        return pools.send(format_for(destination).post(parcels), destination)
 
     def _opened_pools(self) -> "Pools":
         # Not imported with this module: it takes as long as all else in a collector, and meanwhile rings fill.
         from epsagon_fast.collector.sending.exchange import Pools
 
-        with self._changed:
+        with self._lock:
             self._pools = self._pools or Pools()
             return self._pools
-
-
-def _lane_key(destination: Destination) -> tuple[str, str | None]:
-    return destination.url, destination.proxy_url
-
-
-def _size(parcels: Sequence[Parcel]) -> int:
-    return sum(len(parcel.body) for parcel in parcels)

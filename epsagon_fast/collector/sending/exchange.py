@@ -14,7 +14,7 @@ from http.client import HTTPException
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from urllib3.connection import HTTPConnection, HTTPSConnection, ProxyConfig
+from urllib3.connection import ProxyConfig
 from urllib3.exceptions import HTTPError, ProxyError
 from urllib3.util import Url, make_headers, parse_url
 
@@ -24,9 +24,8 @@ from epsagon_fast.collector.sending import trust, wire
 from epsagon_fast.collector.sending.answer import Failure, Response
 from epsagon_fast.collector.sending.deadline import PlainConnection, TLSConnection, attempt
 
-# Ways and TLS files that are remembered at once. One more, and all are worked out afresh.
+# Lines and TLS files that are remembered at once. One more, and all are worked out afresh.
 MAX_REMEMBERED = 64
-_NO_FILES = TlsFiles()
 _NO_ANSWER = (HTTPError, HTTPException, OSError)
 # What a server says that wants another certificate of ours than it saw, or one at all. Before TLS 1.3 it says only that
 # the handshake failed.
@@ -57,14 +56,23 @@ class _Way(NamedTuple):
         return self.url.request_uri if self.proxy is None or self.is_tunnel else self.url.url
 
 
+class _Line(NamedTuple):
+    """What a destination's requests share."""
+
+    way: _Way
+    headers: Mapping[str, str]
+    # Made of these headers.
+    head: wire.Head
+
+
 class Pools:
     """Keep-alive connections. Safe to use from many threads."""
 
     def __init__(self) -> None:
         # Adding to these and taking from them are single steps of the interpreter, so they need no lock.
-        self._ways: dict[tuple[str, str | None, TlsFiles], _Way] = {}
+        self._lines: dict[tuple[str, Destination], _Line] = {}
         self._contexts: dict[TlsFiles, ssl.SSLContext] = {}
-        self._idle: dict[object, list[HTTPConnection]] = {}
+        self._idle: dict[object, list[PlainConnection]] = {}
 
     def clear(self) -> None:
         """Let go of all idle connections. Requests under way keep theirs."""
@@ -73,52 +81,32 @@ class Pools:
             connection.close()
 
     def send(self, post: Post, destination: Destination) -> Response:
-        """Make a request as its destination's config wants it. Raises Failure."""
-        return self.post(
-            post.url,
-            post.headers,
-            post.body,
-            timeout_s=destination.send_timeout_s,
-            proxy_url=destination.proxy_url,
-            tls_files=destination.tls_files,
-        )
+        """Make a request as its destination's config wants it, and return the answer, of any status.
 
-    def post(
-        self,
-        url: str,
-        headers: Mapping[str, str],
-        body: bytes,
-        *,
-        timeout_s: float,
-        proxy_url: str | None = None,
-        tls_files: TlsFiles = _NO_FILES,
-    ) -> Response:
-        """POST `body` to `url` and return the answer, of any status; a redirect is an answer like another.
-
-        timeout_s bounds it all. A kept connection that the server closed meanwhile is replaced at once, unnoticed: the
-        body may then have been sent twice, so the request must be idempotent. Raises Failure.
+        A redirect is an answer like another. The destination's timeout bounds it all. A kept connection that the server
+        closed meanwhile is replaced at once, unnoticed: the body may then have been sent twice, so the request must be
+        idempotent. Raises Failure.
         """
-        attempt.begin(timeout_s)
-        way = self._way(url, proxy_url, tls_files)
-        to_proxy = {} if way.is_tunnel else way.credentials
-        head = wire.head(way.target, way.url.netloc or "", {**headers, **to_proxy}, len(body))
+        attempt.begin(destination.send_timeout_s)
+        way, _, shared = self._line(post, destination)
+        head = shared.of(len(post.body), post.own)
         try:
             kept = self._kept(way)
             if kept is not None:
                 try:
-                    return self._ask(kept, way, head, body)
+                    return self._ask(kept, way, head, post.body)
                 except _NO_ANSWER as error:
                     if _is_timeout(error):
                         raise
                     _untie(error)
-            return self._ask(self._connected(way), way, head, body)
+            return self._ask(self._connected(way), way, head, post.body)
         except _NO_ANSWER as error:
             raise self._failure(error, way) from error
         except ValueError as error:
             # Last, because some errors of TLS are ValueErrors too.
             raise Failure("bad_url", "not a URL that can be asked") from error
 
-    def _ask(self, connection: HTTPConnection, way: _Way, head: bytes, body: bytes) -> Response:
+    def _ask(self, connection: PlainConnection, way: _Way, head: bytes, body: bytes) -> Response:
         try:
             answer = wire.ask(connection.sock, head, body)
         except BaseException:
@@ -133,7 +121,7 @@ class Pools:
             raise Failure("proxy", "it wants other credentials")
         return answer.response
 
-    def _kept(self, way: _Way) -> HTTPConnection | None:
+    def _kept(self, way: _Way) -> PlainConnection | None:
         idle = self._idle.get(way.key)
         while idle:
             try:
@@ -142,12 +130,12 @@ class Pools:
                 # Another thread took it.
                 return None
             # What can be read now is no answer of ours: an end, or a complaint about the idleness.
-            if connection.is_connected:
+            if connection.is_silent:
                 return connection
             connection.close()
         return None
 
-    def _connected(self, way: _Way) -> HTTPConnection:
+    def _connected(self, way: _Way) -> PlainConnection:
         connection = self._made(way)
         try:
             connection.connect()
@@ -159,7 +147,7 @@ class Pools:
             raise
         return connection
 
-    def _made(self, way: _Way) -> HTTPConnection:
+    def _made(self, way: _Way) -> PlainConnection:
         """Return a connection that is not connected yet."""
         first = way.proxy or way.url
         # Brackets are for URLs.
@@ -168,7 +156,7 @@ class Pools:
             return PlainConnection(host, port or 80, proxy=way.proxy)
         # Who we are is for the backend alone.
         to_proxy = self._context(TlsFiles(way.tls_files.ca)) if way.proxy else None
-        made: HTTPSConnection = TLSConnection(
+        made = TLSConnection(
             host,
             port or (443 if first.scheme == "https" else 80),
             ssl_context=self._context(way.tls_files),
@@ -186,13 +174,16 @@ class Pools:
             _keep_few(self._contexts)
         return self._contexts[files]
 
-    def _way(self, url: str, proxy_url: str | None, tls_files: TlsFiles) -> _Way:
-        asked = (url, proxy_url, tls_files)
-        way = self._ways.get(asked)
-        if way is None:
-            way = self._ways[asked] = _found(*asked)
-            _keep_few(self._ways)
-        return way
+    def _line(self, post: Post, destination: Destination) -> _Line:
+        asked = (post.url, destination)
+        line = self._lines.get(asked)
+        if line is None or line.headers is not post.headers:
+            way = _found(post.url, destination.proxy_url, destination.tls_files)
+            to_proxy = {} if way.is_tunnel else way.credentials
+            head = wire.Head(way.target, way.url.netloc or "", {**post.headers, **to_proxy})
+            line = self._lines[asked] = _Line(way, post.headers, head)
+            _keep_few(self._lines)
+        return line
 
     def _failure(self, error: BaseException, way: _Way) -> Failure:
         failure = _explain(error)

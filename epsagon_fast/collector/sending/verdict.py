@@ -56,7 +56,7 @@ class Verdict(NamedTuple):
     retry_after_s: float | None = None
     halve: bool = False
     shrink: bool = False
-    at: float | None = None
+    at: float = 0.0
 
 
 class Judge:
@@ -75,8 +75,8 @@ class Judge:
         if response.status in format_for(destination).transient:
             self._complain(destination, reason, "answered %s; traces wait", reason)
             patience_s = retry_after_s(response.headers, time.time())
-            return Verdict(_ids(parcels), Outcome.STORED.because(reason), True, patience_s)
-        rejected = Verdict(_ids(parcels), Outcome.REJECTED.because(reason))
+            return _verdict(parcels, Outcome.STORED.because(reason), True, patience_s)
+        rejected = _verdict(parcels, Outcome.REJECTED.because(reason))
         is_too_large = response.status == TOO_LARGE or TOO_LARGE_IN_GO in response.body
         if len(parcels) > 1 and (is_too_large or response.status in BAD_CONTENT):
             return rejected._replace(halve=True, shrink=is_too_large)
@@ -88,28 +88,28 @@ class Judge:
         destination, reason = parcels[0].destination, failure.reason
         if reason in HOPELESS:
             self._complain(destination, reason, "is no place to send to, traces are dropped: %s", str(failure))
-            return Verdict(_ids(parcels), Outcome.DROPPED.because(reason))
+            return _verdict(parcels, Outcome.DROPPED.because(reason))
         if reason == "dns" and _is_closed_service(destination.url):
             advice = "is closed, traces are dropped; name your backend with EPSAGON_COLLECTOR_URL"
             self._complain(destination, "no_backend", advice)
-            return Verdict(_ids(parcels), Outcome.DROPPED.because("no_backend"))
+            return _verdict(parcels, Outcome.DROPPED.because("no_backend"))
         # The failure's text and not the failure, because a kept log record would keep the body with it.
         said = str(Failure(reason, _masked(failure.detail, destination)))
         self._complain(destination, reason, "gives no answer, traces wait: %s", said)
         patience_s = TLS_RETRY_S if reason == "tls" else None
-        return Verdict(_ids(parcels), Outcome.STORED.because(reason), True, patience_s)
+        return _verdict(parcels, Outcome.STORED.because(reason), True, patience_s)
 
     def _welcomed(self, parcels: Sequence[Parcel], response: Response) -> Verdict:
         destination = parcels[0].destination
         refusal = format_for(destination).refusal(response.body, destination.url)
         if refusal is None:
             self._forget(destination)
-            return Verdict(_ids(parcels), Outcome.DELIVERED)
+            return _verdict(parcels, Outcome.DELIVERED)
         word, _, message = refusal.partition(": ")
         reason = _counted(word, _masked(message, destination))
         said = _said(response, destination)
         self._complain(destination, reason, "took a request and not all of it: %s %s", word, said)
-        return Verdict(_ids(parcels), Outcome.REJECTED.because(reason))
+        return _verdict(parcels, Outcome.REJECTED.because(reason))
 
     def _complain(self, destination: Destination, reason: str, message: str, *arguments: object) -> None:
         with self._lock:
@@ -128,8 +128,11 @@ class Judge:
                 self._complaints.pop(destination, None)
 
 
-def _ids(parcels: Sequence[Parcel]) -> list[bytes]:
-    return [parcel.trace_id for parcel in parcels]
+def _verdict(
+    parcels: Sequence[Parcel], outcome: Outcome, retry: bool = False, retry_after_s: float | None = None
+) -> Verdict:
+    ids = [parcel.trace_id for parcel in parcels]
+    return Verdict(ids, outcome, retry, retry_after_s, at=time.monotonic())
 
 
 def _counted(word: str, message: str) -> str:

@@ -46,11 +46,17 @@ class HeadersOf:
 
     def get(self, name: str, default: str = "") -> str:
         """Return the value of a header."""
-        at = self._lower.find(b"\n" + name.lower().encode() + b":")
-        if at < 0:
-            return default
-        start = at + len(name) + 2
-        return self._head[start : self._head.find(b"\n", start)].strip().decode("latin-1")
+        start = self._start(b"\n%b:" % name.lower().encode())
+        return default if start < 0 else self._head[start : self._head.find(b"\n", start)].strip().decode("latin-1")
+
+    def lower(self, sought: bytes) -> bytes:
+        """Return the value of a header in lower case, or nothing. `sought`: its line's beginning, as in b"\\ndate:"."""
+        start = self._start(sought)
+        return b"" if start < 0 else self._lower[start : self._lower.find(b"\n", start)].strip()
+
+    def _start(self, sought: bytes) -> int:
+        at = self._lower.find(sought)
+        return at if at < 0 else at + len(sought)
 
 
 class Answer(NamedTuple):
@@ -60,21 +66,31 @@ class Answer(NamedTuple):
     reusable: bool
 
 
-def head(target: str, host: str, headers: Mapping[str, str], body_bytes: int) -> bytes:
-    """Return the head of a POST. Raises Failure if a header cannot be sent."""
+class Head:
+    """The head of POSTs that differ in their length and in what each says alone."""
+
+    def __init__(self, target: str, host: str, headers: Mapping[str, str]) -> None:
+        """Write what they share. Raises Failure if a header cannot be sent."""
+        self._given = _OURS.union(name.lower() for name in headers)
+        shared = {name: value for name, value in headers.items() if name.lower() not in _OURS}
+        if "host" not in self._given:
+            shared = {"Host": host, **shared}
+        if "accept-encoding" not in self._given:
+            shared["Accept-Encoding"] = "identity"
+        self._shared = f"POST {target} HTTP/1.1\r\n".encode("latin-1") + _written(shared)
+
+    def of(self, body_bytes: int, own: Mapping[str, str]) -> bytes:
+        """Return the head of one POST. Of its own headers those count that are not shared. Raises Failure."""
+        added = {name: value for name, value in own.items() if name.lower() not in self._given}
+        return b"%s%sContent-Length: %d\r\n\r\n" % (self._shared, _written(added), body_bytes)
+
+
+def _written(headers: Mapping[str, str]) -> bytes:
     if _CONTROL.search("".join(headers.values())) or not _NAMES.fullmatch("".join(headers)):
         # The token is the only text in them that nearly every user chooses.
         raise Failure("bad_token", "it or another header holds a character that no header can")
-    given = {name.lower() for name in headers}
-    lines = [f"POST {target} HTTP/1.1"]
-    if "host" not in given:
-        lines.append(f"Host: {host}")
-    if "accept-encoding" not in given:
-        lines.append("Accept-Encoding: identity")
-    lines.append(f"Content-Length: {body_bytes}")
-    lines += [f"{name}: {value}" for name, value in headers.items() if name.lower() not in _OURS]
     try:
-        return "\r\n".join([*lines, "\r\n"]).encode("latin-1")
+        return "".join([f"{name}: {value}\r\n" for name, value in headers.items()]).encode("latin-1")
     except UnicodeEncodeError as error:
         raise Failure("bad_token", "it or another header is no latin-1") from error
 
@@ -139,11 +155,11 @@ def _no_answer() -> ConnectionError:
 
 
 def _stays_open(headers: HeadersOf, is_new: bool) -> bool:
-    said = headers.get("Connection").lower()
-    return "close" not in said if is_new else "keep-alive" in said
+    said = headers.lower(b"\nconnection:")
+    return b"close" not in said if is_new else b"keep-alive" in said
 
 
-def _size(said: str | bytes, base: int) -> int:
+def _size(said: bytes, base: int) -> int:
     if (size := int(said, base)) < 0:
         raise ValueError("less than nothing")
     return size
@@ -162,9 +178,9 @@ class _Body:
 
         Raises OSError if it breaks off, ValueError if its lengths are none.
         """
-        if "chunked" in headers.get("Transfer-Encoding").lower():
+        if b"chunked" in headers.lower(b"\ntransfer-encoding:"):
             return self._chunks()
-        length = headers.get("Content-Length")
+        length = headers.lower(b"\ncontent-length:")
         if length:
             size = _size(length, 10)
             self._take(min(size, MAX_ANSWER_BYTES))

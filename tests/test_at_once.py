@@ -5,6 +5,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,8 @@ def step_by_step(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(scope, "blocks_for", scope.pure_blocks_for)
 
 
+# Of more than 32 bits, the one that stands for "unchanged" in a CLOSE, and an unsigned one that fits as a signed one.
+STRANGE_CODES = [2**64, -1, 0x80004005]
 TIMES = ("start_time", "duration", "opened_at", "time")
 
 
@@ -97,7 +100,7 @@ def told(records: list[Record]) -> list[Any]:
     ]
     text = json.dumps(whole)
     text = re.sub(rf'"({"|".join(TIMES)})": [\d.e-]+', r'"\1": "some"', text)
-    text = re.sub(r'\["\d[\d.e-]*", "(-?\d)"\]', r'["some", "\1"]', text)
+    text = re.sub(r'\["\d[\d.e-]*", "(-?\d+)"\]', r'["some", "\1"]', text)
     ids: dict[str, str] = {}
     for digits in re.findall(r"\b[0-9a-f]{32}\b", text):
         ids.setdefault(digits, f"trace {len(ids)}")
@@ -168,6 +171,20 @@ def restated() -> None:
     tracer.send_stop_signal()
 
 
+def of_a_strange_end(code: Any) -> None:
+    """Restate and update a runner with an error code that its 32 bits do not hold."""
+    for change in (lambda tracer, runner: tracer.restate_runner(runner), update_alone):
+        tracer = of_a_runner()
+        runner = tracer.runner_event
+        assert runner is not None
+        change(tracer, {**runner, "error_code": code})
+        tracer.send_stop_signal()
+
+
+def update_alone(tracer: Tracer, runner: dict[str, Any]) -> None:
+    tracer.update_runner(error_code=runner["error_code"])
+
+
 def unfinished() -> None:
     of_a_runner().abandon()
 
@@ -200,6 +217,7 @@ SCENES: dict[str, Callable[[], object]] = {
     "a caller with a state": lambda: called("epsagon=th:8,v=1"),
     "an own clock": measured,
     "a runner that is restated": restated,
+    **{f"a code of {code!r}": partial(of_a_strange_end, code) for code in STRANGE_CODES},
     "abandoned": unfinished,
     "no Unicode": lambda: of_a_runner(name="\ud800").send_stop_signal(),
     "a long name": lambda: of_a_runner(name="n" * 1_000_000).send_stop_signal(),
@@ -214,6 +232,8 @@ SCENES: dict[str, Callable[[], object]] = {
     "in memory": lambda: started(test_mode=True),
     "with values": lambda: started(metadata_only=False),
 }
+# What each of both ways cannot keep.
+LOSSES = {"a long name": {"cut": 2}, f"a code of {2**64}": {"malformed": 2}}
 # In these, Python does a step.
 LONG = {
     "abandoned": ["_push_close"],
@@ -244,7 +264,7 @@ def test_records_are_those_of_the_long_way(
     SCENES[scene]()
     assert told(read()) == at_once
     assert not process.open_traces
-    assert process.refusals() == ({"cut": 2} if scene == "a long name" else {})
+    assert process.refusals() == LOSSES.get(scene, {})
 
 
 def public(tracer: Tracer) -> dict[str, Any]:

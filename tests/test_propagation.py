@@ -186,6 +186,15 @@ def test_nearest_event_whose_id_a_header_can_carry_is_named_instead(
     assert headers["traceparent"] == f"00-{tracer.trace_id}-{near.id}-01"
 
 
+@pytest.mark.parametrize("flags", [2**70 + 1, 0x101, -255])
+def test_flags_that_are_more_than_a_header_holds_are_cut(recorded: FakeQueue, flags: int) -> None:
+    headers: dict[str, str] = {}
+    with epsagon.trace("request") as tracer:
+        continue_context(tracer, TraceContext(TRACE_ID, PARENT_ID, flags))
+        inject(headers)
+    assert headers["traceparent"] == f"00-{TRACE_ID}-{tracer.span_id}-01"
+
+
 def test_trace_that_is_another_than_the_current_one_names_none_of_its_events(recorded: FakeQueue) -> None:
     other = epsagon.create_tracer()
     other.start()

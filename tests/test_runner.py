@@ -1,16 +1,16 @@
 import time
 from collections.abc import Callable
+from typing import Any
 
 import orjson
 import pytest
 from fakes import FakeQueue
 
 import epsagon_fast as epsagon
-from epsagon_fast import ErrorCode
 from epsagon_fast.producer import runner as runner_module
 from epsagon_fast.producer.opening import opening, opening_json, pure_opening_json
 from epsagon_fast.producer.runner import Runner, encoded_runner, new_runner, pure_runner_json
-from epsagon_fast.protocol import EVENT_FIELDS, Kind
+from epsagon_fast.protocol import EVENT_FIELDS, UNCHANGED, ErrorCode, Kind
 
 
 def test_runner_is_complete_and_in_wire_order() -> None:
@@ -92,3 +92,23 @@ def test_update_of_what_is_not_recorded_is_not_counted(queue: FakeQueue, tracer:
     assert queue.kinds == ["OPEN", "CLOSE"]
     assert not queue.counts
     assert not tracer.has_failed
+
+
+@pytest.mark.parametrize(
+    ("code", "closed_with"),
+    [
+        *((2**31, -(2**31)), (0x80004005, -2147467259), (7, 7)),
+        *((2**32, ErrorCode.ERROR), (-(10**30), ErrorCode.ERROR), ("2", ErrorCode.OK), (2.5, ErrorCode.OK)),
+    ],
+)
+def test_trace_closes_whatever_error_code_its_runner_was_given(queue: FakeQueue, code: Any, closed_with: int) -> None:
+    with epsagon.trace("updated") as tracer:
+        tracer.update_runner(error_code=code)
+    assert queue.bodies(Kind.CLOSE)[0][1] == closed_with
+    with epsagon.trace("restated") as tracer:
+        runner = tracer.runner_event
+        assert runner is not None
+        tracer.restate_runner({**runner, "error_code": code})
+    # What the runner says, if the code is none.
+    stays = closed_with == ErrorCode.OK
+    assert queue.bodies(Kind.CLOSE)[1][1] == (UNCHANGED if stays else closed_with)

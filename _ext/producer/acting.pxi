@@ -86,6 +86,9 @@ cdef object _injected(object context_type, PyObject **arguments, Py_ssize_t coun
         text = _id_text(number) if number else (<FastPath>tracer).span_id
     # Its class is not that of tuples, so it would be unpacked by iterating.
     trace_id, flags = <object>PyTuple_GetItem(context, 0), <object>PyTuple_GetItem(context, 2)
+    # A program may have made the context.
+    if not PyLong_CheckExact(<PyObject *>flags) or not 0 <= flags <= 0xff:
+        return None
     state = <object>PyTuple_GetItem(context, 3)
     # A program may have set any id. Which event is named in place of one that cannot be, context.py finds.
     if type(text) is not str:

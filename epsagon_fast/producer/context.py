@@ -29,7 +29,7 @@ class TraceContext(NamedTuple):
     @property
     def traceparent(self) -> str:
         """The header's value."""
-        return f"{VERSION}-{self.trace_id}-{self.parent_id}-{self.flags:02x}"
+        return f"{VERSION}-{self.trace_id}-{self.parent_id}-{self.flags & 0xFF:02x}"
 
 
 class Ids(NamedTuple):

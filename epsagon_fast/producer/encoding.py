@@ -75,6 +75,17 @@ def encode_event(
     return encoded if parent_id is None else encoded._replace(data=with_parent(encoded.data, parent_id))
 
 
+def wire_code(value: object) -> int:
+    """Return an error code in the wire's 32 bits: ErrorCode.ERROR for a larger one, ErrorCode.OK for what is none."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        return int(ErrorCode.OK)
+    code = int.__index__(value)
+    if 2**31 <= code < 2**32:
+        # An HRESULT or an errno that was read as unsigned.
+        code -= 2**32
+    return code if _is_32_bits(code) else int(ErrorCode.ERROR)
+
+
 def with_parent(event: bytes, parent_id: str) -> bytes:
     """Return an event's JSON with its parent as the last member."""
     return b'%b,"parent_id":%b}' % (event[:-1], orjson.dumps(clean(parent_id)))
@@ -274,17 +285,11 @@ class _Shape:
         return self.copy.metadata(source, self._typed)
 
     def _code(self, value: object) -> int:
-        """Return an error code in the wire's 32 bits. A larger one becomes ErrorCode.ERROR and counts as malformed."""
+        """Return an error code as `wire_code` does. One of more than 32 bits counts as malformed."""
         if not isinstance(value, int) or isinstance(value, bool):
             raise TypeError(type(value))
-        code = int.__index__(value)
-        if 2**31 <= code < 2**32:
-            # An HRESULT or an errno that was read as unsigned.
-            code -= 2**32
-        if not _is_32_bits(code):
-            self.malformed += 1
-            code = int(ErrorCode.ERROR)
-        return code
+        self.malformed += not -(2**31) <= int.__index__(value) < 2**32
+        return wire_code(value)
 
     def _field(self, source: Mapping[str, Any], name: str, convert: Callable[[Any], Any], default: Any) -> Any:
         """Return a field in the wire's form, or its default if it is absent, null or (counted) of a wrong type."""

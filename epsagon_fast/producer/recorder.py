@@ -174,9 +174,11 @@ class Recorder(FastPath):
         encoded = None if exception is None else encoding.encode_exception(exception, self.typed)
         if encoded is not None:
             self._count_losses(encoded)
-        if error_code is not None:
-            self._error_code = int(error_code)
-        self._put(_RUNNER, encoded_update(metadata or {}, error_code, encoded, name))
+        # The CLOSE holds 32 bits, and it must not fail.
+        code = None if error_code is None else encoding.wire_code(error_code)
+        if code is not None:
+            self._error_code = code
+        self._put(_RUNNER, encoded_update(metadata or {}, code, encoded, name))
 
     def restate_runner(self, runner: Mapping[str, Any]) -> None:
         """Say what the runner is, now that its work is done: an event in wire order, with the trace's id.
@@ -184,7 +186,7 @@ class Recorder(FastPath):
         The trace lasts as long as it says. An error that was set stays if it has none.
         """
         if self._state is OPEN:
-            code = runner["error_code"]
+            code = encoding.wire_code(runner["error_code"])
             if code != int(ErrorCode.OK):
                 self._error_code = code
             self._is_measured = True

@@ -1,10 +1,12 @@
 """Assembly: which records belong to which trace, who closes it, and when."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import orjson
 import pytest
+from counting import opcodes
 from hypothesis import given
 from hypothesis import strategies as st
 from records import (
@@ -499,3 +501,22 @@ def test_nothing_that_comes_out_of_a_ring_raises(records: list[tuple[bytes, Reco
         assembly.forget(trace.trace_id)
     assert assembly.held_bytes == assembly.open_count == 0
     assert not assembly.masks
+
+
+@pytest.mark.parametrize("end", [Assembly.bye, Assembly.ring_died])
+def test_end_of_a_process_looks_at_its_own_traces_alone(end: Callable[[Assembly, bytes, float], None]) -> None:
+    # When a service ends, all its processes do, each with traces that are open.
+    def steps(processes: int) -> int:
+        assembly, ids = Assembly(), [number.to_bytes(16, "big") for number in range(processes)]
+        for each in ids:
+            feed(assembly, opened()._replace(trace_id=each), ring_id=each)
+        return opcodes(lambda: end(assembly, ids[-1], NOW))
+
+    assert steps(1) == steps(50)
+
+
+def test_ring_of_which_no_trace_is_open_is_not_remembered(assembly: Assembly) -> None:
+    feed(assembly, opened(), opened()._replace(trace_id=OTHER_TRACE_ID), closed())
+    assembly.forget(OTHER_TRACE_ID)
+    finished(assembly)
+    assert assembly._open_of == {}

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from counting import opcodes
 from rings import TWINS, Twin, child, in_child
 
 from epsagon_fast.protocol import REFUSALS, Kind, Outcome, Record
@@ -253,6 +254,20 @@ def test_newer_ring_of_a_process_supersedes_one_that_it_let_go_of(
     rings.scan(0)
     assert first.load(layout.CREATED_NS) < second.load(layout.CREATED_NS)
     assert [found.name for found in rings.ended()] == [f"{1:032x}.ring"]
+
+
+def test_look_at_many_new_rings_takes_a_step_for_each(folder: Folder) -> None:
+    # When a server is reloaded, all its workers begin at once.
+    def steps(count: int) -> int:
+        rings, made = Rings(folder.fd, 1), [folder.ring(started=number) for number in range(count)]
+        taken = opcodes(lambda: rings.scan(0))
+        assert len(rings) == len(made)
+        for found in rings:
+            rings.remove(found)
+        return taken
+
+    few, many = steps(10), steps(60)
+    assert many < 7 * few
 
 
 @pytest.mark.parametrize("is_mapped", [True, None], ids=["mapped", "unknown"])

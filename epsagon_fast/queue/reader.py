@@ -241,8 +241,9 @@ class Rings:
         if len(new) < len(names):
             self._listed_mtime_ns = 0
         new.sort(key=lambda reader: reader.created_ns)
+        if new:
+            self._supersede(new)
         for reader in new:
-            self._supersede(reader)
             self._by_name[reader.name] = reader
             reader.adopt(self._incarnation)
             if reader.pidfd is not None:
@@ -280,14 +281,20 @@ class Rings:
             if reader.superseded or (reader.pidfd in events if reader.pidfd is not None else reader.ended())
         ]
 
-    def _supersede(self, newer: Reader) -> None:
-        """Note which older rings the process of a new one will not write to again.
+    def _supersede(self, new: list[Reader]) -> None:
+        """Note which older rings the processes of new ones, oldest first, will not write to again.
 
         A process may fill several rings at a time: it has sub-interpreters, or has imported the package twice.
         """
-        for older in self:
-            if (older.pid, older.start_time) == (newer.pid, newer.start_time):
-                older.superseded = older.left or maps(older.pid, older.name) is False
+        # Grouped once, not for each new ring: when a server is reloaded, hundreds come at once.
+        older_of: dict[tuple[int, int], list[Reader]] = {(reader.pid, reader.start_time): [] for reader in new}
+        for reader in [*self, *new]:
+            older = older_of.get((reader.pid, reader.start_time))
+            if older is not None:
+                older.append(reader)
+        for rings in older_of.values():
+            for reader in rings[:-1]:
+                reader.superseded = reader.left or maps(reader.pid, reader.name) is False
 
     def remove(self, reader: Reader) -> None:
         """Unmap a ring and delete its file. All its records must be safe elsewhere."""

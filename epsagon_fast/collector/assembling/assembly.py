@@ -65,6 +65,8 @@ class Assembly:
         # By ring, and by reason: records that no trace took. Outcomes takes them from here.
         self.lost: dict[bytes, Counter[str]] = {}
         self._open: dict[bytes, OpenTrace] = {}
+        # The same by ring. When a service ends, hundreds of processes say BYE at once, each with traces of its own.
+        self._open_of: dict[bytes, dict[bytes, OpenTrace]] = {}
         self.masks = Masks()
         # Traces that were closed in this pass, and in the one before.
         self._closed: list[OpenTrace] = []
@@ -113,7 +115,7 @@ class Assembly:
 
     def unclosed_of(self, ring_id: bytes) -> list[OpenTrace]:
         """Return the traces that a ring's process opened and that are not closed, oldest first."""
-        return [trace for trace in self._open.values() if trace.ring_id == ring_id and not trace.is_closed]
+        return [trace for trace in self._open_of.get(ring_id, {}).values() if not trace.is_closed]
 
     @property
     def unsettled_count(self) -> int:
@@ -205,7 +207,7 @@ class Assembly:
         """Let go of a trace that is settled, open or finished. Records that still come for it are late."""
         trace = self._open.pop(trace_id, None)
         if trace is not None:
-            self.accounts.charge(trace.ring_id, -trace.held_bytes, open_traces=-1)
+            self._leave(trace)
         self.masks.pop(trace_id, None)
         finished = self._unsettled.pop(trace_id, None)
         if finished is not None:
@@ -265,7 +267,7 @@ class Assembly:
 
     def _finish(self, trace: OpenTrace) -> ClosedTrace:
         del self._open[trace.trace_id]
-        self.accounts.charge(trace.ring_id, -trace.held_bytes, open_traces=-1)
+        self._leave(trace)
         self.masks.pop(trace.trace_id, None)
         self._unsettled[trace.trace_id] = Unsettled(trace.ring_id, trace.close_ordinal, 0)
         terms = trace.terms
@@ -286,4 +288,12 @@ class Assembly:
 
     def _enter(self, trace: OpenTrace) -> None:
         self._open[trace.trace_id] = trace
+        self._open_of.setdefault(trace.ring_id, {})[trace.trace_id] = trace
         trace.account = self.accounts.charge(trace.ring_id, trace.held_bytes, open_traces=1)
+
+    def _leave(self, trace: OpenTrace) -> None:
+        self.accounts.charge(trace.ring_id, -trace.held_bytes, open_traces=-1)
+        of_ring = self._open_of[trace.ring_id]
+        del of_ring[trace.trace_id]
+        if not of_ring:
+            del self._open_of[trace.ring_id]

@@ -278,12 +278,30 @@ def test_process_looks_at_the_world_once_a_second(base: Path, monkeypatch: pytes
     assert current(base) is mine
 
 
+def test_process_that_fills_its_ring_notices_a_deleted_folder_within_a_second(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(writer, "monotonic", lambda: clock.now)
+    monkeypatch.setattr(writer, "LOOK_S", 1.0)
+    mine = current(base)
+    clock.now += writer.LOOK_S
+    assert not mine.stale()
+    shutil.rmtree(mine.path)
+    # A trace of a second, with so many events that the ring is full all the time.
+    for _ in range(11):
+        clock.now += writer.LOOK_S / 10
+        while mine.put(Kind.EVENT, 0, TRACE, bytes(1000)):
+            pass
+    assert mine.stale()
+
+
 def test_process_that_fills_its_ring_looks_for_the_collector_before_it_is_full(
     base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine = current(base, 4 * 65536)
     calls = started(mine, monkeypatch)
-    clock = SimpleNamespace(now=mine._next_look - 0.9)
+    clock = SimpleNamespace(now=mine._next_collector_look - 0.9)
     monkeypatch.setattr(writer, "monotonic", lambda: clock.now)
     while not calls:
         assert mine.put(Kind.EVENT, 0, TRACE, bytes(1000))
@@ -369,7 +387,7 @@ def test_refused_record_opens_nothing_where_no_collector_has_come(base: Path, mo
     mine.look()
     opened: list[str] = []
     monkeypatch.setattr(private, "open_directory", lambda path, **_: opened.append(path))
-    mine._next_busy_look = mine._next_look
+    mine._next_busy_look = mine._next_collector_look
     for _ in range(200):
         mine.put(Kind.EVENT, 0, TRACE, bytes(1000))
     assert mine.overflowed

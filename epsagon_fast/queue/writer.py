@@ -65,7 +65,10 @@ class Writer:
         # The writer that replaces this one after its folder was deleted.
         self._successor: Writer | None = None
         self.said_bye = False
-        self._next_look = 0.0
+        # When a trace that opens looks whether it needs another writer; see `stale`. _fast_path.pyx reads it.
+        self._next_look = monotonic() + LOOK_S
+        # Apart, because a process that fills its ring looks for the collector between two traces.
+        self._next_collector_look = 0.0
         self._next_busy_look = 0.0
         self._last_beat = (0, 0.0)
         # For which sleep of the collector, and how, this process rang last.
@@ -187,8 +190,8 @@ class Writer:
     def look(self) -> None:
         """See whether a collector lives and beats, at most once a second."""
         now = monotonic()
-        if now >= self._next_look:
-            self._next_look = now + LOOK_S
+        if now >= self._next_collector_look:
+            self._next_collector_look = now + LOOK_S
             self._start_collector()
             self._watch_heartbeat(now)
             self._wake(RESTING_NS)
@@ -201,7 +204,7 @@ class Writer:
         if self._ring.head - self._ring.load(layout.TAIL) > self._ring.load(layout.CAPACITY) // FILLED:
             self._wake(FILLING_NS)
         now = monotonic()
-        if now >= self._next_look:
+        if now >= self._next_collector_look:
             self.look()
         elif now >= self._next_busy_look:
             self._next_busy_look = now + BUSY_LOOK_S
@@ -214,8 +217,10 @@ class Writer:
         """
         if self._ring.foreign or self.said_bye:
             return True
-        if monotonic() < self._next_look:
+        now = monotonic()
+        if now < self._next_look:
             return False
+        self._next_look = now + LOOK_S
         self.look()
         return self.lacking is not None or self._user != os.geteuid() or self.folder_is_gone()
 

@@ -108,10 +108,17 @@ def test_a_header_of_the_user_takes_the_place_of_ours(environment: Any) -> None:
     assert headers == {"Content-Type": "application/json", "user-agent": "mine", "AUTHORIZATION": "Basic x"}
 
 
-def test_compression_can_be_turned_off(environment: Any) -> None:
+def test_what_leaves_the_machine_is_compressed_unless_the_user_says_otherwise(environment: Any) -> None:
     large = b'{"a":"' + b"x" * 5000 + b'"}'
-    for word, packed in (("gzip", True), ("none", False)):
-        destination = from_config(environment(**ENDPOINT, **{P + "COMPRESSION": word}).to_wire())
+    there = {P + "ENDPOINT": "http://there:4318"}
+    for endpoint, word, packed in [
+        (ENDPOINT, "gzip", True),
+        (ENDPOINT, "none", False),
+        (ENDPOINT, "", False),
+        (there, "", True),
+        (there, "none", False),
+    ]:
+        destination = from_config(environment(**endpoint, **{P + "COMPRESSION": word}).to_wire())
         post = OTLP.post([Parcel(bytes(16), destination, large)])
         assert post.headers.get("Content-Encoding") == ("gzip" if packed else None)
         assert (large in post.body) is not packed

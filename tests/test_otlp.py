@@ -51,9 +51,9 @@ from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.producer.encoding import encode_event
 from epsagon_fast.protocol import NANOSECONDS_FROM, NO_TRACE, UNFINISHED, Kind, Record
 
-URL = "otlp+http://127.0.0.1:1"
+URL = "otlp+http://there:1"
 PROTOBUF_URL = "otlp-protobuf+http://127.0.0.1:1"
-HERE = Destination(URL, "", 1.0)
+THERE = Destination(URL, "", 1.0)
 ID, OTHER_ID = "00f067aa0ba902b7", "b7ad6b7169203331"
 RUNNER_ID = TRACE_ID[:8].hex()
 
@@ -72,7 +72,7 @@ def read(part: bytes) -> ExportTraceServiceRequest:
 
 def sent(parts: list[bytes]) -> bytes:
     """Return the body of the request that carries these."""
-    post = OTLP.post([Parcel(TRACE_ID, HERE, part) for part in parts])
+    post = OTLP.post([Parcel(TRACE_ID, THERE, part) for part in parts])
     return gzip.decompress(post.body) if "Content-Encoding" in post.headers else post.body
 
 
@@ -160,7 +160,7 @@ def test_any_trace_is_otlp_with_each_of_its_events_once(
     told, events = spans(part), orjson.loads(own)["events"]
     assert len({span.span_id for span in told}) == len(told) == max(len(events), bool(orjson.loads(own)["exceptions"]))
     assert all(len(span.span_id) == 8 and span.trace_id == TRACE_ID for span in told)
-    assert OTLP.shared([Parcel(TRACE_ID, HERE, part)]) == 1
+    assert OTLP.shared([Parcel(TRACE_ID, THERE, part)]) == 1
     assert ExportTraceServiceRequest.FromString(binary) == read(part)
     thrown = len(orjson.loads(own)["exceptions"]) + sum(bool(each["exception"]) for each in events)
     assert sum(len(span.events) for span in told) == thrown
@@ -457,7 +457,7 @@ def test_a_resource_says_who_it_was() -> None:
 
 
 def parcel(part: bytes) -> Parcel:
-    return Parcel(TRACE_ID, HERE, part)
+    return Parcel(TRACE_ID, THERE, part)
 
 
 def test_requests_are_bounded_in_bytes_and_in_spans() -> None:
@@ -475,7 +475,7 @@ def test_requests_are_bounded_in_bytes_and_in_spans() -> None:
 def test_a_request_holds_the_traces_that_share_it() -> None:
     part = OTLP.envelope(CONFIG, "p").body(FittedTrace(TRACE_ID, [event()], None, []))
     post = OTLP.post([parcel(part)] * 5)
-    assert (post.url, post.headers["Content-Encoding"]) == ("http://127.0.0.1:1/v1/traces", "gzip")
+    assert (post.url, post.headers["Content-Encoding"]) == ("http://there:1/v1/traces", "gzip")
     assert "Authorization" not in post.headers
     assert json.loads(gzip.decompress(post.body)) == {"resourceSpans": [json.loads(part)] * 5}
     binary = OTLP_PROTOBUF.envelope(CONFIG, "p").body(FittedTrace(TRACE_ID, [event()], None, []))
@@ -483,7 +483,7 @@ def test_a_request_holds_the_traces_that_share_it() -> None:
     assert post.headers["Content-Type"] == "application/x-protobuf"
     assert len(ExportTraceServiceRequest.FromString(gzip.decompress(post.body)).resource_spans) == 5
     assert len(part) < GZIP_FROM_BYTES
-    post = OTLP.post([Parcel(TRACE_ID, HERE._replace(token="t"), part)])
+    post = OTLP.post([Parcel(TRACE_ID, THERE._replace(token="t"), part)])
     assert "Content-Encoding" not in post.headers
     assert post.headers["Authorization"] == "Bearer t"
 

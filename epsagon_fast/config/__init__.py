@@ -14,7 +14,7 @@ at import: the proxy look-up, which needs a heavy import, happens when a trace's
 from .config import Attributes, Config, Headers, Hook, ResolvedConfig
 from .environment import may_need_proxy
 from .options import DEFAULT_RING_BYTES, MIN_RING_BYTES, OPTIONS
-from .values import otlp_url
+from .values import otlp_url, stays_here
 
 __all__ = [
     "DEFAULT_RING_BYTES",
@@ -27,4 +27,5 @@ __all__ = [
     "ResolvedConfig",
     "may_need_proxy",
     "otlp_url",
+    "stays_here",
 ]

@@ -22,8 +22,8 @@ _TLS_FILES: Final[tuple[tuple[TlsFile, str], ...]] = (
     ("client_certificate", "CLIENT_CERTIFICATE"),
     ("client_key", "CLIENT_KEY"),
 )
-# The word of HTTP for a body that is not compressed. It never goes out: see collector/formats/otlp.py.
-_UNCOMPRESSED: Final = {"Content-Encoding": "identity"}
+# HTTP's words for what may be said. They travel as a header, which never goes out: see collector/formats/headers.py.
+_ENCODINGS: Final = {"gzip": {"Content-Encoding": "gzip"}, "none": {"Content-Encoding": "identity"}}
 
 
 def url() -> str | None:
@@ -52,15 +52,15 @@ def is_off() -> bool:
 
 
 def headers() -> dict[str, str]:
-    """Return the headers of each request, and how it is compressed if not as usual."""
+    """Return the headers of each request, and how it is compressed if that is said."""
     read = pairs_in(_variable("HEADERS"))
     good = {name: value for name, value in read if value is not None and is_header(name, value)}
     if len(good) < len({name.lower() for name, _ in read}):
         _ignore("HEADERS", "name=value pairs, separated by commas, so some of it is left out")
     compression = _variable("COMPRESSION").lower()
-    if compression not in ("", "gzip", "none"):
+    if compression and compression not in _ENCODINGS:
         _ignore("COMPRESSION", "gzip or none")
-    return good | (_UNCOMPRESSED if compression == "none" else {})
+    return good | _ENCODINGS.get(compression, {})
 
 
 def timeout_s() -> float | None:

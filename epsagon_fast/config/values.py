@@ -186,6 +186,12 @@ def goes_in_clear(url: str) -> bool:
     return not re.fullmatch(_HERE, host) and host != os.uname().nodename.lower()
 
 
+def stays_here(url: str) -> bool:
+    """Say whether what is sent to `url` does not leave this machine."""
+    found = re.fullmatch(_URL, url, re.IGNORECASE)
+    return found is not None and re.fullmatch(_HERE, found["host"].lower()) is not None
+
+
 # Each trace asks it several times, of the same URL.
 @lru_cache(maxsize=16)
 def is_otlp(url: str) -> bool:

@@ -6,9 +6,11 @@ from functools import lru_cache
 import orjson
 
 from epsagon_fast.collector.parcel import Destination
+from epsagon_fast.config import stays_here
 from epsagon_fast.version import __version__
 
-# No value for a server, but the word of a config for a body that is not to be compressed.
+# Not for a server: a config says by it how bodies are compressed.
+_ENCODING = "Content-Encoding"
 _UNCOMPRESSED = "identity"
 
 
@@ -27,15 +29,19 @@ def headers_for(destination: Destination, content_type: str, encoding: str = "")
         # http.client writes headers as latin-1: this way UTF-8 comes out, as epsagon-go sends it.
         ours["Authorization"] = "Bearer " + destination.token.encode("utf-8", "replace").decode("latin-1")
     chosen = _chosen(destination)
-    chosen.pop("Content-Encoding", None)
+    chosen.pop(_ENCODING, None)
     given = {name.lower() for name in chosen}
     headers = {name: value for name, value in ours.items() if name.lower() not in given} | chosen
-    return headers | {"Content-Encoding": encoding} if encoding else headers
+    return headers | {_ENCODING: encoding} if encoding else headers
 
 
 def may_compress(destination: Destination) -> bool:
-    """Say whether the user lets bodies be compressed."""
-    return _chosen(destination).get("Content-Encoding") != _UNCOMPRESSED
+    """Say whether bodies are compressed: as the user says, otherwise if they leave this machine.
+
+    To pack and unpack them takes a machine more than to copy them.
+    """
+    said = _chosen(destination).get(_ENCODING)
+    return said != _UNCOMPRESSED if said else not stays_here(destination.url)
 
 
 def _chosen(destination: Destination) -> dict[str, str]:

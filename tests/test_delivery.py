@@ -79,6 +79,16 @@ def identity(tmp_path_factory: pytest.TempPathFactory) -> Identity:
     return certificate(tmp_path_factory.mktemp("tls"))
 
 
+class Clock:
+    """Stands for the module `time`."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def monotonic(self) -> float:
+        return self.now
+
+
 def senders() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name == "epsagon-sender"]
 
@@ -697,6 +707,31 @@ def test_a_sender_that_is_awake_takes_what_follows_and_wakes_no_other(
             delivery.submit([Parcel(numbered(number), to(server.url), b"{}")])
     take(delivery, 50)
     assert len({request.connection for request in server.requests[4:]}) == 1
+
+
+def test_no_other_sender_is_woken_while_one_makes_requests(
+    delivery: Delivery, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Barrier(2)
+    server.behave = after(gate)
+    for number in range(2):
+        delivery.submit([Parcel(numbered(number), to(server.url), b"{}")])
+    take(delivery, 2)
+    server.behave = status(200)
+    until(lambda: delivery._idle == delivery.threads, "all are idle")
+    clock = Clock(time.monotonic() + 1000.0)
+    with delivery._changed, monkeypatch.context() as patch:
+        patch.setattr(module, "time", clock)
+        for number in range(3):
+            delivery.submit([Parcel(numbered(number), to(server.url), b"{}")])
+        clock.now += 2 * module.WAKE_S
+        delivery._made_at = clock.now
+        delivery.verdicts()
+        assert delivery._woken == 1
+        clock.now += 2 * module.WAKE_S
+        delivery.verdicts()
+        assert delivery._woken == 2
+    take(delivery, 3)
 
 
 def test_the_first_sender_does_not_wait_for_work(delivery: Delivery) -> None:

@@ -14,7 +14,6 @@ from waiting import TIMEOUT_S
 
 from epsagon_fast.backend import Backend
 from epsagon_fast.collector.pace import (
-    AWAKE_S,
     BUSY_PASS_S,
     PASS_S,
     RESTING_PASS_S,
@@ -29,7 +28,7 @@ from epsagon_fast.collector.pace import (
 from epsagon_fast.queue import state as states
 from epsagon_fast.queue.bell import LOOK, WAITS
 from epsagon_fast.queue.names import BELL
-from epsagon_fast.queue.writer import LOOK_S, RESTING_NS, WAITING_NS
+from epsagon_fast.queue.writer import RESTING_NS, WAITING_NS
 
 NOTHING = Passed()
 
@@ -38,17 +37,23 @@ def pause(pace: Pace, passed: Passed = NOTHING, now: float = 0.0, hears: bool = 
     return pace.pause_s(passed, now, hears=hears, ends=ends)
 
 
-def test_pace_follows_what_comes() -> None:
+def resting() -> Pace:
     pace = Pace(-1000.0)
-    assert pause(pace) == RESTING_PASS_S
-    assert pause(pace, Passed(came=True), 1.0) == PASS_S
-    assert pause(pace, NOTHING, 1.0 + AWAKE_S / 2) == PASS_S
-    assert pause(pace, NOTHING, 1.0 + AWAKE_S) == RESTING_PASS_S
-    assert pause(pace, Passed(busy=True), 10.0) == BUSY_PASS_S
+    while pause(pace) < RESTING_PASS_S:
+        pass
+    return pace
+
+
+def test_pace_follows_what_comes() -> None:
+    pace = Pace(0.0)
+    assert [pause(pace) for _ in range(4)] == [PASS_S, 2 * PASS_S, RESTING_PASS_S, RESTING_PASS_S]
+    assert [pause(pace, Passed(came=True)) for _ in range(2)] == [PASS_S, PASS_S]
+    assert pause(pace, Passed(busy=True)) == BUSY_PASS_S
+    assert [pause(pace) for _ in range(2)] == [2 * PASS_S, RESTING_PASS_S]
 
 
 def test_bell_ends_the_rest_also_where_no_record_has_come_yet() -> None:
-    pace = Pace(-1000.0)
+    pace = resting()
     pace.heard(b"", 0.0)
     assert pause(pace) == RESTING_PASS_S
     pace.heard(LOOK, 0.0)
@@ -86,9 +91,7 @@ def test_collector_that_was_asked_to_leave_does_not_rest() -> None:
 
 
 def test_both_ends_of_the_bell_agree() -> None:
-    # A process that traces all the time rings once in LOOK_S; until it may ring again nothing else keeps us awake.
-    assert AWAKE_S > LOOK_S
-    # It does not ring for what comes at the usual pace, and one that waits does not ring at the pace that it has made.
+    # A process does not ring for what comes at the usual pace, nor one that waits at the pace that it has made.
     assert PASS_S < RESTING_NS / 1e9 < RESTING_PASS_S
     assert WAITING_PASS_S < WAITING_NS / 1e9 < PASS_S
     # The state page promises so.

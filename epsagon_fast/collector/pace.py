@@ -9,11 +9,10 @@ from typing import Final
 from epsagon_fast.queue import bell
 from epsagon_fast.rows import NamedTuple
 
-# While records come, and when none has come for a while. A trace is delivered after half of that, in the mean.
-PASS_S: Final = 0.05
+# While records come: a trace is delivered after half of that, in the mean. After each pass that finds nothing twice as
+# long, up to the second one.
+PASS_S: Final = 0.1
 RESTING_PASS_S: Final = 0.25
-# Longer than a process that traces goes without ringing (LOOK_S in queue/writer.py), so what is next finds us awake.
-AWAKE_S: Final = 1.25
 # While there is so much to do that the next pass should not wait for a bell.
 BUSY_PASS_S: Final = 0.005
 # While a process waits for an outcome, or nothing can wake us: right after a record, and otherwise.
@@ -44,22 +43,24 @@ class Pace:
     """Decides when the next pass is."""
 
     def __init__(self, now: float) -> None:
-        # When a record last came, and when that or a bell was.
-        self._record_at = self._stirred_at = now
+        # When a record last came.
+        self._record_at = now
+        self._next_s = PASS_S
         self._waited_for_until = now
         self._is_second = False
 
     def heard(self, rung: bytes, now: float) -> None:
         """Take in what was rung."""
         if rung:
-            self._stirred_at = now
+            self._next_s = PASS_S
         if bell.WAITS in rung:
             self._waited_for_until = now + WAITED_FOR_S
 
     def pause_s(self, passed: Passed, now: float, *, hears: bool, ends: bool) -> float:
         """Return how long to sleep now. `hears`: processes can ring. `ends`: the collector was asked to leave."""
         if passed.came:
-            self._record_at = self._stirred_at = now
+            self._record_at = now
+            self._next_s = PASS_S
         # Once, because what others push meanwhile would keep us passing for ever.
         self._is_second = passed.again and not self._is_second
         if self._is_second:
@@ -68,7 +69,8 @@ class Pace:
             return self._hurried_s(passed, now, is_waited_for=ends or hears)
         if passed.busy:
             return BUSY_PASS_S
-        return PASS_S if now - self._stirred_at < AWAKE_S else RESTING_PASS_S
+        pause_s, self._next_s = self._next_s, min(2 * self._next_s, RESTING_PASS_S)
+        return pause_s
 
     def _hurried_s(self, passed: Passed, now: float, is_waited_for: bool) -> float:
         quiet_s = now - self._record_at

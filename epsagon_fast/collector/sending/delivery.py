@@ -23,8 +23,9 @@ from epsagon_fast.rows import NamedTuple
 if TYPE_CHECKING:
     from epsagon_fast.collector.sending.exchange import Pools
 
-# A sender that has finished takes the next request itself. Another one is woken when a request has waited this long, as
-# waking costs as much as sending; and one more starts after this: the others do not keep up.
+# A sender that has finished takes the next request itself. Another one is woken when a request has waited this long and
+# none was made meanwhile, as two that take turns with the interpreter cost more than one; and when one has waited for
+# this long, because the others do not keep up. Then one more may start, too.
 WAKE_S = 0.002
 PATIENCE_S = 0.02
 # Kept connections are closed after this time without traffic.
@@ -72,7 +73,8 @@ class Delivery:
         # Of the idle ones, those that were woken and did not come to themselves yet.
         self._woken = 0
         self._pending = self._pending_bytes = 0
-        self._used_at = time.monotonic()
+        # When there was something to do, and when a request was made.
+        self._used_at = self._made_at = time.monotonic()
         self._closing = False
 
     @property
@@ -162,7 +164,8 @@ class Delivery:
             return False, False
         waited_s = now - lane.waiting[0].since
         if self._idle > self._woken:
-            if (self._idle == self._threads and not self._woken) or waited_s >= WAKE_S:
+            are_slow = min(waited_s, now - self._made_at) >= WAKE_S or waited_s > PATIENCE_S
+            if are_slow or (self._idle == self._threads and not self._woken):
                 self._woken += 1
                 self._changed.notify()
                 return False, sum(len(lane.waiting) for lane in self._lanes.values()) > self._woken
@@ -222,7 +225,7 @@ class Delivery:
         lane = done.lane
         self._busy -= 1
         lane.in_flight -= 1
-        self._used_at = done.verdict.at
+        self._used_at = self._made_at = done.verdict.at
         self._done.append(done)
         if not lane.in_flight and not lane.waiting:
             self._lanes.pop(lane.key, None)

@@ -91,7 +91,7 @@ class Batches:
 
     def are_over(self, parcels: Sequence[Parcel], arrived: bool) -> None:
         """Note that a request of these needs no more parts, and whether they arrived."""
-        search = self._searches.pop(parcels[0].trace_id, None)
+        search = self._searches.pop(parcels[0].trace_id, None) if self._searches else None
         if search and arrived:
             search.halvings = 0
 

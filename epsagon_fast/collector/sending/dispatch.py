@@ -310,7 +310,8 @@ class Dispatch:
         return waiting.counts.get(destination, 0) if waiting else 0
 
     def _is_stored(self, parcel: Parcel) -> bool:
-        return parcel.trace_id in self._stored.get(parcel.destination, ())
+        # First without looking for the destination, because mostly nothing is.
+        return bool(self._stored) and parcel.trace_id in self._stored.get(parcel.destination, ())
 
     def _hold(self, parcel: Parcel) -> None:
         self._held[parcel.trace_id] = parcel

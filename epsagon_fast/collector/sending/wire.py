@@ -7,6 +7,7 @@ Here a header is looked for when it is asked for, and a body is read up to a bou
 import re
 import ssl
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from epsagon_fast.collector.sending.answer import Failure, Response
@@ -23,6 +24,8 @@ _NAMES = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]*")
 _PROTOCOL = b"HTTP/1."
 _STATUS = re.compile(_PROTOCOL + rb"([01]) ([1-9][0-9][0-9])(?: [^\r\n]*)?\r?\n")
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
+# Where a body ends if no length says it.
+_CHUNKED, _TO_THE_END = -1, -2
 _SWITCHING, _NO_CONTENT, _NOT_MODIFIED = 101, 204, 304
 # With TLS each failure to write looks like an end without a goodbye.
 _REFUSED_TO_READ = (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError)
@@ -46,17 +49,19 @@ class HeadersOf:
 
     def get(self, name: str, default: str = "") -> str:
         """Return the value of a header."""
-        start = self._start(b"\n%b:" % name.lower().encode())
-        return default if start < 0 else self._head[start : self._head.find(b"\n", start)].strip().decode("latin-1")
+        at = self._lower.find(b"\n%b:" % name.lower().encode())
+        if at < 0:
+            return default
+        start = at + len(name) + 2
+        return self._head[start : self._head.find(b"\n", start)].strip().decode("latin-1")
 
     def lower(self, sought: bytes) -> bytes:
         """Return the value of a header in lower case, or nothing. `sought`: its line's beginning, as in b"\\ndate:"."""
-        start = self._start(sought)
-        return b"" if start < 0 else self._lower[start : self._lower.find(b"\n", start)].strip()
-
-    def _start(self, sought: bytes) -> int:
         at = self._lower.find(sought)
-        return at if at < 0 else at + len(sought)
+        if at < 0:
+            return b""
+        start = at + len(sought)
+        return self._lower[start : self._lower.find(b"\n", start)].strip()
 
 
 class Answer(NamedTuple):
@@ -86,13 +91,22 @@ class Head:
 
 
 def _written(headers: Mapping[str, str]) -> bytes:
-    if _CONTROL.search("".join(headers.values())) or not _NAMES.fullmatch("".join(headers)):
+    values = "".join(headers.values())
+    # Nearly all are ASCII, of which these are the characters that need no further look.
+    is_plain = values.isascii() and values.isprintable()
+    if not _are_names("".join(headers)) or (not is_plain and _CONTROL.search(values)):
         # The token is the only text in them that nearly every user chooses.
         raise Failure("bad_token", "it or another header holds a character that no header can")
     try:
         return "".join([f"{name}: {value}\r\n" for name, value in headers.items()]).encode("latin-1")
     except UnicodeEncodeError as error:
         raise Failure("bad_token", "it or another header is no latin-1") from error
+
+
+# Of each request the same ones are asked for.
+@lru_cache(64)
+def _are_names(names: str) -> bool:
+    return _NAMES.fullmatch(names) is not None
 
 
 def ask(connection: Duplex, head: bytes, body: bytes) -> Answer:
@@ -125,9 +139,14 @@ def _read(connection: Duplex) -> Answer:
     reusable = _stays_open(headers, is_new=found[1] == b"1")
     if status < 200 or status in (_NO_CONTENT, _NOT_MODIFIED):
         return Answer(Response(status, headers, b""), reusable and len(data) == end and status >= 200)
-    body = _Body(connection, data[end:])
+    rest = data[end:]
     try:
-        is_whole = body.read(headers)
+        framing = _framing(headers)
+        if framing == len(rest) <= MAX_ANSWER_BYTES:
+            # All is here already, as nearly always.
+            return Answer(Response(status, headers, rest), reusable)
+        body = _Body(connection, rest)
+        is_whole = body.read(framing)
     except (OSError, ValueError):
         # A body that breaks off changes nothing, because the status has decided.
         return Answer(Response(status, headers, b""), False)
@@ -159,6 +178,14 @@ def _stays_open(headers: HeadersOf, is_new: bool) -> bool:
     return b"close" not in said if is_new else b"keep-alive" in said
 
 
+def _framing(headers: HeadersOf) -> int:
+    """Return a body's length, or what else says where it ends. Raises ValueError if its length is none."""
+    if b"chunked" in headers.lower(b"\ntransfer-encoding:"):
+        return _CHUNKED
+    length = headers.lower(b"\ncontent-length:")
+    return _size(length, 10) if length else _TO_THE_END
+
+
 def _size(said: bytes, base: int) -> int:
     if (size := int(said, base)) < 0:
         raise ValueError("less than nothing")
@@ -173,18 +200,16 @@ class _Body:
         self._rest = data
         self.data = bytearray()
 
-    def read(self, headers: HeadersOf) -> bool:
+    def read(self, framing: int) -> bool:
         """Read the body, up to MAX_ANSWER_BYTES. Return whether nothing is left on the connection.
 
-        Raises OSError if it breaks off, ValueError if its lengths are none.
+        Raises OSError if it breaks off, ValueError if a chunk's length is none.
         """
-        if b"chunked" in headers.lower(b"\ntransfer-encoding:"):
+        if framing == _CHUNKED:
             return self._chunks()
-        length = headers.lower(b"\ncontent-length:")
-        if length:
-            size = _size(length, 10)
-            self._take(min(size, MAX_ANSWER_BYTES))
-            return size <= MAX_ANSWER_BYTES and not self._rest
+        if framing != _TO_THE_END:
+            self._take(min(framing, MAX_ANSWER_BYTES))
+            return framing <= MAX_ANSWER_BYTES and not self._rest
         # It ends with the connection.
         while len(self._rest) < MAX_ANSWER_BYTES and (more := self._connection.recv(_RECEIVED_BYTES)):
             self._rest += more

@@ -6,9 +6,11 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from itertools import count
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -144,40 +146,102 @@ def test_what_could_catch_an_interruption_lets_it_pass_first(path: Path) -> None
 
 # As plain Python, whatever was built: under another name it keeps its own definitions.
 ENTERING = PACKAGE / "producer" / "entering.py"
+PURE: dict[str, Any] = runpy.run_path(str(ENTERING), run_name="pure_entering")
+current: ContextVar[Any] = PURE["current"]
 
 
-def raising_in_line(number: int, lines: list[int]) -> Callable[..., Any]:
-    """Return a function for sys.settrace that raises in the line of entering.py that comes as the `number`th."""
+class Work(PURE["Entered"]):  # type: ignore[misc]
+    """What a block opens, closes and, if either is interrupted, ends at once."""
 
-    def step(frame: FrameType, event: str, _: object) -> Any:
-        if frame.f_code.co_filename != str(ENTERING):
-            return None
-        if event == "line":
-            lines.append(frame.f_lineno)
-            if len(lines) == number:
+    def __init__(self) -> None:
+        self.place: Any = SimpleNamespace(outer=None)
+        self.is_open = False
+        self.is_begun = False
+
+    def open(self) -> "Work":
+        self.is_begun = True
+        return self
+
+    def close(self, error: BaseException | None) -> None:
+        self.is_begun = False
+
+    def cut_off(self) -> None:
+        self.is_begun = False
+
+
+class Tracer(PURE["Started"]):  # type: ignore[misc]
+    """What is started, stopped and, if either is interrupted, abandoned."""
+
+    def __init__(self, work: Work) -> None:
+        self.start, self.send_stop_signal, self.abandon = work.open, lambda: work.close(None), work.cut_off
+
+
+class Several(PURE["Blocks"]):  # type: ignore[misc]
+    def __init__(self, work: Work) -> None:
+        super().__init__()
+        self.new_block = lambda: work
+
+
+BLOCKS: dict[str, Callable[[Work], AbstractContextManager[Any]]] = {
+    "Entered": lambda work: work,
+    "Blocks": Several,
+    "Started": Tracer,
+    "Unrecorded": lambda work: PURE["Unrecorded"](work.place, None),
+    "Within": lambda work: PURE["Within"](work.place),
+    "Inside": lambda work: PURE["Inside"](work.place),
+    "Opened": lambda work: PURE["Opened"](work),
+}
+
+
+def interrupted(call: Callable[[], object], number: int, name: str) -> tuple[bool, bool]:
+    """Call a function, and raise where a signal's handler would be called as the `number`th time in entering.py.
+
+    That is where a function begins and where one of C's has returned. Return whether there is such a place, and whether
+    it is the beginning of the `__exit__` of the class with this name, which it cannot guard in Python.
+    """
+    seen, is_unguarded = 0, False
+
+    def step(frame: FrameType, event: str, _: object) -> None:
+        nonlocal seen, is_unguarded
+        if frame.f_code.co_filename == str(ENTERING) and event in ("call", "c_return"):
+            seen += 1
+            if seen == number:
+                is_unguarded = event == "call" and frame.f_code.co_qualname == f"{name}.__exit__"
                 raise Limit
-        return step
 
-    return step
+    before = sys.getprofile()
+    sys.setprofile(step)
+    try:
+        call()
+    except Limit:
+        pass
+    finally:
+        sys.setprofile(before)
+    return seen >= number, is_unguarded
 
 
-def test_interrupted_call_of_which_nothing_is_recorded_leaves_the_context_as_it_was() -> None:
-    pure = runpy.run_path(str(ENTERING), run_name="pure_entering")
-    current, kind, nowhere = pure["current"], pure["Unrecorded"], object()
+def called(work: Work) -> None:
+    PURE["called_at"](work.place, work.close, None)
+
+
+def entered(name: str, work: Work) -> None:
+    with BLOCKS[name](work) as block:
+        assert work.is_begun or current.get() is work.place
+        if name == "Opened":
+            # As a generator's step.
+            with block.inside:
+                assert current.get() is work.place
+
+
+@pytest.mark.parametrize("name", [*BLOCKS, "called_at"])
+def test_block_that_is_interrupted_in_plain_python_leaves_nothing_open_or_current(name: str) -> None:
+    run = called if name == "called_at" else functools.partial(entered, name)
+    current.set(None)
     for number in count(1):
-        block, lines, before = kind(nowhere, None), [], sys.gettrace()
-        sys.settrace(raising_in_line(number, lines))
-        try:
-            with block:
-                assert current.get() is nowhere
-        except Limit:
-            pass
-        finally:
-            sys.settrace(before)
-        # The line of `try`, which comes first in an __exit__, is not guarded in plain Python.
-        if lines[-1] == kind.__exit__.__code__.co_firstlineno + 1:
-            current.set(None)
-        assert current.get() is None, lines
-        if len(lines) < number:
+        work = Work()
+        is_interrupted, is_unguarded = interrupted(functools.partial(run, work), number, name)
+        assert is_unguarded or not (work.is_begun or current.get()), number
+        current.set(None)
+        if not is_interrupted:
             break
-    assert number > 4
+    assert number >= 3

@@ -76,12 +76,19 @@ class Within:
         self._before: Any = None
 
     def __enter__(self) -> None:
-        self._before = current.get()
-        current.set(self._place)
+        try:
+            self._before = current.get()
+            current.set(self._place)
+        except BaseException:
+            _step_back(self._place, self._before)
+            raise
 
     def __exit__(self, kind: Kind, error: Error, trace: TracebackType | None) -> None:
-        if is_at(self._place):
-            current.set(self._before)
+        try:
+            _step_back(self._place, self._before)
+        except BaseException:
+            _step_back(self._place, self._before)
+            raise
 
 
 def called_at(place: Any, function: Callable[..., Any], *args: Any) -> Any:
@@ -91,8 +98,16 @@ def called_at(place: Any, function: Callable[..., Any], *args: Any) -> Any:
         current.set(place)
         return function(*args)
     finally:
-        if is_at(place):
-            current.set(before)
+        try:
+            _step_back(place, before)
+        except BaseException:
+            _step_back(place, before)
+            raise
+
+
+def _step_back(place: Any, before: Any) -> None:
+    if is_at(place):
+        current.set(before)
 
 
 class Unrecorded:
@@ -148,14 +163,31 @@ class Inside:
     def __init__(self, place: Any) -> None:
         self._mine = place
         self._theirs: Any = None
+        self._is_entered = False
 
     def __enter__(self) -> None:
-        self._theirs = current.get()
-        current.set(self._mine)
+        try:
+            self._theirs = current.get()
+            self._is_entered = True
+            current.set(self._mine)
+        except BaseException:
+            self.undo()
+            raise
 
     def __exit__(self, kind: Kind, error: Error, trace: TracebackType | None) -> None:
-        self._mine = current.get()
-        current.set(self._theirs)
+        try:
+            self._mine = current.get()
+            current.set(self._theirs)
+            self._is_entered = False
+        except BaseException:
+            self.undo()
+            raise
+
+    def undo(self) -> None:
+        """Take the place away, if it still is the current one."""
+        if self._is_entered:
+            current.set(self._theirs)
+            self._is_entered = False
 
 
 class Entered:
@@ -229,6 +261,8 @@ class Opened:
 
     def __exit__(self, kind: Kind, error: Error, trace: TracebackType | None) -> None:
         try:
+            # In plain Python the first step of leaving it may have been interrupted.
+            self.inside.undo()
             self.block.close(error)
         except BaseException:
             self.block.cut_off()

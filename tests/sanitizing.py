@@ -210,12 +210,15 @@ def feed_any(module: str, tries: str, seed: str) -> None:
 
     Payloads and records go as soon as nothing holds them, so that a reference too few is a read of freed memory.
     """
+    from collections import Counter
     from types import SimpleNamespace
 
+    from epsagon_fast.collector.assembling.accounts import Accounts
     from epsagon_fast.protocol import Kind, Record
 
     feeding, dice, taken = loaded("epsagon_fast.collector.assembling._feeding", module), random.Random(seed), 0
     others = [None, 1, (1, 2), ("x",) * 5, Record(Kind.EVENT, 0, 0, b"a" * 16, "text")]
+    accounts, counters = Accounts(), Counter[str]()
     for number in range(int(tries)):
         traces = {
             bytes([name]) * 16: SimpleNamespace(
@@ -232,7 +235,7 @@ def feed_any(module: str, tries: str, seed: str) -> None:
         elif number % 4 == 1:
             records[dice.randrange(1, 9)] = Record(Kind.EVENT, dice.randrange(2), 0, bytes(dice.randrange(17)), b"")
         with suppress(TypeError):
-            feeding.take_events(records, dice.randrange(-1, 2), traces)
+            feeding.take(records, dice.randrange(-1, 2), b"ring", traces, {}, [], bool, accounts, counters, [])
         del records
         taken += any(sum(map(len, trace.stream.events)) for trace in traces.values())
     print(tries, taken)

@@ -1,102 +1,225 @@
-"""Plain events come into their traces in one call, and nothing differs from feeding each."""
+"""Usual records come into their traces in one call, and nothing differs from feeding each."""
 
-from collections import Counter
 from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from records import OTHER_TRACE_ID, RING, TRACE_ID, closed, event, label, opened
+from records import OTHER_RING, OTHER_TRACE_ID, RING, TRACE_ID, added, closed, event, label, opened, own_runner
 
+from epsagon_fast.collector.assembling import body
 from epsagon_fast.collector.assembling.assembly import Assembly
+from epsagon_fast.collector.assembling.body import Body
 from epsagon_fast.collector.assembling.events import (
     IMPLEMENTATION,
-    pure_take_events,
+    pure_strays,
+    pure_take,
     pure_unmasked,
-    take_events,
+    pure_whole,
+    strays,
+    take,
     unmasked,
+    whole,
 )
 from epsagon_fast.collector.assembling.masks import Masks
-from epsagon_fast.collector.assembling.open_trace import OpenTrace
 from epsagon_fast.compiled import COMPILED
-from epsagon_fast.protocol import SHORTEN, Kind, Record
+from epsagon_fast.protocol import (
+    CLOSE_PAYLOAD,
+    NO_TRACE,
+    NOT_MEASURED,
+    SHORTEN,
+    STRIP,
+    UNCHANGED,
+    UNFINISHED,
+    Kind,
+    Record,
+)
 
 UNKNOWN_ID = bytes(16)
 LIMIT_BYTES = 2000
-WAYS = (take_events, pure_take_events)
+WAYS = (take, pure_take)
+ERRORS = [Record(Kind.ERROR, 0, 0, TRACE_ID, b'{"type":"E"}'), Record(Kind.EXCEPTION, 0, 0, TRACE_ID, b'{"type":"E"}')]
 
 # Records as a ring may bring them, broken payloads too; most are plain events, and some trace gets full.
-RECORDS = st.lists(
-    st.builds(
-        Record,
-        st.sampled_from([int(Kind.EVENT)] * 8 + list(map(int, Kind)) + [0, 255]),
-        st.sampled_from([0] * 8 + [1, 128, 255]),
-        st.sampled_from([0, 1, 2**64 - 1]),
-        st.sampled_from([TRACE_ID, TRACE_ID, OTHER_TRACE_ID, UNKNOWN_ID]),
-        st.one_of(
-            st.sampled_from([b"", b"{", b"{}", event(), event(1, k="v" * 300), event(2, k="v" * 1500)]),
-            st.integers(0, 700).map(bytes),
-        ),
+EVENTS = st.builds(
+    Record,
+    st.sampled_from([int(Kind.EVENT)] * 8 + list(map(int, Kind)) + [0, 255]),
+    st.sampled_from([0] * 8 + [1, 128, 255]),
+    # Only a CLOSE has a number.
+    st.just(0),
+    st.sampled_from([TRACE_ID, TRACE_ID, OTHER_TRACE_ID, UNKNOWN_ID]),
+    st.one_of(
+        st.sampled_from([b"", b"{", b"{}", event(), event(1, k="v" * 300), event(2, k="v" * 1500)]),
+        st.integers(0, 700).map(bytes),
     ),
-    max_size=30,
 )
+RUNNERS: list[Any] = [None, own_runner(), own_runner(card="1234"), {}, {"resource": {"metadata": {"labels": "own"}}}, 1]
+ODD_OPENS = [
+    b"",
+    b"{}",
+    b'{"config":{},"platform":"","runner":null,"opened_at":1.5}',
+    opened().payload.replace(b'"opened_at":1700000000.0', b'"opened_at":17'),
+    opened().payload.replace(b'"opened_at":1700000000.0', b'"opened_at":1.5,"opened_at":2.5,"more":{}'),
+    opened(own_runner(deep="{" * 300)).payload,
+    opened().payload.replace(b'"runner":null', b'"runner":null,"config":{}'),
+    opened().payload[:-1],
+]
+OPENS = st.builds(
+    lambda trace_id, payload: Record(Kind.OPEN, 0, 0, trace_id, payload),
+    st.sampled_from([TRACE_ID, OTHER_TRACE_ID]),
+    st.one_of(
+        st.builds(
+            lambda runner, limit, trimming, keys: (
+                opened(runner, max_trace_size_bytes=limit, trimming=trimming, ignored_keys=keys).payload
+            ),
+            st.sampled_from(RUNNERS),
+            st.sampled_from([300, LIMIT_BYTES, LIMIT_BYTES, 65536]),
+            st.sampled_from([STRIP, SHORTEN]),
+            st.sampled_from([[], ["card"]]),
+        ),
+        st.sampled_from(ODD_OPENS),
+    ),
+)
+CLOSES = st.builds(
+    Record,
+    st.just(int(Kind.CLOSE)),
+    st.sampled_from([0, 0, 0, UNFINISHED]),
+    st.sampled_from([0, 1, 2]),
+    st.sampled_from([TRACE_ID, OTHER_TRACE_ID]),
+    st.one_of(
+        st.builds(CLOSE_PAYLOAD.pack, st.sampled_from([0.5, NOT_MEASURED]), st.sampled_from([UNCHANGED, UNCHANGED, 2])),
+        st.sampled_from([b"", b"short"]),
+    ),
+)
+USUAL = [opened(own_runner(), ignored_keys=["card"]), Record(Kind.EVENT, 0, 0, TRACE_ID, event()), closed(0.5)]
+RECORDS = st.lists(st.one_of(EVENTS, OPENS, CLOSES, st.sampled_from(USUAL)), max_size=30)
 
 
-def traces(limit_bytes: int = LIMIT_BYTES) -> dict[bytes, OpenTrace]:
-    """Return two open traces: one strips what is too much, the other shortens it."""
-    assembly = Assembly()
-    assembly.feed(RING, opened(max_trace_size_bytes=limit_bytes), 0.0)
-    other = opened(max_trace_size_bytes=limit_bytes, trimming=SHORTEN)._replace(trace_id=OTHER_TRACE_ID)
-    assembly.feed(RING, other, 0.0)
-    return {each: trace for each in assembly.ids() if (trace := assembly.unclosed(each))}
+def slots_of(what: object) -> dict[str, Any]:
+    """Return all that an object holds."""
+    names = [name for cls in type(what).__mro__ for name in getattr(cls, "__slots__", ())]
+    return {name: getattr(what, name) for name in names if name not in ("counters", "_counters")}
 
 
-def shown(found: dict[bytes, OpenTrace]) -> Any:
-    """Return all that taking an event changes."""
-    streams = [each.stream for each in found.values()]
-    return [
-        ([s.events, s.floor_bytes, s.arrived_bytes, s.stripped_count, s.is_too_big, s.dropped_events], t.held_bytes)
-        for s, t in zip(streams, found.values(), strict=True)
-    ] + [each.account.open_bytes for each in found.values()]
+def shown(assembly: Assembly) -> Any:
+    """Return all that is in an assembly."""
+    found = []
+    for trace in assembly._open.values():
+        held = slots_of(trace)
+        account = held.pop("account")
+        found.append((held | {"stream": slots_of(trace.stream)}, slots_of(account), type(trace.stream)))
+        # All that is told of it can be read.
+        assert account is assembly.accounts._accounts[trace.ring_id]
+    by_ring = {each: trace for traces in assembly._open_of.values() for each, trace in traces.items()}
+    assert by_ring == assembly._open
+    closing = [trace.trace_id for trace in assembly._closed]
+    return found, closing, assembly.counters, assembly.lost, assembly.held_bytes, dict(assembly.masks)
 
 
-@given(RECORDS)
-@example([Record(Kind.EVENT, 0, 0, TRACE_ID, b"x" * 3000)] * 3)
-def test_taking_events_together_is_feeding_each(records: list[Record]) -> None:
-    ends, states = [], []
-    for way in WAYS:
-        # What neither takes is added with care, so that later ones meet a trace that was trimmed.
-        found, stops, at = traces(), [], 0
-        while (at := way(records, at, found)) < len(records):
-            stops.append(at)
-            record = records[at]
-            if record.kind == Kind.EVENT and record.payload and record.trace_id in found:
-                trace = found[record.trace_id]
-                trace.account.open_bytes += trace.stream.add_event(record.payload)
+def fed(batches: list[tuple[bytes, list[Record]]], way: Any) -> tuple[Any, list[bytes], list[Any]]:
+    """Feed a pass's records as the loop does. Return what came of it, whose outcome is waited for, and the bodies."""
+    assembly, answered = Assembly(), list[bytes]()
+    for ring_id, records in batches:
+        masked = [assembly.masked(record) for record in records]
+        books = (
+            assembly._open,
+            assembly._open_of,
+            assembly._closed,
+            assembly._is_new,
+            assembly.accounts,
+            assembly.counters,
+        )
+        at = 0
+        while (at := way(masked, at, ring_id, *books, answered)) < len(records):
+            assembly.feed(ring_id, masked[at], 0.0)
+            if masked[at].ordinal and assembly.is_closed_by(masked[at].trace_id, ring_id):
+                answered.append(masked[at].trace_id)
             at += 1
-        ends.append(stops)
-        states.append(shown(found))
-        held = sum(trace.held_bytes for trace in found.values())
-        assert {each.account.open_bytes for each in found.values()} == {held}
-    assert ends[0] == ends[1]
-    assert states[0] == states[1]
+    found = shown(assembly)
+    assembly.end_pass(1.0)
+    return found, answered, [body.build(each.trace) for each in assembly.end_pass(2.0)]
+
+
+def none(records: list[Record], at: int, *_: Any) -> int:
+    """Take no record, so that each is fed."""
+    return at
+
+
+@given(st.lists(st.tuples(st.sampled_from([RING, OTHER_RING]), RECORDS), max_size=3))
+@example([(RING, [*USUAL, *USUAL])])
+@example([(RING, USUAL[:2]), (OTHER_RING, USUAL[1:]), (RING, USUAL[1:])])
+@example([(RING, [opened(max_trace_size_bytes=LIMIT_BYTES), *[USUAL[1]._replace(payload=b"x" * 900)] * 4])])
+def test_taking_records_together_is_feeding_each(batches: list[tuple[bytes, list[Record]]]) -> None:
+    expected = fed(batches, none)
+    for way in WAYS:
+        assert fed(batches, way) == expected
+
+
+@given(
+    st.sampled_from(RUNNERS[:-1]),
+    st.lists(st.sampled_from([event(), event(1, "runner"), event(2, k="v" * 900)]), max_size=4),
+    st.lists(st.sampled_from([label("k", "v"), label("n", 7), *ERRORS]), max_size=2),
+    st.sampled_from([None, '{"late":1}']),
+    st.sampled_from([500, LIMIT_BYTES, 65536]),
+)
+@example(own_runner(), [event()], [], None, 65536)
+def test_whole_body_is_the_one_that_is_built_of_parts(
+    runner: Any, events: list[bytes], others: list[Record], dropped_records: str | None, limit_bytes: int
+) -> None:
+    assembly = Assembly()
+    for record in [opened(runner, max_trace_size_bytes=limit_bytes), *map(added, events), *others, closed(0.5)]:
+        assembly.feed(RING, record, 0.0)
+    (trace,) = assembly._open.values()
+    trace.dropped_records = dropped_records
+    data = whole(trace)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(body, "whole", pure_whole)
+        built = body.build(trace)
+    if data is not None:
+        assert built == Body(data, len(data), False, 0, 0, 0, False)
+    elif IMPLEMENTATION == COMPILED:
+        # Nothing usual is left.
+        is_plain = runner and "metadata" in runner.get("resource", {})
+        assert built.trimmed or others or dropped_records or not is_plain
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_what_is_no_plain_event_is_left_to_be_fed(way: Any) -> None:
+def test_what_is_no_usual_record_is_left_to_be_fed(way: Any) -> None:
     plain = Record(Kind.EVENT, 0, 0, TRACE_ID, event())
-    others = [label("k", "v"), closed(1.0), plain._replace(flags=1), plain._replace(payload=b"")]
-    others += [plain._replace(trace_id=UNKNOWN_ID), plain._replace(payload=bytes(3000))]
+    others = [label("k", "v"), closed(1.0)._replace(flags=UNFINISHED), plain._replace(flags=1)]
+    others += [plain._replace(payload=b""), plain._replace(trace_id=UNKNOWN_ID), plain._replace(payload=bytes(3000))]
     for other in others:
-        assert way([plain, other, plain], 0, found := traces()) == 1
-        assert found[TRACE_ID].stream.events == [plain.payload]
-        assert way([plain, other, plain], 2, found) == 3
+        assembly = opened_assembly()
+        assert take_in(way, assembly, [plain, other, plain]) == 1
+        assert assembly._open[TRACE_ID].stream.events == [plain.payload]
+        assert take_in(way, assembly, [plain, other, plain], 2) == 3
+
+
+def opened_assembly() -> Assembly:
+    assembly = Assembly()
+    assembly.feed(RING, opened(max_trace_size_bytes=LIMIT_BYTES), 0.0)
+    return assembly
+
+
+def take_in(
+    way: Any,
+    assembly: Assembly,
+    records: list[Any],
+    at: int = 0,
+    ring_id: bytes = RING,
+    answered: list[bytes] | None = None,
+) -> int:
+    """Take in records with one implementation, as Assembly.take does."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("epsagon_fast.collector.assembling.assembly.take", way)
+        return assembly.take(ring_id, records, at, [] if answered is None else answered)
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_no_place_outside_the_records_is_looked_at(way: Any) -> None:
     plain = Record(Kind.EVENT, 0, 0, TRACE_ID, event())
-    assert [way([plain], at, traces()) for at in (1, 2, 2**62, -1)] == [1, 2, 2**62, -1]
+    places = (1, 2, 2**62, -1)
+    assert [take_in(way, opened_assembly(), [plain], at) for at in places] == [*places]
 
 
 @pytest.mark.skipif(IMPLEMENTATION != COMPILED, reason="Python looks itself")
@@ -105,25 +228,20 @@ def test_what_is_no_record_is_refused_and_what_came_before_it_is_counted() -> No
     odd: list[Any] = [None, (), (1,), tuple(plain)[:4], plain._replace(payload="text"), plain._replace(kind=None)]
     odd += [plain._replace(flags="0"), plain._replace(trace_id=[]), [*plain], plain._replace(kind=2**70)]
     for each in odd:
-        found = traces()
+        assembly = opened_assembly()
         with pytest.raises((TypeError, OverflowError)):
-            take_events([plain, each], 0, found)
-        assert found[TRACE_ID].stream.arrived_bytes == len(plain.payload)
-        assert found[TRACE_ID].account.open_bytes == sum(trace.held_bytes for trace in found.values())
+            take_in(take, assembly, [plain, each])
+        trace = assembly._open[TRACE_ID]
+        assert trace.stream.arrived_bytes == len(plain.payload)
+        assert trace.account.open_bytes == trace.held_bytes
 
 
-def test_what_events_are_counted_as_malformed_or_cut_is_the_same() -> None:
-    counted: list[Counter[str]] = []
-    for way in WAYS:
-        assembly, at = Assembly(), 0
-        assembly.feed(RING, opened(max_trace_size_bytes=600), 0.0)
-        found = {TRACE_ID: trace} if (trace := assembly.unclosed(TRACE_ID)) else {}
-        records = [Record(Kind.EVENT, 0, 0, TRACE_ID, payload) for payload in (b"{", event(1, k="v" * 900), b"[") * 3]
-        while (at := way(records, at, found)) < len(records):
-            assembly.feed(RING, records[at], 0.0)
-            at += 1
-        counted.append(assembly.counters)
-    assert counted[0] == counted[1]
+@given(RECORDS)
+def test_strays_are_the_traces_with_a_record_before_their_open(records: list[Record]) -> None:
+    ids = {record.trace_id for record in records} - {NO_TRACE}
+    first = {each: next(record.kind for record in records if record.trace_id == each) for each in ids}
+    expected = {each for each, kind in first.items() if kind != Kind.OPEN}
+    assert strays(records) == pure_strays(records) == expected
 
 
 MASKING = (unmasked, pure_unmasked)
@@ -161,10 +279,10 @@ def test_what_masking_may_change_is_found_alike(records: list[Record]) -> None:
     expected = [
         at
         for at, each in enumerate(records)
-        if (
-            each.kind != Kind.EVENT or b"secret" in each.payload or b"broken" in each.payload
-            if each.trace_id == TRACE_ID
-            else each.kind == Kind.OPEN
+        if each.kind == Kind.OPEN
+        or (
+            each.trace_id == TRACE_ID
+            and (each.kind != Kind.EVENT or b"secret" in each.payload or b"broken" in each.payload)
         )
     ]
     assert found == [expected, expected]

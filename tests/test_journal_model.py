@@ -19,6 +19,7 @@ from places import times
 from reading import ListRing, ListRings, Page, Reading, WatchedJournal
 
 from epsagon_fast.collector.assembling.accounts import Accounts
+from epsagon_fast.collector.assembling.masks import Masks
 from epsagon_fast.collector.journal.journal import Batch, Settled, Snapshot
 from epsagon_fast.collector.parcel import Parcel
 from epsagon_fast.collector.reading.recovery import Recovery
@@ -75,7 +76,7 @@ class Memory:
         self.held: dict[bytes, list[Record]] = {}
         self.dead_rings: set[bytes] = set()
         self.accounts = Accounts()
-        self.masks: dict[bytes, Any] = {}
+        self.masks = Masks(self.knows)
 
     def knows(self, trace_id: bytes) -> bool:
         return True
@@ -83,7 +84,7 @@ class Memory:
     def masked(self, record: Record) -> Record:
         return record
 
-    def take_events(self, records: list[Record], at: int) -> int:
+    def take(self, ring_id: bytes, records: list[Record], at: int, answered: list[bytes]) -> int:
         return at
 
     def feed(self, ring_id: bytes, record: Record, now: float) -> None:

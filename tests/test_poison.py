@@ -121,7 +121,7 @@ DEATHS = {"an exception": "raise RuntimeError('sabotage')", "a crash": "os.abort
 def test_the_next_collectors_go_on_without_it(death: str, work: str, backend: Backend, place: Place) -> None:
     place.env["EPSAGON_LAUNCH"] = "0"
     place.run(TRACES)
-    target = ("assembly", "Assembly.feed") if work == "feeding a record" else ("body", "build")
+    target = ("assembly", "Assembly.take") if work == "feeding a record" else ("body", "build")
     script = sabotaged(*target, DEATHS[death])
     codes = []
     for _ in range(8):

@@ -1,81 +1,78 @@
 # cython: language_level=3
-"""Passes over records that need nothing done. `events.py` has the plain Python that does the same, one at a time."""
+"""Passes over records that need nothing done, and takes the usual ones into their traces.
 
-from cpython.bytes cimport PyBytes_Size
+The plain Python that does the same, one record at a time: `events.py`, and Assembly.feed for OPEN and CLOSE.
+"""
+
+from cpython.bytes cimport PyBytes_AsString, PyBytes_Size
+from cpython.dict cimport PyDict_Copy
+from cpython.float cimport PyFloat_CheckExact
 from cpython.long cimport PyLong_AsLong
 from cpython.ref cimport PyObject
 from cpython.tuple cimport PyTuple_Check, PyTuple_Size
 
-from epsagon_fast.collector.assembling.stream import ENTRY_BYTES
-from epsagon_fast.protocol import Kind, Record
+from orjson import dumps, loads
+
+from epsagon_fast.collector.assembling.accounts import TRACE_BYTES, Account
+from epsagon_fast.collector.assembling.open_trace import OpenTrace
+from epsagon_fast.collector.assembling.openings import BEFORE_RUNNER, CONFIG, ESCAPE, start_of
+from epsagon_fast.collector.assembling.payloads import MANY_BRACKETS
+from epsagon_fast.collector.assembling.runners import labels_json
+from epsagon_fast.collector.assembling.shortening import ShorteningStream
+from epsagon_fast.collector.assembling.stream import ENTRY_BYTES, Stream
+from epsagon_fast.collector.formats.epsagon import JsonEnvelope
+from epsagon_fast.protocol import CLOSE_PAYLOAD, LABELS_KEY, NO_TRACE, UNCHANGED, Kind, Record
 
 cdef extern from "Python.h":
     PyObject *PyTuple_GetItem(object, Py_ssize_t) except NULL
+
+cdef extern from "<string.h>":
+    void *memmem(const void *, size_t, const void *, size_t) noexcept
 
 if Record._fields != ("kind", "flags", "ordinal", "trace_id", "payload"):
     raise ImportError("built for records with other fields")
 
 DEF FIELDS = 5
+cdef bytes _BEFORE_RUNNER = BEFORE_RUNNER, _CONFIG = CONFIG, _ESCAPE = ESCAPE
 cdef long _EVENT = Kind.EVENT
 cdef long _OPEN = Kind.OPEN
+cdef long _CLOSE = Kind.CLOSE
+cdef object _UNCHANGED = UNCHANGED
+cdef Py_ssize_t _CLOSE_BYTES = CLOSE_PAYLOAD.size
+cdef Py_ssize_t _MANY = MANY_BRACKETS
+cdef object unpack_close = CLOSE_PAYLOAD.unpack
+cdef str _LABELS_KEY = LABELS_KEY
 cdef long long _ENTRY_BYTES = ENTRY_BYTES
+cdef long long _TRACE_BYTES = TRACE_BYTES
+cdef object _new_trace = OpenTrace.__new__
+cdef object _new_stream = Stream.__new__
+
+include "taking.pxi"
+include "building.pxi"
 
 
-cdef int _put(object trace, object stream, long long bytes_in_all, long long events) except -1:
-    """Write into a trace what came for it. Once for several events: each would make five objects of Python."""
-    if events:
-        stream.arrived_bytes += bytes_in_all
-        stream.floor_bytes += bytes_in_all + events
-        trace.account.open_bytes += bytes_in_all + events * (1 + _ENTRY_BYTES)
-    return 0
-
-
-def take_events(list records not None, Py_ssize_t at, dict traces not None):
-    """Take in the plain events from `at` on, of open traces; return where another record stands, or the end.
-
-    An event for which its trace has no room is another record. TypeError: one is none.
-    """
-    cdef object of, record, payload, trace_id = None, trace = None, stream = None
-    cdef list kept = None
-    # What the trace may still take, and what came for it.
-    cdef long long room = 0, came = 0, events = 0
-    cdef Py_ssize_t size
-    try:
-        while 0 <= at < len(records):
-            record = records[at]
-            if not PyTuple_Check(record) or PyTuple_Size(record) != FIELDS:
-                raise TypeError("not a record")
-            payload = <object>PyTuple_GetItem(record, 4)
-            # Raises TypeError for what is not bytes.
-            size = PyBytes_Size(payload)
-            if PyLong_AsLong(<object>PyTuple_GetItem(record, 0)) != _EVENT or size == 0:
-                break
-            if PyLong_AsLong(<object>PyTuple_GetItem(record, 1)):
-                break
-            of = <object>PyTuple_GetItem(record, 3)
-            if trace_id is None or of != trace_id:
-                _put(trace, stream, came, events)
-                came = events = 0
-                trace_id, trace = None, traces.get(of)
-                if trace is None:
-                    break
-                trace_id, stream = of, trace.stream
-                kept = stream.events
-                room = -1 if stream.is_too_big else stream.hold_bytes - stream.floor_bytes
-            if size + 1 > room:
-                break
-            kept.append(payload)
-            room -= size + 1
-            came += size
-            events += 1
-            at += 1
-    finally:
-        _put(trace, stream, came, events)
-    return at
+def strays(list records not None):
+    """Return the traces of which a record stands before their OPEN, or without one. TypeError: one is no record."""
+    cdef object of, record, trace_id = None
+    cdef set opened = {NO_TRACE}, found = set()
+    for record in records:
+        if not PyTuple_Check(record) or PyTuple_Size(record) != FIELDS:
+            raise TypeError("not a record")
+        of = <object>PyTuple_GetItem(record, 3)
+        if of is trace_id:
+            continue
+        trace_id = of
+        if of in opened:
+            continue
+        if PyLong_AsLong(<object>PyTuple_GetItem(record, 0)) == _OPEN:
+            opened.add(of)
+        else:
+            found.add(of)
+    return found
 
 
 def unmasked(list records not None, Py_ssize_t at, object masks not None):
-    """Return where, from `at` on, a record stands that masking may change, or the end.
+    """Return where, from `at` on, a record stands that masking may change, or the end. Learns the masks of OPENs.
 
     One whose mask raises is such a record: the caller asks again, and knows then which it was. TypeError: one is none.
     """
@@ -89,16 +86,40 @@ def unmasked(list records not None, Py_ssize_t at, object masks not None):
         of = <object>PyTuple_GetItem(record, 3)
         if trace_id is None or of != trace_id:
             trace_id, mask = of, masks.get(of)
-        if mask is None:
+        try:
             if kind == _OPEN:
-                break
-        elif kind != _EVENT:
-            break
-        else:
-            try:
-                if mask.may_change(<object>PyTuple_GetItem(record, 4)):
+                if not _passes(masks, of, <object>PyTuple_GetItem(record, 4)):
                     break
-            except Exception:
+                mask = masks.get(of)
+            elif mask is not None and (kind != _EVENT or mask.may_change(<object>PyTuple_GetItem(record, 4))):
                 break
+        except Exception:
+            break
         at += 1
     return at
+
+
+cdef bint _passes(object masks, object trace_id, object opened) except -1:
+    """Masks.passes."""
+    cdef Py_ssize_t at = _find(opened, _BEFORE_RUNNER)
+    cdef object start = None if at <= 0 else start_of(opened[:at])
+    cdef bytes rest
+    if start is None:
+        return False
+    rest = opened[at:]
+    if _find(rest, _CONFIG) >= 0 or _find(rest, _ESCAPE) >= 0:
+        return False
+    mask = <object>PyTuple_GetItem(start, 1)
+    # Whether it hides anything.
+    if <object>PyTuple_GetItem(start, 2):
+        if mask.may_change(rest):
+            return False
+        if not masks.knows(trace_id):
+            masks[trace_id] = mask
+    return True
+
+
+cdef Py_ssize_t _find(object where, object what) except -2:
+    cdef const char *begin = PyBytes_AsString(where)
+    cdef const char *found = <const char *>memmem(begin, PyBytes_Size(where), PyBytes_AsString(what), PyBytes_Size(what))
+    return found - begin if found is not NULL else -1

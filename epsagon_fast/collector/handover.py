@@ -23,8 +23,10 @@ from epsagon_fast.collector.sending.dispatch import Dispatch
 from epsagon_fast.collector.settling.outcomes import Outcomes
 from epsagon_fast.protocol import Outcome
 from epsagon_fast.queue.reader import Rings
+from epsagon_fast.rows import maker
 
 log = logging.getLogger("epsagon_fast.collector")
+_parcel = maker(Parcel)
 
 
 class Handover:
@@ -78,7 +80,7 @@ class Handover:
         if built.data is None:
             self._outcomes.settle(trace_id, Outcome.DROPPED.because("too_big"))
             return
-        parcel = Parcel(trace_id, closed.destination, built.data)
+        parcel = _parcel((trace_id, closed.destination, built.data))
         self._assembly.has_body(trace_id, parcel_bytes(parcel))
         self._sending.add(parcel)
 
@@ -96,7 +98,8 @@ class Handover:
         return built
 
     def _count(self, built: Body) -> None:
-        self._counts["closed"] += 1
-        self._counts["trimmed"] += built.trimmed
-        self._counts["bytes_before_trimming"] += built.size_before_bytes
-        self._counts["bytes_after_trimming"] += built.size_bytes
+        counts = self._counts
+        counts["closed"] += 1
+        counts["trimmed"] += built.trimmed
+        counts["bytes_before_trimming"] += built.size_before_bytes
+        counts["bytes_after_trimming"] += len(built.data or b"")

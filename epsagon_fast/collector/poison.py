@@ -75,7 +75,7 @@ class Poison:
 
     def has_killed_as_body(self, trace_id: bytes) -> bool:
         """Say whether a trace's body is poison."""
-        return (_BODY + trace_id).ljust(states.SUSPECT_BYTES, b"\0") in self._keys
+        return bool(self._keys) and (_BODY + trace_id).ljust(states.SUSPECT_BYTES, b"\0") in self._keys
 
     def set_aside(self, ring_id: bytes, records: list[Record]) -> None:
         """Write the records of a trace with a poisonous body to its file, once."""

@@ -1,8 +1,23 @@
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable
 
+from epsagon_fast.collector.assembling.accounts import Accounts
+from epsagon_fast.collector.assembling.masks import Masks
 from epsagon_fast.collector.assembling.open_trace import OpenTrace
-from epsagon_fast.masking import Mask
 from epsagon_fast.protocol import Record
 
-def take_events(records: list[Record], at: int, traces: Mapping[bytes, OpenTrace]) -> int: ...
-def unmasked(records: list[Record], at: int, masks: Mapping[bytes, Mask]) -> int: ...
+def take(
+    records: list[Record],
+    at: int,
+    ring_id: bytes,
+    traces: dict[bytes, OpenTrace],
+    of_rings: dict[bytes, dict[bytes, OpenTrace]],
+    closed: list[OpenTrace],
+    is_new: Callable[[bytes], bool],
+    accounts: Accounts,
+    counters: Counter[str],
+    answered: list[bytes],
+) -> int: ...
+def unmasked(records: list[Record], at: int, masks: Masks) -> int: ...
+def strays(records: list[Record]) -> set[bytes]: ...
+def whole(trace: OpenTrace) -> bytes | None: ...

@@ -55,9 +55,11 @@ class Accounts:
         account = self._accounts.get(ring_id)
         if account is None:
             account = self._accounts[ring_id] = Account()
-        account.open_bytes += open_bytes
-        account.body_bytes += body_bytes
-        account.open_traces += open_traces
+        if open_bytes:
+            account.open_bytes += open_bytes
+            account.open_traces += open_traces
+        if body_bytes:
+            account.body_bytes += body_bytes
         if not account.open_bytes and not account.body_bytes:
             del self._accounts[ring_id]
         return account

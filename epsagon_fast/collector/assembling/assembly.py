@@ -17,14 +17,14 @@ Nothing that a record holds can raise here: what is broken is counted as `malfor
 from collections import Counter, deque
 
 from epsagon_fast.collector.assembling.accounts import Accounts
-from epsagon_fast.collector.assembling.events import take_events
+from epsagon_fast.collector.assembling.events import take
 from epsagon_fast.collector.assembling.masks import Masks
 from epsagon_fast.collector.assembling.open_trace import OpenTrace
 from epsagon_fast.collector.assembling.payloads import BROKEN
 from epsagon_fast.collector.assembling.unopened import Unopened
 from epsagon_fast.collector.parcel import Destination
 from epsagon_fast.protocol import Kind, Record, WireConfig
-from epsagon_fast.rows import NamedTuple
+from epsagon_fast.rows import NamedTuple, maker
 
 # Settled traces that are remembered, so that what comes for them is known to be late.
 REMEMBERED = 100_000
@@ -57,6 +57,9 @@ class ClosedTrace(NamedTuple):
     trace: OpenTrace
 
 
+_unsettled, _closed_trace = maker(Unsettled), maker(ClosedTrace)
+
+
 class Assembly:
     """The traces of one collector, between their first record and their settlement."""
 
@@ -67,7 +70,7 @@ class Assembly:
         self._open: dict[bytes, OpenTrace] = {}
         # The same by ring. When a service ends, hundreds of processes say BYE at once, each with traces of its own.
         self._open_of: dict[bytes, dict[bytes, OpenTrace]] = {}
-        self.masks = Masks()
+        self.masks = Masks(self.knows)
         # Traces that were closed in this pass, and in the one before.
         self._closed: list[OpenTrace] = []
         self._closed_before: list[OpenTrace] = []
@@ -143,15 +146,16 @@ class Assembly:
         An OPEN makes its trace's ignored keys known at once. A record that cannot be searched loses its payload.
         """
         if record.kind == _OPEN:
-            return self.masks.opened(record, is_new=not self.knows(record.trace_id))
+            return self.masks.opened(record)
         return self.masks.masked(record)
 
-    def take_events(self, records: list[Record], at: int) -> int:
-        """Take in plain events from `at` on, as `feed` would; return where a record stands to be fed, or the end.
+    def take(self, ring_id: bytes, records: list[Record], at: int, answered: list[bytes]) -> int:
+        """Take in usual records from `at` on, as `feed` would; return where a record stands to be fed, or the end.
 
-        Nearly every record is one, and needs nothing but its trace's stream.
+        Nearly every record is one. `answered` gets the traces that a CLOSE with a number has closed.
         """
-        return take_events(records, at, self._open)
+        books = self._open, self._open_of, self._closed, self._is_new, self.accounts, self.counters
+        return take(records, at, ring_id, *books, answered)
 
     def feed(self, ring_id: bytes, record: Record, now: float) -> None:
         """Take in a record of one ring."""
@@ -178,9 +182,9 @@ class Assembly:
 
     def has_body(self, trace_id: bytes, body_bytes: int) -> None:
         """Take in how much is kept of a finished trace until it is settled."""
-        finished = self._unsettled[trace_id]
-        self.accounts.charge(finished.ring_id, body_bytes=body_bytes - finished.body_bytes)
-        self._unsettled[trace_id] = Unsettled(finished.ring_id, finished.ordinal, body_bytes)
+        ring_id, ordinal, before = self._unsettled[trace_id]
+        self.accounts.charge(ring_id, body_bytes=body_bytes - before)
+        self._unsettled[trace_id] = _unsettled((ring_id, ordinal, body_bytes))
 
     def bye(self, ring_id: bytes, now: float) -> None:
         """Close, as unfinished, what a process left open that went by itself."""
@@ -266,14 +270,15 @@ class Assembly:
             self.counters["misplaced"] += 1
 
     def _finish(self, trace: OpenTrace) -> ClosedTrace:
-        del self._open[trace.trace_id]
+        trace_id, ring_id, ordinal, terms = trace.trace_id, trace.ring_id, trace.close_ordinal, trace.terms
+        del self._open[trace_id]
         self._leave(trace)
-        self.masks.pop(trace.trace_id, None)
-        self._unsettled[trace.trace_id] = Unsettled(trace.ring_id, trace.close_ordinal, 0)
-        terms = trace.terms
-        return ClosedTrace(
-            trace.trace_id, trace.ring_id, trace.close_ordinal, terms.destination, terms.debug, terms.config, trace
-        )
+        self.masks.pop(trace_id, None)
+        self._unsettled[trace_id] = _unsettled((ring_id, ordinal, 0))
+        return _closed_trace((trace_id, ring_id, ordinal, terms.destination, terms.debug, terms.config, trace))
+
+    def _is_new(self, trace_id: bytes) -> bool:
+        return not (trace_id in self._unsettled or trace_id in self._settled or trace_id in self._unopened)
 
     def _is_finished(self, trace_id: bytes) -> bool:
         return trace_id in self._unsettled or trace_id in self._settled

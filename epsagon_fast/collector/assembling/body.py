@@ -11,11 +11,12 @@ import orjson
 
 import epsagon_fast.cutting as cutting
 from epsagon_fast.collector.assembling import runners
+from epsagon_fast.collector.assembling.events import whole
 from epsagon_fast.collector.assembling.open_trace import OpenTrace
 from epsagon_fast.collector.assembling.runners import Runner
 from epsagon_fast.collector.assembling.stream import joined_bytes
 from epsagon_fast.collector.formats import FittedTrace
-from epsagon_fast.rows import NamedTuple
+from epsagon_fast.rows import NamedTuple, maker
 from epsagon_fast.trimming import TraceTooBig
 
 
@@ -40,6 +41,9 @@ class Body(NamedTuple):
         return len(self.data or b"")
 
 
+_body = maker(Body)
+
+
 def build(trace: OpenTrace) -> Body:
     """Return a closed trace's body, never over the trace's limit. Counts what it has to drop as `too_big`."""
     try:
@@ -54,6 +58,9 @@ def build(trace: OpenTrace) -> Body:
 
 
 def _built(trace: OpenTrace) -> Body:
+    data = whole(trace)
+    if data is not None:
+        return _body((data, len(data), False, 0, 0, 0, False))
     runner = _dressed(trace)
     own = None if runner is None else orjson.dumps(runner)
     before = _size_before(trace, own)

@@ -1,27 +1,60 @@
-"""Takes plain events into their traces: most records are that, and need no more than to be kept and counted.
+"""Takes usual records into their traces, and usual traces out of them: most are that.
 
-Before that it passes over records that masking leaves as they are, and most are that too.
+- `take`: an event for an open trace, that has no flag and fits into what its trace may hold without anything giving
+  way. Compiled it also takes an OPEN and a CLOSE that say nothing unusual.
+- `unmasked` passes over records that masking leaves as they are, and `strays` over those that stand behind their OPEN.
+- `whole` builds the body of a trace of which nothing is cut; only the compiled one does.
 
-A plain event is for an open trace, has no flag, and fits into what its trace may hold without anything giving way.
+What they leave is done by the parts of the assembly that do all: Assembly.feed and masked, and body.build. So each of
+them may leave whatever it likes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Final
 
+from epsagon_fast.collector.assembling.accounts import Accounts
+from epsagon_fast.collector.assembling.masks import Masks
 from epsagon_fast.collector.assembling.open_trace import OpenTrace
 from epsagon_fast.compiled import COMPILED, implementation
-from epsagon_fast.masking import Mask
-from epsagon_fast.protocol import Kind, Record
+from epsagon_fast.protocol import NO_TRACE, Kind, Record
 
-__all__ = ["IMPLEMENTATION", "pure_take_events", "pure_unmasked", "take_events", "unmasked"]
+if TYPE_CHECKING:
+    from collections import Counter
+
+__all__ = [
+    "IMPLEMENTATION",
+    "pure_strays",
+    "pure_take",
+    "pure_unmasked",
+    "pure_whole",
+    "strays",
+    "take",
+    "unmasked",
+    "whole",
+]
 
 # As plain integers: comparing with a member of Kind costs more than the rest of the decision.
 _OPEN, _EVENT = int(Kind.OPEN), int(Kind.EVENT)
 IMPLEMENTATION: Final = implementation("feeding")
 
 
-def pure_take_events(records: list[Record], at: int, traces: Mapping[bytes, OpenTrace]) -> int:
-    """Take in the plain events from `at` on, of open `traces`; return where another record stands, or the end."""
+def pure_take(
+    records: list[Record],
+    at: int,
+    ring_id: bytes,
+    traces: MutableMapping[bytes, OpenTrace],
+    of_rings: MutableMapping[bytes, dict[bytes, OpenTrace]],
+    closed: list[OpenTrace],
+    is_new: Callable[[bytes], bool],
+    accounts: Accounts,
+    counters: "Counter[str]",
+    answered: list[bytes],
+) -> int:
+    """Take in the usual records from `at` on, of open `traces`; return where another one stands, or the end.
+
+    of_rings: the same traces by their rings. `closed` gets those that a CLOSE has closed, and `answered` the ids of
+    those with a number. `is_new`: says of an id whether no trace has it and no record waits for one.
+    """
     while 0 <= at < len(records):
         kind, flags, _, trace_id, payload = records[at]
         trace = traces.get(trace_id)
@@ -32,31 +65,41 @@ def pure_take_events(records: list[Record], at: int, traces: Mapping[bytes, Open
     return at
 
 
-def pure_unmasked(records: list[Record], at: int, masks: Mapping[bytes, Mask]) -> int:
-    """Return where, from `at` on, a record stands that masking may change, or the end.
+def pure_unmasked(records: list[Record], at: int, masks: Masks) -> int:
+    """Return where, from `at` on, a record stands that masking may change, or the end. Learns the masks of OPENs.
 
     One whose mask raises is such a record: the caller asks again, and knows then which it was.
     """
     while 0 <= at < len(records):
         kind, _, _, trace_id, payload = records[at]
         mask = masks.get(trace_id)
-        if mask is None:
+        try:
             if kind == _OPEN:
-                break
-        elif kind != _EVENT:
-            break
-        else:
-            try:
-                if mask.may_change(payload):
+                if not masks.passes(trace_id, payload):
                     break
-            except Exception:
+            elif mask is not None and (kind != _EVENT or mask.may_change(payload)):
                 break
+        except Exception:
+            break
         at += 1
     return at
 
 
+def pure_strays(records: list[Record]) -> set[bytes]:
+    """Return the traces of which a record stands before their OPEN, or without one."""
+    opened, found = {NO_TRACE}, set[bytes]()
+    for record in records:
+        if record.trace_id not in opened:
+            (opened if record.kind == _OPEN else found).add(record.trace_id)
+    return found
+
+
+def pure_whole(trace: OpenTrace) -> bytes | None:
+    """Return the body of a closed trace of which nothing is cut; None: that is not known here."""
+    return None
+
+
 if TYPE_CHECKING or IMPLEMENTATION != COMPILED:
-    take_events = pure_take_events
-    unmasked = pure_unmasked
+    strays, take, unmasked, whole = pure_strays, pure_take, pure_unmasked, pure_whole
 else:
-    from epsagon_fast.collector.assembling._feeding import take_events, unmasked
+    from epsagon_fast.collector.assembling._feeding import strays, take, unmasked, whole

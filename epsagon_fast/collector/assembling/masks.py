@@ -3,6 +3,8 @@
 The config comes with a trace's OPEN, so a mask is known from then on, and records that are read earlier must wait.
 """
 
+from collections.abc import Callable
+
 import orjson
 
 from epsagon_fast.collector.assembling.openings import mask_in, mask_of
@@ -15,8 +17,18 @@ _EVENT, _LABEL, _RUNNER = int(Kind.EVENT), int(Kind.LABEL), int(Kind.RUNNER)
 _EXCEPTIONS = (int(Kind.EXCEPTION), int(Kind.ERROR))
 
 
+def _none(trace_id: bytes) -> bool:
+    return False
+
+
 class Masks(dict[bytes, Mask]):
-    """The masks of open traces, by trace id; a trace that hides nothing is missing."""
+    """The masks of open traces, by trace id; a trace that hides nothing is missing.
+
+    `knows`: says whether a trace was opened before. Its mask stays.
+    """
+
+    def __init__(self, knows: Callable[[bytes], bool] = _none) -> None:
+        self.knows = knows
 
     def learn(self, trace_id: bytes, config: WireConfig) -> None:
         """Take in what a trace hides."""
@@ -24,13 +36,22 @@ class Masks(dict[bytes, Mask]):
         if mask:
             self[trace_id] = mask
 
-    def opened(self, record: Record, *, is_new: bool) -> Record:
-        """Return an OPEN with its runner masked, and learn its mask if its trace `is_new`."""
+    def passes(self, trace_id: bytes, opened: bytes) -> bool:
+        """Say whether an OPEN may be kept as it is, as far as that is seen without reading it. Learn its mask if so."""
+        mask = mask_of(opened)
+        if mask is None:
+            return False
+        if mask and not self.knows(trace_id):
+            self[trace_id] = mask
+        return True
+
+    def opened(self, record: Record) -> Record:
+        """Return an OPEN with its runner masked, and learn its mask."""
         try:
             mask, payload = _opened(record.payload)
         except BROKEN:
             return record._replace(payload=b"")
-        if is_new and mask:
+        if mask and not self.knows(record.trace_id):
             self[record.trace_id] = mask
         return record if payload is record.payload else record._replace(payload=payload)
 

@@ -11,7 +11,7 @@ from epsagon_fast.collector.assembling.openings import opening_of
 from epsagon_fast.collector.assembling.payloads import BROKEN, as_object, decoded_label, label_bytes, object_of
 from epsagon_fast.collector.assembling.runners import Runner, with_metadata
 from epsagon_fast.collector.assembling.shortening import ShorteningStream
-from epsagon_fast.collector.assembling.stream import Stream
+from epsagon_fast.collector.assembling.stream import ENTRY_BYTES, Stream
 from epsagon_fast.collector.formats import Envelope
 from epsagon_fast.protocol import (
     CLOSE_PAYLOAD,
@@ -72,7 +72,7 @@ class OpenTrace:
         self.counters = counters
         self.opened_at = float(opened_at)
         stream = ShorteningStream if self.terms.shortens else Stream
-        self.stream = stream(self.terms.envelope.size_bytes, self.terms.limit_bytes, counters)
+        self.stream = stream(self.terms.envelope_bytes, self.terms.limit_bytes, counters)
         # Its own runner stands last. Without one, an event may turn out to be the runner, and keeps its place.
         self.runner: Runner | None = None if runner is None else as_object(runner, "runner")
         self.has_own_runner = self.runner is not None
@@ -110,7 +110,9 @@ class OpenTrace:
     @property
     def held_bytes(self) -> int:
         """Memory that this trace holds, nearly."""
-        return TRACE_BYTES + self.stream.held_bytes + self._runner_bytes + self._labels_bytes + self._error_bytes
+        stream = self.stream
+        own_bytes = TRACE_BYTES + self._runner_bytes + self._labels_bytes + self._error_bytes
+        return own_bytes + stream.floor_bytes + ENTRY_BYTES * (len(stream.events) + len(stream.exceptions))
 
     @property
     def has_failed(self) -> bool:

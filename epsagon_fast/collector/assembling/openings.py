@@ -14,7 +14,9 @@ from epsagon_fast.protocol import EXACT
 from epsagon_fast.rows import NamedTuple
 
 # In JSON it stands between two members and in no text, where the quotes would have backslashes.
-_BEFORE_RUNNER = b',"runner":'
+BEFORE_RUNNER = b',"runner":'
+# With one of these in the rest of an OPEN its start may not be all that counts.
+CONFIG, ESCAPE = b'"config"', b"\\u"
 
 
 class Opening(NamedTuple):
@@ -25,17 +27,19 @@ class Opening(NamedTuple):
     opened_at: Any
 
 
-class _Start(NamedTuple):
+class Start(NamedTuple):
     """What stands before the runner."""
 
     terms: Terms
     mask: Mask
+    # Whether the mask hides anything.
+    hides: bool
 
 
 def opening_of(opened: bytes) -> Opening:
     """Return what an OPEN's payload says. Raises one of BROKEN."""
-    at = opened.find(_BEFORE_RUNNER)
-    start = _start_of(opened[:at]) if at > 0 else None
+    at = opened.find(BEFORE_RUNNER)
+    start = start_of(opened[:at]) if at > 0 else None
     if start is not None:
         rest = object_of(b"{" + opened[at + 1 :])
         if len(rest) == 2 and "opened_at" in rest:
@@ -46,13 +50,13 @@ def opening_of(opened: bytes) -> Opening:
 
 def mask_of(opened: bytes) -> Mask | None:
     """Return the mask of an OPEN's config if it hides nothing in the runner, for certain and without reading that."""
-    at = opened.find(_BEFORE_RUNNER)
-    start = _start_of(opened[:at]) if at > 0 else None
+    at = opened.find(BEFORE_RUNNER)
+    start = start_of(opened[:at]) if at > 0 else None
     if start is None:
         return None
     rest = opened[at:]
     # The last config would be the one that counts, also if its name were written with an escape.
-    return None if b'"config"' in rest or b"\\u" in rest or start.mask.may_change(rest) else start.mask
+    return None if CONFIG in rest or ESCAPE in rest or start.mask.may_change(rest) else start.mask
 
 
 def mask_in(opening: dict[str, Any]) -> Mask:
@@ -64,13 +68,14 @@ def mask_in(opening: dict[str, Any]) -> Mask:
 
 # A config that goes to OTLP names its process.
 @lru_cache(maxsize=1024)
-def _start_of(text: bytes) -> _Start | None:
+def start_of(text: bytes) -> Start | None:
     """Return what an OPEN's start says; None: it does not end between two of the OPEN's own members, or is broken."""
     try:
         decoded = object_of(text + b"}")
         if decoded.keys() != {"config", "platform"}:
             return None
-        return _Start(_terms_in(decoded), mask_in(decoded))
+        mask = mask_in(decoded)
+        return Start(_terms_in(decoded), mask, bool(mask))
     except BROKEN:
         return None
 

@@ -12,6 +12,9 @@ from epsagon_fast.protocol import LABEL_NUMBER_BYTES
 # The exceptions that a foreign payload causes. Its record then changes nothing.
 BROKEN = (ValueError, TypeError, KeyError, struct.error, RecursionError)
 
+# orjson reads 1024 levels and writes 254. With so few brackets there are not as many.
+MANY_BRACKETS = 200
+
 
 def decoded_label(payload: bytes) -> tuple[str, str | int | float | bool]:
     """Return a LABEL's key and value. Raises ValueError."""
@@ -37,8 +40,8 @@ def object_of(payload: bytes) -> dict[str, Any]:
     decoded = orjson.loads(payload)
     if not isinstance(decoded, dict):
         raise ValueError("not a JSON object")
-    if payload.count(b"{") + payload.count(b"[") > 200:
-        # orjson reads 1024 levels and writes 254. So what cannot be written is refused here, not at the end.
+    if payload.count(b"{") + payload.count(b"[") > MANY_BRACKETS:
+        # What cannot be written is refused here, not at the end.
         orjson.dumps({"runner": decoded})
     return decoded
 

@@ -36,7 +36,7 @@ def with_metadata(runner: Runner, metadata: Mapping[str, str]) -> Runner:
 
 def with_labels(runner: Runner, labels: Mapping[str, object]) -> Runner:
     """Return a runner with the labels as JSON text in its metadata; the user's own `labels` give way."""
-    return with_metadata(runner, {LABELS_KEY: _labels_json(labels)})
+    return with_metadata(runner, {LABELS_KEY: labels_json(labels)})
 
 
 def with_error(runner: Runner, error: Mapping[str, Any]) -> Runner:
@@ -65,14 +65,15 @@ def cut(runner: Runner, labels: Mapping[str, object]) -> tuple[Runner, int]:
     Labels go whole, from the end on, so that what is left is JSON.
     """
     fewer = {key: cutting.texts(value, LABEL_BYTES) for key, value in labels.items()}
-    while fewer and cutting.json_bytes(_labels_json(fewer)) > cutting.TEXT_BYTES:
+    while fewer and cutting.json_bytes(labels_json(fewer)) > cutting.TEXT_BYTES:
         fewer.popitem()
     shorter: Runner = cutting.texts({**runner, "resource": {**runner["resource"], "metadata": {}}}, cutting.TEXT_BYTES)
     strong = cutting.texts(cutting.stripped(runner)["resource"]["metadata"], cutting.TEXT_BYTES)
     return with_labels(with_metadata(shorter, strong), fewer), len(labels) - len(fewer)
 
 
-def _labels_json(labels: Mapping[str, object]) -> str:
+def labels_json(labels: Mapping[str, object]) -> str:
+    """Return labels as JSON text."""
     try:
         return orjson.dumps(labels, option=orjson.OPT_SORT_KEYS).decode()
     except TypeError:

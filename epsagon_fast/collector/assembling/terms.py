@@ -19,6 +19,8 @@ class Terms(NamedTuple):
     platform: str
     destination: Destination
     envelope: Envelope
+    # How much of the limit that takes.
+    envelope_bytes: int
     limit_bytes: int
     # Whether values are shortened before events are stripped.
     shortens: bool
@@ -36,7 +38,8 @@ def terms_of(config_json: bytes, platform: str) -> Terms:
     destination = from_config(config)
     envelope = format_for(destination).envelope(config, platform)
     shortens, debug = config.get("trimming") == SHORTEN, bool(config.get("debug"))
-    return Terms(config, platform, destination, envelope, config["max_trace_size_bytes"], shortens, debug)
+    limit_bytes = config["max_trace_size_bytes"]
+    return Terms(config, platform, destination, envelope, envelope.size_bytes, limit_bytes, shortens, debug)
 
 
 def _checked(config: dict[str, Any]) -> WireConfig:

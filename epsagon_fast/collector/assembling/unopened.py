@@ -41,6 +41,8 @@ class Unopened:
 
     def take(self, trace_id: bytes) -> list[RingRecord]:
         """Give up what is held of a trace, in the order in which it came."""
+        if trace_id not in self:
+            return []
         return self._let_go([*self._before.pop(trace_id, ()), *self._now.pop(trace_id, ())])
 
     def end_pass(self) -> list[RingRecord]:

@@ -91,6 +91,10 @@ def origin_of(words: Words, origin: str, is_runner: bool) -> str:
     return ORIGIN if kind == FUNCTION_TYPE else kind
 
 
+# Of these kinds a name comes from more than the resource's name.
+RENAMED = frozenset({HTTP, CELERY})
+
+
 def name_of(words: Words, metadata: Mapping[str, Any], origin: str, is_runner: bool) -> str:
     """Return a span's name: what an application named is kept, the integrations' events get the conventions' names."""
     name, kind, operation = words

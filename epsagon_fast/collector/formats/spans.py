@@ -13,6 +13,7 @@ import orjson
 from epsagon_fast.collector.digests import sha256
 from epsagon_fast.collector.formats import FittedTrace
 from epsagon_fast.collector.formats.conventions import (
+    RENAMED,
     Words,
     attributes_of,
     error_type,
@@ -118,6 +119,9 @@ def spans_of(trace: FittedTrace, write: Writer | None = None) -> list[Span | Wri
 def name_of_runner(runner: Mapping[str, Any]) -> str:
     """Return the name of the span that a trace's runner becomes."""
     resource = object_of(runner.get("resource"))
+    kind = resource.get("type")
+    if isinstance(kind, str) and kind not in RENAMED:
+        return text_of(resource.get("name"))
     words, metadata = _words(resource), object_of(resource.get("metadata"))
     return words[0] if is_told(metadata) else name_of(words, metadata, "", is_runner=True)
 

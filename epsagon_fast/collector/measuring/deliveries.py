@@ -21,8 +21,7 @@ from epsagon_fast.collector.measuring.slots import (
 from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.collector.sending.dispatch import Sender, Shelf
 from epsagon_fast.collector.sending.outbox.messages import Amount, Amounts, Report
-from epsagon_fast.collector.sending.verdict import Verdict
-from epsagon_fast.protocol import Outcome
+from epsagon_fast.collector.sending.verdict import ARRIVED, Verdict
 from epsagon_fast.queue.ledger import Ledger
 
 # Destinations with series of their own.
@@ -50,7 +49,7 @@ class Deliveries:
         if self._ledger is None:
             return
         number = self._number(self._ledger, destination)
-        arrived = verdict.outcome == Outcome.DELIVERED
+        arrived = verdict.outcome.name == ARRIVED
         # A request that is to be made in parts is no error.
         failed = not arrived and not verdict.halve
         self._ledger.add(number, amounts(took_s, failed))

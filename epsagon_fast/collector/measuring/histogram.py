@@ -49,7 +49,8 @@ def histogram_of(series: Series) -> Histogram:
 
 def amounts(duration_s: Any, failed: bool) -> tuple[tuple[int, int], ...]:
     """Return what one more adds to which slots. A duration that is no sensible number counts as none."""
-    is_sensible = isinstance(duration_s, int | float) and 0 <= duration_s <= _MAX_S
+    # A tuple: a union of types would be made at each call.
+    is_sensible = isinstance(duration_s, (int, float)) and 0 <= duration_s <= _MAX_S
     duration_ns = round(duration_s * NS_PER_S) if is_sensible else 0
     return (BUCKETS + bisect_left(_BOUNDS_NS, duration_ns), 1), (FAILURES, int(failed)), (SUM_NS, duration_ns)
 

@@ -55,9 +55,10 @@ class Feeding:
         self._poison.note_end()
 
     def _feed(self, ring_id: bytes, records: list[Record], now: float) -> None:
-        feed, take_events = self._assembly.feed, self._assembly.take_events
+        feed, take = self._assembly.feed, self._assembly.take
+        answered: list[bytes] = []
         at = 0
-        while (at := take_events(records, at)) < len(records):
+        while (at := take(ring_id, records, at, answered)) < len(records):
             record = records[at]
             at += 1
             try:
@@ -65,11 +66,9 @@ class Feeding:
             except Exception:
                 self._poison.note_record(record)
                 raise
-            if record.ordinal:
-                self._expect(ring_id, record.trace_id)
-
-    def _expect(self, ring_id: bytes, trace_id: bytes) -> None:
-        """Note that a process waits for the outcome of a trace, unless its CLOSE closed nothing."""
-        reader = self._rings.by_id(ring_id)
-        if reader is not None and self._assembly.is_closed_by(trace_id, ring_id):
-            self._replies.expect(trace_id, reader)
+            # A CLOSE may have closed nothing.
+            if record.ordinal and self._assembly.is_closed_by(record.trace_id, ring_id):
+                answered.append(record.trace_id)
+        reader = self._rings.by_id(ring_id) if answered else None
+        if reader is not None:
+            self._replies.expect(answered, reader)

@@ -67,5 +67,5 @@ class Recovery:
         self._assembly.restore_finished(trace_id, item.ring_id, found.ordinal, parcel_bytes(found.parcel))
         reader = self._rings.by_id(item.ring_id)
         if found.ordinal and reader is not None:
-            self._replies.expect(trace_id, reader)
+            self._replies.expect([trace_id], reader)
         return [found.parcel]

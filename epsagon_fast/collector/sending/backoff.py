@@ -9,8 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from epsagon_fast.collector.parcel import Destination
-from epsagon_fast.collector.sending.verdict import Verdict
-from epsagon_fast.protocol import Outcome
+from epsagon_fast.collector.sending.verdict import ARRIVED, Verdict
 
 FIRST_PAUSE_S = 0.5
 MAX_PAUSE_S = 60.0
@@ -54,10 +53,12 @@ class Backoff:
 
     def finished(self, destination: Destination, verdict: Verdict, now: float) -> None:
         """Note a request's verdict."""
-        self._in_flight[destination] -= 1
-        if not self._in_flight[destination]:
+        in_flight = self._in_flight[destination] - 1
+        if in_flight:
+            self._in_flight[destination] = in_flight
+        else:
             del self._in_flight[destination]
-        if verdict.outcome == Outcome.DELIVERED:
+        if verdict.outcome.name == ARRIVED:
             self._ill.pop(destination, None)
         elif verdict.retry:
             self._failed(destination, verdict, now)

@@ -7,7 +7,7 @@ halves go each in a request of their own, and their halves, until the wrong one 
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate, takewhile
 
 from epsagon_fast.collector.formats.choice import format_for
@@ -61,12 +61,23 @@ class Batches:
 
     def next(self, waiting: deque[Parcel], now: float) -> list[Parcel]:
         """Take the traces of the next request, at least one, from those of one destination that wait."""
+        (parcels,) = self.take(waiting, 1, now)
+        return parcels
+
+    def take(self, waiting: deque[Parcel], most: int, now: float) -> Iterator[list[Parcel]]:
+        """Take the traces of the next requests, at most so many, from those of one destination that wait."""
         destination = waiting[0].destination
         self._remember()
         self._sent_at[destination] = now
-        if destination in self._parts:
-            return self._next_part(destination, waiting)
-        return [waiting.popleft() for _ in range(self._shared(destination, waiting))]
+        shares = format_for(destination).collect_s > 0
+        for _ in range(most):
+            if not waiting:
+                return
+            if destination in self._parts:
+                yield self._next_part(destination, waiting)
+            else:
+                shared = self._shared(destination, waiting) if shares else 1
+                yield [waiting.popleft() for _ in range(shared)] if shared > 1 else [waiting.popleft()]
 
     def halve(self, parcels: Sequence[Parcel], shrink: bool) -> bool:
         """Note that a server did not take these in one request. Return whether their halves are to be tried, at once.

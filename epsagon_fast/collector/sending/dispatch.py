@@ -9,7 +9,7 @@ The body of a stored trace is not kept in memory. `now` is monotonic seconds.
 """
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from epsagon_fast.collector.formats.choice import format_for
@@ -17,8 +17,9 @@ from epsagon_fast.collector.parcel import Destination, Parcel, Settlement, parce
 from epsagon_fast.collector.sending.backoff import Backoff
 from epsagon_fast.collector.sending.batches import Batches
 from epsagon_fast.collector.sending.outbox.messages import Gone, Refused, Report, Stored, Taken, Waiting
-from epsagon_fast.collector.sending.verdict import Verdict
+from epsagon_fast.collector.sending.verdict import ARRIVED, Verdict
 from epsagon_fast.protocol import Outcome
+from epsagon_fast.rows import maker
 
 # Of the requests in flight at once, so many are kept for stored traces.
 STORED_AT_ONCE = 32
@@ -27,6 +28,7 @@ TAKEN_AT_ONCE = 1000
 # Pause before an outbox is asked again that refused, or whose traces are all leased by other collectors.
 REFUSED_S = 10.0
 NOTHING_THERE_S = 1.0
+_settlement = maker(Settlement)
 
 
 class Sender(Protocol):
@@ -125,13 +127,18 @@ class Dispatch:
 
     def add(self, parcel: Parcel) -> None:
         """Take a trace that is to be sent."""
-        self.watch(parcel.destination.state_dir)
+        destination = parcel.destination
+        if destination.state_dir not in self._watched:
+            self.watch(destination.state_dir)
         if parcel.trace_id in self._held:
             # A collector died after storing it and before noting that. The outbox's copy is on its way already.
             self._doubles.append(Settlement(parcel.trace_id, Outcome.STORED, False))
             return
         self._hold(parcel)
-        self._fresh.setdefault(parcel.destination, deque()).append(parcel)
+        queue = self._fresh.get(destination)
+        if queue is None:
+            queue = self._fresh[destination] = deque()
+        queue.append(parcel)
 
     def parcel(self, trace_id: bytes) -> Parcel | None:
         """Return a trace that is in memory."""
@@ -171,8 +178,11 @@ class Dispatch:
 
     def _hear_all(self, now: float) -> list[Settlement]:
         settled, self._doubles = self._doubles, []
-        settled += [each for report in self._outbox.reports() for each in self._hear(report, now)]
-        return settled + [each for verdict in self._delivery.verdicts() for each in self._finished(verdict, now)]
+        for report in self._outbox.reports():
+            settled += self._hear(report, now)
+        for verdict in self._delivery.verdicts():
+            settled += self._finished(verdict, now)
+        return settled
 
     def _hear(self, report: Report, now: float) -> list[Settlement]:
         if isinstance(report, Stored):
@@ -216,21 +226,21 @@ class Dispatch:
             self._outbox.give_back(parcel)
 
     def _finished(self, verdict: Verdict, now: float) -> list[Settlement]:
-        parcels = [self._in_flight.pop(trace_id) for trace_id in verdict.trace_ids]
+        parcels = list(map(self._in_flight.pop, verdict.trace_ids))
         destination = parcels[0].destination
         self._backoff.finished(destination, verdict, now)
         if verdict.halve and self._batches.halve(parcels, verdict.shrink):
             self._fresh.setdefault(destination, deque()).extendleft(reversed(parcels))
             return []
-        self._batches.are_over(parcels, verdict.outcome == Outcome.DELIVERED)
+        self._batches.are_over(parcels, verdict.outcome.name == ARRIVED)
         if verdict.retry:
             self._reasons[destination] = verdict.outcome
             for parcel in parcels:
                 self._put_back(parcel)
             return []
-        if self._backoff.is_well(destination):
+        if self._reasons and self._backoff.is_well(destination):
             self._reasons.pop(destination, None)
-        return [self._settled(parcel, verdict.outcome) for parcel in parcels]
+        return [_settlement((each.trace_id, verdict.outcome, self._is_taken(each))) for each in parcels]
 
     def _put_back(self, parcel: Parcel) -> None:
         if self._is_stored(parcel):
@@ -240,12 +250,12 @@ class Dispatch:
             # Last in the queue, so that a trace that its backend chokes on does not hold up the others for ever.
             self._fresh.setdefault(parcel.destination, deque()).append(parcel)
 
-    def _settled(self, parcel: Parcel, outcome: Outcome) -> Settlement:
-        again = self._is_stored(parcel)
-        self._let_go(parcel)
-        if again:
+    def _is_taken(self, parcel: Parcel) -> bool:
+        """Let go of a trace that is settled, wherever it is. Return whether that was the outbox too."""
+        was_stored = self._let_go(parcel)
+        if was_stored:
             self._outbox.remove(parcel)
-        return Settlement(parcel.trace_id, outcome, again)
+        return was_stored
 
     def _send(self, destination: Destination, now: float, at_once: bool = False) -> None:
         """Send a destination's traces that are due, or all; store them if it is ill."""
@@ -259,11 +269,10 @@ class Dispatch:
                     self._store(parcel)
             return
         if at_once or not is_well or self._batches.are_due(destination, len(queue), now):
-            for _ in range(self._room(destination, now)):
-                if not queue:
-                    break
-                # A destination that is ill is probed with one trace.
-                self._submit(self._batches.next(queue, now) if is_well else [queue.popleft()])
+            room = self._room(destination, now)
+            # A destination that is ill is probed with one trace.
+            for parcels in self._batches.take(queue, room, now) if is_well else _alone(queue, room):
+                self._submit(parcels)
             if queue:
                 self._batches.found_no_room(destination)
         if queue:
@@ -298,7 +307,8 @@ class Dispatch:
     def _submit(self, parcels: Sequence[Parcel]) -> None:
         for parcel in parcels:
             self._in_flight[parcel.trace_id] = parcel
-        self._backoff.started(parcels[0].destination, parcels[0].trace_id)
+        first = parcels[0]
+        self._backoff.started(first.destination, first.trace_id)
         self._delivery.submit(parcels)
 
     def _store(self, parcel: Parcel) -> None:
@@ -317,11 +327,20 @@ class Dispatch:
         self._held[parcel.trace_id] = parcel
         self._held_bytes += parcel_bytes(parcel)
 
-    def _let_go(self, parcel: Parcel) -> None:
-        del self._held[parcel.trace_id]
+    def _let_go(self, parcel: Parcel) -> bool:
+        """Let go of a trace in memory. Return whether the outbox has it too."""
+        trace_id = parcel.trace_id
+        del self._held[trace_id]
         self._held_bytes -= parcel_bytes(parcel)
-        if self._is_stored(parcel):
-            stored = self._stored[parcel.destination]
-            stored.discard(parcel.trace_id)
-            if not stored:
-                del self._stored[parcel.destination]
+        stored = self._stored.get(parcel.destination) if self._stored else None
+        if stored is None or trace_id not in stored:
+            return False
+        stored.discard(trace_id)
+        if not stored:
+            del self._stored[parcel.destination]
+        return True
+
+
+def _alone(queue: deque[Parcel], most: int) -> Iterator[list[Parcel]]:
+    for _ in range(min(most, len(queue))):
+        yield [queue.popleft()]

@@ -13,7 +13,9 @@ from epsagon_fast.collector.journal.journal import Journal
 from epsagon_fast.collector.parcel import Settlement
 from epsagon_fast.collector.settling.drops import LOSSES, Drops
 from epsagon_fast.collector.settling.replies import Replies
-from epsagon_fast.protocol import Outcome
+from epsagon_fast.protocol import OUTCOMES, Outcome
+
+_COUNTED = {outcome.name: outcome.name.lower() for outcome in OUTCOMES}
 
 
 class Outcomes:
@@ -37,13 +39,13 @@ class Outcomes:
 
     def settle(self, trace_id: bytes, outcome: Outcome) -> None:
         """Settle a trace, open or finished."""
-        ring_id = self._assembly.opener(trace_id)
+        ring_id = self._assembly.opener(trace_id) if outcome.name in LOSSES else None
         self._journal.settled(trace_id)
         self._assembly.forget(trace_id)
         self._count(outcome)
         self.replies.settle(trace_id, outcome)
         self.drops.settled(trace_id, outcome)
-        if outcome.name in LOSSES and ring_id is not None:
+        if ring_id is not None:
             self.drops.count(ring_id, {_reason(outcome): 1})
 
     def foretell(self, trace_id: bytes, outcome: Outcome) -> None:
@@ -57,7 +59,7 @@ class Outcomes:
             self.drops.count(ring_id, reasons)
 
     def _count(self, outcome: Outcome) -> None:
-        self._counts[outcome.name.lower()] += 1
+        self._counts[_COUNTED[outcome.name]] += 1
         if outcome.reason:
             self._counts[f"{outcome.name.lower()}_{outcome.reason}"] += 1
 

@@ -1,6 +1,7 @@
 """Tells processes, through their rings, the outcomes of the traces that they closed."""
 
 from collections import OrderedDict
+from collections.abc import Iterable
 
 from epsagon_fast.protocol import Outcome
 from epsagon_fast.queue.reader import Reader
@@ -18,11 +19,12 @@ class Replies:
         self._waiting: dict[bytes, Reader] = {}
         self._told: OrderedDict[bytes, tuple[Reader, Outcome]] = OrderedDict()
 
-    def expect(self, trace_id: bytes, reader: Reader) -> None:
-        """Note that a process waits for the outcome of a trace."""
-        if trace_id not in self._waiting:
-            self._waiting[trace_id] = reader
-            reader.unsettled += 1
+    def expect(self, trace_ids: Iterable[bytes], reader: Reader) -> None:
+        """Note that a process waits for the outcomes of traces."""
+        for trace_id in trace_ids:
+            if trace_id not in self._waiting:
+                self._waiting[trace_id] = reader
+                reader.unsettled += 1
 
     def settle(self, trace_id: bytes, outcome: Outcome) -> None:
         """Tell the process an outcome. STORED and SAMPLED may be followed by another outcome."""

@@ -171,6 +171,27 @@ def test_waiting_for_the_backlog_is_bounded(backend: Backend, place: Place) -> N
     assert place.run(OTHERS.replace("(15)", "(0.05)"), timeout_s=TIMEOUT_S) == "False\n"
 
 
+LATE = """
+from epsagon_fast.queue import launch
+os.environ["EPSAGON_LAUNCH"] = "1"
+command, started = launch.command, []
+def first_dies(path):
+    # The empty path asks whether there is an interpreter.
+    if path:
+        started.append(path)
+    return [b"/bin/true"] if len(started) == 1 else command(path)
+launch.command = first_dies
+launch.BACKOFF_S = 0.01
+print(exiting"""
+
+
+def test_server_that_waits_starts_a_collector_and_another_one_when_that_dies(backend: Backend, place: Place) -> None:
+    place.env["EPSAGON_LAUNCH"] = "0"
+    script = OTHERS.replace("print(exiting", LATE).replace("(15)", f"({TIMEOUT_S})")
+    assert place.run(script, timeout_s=2 * TIMEOUT_S) == "True\n"
+    assert backend.store.counts()["traces"] == 5 + 5
+
+
 def test_without_a_folder_there_is_no_backlog(place: Place) -> None:
     assert place.run("from epsagon_fast.producer import exiting; print(exiting.wait_for_backlog(60))") == "True\n"
 

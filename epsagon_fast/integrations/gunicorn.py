@@ -24,8 +24,6 @@ from epsagon_fast.log import LOGGER_NAME, warn_once
 from epsagon_fast.producer import exiting
 from epsagon_fast.producer.process import process
 from epsagon_fast.queue import folder as folders
-from epsagon_fast.queue import state as states
-from epsagon_fast.queue.launch import Launcher
 from epsagon_fast.queue.names import RING_SUFFIX
 
 from . import asgi, wsgi
@@ -110,20 +108,14 @@ def _start_collector() -> None:
     if process.setting("token") and not process.setting("disable"):
         # If the folder cannot be used, the first trace warns of it.
         with suppress(OSError):
-            _ensure_collector(folders.resolve(process.setting("runtime_dir")))
+            exiting.Starter(folders.resolve(process.setting("runtime_dir")).path).ensure_collector()
 
 
 def _read_leftovers() -> None:
     """Start a collector if the workers left something and none lives."""
     path = folders.existing(process.setting("runtime_dir"))
-    # While the real and the effective user differ, a started program could become root again.
-    if path and os.getuid() == os.geteuid() and any(name.endswith(RING_SUFFIX) for name in os.listdir(path)):
-        _ensure_collector(folders.Folder(path))
-
-
-def _ensure_collector(folder: folders.Folder) -> None:
-    """Start a collector if none lives; there may be no second look."""
-    Launcher(folder).ensure(states.beat_in(folder.path), looks_again=False)
+    if path and any(name.endswith(RING_SUFFIX) for name in os.listdir(path)):
+        exiting.Starter(path).ensure_collector()
 
 
 def _master_waits(worker: Any) -> bool:

@@ -17,6 +17,7 @@ from typing import Final
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.queue import bell, launch, overview
 from epsagon_fast.queue import folder as folders
+from epsagon_fast.queue import state as states
 from epsagon_fast.queue.liveness import lives
 from epsagon_fast.queue.writer import Writer
 
@@ -129,6 +130,7 @@ def wait_for_backlog(timeout_s: float | None = None) -> bool:
         return True
     if not launch.able() and not folders.is_held(os.fsencode(path)):
         return False
+    ensure_collector = mine[-1].ensure_collector if mine else Starter(path).ensure_collector
     quiet_at = time.monotonic()
     passes = 0
     for pause in pauses(process.setting("shutdown_timeout_s") if timeout_s is None else timeout_s):
@@ -136,6 +138,8 @@ def wait_for_backlog(timeout_s: float | None = None) -> bool:
         beat_at = _last_quiet_beat(path, now)
         if beat_at is None:
             quiet_at, passes = now, 0
+            # None may have been started yet, and one that was may have died.
+            ensure_collector()
         elif beat_at > quiet_at:
             quiet_at, passes = now, passes + 1
         if passes == PASSES_TO_BE_SURE:
@@ -143,6 +147,26 @@ def wait_for_backlog(timeout_s: float | None = None) -> bool:
         bell.ring_in(path, bell.WAITS)
         _sleep(pause)
     return False
+
+
+class Starter:
+    """Starts collectors for a folder in which this process has no ring."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._launcher: launch.Launcher | None = None
+
+    def ensure_collector(self) -> None:
+        """Start a collector if none lives and the back-off allows it."""
+        # While the real and the effective user differ, a started program could become root again.
+        if os.getuid() != os.geteuid():
+            return
+        try:
+            self._launcher = self._launcher or launch.Launcher(folders.Folder(self._path))
+        except OSError as error:
+            let_pass(error)
+            return
+        self._launcher.ensure(states.beat_in(self._path), looks_again=False)
 
 
 def _last_quiet_beat(path: str, now: float) -> float | None:

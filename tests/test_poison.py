@@ -2,6 +2,7 @@
 
 import signal
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,10 @@ RING = bytes(16)
 DEADLY, OTHER = added(event("deadly")), added(event("other"))
 
 
+class Death(Exception):
+    """The process that does this work ends."""
+
+
 class Collector:
     """The poison of one collector after the other, in one folder."""
 
@@ -28,13 +33,22 @@ class Collector:
 
     def work(self, *records: Record, dies_of: Record | None = None) -> list[Record]:
         """Work on records; die of one as compiled code does, without a word."""
-        done = []
-        for record in self.poison.note_batch(RING, list(records)):
-            if record == dies_of:
-                return done
-            done.append(record)
-        self.poison.note_end()
+        done: list[Record] = []
+
+        def work_on(batch: list[Record]) -> None:
+            if dies_of in batch:
+                raise Death
+            done.extend(batch)
+
+        with suppress(Death):
+            for record in self.poison.note_batch(RING, list(records), work_on):
+                work_on([record])
+            self.poison.note_end()
         return done
+
+
+def die() -> None:
+    raise Death
 
 
 def test_a_record_that_an_exception_named_twice_is_set_aside(folder_fd: int, tmp_path: Path) -> None:
@@ -43,7 +57,7 @@ def test_a_record_that_an_exception_named_twice_is_set_aside(folder_fd: int, tmp
         assert collector.work(OTHER, DEADLY) == [OTHER, DEADLY]
         collector.poison.note_record(DEADLY)
     third = Collector(folder_fd)
-    assert third.work(OTHER, DEADLY) == [OTHER]
+    assert third.work(DEADLY, OTHER, dies_of=DEADLY) == [OTHER]
     assert third.counts == {"poison": 1}
     (path,) = tmp_path.glob("poison-*")
     assert parse(MAGIC + path.read_bytes()).frames == [Batch(RING, 0, [DEADLY])]
@@ -54,7 +68,7 @@ def test_a_record_that_crashes_collectors_is_set_aside(folder_fd: int) -> None:
     # The first death says in which batch, the next two of which record.
     for _ in range(3):
         assert Collector(folder_fd).work(OTHER, DEADLY, OTHER, dies_of=DEADLY) == [OTHER]
-    assert Collector(folder_fd).work(OTHER, DEADLY, OTHER) == [OTHER, OTHER]
+    assert Collector(folder_fd).work(OTHER, DEADLY, OTHER, dies_of=DEADLY) == [OTHER, OTHER]
 
 
 def test_it_stays_aside_for_all_later_collectors_and_is_counted_once(folder_fd: int) -> None:
@@ -62,30 +76,44 @@ def test_it_stays_aside_for_all_later_collectors_and_is_counted_once(folder_fd: 
         Collector(folder_fd).poison.note_record(DEADLY)
     for counted in (1, 0, 0):
         later = Collector(folder_fd)
-        assert later.work(DEADLY, OTHER) == [OTHER]
+        assert later.work(DEADLY, OTHER, dies_of=DEADLY) == [OTHER]
         assert later.counts["poison"] == counted
 
 
 def test_two_deaths_over_different_records_condemn_none(folder_fd: int) -> None:
     for record in (DEADLY, OTHER, DEADLY, OTHER):
         Collector(folder_fd).poison.note_record(record)
-    assert Collector(folder_fd).work(DEADLY, OTHER) == [DEADLY, OTHER]
+    # The next death of either is the first of two.
+    assert Collector(folder_fd).work(DEADLY, OTHER, dies_of=DEADLY) == []
 
 
 def test_collectors_killed_over_a_batch_condemn_nothing(folder_fd: int) -> None:
     for _ in range(5):
         Collector(folder_fd).work(OTHER, DEADLY)
-        Collector(folder_fd).poison.note_batch(RING, [DEADLY])
+        Collector(folder_fd).poison.note_batch(RING, [DEADLY], list)
     assert Collector(folder_fd).work(DEADLY) == [DEADLY]
+
+
+def test_what_collectors_were_killed_over_again_and_again_is_tried_and_kept(folder_fd: int, tmp_path: Path) -> None:
+    for _ in range(5):
+        Collector(folder_fd).poison.note_record(DEADLY)
+        # What is done in the trial does not count here.
+        last = Collector(folder_fd)
+        assert last.work(OTHER, DEADLY, OTHER) == [OTHER, DEADLY, OTHER]
+        last.poison.note_record(DEADLY)
+    for _ in range(5):
+        Collector(folder_fd).poison.note_body(TRACE_ID)
+        assert not Collector(folder_fd).poison.is_poison_as_body(TRACE_ID, list)
+    assert not list(tmp_path.glob("poison-*"))
 
 
 def test_a_trace_whose_body_kills_is_known(folder_fd: int, tmp_path: Path) -> None:
     for _ in range(2):
         collector = Collector(folder_fd)
-        assert not collector.poison.has_killed_as_body(TRACE_ID)
+        assert not collector.poison.is_poison_as_body(TRACE_ID, die)
         collector.poison.note_body(TRACE_ID)
     third = Collector(folder_fd)
-    assert third.poison.has_killed_as_body(TRACE_ID)
+    assert third.poison.is_poison_as_body(TRACE_ID, die)
     assert third.work(DEADLY) == [DEADLY]
     third.poison.set_aside(RING, [DEADLY, OTHER])
     (path,) = tmp_path.glob("poison-*")
@@ -95,7 +123,8 @@ def test_a_trace_whose_body_kills_is_known(folder_fd: int, tmp_path: Path) -> No
 # With real processes: a collector that is made to die of a certain text.
 
 SABOTAGE = """
-import os, sys
+import os, signal, sys
+own = os.getpid()
 sys.path[:0] = {path!r}
 from epsagon_fast.collector.assembling import {module}
 before = {module}.{function}
@@ -138,6 +167,23 @@ def test_the_next_collectors_go_on_without_it(death: str, work: str, backend: Ba
     assert list(Path(place.folder).glob("poison-*"))
     bodies = b"".join(body for _, body in backend.store.bodies())
     assert b"event of before" in bodies and b"event of after" in bodies
+
+
+def test_what_collectors_are_killed_over_from_outside_is_not_lost(backend: Backend, place: Place) -> None:
+    place.env["EPSAGON_LAUNCH"] = "0"
+    place.run(TRACES)
+    # Whoever kills it does not know of the child in which a record is tried.
+    kill = "if own == os.getpid() and os.environ['LIVES'] != '0': os.kill(own, signal.SIGKILL)"
+    script = sabotaged("assembly", "Assembly.feed", kill)
+    for lives in (4, 3, 2, 1, 0):
+        # The first is killed over a batch, the next ones over the same record.
+        environment = {"EPSAGON_LINGER_SEC": "0", "LIVES": str(lives)}
+        process = place.start(script, "--runtime-dir", place.folder, env=environment)
+        process.communicate(timeout=TIMEOUT_S)
+        assert process.returncode == (-signal.SIGKILL if lives else 0)
+    until(lambda: backend.store.counts()["traces"] == 3, "all arrive")
+    assert "poison" not in place.look().counters
+    assert not list(Path(place.folder).glob("poison-*"))
 
 
 def sabotaged(module: str, function: str, death: str) -> str:

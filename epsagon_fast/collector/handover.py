@@ -3,12 +3,13 @@
 Before anything is decided, the trace is counted as a request (measuring/requests.py). Then sampling decides whether it
 is sent. A trace that is left out may wait for others of its request, but its process is told at once.
 
-A trace without a parcel is settled at once: its body has killed two collectors (poison.py), or not even the stub of its
+A trace without a parcel is settled at once: its body kills collectors (poison.py), or not even the stub of its
 runner fits its limit.
 """
 
 import logging
 from collections import Counter
+from functools import partial
 
 from epsagon_fast.amounts import size
 from epsagon_fast.collector.assembling import body
@@ -69,7 +70,7 @@ class Handover:
 
     def _send(self, closed: ClosedTrace) -> None:
         trace_id = closed.trace_id
-        if self._poison.has_killed_as_body(trace_id):
+        if self._poison.is_poison_as_body(trace_id, partial(body.build, closed.trace)):
             self._poison.set_aside(closed.ring_id, snapshot.of_trace(closed.trace))
             self._outcomes.settle(trace_id, Outcome.DROPPED.because("poison"))
             return

@@ -6,21 +6,25 @@ knows that its predecessor died over it:
 - Usually the page names a whole batch, because a note for every record would cost as much as the record. An exception
   names its record on the way out. After a death over a batch the next collector notes every record for a while, so a
   second death of that kind (a crash in compiled code) names its record too.
-- What was named in two deaths in a row is poison. It goes into a file `poison-*` and is left out wherever it turns up.
+- What was named in two deaths in a row is tried in a child when it turns up. If the child dies too, it is poison:
+  it goes into a file `poison-*`, and is left out from then on.
 
-Collectors that are killed from outside die over something as well, but not twice over the same thing.
+Collectors that are killed from outside die over something as well, and even twice over the same thing: the first record
+of a journal is the first for each of them, and takes a hundred times as long as the next. The child outlives it.
 """
 
 import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 
 import epsagon_fast.private as private
 from epsagon_fast.collector.digests import blake2b
 from epsagon_fast.collector.journal.frames import encode_batch
+from epsagon_fast.collector.trial import survives
 from epsagon_fast.protocol import Record
 from epsagon_fast.queue import state as states
 from epsagon_fast.queue.names import POISON
@@ -47,17 +51,24 @@ class Poison:
         found = state.suspected()
         self._careful_until = time.monotonic() + CAREFUL_S if any(found) else 0.0
         self._keys = _set_aside_before(folder_fd)
+        self._trace_ids = {key[1:17] for key in self._keys}
+        # What the last two collectors died over.
+        self._accused = b""
         if found[:1] in (_RECORD, _BODY):
             self._judge(found)
         state.suspect(b"")
-        self._trace_ids = {key[1:17] for key in self._keys}
 
-    def note_batch(self, ring_id: bytes, records: list[Record]) -> Iterable[Record]:
-        """Note that work on these records begins; return them without those that are poison."""
+    def note_batch(
+        self, ring_id: bytes, records: list[Record], work: Callable[[list[Record]], object]
+    ) -> Iterable[Record]:
+        """Note that work on these records begins; return them without those that are poison.
+
+        `work`: what is done to each. An accused record is tried with it when all before it are done.
+        """
         if self._trace_ids:
             records = [record for record in records if not self._is_set_aside(ring_id, record)]
         if self._careful_until and time.monotonic() < self._careful_until:
-            return self._noted(records)
+            return self._noted(ring_id, records, work)
         self._state.suspect(_BATCH + ring_id)
         return records
 
@@ -73,9 +84,12 @@ class Poison:
         """Note that the work is done."""
         self._state.suspect(b"")
 
-    def has_killed_as_body(self, trace_id: bytes) -> bool:
-        """Say whether a trace's body is poison."""
-        return bool(self._keys) and (_BODY + trace_id).ljust(states.SUSPECT_BYTES, b"\0") in self._keys
+    def is_poison_as_body(self, trace_id: bytes, work: Callable[[], object]) -> bool:
+        """Say whether a trace's body is poison. `work`: what builds it."""
+        if not self._keys and not self._accused:
+            return False
+        key = (_BODY + trace_id).ljust(states.SUSPECT_BYTES, b"\0")
+        return key in self._keys or self._is_condemned(key, work)
 
     def set_aside(self, ring_id: bytes, records: list[Record]) -> None:
         """Write the records of a trace with a poisonous body to its file, once."""
@@ -87,10 +101,22 @@ class Poison:
         self._write(_key(record), ring_id, [record])
         return True
 
-    def _noted(self, records: list[Record]) -> Iterator[Record]:
+    def _noted(self, ring_id: bytes, records: list[Record], work: Callable[[list[Record]], object]) -> Iterator[Record]:
         for record in records:
-            self.note_record(record)
+            key = _key(record)
+            if self._is_condemned(key, partial(work, [record])):
+                self._write(key, ring_id, [record])
+                continue
+            self._state.suspect(key)
             yield record
+
+    def _is_condemned(self, key: bytes, work: Callable[[], object]) -> bool:
+        """Try what this key names, if it is accused."""
+        if key != self._accused or survives(work):
+            return False
+        self._keys.add(key)
+        self._trace_ids.add(key[1:17])
+        return True
 
     def _write(self, key: bytes, ring_id: bytes, records: list[Record]) -> None:
         name = NAME + key.hex()
@@ -110,9 +136,7 @@ class Poison:
         self._state.store(states.SUSPECT_DEATHS, deaths)
         self._state.remember_suspect(found)
         if deaths >= DEATHS:
-            self._keys.add(found)
-            with suppress(OSError):
-                os.close(private.open_file(NAME + found.hex(), _CREATE, dir_fd=self._folder_fd))
+            self._accused = found
 
 
 def _key(record: Record) -> bytes:

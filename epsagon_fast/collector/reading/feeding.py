@@ -1,5 +1,7 @@
 """Masks records and feeds them to the assembly. Each batch is noted in the state page first, in case it kills us."""
 
+from functools import partial
+
 from epsagon_fast.collector.assembling.assembly import Assembly
 from epsagon_fast.collector.assembling.events import unmasked
 from epsagon_fast.collector.poison import Poison
@@ -19,7 +21,7 @@ class Feeding:
 
     def masked(self, ring_id: bytes, records: list[Record]) -> list[Record]:
         """Return records of one ring as they may be kept, without those that are poison."""
-        noted = self._poison.note_batch(ring_id, records)
+        noted = self._poison.note_batch(ring_id, records, self._masked)
         # Otherwise each is noted before it is masked, in case it kills us, so each is masked alone.
         batches = [noted] if isinstance(noted, list) else ([record] for record in noted)
         safe = [each for batch in batches for each in self._masked(batch)]
@@ -45,7 +47,7 @@ class Feeding:
 
     def feed(self, ring_id: bytes, records: list[Record], now: float) -> None:
         """Take masked records of one ring into the assembly."""
-        noted = self._poison.note_batch(ring_id, records)
+        noted = self._poison.note_batch(ring_id, records, partial(self._feed, ring_id, now=now))
         if isinstance(noted, list):
             self._feed(ring_id, noted, now)
         else:

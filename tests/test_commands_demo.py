@@ -10,10 +10,13 @@ import tomllib
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from queue import Empty
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import urllib3
+from kombu import Connection
 from places import Place, descendants, until
 from records import event_fields, exception_fields
 from waiting import TIMEOUT_S
@@ -23,6 +26,7 @@ from epsagon_fast.backend.store import Store
 from epsagon_fast.commands import demo, main
 from epsagon_fast.commands.demo import account, stage
 from epsagon_fast.commands.demo.load.report import WorkerNotes, compare, favourite, table
+from epsagon_fast.commands.demo.shop import broker
 
 
 @pytest.fixture
@@ -176,6 +180,22 @@ def test_what_is_not_installed_is_named_with_its_extra(
     said = capsys.readouterr().err
     assert f"pip install 'epsagon-fast[{extra}]'" in said and "uvicorn" in said
     assert ("celery" in said) == (extra == "demo")
+
+
+def test_worker_sees_no_message_before_all_of_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def look(message: Any) -> str:
+        with pytest.raises(Empty):
+            channel._get("celery")
+        return repr(message)
+
+    folders = {"data_folder_in": str(tmp_path), "data_folder_out": str(tmp_path)}
+    with Connection(transport=broker.Files, transport_options=folders) as connection:
+        channel = connection.channel()
+        monkeypatch.setattr(broker, "json", SimpleNamespace(dumps=look))
+        for number in range(3):
+            channel._put("celery", number)
+            assert channel._get("celery") == number
+        assert not list(tmp_path.iterdir())
 
 
 def test_shop_that_is_broken_loses_nothing_and_closes_without_a_trace(place: Place) -> None:

@@ -6,11 +6,10 @@ import sqlite3
 import urllib3
 from celery import Celery
 
-app = Celery("tasks", broker="filesystem://")
+app = Celery("tasks", broker_transport="broker:Files")
 app.conf.broker_transport_options = {
     "data_folder_in": os.environ["BROKER_FOLDER"],
     "data_folder_out": os.environ["BROKER_FOLDER"],
-    "control_folder": os.environ["BROKER_FOLDER"] + "-control",
     "polling_interval": 0.05,
 }
 app.conf.worker_enable_remote_control = False

@@ -1,4 +1,5 @@
 import os
+import signal
 from collections.abc import Iterator
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -18,6 +19,11 @@ from epsagon_fast.producer.process import process
 
 if TYPE_CHECKING:
     from celeries import Shop
+
+# A script's background jobs ignore SIGINT and SIGQUIT, those under nohup SIGHUP; and what we start would inherit that.
+for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 # The same examples in every run, and no outcome may hang on how busy the machine is. `make fuzz` looks for others.
 TIMELESS = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

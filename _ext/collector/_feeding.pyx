@@ -4,12 +4,14 @@
 The plain Python that does the same, one record at a time: `events.py`, and Assembly.feed for OPEN and CLOSE.
 """
 
-from cpython.bytes cimport PyBytes_AsString, PyBytes_Size
+from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize, PyBytes_Size
 from cpython.dict cimport PyDict_Copy
 from cpython.float cimport PyFloat_CheckExact
 from cpython.long cimport PyLong_AsLong
+from cpython.object cimport PyTypeObject
 from cpython.ref cimport PyObject
 from cpython.tuple cimport PyTuple_Check, PyTuple_Size
+from libc.string cimport memcpy
 
 from orjson import dumps, loads
 
@@ -25,6 +27,8 @@ from epsagon_fast.protocol import CLOSE_PAYLOAD, LABELS_KEY, NO_TRACE, UNCHANGED
 
 cdef extern from "Python.h":
     PyObject *PyTuple_GetItem(object, Py_ssize_t) except NULL
+    # What object.__new__ does, without arguments to be looked at.
+    object PyType_GenericAlloc(PyTypeObject *, Py_ssize_t)
 
 cdef extern from "<string.h>":
     void *memmem(const void *, size_t, const void *, size_t) noexcept
@@ -44,8 +48,6 @@ cdef object unpack_close = CLOSE_PAYLOAD.unpack
 cdef str _LABELS_KEY = LABELS_KEY
 cdef long long _ENTRY_BYTES = ENTRY_BYTES
 cdef long long _TRACE_BYTES = TRACE_BYTES
-cdef object _new_trace = OpenTrace.__new__
-cdef object _new_stream = Stream.__new__
 
 include "taking.pxi"
 include "building.pxi"

@@ -15,16 +15,47 @@ def whole(object trace):
     cdef bytes own = dumps(_labelled(runner, resource, metadata, trace.labels))
     stream = trace.stream
     cdef list events = stream.events, exceptions = stream.exceptions
-    # All that came is there if it is within the limit, since it always was.
-    cdef long long commas = len(events) + max(0, len(exceptions) - 1)
-    if stream.event_count != len(events) or stream.exception_count != len(exceptions):
+    if stream.dropped_events or stream.dropped_exceptions:
         return None
+    cdef long long commas = len(events) + max(0, len(exceptions) - 1)
+    # All that ever came: if that is within the limit, nothing was taken away.
     if terms.envelope_bytes + stream.arrived_bytes + commas + len(own) > terms.limit_bytes:
         return None
     place = trace.runner_place
-    cdef Py_ssize_t at = len(events) if place is None or place > len(events) else place
-    cdef list parts = [*events[:at], own, *events[at:]]
-    return envelope.around(parts, exceptions)
+    return _around(envelope, events, len(events) if place is None or place > len(events) else place, own, exceptions)
+
+
+cdef bytes _around(object envelope, list events, Py_ssize_t at, bytes own, list exceptions):
+    """Return JsonEnvelope.around of these events, with another one at a place among them."""
+    head, middle, tail = envelope
+    cdef Py_ssize_t size = PyBytes_Size(head) + PyBytes_Size(middle) + PyBytes_Size(tail) + PyBytes_Size(own), number
+    for each in events:
+        size += PyBytes_Size(each) + 1
+    for each in exceptions:
+        size += PyBytes_Size(each)
+    cdef bytes body = PyBytes_FromStringAndSize(NULL, size + max(0, len(exceptions) - 1))
+    cdef char *to = _copied(PyBytes_AsString(body), head)
+    for number in range(at):
+        to = _copied(to, events[number])
+        to = _copied(to, b",")
+    to = _copied(to, own)
+    for number in range(at, len(events)):
+        to = _copied(to, b",")
+        to = _copied(to, events[number])
+    to = _copied(to, middle)
+    for number in range(len(exceptions)):
+        if number:
+            to = _copied(to, b",")
+        to = _copied(to, exceptions[number])
+    _copied(to, tail)
+    return body
+
+
+cdef char *_copied(char *to, object part) except NULL:
+    """Copy bytes to a place; return where they end."""
+    cdef Py_ssize_t size = PyBytes_Size(part)
+    memcpy(to, PyBytes_AsString(part), size)
+    return to + size
 
 
 cdef dict _labelled(dict runner, dict resource, dict metadata, object labels):

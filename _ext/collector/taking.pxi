@@ -92,10 +92,11 @@ cdef object _opened(object opened, object trace_id, object ring_id, object count
     cdef Py_ssize_t at = _find(opened, _BEFORE_RUNNER)
     cdef object start = None if at <= 0 else start_of(opened[:at])
     cdef bytes rest
+    cdef dict said
     if start is None:
         return None
     rest = b"{" + opened[at + 1 :]
-    if rest.count(b"{") + rest.count(b"[") > _MANY:
+    if _brackets(rest) > _MANY:
         return None
     try:
         said = loads(rest)
@@ -105,7 +106,7 @@ cdef object _opened(object opened, object trace_id, object ring_id, object count
     if len(said) != 2 or not PyFloat_CheckExact(opened_at) or not (isinstance(runner, dict) or runner is None):
         return None
     terms = <object>PyTuple_GetItem(start, 0)
-    trace = _new_trace(OpenTrace)
+    trace = PyType_GenericAlloc(<PyTypeObject *>OpenTrace, 0)
     trace.terms = terms
     trace.trace_id = trace_id
     trace.ring_id = ring_id
@@ -127,11 +128,22 @@ cdef object _opened(object opened, object trace_id, object ring_id, object count
     return trace
 
 
+cdef Py_ssize_t _brackets(bytes text) except -1:
+    """Return how many brackets a text opens."""
+    cdef const char *at = PyBytes_AsString(text)
+    cdef const char *end = at + PyBytes_Size(text)
+    cdef Py_ssize_t found = 0
+    while at < end:
+        found += at[0] == 91 or at[0] == 123
+        at += 1
+    return found
+
+
 cdef object _stream(object terms, object counters):
     """Return the stream of a new trace, as Stream and ShorteningStream make it."""
     cdef bint shortens = terms.shortens
     limit_bytes, floor_bytes = terms.limit_bytes, terms.envelope_bytes - 2
-    stream = _new_stream(ShorteningStream if shortens else Stream)
+    stream = PyType_GenericAlloc(<PyTypeObject *>(ShorteningStream if shortens else Stream), 0)
     stream.limit_bytes = limit_bytes
     stream.hold_bytes = 2 * limit_bytes if shortens else limit_bytes
     stream.level_bytes = 0

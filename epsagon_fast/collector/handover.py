@@ -9,6 +9,7 @@ runner fits its limit.
 
 import logging
 from collections import Counter
+from collections.abc import Iterable
 from functools import partial
 
 from epsagon_fast.amounts import size
@@ -52,21 +53,36 @@ class Handover:
         self._sending = sending
         self._requests = requests
         self._counts = counts
+        # What was built and is not counted yet.
+        self._closed = self._trimmed = self._bytes_before = self._bytes_after = 0
 
-    def hand_over(self, closed: ClosedTrace, now: float) -> None:
-        """Give a closed trace to sending, settle it, or let it wait for a decision. `now`: monotonic seconds."""
-        self._requests.count(closed)
-        sent = self._sampling.judge(closed, now)
-        if closed not in sent:
-            self._assembly.has_body(closed.trace_id, closed.trace.held_bytes)
-            self._outcomes.foretell(closed.trace_id, Outcome.SAMPLED)
-        for each in sent:
-            self._send(each)
+    def hand_over(self, ready: Iterable[ClosedTrace], now: float) -> None:
+        """Give closed traces to sending, settle them, or let them wait for a decision. `now`: monotonic seconds."""
+        # Once for each ring, and not for each of its traces.
+        asked: set[bytes] = set()
+        for closed in ready:
+            if closed.ring_id not in asked:
+                asked.add(closed.ring_id)
+                self._take_over(closed.ring_id)
+            self._requests.count(closed)
+            sent = self._sampling.judge(closed, now)
+            if closed not in sent:
+                self._assembly.has_body(closed.trace_id, closed.trace.held_bytes)
+                self._outcomes.foretell(closed.trace_id, Outcome.SAMPLED)
+            for each in sent:
+                self._send(each)
+        if asked:
+            self._count()
 
     def leave_out(self, now: float) -> None:
         """Settle the traces that are not sent. `now`: monotonic seconds; infinite: none waits any longer."""
         for trace_id in self._sampling.due(now):
             self._outcomes.settle(trace_id, Outcome.SAMPLED)
+
+    def _take_over(self, ring_id: bytes) -> None:
+        reader = self._rings.by_id(ring_id)
+        if reader is not None:
+            self._outcomes.drops.take_over(reader)
 
     def _send(self, closed: ClosedTrace) -> None:
         trace_id = closed.trace_id
@@ -75,7 +91,6 @@ class Handover:
             self._outcomes.settle(trace_id, Outcome.DROPPED.because("poison"))
             return
         built = self._build(closed)
-        self._count(built)
         if closed.debug and built.trimmed:
             log.info("trimmed a trace from %s to %s", size(built.size_before_bytes), size(built.size_bytes))
         if built.data is None:
@@ -86,21 +101,23 @@ class Handover:
         self._sending.add(parcel)
 
     def _build(self, closed: ClosedTrace) -> Body:
-        drops = self._outcomes.drops
-        reader = self._rings.by_id(closed.ring_id)
-        if reader is not None:
-            drops.take_over(reader)
-        closed.trace.dropped_records = drops.text_for(closed.ring_id)
-        self._poison.note_body(closed.trace_id)
-        built = body.build(closed.trace)
+        trace_id, trace, drops = closed.trace_id, closed.trace, self._outcomes.drops
+        trace.dropped_records = drops.text_for(closed.ring_id)
+        self._poison.note_body(trace_id)
+        built = body.build(trace)
         self._poison.note_end()
         if built.told:
-            drops.carried(closed.trace_id, closed.ring_id)
+            drops.carried(trace_id, closed.ring_id)
+        self._closed += 1
+        self._trimmed += built.trimmed
+        self._bytes_before += built.size_before_bytes
+        self._bytes_after += len(built.data or b"")
         return built
 
-    def _count(self, built: Body) -> None:
-        counts = self._counts
-        counts["closed"] += 1
-        counts["trimmed"] += built.trimmed
-        counts["bytes_before_trimming"] += built.size_before_bytes
-        counts["bytes_after_trimming"] += len(built.data or b"")
+    def _count(self) -> None:
+        """Count what was built in this pass: for each trace alone it would take as long as handing it over."""
+        self._counts["closed"] += self._closed
+        self._counts["trimmed"] += self._trimmed
+        self._counts["bytes_before_trimming"] += self._bytes_before
+        self._counts["bytes_after_trimming"] += self._bytes_after
+        self._closed = self._trimmed = self._bytes_before = self._bytes_after = 0

@@ -119,8 +119,7 @@ class Loop:
         for reader in ended:
             self.intake.bury(reader, now)
         since_boot_s = time.monotonic()
-        for closed in self.assembly.end_pass(now):
-            self.handover.hand_over(closed, since_boot_s)
+        self.handover.hand_over(self.assembly.end_pass(now), since_boot_s)
         self.handover.leave_out(since_boot_s)
         settled = self.sending.step(time.monotonic())
         self.outcomes.take(settled)

@@ -42,32 +42,38 @@ class Requests:
         self._applications: dict[tuple[Destination, str], Application] = {}
         # What earlier collectors counted and may not have settled. The journal brings it again.
         self._counted = ledger.posted() if ledger else set()
+        # Of the last trace. Neighbours are nearly always of one application.
+        self._last: Application | None = None
         # Made at once, while there is room for it.
         self._overflow = self._begun(key_of(REQUEST, "", OVERFLOW, "")) or 0
 
     def count(self, closed: ClosedTrace) -> None:
         """Count a closed trace."""
         trace, ledger = closed.trace, self._ledger
-        if ledger is None or trace.runner is None:
+        runner = trace.runner
+        if ledger is None or runner is None:
             return
         if self._counted and closed.trace_id[:8] in self._counted:
             return
-        number = self._number(closed, name_of_runner(trace.runner))
-        ledger.post(closed.trace_id, number, amounts(trace.runner.get("duration"), trace.has_failed))
+        application = self._last
+        if application is None or application.terms is not trace.terms:
+            application = self._last = self._application(closed)
+        name = name_of_runner(runner)
+        number = application.numbers.get(name)
+        if number is None:
+            number = self._number(application, name)
+        ledger.post(closed.trace_id, number, amounts(runner.get("duration"), trace.has_failed))
 
     def applications(self) -> list[Application]:
         """Return the applications that have closed traces since this collector started."""
         return list(self._applications.values())
 
-    def _number(self, closed: ClosedTrace, name: str) -> int:
-        application = self._application(closed)
-        number = application.numbers.get(name)
+    def _number(self, application: Application, name: str) -> int:
+        number = self._begun(key_of(REQUEST, application.name, name, application.digest))
         if number is None:
-            number = self._begun(key_of(REQUEST, application.name, name, application.digest))
-            if number is None:
-                return application.overflow
-            # Not by the whole name: a series may have names without number, which differ only behind its key.
-            application.numbers[cut(name)] = number
+            return application.overflow
+        # Not by the whole name: a series may have names without number, which differ only behind its key.
+        application.numbers[cut(name)] = number
         return number
 
     def _application(self, closed: ClosedTrace) -> Application:

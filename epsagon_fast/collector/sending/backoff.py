@@ -5,7 +5,6 @@ after exponentially growing pauses, until the first 2xx.
 """
 
 import random
-from collections import Counter
 from collections.abc import Callable
 
 from epsagon_fast.collector.parcel import Destination
@@ -31,7 +30,8 @@ class Backoff:
     def __init__(self, chance: Callable[[], float] = random.random) -> None:
         self._chance = chance
         self._ill: dict[Destination, _Illness] = {}
-        self._in_flight: Counter[Destination] = Counter()
+        # A dict: each change of a Counter calls Python.
+        self._in_flight: dict[Destination, int] = {}
 
     def is_well(self, destination: Destination) -> bool:
         """Return whether the last attempts gave no reason to wait."""
@@ -39,7 +39,7 @@ class Backoff:
 
     def room(self, destination: Destination, now: float) -> int:
         """Return how many requests may start now."""
-        in_flight = self._in_flight[destination]
+        in_flight = self._in_flight.get(destination, 0)
         illness = self._ill.get(destination)
         if illness is None:
             return MAX_IN_FLIGHT - in_flight
@@ -47,8 +47,8 @@ class Backoff:
 
     def started(self, destination: Destination, trace_id: bytes) -> None:
         """Note that a request was submitted. `trace_id`: the first of its traces."""
-        self._in_flight[destination] += 1
-        if illness := self._ill.get(destination):
+        self._in_flight[destination] = self._in_flight.get(destination, 0) + 1
+        if self._ill and (illness := self._ill.get(destination)):
             illness.probe = trace_id
 
     def finished(self, destination: Destination, verdict: Verdict, now: float) -> None:
@@ -59,7 +59,8 @@ class Backoff:
         else:
             del self._in_flight[destination]
         if verdict.outcome.name == ARRIVED:
-            self._ill.pop(destination, None)
+            if self._ill:
+                self._ill.pop(destination, None)
         elif verdict.retry:
             self._failed(destination, verdict, now)
         # A rejected trace says nothing about the next one, so the next one is a probe at once.

@@ -27,13 +27,15 @@ class Counters:
             self._state.set_gauge(name, value)
 
     def _publish_counts(self) -> None:
-        total = Counter(self._base)
+        # A dict: adding Counters calls Python for each name.
+        total = self._base.copy()
         for source in self._sources:
-            total.update(source)
+            for name, value in source.items():
+                total[name] = total.get(name, 0) + value
         for name, value in total.items():
             if self._published.get(name) != value and not self._state.set_counter(name, value):
                 self._without_room.add(name)
         if self._without_room:
             unnamed = sum(total[name] for name in self._without_room)
             self._state.set_counter(UNNAMED, self._base[UNNAMED] + unnamed)
-        self._published = dict(total)
+        self._published = total

@@ -174,7 +174,7 @@ def test_what_collectors_are_killed_over_from_outside_is_not_lost(backend: Backe
     place.run(TRACES)
     # Whoever kills it does not know of the child in which a record is tried.
     kill = "if own == os.getpid() and os.environ['LIVES'] != '0': os.kill(own, signal.SIGKILL)"
-    script = sabotaged("assembly", "Assembly.feed", kill)
+    script = sabotaged("assembly", "Assembly.take", kill)
     for lives in (4, 3, 2, 1, 0):
         # The first is killed over a batch, the next ones over the same record.
         environment = {"EPSAGON_LINGER_SEC": "0", "LIVES": str(lives)}

@@ -12,7 +12,16 @@ from places import until
 from rings import in_child
 
 from epsagon_fast.collector import leaving
-from epsagon_fast.collector.leaving import BACKLOG_S, GRACE_S, LINGER_S, LOOKED_S, PARENT_LOOK_S, Leaving, linger_s
+from epsagon_fast.collector.leaving import (
+    BACKLOG_S,
+    GONE_BACKLOG_S,
+    GRACE_S,
+    LINGER_S,
+    LOOKED_S,
+    PARENT_LOOK_S,
+    Leaving,
+    linger_s,
+)
 from epsagon_fast.collector.loop import LAST_HANDED_OVER_S
 from epsagon_fast.queue import state as states
 from epsagon_fast.queue.liveness import is_waited_for
@@ -176,6 +185,17 @@ def test_with_a_backlog_it_stays_longer_but_not_for_ever(page: StatePage, loop: 
     assert not mine.due(loop, 0.0)
     assert not mine.due(loop, BACKLOG_S)
     assert mine.due(loop, BACKLOG_S + 1)
+
+
+@pytest.mark.parametrize("what", ["unsettled", "stored"])
+def test_with_a_backlog_in_a_deleted_folder_it_stays_for_a_minute(page: StatePage, loop: Any, what: str) -> None:
+    setattr(loop if what == "unsettled" else loop.sending, what, 3)
+    loop.gone = True
+    mine = Leaving(page)
+    assert not mine.due(loop, 0.0)
+    assert not mine.due(loop, GONE_BACKLOG_S)
+    assert mine.due(loop, GONE_BACKLOG_S + 1)
+    assert GONE_BACKLOG_S < BACKLOG_S
 
 
 def test_in_a_deleted_folder_it_does_not_linger(page: StatePage, loop: Any) -> None:

@@ -549,6 +549,32 @@ def test_deleted_folder_is_served_to_its_end_and_new_rings_are_not_looked_for(fo
     assert loop.gone and len(loop.rings) == 1
 
 
+def test_what_goes_with_a_deleted_folder_is_counted_told_and_logged(
+    folder: Folder, loop: Loop, caplog: pytest.LogCaptureFixture
+) -> None:
+    process = Process(folder)
+    folder.server.behave = servers.status(503)
+    process.open("open")
+    process.close(process.open("stored"))
+    passes(loop, lambda: loop.counts["stored"] == 1)
+    shutil.rmtree(folder.path)
+    folder.path.mkdir(0o700)
+    passes(loop, lambda: loop.gone)
+    # No successor will find the folder.
+    loop.finish(hands_over=True)
+    # The state directory has the other one.
+    assert loop.counts["dropped_folder_gone"] == loop.counts["dropped"] == 1
+    assert "1 trace lost with the folder" in caplog.text
+
+
+def test_nothing_that_a_collector_leaves_in_its_folder_is_lost(folder: Folder) -> None:
+    process, loop = Process(folder), folder.collector()
+    process.open("open")
+    loop.one_pass()
+    loop.finish(hands_over=True)
+    assert loop.counts["dropped"] == 0
+
+
 def test_page_says_what_is_here(folder: Folder, loop: Loop) -> None:
     process = Process(folder)
     process.open("open")

@@ -20,6 +20,9 @@ LINGER_S = 30.0
 GRACE_S = 0.5
 # Keep trying a sick backend this long after the last producer left. Then the next collector takes over.
 BACKLOG_S = 600.0
+# No longer once the folder was deleted. No process can find this collector then, and what it has stored in a state
+# directory is safe there: whichever collector comes next sends it. The rest is lost with the folder; see Loop.finish.
+GONE_BACKLOG_S = 60.0
 # The outbox has looked for what earlier collectors stored after so long, unless its disk is sick.
 LOOKED_S = 10.0
 # A collector that starts this soon after another was asked to leave does not linger: the service goes down.
@@ -86,7 +89,7 @@ class Leaving:
         if self._stays:
             return loop.gone
         if loop.unsettled or loop.sending.stored:
-            return alone_s > BACKLOG_S
+            return alone_s > (GONE_BACKLOG_S if loop.gone else BACKLOG_S)
         if not loop.sending.has_looked and alone_s <= LOOKED_S:
             return False
         return loop.gone or alone_s >= self._linger_s

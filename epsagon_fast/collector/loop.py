@@ -19,6 +19,7 @@ import math
 import time
 from collections import Counter
 
+from epsagon_fast.amounts import counted
 from epsagon_fast.collector.assembling.assembly import Assembly
 from epsagon_fast.collector.bounds import Bounds
 from epsagon_fast.collector.handover import Handover
@@ -41,6 +42,7 @@ from epsagon_fast.collector.settling.counters import Counters
 from epsagon_fast.collector.settling.outcomes import Outcomes
 from epsagon_fast.collector.settling.relief import Relief
 from epsagon_fast.config import Config
+from epsagon_fast.protocol import Outcome
 from epsagon_fast.queue import state as states
 from epsagon_fast.queue.bell import Bell
 from epsagon_fast.queue.reader import Rings
@@ -56,6 +58,8 @@ LAST_STORED_S = 5.0
 LAST_HANDED_OVER_S = 0.6
 # Pause between two looks whether there is room for more requests.
 LAST_PAUSE_S = 0.005
+# What becomes of traces that no collector will find, because the folder in which they are was deleted.
+LOST = Outcome.DROPPED.because("folder_gone")
 
 
 class Loop:
@@ -138,8 +142,10 @@ class Loop:
     def finish(self, hands_over: bool = False) -> None:
         """Send for a moment, store what is left, and settle what comes of that.
 
-        `hands_over`: a successor waits, so all takes less time. It finds the rest in the journal.
+        `hands_over`: a successor waits, so all takes less time. It finds the rest in the journal. If the folder was
+        deleted none does, and the rest is lost.
         """
+        hands_over = hands_over and not self.gone
         if not hands_over:
             self.handover.leave_out(math.inf)
         requests_s, stored_s = (LAST_HANDED_OVER_S,) * 2 if hands_over else (LAST_REQUESTS_S, LAST_STORED_S)
@@ -149,11 +155,21 @@ class Loop:
             time.sleep(LAST_PAUSE_S)
         now = time.monotonic()
         self.outcomes.take(self.sending.finish(now, max(0.0, until - now), stored_s))
+        if self.gone:
+            self._lose_with_folder()
         self.intake.commit()
         self.publish()
         self.journal.keep_only(self.assembly)
         self.journal.close()
         self.sampling.close()
+
+    def _lose_with_folder(self) -> None:
+        """Settle the traces that no collector will find: those of which only the journal knows."""
+        lost = self.assembly.ids()
+        for trace_id in lost:
+            self.outcomes.settle(trace_id, LOST)
+        if lost:
+            log.warning("%s lost with the folder, which was deleted", counted(len(lost), "trace"))
 
     def listen(self, bell: Bell) -> None:
         """Have `wait` hear the folder's bell."""

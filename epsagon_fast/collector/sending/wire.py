@@ -23,7 +23,6 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NAMES = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]*")
 _PROTOCOL = b"HTTP/1."
 _STATUS = re.compile(_PROTOCOL + rb"([01]) ([1-9][0-9][0-9])(?: [^\r\n]*)?\r?\n")
-_HEAD_END = re.compile(rb"\r?\n\r?\n")
 # Where a body ends if no length says it.
 _CHUNKED, _TO_THE_END = -1, -2
 _SWITCHING, _NO_CONTENT, _NOT_MODIFIED = 101, 204, 304
@@ -155,7 +154,7 @@ def _read(connection: Duplex) -> Answer:
 
 def _read_head(connection: Duplex, data: bytes) -> tuple[bytes, int]:
     """Return what came up to a head's end at least, and where that is. `data`: what had come before."""
-    while (found := _HEAD_END.search(data)) is None:
+    while (end := _head_end(data)) < 0:
         if len(data) > MAX_HEAD_BYTES:
             raise ConnectionError("the answer's head is too large")
         more = connection.recv(_RECEIVED_BYTES)
@@ -165,7 +164,14 @@ def _read_head(connection: Duplex, data: bytes) -> tuple[bytes, int]:
         if not data.startswith(_PROTOCOL[: len(data)]):
             # A server for gRPC says something else, and then waits.
             raise _no_answer()
-    return data, found.end()
+    return data, end
+
+
+def _head_end(data: bytes) -> int:
+    """Return where a head ends, behind its empty line; -1: not here. A line may end without a carriage return."""
+    usual = data.find(b"\n\r\n")
+    bare = data.find(b"\n\n", 0, usual if usual >= 0 else len(data))
+    return bare + 2 if bare >= 0 else usual + 3 if usual >= 0 else -1
 
 
 def _no_answer() -> ConnectionError:

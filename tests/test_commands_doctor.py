@@ -192,6 +192,16 @@ def test_an_otlp_server_that_is_not_named_as_one_is_told() -> None:
     assert f"name it otlp+{server.url.rstrip('/')};" in found[PLACES.index("config") + 1].advice
 
 
+def test_a_page_that_answers_in_place_of_an_otlp_server_is_told() -> None:
+    page = b"<!DOCTYPE html><title>Sign in</title>"
+    with Server(servers.status(200, {"Content-Type": "text/html"}, page)) as server:
+        place = Place("otlp+" + server.url.rstrip("/"))
+        code, found = doctor(place, EPSAGON_TOKEN="")
+        place.close()
+    assert (code, *found[-1][:2]) == (1, "backend", BAD)
+    assert found[-1].text.endswith("REJECTED (web_page)") and "page for people" in found[-1].advice
+
+
 def test_otlp_is_delivered_without_a_token() -> None:
     with Server(servers.status(200, body=b'{"partialSuccess":{}}')) as server:
         place = Place("otlp+" + server.url.rstrip("/"))

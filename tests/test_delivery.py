@@ -581,6 +581,39 @@ def test_a_proxy_that_fails_may_be_retried(delivery: Delivery, identity: Identit
 # Logs
 
 
+HTML = {"Content-Type": "text/html; charset=utf-8"}
+
+
+@pytest.mark.parametrize("form", ["", "otlp+", "otlp-protobuf+"])
+@pytest.mark.parametrize(
+    ("headers", "body", "is_page"),
+    [
+        ({}, b"\r\n<!DOCTYPE html><title>Sign in</title>", True),
+        ({}, b"<html><body>", True),
+        (HTML, b"\xef\xbb\xbf<!-- our portal --><html>", True),
+        (HTML, b"<h1>It works!</h1>", True),
+        # What many a framework says for nothing, and what else begins so.
+        *((HTML, b"", False), (HTML, b"OK", False), (HTML, b"{}", False)),
+        *(({}, b"<ok/>", False), ({}, b'"<html>"', False)),
+    ],
+)
+def test_a_page_for_people_takes_no_trace(
+    delivery: Delivery,
+    server: Server,
+    caplog: pytest.LogCaptureFixture,
+    form: str,
+    headers: dict[str, str],
+    body: bytes,
+    is_page: bool,
+) -> None:
+    server.behave = status(200, headers, body)
+    for _ in range(2):
+        verdict = send(delivery, to(form + server.url))
+        assert (verdict.outcome, verdict.retry) == (Outcome.REJECTED if is_page else Outcome.DELIVERED, False)
+        assert verdict.outcome.reason == ("web_page" if is_page else None)
+    assert caplog.text.count("answered with a page for people") == is_page
+
+
 def test_a_rejection_is_logged_once_with_what_the_server_said(
     delivery: Delivery, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:

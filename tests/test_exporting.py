@@ -198,17 +198,18 @@ def test_application_is_the_resource_and_none_of_its_processes(rounds: Rounds) -
     assert (attributes["service.name"], attributes["deployment.environment"]) == ("shop", "test")
 
 
+@pytest.mark.parametrize(("code", "body"), [(404, b""), (200, b"<!doctype html><title>Sign in</title>")])
 def test_destination_that_has_no_place_for_metrics_is_told_once_and_left_alone(
-    rounds: Rounds, caplog: pytest.LogCaptureFixture
+    rounds: Rounds, caplog: pytest.LogCaptureFixture, code: int, body: bytes
 ) -> None:
     caplog.set_level(logging.INFO)
-    with Server(servers.status(404)) as server:
+    with Server(servers.status(code, body=body)) as server:
         rounds.count(f"otlp+{server.url.removesuffix('/')}")
         for _ in range(3):
             rounds.make()
         assert len(server.requests) == 1
     (message,) = [each for each in caplog.messages if "metrics" in each]
-    assert "takes no metrics" in message and "404" in message
+    assert "takes no metrics" in message and str(code) in message
 
 
 def test_what_did_not_arrive_is_in_the_next_round(rounds: Rounds, caplog: pytest.LogCaptureFixture) -> None:

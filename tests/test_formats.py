@@ -202,19 +202,6 @@ def test_an_otlp_server_does_not_take_our_own_form(answer: bytes, reason: str | 
     assert EPSAGON.refusal(answer, "http://here:8686/in") == reason
 
 
-@pytest.mark.parametrize(
-    ("answer", "reason"),
-    [
-        (b"\r\n<!DOCTYPE html><title>Sign in</title>", "web_page"),
-        (b"<html><body>", "web_page"),
-        (b"<ok/>", None),
-        (b'"<html>"', None),
-    ],
-)
-def test_a_page_for_people_takes_no_trace(answer: bytes, reason: str | None) -> None:
-    assert EPSAGON.refusal(answer, "http://here:8686/in") == reason
-
-
 @pytest.mark.parametrize("url", ["http://here:4318", "https://here/v1/traces"])
 def test_where_otlp_is_at_home_an_empty_answer_is_its_answer(url: str) -> None:
     answers = (b"{}", b" {}\n", b"", b'{"id":1}', b"[]")

@@ -18,9 +18,6 @@ from epsagon_fast.version import __version__
 
 # Why a trace is rejected that went to an OTLP server without otlp+ in its URL.
 OTLP_ENDPOINT = "otlp_endpoint"
-# Why one is rejected to which HTML was answered.
-WEB_PAGE = "web_page"
-_PAGE_BYTES = 100
 
 
 class JsonEnvelope(NamedTuple):
@@ -74,14 +71,11 @@ class Epsagon:
         return Post(parcel.destination.url, headers, parcel.body, {"Idempotency-Key": parcel.trace_id.hex()})
 
     def refusal(self, answer: bytes, url: str) -> str | None:
-        """Return a word if a page for people answered, or an OTLP server.
+        """Return a word if an OTLP server answered.
 
         An OTLP server takes any JSON object with 200, and stores nothing. Some say so with an empty object.
         Other backends may answer that too, but not where OTLP is at home.
         """
-        # A login or a portal on the way has taken the request, and the trace is nowhere.
-        if answer[:_PAGE_BYTES].lstrip().lower().startswith((b"<!doctype html", b"<html")):
-            return WEB_PAGE
         if b'"partialSuccess"' not in answer:
             return OTLP_ENDPOINT if answer.strip() == b"{}" and _is_otlps_home(url) else None
         try:

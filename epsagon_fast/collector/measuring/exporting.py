@@ -20,7 +20,7 @@ from epsagon_fast.collector.measuring.histogram import BOUNDS_S, histogram_of
 from epsagon_fast.collector.measuring.keys import REQUEST, cut, texts_of
 from epsagon_fast.collector.measuring.requests import Application
 from epsagon_fast.collector.parcel import Destination
-from epsagon_fast.collector.sending.answer import Failure
+from epsagon_fast.collector.sending.answer import Failure, is_page
 from epsagon_fast.queue import ledger
 from epsagon_fast.queue.ledger import Series
 
@@ -115,7 +115,7 @@ class Exporter:
             return
         finally:
             pools.clear()
-        if answer.status in _NO_PLACE:
+        if answer.status in _NO_PLACE or is_page(answer):
             self._refused.add(request.url)
             log.info("%s takes no metrics (%d), so it gets none from now on", destination.origin, answer.status)
         elif not 200 <= answer.status < 300:

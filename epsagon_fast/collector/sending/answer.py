@@ -1,9 +1,14 @@
 """What comes of one request: a server's answer, or a failure."""
 
+import codecs
 from typing import Protocol
 
 from epsagon_fast.foreign import shown
 from epsagon_fast.rows import NamedTuple
+
+_PAGES = ("text/html", "application/xhtml+xml")
+# Of an answer that are looked at to tell whether it is a page.
+_PAGE_BYTES = 100
 
 
 class Headers(Protocol):
@@ -34,3 +39,17 @@ class Failure(Exception):
 
     def __str__(self) -> str:
         return f"{self.reason}: {shown(self.detail)}" if self.detail else self.reason
+
+
+def is_page(response: Response) -> bool:
+    """Say whether a page for people answered, as of a login or a portal on the way, or of a wrong path.
+
+    The type alone says little: many a framework gives it to any answer, an empty one too. OTLP's answers are JSON or
+    protobuf, and neither begins like a page.
+    """
+    begins = response.body[:_PAGE_BYTES].removeprefix(codecs.BOM_UTF8).lstrip()
+    # First the cheap question, as nearly every answer is none.
+    if not begins.startswith(b"<"):
+        return False
+    kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    return kind in _PAGES or begins.lower().startswith((b"<!doctype html", b"<html"))

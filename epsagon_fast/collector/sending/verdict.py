@@ -12,7 +12,7 @@ from datetime import UTC
 
 from epsagon_fast.collector.formats.choice import format_for
 from epsagon_fast.collector.parcel import Destination, Parcel
-from epsagon_fast.collector.sending.answer import Failure, Headers, Response
+from epsagon_fast.collector.sending.answer import Failure, Headers, Response, is_page
 from epsagon_fast.foreign import shown
 from epsagon_fast.patterns import pattern
 from epsagon_fast.protocol import MASK, Outcome
@@ -24,6 +24,9 @@ ARRIVED = Outcome.DELIVERED.name
 TOO_LARGE = 413
 # OpenTelemetry's Collector says the same with 400, in the words of the library with which Go reads bodies.
 TOO_LARGE_IN_GO = b"request body too large"
+# Why a trace is rejected to which a page in HTML was answered. It is not kept: a wrong path would give the same page to
+# each try, and OTLP has no friendly answer after which a request is made again.
+WEB_PAGE = "web_page"
 # Statuses of a request in which something is wrong. It may be one trace of many.
 BAD_CONTENT = frozenset({400, 422})
 # These fail at every try, because the trace's own config is at fault.
@@ -103,6 +106,10 @@ class Judge:
 
     def _welcomed(self, parcels: Sequence[Parcel], response: Response) -> Verdict:
         destination = parcels[0].destination
+        if is_page(response):
+            said = _said(response, destination)
+            self._complain(destination, WEB_PAGE, "answered with a page for people, traces are rejected: %s", said)
+            return _verdict(parcels, Outcome.REJECTED.because(WEB_PAGE))
         refusal = format_for(destination).refusal(response.body, destination.url)
         if refusal is None:
             self._forget(destination)

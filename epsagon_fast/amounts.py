@@ -21,3 +21,11 @@ def in_three_digits(number: float) -> str:
 def counted(number: int, noun: str) -> str:
     """Return how many of something there are: `1 event`, `1,204 events`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def lasting(span_s: float) -> str:
+    """Return a span of time in the largest unit of which it has a whole number: `30 seconds`, `12 hours`, `7 days`."""
+    for unit, unit_s in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if span_s >= unit_s and span_s % unit_s == 0:
+            return counted(int(span_s // unit_s), unit)
+    return "1 second" if span_s == 1 else f"{span_s:g} seconds"

@@ -173,6 +173,12 @@ def test_thousands_may_begin_in_the_same_moment(store: Store) -> None:
     assert [row["trace_id"] for row in store.page(1000)][-64:] == [str(number) for number in range(63, -1, -1)]
 
 
+def test_limits_are_said_in_the_unit_that_fits() -> None:
+    ages = {30.0: "30 seconds", 1.0: "1 second", 0.25: "0.25 seconds", 90.0: "90 seconds", 60.0: "1 minute"}
+    ages |= {43200.0: "12 hours", 86400.0: "1 day", 604800.0: "7 days", 129600.0: "36 hours"}
+    assert {age_s: str(Retention(age_s, bytes=None)) for age_s in ages} == ages
+
+
 @pytest.mark.parametrize(
     ("limits", "wanted"),
     [

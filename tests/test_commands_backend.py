@@ -134,6 +134,13 @@ def test_an_empty_token_is_wrong_usage(elsewhere: Path) -> None:
     assert done.returncode == 2 and "empty token" in done.stderr
 
 
+@pytest.mark.parametrize("age", ["1w", "0", "0d", "30 s", "30S", "soon", ""])
+def test_an_age_that_is_none_is_wrong_usage(elsewhere: Path, age: str) -> None:
+    line = command("--max-age", age)
+    done = subprocess.run(line, cwd=elsewhere, capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert done.returncode == 2 and f"{age!r} is not a time above 0" in done.stderr and "30s, 12h, 7d" in done.stderr
+
+
 def test_what_is_over_a_limit_is_forgotten(elsewhere: Path) -> None:
     with started(
         elsewhere, "--database", "db", "--max-traces", "2", "--max-age", "7d", "--max-bytes", "9999"

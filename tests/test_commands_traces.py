@@ -213,3 +213,11 @@ def test_without_a_backend_its_file_is_read(
         keep(store, "a", "work")
     capsys.readouterr()
     assert main(["traces"]) == 0 and "work" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", ["--slow", "--max-duration", "--since", "--until"])
+def test_a_time_that_is_none_is_told_by_the_name_of_its_option(capsys: pytest.CaptureFixture[str], option: str) -> None:
+    # Before anybody is asked.
+    assert main(["traces", option, "1w", "--backend", "http://127.0.0.1:1"]) == 2
+    err = capsys.readouterr().err
+    assert f"{option} must be" in err and "7d" in err

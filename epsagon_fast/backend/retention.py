@@ -3,7 +3,7 @@
 import sqlite3
 from typing import NamedTuple
 
-from epsagon_fast.amounts import counted, size
+from epsagon_fast.amounts import counted, lasting, size
 
 MAX_BYTES = 1024**3
 # At one new trace at most so many old ones go, so that no client waits long for a smaller limit.
@@ -20,8 +20,7 @@ class Retention(NamedTuple):
     def __str__(self) -> str:
         limits = []
         if self.age_s is not None:
-            days = self.age_s / 86400
-            limits.append(f"{days:g} day{'' if days == 1 else 's'}")
+            limits.append(lasting(self.age_s))
         if self.traces is not None:
             limits.append(counted(self.traces, "trace"))
         if self.bytes is not None:

@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--open", action="store_true", help="let all who reach another address than loopback come in")
     for name, kind, what in (
-        ("--max-age", _seconds, "forget traces that are older, as 12h or 7d"),
+        ("--max-age", _seconds, "forget traces that are older, as 30m, 12h or 7d"),
         ("--max-traces", _count, "keep so many"),
         ("--max-bytes", _count, "keep bodies of so many bytes (default: 1 GiB)"),
     ):
@@ -130,6 +130,9 @@ def _seconds(text: str) -> float:
     from epsagon_fast.backend.filters import BadQuery, amount_s
 
     try:
-        return amount_s("it", text)
-    except BadQuery as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+        span_s = amount_s("", text)
+    except BadQuery:
+        span_s = 0.0
+    if not span_s:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time above 0: a number of seconds, or as 30s, 12h, 7d")
+    return span_s

@@ -13,7 +13,7 @@ import epsagon_fast.backend.outline as outline
 import epsagon_fast.backend.summary as summary
 import epsagon_fast.commands.looking as looking
 from epsagon_fast.amounts import counted
-from epsagon_fast.backend.filters import BadQuery
+from epsagon_fast.backend.filters import BadQuery, amount_s, moment_of
 from epsagon_fast.commands.saying import fail, say
 from epsagon_fast.foreign import escaped
 
@@ -64,6 +64,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _query(arguments: argparse.Namespace) -> list[tuple[str, str]]:
+    # Here, by the option's name: the backend would name its own parameter.
+    for option in ("slow", "max_duration"):
+        amount_s(f"--{option.replace('_', '-')}", getattr(arguments, option) or "0")
+    for option in ("since", "until"):
+        moment_of(f"--{option}", getattr(arguments, option) or "0", time.time())
     query = [(name, value) for name in _NAMED if (value := getattr(arguments, name))]
     query += looking.FAILED if arguments.failed else []
     query += [("min_duration", arguments.slow)] if arguments.slow else []

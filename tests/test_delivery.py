@@ -40,8 +40,8 @@ from waiting import TIMEOUT_S, until
 from epsagon_fast import __version__
 from epsagon_fast.collector.formats.epsagon import Epsagon
 from epsagon_fast.collector.parcel import Destination, Parcel
+from epsagon_fast.collector.sending import deadline, trust, wire
 from epsagon_fast.collector.sending import delivery as module
-from epsagon_fast.collector.sending import trust, wire
 from epsagon_fast.collector.sending.backoff import MAX_IN_FLIGHT
 from epsagon_fast.collector.sending.delivery import Delivery
 from epsagon_fast.collector.sending.dispatch import Dispatch
@@ -161,6 +161,28 @@ def test_what_requests_share_is_written_once_and_anew_when_it_changes(
     assert [request.headers["idempotency-key"] for request in server.requests[:3]] == [
         numbered(number).hex() for number in range(3)
     ]
+
+
+def test_a_kept_connections_timeout_is_set_only_where_it_differs(
+    delivery: Delivery, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bounds: list[float] = []
+    settimeout = socket.socket.settimeout
+
+    def noted(self: socket.socket, timeout_s: float) -> None:
+        bounds.append(timeout_s)
+        settimeout(self, timeout_s)
+
+    monkeypatch.setattr(deadline._Socket, "settimeout", noted, raising=False)
+    send(delivery, to(server.url, 1000.0))
+    known = len(bounds)
+    for number in range(3):
+        send(delivery, to(server.url, 1000.0), trace_id=numbered(number))
+    assert len(bounds) == known
+    send(delivery, to(server.url, 2000.0))
+    assert len(bounds) == known + 1
+    assert bounds[-1] == pytest.approx(2000.0, rel=deadline.SLACK)
+    assert server.connections == 1
 
 
 def test_connections_are_kept(delivery: Delivery, server: Server) -> None:

@@ -18,6 +18,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from epsagon_fast.collector.sending.lookups import lookups
 
+OVER = "the request's time is over"
 # A socket's timeout may be wrong by this part of what is left.
 SLACK = 1 / 64
 
@@ -35,12 +36,14 @@ class Attempt(threading.local):
         """Return the time that is left, in seconds. Raises TimeoutError if none is."""
         left_s = self.deadline - time.monotonic()
         if left_s <= 0:
-            raise TimeoutError("the request's time is over")
+            raise TimeoutError(OVER)
         return left_s
 
     def bind(self, bound: socket.socket) -> None:
         """Let the next operation on a socket take no longer than is left, nearly: setting that is a system call."""
-        left_s = self.left_s()
+        left_s = self.deadline - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError(OVER)
         set_s = bound.timeout
         if set_s is None or abs(set_s - left_s) > left_s * SLACK:
             bound.settimeout(left_s)

@@ -85,8 +85,9 @@ class Head:
 
     def of(self, body_bytes: int, own: Mapping[str, str]) -> bytes:
         """Return the head of one POST. Of its own headers those count that are not shared. Raises Failure."""
-        added = {name: value for name, value in own.items() if name.lower() not in self._given}
-        return b"%s%sContent-Length: %d\r\n\r\n" % (self._shared, _written(added), body_bytes)
+        if not self._given.isdisjoint(map(str.lower, own)):
+            own = {name: value for name, value in own.items() if name.lower() not in self._given}
+        return b"%s%sContent-Length: %d\r\n\r\n" % (self._shared, _written(own), body_bytes)
 
 
 def _written(headers: Mapping[str, str]) -> bytes:

@@ -22,6 +22,8 @@ from typing import Any
 TESTS = Path(__file__).parent
 SOURCES = TESTS.parent / "_ext" / "trimming"
 SANITIZED = ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+# For the tests: half of their time was the compiler's, for speed and for line numbers that nothing there needs.
+QUICK = ("-O0", "-g0")
 # Compiler flags, by the way in which a block's quotes are found.
 PATHS = {"native": [], "portable": ["-DEPSAGON_FAST_PORTABLE"]}
 # What is written in C, each with a program in sanitized/.
@@ -76,11 +78,11 @@ def build_core(folder: Path, *flags: str, what: str = "strip", headers: Path = S
     return program
 
 
-def cores(folder: Path, parts: Sequence[str] = PARTS) -> Iterator[tuple[str, Path]]:
+def cores(folder: Path, *flags: str, parts: Sequence[str] = PARTS) -> Iterator[tuple[str, Path]]:
     """Compile each part of the core for each way to find quotes; yield what it is, and the program."""
     for what in parts:
-        for path, flags in PATHS.items():
-            yield f"{what}, {path}", build_core(folder, *flags, what=what)
+        for path, its_flags in PATHS.items():
+            yield f"{what}, {path}", build_core(folder, *flags, *its_flags, what=what)
 
 
 def run_core(
@@ -126,12 +128,12 @@ def named_events() -> list[bytes]:
     return [json.dumps({"resource": {"metadata": {"k": text}}}, ensure_ascii=False).encode() for text in forms]
 
 
-def searches(folder: Path) -> Iterator[tuple[str, Path]]:
+def searches(folder: Path, *flags: str) -> Iterator[tuple[str, Path]]:
     """Compile the search for each way to find signs; yield what it is, and the program."""
-    for path, flags in PATHS.items():
+    for path, its_flags in PATHS.items():
         headers = SOURCES.with_name("masking")
         (folder / path).mkdir()
-        yield f"{SEARCH}, {path}", build_core(folder / path, *flags, f"-I{headers}", what=SEARCH)
+        yield f"{SEARCH}, {path}", build_core(folder / path, *flags, *its_flags, f"-I{headers}", what=SEARCH)
 
 
 def run_search(program: Path, tries: int, seed: int = 1) -> subprocess.CompletedProcess[str]:
@@ -145,13 +147,13 @@ def run_search(program: Path, tries: int, seed: int = 1) -> subprocess.Completed
     return run_core(program, tries, seed, named_events(), parts)
 
 
-def build_extension(folder: Path, source: Path = SOURCES / "_compiled.pyx") -> Path:
+def build_extension(folder: Path, source: Path, *flags: str) -> Path:
     """Compile an extension with the sanitizers; return its path."""
     generated, module = folder / f"{source.stem}.c", folder / f"{source.stem}.so"
     cython = [sys.executable, "-m", "cython", "-3", source, "-o", generated]
     subprocess.run(cython, check=True, timeout=120)
     python = ["-shared", "-fPIC", "-DPy_LIMITED_API=0x030B0000", f"-I{sysconfig.get_paths()['include']}"]
-    compile = [COMPILER, *SANITIZED, *python, f"-I{source.parent}", generated, "-o", module]
+    compile = [COMPILER, *SANITIZED, *flags, *python, f"-I{source.parent}", generated, "-o", module]
     subprocess.run(compile, check=True, timeout=300)
     return module
 

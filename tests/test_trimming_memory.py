@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import sanitizing
 from places import times
+from sanitizing import QUICK
 
 # A mistake to put into the core: where, what stands there, what shall stand there instead.
 SHORTEN_MISTAKES = {
@@ -45,7 +46,9 @@ MISTAKES = {
 def test_core_touches_no_byte_outside_damaged_events_and_all_its_paths_agree(
     tmp_path: Path, part: str, tries: int
 ) -> None:
-    runs = {name: sanitizing.run_core(program, tries) for name, program in sanitizing.cores(tmp_path, [part])}
+    runs = {
+        name: sanitizing.run_core(program, tries) for name, program in sanitizing.cores(tmp_path, *QUICK, parts=[part])
+    }
     assert sanitizing.fault(runs) is None
     assert all(run.stdout.startswith(f"{tries} ") for run in runs.values())
 
@@ -77,26 +80,27 @@ def test_a_mistake_in_the_core_is_found(tmp_path: Path, mistake: tuple[str, str,
     (headers / name).write_text(source.replace(right, wrong))
     # It ends at the first one that is found.
     what, tries = ("strip", 100_000) if mistake in MISTAKES.values() else ("shorten", 10_000)
-    # Half of the time of such a test is the compiler's, for speed and for line numbers that nothing here needs.
-    program = sanitizing.build_core(tmp_path, "-O0", "-g0", what=what, headers=headers)
+    program = sanitizing.build_core(tmp_path, *QUICK, what=what, headers=headers)
     run = sanitizing.run_core(program, tries)
     # As AddressSanitizer says it, and UBSan.
     assert re.search("ERROR: AddressSanitizer(.|\n)*(READ|WRITE) of size|with insufficient space", run.stderr)
 
 
 def test_the_search_for_names_touches_no_byte_outside_damaged_events(tmp_path: Path) -> None:
-    runs = {name: sanitizing.run_search(each, times(50_000, 10_000)) for name, each in sanitizing.searches(tmp_path)}
+    programs = sanitizing.searches(tmp_path, *QUICK)
+    runs = {name: sanitizing.run_search(each, times(50_000, 10_000)) for name, each in programs}
     assert sanitizing.fault(runs) is None
 
 
 @pytest.mark.parametrize("what", ["search", "feed"])
 def test_extensions_keep_what_they_use_and_nothing_else(tmp_path: Path, what: str) -> None:
-    module = sanitizing.build_extension(tmp_path, sanitizing.EXTENSIONS[what])
+    module = sanitizing.build_extension(tmp_path, sanitizing.EXTENSIONS[what], *QUICK)
     assert sanitizing.fault({what: sanitizing.run_extension(module, times(2_000, 500), what=what)}) is None
 
 
 def test_extension_touches_no_byte_outside_damaged_events(tmp_path: Path) -> None:
     tries = times(10_000, 2_000)
-    run = sanitizing.run_extension(sanitizing.build_extension(tmp_path), tries)
+    module = sanitizing.build_extension(tmp_path, sanitizing.EXTENSIONS["trim"], *QUICK)
+    run = sanitizing.run_extension(module, tries)
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith(f"{tries} ")

@@ -1,18 +1,21 @@
 """Spans of the SDK where processes die and the backend is down: by us, and by the own exporter of the SDK beside us."""
 
 import http.client
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 from celery import Celery
-from places import free_port, times, until
+from places import descendants, free_port, times, until
 from servers import Server
 from spanning import Both
+from waiting import TIMEOUT_S
 
 WEB = """
 import os, signal
@@ -68,11 +71,25 @@ def ask(port: int, path: str) -> bool:
     return False
 
 
+def end(server: "subprocess.Popen[bytes]", said: Path) -> None:
+    """Have a server and its processes end; if they do not, none is left, and faulthandler shows where each hangs."""
+    server.send_signal(signal.SIGTERM)
+    try:
+        server.wait(TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        for pid in (*descendants(server.pid), server.pid):
+            os.kill(pid, signal.SIGABRT)
+        server.wait(TIMEOUT_S)
+        raise AssertionError(f"it does not end:\n{said.read_text()}") from None
+
+
 def test_gunicorn_workers_that_are_killed(both: Both) -> None:
     (both.scratch / "web.py").write_text(WEB)
     port, kills = free_port(), times(40, 2)
     words = [sys.executable, "-m", "gunicorn", "--preload", "-w", "2", "-b", f"127.0.0.1:{port}", "--no-control-socket"]
-    server = subprocess.Popen([*words, "web:app"], env=both.place.env, cwd=both.scratch, stderr=subprocess.DEVNULL)
+    said = both.scratch / "said"
+    with said.open("w") as out:
+        server = subprocess.Popen([*words, "web:app"], env=both.place.env, cwd=both.scratch, stderr=out)
     try:
         until(lambda: ask(port, "/"), "gunicorn serves")
         for kill in range(kills):
@@ -82,8 +99,7 @@ def test_gunicorn_workers_that_are_killed(both: Both) -> None:
         all_but = {f"/dies/{kill} inner" for kill in range(kills)}
         until(lambda: both.noted() - all_but <= both.arrived(), lambda: f"{both.noted() - both.arrived()} arrive")
     finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(30)
+        end(server, said)
     both.tell("gunicorn's workers, killed by SIGKILL in a request")
 
 
@@ -93,17 +109,18 @@ def test_children_of_celery_that_are_recycled(both: Both, broker: dict[str, Any]
     (both.scratch / "celeryconfig.py").write_text("".join(f"{name} = {value!r}\n" for name, value in conf.items()))
     words = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "-c", "2", "--max-tasks-per-child", "3"]
     env = {**both.place.env, "CELERY_CONFIG_MODULE": "celeryconfig"}
-    worker = subprocess.Popen(words, env=env, cwd=both.scratch, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    said = both.scratch / "said"
+    with said.open("w") as out:
+        worker = subprocess.Popen(words, env=env, cwd=both.scratch, stderr=out, stdout=out)
     sender = Celery("outside", set_as_current=False)
     sender.conf.update(conf)
     tasks = times(90, 12)
     try:
         for number in range(tasks):
             sender.send_task("tasks.run", [f"task {number}"])
-        until(lambda: len(both.noted()) == 2 * tasks, lambda: f"all tasks run: {sorted(both.noted())}")
+        until(lambda: len(both.noted()) == 2 * tasks, lambda: f"{sorted(both.noted())} ran; {said.read_text()}")
     finally:
-        worker.send_signal(signal.SIGTERM)
-        worker.wait(60)
+        end(worker, said)
         sender.close()
     all_arrive(both)
     both.tell("celery's children, recycled after three tasks")

@@ -3,6 +3,8 @@
 import json
 import tracemalloc
 from collections import Counter
+from collections.abc import Iterator
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -24,6 +26,15 @@ from epsagon_fast.trimming import LEAST_LEVEL_BYTES, TraceTooBig, Trimmed, _refe
 
 MIB = 1024 * 1024
 VERY_MANY = times(1_000_000, 200_000)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def stripped_once() -> Iterator[None]:
+    """Let the oracle remember what is left of an event, which it would find out anew for each limit."""
+    with pytest.MonkeyPatch.context() as patch:
+        remembering = lru_cache(maxsize=256)(_reference._without_weak_metadata)
+        patch.setattr(_reference, "_without_weak_metadata", remembering)
+        yield
 
 
 def fed(records: list[Record], passes: frozenset[int] = frozenset()) -> Assembly:

@@ -32,8 +32,10 @@ $(VENV)/.installed-demo: $(SOURCES) .ci/demo.txt
 
 # Most tests wait for processes, so three at a time take less than half the time, on two cores too.
 # PYTEST_ARGS='-m "not root"' leaves out what needs root, also where CI is set.
+# The tests start a thousand processes, which may write no bytecode: each would compile what it imports of the package.
 test: $(VENV)/.installed
-	$(BIN)/pytest --numprocesses=$(JOBS) --dist=worksteal $(PYTEST_ARGS)
+	$(BIN)/python -m compileall -q epsagon_fast
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --numprocesses=$(JOBS) --dist=worksteal $(PYTEST_ARGS)
 
 # The OpenTelemetry Collector and Jaeger from their Go modules into .collectors/, where the tests look for them: without,
 # those tests are left out, or fail where CI is set. Needs Go 1.26, or takes it from PyPI; six minutes and 5 GB the first

@@ -37,7 +37,7 @@ NAMES: Final = {
         *("called_at", "close_once", "current", "entered", "is_at", "parent_of"),
     ),
     "start": ("close_memory", "folder_is_held", "inode_of", "is_elevated", "ring", "start"),
-    "feeding": ("strays", "take", "unmasked", "whole"),
+    "feeding": ("fetch", "strays", "take", "unmasked", "whole"),
     "plain_spans": ("plain",),
     "search": ("Search",),
 }

@@ -241,7 +241,9 @@ def test_strays_are_the_traces_with_a_record_before_their_open(records: list[Rec
     ids = {record.trace_id for record in records} - {NO_TRACE}
     first = {each: next(record.kind for record in records if record.trace_id == each) for each in ids}
     expected = {each for each, kind in first.items() if kind != Kind.OPEN}
-    assert strays(records) == pure_strays(records) == expected
+    assert strays(records, {}) == pure_strays(records, {}) == expected
+    traces = opened_assembly()._open
+    assert strays(records, traces) == pure_strays(records, traces) == expected - traces.keys()
 
 
 MASKING = (unmasked, pure_unmasked)

@@ -84,6 +84,12 @@ class Memory:
     def masked(self, record: Record) -> Record:
         return record
 
+    def strays(self, records: list[Record]) -> set[bytes]:
+        return set()
+
+    def fetch(self, records: list[Record]) -> None:
+        pass
+
     def take(self, ring_id: bytes, records: list[Record], at: int, answered: list[bytes]) -> int:
         return at
 

@@ -30,6 +30,9 @@ cdef extern from "Python.h":
     # What object.__new__ does, without arguments to be looked at.
     object PyType_GenericAlloc(PyTypeObject *, Py_ssize_t)
 
+cdef extern from *:
+    void __builtin_prefetch(const void *) noexcept
+
 cdef extern from "<string.h>":
     void *memmem(const void *, size_t, const void *, size_t) noexcept
 
@@ -37,6 +40,11 @@ if Record._fields != ("kind", "flags", "ordinal", "trace_id", "payload"):
     raise ImportError("built for records with other fields")
 
 DEF FIELDS = 5
+# From so many open traces on they are in no cache of a processor: one has a kilobyte.
+DEF MANY_TRACES = 4096
+# Cache lines of an OpenTrace and of a Stream.
+DEF TRACE_LINES = 3
+DEF STREAM_LINES = 2
 cdef bytes _BEFORE_RUNNER = BEFORE_RUNNER, _CONFIG = CONFIG, _ESCAPE = ESCAPE
 cdef long _EVENT = Kind.EVENT
 cdef long _OPEN = Kind.OPEN
@@ -53,8 +61,11 @@ include "taking.pxi"
 include "building.pxi"
 
 
-def strays(list records not None):
-    """Return the traces of which a record stands before their OPEN, or without one. TypeError: one is no record."""
+def strays(list records not None, dict traces not None):
+    """Return the traces, beside the open ones, of which a record stands before their OPEN, or without one.
+
+    TypeError: one is no record.
+    """
     cdef object of, record, trace_id = None
     cdef set opened = {NO_TRACE}, found = set()
     for record in records:
@@ -64,13 +75,47 @@ def strays(list records not None):
         if of is trace_id:
             continue
         trace_id = of
-        if of in opened:
+        if of in opened or of in traces:
             continue
         if PyLong_AsLong(<object>PyTuple_GetItem(record, 0)) == _OPEN:
             opened.add(of)
         else:
             found.add(of)
     return found
+
+
+def fetch(list records not None, dict traces not None):
+    """Have the processor fetch what `take` will touch of open traces, if they are too many to be in its caches.
+
+    All at once, and not each when it is waited for. TypeError: one is no record.
+    """
+    cdef object of, record, trace_id = None, trace
+    cdef list found = [], streams = []
+    if len(traces) < MANY_TRACES:
+        return
+    for record in records:
+        if not PyTuple_Check(record) or PyTuple_Size(record) != FIELDS:
+            raise TypeError("not a record")
+        of = <object>PyTuple_GetItem(record, 3)
+        if of is trace_id:
+            continue
+        trace_id, trace = of, traces.get(of)
+        if trace is not None:
+            _fetch(trace, TRACE_LINES)
+            found.append(trace)
+    for trace in found:
+        stream = trace.stream
+        _fetch(stream, STREAM_LINES)
+        streams.append(stream)
+    for stream in streams:
+        _fetch(stream.events, 1)
+        _fetch(stream.floor_bytes, 1)
+
+
+cdef void _fetch(object what, int lines) noexcept:
+    cdef int line
+    for line in range(lines):
+        __builtin_prefetch(<char *><PyObject *>what + 64 * line)
 
 
 def unmasked(list records not None, Py_ssize_t at, object masks not None):

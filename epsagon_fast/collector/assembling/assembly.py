@@ -17,7 +17,7 @@ Nothing that a record holds can raise here: what is broken is counted as `malfor
 from collections import Counter, deque
 
 from epsagon_fast.collector.assembling.accounts import Accounts
-from epsagon_fast.collector.assembling.events import take
+from epsagon_fast.collector.assembling.events import fetch, strays, take
 from epsagon_fast.collector.assembling.masks import Masks
 from epsagon_fast.collector.assembling.open_trace import OpenTrace
 from epsagon_fast.collector.assembling.payloads import BROKEN
@@ -148,6 +148,14 @@ class Assembly:
         if record.kind == _OPEN:
             return self.masks.opened(record)
         return self.masks.masked(record)
+
+    def strays(self, records: list[Record]) -> set[bytes]:
+        """Return the traces of which a record stands before their OPEN, if that is not known yet."""
+        return {each for each in strays(records, self._open) if not self._is_finished(each)}
+
+    def fetch(self, records: list[Record]) -> None:
+        """Have the traces of records fetched that `take` gets next."""
+        fetch(records, self._open)
 
     def take(self, ring_id: bytes, records: list[Record], at: int, answered: list[bytes]) -> int:
         """Take in usual records from `at` on, as `feed` would; return where a record stands to be fed, or the end.

@@ -2,6 +2,7 @@
 
 - `take`: an event for an open trace, that has no flag and fits into what its trace may hold without anything giving
   way. Compiled it also takes an OPEN and a CLOSE that say nothing unusual.
+- `fetch` has the processor fetch the traces of many records.
 - `unmasked` passes over records that masking leaves as they are, and `strays` over those that stand behind their OPEN.
 - `whole` builds the body of a trace of which nothing is cut; only the compiled one does.
 
@@ -9,7 +10,7 @@ What they leave is done by the parts of the assembly that do all: Assembly.feed 
 them may leave whatever it likes.
 """
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Final
 
 from epsagon_fast.collector.assembling.accounts import Accounts
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "IMPLEMENTATION",
+    "fetch",
+    "pure_fetch",
     "pure_strays",
     "pure_take",
     "pure_unmasked",
@@ -85,13 +88,20 @@ def pure_unmasked(records: list[Record], at: int, masks: Masks) -> int:
     return at
 
 
-def pure_strays(records: list[Record]) -> set[bytes]:
-    """Return the traces of which a record stands before their OPEN, or without one."""
+def pure_strays(records: list[Record], traces: Mapping[bytes, OpenTrace]) -> set[bytes]:
+    """Return the traces, beside the open ones, of which a record stands before their OPEN, or without one."""
     opened, found = {NO_TRACE}, set[bytes]()
     for record in records:
-        if record.trace_id not in opened:
+        if record.trace_id not in opened and record.trace_id not in traces:
             (opened if record.kind == _OPEN else found).add(record.trace_id)
     return found
+
+
+def pure_fetch(records: list[Record], traces: Mapping[bytes, OpenTrace]) -> None:
+    """Have the processor fetch what `take` will touch of open traces, if they are too many to be in its caches.
+
+    All at once, and not each when it is waited for. Python cannot say that.
+    """
 
 
 def pure_whole(trace: OpenTrace) -> bytes | None:
@@ -100,6 +110,6 @@ def pure_whole(trace: OpenTrace) -> bytes | None:
 
 
 if TYPE_CHECKING or IMPLEMENTATION != COMPILED:
-    strays, take, unmasked, whole = pure_strays, pure_take, pure_unmasked, pure_whole
+    fetch, strays, take, unmasked, whole = pure_fetch, pure_strays, pure_take, pure_unmasked, pure_whole
 else:
-    from epsagon_fast.collector.assembling._feeding import strays, take, unmasked, whole
+    from epsagon_fast.collector.assembling._feeding import fetch, strays, take, unmasked, whole

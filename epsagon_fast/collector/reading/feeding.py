@@ -59,6 +59,7 @@ class Feeding:
     def _feed(self, ring_id: bytes, records: list[Record], now: float) -> None:
         feed, take = self._assembly.feed, self._assembly.take
         answered: list[bytes] = []
+        self._assembly.fetch(records)
         at = 0
         while (at := take(ring_id, records, at, answered)) < len(records):
             record = records[at]

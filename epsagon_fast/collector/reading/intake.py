@@ -11,7 +11,6 @@ from collections import Counter
 from operator import itemgetter
 
 from epsagon_fast.collector.assembling.assembly import Assembly
-from epsagon_fast.collector.assembling.events import strays
 from epsagon_fast.collector.bounds import Bounds, Held
 from epsagon_fast.collector.journal.journal import SEGMENT_BYTES, Journal
 from epsagon_fast.collector.reading.feeding import Feeding
@@ -184,8 +183,7 @@ class Intake:
         Masks come with OPEN, which may stand in a ring that is read later: so a ring with records of an unknown trace
         is read again in the next pass, after all others. A trace that is unknown even then was never opened.
         """
-        before = [{each for each in strays(records) if not self._assembly.knows(each)} for _, records in batches]
-        if not any(before):
+        if not any(self._assembly.strays(records) for _, records in batches):
             return batches
         known = {NO_TRACE}
         for reader, records in batches:

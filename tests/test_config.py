@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import pickle
+import re
 import subprocess
 import sys
 import tempfile
@@ -746,3 +747,27 @@ def test_daemon_that_acts_as_a_user_for_a_while_goes_where_its_own_environment_s
     for name, value in CALLERS.items():
         monkeypatch.setenv(name, value)
     assert as_another((0, 1234, 0), (0, 1234, 0))[:2] == ["/caller", "/caller"]
+
+
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [
+        ("b\xfccher.example", "xn--bcher-kva.example"),
+        ("h\xfc", "xn--h-eha"),
+        # The old rules and the new ones say different names.
+        ("stra\xdfe.example", "xn--..."),
+        ("\udc80", "xn--..."),
+    ],
+)
+@pytest.mark.parametrize("form", ["http://{}/p\xe4th", "otlp+https://{}:4318"])
+def test_a_host_that_is_not_ascii_is_told_how_to_be_written(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, host: str, said: str, form: str
+) -> None:
+    wanted = f"its host must be in ASCII, in its IDNA form: {said}"
+    with pytest.raises(ValueError, match=re.escape(wanted)):
+        Config(collector_url=form.format(host))
+    monkeypatch.setenv("EPSAGON_COLLECTOR_URL", form.format(host))
+    assert host not in Config().resolve().collector_url
+    assert wanted in caplog.text
+    # Only of the host: a path is escaped as it is sent.
+    assert Config(collector_url=form.format("here")).collector_url == form.format("here")

@@ -11,7 +11,7 @@ from typing import Final, Literal
 from epsagon_fast.log import warn_once
 from epsagon_fast.protocol import OTLP_TRACES_PATH
 
-from .values import MAX_TIMEOUT_S, absolute, is_header, is_plain, is_url, pairs_in
+from .values import MAX_TIMEOUT_S, absolute, host_fault, is_header, is_plain, is_url, pairs_in
 
 TlsFile = Literal["ca_file", "client_certificate", "client_key"]
 
@@ -40,7 +40,8 @@ def url() -> str | None:
         _ignore("PROTOCOL", "http/json or http/protobuf, so JSON is sent")
     named = _FORMATS.get(protocol, _FORMATS[""]) + plain
     if not is_url(named):
-        _ignore("ENDPOINT", "an http:// or https:// URL without user name or password")
+        fault = host_fault(named)
+        _ignore("ENDPOINT", "an http:// or https:// URL without user name or password" + (fault and f" ({fault})"))
         return None
     return named
 

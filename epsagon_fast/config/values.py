@@ -153,7 +153,7 @@ def token(variable: str) -> Option:
 def url(variable: str) -> Option:
     """The URL of a backend."""
     allowed = "an http:// or https:// URL without user name or password, for OTLP with otlp+ before it"
-    return Option(variable, None, allowed, (str,), is_url, str, is_url=True)
+    return Option(variable, None, allowed, (str,), is_url, str, is_url=True, why=host_fault)
 
 
 def choice(variable: str, *values: str, default: str | None = None) -> Option:
@@ -223,7 +223,25 @@ def posted_url(url: str) -> str:
 def is_url(url: str) -> bool:
     """Say whether traces can be sent to a URL."""
     found = re.fullmatch(_URL, url, re.IGNORECASE)
-    return found is not None and url.isprintable() and int(found["port"] or 80) <= 65535
+    if found is None or not found["host"].isascii():
+        return False
+    return url.isprintable() and int(found["port"] or 80) <= 65535
+
+
+def host_fault(url: str) -> str:
+    """Return what is wrong with a URL's host if it is not ASCII, "" if it is.
+
+    What turns such a name into the one that is looked up is no part of Python's HTTP, nor of ours.
+    """
+    found = re.fullmatch(_URL, url, re.IGNORECASE)
+    if found is None or found["host"].isascii():
+        return ""
+    try:
+        # The old rules, by which two letters and two joiners become other names than by the new ones.
+        name = "" if set(found["host"]) & set("\xdf\u03c2\u200c\u200d") else found["host"].encode("idna").decode()
+    except UnicodeError:
+        name = ""
+    return f"its host must be in ASCII, in its IDNA form: {name or 'xn--...'}"
 
 
 def is_header(name: str, value: str) -> bool:

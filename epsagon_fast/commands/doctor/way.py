@@ -13,7 +13,7 @@ from epsagon_fast.collector.sending.outbox.directory import own_state_directory
 from epsagon_fast.collector.sending.outbox.file import NAME, OutboxFile, failures
 from epsagon_fast.config import ResolvedConfig, otlp_url
 from epsagon_fast.config.environment import default_url
-from epsagon_fast.config.values import is_otlp, is_url, posted_url
+from epsagon_fast.config.values import host_fault, is_otlp, is_url, posted_url
 from epsagon_fast.foreign import origin
 from epsagon_fast.producer.process import process
 from epsagon_fast.protocol import OTLP_TRACES_PATH, Outcome
@@ -82,7 +82,8 @@ def _config(config: ResolvedConfig) -> Finding:
     url = os.environ.get("EPSAGON_COLLECTOR_URL", "")
     if url and not is_url(url):
         text = f"EPSAGON_COLLECTOR_URL={origin(url)} cannot be used, so no backend is named"
-        return ill("config", text, "begin it with http://, https:// or otlp+http://", about="options")
+        do = host_fault(url) or "begin it with http://, https:// or otlp+http://"
+        return ill("config", text, do, about="options")
     if config.collector_url == default_url(warn=False):
         text = "no backend is named, and Epsagon's own service is closed"
         return ill("config", text, REMEDIES["no_backend"], about="a backend")

@@ -141,9 +141,9 @@ def run_search(program: Path, tries: int, seed: int = 1) -> subprocess.Completed
     from epsagon_fast.masking.keys import DEFAULT_KEYS, Keys
     from epsagon_fast.masking.search import tables
 
-    classes, states, _, folding = tables(Keys(DEFAULT_KEYS).fragments or ())
+    classes, states, _, folding, sieve = tables(Keys(DEFAULT_KEYS).fragments or ())
     parts = program.with_name("tables")
-    parts.write_bytes(struct.pack("=I", len(states)) + classes + folding + states)
+    parts.write_bytes(struct.pack("=I", len(states)) + classes + folding + sieve + states)
     return run_core(program, tries, seed, named_events(), parts)
 
 

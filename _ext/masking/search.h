@@ -259,20 +259,20 @@ static int search_is_sign(unsigned char c) {
     }
 }
 
-static int search_event(const unsigned char *text, size_t length, const unsigned char *classes, const uint32_t *states,
-                        const unsigned char *folding) {
-    search_run run = {text, length, classes, states, folding, 0, 0, 0};
-    size_t at = 0;
+/* Whether a key may stand from `at` to `end`. */
+static int search_part(search_run *run, size_t at, size_t end) {
+    const unsigned char *text = run->text;
+    run->done = at;
 #ifdef SEARCH_SSE2
     const __m128i colon = _mm_set1_epi8(':'), equals = _mm_set1_epi8('='), tag = _mm_set1_epi8('>'),
                   percent = _mm_set1_epi8('%'), bracket = _mm_set1_epi8('['), backslash = _mm_set1_epi8('\\'),
                   literal = _mm_set1_epi8('\''), tuple = _mm_set1_epi8('('), dash = _mm_set1_epi8('-'),
                   u = _mm_set1_epi8('u'), n = _mm_set1_epi8('n');
     /* The first block has no byte before it, and the last one none behind it: both are looked at one by one. */
-    for (; at < 16 && at < length; at++)
-        if (search_is_sign(text[at]) && search_at(&run, at))
+    for (; at < 16 && at < end; at++)
+        if (search_is_sign(text[at]) && search_at(run, at))
             return 1;
-    for (; at + 17 <= length; at += 16) {
+    for (; at < end && end - at >= 16 && run->length - at >= 17; at += 16) {
         const __m128i block = _mm_loadu_si128((const __m128i *)(text + at)),
                       next = _mm_loadu_si128((const __m128i *)(text + at + 1)),
                       before = _mm_loadu_si128((const __m128i *)(text + at - 1));
@@ -285,12 +285,12 @@ static int search_event(const unsigned char *text, size_t length, const unsigned
         any = _mm_or_si128(any, _mm_or_si128(_mm_cmpeq_epi8(block, literal), _mm_cmpeq_epi8(block, tuple)));
         any = _mm_or_si128(any, _mm_cmpeq_epi8(block, bracket));
         for (unsigned bits = (unsigned)_mm_movemask_epi8(any); bits; bits &= bits - 1)
-            if (search_at(&run, at + (size_t)__builtin_ctz(bits)))
+            if (search_at(run, at + (size_t)__builtin_ctz(bits)))
                 return 1;
     }
 #endif
-    for (; at < length; at++)
-        if (search_is_sign(text[at]) && search_at(&run, at))
+    for (; at < end; at++)
+        if (search_is_sign(text[at]) && search_at(run, at))
             return 1;
     return 0;
 }

@@ -31,6 +31,8 @@ _LONGEST_NAME: Final = 256
 _UNCOUNTED: Final = str.maketrans("", "", "-_ ")
 # What a byte search can look for: text that JSON, URLs and forms write in one way only.
 _FRAGMENT: Final = pattern(r"[a-z0-9.]+")
+# Letters of a fragment. A part of it is found with it, and a short one in few steps.
+_LONGEST_FRAGMENT: Final = 32
 # `user[password]` and `password[]` are fields named password.
 _BRACKETS: Final = pattern(r"[\[\]]+")
 
@@ -114,6 +116,6 @@ def _fragments(patterns: Iterable[str]) -> tuple[bytes, ...] | None:
         fragment = max(_FRAGMENT.findall(each), key=len, default="")
         if not fragment:
             return None
-        found.append(fragment.encode())
+        found.append(fragment[:_LONGEST_FRAGMENT].encode())
     # One that holds another is found with it.
     return tuple(sorted(each for each in found if not any(other != each and other in each for other in found)))

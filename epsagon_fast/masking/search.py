@@ -2,8 +2,9 @@
 
 A name stands before `:` in JSON, in a header and in YAML, before `=` in a form, a URL, a cookie and an attribute,
 before `>` in XML, before a literal or a list in SQL, behind `-` in a command line, as the first of two in a list, and
-as the value of a member `name` or `key`. The compiled search jumps from one of these to the next and looks at what
-stands before it. The plain one looks for each key's fragment anywhere, so it asks for more events to be read.
+as the value of a member `name` or `key`. The compiled search first looks for the fragments of all keys, which most
+events have nowhere. In a text with a fragment it jumps from one of these signs to the next and looks at what is before.
+The plain one looks for fragments alone, so it asks for more events to be read.
 Both say yes where an escape or a letter in another form could hide a name, and where a URL names its user.
 """
 
@@ -12,6 +13,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import product
 from typing import Final
 
 from epsagon_fast.compiled import COMPILED, implementation
@@ -42,6 +44,9 @@ _URL: Final = pattern(r":(?:\\*/){2}")
 OTHER, QUOTE, UNCOUNTED, PERCENT, WIDE = 0, 252, 253, 254, 255
 # The state of an automaton that has found a fragment.
 FOUND: Final = 0xFFFFFFFF
+# Letters from the most frequent one, and any letter.
+_FREQUENT: Final = b"etaoinsrhldcumfpgwybvkxjqz"
+_ANY: Final = 0
 
 
 def search_for(keys: Keys) -> Callable[[bytes], bool]:
@@ -55,11 +60,11 @@ def search_for(keys: Keys) -> Callable[[bytes], bool]:
     return partial(may_hold_plainly, keys.fragments)
 
 
-def tables(fragments: Iterable[bytes]) -> tuple[bytes, bytes, int, bytes]:
-    """Return what the compiled search takes: classes of bytes, states, the width of their rows, folding characters."""
+def tables(fragments: Iterable[bytes]) -> tuple[bytes, bytes, int, bytes, bytes]:
+    """Return what the compiled search takes: classes of bytes, states, the rows' width, folding characters, a sieve."""
     fragments = tuple(fragments)
     classes, width = _classes(fragments)
-    return classes, _automaton(fragments, classes, width).tobytes(), width, _folding()
+    return classes, _automaton(fragments, classes, width).tobytes(), width, _folding(), _sieve(fragments)
 
 
 def may_hold_plainly(fragments: Iterable[bytes], event: bytes) -> bool:
@@ -101,6 +106,49 @@ def _folding() -> bytes:
         for block in range(first, last + 1):
             bits[block >> 3] |= 1 << (block & 7)
     return bytes(bits)
+
+
+def _sieve(fragments: Iterable[bytes]) -> bytes:
+    """Return what is looked for first: for each fragment three of its letters, and what may hide one. See sift.h."""
+    places = [(fragment, _rarest(fragment)) for fragment in fragments]
+    triples = sorted(
+        {_triple(fragment, place) for fragment, place in places}, key=lambda triple: (triple[1] >> 4, triple)
+    )
+    halves, bits = bytearray(4 * 32), bytearray(1 << 12)
+    for number, triple in enumerate(triples):
+        # Eight groups of neighbours. A group knows halves of bytes, so what shares one is mistaken for fewer others.
+        group = 1 << number * 8 // len(triples)
+        for place, letter in enumerate(triple):
+            capital = letter - 32 if letter >= ord("a") else letter
+            _add(halves, place, group, range(256) if letter == _ANY else (letter, capital))
+        for first, middle, last in product(*(range(32) if each == _ANY else (each & 31,) for each in triple)):
+            bit = first << 10 | middle << 5 | last
+            bits[bit >> 3] |= 1 << (bit & 7)
+    wide = {
+        chr(block << 4).encode("utf-8", "surrogatepass")[0] for low, high in _BLOCKS for block in range(low, high + 1)
+    }
+    for number, others in enumerate(
+        (b"- +", b"_", b"%", b"@", *([each for each in wide if each >> 4 == high] for high in range(12, 16)))
+    ):
+        _add(halves, 3, 1 << number, others)
+    return bytes(halves + bits) + bytes([max(len(fragment) - place for fragment, place in places)])
+
+
+def _add(halves: bytearray, place: int, bit: int, found: Iterable[int]) -> None:
+    for each in found:
+        halves[32 * place + (each & 15)] |= bit
+        halves[32 * place + 16 + (each >> 4)] |= bit
+
+
+def _rarest(fragment: bytes) -> int:
+    """Return the place in a fragment of a letter that is rare, as are those on both sides."""
+    places = range(1, len(fragment) - 1)
+    return max(places, key=lambda at: sum(map(_FREQUENT.find, fragment[at - 1 : at + 2])), default=0)
+
+
+def _triple(fragment: bytes, at: int) -> tuple[int, int, int]:
+    """Return the letters of a fragment around a place."""
+    return fragment[at - 1] if at else _ANY, fragment[at], fragment[at + 1] if at + 1 < len(fragment) else _ANY
 
 
 def _classes(fragments: Iterable[bytes]) -> tuple[bytes, int]:

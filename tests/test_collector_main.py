@@ -337,7 +337,7 @@ def test_signalled_collector_hands_over_to_a_successor(
     place.until_ended(pid)
     worker.do("add after")
     worker.do("close")
-    assert worker.do("flush 10") == "True"
+    assert worker.do("flush 60") == "True"
     worker.leave()
     place.until_left()
     assert ids(await_traces(backend, place, "main")["main"]) == ["before", "after"]
@@ -369,7 +369,7 @@ def test_second_signal_is_an_order_and_nothing_is_lost(backend: Backend, place: 
     place.until_ended(first)
     worker.do("add after")
     worker.do("close")
-    assert worker.do("flush 10") == "True"
+    assert worker.do("flush 60") == "True"
     assert place.collectors() != [first]
     assert ids(await_traces(backend, place, "main")["main"]) == ["before", "after"]
     assert "Traceback" not in place.log()
@@ -458,7 +458,7 @@ def test_open_trace_outlives_its_collector(backend: Backend, place: Place, worke
         killed(place)
         assert worker.do(f"stop other{number}") == "DELIVERED"  # whoever waits for a collector starts one
     worker.do("close")
-    assert worker.do("flush 10") == "True"
+    assert worker.do("flush 60") == "True"
     # The successor read other0 in its journal, and the mark that it is settled: it does not send it again.
     found = await_traces(backend, place, "main", "other0", "other1")
     assert ids(found["main"]) == ["0", "1"]
@@ -476,7 +476,7 @@ def test_answers_are_counted_right_after_a_collectors_death(place: Place) -> Non
             killed(place)
             server.requests.clear()
             server.behave = servers.status(200)
-            assert worker.do("flush 10") == "True"
+            assert worker.do("flush 60") == "True"
             (ring,) = place.look().rings
             assert (ring.closed, ring.settled) == (3, 3)
             # Settled says that they were sent, not that they were found in the journal.

@@ -99,8 +99,14 @@ def fill(count: int = 10, size_bytes: int = 1000, pause_s: float = 0.0) -> None:
 
 
 def until_read() -> None:
-    """Wait until the collector has read all that this process pushed."""
-    until(process.writers.known()[-1].drained, "its ring is read", pause_s=0.001)
+    """Wait until the collector has read all that this process pushed. Wake it, or each wait takes a pause of its."""
+    writer = process.writers.known()[-1]
+
+    def is_read() -> bool:
+        writer._wake(0)
+        return writer.drained()
+
+    until(is_read, "its ring is read", pause_s=0.001)
 
 
 def until_stopped(count: int = 10, size_bytes: int = 1000, pause_s: float = 0.001) -> None:

@@ -70,12 +70,14 @@ class Assembly:
         self._open: dict[bytes, OpenTrace] = {}
         # The same by ring. When a service ends, hundreds of processes say BYE at once, each with traces of its own.
         self._open_of: dict[bytes, dict[bytes, OpenTrace]] = {}
-        self.masks = Masks(self.knows)
         # Traces that were closed in this pass, and in the one before.
         self._closed: list[OpenTrace] = []
         self._closed_before: list[OpenTrace] = []
         self._unsettled: dict[bytes, Unsettled] = {}
         self._settled: set[bytes] = set()
+        opened, unsettled, settled = self._open, self._unsettled, self._settled
+        # Not a method of ours: what held us by it would wait for the garbage collector with us.
+        self.masks = Masks(lambda trace_id: trace_id in opened or trace_id in unsettled or trace_id in settled)
         self._settled_order: deque[bytes] = deque()
         # Memory of open traces, held records and finished traces.
         self.accounts = Accounts()
@@ -87,7 +89,7 @@ class Assembly:
 
     def knows(self, trace_id: bytes) -> bool:
         """Return whether a trace was opened, as far as that is remembered."""
-        return trace_id in self._open or self._is_finished(trace_id)
+        return self.masks.knows(trace_id)
 
     def is_open(self, trace_id: bytes) -> bool:
         """Return whether a trace takes records. One that is closed does, until `end_pass` returns it."""

@@ -22,9 +22,11 @@ class Feeding:
     def masked(self, ring_id: bytes, records: list[Record]) -> list[Record]:
         """Return records of one ring as they may be kept, without those that are poison."""
         noted = self._poison.note_batch(ring_id, records, self._masked)
-        # Otherwise each is noted before it is masked, in case it kills us, so each is masked alone.
-        batches = [noted] if isinstance(noted, list) else ([record] for record in noted)
-        safe = [each for batch in batches for each in self._masked(batch)]
+        if isinstance(noted, list):
+            safe = self._masked(noted)
+        else:
+            # Each is noted before it is masked, in case it kills us, so each is masked alone.
+            safe = [each for record in noted for each in self._masked([record])]
         self._poison.note_end()
         return safe
 
@@ -42,6 +44,8 @@ class Feeding:
             except Exception:
                 self._poison.note_record(record)
                 raise
+        if not at:
+            return records
         safe += records[at:]
         return safe
 

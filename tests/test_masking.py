@@ -535,6 +535,8 @@ def test_the_search_goes_on_behind_a_fragment_that_is_no_name() -> None:
 @example('x"password', "name")
 def test_the_search_finds_a_name_that_is_a_value(name: str, says: str) -> None:
     forms = [[name, "S3CRET"], [[name, "S3CRET"]], {"value": "S3CRET", says: name}, {says: name, "value": "S3CRET"}]
+    # What pydantic says of an input.
+    forms += [{"loc": ["body", 0, name], "input": "S3CRET"}, [{"loc": [name], "msg": "bad", "input": {"a": "S3CRET"}}]]
     for form in forms:
         for payload in (event(x=form), event(x=json.dumps(form))):
             masked = MASK.event(payload)

@@ -19,6 +19,8 @@ enum { SEARCH_QUOTE = 252, SEARCH_UNCOUNTED = 253, SEARCH_PERCENT = 254, SEARCH_
 #define SEARCH_FOUND UINT32_MAX
 /* Bytes of a URL in which its user is looked for. A longer one is read. */
 #define SEARCH_USER_BYTES 256
+/* Bytes of the list in which pydantic says where it found an input. */
+#define SEARCH_PLACE_BYTES 512
 /* How often an event may be looked through for names as values. Such names in texts in texts may hold each other, and an
  * event of which every part would be looked at again for each is read instead. */
 #define SEARCH_AGAIN 4
@@ -95,11 +97,30 @@ static int search_value(search_run *run, size_t start, size_t escapes) {
     return run->again / SEARCH_AGAIN > run->length || (end < run->length && search_name(&value, end));
 }
 
+/* Whether a key may stand in the list behind `at`, which says where pydantic found an input. */
+static int search_located(const search_run *run, size_t at) {
+    size_t end = search_left(run, at) > SEARCH_PLACE_BYTES ? at + SEARCH_PLACE_BYTES : run->length;
+    uint32_t state = 0;
+    for (size_t i = end; i > at;) {
+        unsigned char class = run->classes[run->text[--i]];
+        if (class == SEARCH_UNCOUNTED)
+            continue;
+        if (class == SEARCH_WIDE && search_wide(run, i))
+            return 1;
+        state = run->states[state + (class >= SEARCH_QUOTE ? 0 : class)];
+        if (state == SEARCH_FOUND)
+            return 1;
+    }
+    return 0;
+}
+
 /* Whether the member whose colon stands at `at` says the name of a value that stands in another member. */
 static int search_named(search_run *run, size_t at) {
     size_t i = at, next = at + 1, escapes = 0;
     while (i > 0 && (run->text[i - 1] == '"' || run->text[i - 1] == '\\' || run->text[i - 1] == ' '))
         i--;
+    if (i >= 3 && memcmp(run->text + i - 3, "loc", 3) == 0)
+        return search_located(run, at);
     if (!((i >= 4 && memcmp(run->text + i - 3, "ame", 3) == 0) || (i >= 3 && memcmp(run->text + i - 2, "ey", 2) == 0)))
         return 0;
     for (; next < run->length && (run->text[next] == ' ' || run->text[next] == '\\'); next++)

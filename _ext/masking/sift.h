@@ -199,6 +199,15 @@ static size_t sift_opening(const search_run *run, size_t at) {
     return at;
 }
 
+/* Where a list begins to say where pydantic found an input, if a text in it begins at `start`: behind its name. */
+static size_t sift_located(const search_run *run, size_t start) {
+    size_t first = start > SEARCH_PLACE_BYTES ? start - SEARCH_PLACE_BYTES : 0;
+    for (size_t at = start; at >= first + 5; at--)
+        if (memcmp(run->text + at - 5, "\"loc\"", 5) == 0)
+            return at;
+    return start;
+}
+
 /* Whether a key may stand in an event. Only the texts are searched in which there is a fragment or something hidden, each
  * with the sign before it and the one behind it. */
 static int sift_and_search(const unsigned char *text, size_t length, const unsigned char *classes, const uint32_t *states,
@@ -217,6 +226,8 @@ static int sift_and_search(const unsigned char *text, size_t length, const unsig
         }
         for (behind = end + 1; behind < length && text[behind] <= ' ';)
             behind++;
+        if (start > 0 && (text[start - 1] == ',' || text[start - 1] == '[') && (behind >= length || text[behind] != ':'))
+            start = sift_located(&run, start);
         if (search_part(&run, start > 0 ? start - 1 : 0, behind < length ? behind + 1 : length))
             return 1;
     }

@@ -240,7 +240,28 @@ def feed_any(module: str, tries: str, seed: str) -> None:
             feeding.take(records, dice.randrange(-1, 2), b"ring", traces, {}, [], bool, accounts, counters, [])
         del records
         taken += any(sum(map(len, trace.stream.events)) for trace in traces.values())
+        whole_damaged(feeding, dice)
     print(tries, taken)
+
+
+def whole_damaged(feeding: Any, dice: random.Random) -> None:
+    """Take in a trace of which the OPEN and the CLOSE may be damaged, and build its body."""
+    from records import RING, added, closed, event, opened, own_runner
+
+    from epsagon_fast.collector.assembling.assembly import Assembly
+
+    assembly = Assembly()
+    records = [opened(own_runner(weak="x" * 9)), added(event()), added(event(1)), closed(0.5)]
+    at = dice.randrange(8)
+    if at in (0, 3):
+        records[at] = records[at]._replace(payload=bytes(damage(records[at].payload, dice)))
+    books = assembly._open, assembly._open_of, assembly._closed, assembly._is_new, assembly.accounts, assembly.counters
+    feeding.unmasked(records, 0, assembly.masks)
+    feeding.strays(records, assembly._open)
+    feeding.take(records, 0, RING, *books, [])
+    for trace in assembly._open.values():
+        with suppress(ValueError, TypeError):
+            feeding.whole(trace)
 
 
 def trim_damaged(module: str, tries: str, seed: str) -> None:

@@ -4,6 +4,11 @@ A foreign text may hold a terminal's escapes, a line end followed by what looks 
 if it is a URL, a password. So every foreign text passes through this module before it is logged or printed.
 """
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from urllib.parse import SplitResult
+
 SHOWN_CHARACTERS = 200
 _HOST_CHARACTERS = 253
 
@@ -31,12 +36,18 @@ def escaped(text: str) -> str:
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
+def url_parts(url: str) -> "SplitResult":
+    """Return the parts of a URL as `urlsplit` does. Raises ValueError."""
+    # Most processes never need it, and in the collector what sends has loaded it, beside the loop.
+    from urllib.parse import urlsplit
+
+    return urlsplit(url)
+
+
 def origin(url: str) -> str:
     """Return scheme, host and port of a URL: the part that cannot hold a secret."""
-    from urllib.parse import urlsplit  # most processes never need it
-
     try:
-        parts = urlsplit(url)
+        parts = url_parts(url)
         host, port = parts.hostname or "", parts.port
     except ValueError:
         return "an unreadable URL"

@@ -17,6 +17,7 @@ from epsagon_fast.collector.formats.conventions import OVERFLOW, Value
 from epsagon_fast.collector.formats.otlp import Otlp, address, posted
 from epsagon_fast.collector.formats.spans import SDK
 from epsagon_fast.collector.parcel import Destination
+from epsagon_fast.foreign import url_parts
 from epsagon_fast.protocol import OTLP_TRACES_PATH
 from epsagon_fast.rows import NamedTuple
 from epsagon_fast.version import __version__
@@ -49,9 +50,7 @@ def url_of(destination: Destination) -> str | None:
     """Return where an OTLP destination takes metrics; None: it is another one, or has a path of its own for traces."""
     if not isinstance(format_for(destination), Otlp):
         return None
-    from urllib.parse import urlsplit  # what sends has loaded it, beside the loop
-
-    traces = urlsplit(address(destination.url))
+    traces = url_parts(address(destination.url))
     path = traces.path.rstrip("/")
     if not path.endswith(OTLP_TRACES_PATH):
         return None

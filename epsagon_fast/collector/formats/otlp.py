@@ -16,6 +16,7 @@ from epsagon_fast.collector.formats.headers import headers_for, may_compress
 from epsagon_fast.collector.formats.plain import written
 from epsagon_fast.collector.formats.spans import SDK, spans_of
 from epsagon_fast.collector.parcel import Destination, Parcel
+from epsagon_fast.foreign import url_parts
 from epsagon_fast.protocol import OTLP_TRACES_PATH, WireConfig
 from epsagon_fast.rows import NamedTuple
 from epsagon_fast.version import __version__
@@ -132,10 +133,8 @@ OTLP_PROTOBUF = Otlp("otlp-protobuf", _protobuf())
 
 def address(url: str) -> str:
     """Return the URL to POST to: without the format's name, and with OTLP's path where it has none."""
-    from urllib.parse import urlsplit  # what sends has loaded it, beside the loop
-
     plain = url.partition("+")[2]
-    parts = urlsplit(plain)
+    parts = url_parts(plain)
     return plain if parts.path else parts._replace(path=OTLP_TRACES_PATH).geturl()
 
 

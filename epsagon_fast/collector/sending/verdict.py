@@ -13,7 +13,7 @@ from datetime import UTC
 from epsagon_fast.collector.formats.choice import format_for
 from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.collector.sending.answer import Failure, Headers, Response, is_page
-from epsagon_fast.foreign import shown
+from epsagon_fast.foreign import shown, url_parts
 from epsagon_fast.patterns import pattern
 from epsagon_fast.protocol import MASK, Outcome
 from epsagon_fast.rows import NamedTuple
@@ -160,7 +160,7 @@ def _said(response: Response, destination: Destination) -> str:
 
 def _masked(said: str, destination: Destination) -> str:
     """Return a server's or proxy's text without the secrets that we sent it, in any form in which it may quote them."""
-    from urllib.parse import quote  # what sends has loaded it, beside the loop
+    from urllib.parse import quote  # as for foreign.url_parts
 
     chosen = json.loads(destination.headers or "{}").values()
     for secret in (destination.token, *chosen, *_credentials(destination.proxy_url)):
@@ -170,18 +170,16 @@ def _masked(said: str, destination: Destination) -> str:
 
 
 def _is_closed_service(url: str) -> bool:
-    from urllib.parse import urlsplit  # what sends has loaded it, beside the loop
-
-    return (urlsplit(url).hostname or "").endswith(CLOSED_SERVICE)
+    return (url_parts(url).hostname or "").endswith(CLOSED_SERVICE)
 
 
 def _credentials(proxy_url: str | None) -> list[str]:
-    from urllib.parse import unquote, urlsplit  # what sends has loaded it, beside the loop
-
-    auth, _, _ = urlsplit(proxy_url or "").netloc.rpartition("@")
+    auth, _, _ = url_parts(proxy_url or "").netloc.rpartition("@")
     if not auth:
         return []
-    from base64 import b64encode  # few proxies want credentials
+    # Few proxies want credentials.
+    from base64 import b64encode
+    from urllib.parse import unquote
 
     plain = unquote(auth)
     return [b64encode(plain.encode()).decode(), plain, plain.partition(":")[2]]

@@ -54,7 +54,7 @@ def error_code(kind: SpanKind, attributes: Mapping[str, Any], code: int) -> int:
     """Return the error code of a span that `code` was found for, by the status that the environment calls an error."""
     if kind is not _CLIENT and kind is not _SERVER:
         return code
-    status = next((attributes[name] for name in _STATUSES if name in attributes), None)
+    status = _first_of(attributes, _STATUSES)
     lowest = said_lowest_error() if type(status) is int else None
     if lowest is None or status is None:
         return code
@@ -74,6 +74,10 @@ def _path_of(attributes: Mapping[str, Any]) -> str:
 
 
 def _text_of(attributes: Mapping[str, Any], names: tuple[str, ...]) -> str:
-    """Return the first of the attributes that is there."""
-    found = next((attributes[name] for name in names if name in attributes), "")
+    found = _first_of(attributes, names)
     return found if isinstance(found, str) else ""
+
+
+def _first_of(attributes: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+    """Return the first of the attributes that is there."""
+    return next((attributes[name] for name in names if name in attributes), None)

@@ -127,6 +127,8 @@ def _sieve(fragments: Iterable[bytes]) -> bytes:
     wide = {
         chr(block << 4).encode("utf-8", "surrogatepass")[0] for low, high in _BLOCKS for block in range(low, high + 1)
     }
+    # Bytes that begin no character are read as one of those all the same.
+    wide |= {each | 8 for each in wide if each >= 0xF0}
     for number, others in enumerate(
         (b"- +", b"_", b"%", b"@", *([each for each in wide if each >> 4 == high] for high in range(12, 16)))
     ):

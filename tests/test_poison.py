@@ -12,7 +12,7 @@ from waiting import TIMEOUT_S
 
 from epsagon_fast.backend import Backend
 from epsagon_fast.collector.journal.frames import MAGIC, Batch, parse
-from epsagon_fast.collector.poison import Poison
+from epsagon_fast.collector.poison import MOST_DEATHS, Poison
 from epsagon_fast.protocol import Record
 from epsagon_fast.queue.state import StatePage
 
@@ -94,17 +94,26 @@ def test_collectors_killed_over_a_batch_condemn_nothing(folder_fd: int) -> None:
     assert Collector(folder_fd).work(DEADLY) == [DEADLY]
 
 
-def test_what_collectors_were_killed_over_again_and_again_is_tried_and_kept(folder_fd: int, tmp_path: Path) -> None:
-    for _ in range(5):
-        Collector(folder_fd).poison.note_record(DEADLY)
+def test_what_collectors_were_killed_over_several_times_is_tried_and_kept(folder_fd: int, tmp_path: Path) -> None:
+    for _ in range(MOST_DEATHS - 1):
         # What is done in the trial does not count here.
-        last = Collector(folder_fd)
-        assert last.work(OTHER, DEADLY, OTHER) == [OTHER, DEADLY, OTHER]
-        last.poison.note_record(DEADLY)
-    for _ in range(5):
-        Collector(folder_fd).poison.note_body(TRACE_ID)
-        assert not Collector(folder_fd).poison.is_poison_as_body(TRACE_ID, list)
+        collector = Collector(folder_fd)
+        assert collector.work(OTHER, DEADLY, OTHER) == [OTHER, DEADLY, OTHER]
+        collector.poison.note_record(DEADLY)
+    assert Collector(folder_fd).work(DEADLY) == [DEADLY]
+    for _ in range(MOST_DEATHS - 1):
+        collector = Collector(folder_fd)
+        assert not collector.poison.is_poison_as_body(TRACE_ID, list)
+        collector.poison.note_body(TRACE_ID)
+    assert not Collector(folder_fd).poison.is_poison_as_body(TRACE_ID, list)
     assert not list(tmp_path.glob("poison-*"))
+
+
+def test_what_kills_collectors_and_spares_children_is_set_aside_in_the_end(folder_fd: int) -> None:
+    for _ in range(MOST_DEATHS):
+        Collector(folder_fd).poison.note_record(DEADLY)
+    last = Collector(folder_fd)
+    assert (last.work(DEADLY, OTHER), last.counts) == ([OTHER], {"poison": 1})
 
 
 def test_a_trace_whose_body_kills_is_known(folder_fd: int, tmp_path: Path) -> None:

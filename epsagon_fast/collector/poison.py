@@ -7,7 +7,8 @@ knows that its predecessor died over it:
   names its record on the way out. After a death over a batch the next collector notes every record for a while, so a
   second death of that kind (a crash in compiled code) names its record too.
 - What was named in two deaths in a row is tried in a child when it turns up. If the child dies too, it is poison:
-  it goes into a file `poison-*`, and is left out from then on.
+  it goes into a file `poison-*`, and is left out from then on. So it is, without a trial, after many deaths: what kills
+  a collector may spare a child.
 
 Collectors that are killed from outside die over something as well, and even twice over the same thing: the first record
 of a journal is the first for each of them, and takes a hundred times as long as the next. The child outlives it.
@@ -33,6 +34,8 @@ from epsagon_fast.queue.state import StatePage
 log = logging.getLogger("epsagon_fast.collector")
 
 DEATHS = 2
+# And without a child's trial.
+MOST_DEATHS = 8
 # How long a collector is careful: what killed the last one comes again within this time.
 CAREFUL_S = 60.0
 NAME = POISON
@@ -114,9 +117,12 @@ class Poison:
         """Try what this key names, if it is accused."""
         if key != self._accused or survives(work):
             return False
+        self._condemn(key)
+        return True
+
+    def _condemn(self, key: bytes) -> None:
         self._keys.add(key)
         self._trace_ids.add(key[1:17])
-        return True
 
     def _write(self, key: bytes, ring_id: bytes, records: list[Record]) -> None:
         name = NAME + key.hex()
@@ -128,14 +134,16 @@ class Poison:
                     return
                 file.write(b"".join(encode_batch(ring_id, 0, records)))
         self._counts["poison"] += 1
-        log.error("%d collectors died over trace %s: set aside as %s", DEATHS, records[0].trace_id.hex(), name)
+        log.error("collectors died over trace %s: set aside as %s", records[0].trace_id.hex(), name)
 
     def _judge(self, found: bytes) -> None:
         again = found == self._state.last_suspect()
         deaths = self._state.load(states.SUSPECT_DEATHS) + 1 if again else 1
         self._state.store(states.SUSPECT_DEATHS, deaths)
         self._state.remember_suspect(found)
-        if deaths >= DEATHS:
+        if deaths >= MOST_DEATHS:
+            self._condemn(found)
+        elif deaths >= DEATHS:
             self._accused = found
 
 

@@ -475,6 +475,22 @@ def test_leaving_stores_what_has_no_answer(world: World) -> None:
     assert sorted(world.shelf.rows) == [numbered(1), numbered(2)]
 
 
+def test_answer_about_a_trace_that_is_stored_meanwhile_comes_too_late(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.add(0)
+    world.step()
+    close = world.shelf.close
+
+    def answered_meanwhile(timeout_s: float) -> None:
+        world.senders.answer(delivered)
+        close(timeout_s)
+
+    monkeypatch.setattr(world.shelf, "close", answered_meanwhile)
+    (settled,) = world.sending.finish(world.now, 0.0, 5.0)
+    assert (settled.outcome.name, list(world.shelf.rows)) == ("STORED", [numbered(0)])
+
+
 def test_leaving_stores_nothing_twice(world: World) -> None:
     world.shelf.rows[numbered(7)] = Parcel(numbered(7), THERE, BODY)
     world.shelf.say()

@@ -21,8 +21,10 @@ from epsagon_fast.collector import bounds
 from epsagon_fast.collector import loop as loops
 from epsagon_fast.collector.bounds import LEAST_JOURNAL_BYTES
 from epsagon_fast.collector.loop import Loop
+from epsagon_fast.collector.parcel import Settlement
 from epsagon_fast.collector.reading import intake
 from epsagon_fast.collector.sending.backoff import MAX_IN_FLIGHT
+from epsagon_fast.collector.sending.dispatch import Dispatch
 from epsagon_fast.protocol import NO_TRACE, Kind
 from epsagon_fast.queue import layout, ring
 from epsagon_fast.queue import state as states
@@ -498,6 +500,26 @@ def test_collector_that_finishes_sends_more_than_goes_at_once(folder: Folder, mo
     collector.finish()
     folder.loops.remove(collector)
     assert (len(folder.server.requests), process.counts()) == (3 * MAX_IN_FLIGHT, (3 * MAX_IN_FLIGHT,) * 2)
+
+
+def test_collector_that_finishes_leaves_time_for_the_last_answers(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loops, "LAST_REQUESTS_S", 60.0)
+    monkeypatch.setattr(loops, "LAST_ANSWERS_S", 59.9)
+    collector = folder.collector()
+    finish, waited = collector.sending.finish, []
+
+    def noted(now: float, answers_s: float, stored_s: float) -> list[Settlement]:
+        waited.append(answers_s)
+        return finish(now, answers_s, stored_s)
+
+    # More than its backend takes.
+    monkeypatch.setattr(Dispatch, "sends_more", True)
+    monkeypatch.setattr(collector.sending, "finish", noted)
+    collector.finish()
+    folder.loops.remove(collector)
+    assert waited[0] > 0.0
 
 
 def test_recovery_may_itself_be_cut_short(folder: Folder) -> None:

@@ -56,6 +56,8 @@ LAST_REQUESTS_S = 1.0
 LAST_STORED_S = 5.0
 # How long each of the two may take when a successor waits.
 LAST_HANDED_OVER_S = 0.6
+# The end of the first, in which no more requests are begun. What has no answer then is stored, and sent once more.
+LAST_ANSWERS_S = 0.3
 # Pause between two looks whether there is room for more requests.
 LAST_PAUSE_S = 0.005
 # What becomes of traces that no collector will find, because the folder in which they are was deleted.
@@ -150,7 +152,7 @@ class Loop:
             self.handover.leave_out(math.inf)
         requests_s, stored_s = (LAST_HANDED_OVER_S,) * 2 if hands_over else (LAST_REQUESTS_S, LAST_STORED_S)
         until = time.monotonic() + requests_s
-        while self.sending.sends_more and (now := time.monotonic()) < until:
+        while self.sending.sends_more and (now := time.monotonic()) < until - LAST_ANSWERS_S:
             self.outcomes.take(self.sending.last_step(now))
             time.sleep(LAST_PAUSE_S)
         now = time.monotonic()

@@ -174,14 +174,19 @@ class Dispatch:
             if trace_id not in self._storing and not self._is_stored(parcel):
                 self._store(parcel)
         self._outbox.close(stored_s)
-        return settled + self._hear_all(now)
+        # The senders are not heard any more: they may have had an answer about a trace that was stored meanwhile.
+        return settled + self._hear_outbox(now)
 
     def _hear_all(self, now: float) -> list[Settlement]:
+        settled = self._hear_outbox(now)
+        for verdict in self._delivery.verdicts():
+            settled += self._finished(verdict, now)
+        return settled
+
+    def _hear_outbox(self, now: float) -> list[Settlement]:
         settled, self._doubles = self._doubles, []
         for report in self._outbox.reports():
             settled += self._hear(report, now)
-        for verdict in self._delivery.verdicts():
-            settled += self._finished(verdict, now)
         return settled
 
     def _hear(self, report: Report, now: float) -> list[Settlement]:

@@ -29,6 +29,8 @@ def doctor(place: Place, **environment: str) -> tuple[int, list[Finding]]:
     done = place.command("doctor", "--json")
     assert "Traceback" not in done.stderr
     assert "secret-token" not in done.stdout + done.stderr
+    # A row says it once; a warning in between would say it again.
+    assert done.stderr == ""
     found = [Finding(**json.loads(line)) for line in done.stdout.splitlines()]
     # What is not well says what to do, and names its page.
     assert all(ADDRESS in each.advice for each in found if each.verdict != OK)
@@ -110,6 +112,15 @@ def test_backend_that_does_not_take_it_is_named(behave: servers.Behaviour | None
     assert code == 1
     assert found[-1][:2] == ("backend", BAD)
     assert url.rstrip("/") in found[-1].text and said in found[-1].text
+
+
+def test_backend_that_has_come_back_is_not_to_be_started_again(untraced: None) -> None:
+    with Server() as server:
+        config = Config(token="t", collector_url=server.url).resolve()
+        assert way.remedy(config, "connection") == way.ANSWERS_NOW
+        # It answers, and not well.
+        assert way.remedy(config, "503") == way.LOOK_THERE
+    assert way.remedy(config, "connection") == way.REMEDIES["connection"]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import epsagon_fast.commands.doctor.environment as environment
 import epsagon_fast.commands.doctor.way as way
 from epsagon_fast.commands.doctor.finding import BAD, Finding
 from epsagon_fast.foreign import escaped
+from epsagon_fast.log import logger
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +24,8 @@ def run(arguments: argparse.Namespace) -> int:
     config, warned = environment.resolved()
     for finding in (*warned, *environment.findings(config)):
         _print(finding, arguments.json)
+    # The rows say what would be warned of.
+    logger().disabled = not config.debug
     for finding in way.findings(config):
         _print(finding, arguments.json)
         if finding.verdict == BAD:

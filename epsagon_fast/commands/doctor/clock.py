@@ -2,30 +2,24 @@
 
 import time
 from email.utils import parsedate_to_datetime
-from typing import Any
 
+import epsagon_fast.commands.doctor.asking as asking
 from epsagon_fast.config import ResolvedConfig
-from epsagon_fast.config.environment import ca_file, proxy_for
-from epsagon_fast.config.values import posted_url
-from epsagon_fast.foreign import origin
 
 from .finding import Finding, odd, well
 
-TIMEOUT_S = 5.0
 # `Date` has whole seconds, and an answer takes its time.
 TOLERANCE_S = 2.0
 
 
 def finding(config: ResolvedConfig) -> Finding:
-    """Ask the backend's root, with no token, and compare."""
-    import urllib3
-
+    """Ask the backend, and compare."""
+    before = time.time()
+    answer = asking.headers(config) or {}
+    after = time.time()
     try:
-        before = time.time()
-        answer = _pool(config.collector_url).request("HEAD", origin(posted_url(config.collector_url)), redirect=False)
-        after = time.time()
-        theirs = parsedate_to_datetime(answer.headers["date"]).timestamp()
-    except (urllib3.exceptions.HTTPError, KeyError, ValueError):
+        theirs = parsedate_to_datetime(answer["date"]).timestamp()
+    except (KeyError, ValueError):
         return well("clock", "the backend does not tell its time")
     return compared(theirs, before, after)
 
@@ -39,11 +33,3 @@ def compared(theirs: float, before: float, after: float) -> Finding:
     by = f"{ahead + TOLERANCE_S:.0f} s ahead of" if ahead > 0 else f"{behind + TOLERANCE_S:.0f} s behind"
     text = f"this machine is {by} the backend's, so traces seem to come at another time than they do"
     return odd("clock", text, "set the clock of both by NTP", about="epsagon-fast doctor")
-
-
-def _pool(url: str) -> Any:
-    import urllib3
-
-    options: dict[str, Any] = {"retries": False, "timeout": TIMEOUT_S, "ca_certs": ca_file()}
-    proxy = proxy_for(url)
-    return urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)

@@ -8,6 +8,7 @@ from contextlib import closing, suppress
 from urllib.parse import urlsplit
 
 import epsagon_fast as epsagon
+import epsagon_fast.commands.doctor.asking as asking
 import epsagon_fast.commands.doctor.clock as clock
 from epsagon_fast.collector.sending.outbox.directory import own_state_directory
 from epsagon_fast.collector.sending.outbox.file import NAME, OutboxFile, failures
@@ -48,6 +49,11 @@ REMEDIES = {
     "web_page": "mend EPSAGON_COLLECTOR_URL: a page for people answers there, as of a login",
     "tls": "name its CA's file in SSL_CERT_FILE, or mend its certificate",
 }
+# With these the collector got no answer.
+SILENT = frozenset({"connection", "dns", "proxy", "tls"})
+ANSWERS_NOW = (
+    "run this again in a minute, or in five if TLS failed: it answers now, but the collector waits before it tries again"
+)
 LOSES = "a reboot loses what is not delivered"
 LOOK_THERE = "look at the backend's own log, and at that of the collector"
 
@@ -164,13 +170,20 @@ def _backend(config: ResolvedConfig) -> Finding:
         text = f"{where}: the sampling leaves this trace out, so that nothing was sent"
         return odd("backend", text, "unset EPSAGON_SAMPLING and EPSAGON_SAMPLE_RATE to try the rest", about="options")
     if outcome != Outcome.PENDING:
-        do = REMEDIES.get(outcome.reason or "", LOOK_THERE).format(path=_path(config.collector_url))
-        return ill("backend", f"{where}: {outcome}", do, about="statuses and retries")
+        return ill("backend", f"{where}: {outcome}", remedy(config, outcome.reason or ""), about="statuses and retries")
     if not process.writers.current(config).drained():
         text = "the collector does not read the queue"
         return ill("backend", text, "`epsagon-fast status` says why", about="capacity")
     text = f"{where} does not take the trace yet; it is kept and tried again"
     return ill("backend", text, REMEDIES["timeout"], about="statuses and retries")
+
+
+def remedy(config: ResolvedConfig, reason: str) -> str:
+    """Return what to do where a trace did not arrive. `reason`: that of its outcome."""
+    # It may be that of an attempt before this one: while a backend is ill, most traces are stored without one.
+    if reason in SILENT and asking.headers(config) is not None:
+        return ANSWERS_NOW
+    return REMEDIES.get(reason, LOOK_THERE).format(path=_path(config.collector_url))
 
 
 def _forget(config: ResolvedConfig, trace_id: str) -> None:

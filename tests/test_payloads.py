@@ -45,10 +45,13 @@ def recorded(data: bytes, content_type: str, ignored_keys: list[str]) -> str:
         b"user=1;password=SECRET",
         b'<password a="1">SECRET</password>',
         b"x=" + b"x" * 2000 + b"&password=SECRET",
+        SECRET.encode("utf-16"),
+        SECRET.encode("utf-16-be"),
+        SECRET.encode("utf-32-le"),
     ],
 )
 def test_no_body_shows_an_ignored_key_whatever_it_says_it_is(data: bytes, content_type: str) -> None:
-    assert "SECRET" not in recorded(data, content_type, KEYS)
+    assert "SECRET" not in recorded(data, content_type, KEYS).replace("\0", "")
 
 
 def test_form_and_json_are_told_apart_by_what_they_are() -> None:

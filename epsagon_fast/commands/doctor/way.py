@@ -51,9 +51,7 @@ REMEDIES = {
 }
 # With these the collector got no answer.
 SILENT = frozenset({"connection", "dns", "proxy", "tls"})
-ANSWERS_NOW = (
-    "run this again in a minute, or in five if TLS failed: it answers now, but the collector waits before it tries again"
-)
+ANSWERS_NOW = "run this again in a minute, or in five if TLS failed: it answers now, and the collector tries it later"
 LOSES = "a reboot loses what is not delivered"
 LOOK_THERE = "look at the backend's own log, and at that of the collector"
 
@@ -170,7 +168,8 @@ def _backend(config: ResolvedConfig) -> Finding:
         text = f"{where}: the sampling leaves this trace out, so that nothing was sent"
         return odd("backend", text, "unset EPSAGON_SAMPLING and EPSAGON_SAMPLE_RATE to try the rest", about="options")
     if outcome != Outcome.PENDING:
-        return ill("backend", f"{where}: {outcome}", remedy(config, outcome.reason or ""), about="statuses and retries")
+        do = remedy(config, outcome.reason or "")
+        return ill("backend", f"{where}: {outcome}", do, about="statuses and retries")
     if not process.writers.current(config).drained():
         text = "the collector does not read the queue"
         return ill("backend", text, "`epsagon-fast status` says why", about="capacity")

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from epsagon_fast.compiled import COMPILED, implementation
+from epsagon_fast.interrupts import let_pass
 
 
 class NotOurs(PermissionError):
@@ -186,6 +187,7 @@ def _opened(path: str | bytes, flags: int, dir_fd: int | None, closed_to: int, k
     try:
         fd = os.open(path, flags | _SAFELY, 0o600, dir_fd=dir_fd)
     except OSError as error:
+        let_pass(error)
         if error.errno not in _OTHER_KINDS:
             raise
         raise NotOurs(errno.EACCES, f"{_OTHER_THAN[kind]} (or a symbolic link)", path) from None

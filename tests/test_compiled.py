@@ -3,11 +3,12 @@
 import ast
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 
 import pytest
 from places import Place, until
@@ -136,6 +137,25 @@ def test_module_of_which_the_import_fails_otherwise_is_replaced_by_its_twin(monk
     monkeypatch.setattr(compiled, "_lacking", {})
     monkeypatch.delenv("EPSAGON_FAST_IMPL", raising=False)
     assert {*compiled.overview().values()} == {"reference (the package has no such constant)"}
+
+
+def test_an_import_that_a_signal_interrupts_is_no_reason_to_take_a_twin(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Limit(Exception):
+        pass
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Limit
+
+    before = signal.signal(signal.SIGALRM, stop)
+    monkeypatch.setattr(compiled, "import_module", lambda name: signal.raise_signal(signal.SIGALRM))
+    monkeypatch.setattr(compiled, "_lacking", {})
+    monkeypatch.delenv("EPSAGON_FAST_IMPL", raising=False)
+    try:
+        with pytest.raises(Limit):
+            compiled.implementation("start")
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert not compiled._lacking
 
 
 def taken() -> Iterator[tuple[str, str]]:

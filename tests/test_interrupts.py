@@ -125,8 +125,13 @@ def test_exception_of_another_thread_is_an_interruption_in_our_code() -> None:
 
 # Modules whose lines run in the traced process.
 GUARDED = [
-    *(PACKAGE / "producer").rglob("*.py"),
-    *(PACKAGE / "integrations").rglob("*.py"),
+    # Both sides' modules: configuration, imports and masking are looked up at a trace's opening, too.
+    *(path for path in PACKAGE.glob("*.py") if path.stem != "__main__"),
+    *(
+        path
+        for part in ("compat", "integrations", "masking", "producer", "trimming")
+        for path in (PACKAGE / part).rglob("*.py")
+    ),
     # The reader's run in the collector.
     *(path for path in (PACKAGE / "queue").glob("*.py") if path.stem != "reader"),
     *(PACKAGE / "config").rglob("*.py"),

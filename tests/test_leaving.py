@@ -19,6 +19,7 @@ from epsagon_fast.collector.leaving import (
     LINGER_S,
     LOOKED_S,
     PARENT_LOOK_S,
+    STORED_S,
     Leaving,
     linger_s,
 )
@@ -34,7 +35,7 @@ class FakeLoop:
     def __init__(self) -> None:
         self.rings: list[object] = []
         self.assembly = SimpleNamespace(open_count=0)
-        self.sending = SimpleNamespace(busy=0, stored=0, has_looked=True)
+        self.sending = SimpleNamespace(busy=0, stored=0, sends_stored=False, has_looked=True)
         self.unsettled = 0
         self.gone = False
         self.passes = 0
@@ -315,6 +316,17 @@ def test_asking_is_remembered_for_the_next_one(page: StatePage, loop: Any, monke
     loop.unsettled = 0
     monkeypatch.setattr(leaving.time, "time", lambda: 5000.0 + leaving.GOING_DOWN_S)
     assert not Leaving(page).due(loop, 0.0)
+
+
+def test_as_the_service_goes_down_stored_traces_that_arrive_have_their_time(page: StatePage, loop: Any) -> None:
+    Leaving(page).ask(100.0)
+    hurried = Leaving(page)
+    loop.sending.stored, loop.sending.sends_stored = 100, True
+    assert not any(hurried.due(loop, now) for now in (0.0, 1.1 * GRACE_S, STORED_S))
+    loop.sending.sends_stored = False
+    assert hurried.due(loop, STORED_S)
+    loop.sending.sends_stored = True
+    assert hurried.due(loop, 1.1 * STORED_S)
 
 
 def test_clock_that_was_set_back_is_no_reason_to_hurry_for_ever(

@@ -27,6 +27,8 @@ GONE_BACKLOG_S = 60.0
 LOOKED_S = 10.0
 # A collector that starts this soon after another was asked to leave does not linger: the service goes down.
 GOING_DOWN_S = 60.0
+# But it goes on for so long with stored traces that its backend takes.
+STORED_S = 5.0
 # Pause between two looks whether our own parent waits for us, and whether a process of our control group is left.
 PARENT_LOOK_S = 0.2
 GROUP_LOOK_S = 0.5
@@ -83,9 +85,11 @@ class Leaving:
 
     def _is_done(self, loop: Loop, alone_s: float) -> bool:
         """Say whether nothing is left to do for a collector without producers."""
-        if self._asked is not None or (self._goes_down and alone_s > GRACE_S):
-            # Traces for a sick backend are stored or wait in the journal for the next collector.
+        # Traces for a sick backend are stored or wait in the journal for the next collector.
+        if self._asked is not None:
             return loop.sending.busy == 0
+        if self._goes_down and alone_s > GRACE_S:
+            return loop.sending.busy == 0 and (not loop.sending.sends_stored or alone_s > STORED_S)
         if self._stays:
             return loop.gone
         if loop.unsettled or loop.sending.stored:

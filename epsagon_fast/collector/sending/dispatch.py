@@ -92,7 +92,12 @@ class Dispatch:
 
     def is_pressed(self, now: float) -> bool:
         """Say whether `step` should come soon: the senders do not keep up, or stored traces are being sent."""
-        return bool(self._asked or self._stored) or self._delivery.lags(now)
+        return self.sends_stored or self._delivery.lags(now)
+
+    @property
+    def sends_stored(self) -> bool:
+        """Whether traces are being taken from the outbox and sent."""
+        return bool(self._asked or self._stored)
 
     @property
     def stored(self) -> int:

@@ -50,6 +50,11 @@ TEXTS = {
     '[{"name": "Authorization", "value": "S3CRET"}]': '[{"name":"Authorization","value":"****"}]',
     # Forms and URLs.
     "a=1&password=S3CRET;token=S3CRET;b=2": "a=1&password=****;token=****;b=2",
+    # A name as a subscript.
+    'os.environ["API_TOKEN"] = "S3CRET"; n = 1': 'os.environ["API_TOKEN"] = "****"; n = 1',
+    "$config['db']['password'] = 'S3CRET'; $n = 1": "$config['db']['password'] = '****'; $n = 1",
+    'config["password"] == S3CRET': 'config["password"] == ****',
+    'a["token"] != "S3CRET" or b["a"]["token"]="S3CRET"': 'a["token"] != "****" or b["a"]["token"]="****"',
     "user[password]=S3CRET&password[]=S3CRET": "user[password]=****&password[]=****",
     "user%5Bpassword%5D=S3CRET&credit+card=S3CRET": "user%5Bpassword%5D=****&credit+card=****",
     "credit%20card=S3CRET&pass%77ord=S3CRET": "credit%20card=****&pass%77ord=****",
@@ -97,6 +102,7 @@ TEXTS = {
     'WHERE UPPER("t"."token"::text) = UPPER(\'S3CRET\') AND n = 1': (
         'WHERE UPPER("t"."token"::text) = UPPER**** AND n = 1'
     ),
+    "WHERE CAST(token AS text) = 'S3CRET' AND n = 1": "WHERE CAST(token AS text) = '****' AND n = 1",
     "WHERE token::varchar(20) = 'S3CRET' OR token::text LIKE 'S3CRET' AND n = 1": (
         "WHERE token::varchar(20) = '****' OR token::text LIKE '****' AND n = 1"
     ),

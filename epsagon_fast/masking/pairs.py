@@ -20,6 +20,8 @@ BLANK: Final = r"[^\S\r\n]"
 # A name, read from its end: in quotes, which have backslashes if they stand in a string, or bare. Operators as `!=` may
 # stand behind it.
 _QUOTED: Final = pattern(r"""\s*[!<>~+|*^]{0,3}\s*["'`]\\*([^\n"'`]*)""")
+# As in `environ["TOKEN"] = `, where the bracket is no part of the name.
+_SUBSCRIPT: Final = pattern(r"""\s*[!<>~+|*^?]{0,3}\s*\]\s*(?=["'`])""")
 _BARE: Final = pattern(rf"""{BLANK}*[!<>~+|*^?]{{0,3}}{BLANK}*([^\n\r\t"'`&;?,{{}}()<>|=:#\\]*)""")
 # The type of PostgreSQL's `name::type`, read from its end.
 CAST: Final = r"(?:\]\[)?(?:\)[\d, ]*+\()?\w++(?: \w++)?::"
@@ -104,6 +106,8 @@ class Pairs:
         before = backwards(text, floor, at)
         if cast := _CAST.match(before):
             before = before[cast.end() :]
+        if text[at] == "=" and (subscript := _SUBSCRIPT.match(before)):
+            before = before[subscript.end() :]
         quoted = _QUOTED.match(before)
         if quoted:
             is_named = is_key(quoted[1][::-1], self._keys)

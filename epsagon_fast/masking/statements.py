@@ -36,7 +36,7 @@ _NEXT_ROW: Final = pattern(r"\s*+,\s*+\(")
 # Postgres says so which value is there already.
 _DETAIL: Final = pattern(r"\s*+\)((?:[^()=]++|\)[^()=]*+\()*+)\(")
 _LITERAL: Final = pattern(r"=\s*+(?:[a-zA-Z]?'|\w++\((?=[^\r\n]{0,256}'))")
-_NAMES: Final = pattern(r"[,()]|::|\.(?=[\"'`])")
+_NAMES: Final = pattern(r"[,()]|::|\.(?=[\"'`])|\s++as\s++", re.IGNORECASE)
 _TO_BRACKET: Final = pattern(r"\s*+=\s*+\(([^\r\n]*)\)")
 _CUT_OFF: Final = pattern(r"\s*+=\s*+\(")
 # SQLAlchemy shows a statement and what was passed beside it.

@@ -37,10 +37,10 @@ _DECODER: Final = json.JSONDecoder(object_pairs_hook=merged)
 _ENDS_JSON: Final = ("}", "]", MASK, NOT_SHOWN)
 # What may stand behind a name or hide it.
 _SIGN: Final = pattern(r"[:=\[<%'(-]")
-# Where a pair, JSON, a tag, a literal, a list of SQL or an option may begin. Brackets as in `user[0]` are none, nor is
-# a sign behind another one, nor the `::` of a cast.
+# Where a pair, JSON, a tag, a literal, a list of SQL or an option may begin. Brackets as in `user[0]` and `user["a"] =`
+# are none, nor is a sign behind another one, nor the `::` of a cast.
 _BEGINNING: Final = pattern(
-    r"""(?<![=:&;,#{(])(?:=|:(?!:))|<(?=[\w>])|\{(?=\s*")|\[(?=\s*[\[{"])|"(?=[\[{]\s*\\)"""
+    r"""(?<![=:&;,#{(])(?:=|:(?!:))|<(?=[\w>])|\{(?=\s*")|\[(?=\s*[\[{"])(?!"[^"\n]*+"\]\s*+[!<>~+|*^?]{0,3}=)|"(?=[\[{]\s*\\)"""
     r"""|(?<=[\s(])[a-zA-Z]?'|\(|(?<![^\n -,])-(?=-?[^\W\d_])"""
 )
 _BETWEEN_WORDS: Final = pattern(r"([\s&;='\"<>?,]+)")

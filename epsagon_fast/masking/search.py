@@ -46,6 +46,8 @@ OTHER, QUOTE, UNCOUNTED, PERCENT, WIDE = 0, 252, 253, 254, 255
 FOUND: Final = 0xFFFFFFFF
 # Letters from the most frequent one, and any letter.
 _FREQUENT: Final = b"etaoinsrhldcumfpgwybvkxjqz"
+# A word of rare letters that stands in many events all the same. What ends in two of them is looked for last of all.
+_USUAL: Final = b"number"
 _ANY: Final = 0
 
 
@@ -145,7 +147,11 @@ def _add(halves: bytearray, place: int, bit: int, found: Iterable[int]) -> None:
 def _rarest(fragment: bytes) -> int:
     """Return the place in a fragment of a letter that is rare, as are those on both sides."""
     places = range(1, len(fragment) - 1)
-    return max(places, key=lambda at: sum(map(_FREQUENT.find, fragment[at - 1 : at + 2])), default=0)
+    return max(places, key=lambda at: _rarity(fragment[at - 1 : at + 2]), default=0)
+
+
+def _rarity(letters: bytes) -> tuple[bool, int]:
+    return letters[1:] not in _USUAL, sum(map(_FREQUENT.find, letters))
 
 
 def _triple(fragment: bytes, at: int) -> tuple[int, int, int]:

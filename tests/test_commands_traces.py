@@ -132,8 +132,8 @@ def test_what_is_not_there_or_not_clear_is_said_in_a_line(served: Backend, capsy
         (["show", "nothing", "--backend", served.url], 1, "no trace and no request"),
         (["show", "a", "--database", "/nowhere/db"], 1, "there is no file"),
         (["show", "a", "--backend", "http://127.0.0.1:1"], 1, "does not answer"),
-        (["traces", "--slow", "soon", "--backend", served.url], 2, "min_duration"),
-        (["traces", "--slow", "soon", "--database", served.database], 2, "min_duration"),
+        (["traces", "--slow", "soon", "--backend", served.url], 2, "--slow must be"),
+        (["traces", "--slow", "soon", "--database", served.database], 2, "--slow must be"),
         (["traces", "--label", "user", "--database", served.database], 2, "KEY=VALUE"),
         (["traces", "--limit", "0", "--database", served.database], 2, "--limit"),
     ):

@@ -15,7 +15,7 @@ from epsagon_fast.collector.sending.dispatch import (
     TAKEN_AT_ONCE,
     Dispatch,
 )
-from epsagon_fast.collector.sending.outbox.messages import Gone, Refused, Report, Stored, Taken, Waiting
+from epsagon_fast.collector.sending.outbox.messages import Gone, Refused, Report, Stored, Taken, Unknown, Waiting
 from epsagon_fast.collector.sending.verdict import Verdict
 from epsagon_fast.protocol import Outcome
 
@@ -451,9 +451,11 @@ def test_the_outbox_has_looked_once_it_has_answered_for_each_directory(world: Wo
     world.shelf.say(Waiting("/a", "/a", {}))
     world.sending.step(0.0)
     assert not world.sending.has_looked
-    world.shelf.say(Waiting("/b", "/b", {}))
+    world.shelf.say(Unknown("/b"))
     world.sending.step(0.0)
     assert world.sending.has_looked
+    # What cannot be told is no reason to remove it.
+    assert not world.sending.is_empty("/b")
 
 
 def test_a_stored_trace_that_must_make_room_is_dropped(world: World) -> None:

@@ -20,7 +20,7 @@ from servers import Server, status
 from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.collector.sending.outbox import directory as directory_module
 from epsagon_fast.collector.sending.outbox.file import LEASE_S, NAME, OutboxFile
-from epsagon_fast.collector.sending.outbox.messages import Gone, Refused, Report, Stored, Taken, Waiting
+from epsagon_fast.collector.sending.outbox.messages import Gone, Refused, Report, Stored, Taken, Unknown, Waiting
 from epsagon_fast.collector.sending.outbox.outbox import Outbox
 
 HERE = Destination("http://here/", "secret-token", 1.0)
@@ -445,6 +445,7 @@ def test_a_file_that_cannot_be_opened_refuses_and_is_said_once(
     for number in range(3):
         box.outbox.put(at(tmp_path, number))
         box.hear(Refused)
+        assert box.hear(Unknown) == Unknown(str(tmp_path))
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     assert "outbox_unavailable" in caplog.text
     (tmp_path / NAME).rmdir()

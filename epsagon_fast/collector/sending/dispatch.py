@@ -16,7 +16,7 @@ from epsagon_fast.collector.formats.choice import format_for
 from epsagon_fast.collector.parcel import Destination, Parcel, Settlement, parcel_bytes
 from epsagon_fast.collector.sending.backoff import Backoff
 from epsagon_fast.collector.sending.batches import Batches
-from epsagon_fast.collector.sending.outbox.messages import Gone, Refused, Report, Stored, Taken, Waiting
+from epsagon_fast.collector.sending.outbox.messages import Gone, Refused, Report, Stored, Taken, Unknown, Waiting
 from epsagon_fast.collector.sending.verdict import ARRIVED, Verdict
 from epsagon_fast.protocol import Outcome
 from epsagon_fast.rows import maker
@@ -76,6 +76,8 @@ class Dispatch:
         self._not_before: dict[str | Destination, float] = {}
         self._asked: set[Destination] = set()
         self._watched: set[str] = set()
+        # Into which of them the outbox has looked, or has tried to.
+        self._looked: set[str] = set()
         self._doubles: list[Settlement] = []
         self._held_bytes = 0
         self._is_finishing = False
@@ -112,8 +114,8 @@ class Dispatch:
 
     @property
     def has_looked(self) -> bool:
-        """Whether the outbox has looked into each directory that is watched. Until then, more may be stored."""
-        return self._watched <= self._waiting.keys()
+        """Whether the outbox has looked, or tried to, into each watched directory. Until then, more may be stored."""
+        return self._watched <= self._looked
 
     @property
     def sends_more(self) -> bool:
@@ -203,6 +205,9 @@ class Dispatch:
             self._taken(report, now)
         elif isinstance(report, Waiting):
             self._waiting[report.state_dir] = report
+            self._looked.add(report.state_dir)
+        elif isinstance(report, Unknown):
+            self._looked.add(report.state_dir)
         elif isinstance(report, Gone):
             return [Settlement(trace_id, Outcome.DROPPED.because("outbox_full"), True) for trace_id in report.trace_ids]
         return []

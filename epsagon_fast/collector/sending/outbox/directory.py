@@ -22,6 +22,7 @@ from epsagon_fast.collector.sending.outbox.messages import (
     Report,
     Stored,
     Taken,
+    Unknown,
     Waiting,
 )
 from epsagon_fast.collector.sending.outbox.older import move, newer, older
@@ -73,7 +74,7 @@ class StateDirectory:
             reports = self._do(file, asked)
         except failures() as error:
             self._fail(error)
-            return nothing
+            return [*nothing, Unknown(self._state_dir)]
         self._complained = False
         return reports
 

@@ -41,6 +41,12 @@ class Waiting(NamedTuple):
     counts: dict[Destination, int]
 
 
+class Unknown(NamedTuple):
+    """How many traces a directory has cannot be told now: its file fails."""
+
+    state_dir: str
+
+
 class Amount(NamedTuple):
     """How much waits for a destination."""
 
@@ -63,4 +69,4 @@ class Gone(NamedTuple):
     trace_ids: list[bytes]
 
 
-Report = Stored | Refused | Taken | Waiting | Amounts | Gone
+Report = Stored | Refused | Taken | Waiting | Unknown | Amounts | Gone

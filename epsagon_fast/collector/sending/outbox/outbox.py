@@ -5,6 +5,7 @@ The loop's thread calls it, and nothing here waits for the disk except `close`. 
 - To `put`: Stored when it is committed, or Refused. A refused trace is still in memory and in the journal.
 - To `take`: Taken, with the traces to send, or with none. Each must be returned by `give_back` or `remove`.
 - Waiting: how many traces a directory holds, each time that this may have changed, also by another collector.
+- Unknown: that cannot be told, because the directory's file fails.
 - Gone: the oldest traces were dropped to make room.
 
 Each trace's config names its state directory. If that cannot be used, or is on a network file system, on which SQLite's

@@ -35,7 +35,10 @@ def test_a_trace(report: Report, encoding: str) -> None:
         spans = events_each + 1
         found[events_each] = total_us
         table.append([events_each, loop_us, total_us - loop_us, total_us, total_us / spans])
-    note = f"Events of {EVENT_BYTES} B, as fast as they are pushed; the runner is a span too. Bodies are compressed."
+    note = (
+        f"Events of {EVENT_BYTES} B, as fast as they are pushed; the runner is a span too."
+        " Bodies stay on this machine, uncompressed."
+    )
     columns = ("events", "loop µs", "senders µs", "all told", "per span")
     report.table("otlp", f"CPU for a trace, OTLP in {encoding}", columns, table, note)
     what = (

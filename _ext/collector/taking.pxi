@@ -15,7 +15,8 @@ def take(
 ):
     """Take in the usual records from `at` on; return where another one stands, or the end. TypeError: one is none.
 
-    traces: the open ones, by id; of_rings: by their rings. `closed` gets those that a CLOSE closes, and `answered` the ids of those with a number.
+    traces: the open ones, by id; of_rings: by their rings. `closed` gets those that a CLOSE closes, and `answered` the
+    ids of those with a number.
     `is_new`: says of an id whether no trace has it and no record waits for one. `accounts`: of the rings.
     """
     cdef object of, record, payload, trace_id = None, trace = None, stream = None, account = None

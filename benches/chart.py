@@ -15,7 +15,9 @@ LEGEND = "blocks with the same name and values; all threads; the lighter part is
 # Grid lines at the most.
 LINES = 5
 # Of the charts of growth, on axes where each step is ten times the one before.
-WIDE, HIGH, SIDE, ABOVE, BELOW, EDGE = 720, 400, 70, 74, 62, 48
+WIDE, HIGH, SIDE, ABOVE, BELOW, EDGE = 720, 420, 112, 94, 62, 48
+# Where the text of a chart begins, and how far apart its lines are.
+INSET, LEADING = 16, 18
 COLOURS = (OURS, "#b45309", "#64748b")
 # What grows with a power is as straight on such axes as a line. Small numbers have costs of their own beside it.
 DECADES = 2
@@ -45,8 +47,8 @@ def chart(bars: Sequence[Bar]) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
         f'font-family="system-ui, sans-serif" font-size="14" role="img" aria-label="{TITLE}">',
         f'<rect width="{WIDTH}" height="{height}" rx="6" fill="#ffffff"/>',
-        f'<text x="16" y="30" fill="{TEXT}" font-weight="600">{TITLE}</text>',
-        f'<text x="16" y="50" fill="{TEXT}" font-size="12">{LEGEND}</text>',
+        f'<text x="{INSET}" y="30" fill="{TEXT}" font-weight="600">{TITLE}</text>',
+        f'<text x="{INSET}" y="50" fill="{TEXT}" font-size="12">{LEGEND}</text>',
     ]
     for line in range(int(bars[-1].whole_us / step) + 1):
         at = LEFT + line * step * scale
@@ -107,7 +109,7 @@ def growth(title: str, across: str, unit: str, lines: Sequence[Line]) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDE} {HIGH}" width="{WIDE}" height="{HIGH}" '
         f'font-family="system-ui, sans-serif" font-size="14" role="img" aria-label="{escape(title)}">',
         f'<rect width="{WIDE}" height="{HIGH}" rx="6" fill="#ffffff"/>',
-        f'<text x="16" y="30" fill="{TEXT}" font-weight="600">{escape(title)}</text>',
+        f'<text x="{INSET}" y="30" fill="{TEXT}" font-weight="600">{escape(title)}</text>',
     ]
     for power in range(left, right + 1):
         at, told = x(10.0**power), _round(power)
@@ -121,13 +123,11 @@ def growth(title: str, across: str, unit: str, lines: Sequence[Line]) -> str:
     parts.append(
         f'<text x="{(SIDE + end) / 2}" y="{HIGH - 16}" fill="{TEXT}" text-anchor="middle">{escape(below)}</text>'
     )
-    begins = SIDE
-    for line, colour in zip(lines, COLOURS, strict=False):
-        name = f"{line.name}, {unit}: exponent {line.exponent:.2f}"
+    for number, (line, colour) in enumerate(zip(lines, COLOURS, strict=False)):
+        name, at = f"{line.name}, {unit}: exponent {line.exponent:.2f}", 52 + number * LEADING
         parts.append(
-            f'<text x="{begins}" y="56" fill="{colour}" font-size="12" font-weight="600">{escape(name)}</text>'
+            f'<text x="{INSET}" y="{at}" fill="{colour}" font-size="12" font-weight="600">{escape(name)}</text>'
         )
-        begins += 24 + 7 * len(name)
         places = [(x(many), y(cost)) for many, cost in line.points]
         corners = " ".join(f"{across:.1f},{up:.1f}" for across, up in places)
         parts.append(f'<polyline points="{corners}" fill="none" stroke="{colour}" stroke-width="2"/>')

@@ -15,6 +15,8 @@ from waiting import TIMEOUT_S
 from epsagon_fast.backend import Backend
 from epsagon_fast.collector.pace import (
     BUSY_PASS_S,
+    IDLE_AFTER_S,
+    IDLE_PASS_S,
     PASS_S,
     RESTING_PASS_S,
     UNHEARD_PASS_S,
@@ -28,7 +30,7 @@ from epsagon_fast.collector.pace import (
 from epsagon_fast.queue import state as states
 from epsagon_fast.queue.bell import LOOK, WAITS
 from epsagon_fast.queue.names import BELL
-from epsagon_fast.queue.writer import RESTING_NS, WAITING_NS
+from epsagon_fast.queue.writer import LOOK_S, RESTING_NS, WAITING_NS
 
 NOTHING = Passed()
 
@@ -38,7 +40,7 @@ def pause(pace: Pace, passed: Passed = NOTHING, now: float = 0.0, hears: bool = 
 
 
 def resting() -> Pace:
-    pace = Pace(-1000.0)
+    pace = Pace(0.0)
     while pause(pace) < RESTING_PASS_S:
         pass
     return pace
@@ -58,6 +60,19 @@ def test_bell_ends_the_rest_also_where_no_record_has_come_yet() -> None:
     assert pause(pace) == RESTING_PASS_S
     pace.heard(LOOK, 0.0)
     assert pause(pace) == PASS_S
+
+
+def test_it_rests_longer_once_all_processes_would_ring() -> None:
+    pace = resting()
+    assert pause(pace, now=IDLE_AFTER_S) == RESTING_PASS_S
+    assert pause(pace, now=IDLE_AFTER_S + 1) == IDLE_PASS_S
+    assert pause(pace, Passed(holds=True), IDLE_AFTER_S + 1) == RESTING_PASS_S
+    pace.heard(b"", 100.0)
+    assert pause(pace, now=100.0) == IDLE_PASS_S
+    pace.heard(LOOK, 100.0)
+    assert [pause(pace, now=100.0 + IDLE_AFTER_S) for _ in range(2)] == [PASS_S, 2 * PASS_S]
+    assert pause(pace, now=101.0 + IDLE_AFTER_S) == IDLE_PASS_S
+    assert pause(pace, Passed(came=True), now=200.0) == PASS_S
 
 
 def test_process_that_waits_is_looked_after_for_a_moment() -> None:
@@ -94,15 +109,17 @@ def test_both_ends_of_the_bell_agree() -> None:
     # A process does not ring for what comes at the usual pace, nor one that waits at the pace that it has made.
     assert PASS_S < RESTING_NS / 1e9 < RESTING_PASS_S
     assert WAITING_PASS_S < WAITING_NS / 1e9 < PASS_S
+    # A process that has not looked for so long looks when it traces again, and rings.
+    assert IDLE_AFTER_S - RESTING_PASS_S > LOOK_S
     # The state page promises so.
-    assert states.STALLED_S > 100 * RESTING_PASS_S
+    assert states.STALLED_S > 20 * IDLE_PASS_S
 
 
 # Sleeps for an hour from a pass to the next, unless something wakes it.
 SLEEPY = """
 import sys
 from epsagon_fast.collector import __main__, pace
-pace.PASS_S = pace.RESTING_PASS_S = 3600.0
+pace.PASS_S = pace.RESTING_PASS_S = pace.IDLE_PASS_S = 3600.0
 sys.exit(__main__.main(sys.argv[1:], stays=True))
 """
 TRACES = """

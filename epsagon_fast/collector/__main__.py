@@ -207,7 +207,8 @@ def serve(loop: Loop, leaving: Leaving, orphans: Orphans) -> None:
         loop.counts["adopted_folders"] = orphans.adopted
         if (leaving.asked or not orphans.busy) and leaving.due(loop, now):
             break
-        passed = Passed(came, loop.awaits_a_pass, loop.is_busy or orphans.busy, loop.sending.busy > 0)
+        busy = loop.is_busy or orphans.busy
+        passed = Passed(came, loop.awaits_a_pass, busy, loop.sending.busy > 0, loop.holds)
         rung = loop.wait(pace.pause_s(passed, now, hears=loop.hears, ends=leaving.asked))
         pace.heard(rung, time.monotonic())
     orphans.close()

@@ -212,6 +212,11 @@ class Loop:
         return self.assembly.unsettled_count
 
     @property
+    def holds(self) -> bool:
+        """Whether traces are open, on their way, or stored."""
+        return bool(self.assembly.open_count or self.unsettled or self.sending.stored)
+
+    @property
     def held_bytes(self) -> int:
         """Memory of all that is here, nearly."""
         return self.assembly.held_bytes + self._finished_bytes + self.journal.buffered_bytes

@@ -10,9 +10,12 @@ from epsagon_fast.queue import bell
 from epsagon_fast.rows import NamedTuple
 
 # While records come: a trace is delivered after half of that, in the mean. After each pass that finds nothing twice as
-# long, up to the second one.
+# long, up to the second one. The third one is for a collector that has nothing and has heard nothing for so long: then
+# each process rings for its next trace, because its last one is longer ago than `writer.LOOK_S`.
 PASS_S: Final = 0.1
 RESTING_PASS_S: Final = 0.25
+IDLE_PASS_S: Final = 1.0
+IDLE_AFTER_S: Final = 2.0
 # While there is so much to do that the next pass should not wait for a bell.
 BUSY_PASS_S: Final = 0.005
 # While a process waits for an outcome, or nothing can wake us: right after a record, and otherwise.
@@ -37,14 +40,17 @@ class Passed(NamedTuple):
     busy: bool = False
     # Whether traces are on their way to a backend or to the outbox.
     sends: bool = False
+    # Whether a trace is open, or not settled yet, or stored: what is due for it comes with no bell.
+    holds: bool = False
 
 
 class Pace:
     """Decides when the next pass is."""
 
     def __init__(self, now: float) -> None:
-        # When a record last came.
+        # When a record last came, and when a record or a bell did.
         self._record_at = now
+        self._heard_at = now
         self._next_s = PASS_S
         self._waited_for_until = now
         self._is_second = False
@@ -52,6 +58,7 @@ class Pace:
     def heard(self, rung: bytes, now: float) -> None:
         """Take in what was rung."""
         if rung:
+            self._heard_at = now
             self._next_s = PASS_S
         if bell.WAITS in rung:
             self._waited_for_until = now + WAITED_FOR_S
@@ -59,7 +66,7 @@ class Pace:
     def pause_s(self, passed: Passed, now: float, *, hears: bool, ends: bool) -> float:
         """Return how long to sleep now. `hears`: processes can ring. `ends`: the collector was asked to leave."""
         if passed.came:
-            self._record_at = now
+            self._record_at = self._heard_at = now
             self._next_s = PASS_S
         # Once, because what others push meanwhile would keep us passing for ever.
         self._is_second = passed.again and not self._is_second
@@ -69,6 +76,8 @@ class Pace:
             return self._hurried_s(passed, now, is_waited_for=ends or hears)
         if passed.busy:
             return BUSY_PASS_S
+        if now - self._heard_at > IDLE_AFTER_S and not passed.holds:
+            return IDLE_PASS_S
         pause_s, self._next_s = self._next_s, min(2 * self._next_s, RESTING_PASS_S)
         return pause_s
 

@@ -49,7 +49,7 @@ COUNTER_NAME_BYTES = 56
 
 # The collector's phases.
 NONE, SERVING, LEAVING = range(3)
-# A collector that is well beats at least four times a second. It is reported as stalled after this long without a beat.
+# A collector that is well beats at least once a second. It is reported as stalled after this long without a beat.
 STALLED_S = 30.0
 
 

@@ -18,7 +18,7 @@ from epsagon_fast.backend import Backend, running
 from epsagon_fast.backend.retention import Retention
 from epsagon_fast.backend.shape import summarize
 from epsagon_fast.backend.store import Store
-from epsagon_fast.commands import main
+from epsagon_fast.commands import looking, main
 from epsagon_fast.pages import see
 
 AT = 1_700_000_000.0
@@ -87,6 +87,42 @@ def test_a_line_says_what_a_person_looks_for_and_nothing_a_terminal_obeys(ask: C
     lines = ask("traces").splitlines()
     assert len(lines) == 3 and not {*"\x1b\u202e"} & {*"".join(lines)}
     assert all(said in lines[1] for said in ("700 ms", "▕██████████▏", "Declined", "shop", "charge", "2 events"))
+
+
+@pytest.mark.parametrize("form", ["", "otlp+"])
+def test_without_options_it_is_asked_where_traces_go(
+    served: Backend, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    monkeypatch.setenv("EPSAGON_COLLECTOR_URL", f"{form}{served.url}")
+    assert main(["traces", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert (names(out), err) == ([*"abc"], "")
+    assert main(["show", "a"]) == 0
+
+
+def test_where_traces_go_the_token_is_the_one_that_goes_there_anyway(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EPSAGON_BACKEND_TOKEN", "of another one")
+    monkeypatch.setenv("EPSAGON_TOKEN", "secret")
+    with running(database=str(tmp_path / "db"), token="secret") as backend:
+        monkeypatch.setenv("EPSAGON_COLLECTOR_URL", backend.url)
+        assert main(["traces"]) == 0
+    assert "no trace yet" in capsys.readouterr().err
+
+
+def test_where_traces_go_is_no_such_backend_so_that_of_this_machine_is_shown_and_named(
+    served: Backend, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looking, "DEFAULT_URL", served.url)
+    monkeypatch.setenv("EPSAGON_BACKEND_TOKEN", "of another one")
+    with Server(servers.status(404)) as other:
+        monkeypatch.setenv("EPSAGON_COLLECTOR_URL", other.url)
+        assert main(["traces", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert names(out) == [*"abc"]
+    assert f"where traces go, {other.url.rstrip('/')} answers 404" in err and f"this is from {served.url}" in err
+    assert all("of another one" not in str(request.headers) for request in other.requests)
 
 
 @pytest.mark.parametrize("request_id", [REQUEST, "a", "b"])
@@ -196,7 +232,7 @@ def test_looking_needs_no_server(tmp_path: Path) -> None:
     program = f"""
 import sys
 sys.modules.update(dict.fromkeys(("starlette", "uvicorn", "jinja2")))
-from epsagon_fast.commands import main
+from epsagon_fast.commands import looking, main
 sys.exit(main(["show", "a", "--database", {str(tmp_path / "db")!r}]))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=TIMEOUT_S)

@@ -1,4 +1,7 @@
-"""Show one request as a tree with bars: all its traces, by its id or the id of one of them."""
+"""Show one request as a tree with bars: all its traces, by its id or the id of one of them.
+
+It looks where `epsagon-fast traces` looks.
+"""
 
 import argparse
 import sys
@@ -21,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Show it; return 0, or 1 if it is not there."""
     try:
-        with looking.source(arguments) as source:
+        with looking.source("show", arguments) as source:
             bodies = source.request(arguments.id)
     except looking.Unreachable as error:
         return fail("show", str(error))

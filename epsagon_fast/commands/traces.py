@@ -1,6 +1,7 @@
-"""List what a backend has, the newest at the end. It asks the backend on this machine, or reads its file.
+"""List what a backend has, the newest at the end.
 
-The filters are those of the backend's pages.
+It asks the backend to which $EPSAGON_COLLECTOR_URL sends traces, else the one on this machine, else reads its file. The
+filters are those of the backend's pages.
 """
 
 import argparse
@@ -46,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         query = _query(arguments)
         if not 1 <= arguments.limit <= 1000:
             raise BadQuery("--limit is 1 to 1000")
-        with looking.source(arguments) as source:
+        with looking.source("traces", arguments) as source:
             after = source.latest() if arguments.follow else 0.0
             rows = source.newest(query, arguments.limit)
             if not rows:

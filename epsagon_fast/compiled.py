@@ -27,7 +27,7 @@ MODULES: Final = {
 # What the package imports from each of them. If one is missing, none is taken: half of a module fits no twin.
 NAMES: Final = {
     "trimmer": ("at_level", "shorten", "trim"),
-    "ring": ("Consumer", "Mapping", "Producer", "own_pid", "pack"),
+    "ring": ("Consumer", "Mapping", "Producer", "crc32", "own_pid", "pack"),
     "add_event": (
         *("Block", "Branch", "Event", "FastPath", "Place", "Step", "blocks_for", "event"),
         *("exact_json", "footing_of", "injector", "kernel_bytes", "labelled", "opening_json", "runner_json", "span_id"),

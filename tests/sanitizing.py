@@ -147,6 +147,14 @@ def run_search(program: Path, tries: int, seed: int = 1) -> subprocess.Completed
     return run_core(program, tries, seed, named_events(), parts)
 
 
+def run_crc(
+    folder: Path, tries: int, seed: int, *flags: str, headers: Path = SOURCES.with_name("queue")
+) -> subprocess.CompletedProcess[str]:
+    """Compute so many CRCs of bytes in buffers of exactly their size."""
+    program = build_core(folder, *flags, what="crc", headers=headers)
+    return subprocess.run([program, str(tries), str(seed)], capture_output=True, text=True, timeout=600)
+
+
 def build_extension(folder: Path, source: Path, *flags: str) -> Path:
     """Compile an extension with the sanitizers; return its path."""
     generated, module = folder / f"{source.stem}.c", folder / f"{source.stem}.so"
@@ -298,6 +306,7 @@ def main(tries: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         runs = {name: run_core(program, tries, seed) for name, program in cores(Path(folder))}
         runs |= {name: run_search(program, tries, seed) for name, program in searches(Path(folder))}
+        runs["crc"] = run_crc(Path(folder), tries, seed)
         for what, source in EXTENSIONS.items():
             runs[f"extension that can {what}"] = run_extension(build_extension(Path(folder), source), tries, seed, what)
     print(

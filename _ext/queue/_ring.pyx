@@ -1,7 +1,7 @@
 # cython: language_level=3, binding=False
 """The ring, compiled. Same classes and answers as _pure.py; the layout is layout.py's."""
 
-from binascii import crc32
+from zlib import crc32 as zlib_crc32
 
 from cython cimport final
 from cpython.bytes cimport PyBytes_AsString, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_Size
@@ -38,6 +38,11 @@ cdef extern from "ring.h":
     int ring_watch_forks(int may_wipe) noexcept
     uint64_t ring_new_generation() noexcept
     uint64_t ring_generation() noexcept
+
+cdef extern from "crc.h":
+    enum: CRC_LEAST
+    int crc_is_quick() noexcept
+    uint32_t crc_of(const unsigned char *at, size_t length, uint32_t crc) noexcept
 
 cdef extern from "fast_method.h":
     ctypedef struct PyTypeObject
@@ -458,6 +463,16 @@ cdef class Consumer(_Ring):
         return new_record(record_type, &record, trace_id, payload)
 
 
+cdef bint _is_quick = crc_is_quick()
+
+
+def crc32(bytes data not None, uint32_t value, /):
+    """Return zlib's CRC-32 of bytes behind others, of which `value` is the CRC-32."""
+    if _is_quick and len(data) >= CRC_LEAST:
+        return crc_of(<const unsigned char *>PyBytes_AsString(data), len(data), value)
+    return zlib_crc32(data, value)
+
+
 def pack(records):
     """Return records as in a ring, without checksums and padding. TypeError, ValueError: one of them is none."""
     cdef Py_ssize_t size = 0
@@ -496,4 +511,4 @@ cdef object field(object record, Py_ssize_t number):
 cdef object checksum(uint64_t position, ring_record record, bytes payload):
     record.crc = 0
     header = PyBytes_FromStringAndSize(<char *>&record, sizeof(record))
-    return crc32(payload, crc32(header, crc32(PyBytes_FromStringAndSize(<char *>&position, 8))))
+    return crc32(payload, crc32(header, crc32(PyBytes_FromStringAndSize(<char *>&position, 8), 0)))

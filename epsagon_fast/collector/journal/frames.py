@@ -104,7 +104,7 @@ def _encode_records(kind: int, ring_id: bytes, end: int, records: Sequence[Recor
 def _framed(start: bytes, rest: bytes) -> tuple[bytes, bytes]:
     # Two pieces, because joining them would copy the rest once more.
     length = len(start) + len(rest)
-    return _FRAME.pack(length, zlib.crc32(rest, zlib.crc32(start, length))) + start, rest
+    return _FRAME.pack(length, ring.crc32(rest, ring.crc32(start, length))) + start, rest
 
 
 def _check_frame(data: bytes, at: int) -> int:

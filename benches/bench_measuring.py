@@ -47,7 +47,7 @@ def test_counting_beside_making_a_body(report: Report) -> None:
         fd = os.open(path, os.O_RDONLY)
         requests = Requests(Ledger(fd))
         rows = {
-            "count it as a request": Row(requests.count, traces),
+            "count it as a request, alone in its pass": Row(lambda each: requests.count([each]), traces),
             "make its body": Row(lambda each: body.build(each.trace), traces),
         }
         taken = by_turns(rows, 50)

@@ -141,7 +141,7 @@ class Rounds:
         self.exporter = Exporter(folder_fd, "this folder")
 
     def count(self, url: str, name: str = "job", **config: Any) -> None:
-        self.requests.count(finished(runner_named(name), collector_url=url, **config))
+        self.requests.count([finished(runner_named(name), collector_url=url, **config)])
 
     def make(self) -> None:
         self.exporter.begin_last(self.requests.applications)

@@ -11,7 +11,7 @@ from rings import exit_code, in_child
 
 from epsagon_fast.queue import ledger as ledgers
 from epsagon_fast.queue import ring
-from epsagon_fast.queue.ledger import KEY_BYTES, MAX_SERIES, MOST_IDS, SERIES_AT_ONCE, Ledger, read
+from epsagon_fast.queue.ledger import AT_ONCE, KEY_BYTES, MAX_SERIES, MOST_IDS, SERIES_AT_ONCE, Ledger, read
 
 ONE = ((3, 1), (1, 0), (2, 10))
 FAILED = ((4, 1), (1, 1), (2, 5))
@@ -35,12 +35,12 @@ def test_folder_without_a_ledger_has_no_series_and_gets_none_by_reading(folder_f
 
 def test_what_was_posted_goes_on_in_the_next_collector(ledger: Ledger, folder_fd: int) -> None:
     number = added(ledger, b"shop")
-    ledger.post(b"trace-01", number, ONE)
-    ledger.post(b"trace-02", number, FAILED)
+    ledger.post([b"trace-01"], number, ONE)
+    ledger.post([b"trace-02"], number, FAILED)
     ledger.close()
     successor = Ledger(folder_fd)
     assert successor.number_of(b"shop") == number
-    successor.post(b"trace-03", number, ONE)
+    successor.post([b"trace-03"], number, ONE)
     (series,) = read(folder_fd)
     assert (series.key, series.slots[:6]) == (b"shop", (0, 1, 25, 2, 1, 0))
     assert successor.posted() == {b"trace-01", b"trace-02", b"trace-03"}
@@ -57,7 +57,7 @@ def test_ledger_grows_up_to_its_bound(ledger: Ledger, folder_fd: int, tmp_path: 
     size_bytes = os.stat(tmp_path / "ledger").st_size
     numbers = [ledger.number_of(b"%d" % n) for n in range(MAX_SERIES)]
     assert numbers == list(range(MAX_SERIES))
-    ledger.post(b"trace-01", MAX_SERIES - 1, ONE)
+    ledger.post([b"trace-01"], MAX_SERIES - 1, ONE)
     assert ledger.number_of(b"one more") is None
     assert ledger.number_of(b"7") == 7
     assert read(folder_fd)[-1].slots[3] == 1
@@ -76,7 +76,7 @@ def test_series_without_room_on_the_disk_is_none_and_the_others_count_on(
 
     monkeypatch.setattr(os, "pwrite", full)
     assert ledger.number_of(b"one more") is None
-    ledger.post(b"trace-01", 5, ONE)
+    ledger.post([b"trace-01"], 5, ONE)
     assert read(folder_fd)[5].slots[3] == 1
     monkeypatch.undo()
     assert ledger.number_of(b"one more") == SERIES_AT_ONCE
@@ -120,29 +120,36 @@ class _Dying:
         self._mapping.write(offset, data)
 
 
-@pytest.mark.parametrize("most", [2, 3, MOST_IDS])
-@pytest.mark.parametrize("writes", range(7))
+@pytest.mark.parametrize("most", [6, 7, MOST_IDS])
+@pytest.mark.parametrize("writes", range(8))
+@pytest.mark.parametrize("at_once", [1, 2, 3])
 def test_collector_that_is_killed_while_it_counts_counts_once(
-    folder_fd: int, writes: int, most: int, monkeypatch: pytest.MonkeyPatch
+    folder_fd: int, writes: int, most: int, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ledgers, "MOST_IDS", most)
+    monkeypatch.setattr(ledgers, "AT_ONCE", 3)
+    last, failed = [b"trace-%02d" % number for number in range(2, 2 + at_once)], ((4, at_once), (1, at_once), (2, 5))
 
     def counts_and_dies() -> None:
         mine: Any = Ledger(folder_fd)
         number = mine.number_of(b"shop")
         for _ in range(3):
-            mine.post(b"other-01", mine.number_of(b"other"), ONE)
-        mine.post(b"trace-01", number, ONE)
+            mine.post([b"other-01"] * at_once, mine.number_of(b"other"), ONE)
+        mine.post([b"trace-01"], number, ONE)
         mine._page = _Dying(mine._page, writes)
-        mine.post(b"trace-02", number, FAILED)
+        mine.post(last, number, failed)
 
-    # The id, what the numbers will be, the store that makes it count, and three numbers.
-    assert exit_code(in_child(counts_and_dies)) == (-9 if writes < 6 else 0)
+    # The ids, once more if they go on at the first place, what the numbers will be, the store that makes it count, and
+    # three numbers.
+    died = exit_code(in_child(counts_and_dies)) == -9
+    assert died == (writes < 6 or (writes < 7 and (3 * at_once + 1) % most > most - at_once))
     successor = Ledger(folder_fd)
-    if b"trace-02" not in successor.posted():
-        successor.post(b"trace-02", 0, FAILED)
+    posted = successor.posted()
+    if not posted.issuperset(last):
+        assert posted.isdisjoint(last)
+        successor.post(last, 0, failed)
     series, _ = read(folder_fd)
-    assert series.slots[:6] == (0, 1, 15, 1, 1, 0)
+    assert series.slots[:6] == (0, at_once, 15, 1, at_once, 0)
 
 
 @pytest.mark.parametrize("writes", range(3))
@@ -166,15 +173,15 @@ def test_last_ids_are_known(ledger: Ledger) -> None:
     for n in range(MOST_IDS + 10):
         if n == 3:
             assert ledger.posted() == {n.to_bytes(8) for n in range(3)}
-        ledger.post(n.to_bytes(8) + b"rest", 0, ONE)
-    # The oldest one's place is the next one's, which a dying collector may have begun to write.
-    assert ledger.posted() == {n.to_bytes(8) for n in range(11, MOST_IDS + 10)}
+        ledger.post([n.to_bytes(8) + b"rest"], 0, ONE)
+    # The oldest ones' places are the next ones', which a dying collector may have begun to write.
+    assert ledger.posted() == {n.to_bytes(8) for n in range(10 + AT_ONCE, MOST_IDS + 10)}
 
 
 def test_sum_that_does_not_fit_wraps(ledger: Ledger, folder_fd: int) -> None:
     number = added(ledger, b"shop")
     for _ in range(2):
-        ledger.post(b"trace-01", number, ((3, 1), (1, 0), (2, 2**63)))
+        ledger.post([b"trace-01"], number, ((3, 1), (1, 0), (2, 2**63)))
     assert read(folder_fd)[0].slots[2] == 0
 
 
@@ -198,7 +205,7 @@ def test_ledger_that_was_never_finished_is_finished(folder_fd: int, tmp_path: Pa
 
 
 def test_damaged_log_harms_no_collector(folder_fd: int, tmp_path: Path) -> None:
-    Ledger(folder_fd).post(b"trace-01", added(Ledger(folder_fd), b"shop"), ONE)
+    Ledger(folder_fd).post([b"trace-01"], added(Ledger(folder_fd), b"shop"), ONE)
     with open(tmp_path / "ledger", "r+b") as file:
         file.seek(ledgers.LOG)
         file.write(b"\xff" * (ledgers.TABLE - ledgers.LOG))

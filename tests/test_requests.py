@@ -13,14 +13,14 @@ from records import OPENED_AT, RING, closed, opened, own_runner, record
 from epsagon_fast.collector.assembling.assembly import Assembly, ClosedTrace
 from epsagon_fast.collector.formats.conventions import OVERFLOW
 from epsagon_fast.collector.measuring.figures import View
-from epsagon_fast.collector.measuring.histogram import BOUNDS_S, NS_PER_S, Histogram, amounts
+from epsagon_fast.collector.measuring.histogram import BOUNDS_S, BUCKETS, NS_PER_S, Histogram, placed
 from epsagon_fast.collector.measuring.keys import REQUEST, key_of, texts_of
 from epsagon_fast.collector.measuring.measuring import Measuring
 from epsagon_fast.collector.measuring.requests import MAX_REMEMBERED, Requests
 from epsagon_fast.collector.sampling.seen import request_of, seen_of
 from epsagon_fast.protocol import Kind
 from epsagon_fast.queue import ledger as ledgers
-from epsagon_fast.queue.ledger import MAX_SERIES, Ledger
+from epsagon_fast.queue.ledger import AT_ONCE, MAX_SERIES, Ledger
 
 HTTP = {"type": "http", "operation": "GET"}
 
@@ -57,10 +57,10 @@ def web_runner(**metadata: str) -> dict[str, Any]:
 
 def test_series_has_the_name_that_the_trace_s_span_has(folder_fd: int) -> None:
     requests = Requests(Ledger(folder_fd))
-    requests.count(finished(web_runner(path="/cart/17", route="/cart/{id}")))
-    requests.count(finished(web_runner(path="/cart/18", route="/cart/{id}")))
-    requests.count(finished(web_runner(path="/wp-admin")))
-    requests.count(finished(runner_named("resize"), app_name="jobs"))
+    requests.count([finished(web_runner(path="/cart/17", route="/cart/{id}"))])
+    requests.count([finished(web_runner(path="/cart/18", route="/cart/{id}"))])
+    requests.count([finished(web_runner(path="/wp-admin"))])
+    requests.count([finished(runner_named("resize"), app_name="jobs")])
     counts = {named: histogram.count for named, histogram in counted(folder_fd).items()}
     assert counts == {("shop", "GET /cart/{id}"): 2, ("shop", "GET"): 1, ("jobs", "resize"): 1}
 
@@ -68,7 +68,7 @@ def test_series_has_the_name_that_the_trace_s_span_has(folder_fd: int) -> None:
 def test_durations_and_failures_are_counted(folder_fd: int) -> None:
     requests = Requests(Ledger(folder_fd))
     for duration_s in (0.004, 0.005, 0.3, 11.0):
-        requests.count(finished(runner_named("resize", error_code=2 if duration_s == 0.3 else 0), duration_s))
+        requests.count([finished(runner_named("resize", error_code=2 if duration_s == 0.3 else 0), duration_s)])
     (histogram,) = counted(folder_fd).values()
     assert (histogram.count, histogram.failures, histogram.sum_ns) == (4, 1, 11_309_000_000)
     at = {bound: count for bound, count in zip((*BOUNDS_S, "over"), histogram.buckets, strict=True) if count}
@@ -87,7 +87,7 @@ def test_same_traces_are_failures_here_and_in_sampling(
         assembly.feed(RING, record(Kind.ERROR, error), OPENED_AT)
     assembly.feed(RING, closed(1.0), OPENED_AT)
     (found,) = [*assembly.end_pass(OPENED_AT), *assembly.end_pass(OPENED_AT)]
-    Requests(Ledger(folder_fd)).count(found)
+    Requests(Ledger(folder_fd)).count([found])
     assert counted(folder_fd)["shop", "resize"].failures == failures
     assert seen_of(found.trace, request_of(found)).failed == bool(failures)
 
@@ -95,32 +95,54 @@ def test_same_traces_are_failures_here_and_in_sampling(
 def test_names_that_share_a_series_are_not_remembered_one_by_one(folder_fd: int) -> None:
     requests = Requests(Ledger(folder_fd))
     for number in range(50):
-        requests.count(finished(runner_named("x" * 180 + str(number))))
+        requests.count([finished(runner_named("x" * 180 + str(number)))])
     (application,) = requests.applications()
     assert [*application.numbers] == ["x" * 180]
     assert [histogram.count for histogram in counted(folder_fd).values()] == [50]
 
 
+def test_traces_of_one_pass_are_counted_as_if_each_had_a_pass_of_its_own(folder_fd: int, tmp_path: Path) -> None:
+    traces = [
+        finished(runner_named(name, error_code=number % 3 // 2), duration_s)
+        for name, duration_s in (("resize", 0.004), ("resize", 0.3), ("upload", 0.004), ("upload", 11.0))
+        for number in range(AT_ONCE + 2)
+    ]
+    requests = Requests(Ledger(folder_fd))
+    requests.count(traces)
+    together = counted(folder_fd)
+    (tmp_path / "ledger").unlink()
+    ledger = Ledger(folder_fd)
+    requests = Requests(ledger)
+    for each in traces:
+        requests.count([each])
+    alone = counted(folder_fd)
+    assert [(each.failures, each.sum_ns, each.buckets) for each in together.values()] == [
+        (each.failures, each.sum_ns, each.buckets) for each in alone.values()
+    ]
+    assert together.keys() == alone.keys()
+    assert ledger.posted() == {each.trace_id[:8] for each in traces}
+
+
 def test_trace_without_a_runner_is_no_request(folder_fd: int) -> None:
-    Requests(Ledger(folder_fd)).count(finished(None))
+    Requests(Ledger(folder_fd)).count([finished(None)])
     assert counted(folder_fd) == {}
 
 
 @pytest.mark.parametrize("duration", [None, "1", -1, float("nan"), float("inf"), 10**30, [], {}])
 def test_duration_that_is_none_counts_as_nothing(duration: Any) -> None:
-    assert amounts(duration, False) == ((3, 1), (1, 0), (2, 0))
+    assert placed(duration) == (BUCKETS, 0)
 
 
 @pytest.mark.parametrize("bound", BOUNDS_S)
 def test_bound_belongs_to_its_bucket(bound: float) -> None:
-    (at, _), _, (_, on_it) = amounts(bound, False)
-    (behind, _), _, _ = amounts(bound + 1e-9, False)
+    at, on_it = placed(bound)
+    behind, _ = placed(bound + 1e-9)
     assert (behind, on_it) == (at + 1, round(bound * NS_PER_S))
 
 
 @pytest.mark.parametrize("resource", [None, [], "", {"name": [1]}, {"name": "x" * 5000}, {"metadata": 7}])
 def test_runner_may_hold_anything(folder_fd: int, resource: Any) -> None:
-    Requests(Ledger(folder_fd)).count(finished({**own_runner(), "resource": resource}))
+    Requests(Ledger(folder_fd)).count([finished({**own_runner(), "resource": resource})])
     assert sum(histogram.count for histogram in counted(folder_fd).values()) == 1
 
 
@@ -135,7 +157,7 @@ def test_key_of_any_text_can_be_read_again(text: str) -> None:
 def test_names_without_room_are_counted_together(folder_fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
     requests = Requests(Ledger(folder_fd))
     for number in range(MAX_SERIES):
-        requests.count(finished(runner_named(f"job {number}")))
+        requests.count([finished(runner_named(f"job {number}"))])
     found = counted(folder_fd)
     # One series is for the names of this application that have none, and one for applications that have none.
     assert len(found) == MAX_SERIES - 1
@@ -146,7 +168,7 @@ def test_names_without_room_are_counted_together(folder_fd: int, monkeypatch: py
 def test_customers_with_tokens_of_their_own_have_series_of_their_own(folder_fd: int) -> None:
     requests = Requests(Ledger(folder_fd))
     for token in ("one", "another", "one"):
-        requests.count(finished(runner_named("resize"), token=token))
+        requests.count([finished(runner_named("resize"), token=token)])
     keys = [series.key for series in ledgers.read(folder_fd) if b"resize" in series.key]
     assert len(keys) == 2
     assert counted(folder_fd)["shop", "resize"].count == 3
@@ -156,7 +178,7 @@ def test_customers_with_tokens_of_their_own_have_series_of_their_own(folder_fd: 
 def test_applications_without_number_are_forgotten_and_counted(folder_fd: int) -> None:
     requests = Requests(Ledger(folder_fd))
     for number in range(MAX_REMEMBERED + 1):
-        requests.count(finished(runner_named("resize"), app_name=f"app {number}"))
+        requests.count([finished(runner_named("resize"), app_name=f"app {number}")])
     assert len(requests.applications()) == 1
     assert sum(histogram.count for histogram in counted(folder_fd).values()) == MAX_REMEMBERED + 1
 
@@ -205,7 +227,7 @@ def test_what_is_in_the_ledger_s_place_is_set_aside(folder_fd: int, tmp_path: Pa
         (tmp_path / "ledger").mkdir()
     else:
         (tmp_path / "ledger").write_bytes(b"my own file")
-    Measuring(folder_fd, bytes(16)).requests.count(finished(runner_named("resize")))
+    Measuring(folder_fd, bytes(16)).requests.count([finished(runner_named("resize"))])
     assert counted(folder_fd)["shop", "resize"].count == 1
     assert os.path.lexists(tmp_path / "ledger.corrupt")
 
@@ -215,5 +237,5 @@ def test_application_without_room_for_any_series_is_counted_with_all_such(folder
     requests = Requests(ledger)
     for number in range(MAX_SERIES):
         ledger.number_of(b"%d" % number)
-    requests.count(finished(runner_named("resize")))
+    requests.count([finished(runner_named("resize"))])
     assert counted(folder_fd)["", OVERFLOW].count == 1

@@ -9,7 +9,7 @@ runner fits its limit.
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import partial
 
 from epsagon_fast.amounts import size
@@ -56,15 +56,15 @@ class Handover:
         # What was built and is not counted yet.
         self._closed = self._trimmed = self._bytes_before = self._bytes_after = 0
 
-    def hand_over(self, ready: Iterable[ClosedTrace], now: float) -> None:
+    def hand_over(self, ready: Sequence[ClosedTrace], now: float) -> None:
         """Give closed traces to sending, settle them, or let them wait for a decision. `now`: monotonic seconds."""
+        self._requests.count(ready)
         # Once for each ring, and not for each of its traces.
         asked: set[bytes] = set()
         for closed in ready:
             if closed.ring_id not in asked:
                 asked.add(closed.ring_id)
                 self._take_over(closed.ring_id)
-            self._requests.count(closed)
             sent = self._sampling.judge(closed, now)
             if closed not in sent:
                 self._assembly.has_body(closed.trace_id, closed.trace.held_bytes)

@@ -4,13 +4,14 @@ A series has a key (bytes) and SLOTS numbers. One collector maps the file and wr
 reads a copy (`read`) without asking it. Layout, in the machine's byte order: a header, the last two entries, the last
 ids, and a table of series that grows as series come.
 
-`post` counts something that has an id once, also if it is killed while it does so: it writes the id, and as an entry
-what the numbers will be, then that this is so (one store), then the numbers. The next collector writes the last ones
-again. The ids tell it what was counted already, in case it comes to the same things again.
+`post` counts things that have ids once, also if it is killed while it does so: it writes the ids, and as an entry what
+the numbers will be, then that this is so (one store), then the numbers. The next collector writes the last ones again.
+The ids tell it what was counted already, in case it comes to the same things again.
 """
 
 import os
 import struct
+from collections.abc import Sequence
 from typing import Final
 
 import epsagon_fast.private as private
@@ -19,19 +20,21 @@ from epsagon_fast.queue import ring
 from epsagon_fast.queue.names import LEDGER
 from epsagon_fast.rows import NamedTuple
 
-MAGIC_VALUE: Final = int.from_bytes(b"EPSLEDG2", "little")
+MAGIC_VALUE: Final = int.from_bytes(b"EPSLEDG3", "little")
 MAGIC, SERIES_COUNT, POSTED = range(0, 24, 8)
-# Where the numbers are, and three numbers.
-_ENTRY: Final = struct.Struct("=4Q")
-# One entry may be half written while the other one counts.
+# How much is posted with it, where the numbers are, and three numbers.
+_ENTRY: Final = struct.Struct("=5Q")
+# One entry may be half written while the other one counts: the one that says what POSTED does.
 LOG, ENTRIES = 64, 2
-# The first 8 bytes of ids, as numbers.
+# The first 8 bytes of ids.
 IDS: Final = LOG + ENTRIES * _ENTRY.size
-_ID: Final = struct.Struct("=Q")
+ID_BYTES: Final = 8
 # Those that are remembered: more than the traces that are under way when a collector dies. Traces that sampling lets
 # wait for two seconds are under way, too.
 MOST_IDS: Final = 16384
-TABLE: Final = IDS + MOST_IDS * _ID.size
+# The most that are posted at once.
+AT_ONCE: Final = 256
+TABLE: Final = IDS + MOST_IDS * ID_BYTES
 KEY_BYTES, SLOTS = 512, 32
 SERIES_BYTES: Final = KEY_BYTES + 8 * SLOTS
 # The file grows by so many series at a time.
@@ -39,6 +42,9 @@ SERIES_AT_ONCE: Final = 32
 MAX_SERIES: Final = 2048
 _SLOTS: Final = struct.Struct(f"={SLOTS}Q")
 WORD: Final = 2**64 - 1
+
+# Three times a slot and what is added to it.
+Amounts = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 
 class Series(NamedTuple):
@@ -66,8 +72,10 @@ class Ledger:
             self._grow(self._count)
         self._posted = self._page.load(POSTED)
         self._by_key = {self._key(number): number for number in range(self._count)}
+        # Of the entry that counts.
+        self._entry = 0
         if self._posted:
-            self._write_again(self._entry(self._posted - 1))
+            self._find_entry()
 
     def number_of(self, key: bytes) -> int | None:
         """Return the number of the series with this key, which is added; None: there is no room for it."""
@@ -100,24 +108,27 @@ class Ledger:
         """Set a series' number."""
         self._page.store(_place(number, slot), value)
 
-    def post(self, item: bytes, number: int, amounts: tuple[tuple[int, int], ...]) -> None:
-        """Add three (slot, amount) to a series, for the thing with this id (8 bytes or more), once and for all."""
+    def post(self, items: Sequence[bytes], number: int, amounts: Amounts) -> None:
+        """Add to a series, for the things with these ids, once and for all.
+
+        items: AT_ONCE at most, of 8 bytes or more.
+        """
         (a, more_a), (b, more_b), (c, more_c) = amounts
         page, base = self._page, _place(number, 0)
         at_a, at_b, at_c = base + 8 * a, base + 8 * b, base + 8 * c
         value_a, value_b = page.load(at_a) + more_a & WORD, page.load(at_b) + more_b & WORD
         value_c = page.load(at_c) + more_c & WORD
+        self._write_ids(b"".join([item[:ID_BYTES] for item in items]))
+        posted, entry = self._posted + len(items), 1 - self._entry
         places = number << 24 | a << 16 | b << 8 | c
-        page.store(IDS + self._posted % MOST_IDS * _ID.size, int.from_bytes(item[:8]))
-        entry = _ENTRY.pack(places, value_a, value_b, value_c)
-        page.write(LOG + self._posted % ENTRIES * _ENTRY.size, entry)
-        self._posted += 1
-        page.store(POSTED, self._posted)
+        page.write(LOG + entry * _ENTRY.size, _ENTRY.pack(posted, places, value_a, value_b, value_c))
+        self._posted, self._entry = posted, entry
+        page.store(POSTED, posted)
         page.store(at_a, value_a)
         page.store(at_b, value_b)
         page.store(at_c, value_c)
 
-    def add(self, number: int, amounts: tuple[tuple[int, int], ...]) -> None:
+    def add(self, number: int, amounts: Amounts) -> None:
         """Add (slot, amount) to a series."""
         page, base = self._page, _place(number, 0)
         for slot, more in amounts:
@@ -127,27 +138,33 @@ class Ledger:
 
     def posted(self) -> set[bytes]:
         """Return the first 8 bytes of the ids of the last things that were posted."""
-        ids = [each.to_bytes(8) for (each,) in _ID.iter_unpack(self._page.copy(IDS, MOST_IDS * _ID.size))]
-        # A collector that was killed may have left an id in the next place, of what it did not count.
-        del ids[self._posted % MOST_IDS]
-        return {*ids[: self._posted]}
+        ids = self._page.copy(IDS, MOST_IDS * ID_BYTES)
+        # A collector that was killed may have left ids in the next places, of what it did not count.
+        first = max(0, self._posted - MOST_IDS + AT_ONCE)
+        places = (number % MOST_IDS * ID_BYTES for number in range(first, self._posted))
+        return {ids[at : at + ID_BYTES] for at in places}
 
     def close(self) -> None:
         """Unmap the file."""
         self._page.close()
 
-    def _write_again(self, entry: bytes) -> None:
-        """Write the numbers of an entry, which does no harm if it was done before."""
-        places, *values = _ENTRY.unpack(entry)
-        if places >> 24 >= self._count:
-            # No collector writes this; the file was damaged.
-            return
-        base = _place(places >> 24, 0)
-        for shift, value in zip((16, 8, 0), values, strict=True):
-            self._page.store(base + 8 * (places >> shift & 0xFF), value)
+    def _write_ids(self, ids: bytes) -> None:
+        """Write ids to the next places; behind the last place comes the first."""
+        at = self._posted % MOST_IDS * ID_BYTES
+        room = MOST_IDS * ID_BYTES - at
+        self._page.write(IDS + at, ids[:room])
+        if len(ids) > room:
+            self._page.write(IDS, ids[room:])
 
-    def _entry(self, number: int) -> bytes:
-        return self._page.copy(LOG + number % ENTRIES * _ENTRY.size, _ENTRY.size)
+    def _find_entry(self) -> None:
+        """Find the entry that counts, and write its numbers again, which does no harm if it was done before."""
+        for entry in range(ENTRIES):
+            posted, places, *values = _ENTRY.unpack(self._page.copy(LOG + entry * _ENTRY.size, _ENTRY.size))
+            # No collector writes a number of a series that there is not; the file was damaged.
+            if posted == self._posted and places >> 24 < self._count:
+                self._entry, base = entry, _place(places >> 24, 0)
+                for shift, value in zip((16, 8, 0), values, strict=True):
+                    self._page.store(base + 8 * (places >> shift & 0xFF), value)
 
     def _key(self, number: int) -> bytes:
         return self._page.copy(TABLE + number * SERIES_BYTES, KEY_BYTES).rstrip(b"\0")

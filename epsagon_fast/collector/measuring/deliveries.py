@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 
 from epsagon_fast.collector.formats.conventions import OVERFLOW
-from epsagon_fast.collector.measuring.histogram import NS_PER_S, amounts, begin
+from epsagon_fast.collector.measuring.histogram import NS_PER_S, amounts, begin, placed
 from epsagon_fast.collector.measuring.keys import DELIVERY, key_of, texts_of
 from epsagon_fast.collector.measuring.slots import (
     ERROR_AT,
@@ -52,7 +52,8 @@ class Deliveries:
         arrived = verdict.outcome.name == ARRIVED
         # A request that is to be made in parts is no error.
         failed = not arrived and not verdict.halve
-        self._ledger.add(number, amounts(took_s, failed))
+        bucket, took_ns = placed(took_s)
+        self._ledger.add(number, amounts(bucket, 1, int(failed), took_ns))
         if arrived:
             self._ledger.store(number, SUCCESS_AT, time.time_ns())
         elif failed:

@@ -4,7 +4,7 @@ from bisect import bisect_left
 from typing import Any
 
 from epsagon_fast.frozen import frozen
-from epsagon_fast.queue.ledger import WORD, Ledger, Series
+from epsagon_fast.queue.ledger import WORD, Amounts, Ledger, Series
 
 NS_PER_S = 1_000_000_000
 # In seconds, as OpenTelemetry's conventions advise for the durations of HTTP requests.
@@ -47,12 +47,17 @@ def histogram_of(series: Series) -> Histogram:
     return Histogram(slots[STARTED_AT], slots[FAILURES], slots[SUM_NS], slots[BUCKETS:OTHERS])
 
 
-def amounts(duration_s: Any, failed: bool) -> tuple[tuple[int, int], ...]:
-    """Return what one more adds to which slots. A duration that is no sensible number counts as none."""
+def placed(duration_s: Any) -> tuple[int, int]:
+    """Return the slot of a duration's bucket, and nanoseconds. One that is no sensible number counts as none."""
     # A tuple: a union of types would be made at each call.
     is_sensible = isinstance(duration_s, (int, float)) and 0 <= duration_s <= _MAX_S
     duration_ns = round(duration_s * NS_PER_S) if is_sensible else 0
-    return (BUCKETS + bisect_left(_BOUNDS_NS, duration_ns), 1), (FAILURES, int(failed)), (SUM_NS, duration_ns)
+    return BUCKETS + bisect_left(_BOUNDS_NS, duration_ns), duration_ns
+
+
+def amounts(bucket: int, count: int, failures: int, sum_ns: int) -> Amounts:
+    """Return what so many more, with durations of one bucket, add to which slots."""
+    return (bucket, count), (FAILURES, failures), (SUM_NS, sum_ns)
 
 
 def begin(ledger: Ledger, number: int, now_ns: int) -> None:

@@ -5,16 +5,17 @@ again. One without a runner has neither a name nor a duration, and is not counte
 """
 
 import time
+from collections.abc import Iterable
 
 from epsagon_fast.collector.assembling.assembly import ClosedTrace
 from epsagon_fast.collector.assembling.terms import Terms
 from epsagon_fast.collector.digests import blake2b
 from epsagon_fast.collector.formats.conventions import OVERFLOW
 from epsagon_fast.collector.formats.spans import name_of_runner
-from epsagon_fast.collector.measuring.histogram import amounts, begin
+from epsagon_fast.collector.measuring.histogram import amounts, begin, placed
 from epsagon_fast.collector.measuring.keys import REQUEST, cut, key_of
 from epsagon_fast.collector.parcel import Destination
-from epsagon_fast.queue.ledger import Ledger
+from epsagon_fast.queue.ledger import AT_ONCE, ID_BYTES, Ledger
 
 # Applications whose series are remembered. One more, and all are looked up again.
 MAX_REMEMBERED = 256
@@ -34,6 +35,15 @@ class Application:
         self.numbers: dict[str, int] = {}
 
 
+class _Sum:
+    """What a pass adds to one bucket of a series."""
+
+    def __init__(self) -> None:
+        self.ids: list[bytes] = []
+        self.failures = 0
+        self.duration_ns = 0
+
+
 class Requests:
     """The series of requests in one ledger; without a ledger nothing is counted."""
 
@@ -47,26 +57,41 @@ class Requests:
         # Made at once, while there is room for it.
         self._overflow = self._begun(key_of(REQUEST, "", OVERFLOW, "")) or 0
 
-    def count(self, closed: ClosedTrace) -> None:
-        """Count a closed trace."""
-        trace, ledger = closed.trace, self._ledger
-        runner = trace.runner
-        if ledger is None or runner is None:
+    def count(self, ready: Iterable[ClosedTrace]) -> None:
+        """Count the traces that a pass has closed: once for all whose durations fall into one bucket of one series."""
+        if self._ledger is None:
             return
-        if self._counted and closed.trace_id[:8] in self._counted:
-            return
-        application = self._last
-        if application is None or application.terms is not trace.terms:
-            application = self._last = self._application(closed)
-        name = name_of_runner(runner)
-        number = application.numbers.get(name)
-        if number is None:
-            number = self._number(application, name)
-        ledger.post(closed.trace_id, number, amounts(runner.get("duration"), trace.has_failed))
+        sums: dict[tuple[int, int], _Sum] = {}
+        for closed in ready:
+            trace = closed.trace
+            runner = trace.runner
+            if runner is None or (self._counted and closed.trace_id[:ID_BYTES] in self._counted):
+                continue
+            application = self._last
+            if application is None or application.terms is not trace.terms:
+                application = self._last = self._application(closed)
+            name = name_of_runner(runner)
+            number = application.numbers.get(name)
+            if number is None:
+                number = self._number(application, name)
+            bucket, duration_ns = placed(runner.get("duration"))
+            found = sums.get((number, bucket))
+            if found is None:
+                found = sums[number, bucket] = _Sum()
+            found.ids.append(closed.trace_id)
+            found.failures += trace.has_failed
+            found.duration_ns += duration_ns
+            if len(found.ids) == AT_ONCE:
+                self._post(self._ledger, {(number, bucket): sums.pop((number, bucket))})
+        self._post(self._ledger, sums)
 
     def applications(self) -> list[Application]:
         """Return the applications that have closed traces since this collector started."""
         return list(self._applications.values())
+
+    def _post(self, ledger: Ledger, sums: dict[tuple[int, int], _Sum]) -> None:
+        for (number, bucket), found in sums.items():
+            ledger.post(found.ids, number, amounts(bucket, len(found.ids), found.failures, found.duration_ns))
 
     def _number(self, application: Application, name: str) -> int:
         number = self._begun(key_of(REQUEST, application.name, name, application.digest))

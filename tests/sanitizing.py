@@ -21,6 +21,7 @@ from typing import Any
 
 TESTS = Path(__file__).parent
 SOURCES = TESTS.parent / "_ext" / "trimming"
+QUEUE = SOURCES.with_name("queue")
 SANITIZED = ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 # For the tests: half of their time was the compiler's, for speed and for line numbers that nothing there needs.
 QUICK = ("-O0", "-g0")
@@ -148,7 +149,7 @@ def run_search(program: Path, tries: int, seed: int = 1) -> subprocess.Completed
 
 
 def run_crc(
-    folder: Path, tries: int, seed: int, *flags: str, headers: Path = SOURCES.with_name("queue")
+    folder: Path, tries: int, seed: int, *flags: str, headers: Path = QUEUE
 ) -> subprocess.CompletedProcess[str]:
     """Compute so many CRCs of bytes in buffers of exactly their size."""
     program = build_core(folder, *flags, what="crc", headers=headers)

@@ -1,7 +1,6 @@
 """The CRC-32 of the journal's frames: zlib's, computed faster."""
 
 import re
-import subprocess
 import zlib
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from epsagon_fast.queue import ring
 
 # The divisor, its highest power in the highest bit.
 P = 0x104C11DB7
-HEADER = sanitizing.SOURCES.with_name("queue") / "crc.h"
+HEADER = sanitizing.QUEUE / "crc.h"
 
 
 @given(st.binary(max_size=300), st.integers(0, 2**32 - 1))

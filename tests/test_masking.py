@@ -88,6 +88,11 @@ TEXTS = {
     "CREATE USER x IDENTIFIED WITH sha BY 'S3CRET'": "CREATE USER x IDENTIFIED WITH sha BY '****'",
     "ALTER ROLE x WITH LOGIN PASSWORD 'S3CRET' VALID": "ALTER ROLE x WITH LOGIN PASSWORD '****' VALID",
     "SET PASSWORD FOR bob = PASSWORD('S3CRET')": "SET PASSWORD FOR bob = ****",
+    "SET PASSWORD FOR 'bob'@'h' = 'S3CRET'": "SET PASSWORD FOR 'bob'@'h' = '****'",
+    'SET PASSWORD FOR "bob"="S3CRET"': 'SET PASSWORD FOR "bob"="****"',
+    "a: b\n? password\n: S3CRET\nc: d": "a: b\n? password\n: ****\nc: d",
+    "- ? 'pass word'\n  : 'S3CRET'\n  ? n\n  : 1": "- ? 'pass word'\n  : '****'\n  ? n\n  : 1",
+    "AccountName=x;AccountKey=S3CRET==;Suffix=y": "AccountName=x;AccountKey=****;Suffix=y",
     "INSERT INTO t (a, password, b) VALUES ('x', 'S3''CRET', 3), (now(), 'S3CRET', NULL)": (
         "INSERT INTO t (a, password, b) VALUES ('x', '****', 3), (now(), '****', NULL)"
     ),

@@ -18,7 +18,7 @@ from epsagon_fast.wildcards import expression
 DEFAULT_KEYS: Final = (
     *("*password*", "*passwd*", "*passphrase*", "*passcode", "*pwd", "pass"),
     *("*secret*", "*credential*", "*token", "*jwt", "*bearer"),
-    *("*api key*", "*access key*", "*private key*", "*auth key*", "*signing key*", "*encryption key*"),
+    *("*api key*", "*access key*", "*account key*", "*private key*", "*auth key*", "*signing key*", "*encryption key*"),
     *("auth", "*authorization", "x amz signature", "x goog signature", "sig"),
     *("*cookie*", "*session", "*session id", "*session key", "*sess id", "sid", "connect.sid"),
     *("*csrf*", "*xsrf*"),

@@ -23,6 +23,8 @@ _QUOTED: Final = pattern(r"""\s*[!<>~+|*^]{0,3}\s*["'`]\\*([^\n"'`]*)""")
 # As in `environ["TOKEN"] = `, where the bracket is no part of the name.
 _SUBSCRIPT: Final = pattern(r"""\s*[!<>~+|*^?]{0,3}\s*\]\s*(?=["'`])""")
 _BARE: Final = pattern(rf"""{BLANK}*[!<>~+|*^?]{{0,3}}{BLANK}*([^\n\r\t"'`&;?,{{}}()<>|=:#\\]*)""")
+# YAML's `? name`, read from its end, whose `:` begins the line below.
+_EXPLICIT: Final = pattern(rf"""{BLANK}*+\n\r?["']?([^\r\n"'?]++)["']?{BLANK}*+\?(?=[\s-]|\Z)""")
 # The type of PostgreSQL's `name::type`, read from its end.
 CAST: Final = r"(?:\]\[)?(?:\)[\d, ]*+\()?\w++(?: \w++)?::"
 _CAST: Final = pattern(rf"\s*+[!<>~*]{{0,3}}\s*+{CAST}")
@@ -109,7 +111,9 @@ class Pairs:
         if text[at] == "=" and (subscript := _SUBSCRIPT.match(before)):
             before = before[subscript.end() :]
         quoted = _QUOTED.match(before)
-        if quoted:
+        if text[at] == ":" and (explicit := _EXPLICIT.match(before)):
+            is_named, is_query, quoted = is_key(explicit[1][::-1].strip(), self._keys), False, None
+        elif quoted:
             is_named = is_key(quoted[1][::-1], self._keys)
             is_query = False
         else:

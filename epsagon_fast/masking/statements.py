@@ -18,6 +18,9 @@ _OPERATOR: Final = pattern(
     re.IGNORECASE,
 )
 _IDENTIFIED: Final = pattern(r"\s*+(?:yb|sa)\s++(?:\S++\s++htiw\s++)?deifitnedi\b", re.IGNORECASE)
+# `PASSWORD FOR 'user'@'host'`, read from the end. A user without quotes is a word of the name before the sign.
+_PASSWORD_FOR: Final = pattern(r"""\s*+["'`]\S*+\s++rof\s++drowssap\b""", re.IGNORECASE)
+_SET_TO: Final = pattern(r"""=\s*+(["'])""")
 # Python's tuple or list of two, read from the end. What a call or IN has in its brackets is none.
 _FIRST: Final = pattern(r"[a-z]?\s*+,\s*+'([^'\\\r\n]++)'[a-z]?[(\[](?![\w)\]]|\s*+ni\b)", re.IGNORECASE)
 _END_OF_TWO: Final = pattern(r"'\s*+[)\]]")
@@ -100,7 +103,10 @@ class Statements:
 
     def detail(self, text: str, floor: int, at: int) -> Iterator[Hidden]:
         """Yield the values behind the sign at `at`, before which their names stand in brackets, or in a call."""
-        found = _DETAIL.match(backwards(text, floor, at))
+        before = backwards(text, floor, at)
+        if _PASSWORD_FOR.match(before) and "password" in self._keys and (quote := _SET_TO.match(text, at)):
+            yield Hidden(quote.end(), literal(text, quote.end(), quote[1]))
+        found = _DETAIL.match(before)
         if not found or not any(name.strip(" \"'`") in self._keys for name in _NAMES.split(found[1][::-1])):
             return
         if values := _TO_BRACKET.match(text, at):

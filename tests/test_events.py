@@ -91,8 +91,28 @@ CLOSES = st.builds(
         st.sampled_from([b"", b"short"]),
     ),
 )
+NEWS = [b"", b"[]", b"{}", b'{"resource":{"metadata":{"route":"/"}}}', b'{"resource":7,"error_code":2}']
+NEWS += [
+    b'{"a":' + b"[" * 300 + b"]" * 300 + b"}",
+    b'{"resource":{"metadata":{"url":"' + b"x" * 40_000 + b'"}}}',
+    b'{"exception":null,"resource":{"name":"y"}}',
+]
+LABELS = [label("k", "v"), label("k", "other"), label("ä", "ü"), label("n", 7), label("n", 7.5), label("is", True)]
+LABELS += [label(key, "x" * 4000) for key in "abc"]
+ODD_LABELS = [b"", b"{}", b"[1]", b'["k",null]', b'["k",NaN]', b'[1,"v"]', b'["k","v","w"]', b'["k",%d]' % 2**70]
+UPDATES = st.builds(
+    lambda trace_id, record: record._replace(trace_id=trace_id),
+    st.sampled_from([TRACE_ID, TRACE_ID, OTHER_TRACE_ID, UNKNOWN_ID]),
+    st.sampled_from(
+        [
+            *(Record(Kind.RUNNER, 0, 0, TRACE_ID, payload) for payload in NEWS),
+            *(Record(Kind.LABEL, 0, 0, TRACE_ID, payload) for payload in ODD_LABELS),
+            *LABELS,
+        ]
+    ),
+)
 USUAL = [opened(own_runner(), ignored_keys=["card"]), Record(Kind.EVENT, 0, 0, TRACE_ID, event()), closed(0.5)]
-RECORDS = st.lists(st.one_of(EVENTS, OPENS, CLOSES, st.sampled_from(USUAL)), max_size=30)
+RECORDS = st.lists(st.one_of(EVENTS, OPENS, UPDATES, CLOSES, st.sampled_from(USUAL)), max_size=30)
 
 
 def slots_of(what: object) -> dict[str, Any]:
@@ -148,6 +168,8 @@ def none(records: list[Record], at: int, *_: Any) -> int:
 @given(st.lists(st.tuples(st.sampled_from([RING, OTHER_RING]), RECORDS), max_size=3))
 @example([(RING, [*USUAL, *USUAL])])
 @example([(RING, USUAL[:2]), (OTHER_RING, USUAL[1:]), (RING, USUAL[1:])])
+@example([(RING, [*USUAL[:2], *(Record(Kind.RUNNER, 0, 0, TRACE_ID, news) for news in NEWS), *LABELS])])
+@example([(RING, [opened(), Record(Kind.RUNNER, 0, 0, TRACE_ID, NEWS[3])])])
 @example([(RING, [opened(max_trace_size_bytes=LIMIT_BYTES), *[USUAL[1]._replace(payload=b"x" * 900)] * 4])])
 def test_taking_records_together_is_feeding_each(batches: list[tuple[bytes, list[Record]]]) -> None:
     expected = fed(batches, none)
@@ -186,7 +208,7 @@ def test_whole_body_is_the_one_that_is_built_of_parts(
 @pytest.mark.parametrize("way", WAYS)
 def test_what_is_no_usual_record_is_left_to_be_fed(way: Any) -> None:
     plain = Record(Kind.EVENT, 0, 0, TRACE_ID, event())
-    others = [label("k", "v"), closed(1.0)._replace(flags=UNFINISHED), plain._replace(flags=1)]
+    others = [label("k", 0.5), closed(1.0)._replace(flags=UNFINISHED), plain._replace(flags=1), *ERRORS]
     others += [plain._replace(payload=b""), plain._replace(trace_id=UNKNOWN_ID), plain._replace(payload=bytes(3000))]
     for other in others:
         assembly = opened_assembly()
@@ -284,7 +306,8 @@ def test_what_masking_may_change_is_found_alike(records: list[Record]) -> None:
         if each.kind == Kind.OPEN
         or (
             each.trace_id == TRACE_ID
-            and (each.kind != Kind.EVENT or b"secret" in each.payload or b"broken" in each.payload)
+            and each.kind != Kind.CLOSE
+            and (each.kind == Kind.LABEL or b"secret" in each.payload or b"broken" in each.payload)
         )
     ]
     assert found == [expected, expected]

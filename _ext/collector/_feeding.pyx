@@ -16,17 +16,27 @@ from libc.string cimport memcpy
 from orjson import dumps, loads
 
 from epsagon_fast.collector.assembling.accounts import TRACE_BYTES, Account
-from epsagon_fast.collector.assembling.open_trace import OpenTrace
+from epsagon_fast.collector.assembling.open_trace import MAX_RUNNER_BYTES, OpenTrace
 from epsagon_fast.collector.assembling.openings import BEFORE_RUNNER, CONFIG, ESCAPE, start_of
 from epsagon_fast.collector.assembling.payloads import MANY_BRACKETS
 from epsagon_fast.collector.assembling.runners import labels_json
 from epsagon_fast.collector.assembling.shortening import ShorteningStream
 from epsagon_fast.collector.assembling.stream import ENTRY_BYTES, Stream
 from epsagon_fast.collector.formats.epsagon import JsonEnvelope
-from epsagon_fast.protocol import CLOSE_PAYLOAD, LABELS_KEY, NO_TRACE, UNCHANGED, Kind, Record
+from epsagon_fast.protocol import (
+    CLOSE_PAYLOAD,
+    LABEL_NUMBER_BYTES,
+    LABELS_KEY,
+    MAX_LABELS_BYTES,
+    NO_TRACE,
+    UNCHANGED,
+    Kind,
+    Record,
+)
 
 cdef extern from "Python.h":
     PyObject *PyTuple_GetItem(object, Py_ssize_t) except NULL
+    const char *PyUnicode_AsUTF8AndSize(object, Py_ssize_t *) except NULL
     # What object.__new__ does, without arguments to be looked at.
     object PyType_GenericAlloc(PyTypeObject *, Py_ssize_t)
 
@@ -47,6 +57,8 @@ DEF TRACE_LINES = 3
 DEF STREAM_LINES = 2
 cdef bytes _BEFORE_RUNNER = BEFORE_RUNNER, _CONFIG = CONFIG, _ESCAPE = ESCAPE
 cdef long _EVENT = Kind.EVENT
+cdef long _LABEL = Kind.LABEL
+cdef long _RUNNER = Kind.RUNNER
 cdef long _OPEN = Kind.OPEN
 cdef long _CLOSE = Kind.CLOSE
 cdef object _UNCHANGED = UNCHANGED
@@ -54,11 +66,21 @@ cdef Py_ssize_t _CLOSE_BYTES = CLOSE_PAYLOAD.size
 cdef Py_ssize_t _MANY = MANY_BRACKETS
 cdef object unpack_close = CLOSE_PAYLOAD.unpack
 cdef str _LABELS_KEY = LABELS_KEY
+cdef long long _LABEL_NUMBER_BYTES = LABEL_NUMBER_BYTES
+cdef long long _MAX_LABELS_BYTES = MAX_LABELS_BYTES
+cdef long long _MAX_RUNNER_BYTES = MAX_RUNNER_BYTES
 cdef long long _ENTRY_BYTES = ENTRY_BYTES
 cdef long long _TRACE_BYTES = TRACE_BYTES
 
 include "taking.pxi"
 include "building.pxi"
+
+
+cdef inline object _trace_id_of(object record):
+    """Return a record's trace id. TypeError: it is no record."""
+    if not PyTuple_Check(record) or PyTuple_Size(record) != FIELDS:
+        raise TypeError("not a record")
+    return <object>PyTuple_GetItem(record, 3)
 
 
 def strays(list records not None, dict traces not None):
@@ -69,9 +91,7 @@ def strays(list records not None, dict traces not None):
     cdef object of, record, trace_id = None
     cdef set opened = {NO_TRACE}, found = set()
     for record in records:
-        if not PyTuple_Check(record) or PyTuple_Size(record) != FIELDS:
-            raise TypeError("not a record")
-        of = <object>PyTuple_GetItem(record, 3)
+        of = _trace_id_of(record)
         if of is trace_id:
             continue
         trace_id = of
@@ -94,9 +114,7 @@ def fetch(list records not None, dict traces not None):
     if len(traces) < MANY_TRACES:
         return
     for record in records:
-        if not PyTuple_Check(record) or PyTuple_Size(record) != FIELDS:
-            raise TypeError("not a record")
-        of = <object>PyTuple_GetItem(record, 3)
+        of = _trace_id_of(record)
         if of is trace_id:
             continue
         trace_id, trace = of, traces.get(of)
@@ -127,10 +145,8 @@ def unmasked(list records not None, Py_ssize_t at, object masks not None):
     cdef long kind
     while 0 <= at < len(records):
         record = records[at]
-        if not PyTuple_Check(record) or PyTuple_Size(record) != FIELDS:
-            raise TypeError("not a record")
+        of = _trace_id_of(record)
         kind = PyLong_AsLong(<object>PyTuple_GetItem(record, 0))
-        of = <object>PyTuple_GetItem(record, 3)
         if trace_id is None or of != trace_id:
             trace_id, mask = of, masks.get(of)
         try:
@@ -138,8 +154,10 @@ def unmasked(list records not None, Py_ssize_t at, object masks not None):
                 if not _passes(masks, of, <object>PyTuple_GetItem(record, 4)):
                     break
                 mask = masks.get(of)
-            elif mask is not None and (kind != _EVENT or mask.may_change(<object>PyTuple_GetItem(record, 4))):
-                break
+            elif mask is not None and kind != _CLOSE:
+                # What is searched holds names as events do: a label is another form.
+                if kind == _LABEL or mask.may_change(<object>PyTuple_GetItem(record, 4)):
+                    break
         except Exception:
             break
         at += 1

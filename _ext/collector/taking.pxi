@@ -1,4 +1,7 @@
-"""Takes the usual records into their traces: OPEN, EVENT, CLOSE. What is unusual in one is left to Assembly.feed."""
+"""Takes the usual records into their traces: OPEN, EVENT, LABEL, RUNNER, CLOSE.
+
+What is unusual in one is left to Assembly.feed.
+"""
 
 
 def take(
@@ -24,22 +27,22 @@ def take(
     cdef list kept = None
     # What the trace may still take, and what came for it.
     cdef long long room = 0, came = 0, events = 0
+    # What its labels and its runner have grown by.
+    cdef long long grown = 0, more
     cdef Py_ssize_t size
     cdef long kind, flags
     try:
         while 0 <= at < len(records):
             record = records[at]
-            if not PyTuple_Check(record) or PyTuple_Size(record) != FIELDS:
-                raise TypeError("not a record")
+            of = _trace_id_of(record)
             payload = <object>PyTuple_GetItem(record, 4)
             # Raises TypeError for what is not bytes.
             size = PyBytes_Size(payload)
             kind = PyLong_AsLong(<object>PyTuple_GetItem(record, 0))
             flags = PyLong_AsLong(<object>PyTuple_GetItem(record, 1))
-            of = <object>PyTuple_GetItem(record, 3)
             if trace_id is None or of != trace_id:
-                _put(trace, stream, came, events)
-                came = events = 0
+                _put(trace, stream, came, events, grown)
+                came = events = grown = 0
                 trace_id, trace = None, traces.get(of)
                 is_opened = trace is None
                 if is_opened:
@@ -71,21 +74,80 @@ def take(
                 closed.append(trace)
                 if ordinal:
                     answered.append(of)
+            elif kind == _RUNNER or kind == _LABEL:
+                more = _merges(trace, payload) if kind == _RUNNER else _labels(trace, payload)
+                if more < 0:
+                    break
+                grown += more
             else:
                 break
             at += 1
     finally:
-        _put(trace, stream, came, events)
+        _put(trace, stream, came, events, grown)
     return at
 
 
-cdef int _put(object trace, object stream, long long bytes_in_all, long long events) except -1:
-    """Write into a trace what came for it. Once for several events: each would make five objects of Python."""
+cdef int _put(object trace, object stream, long long came, long long events, long long grown) except -1:
+    """Write into a trace what came for it. Once for several records: each would make five objects of Python."""
     if events:
-        stream.arrived_bytes += bytes_in_all
-        stream.floor_bytes += bytes_in_all + events
-        trace.account.open_bytes += bytes_in_all + events * (1 + _ENTRY_BYTES)
+        stream.arrived_bytes += came
+        stream.floor_bytes += came + events
+    if events or grown:
+        trace.account.open_bytes += came + events * (1 + _ENTRY_BYTES) + grown
     return 0
+
+
+cdef long long _merges(object trace, object news) except -2:
+    """OpenTrace.merge_runner. Return by how much the trace has grown; -1: it is left."""
+    cdef object runner = trace.runner
+    cdef long long size = PyBytes_Size(news), before = trace._runner_bytes
+    if runner is None or before + size > _MAX_RUNNER_BYTES or _brackets(news) > _MANY:
+        return -1
+    try:
+        decoded = loads(news)
+    except ValueError:
+        return -1
+    if not isinstance(decoded, dict):
+        return -1
+    trace._runner_bytes = before + size
+    _merge(runner, decoded)
+    return size
+
+
+cdef int _merge(dict event, dict news) except -1:
+    for key, value in news.items():
+        known = event.get(key)
+        if isinstance(known, dict) and isinstance(value, dict):
+            _merge(known, value)
+        else:
+            event[key] = value
+    return 0
+
+
+cdef long long _labels(object trace, object payload) except -2:
+    """OpenTrace.add_label of a new label. Return by how much the trace has grown; -1: it is left."""
+    cdef dict labels = trace.labels
+    cdef Py_ssize_t key_bytes = 0, value_bytes = _LABEL_NUMBER_BYTES
+    cdef long long before
+    try:
+        label = loads(payload)
+    except ValueError:
+        return -1
+    if not isinstance(label, list) or len(label) != 2:
+        return -1
+    key, value = label
+    # A number that is no int here may be one of more than 64 bits, which the standard library keeps.
+    if not isinstance(key, str) or not isinstance(value, (str, int)) or key in labels:
+        return -1
+    PyUnicode_AsUTF8AndSize(key, &key_bytes)
+    if isinstance(value, str):
+        PyUnicode_AsUTF8AndSize(value, &value_bytes)
+    before = trace._labels_bytes
+    if before + key_bytes + value_bytes > _MAX_LABELS_BYTES:
+        return -1
+    trace._labels_bytes = before + key_bytes + value_bytes
+    labels[key] = value
+    return key_bytes + value_bytes
 
 
 cdef object _opened(object opened, object trace_id, object ring_id, object counters):
@@ -129,7 +191,7 @@ cdef object _opened(object opened, object trace_id, object ring_id, object count
     return trace
 
 
-cdef Py_ssize_t _brackets(bytes text) except -1:
+cdef Py_ssize_t _brackets(object text) except -1:
     """Return how many brackets a text opens."""
     cdef const char *at = PyBytes_AsString(text)
     cdef const char *end = at + PyBytes_Size(text)

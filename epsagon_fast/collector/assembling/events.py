@@ -1,7 +1,7 @@
 """Takes usual records into their traces, and usual traces out of them: most are that.
 
 - `take`: an event for an open trace, that has no flag and fits into what its trace may hold without anything giving
-  way. Compiled it also takes an OPEN and a CLOSE that say nothing unusual.
+  way. Compiled it also takes an OPEN, a LABEL, a RUNNER and a CLOSE that say nothing unusual.
 - `fetch` has the processor fetch the traces of many records.
 - `unmasked` passes over records that masking leaves as they are, and `strays` over those that stand behind their OPEN.
 - `whole` builds the body of a trace of which nothing is cut; only the compiled one does.
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 # As plain integers: comparing with a member of Kind costs more than the rest of the decision.
-_OPEN, _EVENT = int(Kind.OPEN), int(Kind.EVENT)
+_OPEN, _EVENT, _LABEL, _CLOSE = map(int, (Kind.OPEN, Kind.EVENT, Kind.LABEL, Kind.CLOSE))
 IMPLEMENTATION: Final = implementation("feeding")
 
 
@@ -80,7 +80,8 @@ def pure_unmasked(records: list[Record], at: int, masks: Masks) -> int:
             if kind == _OPEN:
                 if not masks.passes(trace_id, payload):
                     break
-            elif mask is not None and (kind != _EVENT or mask.may_change(payload)):
+            # What is searched holds names as events do: a label is another form.
+            elif mask is not None and kind != _CLOSE and (kind == _LABEL or mask.may_change(payload)):
                 break
         except Exception:
             break

@@ -13,7 +13,8 @@ from epsagon_fast.masking import Mask
 from epsagon_fast.protocol import Kind, Record, WireConfig
 
 # As plain integers: comparing with a member of Kind costs more than the rest of the decision.
-_EVENT, _LABEL, _RUNNER = int(Kind.EVENT), int(Kind.LABEL), int(Kind.RUNNER)
+_EVENTS = (int(Kind.EVENT), int(Kind.RUNNER))
+_LABEL = int(Kind.LABEL)
 _EXCEPTIONS = (int(Kind.EXCEPTION), int(Kind.ERROR))
 
 
@@ -81,12 +82,11 @@ def _opened(payload: bytes) -> tuple[Mask, bytes]:
 
 
 def _masked(mask: Mask, kind: int, payload: bytes) -> bytes:
-    if kind == _EVENT:
+    if kind in _EVENTS:
+        # What is to be merged into a runner is a part of an event.
         return mask.event(payload)
     if kind == _LABEL:
         return _masked_label(mask, payload)
-    if kind == _RUNNER:
-        return _masked_news(mask, payload)
     if kind in _EXCEPTIONS:
         return mask.exception(payload)
     return payload
@@ -96,8 +96,3 @@ def _masked_label(mask: Mask, payload: bytes) -> bytes:
     key, value = decoded_label(payload)
     masked = mask.label(key, value)
     return payload if masked == (key, value) else orjson.dumps(masked)
-
-
-def _masked_news(mask: Mask, payload: bytes) -> bytes:
-    news = orjson.loads(payload)
-    return orjson.dumps(news) if mask.runner(news) else payload

@@ -1,29 +1,31 @@
 """Where a collector's loop spends its instructions on a trace, from the ring to the settlement, by callgrind.
 
-`python benches/loop_cost.py` prints, for traces of one event and of a hundred, what the whole takes and where. Ring,
-journal and ledger are real; the backend takes everything at once, since sending is no part of the loop.
+`python benches/loop_cost.py` prints, for traces of one event and of a hundred and for those of web requests, what the
+whole takes and where. With names of scenes behind it, only those. Ring, journal and ledger are real; the backend takes
+everything at once, since sending is no part of the loop.
 """
 
 import atexit
 import json
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from counting import instructions, show
 
 # Of the traces of one pass, as at 400 requests a second.
 BATCH = 20
 SHOWN = 12
-EVENTS = (1, 100)
-PASSES = {1: 20, 100: 4}
 PROGRAM = """
 import sys
 sys.path[:0] = [sys.argv[1], sys.argv[1] + "/../tests"]
 from loop_cost import counted
-counted(int(sys.argv[2]))
+counted(sys.argv[2])
 """
 EVENT = {
     "id": "0123456789abcdef",
@@ -41,7 +43,51 @@ EVENT = {
 }
 
 
-def rig(events_each: int) -> tuple[Callable[[], None], Callable[[], None]]:
+# As integrations/wsgi.py and `event` write them, with metadata as texts, and typed.
+WEB_RUNNER = {
+    "id": "c3ecfba14c1f5ab99f45d02e9a1ce9d3",
+    "start_time": 1700000000.740532658,
+    "resource": {"name": "shop.example:8000", "type": "http", "operation": "GET", "metadata": {"path": "/items/1"}},
+    "origin": "runner",
+    "duration": 0,
+    "error_code": 0,
+    "exception": None,
+}
+WEB_EVENT = {
+    **EVENT,
+    "resource": {**EVENT["resource"], "metadata": {"card": "visa", "amount": "42", "order": "order-1"}},
+}
+ANSWER = {"resource": {"metadata": {"request_bytes": "0", "response_bytes": "5", "status_code": "200"}}}
+NS = {"start_time": 1700000000740532658}
+TYPED_EVENT = {
+    **EVENT,
+    **NS,
+    "resource": {**EVENT["resource"], "metadata": {"card": "visa", "amount": 42, "order": "order-1"}},
+}
+
+
+class Scene(NamedTuple):
+    """What the traces are, and how many passes are counted. `config`: what an OPEN says beside the tests' own."""
+
+    events: list[dict[str, Any]]
+    passes: int = 20
+    runner: dict[str, Any] | None = None
+    update: dict[str, Any] | None = None
+    config: Mapping[str, Any] = MappingProxyType({})
+
+
+# The keys that are hidden by default, and where its traces go.
+AS_USUAL = {"default_ignored_keys": True, "masking": "loose"}
+TO_OTLP = {**AS_USUAL, "collector_url": "otlp+http://127.0.0.1:4318/v1/traces"}
+SCENES = {
+    "a trace of one event": Scene([EVENT]),
+    "a trace of a hundred": Scene([EVENT] * 100, 4),
+    "a web request": Scene([WEB_EVENT], 20, WEB_RUNNER, ANSWER, AS_USUAL),
+    "a web request, OTLP": Scene([TYPED_EVENT], 20, WEB_RUNNER | NS, ANSWER, TO_OTLP),
+}
+
+
+def rig(name: str) -> tuple[Callable[[], None], Callable[[], None]]:
     """Return what pushes a pass's traces, and what has the loop take them."""
     from records import CONFIG, own_runner
 
@@ -88,20 +134,24 @@ def rig(events_each: int) -> tuple[Callable[[], None], Callable[[], None]]:
     fd = ring.create(folder_fd, "0" * 32 + ".ring", 4 << 20, pid=os.getpid(), start_time=own_start_time())
     producer = ring.Producer(fd)
     os.close(fd)
-    start = json.dumps({"config": {**CONFIG, "state_dir": path}, "platform": "python 3.11.7"}, separators=(",", ":"))
-    runner = json.dumps(own_runner(), separators=(",", ":"))
-    opened = f'{start[:-1]},"runner":{runner},"opened_at":1700000000.0}}'.encode()
-    event = json.dumps(EVENT, separators=(",", ":")).encode()
+    scene = SCENES[name]
+    start = {"config": {**CONFIG, **scene.config, "state_dir": path}, "platform": "python 3.11.7"}
+    opened = encoded({**start, "runner": scene.runner or own_runner(), "opened_at": 1700000000.0})
+    records = [(Kind.EVENT, encoded(event)) for event in scene.events]
+    if scene.update:
+        records.append((Kind.RUNNER, encoded(scene.update)))
 
     def push() -> None:
         for _ in range(BATCH):
             trace_id = os.urandom(16)
             producer.push(Kind.OPEN, 0, trace_id, opened)
-            for _ in range(events_each):
-                producer.push(Kind.EVENT, 0, trace_id, event)
+            for kind, payload in records:
+                producer.push(kind, 0, trace_id, payload)
             producer.push(Kind.CLOSE, 0, trace_id, CLOSE_PAYLOAD.pack(0.1, UNCHANGED))
 
     def take() -> None:
+        # Traces that share requests would wait for others.
+        loop.sending._batches._sent_at.clear()
         for _ in range(3):
             loop.one_pass()
 
@@ -112,19 +162,23 @@ def rig(events_each: int) -> tuple[Callable[[], None], Callable[[], None]]:
     return push, take
 
 
-def counted(events_each: int) -> None:
+def encoded(what: dict[str, Any]) -> bytes:
+    return json.dumps(what, separators=(",", ":")).encode()
+
+
+def counted(name: str) -> None:
     """Do what is counted within any()."""
-    push, take = rig(events_each)
-    for _ in range(PASSES[events_each]):
+    push, take = rig(name)
+    for _ in range(SCENES[name].passes):
         push()
         any(take() for _ in range(1))
 
 
 def main() -> None:
-    """Print for each size of a trace where its instructions go."""
-    for events_each in EVENTS:
-        counts = instructions(PROGRAM, str(Path(__file__).parent), str(events_each))
-        show(f"a trace of {events_each}", counts, PASSES[events_each] * BATCH, SHOWN)
+    """Print for each scene where its instructions go."""
+    for name in sys.argv[1:] or SCENES:
+        counts = instructions(PROGRAM, str(Path(__file__).parent), name)
+        show(name, counts, SCENES[name].passes * BATCH, SHOWN)
 
 
 if __name__ == "__main__":

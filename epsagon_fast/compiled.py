@@ -8,8 +8,8 @@ EPSAGON_FAST_IMPL=reference takes all the twins; EPSAGON_FAST_IMPL=compiled rais
 
 import os
 from importlib import import_module
-from typing import Final
 
+from epsagon_fast.hints import Final
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.pages import see
 

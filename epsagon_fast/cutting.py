@@ -4,10 +4,9 @@ A text is cut in the middle, at a line end if one is near, and says there how mu
 JSON, in which a quote or a line end takes two. Secrets must be masked before: a key cannot be found in half a text.
 """
 
-from typing import Any, Final
-
 import orjson
 
+from epsagon_fast.hints import Any, Final
 from epsagon_fast.patterns import pattern
 from epsagon_fast.protocol import STRONG_KEYS
 

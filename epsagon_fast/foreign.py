@@ -4,7 +4,7 @@ A foreign text may hold a terminal's escapes, a line end followed by what looks 
 if it is a URL, a password. So every foreign text passes through this module before it is logged or printed.
 """
 
-from typing import TYPE_CHECKING
+from epsagon_fast.hints import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from urllib.parse import SplitResult

@@ -7,7 +7,8 @@ have it: `fields`, `replace`, `asdict`, the order of the arguments.
 
 from dataclasses import MISSING, FrozenInstanceError, dataclass, field, fields
 from operator import attrgetter
-from typing import Any, TypeVar, dataclass_transform
+
+from epsagon_fast.hints import Any, TypeVar, dataclass_transform
 
 T = TypeVar("T")
 

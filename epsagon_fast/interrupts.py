@@ -16,7 +16,8 @@ application's own `__str__` it looks like a failure of `__str__`, and is treated
 """
 
 from types import FrameType, TracebackType
-from typing import Final
+
+from epsagon_fast.hints import Final
 
 _OWN_MODULES: Final = __name__.rpartition(".")[0] + "."
 # The interpreter itself raises these without arguments.

@@ -1,9 +1,9 @@
 """The package's logger, and warnings that a process gives once."""
 
 import sys
-from typing import TYPE_CHECKING
 
 from epsagon_fast.foreign import escaped
+from epsagon_fast.hints import TYPE_CHECKING
 from epsagon_fast.pages import see
 
 if TYPE_CHECKING:

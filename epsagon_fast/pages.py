@@ -1,6 +1,6 @@
 """The pages that help, by what goes wrong: each error and warning that a user may see ends with one of them."""
 
-from typing import Final
+from epsagon_fast.hints import Final
 
 ADDRESS: Final = "https://github.com/epsagon-fast/epsagon_fast/blob/main/"
 

@@ -4,7 +4,8 @@ To compile one takes as long as to import a module, and most processes use few o
 """
 
 import re
-from typing import Any, AnyStr, cast
+
+from epsagon_fast.hints import Any, AnyStr, cast
 
 
 class _Pattern:

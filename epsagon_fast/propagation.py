@@ -7,8 +7,8 @@ of a message makes a trace, calls `continue_context` and starts it. The sender o
 
 import re
 from collections.abc import Mapping, MutableMapping
-from typing import Final
 
+from epsagon_fast.hints import Final
 from epsagon_fast.producer import current
 from epsagon_fast.producer.context import (
     VERSION,

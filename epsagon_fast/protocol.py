@@ -7,9 +7,9 @@ import math
 import struct
 from dataclasses import field
 from enum import IntEnum
-from typing import TYPE_CHECKING, ClassVar
 
 from epsagon_fast.frozen import frozen
+from epsagon_fast.hints import TYPE_CHECKING
 from epsagon_fast.rows import NamedTuple
 
 # An event's `start_time`, or an exception's `time`, is seconds since the epoch. An int as large as this, which is only
@@ -140,7 +140,7 @@ REFUSALS = (
 
 
 if TYPE_CHECKING:
-    from typing import NotRequired, TypedDict
+    from typing import ClassVar, NotRequired, TypedDict
 
     class WireConfig(TypedDict):
         """The config in an OPEN, in plain JSON values; fewer of them in a journal of an earlier version."""
@@ -194,20 +194,21 @@ class Outcome:
     name: str
     reason: str | None = field(default=None, compare=False)
 
-    DELIVERED: ClassVar["Outcome"]
-    """The backend has taken it."""
-    STORED: ClassVar["Outcome"]
-    """The backend does not take it yet. It is on disk and is tried again, so it may become DELIVERED."""
-    REJECTED: ClassVar["Outcome"]
-    """The backend has refused it, and the reason is the backend's."""
-    DROPPED: ClassVar["Outcome"]
-    """It was lost, and is counted under the reason."""
-    PENDING: ClassVar["Outcome"]
-    """Not known yet."""
-    DISABLED: ClassVar["Outcome"]
-    """Tracing is off, so nothing was recorded."""
-    SAMPLED: ClassVar["Outcome"]
-    """The sampling left it out, which is no loss."""
+    if TYPE_CHECKING:
+        DELIVERED: ClassVar["Outcome"]
+        """The backend has taken it."""
+        STORED: ClassVar["Outcome"]
+        """The backend does not take it yet. It is on disk and is tried again, so it may become DELIVERED."""
+        REJECTED: ClassVar["Outcome"]
+        """The backend has refused it, and the reason is the backend's."""
+        DROPPED: ClassVar["Outcome"]
+        """It was lost, and is counted under the reason."""
+        PENDING: ClassVar["Outcome"]
+        """Not known yet."""
+        DISABLED: ClassVar["Outcome"]
+        """Tracing is off, so nothing was recorded."""
+        SAMPLED: ClassVar["Outcome"]
+        """The sampling left it out, which is no loss."""
 
     def because(self, reason: str) -> "Outcome":
         """Return this outcome with a reason."""

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, TypeVar
+
+from epsagon_fast.hints import TYPE_CHECKING, Any, TypeVar
 
 T = TypeVar("T")
 

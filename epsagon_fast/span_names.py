@@ -5,7 +5,8 @@ OpenTelemetry has for formats that are not its own. The OTLP format turns them b
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+
+from epsagon_fast.hints import Any, Final
 
 KIND: Final = "span.kind"
 # The library that made the span. An event whose metadata have this name came as a span.

@@ -9,7 +9,8 @@ Source: OpenTelemetry specification, "TraceState: Probability Sampling" and "Tra
 """
 
 import math
-from typing import Final
+
+from epsagon_fast.hints import Final
 
 DIGITS: Final = 14
 # Of every ALL requests, a threshold rejects so many. ALL itself rejects every one, and has no form in a tracestate.

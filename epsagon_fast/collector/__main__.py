@@ -15,7 +15,6 @@ import threading
 import time
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
 
 import epsagon_fast.private as private
 from epsagon_fast.collector import inherited
@@ -26,6 +25,7 @@ from epsagon_fast.collector.measuring.measuring import Measuring
 from epsagon_fast.collector.orphans import Orphans
 from epsagon_fast.collector.pace import Pace, Passed
 from epsagon_fast.compiled import COMPILED, implementation
+from epsagon_fast.hints import TYPE_CHECKING
 from epsagon_fast.queue import state as states
 from epsagon_fast.queue.bell import Bell
 from epsagon_fast.queue.liveness import is_ending, own_start_time

@@ -5,9 +5,9 @@ import logging
 import os
 import stat
 import sys
-from typing import Any
 
 from epsagon_fast.foreign import escaped
+from epsagon_fast.hints import Any
 from epsagon_fast.pages import see
 
 LIMIT_BYTES = 1024 * 1024

@@ -4,8 +4,7 @@ A pass costs about the same for one record as for twenty, and several times as m
 processor's caches. So passes are few, and what cannot wait for the next one rings the bell (queue/bell.py).
 """
 
-from typing import Final
-
+from epsagon_fast.hints import Final
 from epsagon_fast.queue import bell
 from epsagon_fast.rows import NamedTuple
 

@@ -3,10 +3,10 @@
 import os
 import re
 import sys
-from typing import Any
 
 import epsagon_fast.private as private
 from epsagon_fast.foreign import shown
+from epsagon_fast.hints import Any
 from epsagon_fast.log import warn_once
 
 from .options import OPTIONS

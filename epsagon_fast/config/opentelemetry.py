@@ -6,8 +6,8 @@ is logged once, without its value, and ignored.
 
 import os
 import re
-from typing import Final, Literal
 
+from epsagon_fast.hints import Final, Literal
 from epsagon_fast.log import warn_once
 from epsagon_fast.protocol import OTLP_TRACES_PATH
 

@@ -1,7 +1,6 @@
 """The list of options. Config, ResolvedConfig and `init` name them all again; a test compares those with this list."""
 
-from typing import Final
-
+from epsagon_fast.hints import Final
 from epsagon_fast.protocol import (
     DEFAULT_MAX_TRACE_BYTES,
     EVERYTHING,

@@ -7,8 +7,8 @@ import math
 import re
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, Final
 
+from epsagon_fast.hints import Any, Final
 from epsagon_fast.rows import NamedTuple
 
 from .values import Option, seconds_in

@@ -5,9 +5,9 @@ import os
 import re
 from collections.abc import Callable, Mapping, Set
 from functools import lru_cache
-from typing import Any
 
 from epsagon_fast.foreign import origin, shown
+from epsagon_fast.hints import Any
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.pages import see
 from epsagon_fast.patterns import pattern

@@ -5,8 +5,8 @@ find a key in half a text.
 """
 
 from functools import lru_cache
-from typing import Protocol
 
+from epsagon_fast.hints import Protocol
 from epsagon_fast.protocol import EXACT
 
 from .exact import ExactMask

@@ -8,10 +8,10 @@ into.
 import json
 import re
 from collections.abc import Iterable
-from typing import Any
 
 import orjson
 
+from epsagon_fast.hints import Any
 from epsagon_fast.patterns import pattern
 from epsagon_fast.protocol import MASK
 

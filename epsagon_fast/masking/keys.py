@@ -8,8 +8,8 @@ key stands for any text, also none.
 import re
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Final
 
+from epsagon_fast.hints import Final
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.patterns import pattern
 from epsagon_fast.wildcards import expression

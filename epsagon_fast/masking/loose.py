@@ -3,10 +3,10 @@
 import itertools
 import re
 from collections.abc import Iterable
-from typing import Any, Final
 
 import orjson
 
+from epsagon_fast.hints import Any, Final
 from epsagon_fast.patterns import pattern
 from epsagon_fast.protocol import MASK
 

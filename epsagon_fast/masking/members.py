@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Iterable
-from typing import Any
 
 import orjson
+
+from epsagon_fast.hints import Any
 
 
 def merged(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

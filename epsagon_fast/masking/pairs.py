@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import Container, Iterator
-from typing import Final
 
+from epsagon_fast.hints import Final
 from epsagon_fast.patterns import pattern
 from epsagon_fast.protocol import MASK
 from epsagon_fast.rows import NamedTuple

@@ -14,9 +14,9 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import product
-from typing import Final
 
 from epsagon_fast.compiled import COMPILED, implementation
+from epsagon_fast.hints import Final
 from epsagon_fast.patterns import pattern
 
 from .keys import Keys

@@ -10,8 +10,8 @@ import json
 import re
 from collections.abc import Iterable
 from itertools import chain
-from typing import Any, Final
 
+from epsagon_fast.hints import Any, Final
 from epsagon_fast.patterns import pattern
 from epsagon_fast.protocol import MASK
 

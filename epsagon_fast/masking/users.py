@@ -1,7 +1,6 @@
 """Hides the user in URLs, with the password, whatever it is called."""
 
-from typing import Final
-
+from epsagon_fast.hints import Final
 from epsagon_fast.patterns import pattern
 from epsagon_fast.protocol import MASK
 

@@ -3,7 +3,8 @@
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol
+
+from epsagon_fast.hints import Any, Final, Protocol
 
 from . import encoding
 from .plain import type_name

@@ -2,9 +2,9 @@
 
 import os
 from collections.abc import Iterator
-from typing import Final
 
 from epsagon_fast.config import Config
+from epsagon_fast.hints import Final
 from epsagon_fast.protocol import Outcome
 
 from . import exiting

@@ -5,7 +5,8 @@ Only the current trace goes with it. The rest of the context (contextvars of the
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+
+from epsagon_fast.hints import Any, TypeVar
 
 from . import entering
 from .decorate import in_block

@@ -1,8 +1,7 @@
 """The trace context (W3C Trace Context): what all the traces have in common that one request causes."""
 
-from typing import Any, Final, Protocol
-
 from epsagon_fast.config import ResolvedConfig
+from epsagon_fast.hints import Any, Final, Protocol
 from epsagon_fast.protocol import HTTP_TRACE_ID_KEY
 from epsagon_fast.rows import NamedTuple
 

@@ -1,6 +1,6 @@
 """The ids of the current trace, for what is written about its work elsewhere: log lines, reports, headers."""
 
-from typing import Final
+from epsagon_fast.hints import Final
 
 from . import entering
 from .context import Ids, begun_by

@@ -5,9 +5,9 @@ starts with its parent's. It is never reset by token, because a generator's step
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
 
 from epsagon_fast.config import Config, ResolvedConfig
+from epsagon_fast.hints import Any, Final
 from epsagon_fast.log import debug_once
 from epsagon_fast.protocol import Outcome
 from epsagon_fast.queue.ring import own_pid

@@ -8,8 +8,8 @@ import functools
 import inspect
 import types
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from typing import Any, Protocol, TypeVar, cast
 
+from epsagon_fast.hints import Any, Protocol, TypeVar, cast
 from epsagon_fast.pages import see
 
 from . import arguments

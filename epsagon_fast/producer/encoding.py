@@ -10,10 +10,10 @@ bool and a list of scalars stay what they are.
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, cast
 
 import orjson
 
+from epsagon_fast.hints import Any, cast
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.producer.exceptions import exception_of as exception_of
 from epsagon_fast.producer.ids import SPAN_ID, span_id

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from enum import Enum
 from types import TracebackType
-from typing import Any
 
 from epsagon_fast.compiled import COMPILED, implementation
+from epsagon_fast.hints import Any
 
 __all__ = [
     "Blocks",

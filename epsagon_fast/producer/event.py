@@ -4,9 +4,9 @@ Only the process that entered an event leaves it: in a child that was forked ins
 """
 
 import time
-from typing import TYPE_CHECKING, Any, Final
 
 from epsagon_fast.compiled import COMPILED, implementation
+from epsagon_fast.hints import TYPE_CHECKING, Any, Final
 from epsagon_fast.protocol import ErrorCode
 from epsagon_fast.queue.ring import own_pid
 

@@ -2,8 +2,8 @@
 
 import sys
 from types import FrameType
-from typing import Any, cast
 
+from epsagon_fast.hints import Any, cast
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.producer.plain import Copy, clean, full_type_name, printed, type_name
 from epsagon_fast.producer.times import now

@@ -12,8 +12,8 @@ import math
 import os
 import sys
 import time
-from typing import Final
 
+from epsagon_fast.hints import Final
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.queue import bell, launch, overview
 from epsagon_fast.queue import folder as folders

@@ -1,7 +1,8 @@
 """Which exceptions that leave a block mean that its work failed."""
 
 import sys
-from typing import Final
+
+from epsagon_fast.hints import Final
 
 _EXIT_CODE: Final = SystemExit.__dict__["code"]
 # Exceptions that end work from outside, by module. A module that is not imported has raised none.

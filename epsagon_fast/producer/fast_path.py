@@ -5,11 +5,11 @@ encoding the event.
 """
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from epsagon_fast.compiled import COMPILED, implementation
+from epsagon_fast.hints import TYPE_CHECKING, Any
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.producer.encoding import complete_copy, with_parent
 from epsagon_fast.producer.entering import parent_of

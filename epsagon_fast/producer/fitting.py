@@ -3,12 +3,11 @@
 Secrets go first, because masking could not find a key in half a text, and a long secret may be the whole excess.
 """
 
-from typing import Final
-
 import orjson
 
 import epsagon_fast.cutting as cutting
 from epsagon_fast.config import ResolvedConfig
+from epsagon_fast.hints import Final
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.masking import mask_of
 from epsagon_fast.protocol import MAX_TRACE_BYTES, SHORTEN, Kind

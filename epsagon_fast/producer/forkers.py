@@ -1,7 +1,8 @@
 """The libraries that fork processes (multiprocessing, billiard), and whether a pool of theirs made this one."""
 
 import sys
-from typing import Final
+
+from epsagon_fast.hints import Final
 
 # Libraries whose children end with os._exit, so that atexit does not run there, but the library's finalizers do.
 FORKERS: Final = ("multiprocessing", "billiard")

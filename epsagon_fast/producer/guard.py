@@ -10,12 +10,12 @@ A hook that fails lets nothing pass: what it was to hide would leave otherwise. 
 import json
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any, Final
 
 import orjson
 
 from epsagon_fast.config import Hook, ResolvedConfig
 from epsagon_fast.foreign import shown
+from epsagon_fast.hints import Any, Final
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.log import warn_once
 from epsagon_fast.protocol import PARENT_ID, RUNNER_ORIGIN, STRICT, ErrorCode, Kind

@@ -6,9 +6,9 @@ that it hands on says so with the flag 00.
 """
 
 from functools import lru_cache
-from typing import Final
 
 import epsagon_fast.thresholds as thresholds
+from epsagon_fast.hints import Final
 from epsagon_fast.protocol import SAMPLING_KEY, SAMPLING_WEIGHT_KEY, TRACESTATE_KEY
 
 from .context import SAMPLED, Continuing, TraceContext

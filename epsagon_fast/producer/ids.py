@@ -5,9 +5,8 @@ all else about an event. The second half of a trace id is `kernel_bytes`, as of 
 the interpreter's lock meanwhile: os.urandom gives it up, and beside threads that compute a trace then opens late.
 """
 
-from typing import TYPE_CHECKING, Final
-
 from epsagon_fast.compiled import COMPILED, implementation
+from epsagon_fast.hints import TYPE_CHECKING, Final
 from epsagon_fast.patterns import pattern
 
 __all__ = ["SPAN_ID", "SPAN_ID_BYTES", "SPAN_ID_DIGITS", "kernel_bytes", "span_id"]

@@ -1,8 +1,8 @@
 """Protocols of the objects that register with the process, so that it need not import their modules."""
 
 from collections.abc import Callable
-from typing import Protocol
 
+from epsagon_fast.hints import Protocol
 from epsagon_fast.protocol import Outcome
 
 

@@ -1,7 +1,8 @@
 """How long before its timeout a Lambda's trace must be sent, because the service then ends its process."""
 
 import os
-from typing import Final
+
+from epsagon_fast.hints import Final
 
 DEFAULT_LAMBDA_TIMEOUT_THRESHOLD_MS: Final = 200
 # The most digits of a 64-bit integer. Python refuses to read thousands of digits.

@@ -7,9 +7,9 @@ child that is forked in the middle of another thread's import would wait for eve
 import importlib
 import os
 import sys
-from typing import Any, Final
 
 from epsagon_fast.config import may_need_proxy
+from epsagon_fast.hints import Any, Final
 from epsagon_fast.interrupts import let_pass
 
 _MODULES: Final = (

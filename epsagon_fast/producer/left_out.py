@@ -4,9 +4,8 @@ A tracer costs several times as much as the decision, and most of that work call
 makes its tracer when something asks for it.
 """
 
-from typing import Final
-
 from epsagon_fast.config import ResolvedConfig
+from epsagon_fast.hints import Final
 from epsagon_fast.thresholds import DIGITS
 
 from . import head

@@ -3,12 +3,12 @@
 import platform
 import time
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
 
 import orjson
 
 from epsagon_fast.compiled import COMPILED, implementation
 from epsagon_fast.config import ResolvedConfig
+from epsagon_fast.hints import TYPE_CHECKING, Final
 
 from .fitting import fitted_event
 from .interfaces import TraceWriter

@@ -9,9 +9,8 @@ in the context of one that has ended. So a place whose block has ended lets go o
 else they would be a chain as long as the trace, to be walked by each block and freed at once.
 """
 
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
-
 from epsagon_fast.compiled import COMPILED, implementation
+from epsagon_fast.hints import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from epsagon_fast.queue.ring import own_pid
 
 from .context import Continuing, TraceContext, left_by

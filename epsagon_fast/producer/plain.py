@@ -18,13 +18,13 @@ from datetime import datetime
 from enum import Enum
 from functools import lru_cache
 from itertools import islice
-from typing import Any, cast
 
 import orjson
 
 import epsagon_fast.cutting as cutting
 import epsagon_fast.producer.shapes as shapes
 from epsagon_fast.compiled import COMPILED, implementation
+from epsagon_fast.hints import Any, cast
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.masking import merged
 from epsagon_fast.protocol import MAX_TRACE_BYTES

@@ -13,11 +13,11 @@ A decision that must be made once is made by one operation of a dict or a list, 
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
 from weakref import ref
 
 from epsagon_fast.compiled import REFERENCE
 from epsagon_fast.config import Config, ResolvedConfig
+from epsagon_fast.hints import Any, Final
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.log import forget_warnings, logger
 from epsagon_fast.pages import see

@@ -5,8 +5,8 @@ This is a module of its own, because the compiled ids do not need `random`, whic
 
 import os
 import random
-from typing import Final
 
+from epsagon_fast.hints import Final
 from epsagon_fast.queue.ring import own_pid
 
 _SEED_BYTES: Final = 32

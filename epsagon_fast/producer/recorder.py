@@ -4,12 +4,12 @@ Nothing here raises because of a value that the application adds. The hot path, 
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
 
 import orjson
 
 from epsagon_fast.config import ResolvedConfig
 from epsagon_fast.foreign import shown
+from epsagon_fast.hints import Any, Final
 from epsagon_fast.log import logger, warn_once
 from epsagon_fast.protocol import IS_TRIMMED_KEY, UNCHANGED, ErrorCode, Kind
 from epsagon_fast.queue.layout import FOREIGN, FULL, LOOK, PUSHED, TOO_LARGE

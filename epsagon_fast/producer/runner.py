@@ -1,11 +1,11 @@
 """The runner: the event that stands for a whole trace, last in its body."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from epsagon_fast.compiled import COMPILED, implementation
+from epsagon_fast.hints import TYPE_CHECKING, Any, Final
 from epsagon_fast.protocol import PARENT_ID, RUNNER_ORIGIN, ErrorCode
 
 from . import encoding

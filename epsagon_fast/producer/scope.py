@@ -5,9 +5,9 @@ Only the process that entered a block leaves it. In a child that was forked insi
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from epsagon_fast.compiled import COMPILED, implementation
+from epsagon_fast.hints import TYPE_CHECKING, Any, TypeVar, overload
 from epsagon_fast.protocol import FUNCTION_TYPE, HTTP_TRACE_ID_KEY, INVOKE, ORIGIN
 
 from . import current

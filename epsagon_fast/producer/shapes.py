@@ -10,7 +10,8 @@ from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from types import SimpleNamespace
-from typing import Any, Final, cast
+
+from epsagon_fast.hints import Any, Final, cast
 
 # Types that become JSON arrays beside list, tuple and set.
 ROWS: Final = (KeysView, ValuesView, ItemsView, UserList)

@@ -8,8 +8,8 @@ import linecache
 import traceback
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any
 
+from epsagon_fast.hints import Any
 from epsagon_fast.producer.plain import printed
 
 HEAD = "Traceback (most recent call last):\n"

@@ -6,8 +6,8 @@ the same state again does nothing.
 
 from collections.abc import Mapping
 from enum import IntEnum, auto
-from typing import Final
 
+from epsagon_fast.hints import Final
 from epsagon_fast.protocol import Outcome
 from epsagon_fast.rows import NamedTuple
 

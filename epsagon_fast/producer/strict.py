@@ -8,9 +8,9 @@ leave the process, so it holds for each integration, for OpenTelemetry's spans a
 import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from typing import Any, Final
 
 import epsagon_fast.span_names as span_names
+from epsagon_fast.hints import Any, Final
 from epsagon_fast.patterns import pattern
 from epsagon_fast.protocol import (
     HTTP_TRACE_ID_KEY,

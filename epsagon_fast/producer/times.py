@@ -4,8 +4,8 @@ A float of seconds is off by a hundred nanoseconds. Other formats get it, becaus
 """
 
 import time
-from typing import Final
 
+from epsagon_fast.hints import Final
 from epsagon_fast.protocol import NANOSECONDS_FROM
 
 NS_PER_S: Final = 1_000_000_000

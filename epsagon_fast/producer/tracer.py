@@ -5,9 +5,9 @@ states.py says what each call does in each state. recorder.py brings records int
 
 import time
 from collections.abc import Iterator
-from typing import Final
 
 from epsagon_fast.config import ResolvedConfig
+from epsagon_fast.hints import Final
 from epsagon_fast.log import logger
 from epsagon_fast.pages import see
 from epsagon_fast.protocol import (

@@ -9,8 +9,8 @@ import ctypes
 import os
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Generic, TypeVar
 
+from epsagon_fast.hints import Generic, TypeVar
 from epsagon_fast.protocol import NO_TRACE, TRACE_ID_BYTES, Kind, Record
 from epsagon_fast.queue import layout
 from epsagon_fast.queue.layout import (

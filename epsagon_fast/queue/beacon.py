@@ -4,8 +4,7 @@ A child that was forked inside a trace may add to it, but has only a copy of the
 So each trace has its id in a page of memory, which all forks share, until it closes. Children only read the page.
 """
 
-from typing import TYPE_CHECKING, Final
-
+from epsagon_fast.hints import TYPE_CHECKING, Final
 from epsagon_fast.protocol import NO_TRACE, TRACE_ID_BYTES
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ already), missing or not ours alone. No descriptor is kept, so a fork has nothin
 
 import os
 from contextlib import suppress
-from typing import Final
 
 import epsagon_fast.private as private
 from epsagon_fast.compiled import COMPILED, implementation
+from epsagon_fast.hints import Final
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.queue.names import BELL
 

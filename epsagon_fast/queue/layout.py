@@ -8,8 +8,8 @@ different cache lines.
 
 import os
 import struct
-from typing import Final
 
+from epsagon_fast.hints import Final
 from epsagon_fast.protocol import REFUSALS, TRACE_ID_BYTES, Kind
 
 HEADER_BYTES: Final = 16384

@@ -12,9 +12,9 @@ The ids tell it what was counted already, in case it comes to the same things ag
 import os
 import struct
 from collections.abc import Sequence
-from typing import Final
 
 import epsagon_fast.private as private
+from epsagon_fast.hints import Final
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.queue import ring
 from epsagon_fast.queue.names import LEDGER

@@ -1,8 +1,8 @@
 """The names of the files in a folder, and the one descriptor that a collector inherits from its starter."""
 
 import re
-from typing import Final
 
+from epsagon_fast.hints import Final
 from epsagon_fast.patterns import pattern
 
 # A ring's file has its id for a name, in hex.

@@ -22,9 +22,9 @@ import os
 import struct
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
 
 from epsagon_fast.compiled import COMPILED, REFERENCE, implementation
+from epsagon_fast.hints import TYPE_CHECKING, Final
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.queue import layout
 from epsagon_fast.queue.layout import *  # noqa: F403

@@ -12,9 +12,9 @@ owner can truncate it, and touching a mapped page behind its end kills.
 import os
 import struct
 import sys
-from typing import cast
 
 import epsagon_fast.private as private
+from epsagon_fast.hints import cast
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.queue import ring
 from epsagon_fast.queue.liveness import is_ending

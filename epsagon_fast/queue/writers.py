@@ -10,9 +10,9 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Protocol
 
 from epsagon_fast.config import DEFAULT_RING_BYTES, MIN_RING_BYTES
+from epsagon_fast.hints import Protocol
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.log import warn_once
 from epsagon_fast.queue import folder as folders

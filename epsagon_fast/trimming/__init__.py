@@ -3,9 +3,8 @@
 Both give the same bytes; epsagon_fast/compiled.py says which of them is taken.
 """
 
-from typing import TYPE_CHECKING, Final
-
 from epsagon_fast.compiled import COMPILED, implementation
+from epsagon_fast.hints import TYPE_CHECKING, Final
 from epsagon_fast.trimming._types import LEAST_LEVEL_BYTES, Shortened, TraceTooBig, Trimmed
 
 IMPLEMENTATION: Final = implementation("trimmer")

@@ -12,9 +12,9 @@ import re
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 from epsagon_fast.protocol import STRONG_KEYS
+from epsagon_fast.rows import NamedTuple
 from epsagon_fast.trimming._types import (
     EXCEPTION_KEY,
     EXCEPTION_SHARE,

@@ -1,8 +1,7 @@
 """What both trimmers return and raise, the names that they look for, and what they write in place of what is gone."""
 
-from typing import NamedTuple
-
 from epsagon_fast.pages import see
+from epsagon_fast.rows import NamedTuple
 
 RESOURCE_KEY = "resource"
 METADATA_KEY = "metadata"

@@ -6,7 +6,8 @@ looked for are ASCII; all other bytes are copied unread, so no trimmer minds wha
 
 import json
 import re
-from typing import NamedTuple
+
+from epsagon_fast.rows import NamedTuple
 
 # Numbers are not needed as numbers, and int() refuses more than 4300 digits, which JSON allows.
 _decoder = json.JSONDecoder(parse_int=str, parse_float=str)

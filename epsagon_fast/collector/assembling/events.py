@@ -11,12 +11,12 @@ them may leave whatever it likes.
 """
 
 from collections.abc import Callable, Mapping, MutableMapping
-from typing import TYPE_CHECKING, Final
 
 from epsagon_fast.collector.assembling.accounts import Accounts
 from epsagon_fast.collector.assembling.masks import Masks
 from epsagon_fast.collector.assembling.open_trace import OpenTrace
 from epsagon_fast.compiled import COMPILED, implementation
+from epsagon_fast.hints import TYPE_CHECKING, Final
 from epsagon_fast.protocol import NO_TRACE, Kind, Record
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 import math
 from collections import Counter
-from typing import Any
 
 import orjson
 
@@ -13,6 +12,7 @@ from epsagon_fast.collector.assembling.runners import Runner, with_metadata
 from epsagon_fast.collector.assembling.shortening import ShorteningStream
 from epsagon_fast.collector.assembling.stream import ENTRY_BYTES, Stream
 from epsagon_fast.collector.formats import Envelope
+from epsagon_fast.hints import Any
 from epsagon_fast.protocol import (
     CLOSE_PAYLOAD,
     FROM_RUNNER,

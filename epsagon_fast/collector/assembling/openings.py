@@ -3,12 +3,12 @@ most of it, is decoded once.
 """
 
 from functools import lru_cache
-from typing import Any
 
 import orjson
 
 from epsagon_fast.collector.assembling.payloads import BROKEN, object_in, object_of
 from epsagon_fast.collector.assembling.terms import Terms, terms_of
+from epsagon_fast.hints import Any
 from epsagon_fast.masking import Mask, mask
 from epsagon_fast.protocol import EXACT
 from epsagon_fast.rows import NamedTuple

@@ -3,10 +3,10 @@
 import json
 import math
 import struct
-from typing import Any
 
 import orjson
 
+from epsagon_fast.hints import Any
 from epsagon_fast.protocol import LABEL_NUMBER_BYTES
 
 # The exceptions that a foreign payload causes. Its record then changes nothing.

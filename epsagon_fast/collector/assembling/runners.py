@@ -5,11 +5,11 @@ A runner is an event, decoded. Its labels, its error and what trimming took away
 
 import json
 from collections.abc import Mapping
-from typing import Any
 
 import orjson
 
 import epsagon_fast.cutting as cutting
+from epsagon_fast.hints import Any
 from epsagon_fast.protocol import IS_TRIMMED_KEY, LABELS_KEY, ErrorCode
 
 Runner = dict[str, Any]

@@ -1,13 +1,13 @@
 """The terms of a trace, from its opener's config: where it goes, how it is written, how large it may be."""
 
 from functools import lru_cache
-from typing import Any, cast
 
 import orjson
 
 from epsagon_fast.collector.formats import Envelope
 from epsagon_fast.collector.formats.choice import format_for
 from epsagon_fast.collector.parcel import Destination, from_config
+from epsagon_fast.hints import Any, cast
 from epsagon_fast.protocol import MAX_TRACE_BYTES, SHORTEN, WireConfig
 from epsagon_fast.rows import NamedTuple
 

@@ -9,9 +9,9 @@ A new format is a module here that has what `Format` has, and a line in choice.p
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Protocol
 
 from epsagon_fast.collector.parcel import Destination, Parcel
+from epsagon_fast.hints import Protocol
 from epsagon_fast.protocol import WireConfig
 from epsagon_fast.rows import NamedTuple
 

@@ -6,10 +6,10 @@ The integrations' own metadata get the conventions' names; what an application g
 import math
 from collections.abc import Callable, Container, Mapping
 from contextlib import suppress
-from typing import Any
 
 import orjson
 
+from epsagon_fast.hints import Any
 from epsagon_fast.patterns import pattern
 from epsagon_fast.protocol import (
     FUNCTION_TYPE,

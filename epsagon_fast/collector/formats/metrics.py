@@ -7,7 +7,6 @@ There is one way to write them, in JSON. What a backend that wants protobuf gets
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import orjson
 
@@ -18,6 +17,7 @@ from epsagon_fast.collector.formats.otlp import Otlp, address, posted
 from epsagon_fast.collector.formats.spans import SDK
 from epsagon_fast.collector.parcel import Destination
 from epsagon_fast.foreign import url_parts
+from epsagon_fast.hints import Any
 from epsagon_fast.protocol import OTLP_TRACES_PATH
 from epsagon_fast.rows import NamedTuple
 from epsagon_fast.version import __version__

@@ -1,13 +1,13 @@
 """OTLP in JSON, as its specification maps it from protobuf: ids in hex, 64-bit numbers as texts."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import orjson
 
 from epsagon_fast.collector.formats.conventions import Value
 from epsagon_fast.collector.formats.shapes import Happening, Link, Span
 from epsagon_fast.collector.formats.spans import Written, by_scope
+from epsagon_fast.hints import Any
 
 CONTENT_TYPE = "application/json"
 # Inside a string the quotes have backslashes, so only a span has this.

@@ -6,7 +6,6 @@ event is plain.
 """
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
 
 import orjson
 
@@ -16,6 +15,7 @@ from epsagon_fast.collector.formats.plain_terms import HAS_DATABASE, HAS_PATH, H
 from epsagon_fast.collector.formats.shapes import MAX_NS, REMEMBERED_CHARACTERS, Scope, moment, nanoseconds
 from epsagon_fast.collector.formats.spans import SpanIds, Written, scope_of
 from epsagon_fast.compiled import COMPILED, implementation
+from epsagon_fast.hints import TYPE_CHECKING, Final
 from epsagon_fast.rows import NamedTuple
 
 IMPLEMENTATION: Final = implementation("plain_spans")

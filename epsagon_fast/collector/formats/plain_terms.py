@@ -1,7 +1,6 @@
 """What becomes of a plain event's metadata in OTLP, as the compiled reader looks it up."""
 
 from collections.abc import Callable
-from typing import Any
 
 from epsagon_fast.collector.formats.conventions import (
     CELERY,
@@ -19,6 +18,7 @@ from epsagon_fast.collector.formats.conventions import (
     number_of,
     of_words,
 )
+from epsagon_fast.hints import Any
 from epsagon_fast.span_names import RESERVED
 
 # How the value of a member is read: COPIED as it is, EMPTY if it is an object without members, which is no attribute.

@@ -1,10 +1,10 @@
 """A span as both of OTLP's encodings take it, and the checks of what is read from JSON."""
 
 from collections.abc import Sequence
-from typing import Any, TypeGuard
 
 import epsagon_fast.span_names as names
 from epsagon_fast.collector.formats.conventions import Value, attribute
+from epsagon_fast.hints import Any, TypeGuard
 from epsagon_fast.patterns import pattern
 from epsagon_fast.protocol import NANOSECONDS_FROM
 from epsagon_fast.rows import NamedTuple

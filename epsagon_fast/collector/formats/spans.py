@@ -6,7 +6,6 @@ before it is used, and a value of a wrong type is as if it were not there.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import Any, TypeVar
 
 import orjson
 
@@ -39,6 +38,7 @@ from epsagon_fast.collector.formats.shapes import (
     thrown,
 )
 from epsagon_fast.collector.formats.told import dropped_of, happenings_of, is_told, links_of, told
+from epsagon_fast.hints import Any, TypeVar
 from epsagon_fast.protocol import HTTP_TRACE_ID_KEY, PARENT_ID, TRACESTATE_KEY
 from epsagon_fast.rows import NamedTuple
 from epsagon_fast.span_names import DESCRIPTION, EVENTS

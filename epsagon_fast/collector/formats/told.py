@@ -1,7 +1,6 @@
 """Events that were made as spans, through OpenTelemetry's API: they arrive as they were made, with nothing added."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import orjson
 
@@ -28,6 +27,7 @@ from epsagon_fast.collector.formats.shapes import (
     text_of,
     thrown,
 )
+from epsagon_fast.hints import Any
 from epsagon_fast.protocol import HTTP_TRACE_ID_KEY, LABELS_KEY
 
 _KINDS = {name: number for number, name in enumerate(names.KINDS)}

@@ -7,13 +7,13 @@ trace is its body and where that goes. Records of these kinds stand in the journ
 import json
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 from epsagon_fast.collector.assembling.open_trace import SAVED as TRACE_FIELDS
 from epsagon_fast.collector.assembling.open_trace import OpenTrace
 from epsagon_fast.collector.assembling.payloads import BROKEN
 from epsagon_fast.collector.assembling.stream import SAVED as STREAM_FIELDS
 from epsagon_fast.collector.parcel import Destination, Parcel
+from epsagon_fast.hints import Any
 from epsagon_fast.protocol import Kind, Record
 from epsagon_fast.rows import NamedTuple
 

@@ -11,13 +11,13 @@ from http import HTTPStatus
 from io import StringIO
 from socketserver import ThreadingMixIn
 from threading import Semaphore, Thread
-from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client.exposition import make_wsgi_app
 
 from epsagon_fast.collector.measuring.figures import View, view
 from epsagon_fast.collector.measuring.prometheus import registry
+from epsagon_fast.hints import Any
 from epsagon_fast.queue.overview import look
 from epsagon_fast.queue.state import STALLED_S
 

@@ -1,9 +1,9 @@
 """What the slots of a series in the ledger mean: how often something happened and failed, and how long it took."""
 
 from bisect import bisect_left
-from typing import Any
 
 from epsagon_fast.frozen import frozen
+from epsagon_fast.hints import Any
 from epsagon_fast.queue.ledger import WORD, Amounts, Ledger, Series
 
 NS_PER_S = 1_000_000_000

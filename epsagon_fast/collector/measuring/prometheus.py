@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from itertools import accumulate
-from typing import Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -12,6 +11,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from epsagon_fast.collector.measuring.catalogue import CATALOGUE
 from epsagon_fast.collector.measuring.figures import COUNTER, HISTOGRAM, Metric, View
 from epsagon_fast.collector.measuring.histogram import BOUNDS_S, NS_PER_S, Histogram
+from epsagon_fast.hints import Any
 
 Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
 _BOUNDS = [*map(repr, BOUNDS_S), "+Inf"]

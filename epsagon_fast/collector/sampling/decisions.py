@@ -11,11 +11,11 @@ import logging
 import os
 import struct
 from collections import OrderedDict
-from typing import TypeVar
 from zlib import crc32
 
 import epsagon_fast.private as private
 from epsagon_fast.collector.sampling.policy import RATE, REASONS
+from epsagon_fast.hints import TypeVar
 from epsagon_fast.queue.names import DECISIONS
 from epsagon_fast.rows import NamedTuple
 from epsagon_fast.thresholds import ALL

@@ -5,7 +5,6 @@ A runner may hold anything that JSON can say, so each field is looked at before 
 
 import string
 from collections.abc import Mapping
-from typing import Any
 
 import epsagon_fast.thresholds as thresholds
 from epsagon_fast.collector.assembling import runners
@@ -13,6 +12,7 @@ from epsagon_fast.collector.assembling.assembly import ClosedTrace
 from epsagon_fast.collector.assembling.open_trace import OpenTrace
 from epsagon_fast.collector.formats.spans import name_of_runner
 from epsagon_fast.collector.sampling.policy import Seen
+from epsagon_fast.hints import Any
 from epsagon_fast.protocol import HTTP_TRACE_ID_KEY, SAMPLING_KEY, SAMPLING_WEIGHT_KEY, TRACE_ID_BYTES, TRACESTATE_KEY
 from epsagon_fast.rows import NamedTuple
 

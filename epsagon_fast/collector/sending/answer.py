@@ -1,9 +1,9 @@
 """What comes of one request: a server's answer, or a failure."""
 
 import codecs
-from typing import Protocol
 
 from epsagon_fast.foreign import shown
+from epsagon_fast.hints import Protocol
 from epsagon_fast.rows import NamedTuple
 
 _PAGES = ("text/html", "application/xhtml+xml")

@@ -12,11 +12,11 @@ import threading
 import time
 from contextlib import suppress
 from functools import partial
-from typing import Any
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from epsagon_fast.collector.sending.lookups import lookups
+from epsagon_fast.hints import Any
 
 OVER = "the request's time is over"
 # A socket's timeout may be wrong by this part of what is left.

@@ -12,12 +12,12 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from epsagon_fast.collector.formats.choice import format_for
 from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.collector.sending.answer import Failure, Response
 from epsagon_fast.collector.sending.verdict import Judge, Verdict
+from epsagon_fast.hints import TYPE_CHECKING
 from epsagon_fast.rows import NamedTuple
 
 if TYPE_CHECKING:

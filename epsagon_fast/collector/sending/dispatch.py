@@ -10,7 +10,6 @@ The body of a stored trace is not kept in memory. `now` is monotonic seconds.
 
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from typing import Protocol
 
 from epsagon_fast.collector.formats.choice import format_for
 from epsagon_fast.collector.parcel import Destination, Parcel, Settlement, parcel_bytes
@@ -18,6 +17,7 @@ from epsagon_fast.collector.sending.backoff import Backoff
 from epsagon_fast.collector.sending.batches import Batches
 from epsagon_fast.collector.sending.outbox.messages import Gone, Refused, Report, Stored, Taken, Unknown, Waiting
 from epsagon_fast.collector.sending.verdict import ARRIVED, Verdict
+from epsagon_fast.hints import Protocol
 from epsagon_fast.protocol import Outcome
 from epsagon_fast.rows import maker
 

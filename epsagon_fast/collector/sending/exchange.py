@@ -11,7 +11,6 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from http.client import HTTPException
-from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from urllib3.connection import ProxyConfig
@@ -23,6 +22,8 @@ from epsagon_fast.collector.parcel import Destination, TlsFiles
 from epsagon_fast.collector.sending import trust, wire
 from epsagon_fast.collector.sending.answer import Failure, Response
 from epsagon_fast.collector.sending.deadline import PlainConnection, TLSConnection, attempt
+from epsagon_fast.hints import Any
+from epsagon_fast.rows import NamedTuple
 
 # Lines and TLS files that are remembered at once. One more, and all are worked out afresh.
 MAX_REMEMBERED = 64

@@ -8,7 +8,8 @@ import copy
 import threading
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
-from typing import Any, TypeVar
+
+from epsagon_fast.hints import Any, TypeVar
 
 # Questions without an answer at once. Each holds a thread that may never end, so one more is not asked.
 MAX_ASKED = 128

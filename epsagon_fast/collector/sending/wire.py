@@ -8,9 +8,10 @@ import re
 import ssl
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import NamedTuple, Protocol
 
 from epsagon_fast.collector.sending.answer import Failure, Response
+from epsagon_fast.hints import Protocol
+from epsagon_fast.rows import NamedTuple
 
 # An answer is drained up to here, so that its connection can be used again; beyond it a new connection is cheaper.
 MAX_ANSWER_BYTES = 64 * 1024

@@ -8,8 +8,8 @@ process's next trace that is delivered.
 import json
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
-from typing import TypeVar
 
+from epsagon_fast.hints import TypeVar
 from epsagon_fast.protocol import Outcome
 from epsagon_fast.queue.reader import Reader
 

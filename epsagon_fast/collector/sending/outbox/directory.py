@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import TypeVar
 
 import epsagon_fast.private as private
 from epsagon_fast.collector.sending.lookups import lookups
@@ -27,6 +26,7 @@ from epsagon_fast.collector.sending.outbox.messages import (
 )
 from epsagon_fast.collector.sending.outbox.older import move, newer, older
 from epsagon_fast.foreign import escaped, shown
+from epsagon_fast.hints import TypeVar
 from epsagon_fast.queue.folder import filesystems
 
 # Pause between two looks at what other collectors did, and before a failed file is tried again.

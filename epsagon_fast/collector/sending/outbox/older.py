@@ -9,7 +9,6 @@ A newer file stays as it is, since only its own version can read it.
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING, Any
 
 import epsagon_fast.private as private
 from epsagon_fast.collector.sending.outbox.file import (
@@ -19,6 +18,7 @@ from epsagon_fast.collector.sending.outbox.file import (
     OutboxFile,
     parcel_of,
 )
+from epsagon_fast.hints import TYPE_CHECKING, Any
 from epsagon_fast.patterns import pattern
 from epsagon_fast.queue.liveness import is_unused
 

@@ -2,24 +2,32 @@
 
 import sys
 from collections.abc import Callable
+from itertools import count
 from types import FrameType
 from typing import Any
 
 
-def opcodes(call: Callable[[], object]) -> int:
-    """Call a function. Return how many of Python's instructions that took, with those of what it called."""
-    count = 0
+def step_by_step(call: Callable[[], object], step: Callable[[], object], file: str = "") -> None:
+    """Call a function, and `step` before each of Python's instructions that it runs; `file`: of those of one file."""
 
-    def note(frame: FrameType, event: str, _: object) -> Any:
-        nonlocal count
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        if file and frame.f_code.co_filename != file:
+            return None
         frame.f_trace_opcodes = True
-        count += event == "opcode"
-        return note
+        if event == "opcode":
+            step()
+        return trace
 
     before = sys.gettrace()
-    sys.settrace(note)
+    sys.settrace(trace)
     try:
         call()
     finally:
         sys.settrace(before)
-    return count
+
+
+def opcodes(call: Callable[[], object]) -> int:
+    """Call a function. Return how many of Python's instructions that took, with those of what it called."""
+    steps = count()
+    step_by_step(call, steps.__next__)
+    return next(steps)

@@ -1,13 +1,12 @@
 """What only the ring in pure Python must take care of: its push can be interrupted between any two instructions."""
 
-import sys
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
+from counting import step_by_step
 from rings import REFERENCE, TRACE, fill, payloads
 
 from epsagon_fast.protocol import REFUSALS, Kind
@@ -29,23 +28,13 @@ def interrupted(call: Callable[[], Any], after: int, handler: Callable[[], Any])
     """Run `call`, and `handler` after so many instructions of _pure.py; say whether the call had that many."""
     seen = 0
 
-    def trace(frame: FrameType, event: str, _: object) -> Any:
+    def step() -> None:
         nonlocal seen
-        if frame.f_code.co_filename != _pure.__file__:
-            return None
-        frame.f_trace_opcodes = True
-        if event == "opcode":
-            seen += 1
-            if seen == after:
-                handler()
-        return trace
+        seen += 1
+        if seen == after:
+            handler()
 
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        call()
-    finally:
-        sys.settrace(before)
+    step_by_step(call, step, _pure.__file__)
     return seen >= after
 
 

@@ -84,6 +84,8 @@ class Within:
             raise
 
     def __exit__(self, kind: Kind, error: Error, trace: TracebackType | None) -> None:
+        # Written out here and below: in plain Python, a call of something that does both could be interrupted before
+        # its own `try`.
         try:
             _step_back(self._place, self._before)
         except BaseException:

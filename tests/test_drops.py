@@ -53,7 +53,7 @@ def test_what_is_told_is_not_told_again() -> None:
     drops.count(RING, {"late": 1})
     drops.carried(ID, RING)
     assert drops.text_for(RING) is None
-    drops.settled(ID, Outcome.DELIVERED)
+    drops.settled([ID], Outcome.DELIVERED)
     assert drops.text_for(RING) is None
 
 
@@ -63,8 +63,8 @@ def test_what_does_not_arrive_is_told_by_the_next_trace(outcome: Outcome) -> Non
     drops.count(RING, {"late": 1})
     drops.carried(ID, RING)
     drops.count(RING, {"late": 2})
-    drops.settled(ID, outcome)
-    drops.settled(OTHER_ID, outcome)
+    drops.settled([ID], outcome)
+    drops.settled([OTHER_ID], outcome)
     assert drops.text_for(RING) == '{"late":3}'
 
 
@@ -87,7 +87,7 @@ def test_the_oldest_traces_under_way_go_over_the_bound(monkeypatch: pytest.Monke
         drops.count(numbered(number), {"late": 1})
         drops.carried(numbered(number), numbered(number))
     for number in range(2):
-        drops.settled(numbered(number), Outcome.DROPPED)
+        drops.settled([numbered(number)], Outcome.DROPPED)
     assert [drops.text_for(numbered(number)) is not None for number in range(2)] == [False, True]
 
 

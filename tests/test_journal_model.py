@@ -97,8 +97,9 @@ class Memory:
         if record.trace_id != NO_TRACE:
             self.held.setdefault(record.trace_id, []).append(record)
 
-    def forget(self, trace_id: bytes) -> None:
-        self.held.pop(trace_id, None)
+    def forget(self, *trace_ids: bytes) -> None:
+        for trace_id in trace_ids:
+            self.held.pop(trace_id, None)
 
     def ring_died(self, ring_id: bytes, now: float, pid: int | None = None) -> None:
         self.dead_rings.add(ring_id)
@@ -169,7 +170,7 @@ class Collector(Reading):
             assert not difference(self.held[trace_id], self.world.pushed[trace_id])
         self.world.delivered.add(trace_id)
         self.unmarked.add(trace_id)
-        self.outcomes.settle(trace_id, Outcome.DELIVERED)
+        self.outcomes.settle([trace_id], Outcome.DELIVERED)
 
     def copy_forward(self, count: int) -> None:
         """Have the journal keep traces in a snapshot each, those first that were held first."""

@@ -110,7 +110,7 @@ class Collector(Reading):
     def see_answers(self, count: int) -> None:
         answered, self.unanswered = self.unanswered[:count], self.unanswered[count:]
         for trace_id in answered:
-            self.outcomes.settle(trace_id, Outcome.DELIVERED)
+            self.outcomes.settle([trace_id], Outcome.DELIVERED)
             self.unmarked.append(trace_id)
 
     def committed(self) -> None:

@@ -122,9 +122,9 @@ def test_closed_traces_count_as_settled_when_all_answers_are_there(folder: Folde
     found.unsettled = 2
     found.release()
     assert producer.load(layout.SETTLED) == 0
-    found.settle(TRACE, Outcome.DELIVERED)
+    found.settle([TRACE], Outcome.DELIVERED)
     assert producer.load(layout.SETTLED) == 1
-    found.settle(TRACE, Outcome.REJECTED.because("401"))
+    found.settle([TRACE], Outcome.REJECTED.because("401"))
     assert producer.load(layout.SETTLED) == producer.load(layout.CLOSED_COUNT) == 2
     assert [str(outcome) for _, outcome in Settlements(producer).news()] == ["DELIVERED", "REJECTED (401)"]
 
@@ -480,7 +480,7 @@ def test_whatever_a_header_says_only_that_ring_is_set_aside(folder: Folder, slot
             with suppress(layout.CorruptRing):
                 found.read(1 << 20, found.head)
             found.unsettled += 1
-            found.settle(TRACE, Outcome.DELIVERED)
+            found.settle([TRACE], Outcome.DELIVERED)
             found.release()
             assert all(0 <= count <= LARGEST_COUNT for count in (*found.refusals(), *found.take_refusals().values()))
             assert isinstance(found.unread_closes, int) and isinstance(found.ended(), bool)

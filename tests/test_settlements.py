@@ -21,7 +21,7 @@ def test_answers_come_once_and_in_order(twin: Twin, tmp_path: Path) -> None:
     answers = Settlements(producer)
     assert answers.news() == []
     for number, outcome in enumerate(OUTCOMES):
-        publish(consumer, trace_id(number), outcome)
+        publish(consumer, [trace_id(number)], outcome)
     assert answers.news() == [(trace_id(number), outcome) for number, outcome in enumerate(OUTCOMES)]
     assert answers.news() == []
     assert answers.outcome(trace_id(1)) == OUTCOMES[1]
@@ -32,17 +32,17 @@ def test_reasons_come_along_as_far_as_there_is_room(twin: Twin, tmp_path: Path) 
     producer, consumer = twin.ends(tmp_path)
     answers = Settlements(producer)
     for reason in (None, "401", "r" * 100, "umlaut ä"):
-        publish(consumer, trace_id(1), Outcome.REJECTED.because(reason) if reason else Outcome.REJECTED)
+        publish(consumer, [trace_id(1)], Outcome.REJECTED.because(reason) if reason else Outcome.REJECTED)
     assert [outcome.reason for _, outcome in answers.news()] == [None, "401", "r" * REASON_BYTES, "umlaut ?"]
 
 
 def test_answer_may_be_given_again(twin: Twin, tmp_path: Path) -> None:
     producer, consumer = twin.ends(tmp_path)
     answers = Settlements(producer)
-    publish(consumer, trace_id(1), Outcome.STORED.because("503"))
+    publish(consumer, [trace_id(1)], Outcome.STORED.because("503"))
     answers.news()
     assert answers.outcome(trace_id(1)) == Outcome.STORED
-    publish(consumer, trace_id(1), Outcome.DELIVERED)
+    publish(consumer, [trace_id(1)], Outcome.DELIVERED)
     answers.news()
     assert answers.outcome(trace_id(1)) == Outcome.DELIVERED
 
@@ -51,7 +51,7 @@ def test_of_more_answers_than_the_ring_holds_the_latest_are_known(twin: Twin, tm
     producer, consumer = twin.ends(tmp_path)
     answers = Settlements(producer)
     for number in range(ENTRIES + 50):
-        publish(consumer, trace_id(number), Outcome.DELIVERED)
+        publish(consumer, [trace_id(number)], Outcome.DELIVERED)
     assert [found for found, _ in answers.news()] == [trace_id(number) for number in range(50, ENTRIES + 50)]
     assert answers.outcome(trace_id(0)) is None
 
@@ -60,7 +60,7 @@ def test_only_so_many_answers_are_remembered(twin: Twin, tmp_path: Path) -> None
     producer, consumer = twin.ends(tmp_path)
     answers = Settlements(producer)
     for number in range(REMEMBERED + ENTRIES):
-        publish(consumer, trace_id(number), Outcome.DELIVERED)
+        publish(consumer, [trace_id(number)], Outcome.DELIVERED)
         if number % 100 == 99:
             answers.news()
     answers.news()
@@ -76,7 +76,7 @@ def test_answers_lie_within_the_header() -> None:
 @pytest.mark.parametrize("damage", [b"\xff" * 48, os.urandom(48)], ids=["ones", "random"])
 def test_damaged_answer_is_no_error(twin: Twin, tmp_path: Path, damage: bytes) -> None:
     producer, consumer = twin.ends(tmp_path)
-    publish(consumer, trace_id(1), Outcome.DELIVERED)
+    publish(consumer, [trace_id(1)], Outcome.DELIVERED)
     consumer.write(layout.SETTLEMENT_RING, damage)
     ((_, outcome),) = Settlements(producer).news()
     assert isinstance(outcome, Outcome)

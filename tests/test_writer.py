@@ -185,7 +185,7 @@ def test_answer_to_a_trace_that_moved_is_found_by_its_old_writer(base: Path) -> 
     (path,) = rings(base)
     fd = os.open(path, os.O_RDWR)
     try:
-        settlements.publish(ring.Consumer(fd), TRACE, Outcome.DELIVERED)
+        settlements.publish(ring.Consumer(fd), [TRACE], Outcome.DELIVERED)
     finally:
         os.close(fd)
     assert old.recent_settlements() == [(TRACE, Outcome.DELIVERED)]

@@ -53,7 +53,8 @@ class Handover:
         self._sending = sending
         self._requests = requests
         self._counts = counts
-        # What was built and is not counted yet.
+        # What was built in this pass and is not counted yet. For each trace alone that takes as long as all else here.
+        self._bodies: list[tuple[bytes, int]] = []
         self._closed = self._trimmed = self._bytes_before = self._bytes_after = 0
 
     def hand_over(self, ready: Sequence[ClosedTrace], now: float) -> None:
@@ -67,7 +68,7 @@ class Handover:
                 self._take_over(closed.ring_id)
             sent = self._sampling.judge(closed, now)
             if closed not in sent:
-                self._assembly.has_body(closed.trace_id, closed.trace.held_bytes)
+                self._bodies.append((closed.trace_id, closed.trace.held_bytes))
                 self._outcomes.foretell(closed.trace_id, Outcome.SAMPLED)
             for each in sent:
                 self._send(each)
@@ -76,8 +77,9 @@ class Handover:
 
     def leave_out(self, now: float) -> None:
         """Settle the traces that are not sent. `now`: monotonic seconds; infinite: none waits any longer."""
-        for trace_id in self._sampling.due(now):
-            self._outcomes.settle(trace_id, Outcome.SAMPLED)
+        left_out = list(self._sampling.due(now))
+        if left_out:
+            self._outcomes.settle(left_out, Outcome.SAMPLED)
 
     def _take_over(self, ring_id: bytes) -> None:
         reader = self._rings.by_id(ring_id)
@@ -88,16 +90,16 @@ class Handover:
         trace_id = closed.trace_id
         if self._poison.is_poison_as_body(trace_id, partial(body.build, closed.trace)):
             self._poison.set_aside(closed.ring_id, snapshot.of_trace(closed.trace))
-            self._outcomes.settle(trace_id, Outcome.DROPPED.because("poison"))
+            self._outcomes.settle([trace_id], Outcome.DROPPED.because("poison"))
             return
         built = self._build(closed)
         if closed.debug and built.trimmed:
             log.info("trimmed a trace from %s to %s", size(built.size_before_bytes), size(built.size_bytes))
         if built.data is None:
-            self._outcomes.settle(trace_id, Outcome.DROPPED.because("too_big"))
+            self._outcomes.settle([trace_id], Outcome.DROPPED.because("too_big"))
             return
         parcel = _parcel((trace_id, closed.destination, built.data))
-        self._assembly.has_body(trace_id, parcel_bytes(parcel))
+        self._bodies.append((trace_id, parcel_bytes(parcel)))
         self._sending.add(parcel)
 
     def _build(self, closed: ClosedTrace) -> Body:
@@ -115,7 +117,9 @@ class Handover:
         return built
 
     def _count(self) -> None:
-        """Count what was built in this pass: for each trace alone it would take as long as handing it over."""
+        """Count what was built in this pass."""
+        self._assembly.have_bodies(self._bodies)
+        self._bodies.clear()
         self._counts["closed"] += self._closed
         self._counts["trimmed"] += self._trimmed
         self._counts["bytes_before_trimming"] += self._bytes_before

@@ -168,8 +168,7 @@ class Loop:
     def _lose_with_folder(self) -> None:
         """Settle the traces that no collector will find: those of which only the journal knows."""
         lost = self.assembly.ids()
-        for trace_id in lost:
-            self.outcomes.settle(trace_id, LOST)
+        self.outcomes.settle(lost, LOST)
         if lost:
             log.warning("%s lost with the folder, which was deleted", counted(len(lost), "trace"))
 

@@ -9,7 +9,7 @@ import os
 import queue
 import select
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
 import epsagon_fast.private as private
@@ -107,15 +107,15 @@ class Reader:
         self._ring.store(layout.READER_START_TIME, own_start_time())
         self._ring.store(layout.ADOPTED, incarnation)
 
-    def settle(self, trace_id: bytes, outcome: Outcome) -> None:
-        """Tell the producer what became of a trace that it closed."""
-        self.unsettled -= 1
-        self.tell(trace_id, outcome)
+    def settle(self, trace_ids: Sequence[bytes], outcome: Outcome) -> None:
+        """Tell the producer what became of traces that it closed."""
+        self.unsettled -= len(trace_ids)
+        self.tell(trace_ids, outcome)
         self.publish_settled()
 
-    def tell(self, trace_id: bytes, outcome: Outcome) -> None:
-        """Tell the producer more of a trace that is settled already: a stored one was delivered."""
-        settlements.publish(self._ring, trace_id, outcome)
+    def tell(self, trace_ids: Iterable[bytes], outcome: Outcome) -> None:
+        """Tell the producer more of traces that are settled already: stored ones were delivered."""
+        settlements.publish(self._ring, trace_ids, outcome)
 
     def publish_settled(self) -> None:
         """Tell the producer how many of its closed traces are settled."""

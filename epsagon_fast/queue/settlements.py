@@ -7,6 +7,7 @@ is always right.
 
 import struct
 from collections import OrderedDict
+from collections.abc import Iterable
 
 from epsagon_fast.protocol import OUTCOMES, TRACE_ID_BYTES, Outcome
 from epsagon_fast.queue import layout, ring
@@ -20,13 +21,16 @@ REMEMBERED = 1024
 _NUMBERS = {outcome.name: number for number, outcome in enumerate(OUTCOMES)}
 
 
-def publish(page: ring.Mapping, trace_id: bytes, outcome: Outcome) -> None:
-    """Write a trace's outcome into its ring's header."""
-    count = page.load(layout.SETTLEMENTS)
+def publish(page: ring.Mapping, trace_ids: Iterable[bytes], outcome: Outcome) -> None:
+    """Write an outcome of traces into their ring's header."""
+    count, number = page.load(layout.SETTLEMENTS), _NUMBERS[outcome.name]
     reason = (outcome.reason or "").encode("ascii", "replace")[:REASON_BYTES]
-    page.write(_offset(count), ENTRY.pack(trace_id, _NUMBERS[outcome.name], reason))
-    # A damaged header may hold the largest number.
-    page.store(layout.SETTLEMENTS, count + 1 & 0xFFFF_FFFF_FFFF_FFFF)
+    for trace_id in trace_ids:
+        page.write(_offset(count), ENTRY.pack(trace_id, number, reason))
+        # A damaged header may hold the largest number.
+        count = count + 1 & 0xFFFF_FFFF_FFFF_FFFF
+        # After each, so that a process finds no more than one entry that is being written over.
+        page.store(layout.SETTLEMENTS, count)
 
 
 def _offset(number: int) -> int:

@@ -15,6 +15,7 @@ Nothing that a record holds can raise here: what is broken is counted as `malfor
 """
 
 from collections import Counter, deque
+from collections.abc import Iterable
 
 from epsagon_fast.collector.assembling.accounts import Accounts
 from epsagon_fast.collector.assembling.events import fetch, strays, take
@@ -192,9 +193,17 @@ class Assembly:
 
     def has_body(self, trace_id: bytes, body_bytes: int) -> None:
         """Take in how much is kept of a finished trace until it is settled."""
-        ring_id, ordinal, before = self._unsettled[trace_id]
-        self.accounts.charge(ring_id, body_bytes=body_bytes - before)
-        self._unsettled[trace_id] = _unsettled((ring_id, ordinal, body_bytes))
+        self.have_bodies([(trace_id, body_bytes)])
+
+    def have_bodies(self, bodies: Iterable[tuple[bytes, int]]) -> None:
+        """Take in, for finished traces, how many bytes are kept of each until it is settled."""
+        unsettled = self._unsettled
+        grown: dict[bytes, int] = {}
+        for trace_id, body_bytes in bodies:
+            ring_id, ordinal, before = unsettled[trace_id]
+            unsettled[trace_id] = _unsettled((ring_id, ordinal, body_bytes))
+            grown[ring_id] = grown.get(ring_id, 0) + body_bytes - before
+        self._charge(grown)
 
     def bye(self, ring_id: bytes, now: float) -> None:
         """Close, as unfinished, what a process left open that went by itself."""
@@ -215,20 +224,26 @@ class Assembly:
         ready, self._closed_before, self._closed = self._closed_before, self._closed, []
         for ring_id, _ in self._unopened.end_pass():
             self._lose(ring_id, "orphan")
-        return [self._finish(trace) for trace in ready if trace.trace_id in self._open]
+        return self._finish([trace for trace in ready if trace.trace_id in self._open])
 
-    def forget(self, trace_id: bytes) -> None:
-        """Let go of a trace that is settled, open or finished. Records that still come for it are late."""
-        trace = self._open.pop(trace_id, None)
-        if trace is not None:
-            self._leave(trace)
-        self.masks.pop(trace_id, None)
-        finished = self._unsettled.pop(trace_id, None)
-        if finished is not None:
-            self.accounts.charge(finished.ring_id, body_bytes=-finished.body_bytes)
-        for ring_id, _ in self._unopened.take(trace_id):
-            self._lose(ring_id, "late")
-        self._remember(trace_id)
+    def forget(self, *trace_ids: bytes) -> None:
+        """Let go of traces that are settled, open or finished. Records that still come for them are late."""
+        unsettled, masks = self._unsettled, self.masks
+        freed: dict[bytes, int] = {}
+        for trace_id in trace_ids:
+            finished = unsettled.pop(trace_id, None)
+            if finished is not None:
+                ring_id, _, body_bytes = finished
+                freed[ring_id] = freed.get(ring_id, 0) - body_bytes
+            elif trace_id in self._open:
+                self._leave([self._open.pop(trace_id)])
+            masks.pop(trace_id, None)
+        self._charge(freed)
+        if self._unopened:
+            for trace_id in trace_ids:
+                for ring_id, _ in self._unopened.take(trace_id):
+                    self._lose(ring_id, "late")
+        self._remember(trace_ids)
 
     def _feed_unopened(self, ring_id: bytes, record: Record, now: float) -> None:
         if record.kind == _BYE:
@@ -279,26 +294,32 @@ class Assembly:
             # A second OPEN or CLOSE, a CLOSE by a process that did not open the trace, or an unknown kind.
             self.counters["misplaced"] += 1
 
-    def _finish(self, trace: OpenTrace) -> ClosedTrace:
-        trace_id, ring_id, ordinal, terms = trace.trace_id, trace.ring_id, trace.close_ordinal, trace.terms
-        del self._open[trace_id]
-        self._leave(trace)
-        self.masks.pop(trace_id, None)
-        self._unsettled[trace_id] = _unsettled((ring_id, ordinal, 0))
-        return _closed_trace((trace_id, ring_id, ordinal, terms.destination, terms.debug, terms.config, trace))
+    def _finish(self, ready: list[OpenTrace]) -> list[ClosedTrace]:
+        finished = []
+        for trace in ready:
+            trace_id, ring_id, ordinal, terms = trace.trace_id, trace.ring_id, trace.close_ordinal, trace.terms
+            del self._open[trace_id]
+            self.masks.pop(trace_id, None)
+            self._unsettled[trace_id] = _unsettled((ring_id, ordinal, 0))
+            fields = trace_id, ring_id, ordinal, terms.destination, terms.debug, terms.config, trace
+            finished.append(_closed_trace(fields))
+        self._leave(ready)
+        return finished
 
     def _is_new(self, trace_id: bytes) -> bool:
-        return not (trace_id in self._unsettled or trace_id in self._settled or trace_id in self._unopened)
+        if trace_id in self._unsettled or trace_id in self._settled:
+            return False
+        return not self._unopened or trace_id not in self._unopened
 
     def _is_finished(self, trace_id: bytes) -> bool:
         return trace_id in self._unsettled or trace_id in self._settled
 
-    def _remember(self, trace_id: bytes) -> None:
-        if trace_id in self._settled:
-            return
-        self._settled.add(trace_id)
-        self._settled_order.append(trace_id)
-        if len(self._settled_order) > REMEMBERED:
+    def _remember(self, trace_ids: Iterable[bytes]) -> None:
+        # Each once, in their order.
+        new = [trace_id for trace_id in dict.fromkeys(trace_ids) if trace_id not in self._settled]
+        self._settled.update(new)
+        self._settled_order += new
+        for _ in range(len(self._settled_order) - REMEMBERED):
             self._settled.discard(self._settled_order.popleft())
 
     def _enter(self, trace: OpenTrace) -> None:
@@ -306,9 +327,21 @@ class Assembly:
         self._open_of.setdefault(trace.ring_id, {})[trace.trace_id] = trace
         trace.account = self.accounts.charge(trace.ring_id, trace.held_bytes, open_traces=1)
 
-    def _leave(self, trace: OpenTrace) -> None:
-        self.accounts.charge(trace.ring_id, -trace.held_bytes, open_traces=-1)
-        of_ring = self._open_of[trace.ring_id]
-        del of_ring[trace.trace_id]
-        if not of_ring:
-            del self._open_of[trace.ring_id]
+    def _leave(self, traces: Iterable[OpenTrace]) -> None:
+        """Let go of traces that are open no more."""
+        freed: dict[bytes, tuple[int, int]] = {}
+        for trace in traces:
+            ring_id = trace.ring_id
+            of_ring = self._open_of[ring_id]
+            del of_ring[trace.trace_id]
+            if not of_ring:
+                del self._open_of[ring_id]
+            held_bytes, count = freed.get(ring_id, (0, 0))
+            freed[ring_id] = held_bytes + trace.held_bytes, count + 1
+        for ring_id, (held_bytes, count) in freed.items():
+            self.accounts.charge(ring_id, -held_bytes, open_traces=-count)
+
+    def _charge(self, body_bytes: dict[bytes, int]) -> None:
+        """Add bodies, by ring, to what the processes have here."""
+        for ring_id, more_bytes in body_bytes.items():
+            self.accounts.charge(ring_id, body_bytes=more_bytes)

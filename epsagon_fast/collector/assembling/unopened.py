@@ -26,6 +26,9 @@ class Unopened:
         # By ring.
         self._bytes: Counter[bytes] = Counter()
 
+    def __bool__(self) -> bool:
+        return bool(self._now or self._before)
+
     def __contains__(self, trace_id: object) -> bool:
         return trace_id in self._now or trace_id in self._before
 

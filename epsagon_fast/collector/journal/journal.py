@@ -104,9 +104,9 @@ class Journal:
         """Buffer all that is needed of a trace, in place of what was appended; `ring_id` is its opener's."""
         self._uncommitted.snapshot(ring_id, trace_id, records)
 
-    def settled(self, trace_id: bytes) -> None:
-        """Buffer the mark of a settled trace, and let go of its records."""
-        self._uncommitted.settled(trace_id, is_written=self._segments.let_go(trace_id))
+    def settled(self, *trace_ids: bytes) -> None:
+        """Buffer the marks of settled traces, and let go of their records."""
+        self._uncommitted.settled(trace_ids, written=self._segments.let_go(trace_ids))
 
     def keep_only(self, alive: Container[bytes]) -> None:
         """Let go of the committed records of traces that `alive` lacks: late ones, orphans, dropped traces.

@@ -6,7 +6,7 @@ A segment is a file `journal-<16 digits>`, see frames.py. No path is used: the f
 import errno
 import os
 import re
-from collections.abc import Container, Iterator, Set
+from collections.abc import Container, Iterable, Iterator, Set
 from contextlib import suppress
 
 import epsagon_fast.private as private
@@ -148,13 +148,13 @@ class Segments:
         for segment in self._all:
             segment.pinned -= trace_ids
 
-    def let_go(self, trace_id: bytes) -> bool:
-        """Let go of all records of one trace; return whether there were any."""
-        found = False
+    def let_go(self, trace_ids: Iterable[bytes]) -> set[bytes]:
+        """Let go of all records of traces; return those of which there were any."""
+        found = set[bytes]()
         for segment in self._all:
-            if trace_id in segment.pinned:
-                segment.pinned.remove(trace_id)
-                found = True
+            pinned = segment.pinned.intersection(trace_ids)
+            segment.pinned -= pinned
+            found |= pinned
         return found
 
     def stop_writing(self) -> None:

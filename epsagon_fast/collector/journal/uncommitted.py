@@ -1,6 +1,6 @@
 """Holds the frames that wait for the journal's next commit, and what is pinned and marked when they are written."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence, Set
 from operator import itemgetter
 
 from epsagon_fast.collector.journal.frames import encode_batch, encode_marks, encode_snapshot
@@ -49,10 +49,11 @@ class Uncommitted:
         self.snapshots.add(trace_id)
         self._pins.add(trace_id)
 
-    def settled(self, trace_id: bytes, *, is_written: bool) -> None:
-        """Add the mark of a settled trace. `is_written`: a segment has records of it."""
-        (self._marks if is_written else self._marks_of_frames).append(trace_id)
-        self._pins.discard(trace_id)
+    def settled(self, trace_ids: Iterable[bytes], *, written: Set[bytes]) -> None:
+        """Add the marks of settled traces. `written`: those of which a segment has records."""
+        for trace_id in trace_ids:
+            (self._marks if trace_id in written else self._marks_of_frames).append(trace_id)
+        self._pins.difference_update(trace_ids)
 
     def frames(self) -> list[bytes]:
         """Return all that is to be written, in order."""

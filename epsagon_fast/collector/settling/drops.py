@@ -7,7 +7,7 @@ process's next trace that is delivered.
 
 import json
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from epsagon_fast.hints import TypeVar
 from epsagon_fast.protocol import Outcome
@@ -48,12 +48,13 @@ class Drops:
         self._carried[trace_id] = ring_id, self._untold.pop(ring_id)
         _bound(self._carried)
 
-    def settled(self, trace_id: bytes, outcome: Outcome) -> None:
-        """Note a trace's outcome. If it does not arrive, its losses are untold again."""
-        carried = self._carried.pop(trace_id, None)
-        if carried is not None and outcome.name in LOSSES:
-            ring_id, reasons = carried
-            self.count(ring_id, reasons)
+    def settled(self, trace_ids: Iterable[bytes], outcome: Outcome) -> None:
+        """Note an outcome of traces. If they do not arrive, their losses are untold again."""
+        for trace_id in trace_ids if self._carried else ():
+            carried = self._carried.pop(trace_id, None)
+            if carried is not None and outcome.name in LOSSES:
+                ring_id, reasons = carried
+                self.count(ring_id, reasons)
 
 
 def _bound(remembered: OrderedDict[bytes, T]) -> None:

@@ -70,7 +70,7 @@ class Relief:
                 break
             excess_bytes -= trace.held_bytes
             dropped += 1
-            self._outcomes.settle(trace.trace_id, Outcome.DROPPED.because("memory"))
+            self._outcomes.settle([trace.trace_id], Outcome.DROPPED.because("memory"))
         reader = self._rings.by_id(ring_id)
         log.warning("dropped the oldest %d open traces of process %s, which has most", dropped, reader and reader.pid)
 

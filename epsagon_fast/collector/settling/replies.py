@@ -26,19 +26,28 @@ class Replies:
                 self._waiting[trace_id] = reader
                 reader.unsettled += 1
 
-    def settle(self, trace_id: bytes, outcome: Outcome) -> None:
-        """Tell the process an outcome. STORED and SAMPLED may be followed by another outcome."""
-        reader, before = self._waiting.pop(trace_id, None), None
-        if reader is not None:
-            reader.settle(trace_id, outcome)
-        else:
-            reader, before = self._told.pop(trace_id, (None, None))
-            if reader is not None and outcome != before:
-                reader.tell(trace_id, outcome)
-        if reader is not None and outcome.name in _MAY_CHANGE and outcome != before:
-            self._told[trace_id] = reader, outcome
-            if len(self._told) > REMEMBERED:
-                self._told.popitem(last=False)
+    def settle(self, trace_ids: Iterable[bytes], outcome: Outcome) -> None:
+        """Tell the processes an outcome of traces. STORED and SAMPLED may be followed by another outcome."""
+        waiting, told, may_change = self._waiting, self._told, outcome.name in _MAY_CHANGE
+        settled: dict[Reader, list[bytes]] = {}
+        for trace_id in trace_ids:
+            reader = waiting.pop(trace_id, None)
+            if reader is not None:
+                of_reader = settled.get(reader)
+                if of_reader is None:
+                    of_reader = settled[reader] = []
+                of_reader.append(trace_id)
+            elif trace_id in told:
+                reader, before = told.pop(trace_id)
+                if outcome == before:
+                    continue
+                reader.tell([trace_id], outcome)
+            if reader is not None and may_change:
+                told[trace_id] = reader, outcome
+                if len(told) > REMEMBERED:
+                    told.popitem(last=False)
+        for reader, of_reader in settled.items():
+            reader.settle(of_reader, outcome)
 
     def forget(self, reader: Reader) -> None:
         """Forget a ring that is unmapped."""

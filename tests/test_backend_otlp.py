@@ -183,6 +183,8 @@ def test_a_trace_has_its_bound(backend: Backend, monkeypatch: pytest.MonkeyPatch
         (b'{"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": 7}]}]}]}', {}, 400),
         (json.dumps(request({**span(1), "spanId": "abc"})).encode(), {}, 400),
         (json.dumps(request({**span(1), "endTimeUnixNano": "9" * 400})).encode(), {}, 400),
+        (json.dumps(request({**span(1), "endTimeUnixNano": "1_0"})).encode(), {}, 400),
+        (json.dumps(request({**span(1), "endTimeUnixNano": "\u0663"})).encode(), {}, 400),
         (b"[" * 100_000, {}, 400),
         (b"\xff\xff", {"Content-Type": PROTOBUF}, 400),
         (b"{}", {"Content-Type": "text/plain"}, 415),

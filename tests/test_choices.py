@@ -75,7 +75,8 @@ def test_without_a_name_no_url_is_left_out(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize(
-    ("text", "lowest"), [("", 500), ("404", 404), (" 400 ", 400), ("40", 500), ("x", 500), ("999", 500)]
+    ("text", "lowest"),
+    [("", 500), ("404", 404), (" 400 ", 400), ("40", 500), ("x", 500), ("999", 500), ("\u0664\u0660\u0664", 500)],
 )
 def test_lowest_status_of_an_error_is_said_or_500(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, text: str, lowest: int

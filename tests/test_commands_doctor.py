@@ -259,6 +259,9 @@ def test_each_contradiction_is_found_and_none_in_a_plain_environment(
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     assert len(found()) == len(environment.CONTRADICTIONS)
+    # A digit for str.isdigit, and none for int.
+    monkeypatch.setenv("EPSAGON_RING_BYTES", "\u00b2")
+    assert len(found()) == len(environment.CONTRADICTIONS) - 1
 
 
 def test_each_variable_that_the_package_reads_is_known() -> None:

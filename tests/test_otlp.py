@@ -512,6 +512,7 @@ def test_a_url_without_a_path_gets_that_of_otlp(url: str, posted: str) -> None:
         (b'{"partialSuccess":{"errorMessage":"slow down"}}', None),
         (b'{"partialSuccess":{"rejectedSpans":"3","errorMessage":"too old"}}', "partial_success: too old"),
         (b'{"partialSuccess":{"rejectedSpans":3}}', "partial_success: "),
+        (b'{"partialSuccess":{"rejectedSpans":"3_0"}}', None),
         (b'\r\n {"partialSuccess":{"rejectedSpans":3,"errorMessage":null}}\n', "partial_success: "),
         (PartialSuccess(rejected_spans=300, error_message="too old"), "partial_success: too old"),
         (PartialSuccess(error_message="slow down"), None),

@@ -67,6 +67,22 @@ class Peer:
         (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n", 101, b"", False),
         (OK + b"Content-Length: -1\r\n\r\n{}", 200, b"", False),
         (OK + b"Transfer-Encoding: chunked\r\n\r\n-1\r\n{\r\n0\r\n\r\n", 200, b"", False),
+        (OK + b"Content-Length: 1_0\r\n\r\n{}12345678", 200, b"", False),
+        (OK + b"Content-Length: +2\r\n\r\n{}", 200, b"", False),
+        (OK + b"Content-Length: \xb2\r\n\r\n{}", 200, b"", False),
+        (OK + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}", 200, b"", False),
+        (OK + b"Content-Length: 2, 3\r\n\r\n{}", 200, b"", False),
+        (OK + b"Content-Length: 2\r\ncontent-length: 2,2\r\n\r\n{}", 200, b"{}", True),
+        (OK + b"Content-Length:\r\n \t2\r\n\r\n{}", 200, b"{}", True),
+        (OK + b"Content-Length:\r\n\r\n{}", 200, b"", False),
+        (OK + b"Connection: upgrade,\r\n close\r\nContent-Length: 2\r\n\r\n{}", 200, b"{}", False),
+        (OK + b"Connection: a\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}", 200, b"{}", False),
+        (OK + b"Transfer-Encoding: gzip, Chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", 200, b"{}", True),
+        (OK + b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 200, b"", True),
+        (OK + b"Transfer-Encoding: chunked, gzip\r\n\r\n2\r\n", 200, b"2\r\n", False),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n0x2\r\n{}\r\n0\r\n\r\n", 200, b"", False),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n0_2\r\n{}\r\n0\r\n\r\n", 200, b"", False),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n+2\r\n{}\r\n0\r\n\r\n", 200, b"", False),
         (b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy", 503, b"busy", True),
     ],
 )
@@ -85,6 +101,42 @@ def test_a_large_answer_is_not_read_to_its_end() -> None:
         answer = ask(Peer(OK + framing + bytes(4 * MAX_ANSWER_BYTES)), b"", b"")
         assert (answer.response.status, answer.reusable) == (200, False)
         assert len(answer.response.body) <= MAX_ANSWER_BYTES
+
+
+class Endless(Peer):
+    """Says something, and then the same again and again."""
+
+    def __init__(self, said: bytes, again: bytes) -> None:
+        super().__init__(said)
+        self._again = again
+        self.said_bytes = 0
+
+    def recv(self, size: int) -> bytes:
+        said = super().recv(size) or self._again
+        self.said_bytes += len(said)
+        assert self.said_bytes < 4 * MAX_HEAD_BYTES, "it is read for ever"
+        return said
+
+
+@pytest.mark.parametrize("again", [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Hints\r\nLink: <a>\r\n\r\n" * 99])
+def test_interim_answers_come_to_an_end(again: bytes) -> None:
+    with pytest.raises(ConnectionError, match="too large"):
+        ask(Endless(b"", again), b"", b"")
+    # Few are waited for, as many as fit.
+    few = again * ((MAX_HEAD_BYTES - 1000) // len(again))
+    assert ask(Peer(few + OK + b"Content-Length: 0\r\n\r\n"), b"", b"").response.status == 200
+
+
+@pytest.mark.parametrize("again", [b"X-Trailer: more\r\n", b"X", b"X: 1\r\n" * 2000])
+def test_trailers_come_to_an_end(again: bytes) -> None:
+    answer = ask(Endless(OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n", again), b"", b"")
+    assert (answer.response.status, answer.reusable) == (200, False)
+
+
+def test_what_a_chunk_says_of_itself_comes_to_an_end() -> None:
+    chunk = b"1;" + b"a" * 8000 + b"\r\n{\r\n"
+    answer = ask(Endless(OK + b"Transfer-Encoding: chunked\r\n\r\n", chunk), b"", b"")
+    assert (answer.response.status, answer.reusable) == (200, False)
 
 
 @pytest.mark.parametrize(

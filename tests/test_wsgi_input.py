@@ -92,7 +92,7 @@ def test_request_without_a_body_keeps_the_servers_stream(traces: Traces) -> None
     assert ask(TracingMiddleware(app), **{"wsgi.input": stream}) == b"True"
 
 
-@pytest.mark.parametrize("length", ["9" * 5000, "²", "-1", ""])
+@pytest.mark.parametrize("length", ["9" * 5000, "²", "\u0663", "1_0", "-1", ""])
 def test_length_that_is_no_number_is_the_servers_to_refuse(traces: Traces, length: str) -> None:
     assert ask(TracingMiddleware(reading(lambda stream: None)), CONTENT_LENGTH=length) == b"None"
     assert metadata(traces)["request_bytes"] == "0"

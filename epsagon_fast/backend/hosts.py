@@ -8,6 +8,8 @@ import ipaddress
 import socket
 from collections.abc import Iterable
 
+from epsagon_fast.digits import number
+
 
 class Hosts:
     """The names and addresses of this machine under which a backend that listens on `host` is meant to be found.
@@ -40,4 +42,4 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 def _without_port(header: str) -> str:
     name, colon, port = header.rpartition(":")
-    return name if colon and port.isdigit() and (":" not in name or name.endswith("]")) else header
+    return name if colon and number(port) is not None and (":" not in name or name.endswith("]")) else header

@@ -12,6 +12,7 @@ from epsagon_fast.backend.answers import MAX_BODY_BYTES, Json, TooLarge
 from epsagon_fast.backend.live import Live
 from epsagon_fast.backend.shape import summarize
 from epsagon_fast.backend.store import Store
+from epsagon_fast.digits import number
 
 # Visible ASCII, and short enough to be a trace's address in `GET /traces/{trace_id}`.
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,200}")
@@ -60,8 +61,9 @@ def _idempotency_key(request: Request) -> str | None:
 async def body_of(request: Request, limit_bytes: int = MAX_BODY_BYTES) -> bytes:
     """Return a request's body; TooLarge as soon as it is over the limit."""
     announced = request.headers.get("content-length", "0")
-    # Python refuses to parse numbers of thousands of digits.
-    if len(announced) > 18 or int(announced) > limit_bytes:
+    size_bytes = number(announced)
+    # What is no number of so few digits is none that is read.
+    if size_bytes is None or size_bytes > limit_bytes:
         raise TooLarge(limit_bytes)
     body = bytearray()
     async for chunk in request.stream():

@@ -5,6 +5,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from epsagon_fast.digits import signed
+
 JSON_TYPE, PROTOBUF_TYPE = "application/json", "application/x-protobuf"
 
 _MAX_DEPTH = 20
@@ -92,10 +94,18 @@ def _text(said: Any) -> str:
 
 
 def _whole(said: Any) -> int:
-    number = int(said)
-    if not 0 <= number < 2**64:
+    found = _integer(said)
+    if not 0 <= found < 2**64:
         raise ValueError("a number is out of range")
-    return number
+    return found
+
+
+def _integer(said: Any) -> int:
+    """Return what JSON says, which has most 64-bit integers as texts of digits."""
+    found = signed(said, most=20) if isinstance(said, str) else int(said)
+    if found is None:
+        raise ValueError("a text is no number")
+    return found
 
 
 def _json_attributes(pairs: Any) -> dict[str, str]:
@@ -107,7 +117,7 @@ def _json_value(value: Mapping[str, Any], depth: int = 0) -> Any:
         return None
     for kind, said in value.items():
         if kind == "intValue":
-            return int(said)
+            return _integer(said)
         if kind == "arrayValue":
             return [_json_value(each, depth + 1) for each in said.get("values") or ()]
         if kind == "kvlistValue":

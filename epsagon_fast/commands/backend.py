@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from epsagon_fast.backend.place import TOKEN_VARIABLE, make_default_database
 from epsagon_fast.commands.saying import fail, say
+from epsagon_fast.digits import number
 from epsagon_fast.foreign import escaped
 
 if TYPE_CHECKING:
@@ -109,9 +110,10 @@ def _retention(arguments: argparse.Namespace, default: "Retention") -> "Retentio
 
 
 def _port(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and int(text) < 65536):
+    port = number(text)
+    if port is None or port > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port: 0 to 65535")
-    return int(text)
+    return port
 
 
 def _token(text: str) -> str:
@@ -121,9 +123,10 @@ def _token(text: str) -> str:
 
 
 def _count(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and 0 < int(text) < 2**62):
+    count = number(text)
+    if not count:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
+    return count
 
 
 def _seconds(text: str) -> float:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from epsagon_fast.digits import number
 from epsagon_fast.log import warn_once
 from epsagon_fast.wildcards import expression
 
@@ -69,8 +70,9 @@ def said_lowest_error() -> int | None:
     text = os.environ.get(LOWEST_ERROR, "").strip()
     if not text:
         return None
-    if text.isdecimal() and len(text) == 3 and text[0] in "12345":
-        return int(text)
+    status = number(text, most=3)
+    if status is not None and 100 <= status < 600:
+        return status
     warn_once(
         f"{LOWEST_ERROR}={text}",
         "%s=%s is ignored: it is a status from 100 to 599",

@@ -2,11 +2,10 @@
 
 import os
 
+from epsagon_fast.digits import number
 from epsagon_fast.hints import Final
 
 DEFAULT_LAMBDA_TIMEOUT_THRESHOLD_MS: Final = 200
-# The most digits of a 64-bit integer. Python refuses to read thousands of digits.
-MOST_DIGITS: Final = 18
 
 
 def get_lambda_timeout_threshold_ms() -> int:
@@ -16,5 +15,4 @@ def get_lambda_timeout_threshold_ms() -> int:
     """
     text = os.environ.get("EPSAGON_LAMBDA_TIMEOUT_THRESHOLD_MS", "")
     digits = text[1:] if text[:1] in ("+", "-") else text
-    is_integer = digits.isascii() and digits.isdigit() and len(digits) <= MOST_DIGITS
-    return int(text) if is_integer else DEFAULT_LAMBDA_TIMEOUT_THRESHOLD_MS
+    return int(text) if number(digits) is not None else DEFAULT_LAMBDA_TIMEOUT_THRESHOLD_MS

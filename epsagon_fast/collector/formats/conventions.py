@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import orjson
 
+from epsagon_fast.digits import number
 from epsagon_fast.hints import Any
 from epsagon_fast.patterns import pattern
 from epsagon_fast.protocol import (
@@ -207,10 +208,11 @@ def _method_in_a_name(said: str) -> str:
 
 
 def _address(host: str) -> dict[str, Value]:
-    name, colon, port = host.rpartition(":")
+    name, colon, digits = host.rpartition(":")
     # An IPv6 address has colons of its own, unless it stands in brackets.
-    if colon and port.isascii() and port.isdigit() and len(port) <= 5 and (":" not in name or name.endswith("]")):
-        return {"server.address": name, "server.port": int(port)}
+    port = number(digits, most=5) if colon else None
+    if port is not None and (":" not in name or name.endswith("]")):
+        return {"server.address": name, "server.port": port}
     return {"server.address": host}
 
 

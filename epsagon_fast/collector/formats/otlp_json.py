@@ -7,6 +7,7 @@ import orjson
 from epsagon_fast.collector.formats.conventions import Value
 from epsagon_fast.collector.formats.shapes import Happening, Link, Span
 from epsagon_fast.collector.formats.spans import Written, by_scope
+from epsagon_fast.digits import signed
 from epsagon_fast.hints import Any
 
 CONTENT_TYPE = "application/json"
@@ -42,7 +43,9 @@ def partial_success(answer: bytes) -> tuple[int, str]:
     """Return how many spans a friendly answer says were not taken, and why."""
     try:
         said = orjson.loads(answer)["partialSuccess"]
-        return int(said.get("rejectedSpans", 0)), str(said.get("errorMessage") or "")
+        rejected = said.get("rejectedSpans", 0)
+        count = signed(rejected) if isinstance(rejected, str) else int(rejected)
+        return count or 0, str(said.get("errorMessage") or "")
     except (ValueError, TypeError, KeyError, AttributeError):
         # Some backends answer with a page, or with nothing.
         return 0, ""

@@ -21,6 +21,7 @@ from epsagon_fast.collector.measuring.keys import REQUEST, cut, texts_of
 from epsagon_fast.collector.measuring.requests import Application
 from epsagon_fast.collector.parcel import Destination
 from epsagon_fast.collector.sending.answer import Failure, is_page
+from epsagon_fast.digits import number
 from epsagon_fast.queue import ledger
 from epsagon_fast.queue.ledger import Series
 
@@ -138,8 +139,7 @@ def interval_s() -> float:
     if any(exporters) and not any(each.startswith("otlp") for each in exporters):
         return 0.0
     said = os.environ.get("OTEL_METRIC_EXPORT_INTERVAL", "").strip()
-    is_number = said.isascii() and said.isdigit() and 0 < len(said) <= 9
-    return int(said) / 1000 if is_number and int(said) else INTERVAL_S
+    return (number(said, most=9) or 0) / 1000 or INTERVAL_S
 
 
 def _resource(application: Application, series: Sequence[Series], instance_id: str) -> Resource:

@@ -13,6 +13,7 @@ from datetime import UTC
 from epsagon_fast.collector.formats.choice import format_for
 from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.collector.sending.answer import Failure, Headers, Response, is_page
+from epsagon_fast.digits import number
 from epsagon_fast.foreign import shown, url_parts
 from epsagon_fast.patterns import pattern
 from epsagon_fast.protocol import MASK, Outcome
@@ -191,8 +192,8 @@ def retry_after_s(headers: Headers, now: float) -> float | None:
     `now`: the wall clock, which is used for a date if the answer has no Date. Returns None for no header or nonsense.
     """
     value = headers.get("Retry-After", "").strip()
-    if value.isascii() and value.isdigit():
-        return min(float(value), MAX_RETRY_AFTER_S)
+    if (seconds := number(value)) is not None:
+        return min(float(seconds), MAX_RETRY_AFTER_S)
     until = _unix_time(value)
     if until is None:
         return None

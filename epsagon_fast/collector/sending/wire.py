@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from epsagon_fast.collector.sending.answer import Failure, Response
+from epsagon_fast.digits import number
 from epsagon_fast.hints import Protocol
 from epsagon_fast.rows import NamedTuple
 
 # An answer is drained up to here, so that its connection can be used again; beyond it a new connection is cheaper.
 MAX_ANSWER_BYTES = 64 * 1024
+# The head with all interim answers before it, and once more what stands between a body's chunks and behind them.
 MAX_HEAD_BYTES = 64 * 1024
 _RECEIVED_BYTES = 16 * 1024
 # A smaller body goes with its head in one call, so in one packet. A larger one would be copied for that.
@@ -24,6 +26,9 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NAMES = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]*")
 _PROTOCOL = b"HTTP/1."
 _STATUS = re.compile(_PROTOCOL + rb"([01]) ([1-9][0-9][0-9])(?: [^\r\n]*)?\r?\n")
+# A line that begins with a space goes on with the one before (RFC 9112, 5.2).
+_FOLD = re.compile(rb"\r?\n[ \t]+")
+_HEX = re.compile(rb"[0-9a-fA-F]{1,15}")
 # Where a body ends if no length says it.
 _CHUNKED, _TO_THE_END = -1, -2
 _SWITCHING, _NO_CONTENT, _NOT_MODIFIED = 101, 204, 304
@@ -41,27 +46,33 @@ class Duplex(Protocol):
 
 
 class HeadersOf:
-    """The headers of an answer. A name's first one counts."""
+    """The headers of an answer."""
 
     def __init__(self, head: bytes) -> None:
-        self._head = head
-        self._lower = head.lower()
+        self._head = _FOLD.sub(b" ", head)
+        self._lower = self._head.lower()
 
     def get(self, name: str, default: str = "") -> str:
-        """Return the value of a header."""
+        """Return the value of a header, the first one of its name."""
         at = self._lower.find(b"\n%b:" % name.lower().encode())
         if at < 0:
             return default
         start = at + len(name) + 2
         return self._head[start : self._head.find(b"\n", start)].strip().decode("latin-1")
 
-    def lower(self, sought: bytes) -> bytes:
-        """Return the value of a header in lower case, or nothing. `sought`: its line's beginning, as in b"\\ndate:"."""
+    def listed(self, sought: bytes) -> list[bytes]:
+        """Return the values of all headers of a name, as a list of them in one header too, in lower case.
+
+        sought: the beginning of its line, as in b"\\nconnection:".
+        """
+        found: list[bytes] = []
         at = self._lower.find(sought)
-        if at < 0:
-            return b""
-        start = at + len(sought)
-        return self._lower[start : self._lower.find(b"\n", start)].strip()
+        while at >= 0:
+            start = at + len(sought)
+            end = self._lower.find(b"\n", start)
+            found += [each.strip() for each in self._lower[start:end].split(b",")]
+            at = self._lower.find(sought, end)
+        return found
 
 
 class Answer(NamedTuple):
@@ -125,9 +136,9 @@ def ask(connection: Duplex, head: bytes, body: bytes) -> Answer:
 
 
 def _read(connection: Duplex) -> Answer:
-    data = b""
+    data, end, interim_bytes = b"", 0, 0
     while True:
-        data, end = _read_head(connection, data)
+        data, end = _read_head(connection, data[end:], MAX_HEAD_BYTES - interim_bytes)
         found = _STATUS.match(data)
         if found is None:
             raise _no_answer()
@@ -135,7 +146,7 @@ def _read(connection: Duplex) -> Answer:
         # An interim answer says that one comes: 100, or 103 with hints for browsers.
         if status >= 200 or status == _SWITCHING:
             break
-        data = data[end:]
+        interim_bytes += end
     headers = HeadersOf(data[:end])
     reusable = _stays_open(headers, is_new=found[1] == b"1")
     if status < 200 or status in (_NO_CONTENT, _NOT_MODIFIED):
@@ -154,11 +165,11 @@ def _read(connection: Duplex) -> Answer:
     return Answer(Response(status, headers, bytes(body.data)), reusable and is_whole)
 
 
-def _read_head(connection: Duplex, data: bytes) -> tuple[bytes, int]:
+def _read_head(connection: Duplex, data: bytes, most_bytes: int) -> tuple[bytes, int]:
     """Return what came up to a head's end at least, and where that is. `data`: what had come before."""
     while (end := _head_end(data)) < 0:
-        if len(data) > MAX_HEAD_BYTES:
-            raise ConnectionError("the answer's head is too large")
+        if len(data) > most_bytes:
+            raise _too_large()
         more = connection.recv(_RECEIVED_BYTES)
         if not more:
             raise ConnectionError("the server closed the connection without an answer")
@@ -166,6 +177,8 @@ def _read_head(connection: Duplex, data: bytes) -> tuple[bytes, int]:
         if not data.startswith(_PROTOCOL[: len(data)]):
             # A server for gRPC says something else, and then waits.
             raise _no_answer()
+    if end > most_bytes:
+        raise _too_large()
     return data, end
 
 
@@ -176,28 +189,33 @@ def _head_end(data: bytes) -> int:
     return bare + 2 if bare >= 0 else usual + 3 if usual >= 0 else -1
 
 
+def _too_large() -> ConnectionError:
+    return ConnectionError("the answer's head is too large")
+
+
 def _no_answer() -> ConnectionError:
     # Not what it said, because that may be anything.
     return ConnectionError("what came is no HTTP answer")
 
 
 def _stays_open(headers: HeadersOf, is_new: bool) -> bool:
-    said = headers.lower(b"\nconnection:")
-    return b"close" not in said if is_new else b"keep-alive" in said
+    said = headers.listed(b"\nconnection:")
+    return b"close" not in said and (is_new or b"keep-alive" in said)
 
 
 def _framing(headers: HeadersOf) -> int:
-    """Return a body's length, or what else says where it ends. Raises ValueError if its length is none."""
-    if b"chunked" in headers.lower(b"\ntransfer-encoding:"):
-        return _CHUNKED
-    length = headers.lower(b"\ncontent-length:")
-    return _size(length, 10) if length else _TO_THE_END
-
-
-def _size(said: bytes, base: int) -> int:
-    if (size := int(said, base)) < 0:
-        raise ValueError("less than nothing")
-    return size
+    """Return a body's length, or what else says where it ends (RFC 9112, 6.3). Raises ValueError if nothing does."""
+    encodings = headers.listed(b"\ntransfer-encoding:")
+    if encodings:
+        return _CHUNKED if encodings[-1] == b"chunked" else _TO_THE_END
+    # Said several times, it must be the same.
+    lengths = set(headers.listed(b"\ncontent-length:"))
+    if not lengths:
+        return _TO_THE_END
+    length = number(lengths.pop())
+    if length is None or lengths:
+        raise ValueError("a length that is none")
+    return length
 
 
 class _Body:
@@ -206,6 +224,8 @@ class _Body:
     def __init__(self, connection: Duplex, data: bytes) -> None:
         self._connection = connection
         self._rest = data
+        # How much may still come that is not the body's.
+        self._lines_bytes = MAX_HEAD_BYTES
         self.data = bytearray()
 
     def read(self, framing: int) -> bool:
@@ -225,7 +245,7 @@ class _Body:
         return False
 
     def _chunks(self) -> bool:
-        while (size := _size(self._line().partition(b";")[0], 16)) > 0:
+        while size := self._chunk_size():
             if len(self.data) + size > MAX_ANSWER_BYTES:
                 return False
             self._take(size)
@@ -235,6 +255,12 @@ class _Body:
             pass
         return not self._rest
 
+    def _chunk_size(self) -> int:
+        said = self._line().partition(b";")[0].strip()
+        if not _HEX.fullmatch(said):
+            raise ValueError("a length that is none")
+        return int(said, 16)
+
     def _take(self, size: int) -> None:
         while len(self._rest) < size:
             self._more()
@@ -242,11 +268,12 @@ class _Body:
         self._rest = self._rest[size:]
 
     def _line(self) -> bytes:
-        while b"\n" not in self._rest:
-            if len(self._rest) > MAX_HEAD_BYTES:
-                raise ValueError("a line without an end")
+        while (end := self._rest.find(b"\n") + 1) == 0 and len(self._rest) <= self._lines_bytes:
             self._more()
-        line, _, self._rest = self._rest.partition(b"\n")
+        self._lines_bytes -= end
+        if not end or self._lines_bytes < 0:
+            raise ValueError("lines without an end")
+        line, self._rest = self._rest[:end], self._rest[end:]
         return line.strip()
 
     def _more(self) -> None:

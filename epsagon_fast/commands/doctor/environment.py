@@ -13,6 +13,7 @@ import epsagon_fast.integrations.choices as choices
 from epsagon_fast.backend.place import TOKEN_VARIABLE
 from epsagon_fast.config import ResolvedConfig
 from epsagon_fast.config.options import OPTIONS
+from epsagon_fast.digits import number
 from epsagon_fast.foreign import shown
 from epsagon_fast.log import logger
 from epsagon_fast.pages import see
@@ -74,9 +75,7 @@ CONTRADICTIONS: Final = (
     ),
     Contradiction(
         lambda config: (
-            bool(os.environ.get("EPSAGON_RING_BYTES"))
-            and os.environ["EPSAGON_RING_BYTES"].isdigit()
-            and int(os.environ["EPSAGON_RING_BYTES"]) < config.ring_bytes
+            (asked := number(os.environ.get("EPSAGON_RING_BYTES", ""))) is not None and asked < config.ring_bytes
         ),
         "EPSAGON_RING_BYTES is too little for EPSAGON_MAX_TRACE_SIZE: four traces have to fit, so it is more",
         "raise the one or lower the other",

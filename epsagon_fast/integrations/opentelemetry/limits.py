@@ -3,6 +3,7 @@
 import os
 from typing import Final, NamedTuple
 
+from epsagon_fast.digits import number
 from epsagon_fast.log import warn_once
 
 # The default of OpenTelemetry's specification.
@@ -31,8 +32,8 @@ def from_environment() -> Limits:
 def _number(names: tuple[str, ...], default: int | None) -> int | None:
     for name in names:
         said = os.environ.get(name, "").strip()
-        if said.isascii() and said.isdigit() and len(said) <= 9:
-            return int(said)
+        if (found := number(said, most=9)) is not None:
+            return found
         if said:
             warn_once(
                 f"OTEL {name}",

@@ -6,13 +6,14 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, Final
 
 from epsagon_fast.config import ResolvedConfig
+from epsagon_fast.digits import number
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.masking import client_mask_of
 from epsagon_fast.producer.context import TraceContext
 
 from ..choices import SERVER_ERROR, lowest_error
 from . import payloads
-from .request import RequestTrace, caller, number
+from .request import RequestTrace, caller
 from .routes import asgi_route, django_route_in_calls
 
 Scope = dict[str, Any]

@@ -27,8 +27,6 @@ from .departures import is_departure
 # same application then leaves the request alone.
 KEY: Final = "epsagon_fast.trace"
 TYPE: Final = "http"
-# No length has more digits. Python refuses to read thousands of them.
-MOST_DIGITS: Final = 18
 
 
 class RequestTrace(Tracer):
@@ -170,11 +168,6 @@ def is_under_way(method: str, *paths: str) -> bool:
     if not isinstance(request, RequestTrace) or request.stopped or request.answered:
         return False
     return request.method == method and request.path in paths
-
-
-def number(text: str) -> int | None:
-    """Return what a status or a Content-Length says; None if it is no number."""
-    return int(text) if text.isdecimal() and len(text) <= MOST_DIGITS else None
 
 
 def caller(traceparent: str, tracestate: str = "") -> TraceContext | None:

@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from epsagon_fast.config import ResolvedConfig
+from epsagon_fast.digits import number
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.masking import client_mask_of
 
 from ..choices import lowest_error
 from . import payloads
 from .departures import is_departure
-from .request import KEY, RequestTrace, caller, number
+from .request import KEY, RequestTrace, caller
 from .routes import DJANGO, FLASK, django_route, flask_route, mounted_at
 
 Environ = dict[str, Any]

@@ -5,10 +5,9 @@ Nothing here does any work. The producer, the collector and the tests read the s
 
 import math
 import struct
-from dataclasses import field
 from enum import IntEnum
 
-from epsagon_fast.frozen import frozen
+from epsagon_fast.frozen import field, frozen
 from epsagon_fast.hints import TYPE_CHECKING
 from epsagon_fast.rows import NamedTuple
 

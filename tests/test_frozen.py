@@ -5,16 +5,19 @@ import dataclasses
 import inspect
 import pickle
 from collections.abc import Callable
-from dataclasses import KW_ONLY, FrozenInstanceError, dataclass, field
+from dataclasses import FrozenInstanceError, dataclass
 from typing import Any
 
 import pytest
 
+import epsagon_fast.frozen as ours_made
 from epsagon_fast import Config, Handle, Outcome
 from epsagon_fast.frozen import frozen
 
 
-def made(decorate: Callable[[Any], Any]) -> Any:
+def made(decorate: Callable[[Any], Any], words: Any) -> Any:
+    field = words.field
+
     class Point:
         """A point."""
 
@@ -23,7 +26,7 @@ def made(decorate: Callable[[Any], Any]) -> Any:
         secret: str = field(default="s", repr=False)
         why: str | None = field(default=None, compare=False)
         notes: tuple[str, ...] = field(default_factory=tuple)
-        _: KW_ONLY
+        _: words.KW_ONLY
         color: str = "red"
 
         def __post_init__(self) -> None:
@@ -32,8 +35,13 @@ def made(decorate: Callable[[Any], Any]) -> Any:
     return decorate(Point)
 
 
-OURS, THEIRS = made(frozen), made(dataclass(frozen=True))
+OURS, THEIRS = made(frozen, ours_made), made(dataclass(frozen=True), dataclasses)
 POSITIONS = (((1,), {}), ((1, 3), {"color": "blue"}), ((), {"x": 1, "why": "because"}), ((1, 2, "t", None, ("n",)), {}))
+
+
+def told(value: Any) -> list[Any]:
+    fields = dataclasses.fields(value)
+    return [(each.name, each.type, each.default, each.repr, each.compare, each.kw_only) for each in fields]
 
 
 @pytest.mark.parametrize(("args", "named"), POSITIONS)
@@ -44,6 +52,7 @@ def test_it_is_made_and_shown_as_a_dataclass(args: Any, named: Any) -> None:
     assert vars(ours) == vars(theirs)
     assert repr(dataclasses.replace(ours, y=7)) == repr(dataclasses.replace(theirs, y=7))
     assert copy.deepcopy(ours) == ours
+    assert told(ours) == told(theirs)
 
 
 @pytest.mark.parametrize("one", POSITIONS)

@@ -4,11 +4,10 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Set
-from dataclasses import KW_ONLY, field
 
 import epsagon_fast.config.opentelemetry as opentelemetry
 from epsagon_fast.foreign import origin
-from epsagon_fast.frozen import frozen
+from epsagon_fast.frozen import KW_ONLY, field, frozen
 from epsagon_fast.hints import Any
 from epsagon_fast.log import warn_once
 from epsagon_fast.protocol import EVERYTHING, SHORTEN, STANDARD, STRICT, STRIP, WireConfig

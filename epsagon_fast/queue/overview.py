@@ -2,10 +2,9 @@
 
 import os
 import time
-from dataclasses import field
 
 import epsagon_fast.private as private
-from epsagon_fast.frozen import frozen
+from epsagon_fast.frozen import field, frozen
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.protocol import REFUSALS
 from epsagon_fast.queue import layout

@@ -1,0 +1,51 @@
+"""What a collector is spared is there for who asks. Each check runs in a Python of its own."""
+
+import inspect
+import os
+import subprocess
+import sys
+
+import pytest
+from waiting import TIMEOUT_S
+
+from epsagon_fast.collector.spared import FLAGS, FOR_ORJSON
+from epsagon_fast.queue.launch import OPTIONS
+
+ROOT = __file__.rpartition("/tests/")[0]
+
+
+def run(code: str) -> str:
+    paths = [path for path in sys.path if path.endswith("site-packages")]
+    head = f"import sys; sys.path += {[*paths, ROOT]!r}\nimport epsagon_fast.collector.__main__\n"
+    # The pure-Python ring needs ctypes.
+    env = {name: value for name, value in os.environ.items() if name != "EPSAGON_FAST_IMPL"}
+    command = [sys.executable, *OPTIONS, "-c", head + code]
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=True, timeout=TIMEOUT_S).stdout
+
+
+def test_the_flags_are_those_of_inspect() -> None:
+    assert {name: getattr(inspect, name) for name in FLAGS} == FLAGS
+
+
+@pytest.mark.parametrize("name", [*FOR_ORJSON, "ast", "dis", "platform"])
+def test_a_collector_serves_without(name: str) -> None:
+    assert run(f"print({name!r} in sys.modules, type(sys.modules['inspect']).__name__)") == "False StandIn\n"
+
+
+def test_who_imports_them_later_gets_the_modules_themselves() -> None:
+    code = """
+import inspect as early
+import dataclasses, uuid, inspect
+@dataclasses.dataclass
+class Point:
+    x: int
+print(dataclasses.asdict(Point(1)), uuid.UUID(int=1).int, early.signature(Point), inspect.getmodule(Point) is not None)
+import inspect
+print(inspect is early, bool(inspect.__file__))
+"""
+    assert run(code) == "{'x': 1} 1 (x: int) -> None True\nFalse True\n"
+
+
+def test_orjson_still_encodes_what_a_collector_has() -> None:
+    code = "import orjson; print(orjson.dumps({'a': [1, 2.5, 'b', None, True]}).decode())"
+    assert run(code) == '{"a":[1,2.5,"b",null,true]}\n'

@@ -172,11 +172,11 @@ class Place:
 
     def until_left(self) -> None:
         """Wait until no collector is left, as happens by itself when no producer is."""
-        until(lambda: not self.collectors() and not self._is_held(), lambda: f"the collector leaves; {self.log()}")
+        until(lambda: not self._is_held() and not self.collectors(), lambda: f"the collector leaves; {self.log()}")
 
     def until_ended(self, pid: int) -> None:
         """Wait until a collector that was told to end has, and its locks are free; another may serve by then."""
-        until(lambda: pid not in self.collectors() and not self._is_serving(pid), lambda: f"it ends; {self.log()}")
+        until(lambda: not self._is_collector(pid) and not self._is_serving(pid), lambda: f"it ends; {self.log()}")
 
     def dismiss(self) -> None:
         """Ask the collectors to leave, however long they would linger, and wait until they have."""
@@ -207,8 +207,11 @@ class Place:
 
     def _is_collector(self, pid: int) -> bool:
         try:
-            words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                words = file.read()
+            if self.runtime_dir.encode() not in words or b"--runtime-dir" not in words.split(b"\0"):
+                return False
             state = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
         except OSError:
             return False
-        return state not in "ZX" and b"--runtime-dir" in words and self.runtime_dir.encode() in b"\0".join(words)
+        return state not in "ZX"

@@ -1,6 +1,7 @@
 """All hypothesis strategies, by the part of the package they serve."""
 
 import collections
+import functools
 import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -85,6 +86,8 @@ def wild_text() -> st.SearchStrategy[str]:
     return st.lists(special | st.text(max_size=5), max_size=5).map("".join)
 
 
+# Made once: a strategy is never changed, and the tests' modules ask for this one a hundred times.
+@functools.cache
 def anything() -> st.SearchStrategy[Any]:
     """Whatever a program may hand over: scalars of the standard library, objects that fail, nested in each other."""
     scalars = st.one_of(

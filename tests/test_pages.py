@@ -1,6 +1,7 @@
 """Each error and warning that a user may see names the page that helps, found in the code by its syntax."""
 
 import ast
+import functools
 import re
 import tomllib
 from collections.abc import Iterator
@@ -14,7 +15,6 @@ from epsagon_fast.pages import ADDRESS, PAGES, see
 
 PACKAGE = Path(epsagon_fast.__file__).parent
 ROOT = PACKAGE.parent
-TREES = {path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
 # What users call, and what runs in their processes.
 PUBLIC = (
     "auto/",
@@ -36,6 +36,12 @@ INSIDE = {
     "trimming/_walking.py": dict.fromkeys(("root", "_string", "_nested_end"), "the reason for an event's own error"),
     "config/sampling.py": {"read": "the reason in an option's own error"},
 }
+
+
+@functools.cache
+def trees() -> dict[str, ast.Module]:
+    """Return the package's modules, parsed: by the first test that asks, not by each process that collects."""
+    return {path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
 
 
 def functions(tree: ast.AST, name: str = "") -> Iterator[tuple[str, ast.AST]]:
@@ -61,7 +67,7 @@ def is_sentence(raised: ast.Raise) -> bool:
 def test_each_error_of_the_public_surface_names_its_page() -> None:
     silent = [
         f"{path}:{node.lineno}"
-        for path, tree in TREES.items()
+        for path, tree in trees().items()
         if path.startswith(PUBLIC)
         for function, node in functions(tree)
         if isinstance(node, ast.Raise) and is_sentence(node) and not calls(node, "see")
@@ -74,26 +80,26 @@ def test_each_warning_of_a_traced_process_names_its_page() -> None:
     # The collector's log is a file of its own, of which docs/operating.md explains each line.
     direct = [
         f"{path}:{call.lineno}"
-        for path, tree in TREES.items()
+        for path, tree in trees().items()
         if not path.startswith(("collector/", "backend/")) and path != "log.py"
         for call in calls(tree, "warning", "error", "exception")
         if "logger" in ast.unparse(call.func)
     ]
     assert direct == []
-    for tree in TREES.values():
+    for tree in trees().values():
         assert all(any(word.arg == "about" for word in call.keywords) for call in calls(tree, "warn", "warn_once"))
 
 
 def test_commands_complain_in_one_place() -> None:
     direct = [
-        path for path, tree in TREES.items() if path.startswith("commands/") and "sys.stderr" in ast.unparse(tree)
+        path for path, tree in trees().items() if path.startswith("commands/") and "sys.stderr" in ast.unparse(tree)
     ]
     # `collector` says where it serves its metrics.
     assert direct == ["commands/collector.py", "commands/saying.py"]
 
 
 def test_each_topic_is_in_the_table_and_needed() -> None:
-    every = [call for tree in TREES.values() for call in ast.walk(tree) if isinstance(call, ast.Call)]
+    every = [call for tree in trees().values() for call in ast.walk(tree) if isinstance(call, ast.Call)]
     said = [word.value for call in every for word in call.keywords if word.arg == "about"]
     said += [call.args[0] for call in every if getattr(call.func, "id", "") == "see"]
     about = {each.value for each in said if isinstance(each, ast.Constant)}

@@ -45,10 +45,10 @@ def verdict(outcome: Outcome = Outcome.DELIVERED, **fields: Any) -> Verdict:
 
 def test_answers_and_failures_are_told_apart(folder_fd: int) -> None:
     deliveries = Deliveries(Ledger(folder_fd))
-    deliveries.answered(HERE, verdict(), 0.02)
-    deliveries.answered(HERE, verdict(Outcome.STORED.because("503"), retry=True), 0.2)
-    deliveries.answered(HERE, verdict(Outcome.REJECTED.because("401")), 0.2)
-    deliveries.answered(HERE, verdict(Outcome.REJECTED.because("413"), halve=True), 0.2)
+    deliveries.answered([(HERE, verdict(), 0.02)])
+    deliveries.answered([(HERE, verdict(Outcome.STORED.because("503"), retry=True), 0.2)])
+    deliveries.answered([(HERE, verdict(Outcome.REJECTED.because("401")), 0.2)])
+    deliveries.answered([(HERE, verdict(Outcome.REJECTED.because("413"), halve=True), 0.2)])
     series = measured(folder_fd)[ORIGIN]
     histogram = histogram_of(series)
     assert (histogram.count, histogram.failures, histogram.sum_ns) == (4, 2, 620_000_000)
@@ -59,7 +59,7 @@ def test_answers_and_failures_are_told_apart(folder_fd: int) -> None:
 def test_no_secret_is_in_the_ledger_and_tokens_share_a_series(folder_fd: int, tmp_path: Path) -> None:
     deliveries = Deliveries(Ledger(folder_fd))
     for destination in (HERE, OTHER_TOKEN):
-        deliveries.answered(destination, verdict(), 0.02)
+        deliveries.answered([(destination, verdict(), 0.02)])
     content = (tmp_path / "ledger").read_bytes()
     assert not [word for word in (b"password", b"secret", b"token") if word in content]
     assert histogram_of(measured(folder_fd)[ORIGIN]).count == 2
@@ -78,9 +78,9 @@ def test_what_waits_is_summed_over_tokens_and_directories(folder_fd: int) -> Non
 
 def test_next_collector_goes_on_and_believes_nothing_of_the_outbox(folder_fd: int) -> None:
     first = Deliveries(Ledger(folder_fd))
-    first.answered(HERE, verdict(), 0.02)
+    first.answered([(HERE, verdict(), 0.02)])
     first.waits(Amounts("/a", {HERE: Amount(2, 200, 50.0)}))
-    Deliveries(Ledger(folder_fd)).answered(HERE, verdict(), 0.02)
+    Deliveries(Ledger(folder_fd)).answered([(HERE, verdict(), 0.02)])
     series = measured(folder_fd)[ORIGIN]
     assert (histogram_of(series).count, series.slots[STORED_TRACES]) == (2, 0)
 
@@ -88,7 +88,7 @@ def test_next_collector_goes_on_and_believes_nothing_of_the_outbox(folder_fd: in
 def test_destinations_without_number_share_a_series(folder_fd: int) -> None:
     deliveries = Deliveries(Ledger(folder_fd))
     for number in range(2 * MAX_DESTINATIONS):
-        deliveries.answered(HERE._replace(url=f"http://host-{number}/"), verdict(), 0.02)
+        deliveries.answered([(HERE._replace(url=f"http://host-{number}/"), verdict(), 0.02)])
     found = {name: histogram_of(series).count for name, series in measured(folder_fd).items()}
     assert len(found) == MAX_DESTINATIONS + 1
     assert found[OVERFLOW] == MAX_DESTINATIONS
@@ -97,7 +97,7 @@ def test_destinations_without_number_share_a_series(folder_fd: int) -> None:
 
 @pytest.mark.parametrize("reason", ["", "x" * 100, "ü" * 40, "\ud800"])
 def test_reason_is_a_text_of_others(folder_fd: int, reason: str) -> None:
-    Deliveries(Ledger(folder_fd)).answered(HERE, verdict(Outcome.REJECTED.because(reason)), 0.1)
+    Deliveries(Ledger(folder_fd)).answered([(HERE, verdict(Outcome.REJECTED.because(reason)), 0.1)])
     found = reason_of(measured(folder_fd)[ORIGIN])
     assert reason.encode("utf-8", "replace").decode().startswith(found)
 

@@ -20,7 +20,7 @@ from epsagon_fast.collector.journal import snapshot
 from epsagon_fast.collector.measuring.requests import Requests
 from epsagon_fast.collector.parcel import Parcel, parcel_bytes
 from epsagon_fast.collector.poison import Poison
-from epsagon_fast.collector.sampling.sampling import Sampling
+from epsagon_fast.collector.sampling.sampling import Sampling, has_rules
 from epsagon_fast.collector.sending.dispatch import Dispatch
 from epsagon_fast.collector.settling.outcomes import Outcomes
 from epsagon_fast.protocol import Outcome
@@ -66,6 +66,9 @@ class Handover:
             if closed.ring_id not in asked:
                 asked.add(closed.ring_id)
                 self._take_over(closed.ring_id)
+            if not has_rules(closed):
+                self._send(closed)
+                continue
             sent = self._sampling.judge(closed, now)
             if closed not in sent:
                 self._bodies.append((closed.trace_id, closed.trace.held_bytes))
@@ -73,6 +76,7 @@ class Handover:
             for each in sent:
                 self._send(each)
         if asked:
+            self._poison.note_end()
             self._count()
 
     def leave_out(self, now: float) -> None:
@@ -105,9 +109,9 @@ class Handover:
     def _build(self, closed: ClosedTrace) -> Body:
         trace_id, trace, drops = closed.trace_id, closed.trace, self._outcomes.drops
         trace.dropped_records = drops.text_for(closed.ring_id)
+        # Until the next one, or until all of the pass are built.
         self._poison.note_body(trace_id)
         built = body.build(trace)
-        self._poison.note_end()
         if built.told:
             drops.carried(trace_id, closed.ring_id)
         self._closed += 1

@@ -5,10 +5,10 @@ the part that cannot hold a secret.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from epsagon_fast.collector.formats.conventions import OVERFLOW
-from epsagon_fast.collector.measuring.histogram import NS_PER_S, amounts, begin, placed
+from epsagon_fast.collector.measuring.histogram import NS_PER_S, Sum, begin, placed
 from epsagon_fast.collector.measuring.keys import DELIVERY, key_of, texts_of
 from epsagon_fast.collector.measuring.slots import (
     ERROR_AT,
@@ -44,21 +44,32 @@ class Deliveries:
             for number in self._numbers.values():
                 _show(ledger, number, Amount(0, 0, 0.0))
 
-    def answered(self, destination: Destination, verdict: Verdict, took_s: float) -> None:
-        """Note a request's verdict."""
-        if self._ledger is None:
+    def answered(self, answers: Iterable[tuple[Destination, Verdict, float]]) -> None:
+        """Note the verdicts of a pass, each with its request's destination and the seconds that it took."""
+        ledger = self._ledger
+        if ledger is None:
             return
-        number = self._number(self._ledger, destination)
-        arrived = verdict.outcome.name == ARRIVED
-        # A request that is to be made in parts is no error.
-        failed = not arrived and not verdict.halve
-        bucket, took_ns = placed(took_s)
-        self._ledger.add(number, amounts(bucket, 1, int(failed), took_ns))
-        if arrived:
-            self._ledger.store(number, SUCCESS_AT, time.time_ns())
-        elif failed:
-            self._ledger.store(number, ERROR_AT, time.time_ns())
-            write_reason(self._ledger, number, verdict.outcome.reason or "")
+        sums: dict[tuple[int, int], Sum] = {}
+        arrived_ns: dict[int, int] = {}
+        for destination, verdict, took_s in answers:
+            number = self._number(ledger, destination)
+            bucket, took_ns = placed(took_s)
+            found = sums.get((number, bucket))
+            if found is None:
+                found = sums[number, bucket] = Sum()
+            found.count += 1
+            found.duration_ns += took_ns
+            if verdict.outcome.name == ARRIVED:
+                arrived_ns[number] = time.time_ns()
+            elif not verdict.halve:
+                # A request that is to be made in parts is no error.
+                found.failures += 1
+                ledger.store(number, ERROR_AT, time.time_ns())
+                write_reason(ledger, number, verdict.outcome.reason or "")
+        for (number, bucket), found in sums.items():
+            ledger.add(number, found.amounts(bucket))
+        for number, at_ns in arrived_ns.items():
+            ledger.store(number, SUCCESS_AT, at_ns)
 
     def waits(self, report: Amounts) -> None:
         """Note what waits in a directory of an outbox."""
@@ -111,11 +122,14 @@ class MeasuredSender:
     def verdicts(self) -> list[Verdict]:
         """Return the verdicts since the last call."""
         verdicts = self._sender.verdicts()
-        for verdict in verdicts:
-            # A request is known by its first trace, which is in no other one.
-            destination, begun = self._begun.pop(verdict.trace_ids[0])
-            self._deliveries.answered(destination, verdict, verdict.at - begun)
+        if verdicts:
+            self._deliveries.answered(map(self._answer, verdicts))
         return verdicts
+
+    def _answer(self, verdict: Verdict) -> tuple[Destination, Verdict, float]:
+        # A request is known by its first trace, which is in no other one.
+        destination, begun = self._begun.pop(verdict.trace_ids[0])
+        return destination, verdict, verdict.at - begun
 
     def close(self, timeout_s: float) -> None:
         """Close the sender."""

@@ -55,9 +55,17 @@ def placed(duration_s: Any) -> tuple[int, int]:
     return BUCKETS + bisect_left(_BOUNDS_NS, duration_ns), duration_ns
 
 
-def amounts(bucket: int, count: int, failures: int, sum_ns: int) -> Amounts:
-    """Return what so many more, with durations of one bucket, add to which slots."""
-    return (bucket, count), (FAILURES, failures), (SUM_NS, sum_ns)
+class Sum:
+    """What happened in a pass and has durations of one bucket of one series."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.failures = 0
+        self.duration_ns = 0
+
+    def amounts(self, bucket: int) -> Amounts:
+        """Return what that adds to which slots."""
+        return (bucket, self.count), (FAILURES, self.failures), (SUM_NS, self.duration_ns)
 
 
 def begin(ledger: Ledger, number: int, now_ns: int) -> None:

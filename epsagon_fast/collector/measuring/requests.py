@@ -12,7 +12,7 @@ from epsagon_fast.collector.assembling.terms import Terms
 from epsagon_fast.collector.digests import blake2b
 from epsagon_fast.collector.formats.conventions import OVERFLOW
 from epsagon_fast.collector.formats.spans import name_of_runner
-from epsagon_fast.collector.measuring.histogram import amounts, begin, placed
+from epsagon_fast.collector.measuring.histogram import Sum, begin, placed
 from epsagon_fast.collector.measuring.keys import REQUEST, cut, key_of
 from epsagon_fast.collector.parcel import Destination
 from epsagon_fast.queue.ledger import AT_ONCE, ID_BYTES, Ledger
@@ -35,13 +35,12 @@ class Application:
         self.numbers: dict[str, int] = {}
 
 
-class _Sum:
-    """What a pass adds to one bucket of a series."""
+class _Sum(Sum):
+    """The traces of a pass that fall into one bucket of one series."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.ids: list[bytes] = []
-        self.failures = 0
-        self.duration_ns = 0
 
 
 class Requests:
@@ -79,9 +78,10 @@ class Requests:
             if found is None:
                 found = sums[number, bucket] = _Sum()
             found.ids.append(closed.trace_id)
+            found.count += 1
             found.failures += trace.has_failed
             found.duration_ns += duration_ns
-            if len(found.ids) == AT_ONCE:
+            if found.count == AT_ONCE:
                 self._post(self._ledger, {(number, bucket): sums.pop((number, bucket))})
         self._post(self._ledger, sums)
 
@@ -91,7 +91,7 @@ class Requests:
 
     def _post(self, ledger: Ledger, sums: dict[tuple[int, int], _Sum]) -> None:
         for (number, bucket), found in sums.items():
-            ledger.post(found.ids, number, amounts(bucket, len(found.ids), found.failures, found.duration_ns))
+            ledger.post(found.ids, number, found.amounts(bucket))
 
     def _number(self, application: Application, name: str) -> int:
         number = self._begun(key_of(REQUEST, application.name, name, application.digest))

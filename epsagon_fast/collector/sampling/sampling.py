@@ -25,6 +25,11 @@ COMPANY_RULING = Ruling(COMPANY, ALWAYS)
 MOST_POLICIES = 256
 
 
+def has_rules(closed: ClosedTrace) -> bool:
+    """Say whether a trace's application samples. Without, all its traces are sent."""
+    return bool(closed.config.get("sampling"))
+
+
 class Sampling:
     """The decisions of one collector. `counts` takes how many traces were kept, by reason."""
 

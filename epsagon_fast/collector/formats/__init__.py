@@ -8,7 +8,6 @@ A new format is a module here that has what `Format` has, and a line in choice.p
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
 
 from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.hints import Protocol
@@ -38,8 +37,8 @@ class Post(NamedTuple):
     # Never changed. If a destination's requests have the same object, it is looked through and written once.
     headers: Mapping[str, str]
     body: bytes
-    # What this request alone says, unless `headers` say it.
-    own: Mapping[str, str] = MappingProxyType({})
+    # Visible ASCII by which a server knows a request that it has seen; "": it has none. A header of the user's counts.
+    idempotency_key: str = ""
 
 
 class Envelope(Protocol):

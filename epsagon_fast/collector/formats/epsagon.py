@@ -13,11 +13,14 @@ from epsagon_fast.collector.formats.headers import MAX_REMEMBERED, headers_for
 from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.config import otlp_url
 from epsagon_fast.protocol import WireConfig
-from epsagon_fast.rows import NamedTuple
+from epsagon_fast.rows import NamedTuple, maker
 from epsagon_fast.version import __version__
 
 # Why a trace is rejected that went to an OTLP server without otlp+ in its URL.
 OTLP_ENDPOINT = "otlp_endpoint"
+
+
+_post = maker(Post)
 
 
 class JsonEnvelope(NamedTuple):
@@ -68,7 +71,7 @@ class Epsagon:
         """Return the request that carries one parcel."""
         (parcel,) = parcels
         headers = headers_for(parcel.destination, self.content_type)
-        return Post(parcel.destination.url, headers, parcel.body, {"Idempotency-Key": parcel.trace_id.hex()})
+        return _post((parcel.destination.url, headers, parcel.body, parcel.trace_id.hex()))
 
     def refusal(self, answer: bytes, url: str) -> str | None:
         """Return a word if an OTLP server answered.

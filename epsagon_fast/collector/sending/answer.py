@@ -47,8 +47,11 @@ def is_page(response: Response) -> bool:
     The type alone says little: many a framework gives it to any answer, an empty one too. OTLP's answers are JSON or
     protobuf, and neither begins like a page.
     """
-    begins = response.body[:_PAGE_BYTES].removeprefix(codecs.BOM_UTF8).lstrip()
+    begins = response.body[:_PAGE_BYTES]
     # First the cheap question, as nearly every answer is none.
+    if b"<" not in begins:
+        return False
+    begins = begins.removeprefix(codecs.BOM_UTF8).lstrip()
     if not begins.startswith(b"<"):
         return False
     kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()

@@ -60,16 +60,20 @@ class _Socket(socket.socket):
     # TLS inside a TLS proxy reads with `recv`.
     def recv(self, *args: Any) -> bytes:
         attempt.bind(self)
-        return super().recv(*args)
+        return _recv(self, *args)
 
-    # A plain socket's sendall has one timeout for all of its data. With TLS it calls send for each piece.
+    # It has one timeout for all of its data.
     def sendall(self, *args: Any) -> None:
         attempt.bind(self)
-        super().sendall(*args)
+        _sendall(self, *args)
 
     def send(self, *args: Any) -> int:
         attempt.bind(self)
         return super().send(*args)
+
+
+# Each request takes them. To look them up with super() takes several times as long.
+_recv, _sendall = socket.socket.recv, socket.socket.sendall
 
 
 class TLSSocket(_Socket, ssl.SSLSocket):
@@ -78,6 +82,16 @@ class TLSSocket(_Socket, ssl.SSLSocket):
     def do_handshake(self, block: bool = False) -> None:
         attempt.bind(self)
         super().do_handshake(block)
+
+    def recv(self, size: int = 1024, flags: int = 0) -> bytes:
+        attempt.bind(self)
+        return self.read(size)
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        # A call takes a record of TLS, 16 KB. Nearly always that is all.
+        sent = self.send(data)
+        while sent < len(data):
+            sent += self.send(memoryview(data)[sent:])
 
 
 class PlainConnection(HTTPConnection):

@@ -18,7 +18,7 @@ from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.collector.sending.answer import Failure, Response
 from epsagon_fast.collector.sending.verdict import Judge, Verdict
 from epsagon_fast.hints import TYPE_CHECKING
-from epsagon_fast.rows import NamedTuple
+from epsagon_fast.rows import NamedTuple, maker
 
 if TYPE_CHECKING:
     from epsagon_fast.collector.sending.exchange import Pools
@@ -52,6 +52,9 @@ class _Done(NamedTuple):
     lane: _Lane
     size_bytes: int
     verdict: Verdict
+
+
+_request, _done = maker(_Request), maker(_Done)
 
 
 class Delivery:
@@ -114,7 +117,7 @@ class Delivery:
             lane = self._lanes.get(key)
             if lane is None:
                 lane = self._lanes[key] = _Lane(key)
-            lane.waiting.append(_Request(lane, parcels, size_bytes, now))
+            lane.waiting.append(_request((lane, parcels, size_bytes, now)))
             self._pending += len(parcels)
             self._pending_bytes += size_bytes
             self._used_at = now
@@ -198,7 +201,7 @@ class Delivery:
             self._opened_pools()
         done: _Done | None = None
         while (request := self._take(done)) is not None:
-            done = _Done(request.lane, request.size_bytes, self._attempt(request.parcels))
+            done = _done((request.lane, request.size_bytes, self._attempt(request.parcels)))
             # Otherwise the bodies would stay in memory until this thread has work again.
             del request
 

@@ -90,7 +90,7 @@ class Pools:
         """
         attempt.begin(destination.send_timeout_s)
         way, _, shared = self._line(post, destination)
-        head = shared.of(len(post.body), post.own)
+        head = shared.of(len(post.body), post.idempotency_key)
         try:
             kept = self._kept(way)
             if kept is not None:

@@ -17,7 +17,7 @@ from epsagon_fast.digits import number
 from epsagon_fast.foreign import shown, url_parts
 from epsagon_fast.patterns import pattern
 from epsagon_fast.protocol import MASK, Outcome
-from epsagon_fast.rows import NamedTuple
+from epsagon_fast.rows import NamedTuple, maker
 
 # Outcomes are compared by name where each trace has one: comparing them costs several times as much.
 ARRIVED = Outcome.DELIVERED.name
@@ -63,6 +63,9 @@ class Verdict(NamedTuple):
     halve: bool = False
     shrink: bool = False
     at: float = 0.0
+
+
+_made = maker(Verdict)
 
 
 class Judge:
@@ -133,7 +136,7 @@ class Judge:
 
     def _forget(self, destination: Destination) -> None:
         # First without the lock, because nearly every answer is a good one.
-        if destination in self._complaints:
+        if self._complaints and destination in self._complaints:
             with self._lock:
                 self._complaints.pop(destination, None)
 
@@ -142,7 +145,7 @@ def _verdict(
     parcels: Sequence[Parcel], outcome: Outcome, retry: bool = False, retry_after_s: float | None = None
 ) -> Verdict:
     ids = [parcel.trace_id for parcel in parcels]
-    return Verdict(ids, outcome, retry, retry_after_s, at=time.monotonic())
+    return _made((ids, outcome, retry, retry_after_s, False, False, time.monotonic()))
 
 
 def _counted(word: str, message: str) -> str:

@@ -19,11 +19,13 @@ MAX_ANSWER_BYTES = 64 * 1024
 # The head with all interim answers before it, and once more what stands between a body's chunks and behind them.
 MAX_HEAD_BYTES = 64 * 1024
 _RECEIVED_BYTES = 16 * 1024
+# Answers up to this size are looked through once.
+_REMEMBERED_BYTES = 2 * 1024
 # A smaller body goes with its head in one call, so in one packet. A larger one would be copied for that.
 _JOINED_BYTES = 64 * 1024
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_NAMES = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]*")
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _PROTOCOL = b"HTTP/1."
 _STATUS = re.compile(_PROTOCOL + rb"([01]) ([1-9][0-9][0-9])(?: [^\r\n]*)?\r?\n")
 # A line that begins with a space goes on with the one before (RFC 9112, 5.2).
@@ -83,42 +85,35 @@ class Answer(NamedTuple):
 
 
 class Head:
-    """The head of POSTs that differ in their length and in what each says alone."""
+    """The head of POSTs that differ in their length and in their key."""
 
     def __init__(self, target: str, host: str, headers: Mapping[str, str]) -> None:
         """Write what they share. Raises Failure if a header cannot be sent."""
-        self._given = _OURS.union(name.lower() for name in headers)
+        given = {name.lower() for name in headers}
         shared = {name: value for name, value in headers.items() if name.lower() not in _OURS}
-        if "host" not in self._given:
+        if "host" not in given:
             shared = {"Host": host, **shared}
-        if "accept-encoding" not in self._given:
+        if "accept-encoding" not in given:
             shared["Accept-Encoding"] = "identity"
-        self._shared = f"POST {target} HTTP/1.1\r\n".encode("latin-1") + _written(shared)
+        self._takes_key = "idempotency-key" not in given
+        self._shared = f"POST {target} HTTP/1.1\r\n{_written(shared)}"
 
-    def of(self, body_bytes: int, own: Mapping[str, str]) -> bytes:
-        """Return the head of one POST. Of its own headers those count that are not shared. Raises Failure."""
-        if not self._given.isdisjoint(map(str.lower, own)):
-            own = {name: value for name, value in own.items() if name.lower() not in self._given}
-        return b"%s%sContent-Length: %d\r\n\r\n" % (self._shared, _written(own), body_bytes)
+    def of(self, body_bytes: int, key: str = "") -> bytes:
+        """Return the head of one POST. `key`: its idempotency key, which counts unless the headers have one."""
+        own = f"Idempotency-Key: {key}\r\n" if key and self._takes_key else ""
+        return f"{self._shared}{own}Content-Length: {body_bytes}\r\n\r\n".encode("latin-1")
 
 
-def _written(headers: Mapping[str, str]) -> bytes:
-    values = "".join(headers.values())
-    # Nearly all are ASCII, of which these are the characters that need no further look.
-    is_plain = values.isascii() and values.isprintable()
-    if not _are_names("".join(headers)) or (not is_plain and _CONTROL.search(values)):
+def _written(headers: Mapping[str, str]) -> str:
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    if not all(map(_NAME.fullmatch, headers)) or any(map(_CONTROL.search, headers.values())):
         # The token is the only text in them that nearly every user chooses.
         raise Failure("bad_token", "it or another header holds a character that no header can")
     try:
-        return "".join([f"{name}: {value}\r\n" for name, value in headers.items()]).encode("latin-1")
+        lines.encode("latin-1")
     except UnicodeEncodeError as error:
         raise Failure("bad_token", "it or another header is no latin-1") from error
-
-
-# Of each request the same ones are asked for.
-@lru_cache(64)
-def _are_names(names: str) -> bool:
-    return _NAMES.fullmatch(names) is not None
+    return lines
 
 
 def ask(connection: Duplex, head: bytes, body: bytes) -> Answer:
@@ -132,11 +127,34 @@ def ask(connection: Duplex, head: bytes, body: bytes) -> Answer:
     except _REFUSED_TO_READ:
         # A server may refuse a large body before it has read it. If it said nothing, reading fails too.
         pass
-    return _read(connection)
+    data = connection.recv(_RECEIVED_BYTES)
+    known = _whole(data) if len(data) <= _REMEMBERED_BYTES else None
+    return known or _read(connection, data)
 
 
-def _read(connection: Duplex) -> Answer:
-    data, end, interim_bytes = b"", 0, 0
+# A server says the same again and again, but for the date.
+@lru_cache(64)
+def _whole(said: bytes) -> Answer | None:
+    """Return the answer if this is one, whole, and its connection is kept."""
+    try:
+        answer = _read(_NoMore(), said)
+    except ConnectionError:
+        return None
+    return answer if answer.reusable else None
+
+
+class _NoMore:
+    """A connection that has nothing more to say."""
+
+    def sendall(self, data: bytes, /) -> None: ...
+
+    def recv(self, size: int, /) -> bytes:
+        return b""
+
+
+def _read(connection: Duplex, data: bytes) -> Answer:
+    """Return an answer. `data`: its beginning."""
+    end = interim_bytes = 0
     while True:
         data, end = _read_head(connection, data[end:], MAX_HEAD_BYTES - interim_bytes)
         found = _STATUS.match(data)
@@ -168,15 +186,15 @@ def _read(connection: Duplex) -> Answer:
 def _read_head(connection: Duplex, data: bytes, most_bytes: int) -> tuple[bytes, int]:
     """Return what came up to a head's end at least, and where that is. `data`: what had come before."""
     while (end := _head_end(data)) < 0:
+        if not data.startswith(_PROTOCOL[: len(data)]):
+            # A server for gRPC says something else, and then waits.
+            raise _no_answer()
         if len(data) > most_bytes:
             raise _too_large()
         more = connection.recv(_RECEIVED_BYTES)
         if not more:
             raise ConnectionError("the server closed the connection without an answer")
         data += more
-        if not data.startswith(_PROTOCOL[: len(data)]):
-            # A server for gRPC says something else, and then waits.
-            raise _no_answer()
     if end > most_bytes:
         raise _too_large()
     return data, end

@@ -789,6 +789,34 @@ def test_no_other_sender_is_woken_while_one_makes_requests(
     take(delivery, 3)
 
 
+def test_senders_start_one_by_one_while_requests_are_made(
+    delivery: Delivery, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+    server.behave = after(gate)
+    for number in range(4):
+        delivery.submit([Parcel(numbered(number), to(server.url), b"{}")])
+    server.wait_for(4)
+    clock = Clock(time.monotonic() + 1000.0)
+    with delivery._changed, monkeypatch.context() as patch:
+        patch.setattr(module, "time", clock)
+        delivery.submit([Parcel(numbered(4), to(server.url), b"{}")])
+        # How long until the next look, whether a request was made shortly before, and how many senders there are then.
+        for pause_s, is_made, senders in (
+            (0.0, True, 4),
+            (2, True, 5),
+            (0.5, True, 5),
+            (0.6, True, 6),
+            (0.1, False, 7),
+        ):
+            clock.now += pause_s * module.PATIENCE_S
+            delivery._made_at = clock.now - (0.0 if is_made else module.WAKE_S)
+            delivery.verdicts()
+            assert delivery.threads == senders
+    gate.set()
+    take(delivery, 5)
+
+
 def test_the_first_sender_does_not_wait_for_work(delivery: Delivery) -> None:
     # It has much to import.
     for _ in range(2):

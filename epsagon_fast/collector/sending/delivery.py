@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 # A sender that has finished takes the next request itself. Another one is woken when a request has waited this long and
 # none was made meanwhile, as two that take turns with the interpreter cost more than one; and when one has waited for
-# this long, because the others do not keep up. Then one more may start, too.
+# this long, because the others do not keep up. Then one more may start, too. While requests are being made the next one
+# starts so long after it: where the processor is short more senders take more of it, most to begin a TLS connection.
 WAKE_S = 0.002
 PATIENCE_S = 0.02
 # Kept connections are closed after this time without traffic.
@@ -76,8 +77,8 @@ class Delivery:
         # Of the idle ones, those that were woken and did not come to themselves yet.
         self._woken = 0
         self._pending = self._pending_bytes = 0
-        # When there was something to do, and when a request was made.
-        self._used_at = self._made_at = time.monotonic()
+        # When there was something to do, when a request was made, and when a sender started.
+        self._used_at = self._made_at = self._started_at = time.monotonic()
         self._closing = False
 
     @property
@@ -173,9 +174,12 @@ class Delivery:
                 self._changed.notify()
                 return False, sum(len(lane.waiting) for lane in self._lanes.values()) > self._woken
             return False, False
-        if self._threads >= self._threads_max or (self._threads >= self._threads_min and waited_s <= PATIENCE_S):
-            return False, False
+        if self._threads >= self._threads_min:
+            are_fast = now - self._made_at < WAKE_S and now - self._started_at <= PATIENCE_S
+            if waited_s <= PATIENCE_S or are_fast or self._threads >= self._threads_max:
+                return False, False
         self._threads += 1
+        self._started_at = now
         return True, False
 
     def _start(self) -> None:

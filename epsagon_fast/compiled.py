@@ -31,7 +31,7 @@ NAMES: Final = {
     "add_event": (
         *("Block", "Branch", "Event", "FastPath", "Place", "Step", "blocks_for", "event"),
         *("exact_json", "footing_of", "injector", "kernel_bytes", "labelled", "opening_json", "runner_json", "span_id"),
-        "take_untold",
+        *("take_untold", "wsgi_answers"),
     ),
     "blocks": (
         *("Blocks", "Entered", "Inside", "NotTraced", "Opened", "Started", "Unrecorded", "Within"),

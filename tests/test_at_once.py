@@ -1,15 +1,13 @@
 """A trace that opens and closes at once, in C, leaves the same records as one for which Python does it step by step."""
 
-import json
-import math
 import os
-import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from in_ring import Read, recorded, told
 from rings import exit_code, in_child
 
 import epsagon_fast as epsagon
@@ -22,39 +20,17 @@ from epsagon_fast.producer.place import PassingPlace
 from epsagon_fast.producer.process import process
 from epsagon_fast.producer.runner import new_runner
 from epsagon_fast.producer.states import ABANDONED, CLOSED, OPEN, REFUSED
-from epsagon_fast.protocol import CLOSE_PAYLOAD, Kind, Record
-from epsagon_fast.queue import beacon, layout, ring
+from epsagon_fast.protocol import Kind
+from epsagon_fast.queue import beacon, layout
 from epsagon_fast.testing import capture_traces
 
 pytestmark = pytest.mark.skipif(FastPath is PureFastPath, reason="the reference does everything step by step")
 
-Read = Callable[[], list[Record]]
-
 
 @pytest.fixture
 def read(untraced: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Read]:
-    """A process that has traced, with a ring that no collector reads. Reads what was recorded since the last call."""
-    monkeypatch.setenv("EPSAGON_LAUNCH", "0")
-    monkeypatch.setenv("EPSAGON_RUNTIME_DIR", str(tmp_path))
-    monkeypatch.setenv("EPSAGON_TOKEN", "t")
-    monkeypatch.setenv("EPSAGON_COLLECTOR_URL", "http://127.0.0.1:1")
-    with epsagon.trace("the first one"):
-        pass
-    # The look that is due once a second takes the long way.
-    process.own.writers._current._next_look = math.inf
-    [path] = tmp_path.glob("*/*.ring")
-    fd = os.open(path, os.O_RDWR)
-    consumer = ring.Consumer(fd)
-    os.close(fd)
-
-    def records() -> list[Record]:
-        found = consumer.read(1 << 30)
-        consumer.commit()
-        return found
-
-    records()
-    yield records
-    process.reset()
+    with recorded(monkeypatch, tmp_path) as reader:
+        yield reader
 
 
 @pytest.fixture
@@ -82,33 +58,6 @@ def step_by_step(patch: pytest.MonkeyPatch) -> None:
 
 # Of more than 32 bits, the one that stands for "unchanged" in a CLOSE, and an unsigned one that fits as a signed one.
 STRANGE_CODES = [2**64, -1, 0x80004005]
-TIMES = ("start_time", "duration", "opened_at", "time")
-
-
-def told(records: list[Record]) -> list[Any]:
-    """Return what records say but for times, with each id under the number of its first appearance."""
-    whole = [
-        (
-            Kind(record.kind).name,
-            record.flags,
-            record.trace_id.hex(),
-            [str(field) for field in CLOSE_PAYLOAD.unpack(record.payload)]
-            if record.kind == Kind.CLOSE
-            else json.loads(record.payload),
-        )
-        for record in records
-    ]
-    text = json.dumps(whole)
-    text = re.sub(rf'"({"|".join(TIMES)})": [\d.e-]+', r'"\1": "some"', text)
-    text = re.sub(r'\["\d[\d.e-]*", "(-?\d+)"\]', r'["some", "\1"]', text)
-    ids: dict[str, str] = {}
-    for digits in re.findall(r"\b[0-9a-f]{32}\b", text):
-        ids.setdefault(digits, f"trace {len(ids)}")
-        ids.setdefault(digits[:16], f"runner {len(ids)}")
-    for digits in re.findall(r"\b[0-9a-f]{16}\b", text):
-        ids.setdefault(digits, f"event {len(ids)}")
-    found: list[Any] = json.loads(re.sub(r"\b([0-9a-f]{32}|[0-9a-f]{16})\b", lambda digits: ids[digits[0]], text))
-    return found
 
 
 @epsagon.trace

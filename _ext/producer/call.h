@@ -64,6 +64,11 @@ static inline PyObject *call_of_one(PyObject *function, PyObject *a) {
     return PyObject_CallFunctionObjArgs(function, a, NULL);
 }
 
+/* Return function(a, b). */
+static inline PyObject *call_of_two(PyObject *function, PyObject *a, PyObject *b) {
+    return PyObject_CallFunctionObjArgs(function, a, b, NULL);
+}
+
 /* Return object.name(a, b, c). */
 static inline PyObject *call_method_of_three(PyObject *object, PyObject *name, PyObject *a, PyObject *b, PyObject *c) {
     return PyObject_CallMethodObjArgs(object, name, a, b, c, NULL);
@@ -167,6 +172,14 @@ static inline PyObject *function_of_few(PyMethodDef *method, PyObject *state,
                                         PyObject *(*body)(PyObject *, PyObject **, Py_ssize_t)) {
     method->ml_meth = (PyCFunction)(void (*)(void))body;
     method->ml_flags = METH_FASTCALL;
+    return PyCFunction_NewEx(method, state, NULL);
+}
+
+/* The same of a body that takes keywords, too: a tuple of the names of the last ones, NULL if there are none. */
+static inline PyObject *function_of_any(PyMethodDef *method, PyObject *state,
+                                        PyObject *(*body)(PyObject *, PyObject **, Py_ssize_t, PyObject *)) {
+    method->ml_meth = (PyCFunction)(void (*)(void))body;
+    method->ml_flags = METH_FASTCALL | METH_KEYWORDS;
     return PyCFunction_NewEx(method, state, NULL);
 }
 

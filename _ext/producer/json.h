@@ -539,6 +539,22 @@ static size_t put_runner(const timed_event *runner, int typed) {
     return put_end(at, end, runner->parent_id);
 }
 
+/* Writes what a request's runner learns at its end into json_buffer, as runner.encoded_update does. A status of 0 and a
+   route without a character are none. Returns how many bytes; 0: the route is no text that JSON can have. */
+static size_t put_answered(uint64_t request_bytes, uint64_t response_bytes, uint64_t status, PyObject *route) {
+    char *at = PUT(json_buffer, "{\"resource\":{\"metadata\":{\"request_bytes\":\"");
+    at = put_digits(at, request_bytes, 1);
+    at = put_digits(PUT(at, "\",\"response_bytes\":\""), response_bytes, 1);
+    *at++ = '"';
+    if (status) {
+        at = put_digits(PUT(at, ",\"status_code\":\""), status, 1);
+        *at++ = '"';
+    }
+    if (!is_empty(route) && !(at = put_field(PUT(at, ",\"route\":"), JSON_END(json_buffer), route)))
+        return 0;
+    return (size_t)(PUT(at, "}}}") - json_buffer);
+}
+
 #define OPENED_AT_BYTES 64
 
 /* The end of an OPEN. */

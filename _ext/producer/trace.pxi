@@ -199,11 +199,18 @@ cdef object tracer_class = None, refuse = None
 
 cdef FastPath _new_tracer(object config, tuple runner, object pid):
     """Return a trace that is not started, as Tracer's __init__ makes it of a config that is not for debugging."""
-    global tracer_class, refuse
-    cdef FastPath tracer
+    global tracer_class
     if tracer_class is None:
-        tracer_class, refuse = _of("tracer", "Tracer"), _process().refuse
-    tracer = <FastPath>new_object(<PyTypeObject *>tracer_class, nothing)
+        tracer_class = _of("tracer", "Tracer")
+    return _new_tracer_of(tracer_class, config, runner, pid)
+
+
+cdef FastPath _new_tracer_of(object kind, object config, tuple runner, object pid):
+    """Return the same of a class that has Tracer as its base, without what that one's __init__ adds."""
+    global refuse
+    cdef FastPath tracer = <FastPath>new_object(<PyTypeObject *>kind, nothing)
+    if refuse is None:
+        refuse = _process().refuse
     tracer.config, tracer._own_runner = config, runner
     tracer._state, tracer._count, tracer._error_code = new_state, refuse, unchanged
     tracer.owner_pid = pid

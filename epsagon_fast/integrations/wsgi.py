@@ -11,10 +11,11 @@ from typing import Any, Final
 from epsagon_fast.producer import current, entering
 from epsagon_fast.producer.context import TraceContext
 from epsagon_fast.producer.entering import called_at
+from epsagon_fast.producer.fast_path import wsgi_answers
 from epsagon_fast.producer.left_out import LeftOut, decide
 from epsagon_fast.producer.process import process
 
-from .choices import ignored_endpoints
+from .choices import ignored_endpoints, said_lowest_error
 from .web import left_out
 from .web.request import KEY, caller, is_under_way, watch_frameworks
 from .web.signalled import wait_when_terminated
@@ -38,6 +39,14 @@ class TracingMiddleware:
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer one request."""
+        if not self._ignored:
+            body = _answered(self.app, environ, start_response)
+            if body is not _UNUSUAL:
+                return body  # type: ignore[no-any-return]
+        return self._answer(environ, start_response)
+
+    def _answer(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Answer any request, usual or not."""
         config = process.config()
         if self._ignored and _path(environ) in self._ignored:
             with current.within(current.NOT_TRACED):
@@ -68,20 +77,23 @@ class TracingMiddleware:
     def _trace(self, request: WsgiRequest, environ: Environ) -> Iterable[bytes]:
         """Return the application's answer; the trace ends with it."""
         try:
-            if request.notes_input:
-                environ["wsgi.input"] = noting(environ.get("wsgi.input"), request)
+            _expect_input(request, environ)
             with current.within(request):
                 body = self.app(environ, request.start_response)
-        except StopIteration:
-            # PEP 3333 does not know it. To gunicorn it says that the application has answered over the socket itself.
-            request.answer_ends()
-            request.end()
-            raise
         except BaseException as error:
-            request.end(error)
+            request.application_fails(error)
             raise
-        request.begins_with(body)
-        return handed_on(request, body)  # type: ignore[no-any-return]
+        return _handed_on(request, body)  # type: ignore[no-any-return]
+
+
+def _expect_input(request: WsgiRequest, environ: Environ) -> None:
+    if request.expects_input():
+        environ["wsgi.input"] = noting(environ.get("wsgi.input"), request)
+
+
+def _handed_on(request: WsgiRequest, body: Any) -> Any:
+    request.begins_with(body)
+    return handed_on(request, body)
 
 
 def _is_under_way(environ: Environ) -> bool:
@@ -103,3 +115,8 @@ def _path(environ: Environ) -> str:
 def _decoded(path: str) -> str:
     # The server decoded the bytes as ISO 8859-1, whatever they are.
     return path if path.isascii() else path.encode("latin-1", "replace").decode("utf-8", "replace")
+
+
+# What `_answered` returns if it has not even asked the application.
+_UNUSUAL: Final = object()
+_answered: Final = wsgi_answers(WsgiRequest, KEY, _caller, _expect_input, said_lowest_error, _handed_on, _UNUSUAL)

@@ -16,7 +16,17 @@ from epsagon_fast.producer.entering import parent_of
 from epsagon_fast.protocol import RUNNER_ORIGIN, Kind
 from epsagon_fast.queue.layout import FULL, FULLS_PER_LOOK, NOT_ASKED, PUSHED
 
-__all__ = ["FastPath", "PureFastPath", "injector", "labelled", "pure_injector", "pure_labelled", "take_untold"]
+__all__ = [
+    "FastPath",
+    "PureFastPath",
+    "injector",
+    "labelled",
+    "pure_injector",
+    "pure_labelled",
+    "pure_wsgi_answers",
+    "take_untold",
+    "wsgi_answers",
+]
 
 
 class PureFastPath:
@@ -124,10 +134,29 @@ def pure_injector(context_type: type) -> Callable[[Any], Any]:
     return lambda headers: None
 
 
+def pure_wsgi_answers(
+    request_class: type,
+    key: str,
+    context_of: Callable[[dict[str, Any]], Any],
+    expect_input: Callable[[Any, dict[str, Any]], None],
+    lowest_error: Callable[[], int | None],
+    handed_on: Callable[[Any, Any], Any],
+    unusual: object,
+) -> Callable[..., Any]:
+    """Return a function that answers a request as the WSGI middleware does, or returns `unusual` if that is left to do.
+
+    Its arguments: the application, the environ, the server's start_response. request_class: of the trace. key: of the
+    trace in the environ. context_of: returns what the caller sent. expect_input: prepares for the request's body.
+    lowest_error: the status from which on an answer is an error. handed_on: returns what the server gets for a body.
+    """
+    return lambda app, environ, start_response: unusual
+
+
 if TYPE_CHECKING or implementation("add_event") == COMPILED:
-    from epsagon_fast.producer._fast_path import FastPath, injector, labelled, take_untold
+    from epsagon_fast.producer._fast_path import FastPath, injector, labelled, take_untold, wsgi_answers
 else:
     FastPath = PureFastPath
     injector = pure_injector
     labelled = pure_labelled
     take_untold = int
+    wsgi_answers = pure_wsgi_answers

@@ -52,23 +52,22 @@ class WsgiRequest(RequestTrace):
         self._is_served = "SERVER_SOFTWARE" in environ
         self._start_response = start
         self._headers: Headers = []
-        keep = self.keeps_values
         self._request_body: payloads.Payload | None = None
-        self._response_body = payloads.Payload(True) if keep else None
-        length = environ.get("CONTENT_LENGTH") or ""
-        if length:
-            self.request_bytes = number(length) or 0
-        if self.request_bytes or keep or (not length and "HTTP_TRANSFER_ENCODING" in environ):
-            self._request_body = payloads.Payload(keep)
+        self._response_body = payloads.Payload(True) if self.keeps_values else None
 
     @property
     def file_wrapper(self) -> Any:
         """The server's wrapper for files, None if it has none."""
         return self._environ.get("wsgi.file_wrapper")
 
-    @property
-    def notes_input(self) -> bool:
-        """Whether the body must be noted as the application reads it: its size or its beginning is wanted."""
+    def expects_input(self) -> bool:
+        """Say whether the body must be noted as the application reads it: its size or its beginning is wanted."""
+        environ, keep = self._environ, self.keeps_values
+        length = environ.get("CONTENT_LENGTH") or ""
+        if length:
+            self.request_bytes = number(length) or 0
+        if self.request_bytes or keep or (not length and "HTTP_TRANSFER_ENCODING" in environ):
+            self._request_body = payloads.Payload(keep)
         return self._request_body is not None
 
     def begins_with(self, body: object) -> None:
@@ -81,19 +80,33 @@ class WsgiRequest(RequestTrace):
         """Hand on the answer's status and take note of it. The last status that the server took is the client's."""
         code, _, reason = str(status).partition(" ")
         known = number(code) or 0
-        environ = self._environ
-        # The route is found now, because later the code that mounted the application has returned and Flask has
-        # removed its request.
-        if (script_name := environ.get("SCRIPT_NAME", "")) != self._script_name:
-            self.route = self._mount = mounted_at(self._script_name, script_name)
-        if FLASK in environ:
-            self.route = self._within_mount(flask_route(environ))
+        self.find_route()
         if known >= lowest_error():
             self.blame(exc_info[1] if exc_info else sys.exception())
         more = (exc_info,) if exc_info else ()
         self._server_write = self._start_response(status, headers, *more)
         self.status, self.reason, self._headers = known, reason, headers
         return self._write
+
+    def find_route(self) -> None:
+        """Note the pattern that the path matched, as far as it is known when an answer begins.
+
+        Later the code that mounted the application has returned, and Flask has removed its request.
+        """
+        environ = self._environ
+        if (script_name := environ.get("SCRIPT_NAME", "")) != self._script_name:
+            self.route = self._mount = mounted_at(self._script_name, script_name)
+        if FLASK in environ:
+            self.route = self._within_mount(flask_route(environ))
+
+    def application_fails(self, error: BaseException) -> None:
+        """Close the trace: the application has raised, and not returned a body."""
+        if issubclass(type(error), StopIteration):
+            # PEP 3333 does not know it. To gunicorn it says that the application has answered over the socket itself.
+            self.answer_ends()
+            self.end()
+        else:
+            self.end(error)
 
     def received(self, read: Callable[..., bytes], *outcome: Any) -> None:
         """Take note of a piece of the request's body. `read` returns it from a reading call's result and arguments."""

@@ -1,0 +1,236 @@
+# Part of _fast_path.pyx: a WSGI request about which nothing is unusual, from its begin to its end. In integrations wsgi.py
+# and web/ do the same, and all the rest. Between its steps no Python code of ours runs, so no exception from outside comes.
+
+from epsagon_fast.protocol import HTTP_TRACE_ID_KEY as _http_trace_id
+
+cdef extern from "call.h":
+    object function_of_any(PyMethodDef *, object, object (*)(object, PyObject **, Py_ssize_t, PyObject *))
+    object call_of_two(object, object, object)
+
+cdef extern from "json.h":
+    size_t put_answered(uint64_t, uint64_t, uint64_t, PyObject *) noexcept
+
+cdef extern from "Python.h":
+    object PyUnicode_Substring(object, Py_ssize_t, Py_ssize_t)
+
+cdef int RUNNER_KIND = int(Kind.RUNNER)
+cdef object runner_kind = int(Kind.RUNNER), http_trace_id = _http_trace_id, http_type = "http"
+# Where these modules are loaded or leave something, routes are looked for.
+cdef str django = "django.http.response", flask = "werkzeug.request"
+
+
+cdef class Answers:
+    """What all requests of the middleware have in common."""
+
+    cdef object request_class, key, context_of, expect_input, lowest_error, handed_on, unusual
+
+    def __reduce__(self):
+        # There is one, made by the middleware's module.
+        raise TypeError("this cannot be copied")
+
+
+# Those of the middleware, once it is imported.
+cdef Answers answers = None
+
+
+cdef FastPath _request_at_once(dict environ, object start):
+    """Return the open trace of a request; None if that was left to do."""
+    cdef int64_t counter = counter_ns()
+    cdef Footing footing
+    cdef FastPath tracer
+    cdef Place place
+    cdef dict metadata
+    if call_fast_of_none(&current_get) is not None or answers.key in environ:
+        return None
+    pid = call_of_none(&own_pid)
+    traced = _process()
+    own = traced._own
+    footing = _footing(traced, own, pid, counter)
+    in_force = traced._in_force
+    if footing is None or in_force is None or PyTuple_GetItem(in_force, CONFIG) != <PyObject *>footing.config:
+        return None
+    script_name, path = environ.get("SCRIPT_NAME", ""), environ.get("PATH_INFO", "")
+    if type(path) is not str or type(script_name) is not str or footing.keeps_values:
+        return None
+    if script_name:
+        path = script_name + path
+    if not (<str>path).isascii():
+        return None
+    method = environ.get("REQUEST_METHOD", "")
+    metadata = {"path": path}
+    context = None
+    if "HTTP_TRACEPARENT" in environ:
+        context = answers.context_of(environ)
+        if context is not None:
+            metadata[http_trace_id] = context.trace_id
+    host = environ.get("HTTP_HOST") or environ.get("SERVER_NAME", "")
+    runner = (host, http_type, method, metadata, wall_at(counter))
+    tracer = _new_tracer_of(answers.request_class, footing.config, runner, pid)
+    tracer.context = context
+    _fill_request(tracer, environ, start, method, path, script_name)
+    tracer._place = place = Place.__new__(Place)
+    place.tracer = tracer
+    if not _open_on(tracer, footing, traced, own, counter):
+        tracer.start()
+    environ[answers.key] = tracer
+    return tracer
+
+
+cdef int _fill_request(
+    object request, dict environ, object start, object method, object path, object script_name
+) except -1:
+    """As the __init__ of RequestTrace and WsgiRequest."""
+    request.method, request.path = method, path
+    request.status = request.request_bytes = request.response_bytes = request._answered_ns = 0
+    request.reason = request.route = request._mount = ""
+    request.client_closed = request._is_told = request._is_begun = request._has_body = False
+    request.notes = {}
+    request._environ, request._start_response, request._script_name = environ, start, script_name
+    request._is_served = "SERVER_SOFTWARE" in environ
+    request._headers = []
+    request._request_body = request._response_body = None
+    return 0
+
+
+cdef object _started(object request, PyObject **arguments, Py_ssize_t count, PyObject *names):
+    """Take the place of a request's `start_response`."""
+    cdef long code
+    cdef object status, headers
+    if count == 2 and names == NULL and (<FastPath>request)._state is open_state:
+        status, headers = <object>arguments[0], <object>arguments[1]
+        code = _code_of(status)
+        if 0 < code < _lowest_error():
+            environ = request._environ
+            if environ.get("SCRIPT_NAME", "") != request._script_name or flask in environ:
+                request.find_route()
+            request._server_write = call_of_two(request._start_response, status, headers)
+            request.status, request._headers = code, headers
+            request.reason = PyUnicode_Substring(status, 4, PyUnicode_GetLength(<PyObject *>status))
+            return request._write
+    return _started_in_python(request, arguments, count, names)
+
+
+cdef object _started_in_python(object request, PyObject **arguments, Py_ssize_t count, PyObject *names):
+    cdef Py_ssize_t at
+    cdef tuple given = tuple([<object>arguments[at] for at in range(count)])
+    cdef dict named = {}
+    if names != NULL:
+        for at, name in enumerate(<object>names):
+            named[name] = <object>arguments[count + at]
+    return request.start_response(*given, **named)
+
+
+cdef long _code_of(object status):
+    """Return the number that a status begins with, -1 if that is left to Python."""
+    cdef Py_ssize_t length
+    cdef const char *text
+    cdef long code = 0
+    if type(status) is not str or not (<str>status).isascii():
+        return -1
+    text = PyUnicode_AsUTF8AndSize(status, &length)
+    if length < 4 or text[3] != 0x20:
+        return -1
+    for at in range(3):
+        if not 0x30 <= text[at] <= 0x39:
+            return -1
+        code = 10 * code + text[at] - 0x30
+    return code
+
+
+cdef long _lowest_error() except -1:
+    said = answers.lowest_error()
+    return 500 if said is None else said
+
+
+cdef object _answered(object nothing, PyObject **arguments, Py_ssize_t count):
+    cdef FastPath request = None
+    if count != 3:
+        raise TypeError(f"answered takes 3 arguments, not {count}")
+    app, start = <object>arguments[0], <object>arguments[2]
+    if PyDict_CheckExact(arguments[1]):
+        request = _request_at_once(<dict>arguments[1], start)
+    if request is None:
+        return answers.unusual
+    environ = <dict>arguments[1]
+    try:
+        if environ.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" in environ:
+            answers.expect_input(request, environ)
+        call_of_object(&current_set, request._place)
+        body = call_of_two(app, environ, function_of_any(&_started_method, request, _started))
+    except BaseException as error:
+        _leave_request(request)
+        (<object>request).application_fails(error)
+        raise
+    _leave_request(request)
+    if django in _modules or not _ended_at_once(request, body):
+        return answers.handed_on(request, body)
+    return body
+
+
+cdef int _leave_request(FastPath request) except -1:
+    """Take the request's place away, if it still is the current one."""
+    if call_fast_of_none(&current_get) is request._place or is_at(request._place):
+        call_of_object(&current_set, None)
+    return 0
+
+
+cdef bint _ended_at_once(FastPath request, object body) except -1:
+    """End the trace with an answer in memory. Return False if that was left to do."""
+    cdef Py_ssize_t at
+    cdef uint64_t response_bytes = 0, request_bytes
+    cdef long status
+    cdef size_t length
+    cdef int code
+    cdef object own = request, payload = None
+    if type(body) is not list or request._state is not open_state or request.producer is None:
+        return False
+    if own.client_closed or own._is_told or own.notes or own.response_bytes or type(own.route) is not str:
+        return False
+    pid = call_of_none(&own_pid)
+    status = own.status
+    if not _is_same(request.owner_pid, pid) or status >= _lowest_error():
+        return False
+    for at in range(PyList_Size(<PyObject *>body)):
+        piece = <object>PyList_GetItem(<PyObject *>body, at)
+        if type(piece) is not bytes:
+            return False
+        response_bytes += PyBytes_Size(piece)
+    is_begun = response_bytes > 0
+    if own.method == "HEAD" or status == 204 or status == 304:
+        response_bytes = 0
+    request_bytes = own.request_bytes
+    if own._request_body is not None and not request_bytes:
+        request_bytes = own._request_body.size_bytes
+    # Nothing is made from here to the push: collecting garbage may run code that records and writes there, too.
+    ended_ns = counter_ns()
+    length = put_answered(request_bytes, response_bytes, <uint64_t>status, <PyObject *>own.route)
+    if length == 0:
+        return False
+    code = request.ring.append(request.producer, RUNNER_KIND, 0, PyBytes_AsString(request._id), json_buffer, length)
+    if code != PUSHED_CODE:
+        payload = PyBytes_FromStringAndSize(json_buffer, length)
+    own._answered_ns = request._ended_ns = ended_ns
+    own._has_body, own._is_begun = True, is_begun
+    own.request_bytes, own.response_bytes = request_bytes, response_bytes
+    # The environ refers to this object. Letting go of it breaks the circle.
+    own._environ = {}
+    if payload is not None:
+        own._attend(code, runner_kind, no_flags, payload)
+    if not _close_at_once(request, pid):
+        own.send_stop_signal()
+    return True
+
+
+cdef PyMethodDef _answered_method, _started_method
+_answered_method.ml_name, _answered_method.ml_doc = "answered", NULL
+_started_method.ml_name, _started_method.ml_doc = "start_response", NULL
+
+
+def wsgi_answers(request_class, key, context_of, expect_input, lowest_error, handed_on, unusual):
+    """See fast_path.pure_wsgi_answers."""
+    global answers
+    answers = Answers.__new__(Answers)
+    answers.request_class, answers.key, answers.context_of = request_class, key, context_of
+    answers.expect_input, answers.lowest_error = expect_input, lowest_error
+    answers.handed_on, answers.unusual = handed_on, unusual
+    return function_of_few(&_answered_method, None, _answered)

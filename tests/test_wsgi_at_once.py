@@ -1,0 +1,428 @@
+"""A usual WSGI request, answered by compiled code, leaves the same records as one that Python answers step by step."""
+
+import os
+import sys
+import types
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from in_ring import Read, recorded, told
+
+import epsagon_fast as epsagon
+from epsagon_fast.integrations import choices, wsgi
+from epsagon_fast.integrations.web.request import KEY
+from epsagon_fast.integrations.wsgi import TracingMiddleware
+from epsagon_fast.producer.current import anywhere, current_trace
+from epsagon_fast.producer.fast_path import FastPath, PureFastPath
+from epsagon_fast.producer.process import process
+from epsagon_fast.producer.states import CLOSED, OPEN
+
+pytestmark = pytest.mark.skipif(FastPath is PureFastPath, reason="the reference does everything step by step")
+
+Environ = dict[str, Any]
+OK = "200 OK"
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+@pytest.fixture
+def read(untraced: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Read]:
+    with recorded(monkeypatch, tmp_path) as reader:
+        yield reader
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Tells which steps of a request Python did."""
+    done: list[str] = []
+    whole, handing_on = TracingMiddleware._answer, wsgi.handed_on
+
+    def answer(*arguments: Any) -> Any:
+        done.append("begin")
+        return whole(*arguments)
+
+    def handed_on(*arguments: Any) -> Any:
+        done.append("end")
+        return handing_on(*arguments)
+
+    monkeypatch.setattr(TracingMiddleware, "_answer", answer)
+    monkeypatch.setattr(wsgi, "handed_on", handed_on)
+    return done
+
+
+def step_by_step(patch: pytest.MonkeyPatch) -> None:
+    """Let Python do everything about requests from now on."""
+    patch.setattr(wsgi, "_answered", lambda *_: wsgi._UNUSUAL)
+
+
+class Server:
+    """Serves one request as servers do, and keeps what it was told."""
+
+    def __init__(self, **environ: Any) -> None:
+        usual = {"REQUEST_METHOD": "GET", "PATH_INFO": "/a", "HTTP_HOST": "h.example", "SERVER_SOFTWARE": "a server"}
+        self.environ: Any = {name: value for name, value in {**usual, **environ}.items() if value is not None}
+        self.told: list[Any] = []
+
+    def start_response(self, status: str, headers: Any, exc_info: Any = None) -> Callable[[bytes], None]:
+        self.told.append((status, headers, bool(exc_info)))
+        return self.told.append
+
+    def ask(self, app: Any) -> list[Any]:
+        """Return what the application answered, how it failed, or why it was closed early."""
+        try:
+            body = TracingMiddleware(app)(self.environ, self.start_response)
+            try:
+                self.told += body if body is not None else ["nothing"]
+            finally:
+                if hasattr(body, "close"):
+                    body.close()
+        except BaseException as error:
+            self.told += [type(error).__name__, str(error)]
+        assert anywhere() is None
+        return self.told
+
+
+def answering(
+    body: Any = (), status: str = OK, headers: Any = (), act: Callable[[Environ], object] = lambda environ: None
+) -> Callable[..., Any]:
+    def app(environ: Environ, start_response: Any) -> Any:
+        request = current_trace()
+        assert request is not None
+        assert environ[KEY] is request
+        start_response(status, list(headers))
+        act(environ)
+        return body
+
+    return app
+
+
+hello = answering([b"hello"])
+
+
+def raising(error: BaseException) -> Callable[..., Any]:
+    def app(environ: Environ, start_response: Any) -> Any:
+        start_response(OK, [])
+        raise error
+
+    return app
+
+
+def writing(environ: Environ, start_response: Any) -> list[bytes]:
+    write = start_response(OK, [])
+    write(b"ab")
+    return [b"c"]
+
+
+def correcting(environ: Environ, start_response: Any) -> list[bytes]:
+    start_response(OK, [])
+    try:
+        raise ValueError("no")
+    except ValueError:
+        start_response("500 No", [], sys.exc_info())
+    return [b"sorry"]
+
+
+def by_keyword(environ: Environ, start_response: Any) -> list[bytes]:
+    start_response(status="201 Made", headers=[], exc_info=None)
+    return [b"made"]
+
+
+def twice(environ: Environ, start_response: Any) -> list[bytes]:
+    start_response(OK, [])
+    start_response("302 Found", [("Location", "/")])
+    return []
+
+
+def misusing(environ: Environ, start_response: Any) -> list[bytes]:
+    start_response()
+    return []
+
+
+def generating(environ: Environ, start_response: Any) -> Iterator[bytes]:
+    start_response(OK, [])
+    yield b"a"
+    with epsagon.event("in between"):
+        yield b"b"
+
+
+def reading(environ: Environ, start_response: Any) -> list[bytes]:
+    start_response(OK, [])
+    return [environ["wsgi.input"].read()]
+
+
+def tracing(environ: Environ) -> None:
+    with epsagon.event("charge") as event, epsagon.trace("inner"):
+        event.metadata["card"] = "visa"
+    epsagon.label("k", 1)
+
+
+def stopping(environ: Environ) -> None:
+    environ[KEY].send_stop_signal()
+
+
+def with_flask(rule: Any) -> dict[str, Any]:
+    request = types.SimpleNamespace(url_rule=types.SimpleNamespace(rule=rule))
+    return {"werkzeug.request": request}
+
+
+class Body(list[bytes]):
+    pass
+
+
+class Input:
+    def read(self) -> bytes:
+        return b"posted"
+
+
+# What the server brings, what the application does, and what of it Python does.
+SCENES: dict[str, tuple[dict[str, Any], Callable[..., Any], list[str]]] = {
+    "usual": ({}, hello, []),
+    "several pieces": ({}, answering([b"a", b"", b"bc"]), []),
+    "no piece": ({}, answering([]), []),
+    "traced inside": ({}, answering([b"a"], act=tracing), []),
+    "a caller": ({"HTTP_TRACEPARENT": TRACEPARENT}, hello, []),
+    "a caller with a state": ({"HTTP_TRACEPARENT": TRACEPARENT, "HTTP_TRACESTATE": "a=b"}, hello, []),
+    "a broken caller": ({"HTTP_TRACEPARENT": "00-broken"}, hello, []),
+    "HEAD": ({"REQUEST_METHOD": "HEAD"}, hello, []),
+    "204": ({}, answering([b"a"], "204 No Content"), []),
+    "304": ({}, answering([], "304 Not Modified"), []),
+    "404": ({}, answering([b"a"], "404 Not Found"), []),
+    "an error": ({}, answering([b"a"], "503 Later"), ["end"]),
+    "a status alone": ({}, answering([b"a"], "200"), []),
+    "no status": ({}, answering([b"a"], "OK"), []),
+    "a long status": ({}, answering([b"a"], "2000 OK"), ["end"]),
+    "a status in other digits": ({}, answering([b"a"], "２００ OK"), []),
+    "a status with a name": ({}, answering([b"a"], "200 größer"), []),
+    "a small status": ({}, answering([b"a"], "000 None"), []),
+    "a status in bytes": ({}, answering([b"a"], b"200 OK"), []),  # type: ignore[arg-type]
+    "posted": ({"REQUEST_METHOD": "POST", "CONTENT_LENGTH": "6", "wsgi.input": Input()}, reading, []),
+    "chunked": ({"HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input": Input()}, reading, []),
+    "no length": ({"CONTENT_LENGTH": ""}, hello, []),
+    "a length of nothing": ({"CONTENT_LENGTH": "0"}, hello, []),
+    "a broken length": ({"CONTENT_LENGTH": "x"}, hello, []),
+    "below a script": ({"SCRIPT_NAME": "/s"}, hello, []),
+    "no path": ({"PATH_INFO": None}, hello, []),
+    "a path in UTF-8": ({"PATH_INFO": "/größe".encode().decode("latin-1")}, hello, ["begin", "end"]),
+    "a path to be escaped": ({"PATH_INFO": '/"\\\x01'}, hello, []),
+    "a path that is none": ({"PATH_INFO": "/\ud800"}, hello, ["begin", "end"]),
+    "no host": ({"HTTP_HOST": None, "SERVER_NAME": "s"}, hello, []),
+    "an empty host": ({"HTTP_HOST": "", "SERVER_NAME": "s"}, hello, []),
+    "a host that is none": ({"HTTP_HOST": "\ud800"}, hello, []),
+    "no method": ({"REQUEST_METHOD": None}, hello, []),
+    "no server": ({"SERVER_SOFTWARE": None}, hello, []),
+    "Flask's route": (with_flask("/a/<b>"), hello, []),
+    "Flask's route that is none": (with_flask("/\ud800"), hello, ["end"]),
+    "no route of Flask's": (with_flask(""), hello, []),
+    "mounted": ({}, answering([b"a"], act=lambda environ: environ.update(SCRIPT_NAME="/m")), []),
+    "a tuple": ({}, answering((b"a", b"b")), ["end"]),
+    "bytes": ({}, answering(b"ab"), ["end"]),
+    "a list of its own": ({}, answering(Body([b"a"])), ["end"]),
+    "no bytes": ({}, answering(["a", 1]), ["end"]),
+    "nothing": ({}, answering(None), ["end"]),
+    "a generator": ({}, generating, ["end"]),
+    "written": ({}, writing, ["end"]),
+    "corrected": ({}, correcting, ["end"]),
+    "by keyword": ({}, by_keyword, []),
+    "twice": ({}, twice, []),
+    "misused": ({}, misusing, []),
+    "never started": ({}, lambda environ, start_response: [b"a"], []),
+    "stopped": ({}, answering([b"a"], act=stopping), ["end"]),
+    "an own error": ({}, answering([b"a"], act=lambda environ: epsagon.error("mine")), ["end"]),
+    "an error of the application": ({}, raising(ValueError("no")), []),
+    "an interruption": ({}, raising(KeyboardInterrupt()), []),
+    "an end": ({}, raising(SystemExit(0)), []),
+    "over the socket": ({}, raising(StopIteration()), []),
+    "two middlewares": ({}, TracingMiddleware(hello), ["begin"]),
+    "an own key": ({KEY: "other"}, lambda environ, start_response: [b"a"], ["begin"]),
+}
+
+
+@pytest.mark.parametrize("scene", SCENES)
+def test_records_are_those_of_the_long_way(
+    read: Read, monkeypatch: pytest.MonkeyPatch, steps: list[str], scene: str
+) -> None:
+    environ, app, by_python = SCENES[scene]
+    answer, at_once = Server(**environ).ask(app), told(read())
+    assert steps == by_python
+    assert not process.open_traces
+    step_by_step(monkeypatch)
+    assert Server(**environ).ask(app) == answer
+    assert _but_stacks(told(read())) == _but_stacks(at_once)
+    assert not process.open_traces
+    assert not process.refusals()
+
+
+def _but_stacks(records: list[Any]) -> list[Any]:
+    """Take the stacks out, which name the lines of ours that have called the application."""
+    for *_, said in records:
+        for holder in (said, said.get("exception")) if isinstance(said, dict) else ():
+            if isinstance(holder, dict) and "traceback" in holder:
+                holder["traceback"] = bool(holder["traceback"])
+    return records
+
+
+TEXTS = st.text(st.characters(codec="latin-1"), max_size=8)
+PIECES = st.lists(st.binary(max_size=5), max_size=3)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    environ=st.fixed_dictionaries(
+        {},
+        optional={
+            "REQUEST_METHOD": st.sampled_from(["GET", "HEAD", "POST"]) | TEXTS,
+            "PATH_INFO": TEXTS,
+            "SCRIPT_NAME": TEXTS,
+            "HTTP_HOST": TEXTS,
+            "CONTENT_LENGTH": TEXTS | st.integers(0, 10**20).map(str),
+            "HTTP_TRACEPARENT": st.just(TRACEPARENT) | TEXTS,
+        },
+    ),
+    status=st.integers(0, 999).map(lambda number: f"{number:03d} x") | TEXTS,
+    pieces=PIECES,
+)
+def test_any_request_has_the_records_of_the_long_way(
+    read: Read, environ: Environ, status: str, pieces: list[bytes]
+) -> None:
+    read()
+    app = answering(pieces, status)
+    answer, at_once = Server(**environ).ask(app), told(read())
+    with pytest.MonkeyPatch.context() as patch:
+        step_by_step(patch)
+        assert Server(**environ).ask(app) == answer
+    assert told(read()) == at_once
+
+
+def public(request: Any) -> dict[str, Any]:
+    """Return what a request knows but for ids, times and places."""
+    kinds = type(request).__mro__
+    names = {name for kind in kinds for name, value in vars(kind).items() if not callable(value)}
+    own = {"trace_id", "span_id", "_id", "_opened_ns", "_runner", "_own_runner", "_place", "place", "_beacon"}
+    own |= {"_answered_ns", "_ended_ns", "_environ", "_start_response", "_server_write", "runner_event", "path"}
+    return {name: getattr(request, name, None) for name in names - own if not name.startswith("__")}
+
+
+def test_request_knows_what_one_of_the_class_knows(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    known: list[dict[str, Any]] = []
+    for _ in range(2):
+        begun: list[dict[str, Any]] = []
+        server = Server(CONTENT_LENGTH="6", **{"wsgi.input": Input()})
+        server.ask(answering([b"a"], act=lambda environ, begun=begun: begun.append(public(environ[KEY]))))
+        known += begun
+        known.append(public(server.environ[KEY]))
+        step_by_step(monkeypatch)
+    payloads = [each.pop("_request_body") for each in known]
+    assert [type(payload).__name__ for payload in payloads] == ["Payload"] * 4
+    assert known[:2] == known[2:]
+    assert (known[0]["_state"], known[1]["_state"]) == (OPEN, CLOSED)
+
+
+def ignoring(patch: pytest.MonkeyPatch) -> None:
+    patch.setenv("EPSAGON_ENDPOINTS_TO_IGNORE", "/other")
+
+
+# What lets Python begin the next requests.
+UNUSUAL: dict[str, Callable[[pytest.MonkeyPatch], object]] = {
+    "endpoints to ignore": ignoring,
+    "values": lambda patch: epsagon.init(metadata_only=False),
+    "sampling": lambda patch: epsagon.init(sample_rate=0.5),
+    "debugging": lambda patch: epsagon.init(debug=True),
+    "strict": lambda patch: epsagon.init(privacy="strict"),
+    "disabled": lambda patch: epsagon.init(disable=True),
+    "shut down": lambda patch: setattr(process, "is_shut_down", True),
+}
+
+
+@pytest.mark.parametrize("what", UNUSUAL)
+def test_whatever_is_unusual_is_left_to_python(
+    read: Read, monkeypatch: pytest.MonkeyPatch, steps: list[str], what: str
+) -> None:
+    UNUSUAL[what](monkeypatch)
+    for _ in range(2):
+        Server().ask(lambda environ, start_response: [b"a"])
+    assert steps.count("begin") == 2
+
+
+def test_environ_of_another_class_is_left_to_python(read: Read, steps: list[str]) -> None:
+    class Mapping(dict[str, Any]):
+        pass
+
+    server = Server()
+    server.environ = Mapping(server.environ)
+    assert server.ask(hello)[-1] == b"hello"
+    assert steps == ["begin", "end"]
+
+
+def test_status_that_is_an_error_by_the_environment_is_one(
+    read: Read, monkeypatch: pytest.MonkeyPatch, steps: list[str]
+) -> None:
+    monkeypatch.setenv(choices.LOWEST_ERROR, "404")
+    choices.said_lowest_error.cache_clear()
+    try:
+        Server().ask(answering([b"a"], "404 Not Found"))
+        Server().ask(answering([b"a"], "403 Forbidden"))
+    finally:
+        choices.said_lowest_error.cache_clear()
+    assert steps == ["end"]
+    codes = [said["error_code"] for kind, _, _, said in told(read()) if kind == "RUNNER" and "error_code" in said]
+    assert codes == [1]
+
+
+def test_full_ring_refuses_a_request(read: Read, steps: list[str]) -> None:
+    while not process.refusals():
+        Server().ask(answering([b"a"], act=lambda environ: epsagon.label("k", "v" * 60_000)))
+    assert not process.open_traces
+    kinds = [kind for kind, *_ in told(read())]
+    assert kinds.count("OPEN") == kinds.count("CLOSE")
+
+
+def test_forked_child_that_answers_closes_nothing_of_its_parent(read: Read) -> None:
+    def app(environ: Environ, start_response: Any) -> list[bytes]:
+        start_response(OK, [])
+        child = os.fork()
+        if not child:
+            return [b"child"]
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        return [b"parent"]
+
+    parent = os.getpid()
+    answer = Server().ask(app)
+    if os.getpid() != parent:
+        os._exit(answer[-1] != b"child")
+    assert answer[-1] == b"parent"
+    assert [kind for kind, *_ in told(read())] == ["OPEN", "RUNNER", "CLOSE"]
+
+
+def test_interruption_leaves_nothing_open_and_nothing_current(read: Read) -> None:
+    """An alarm may come at each step of Python code."""
+
+    class Limit(BaseException):
+        pass
+
+    for last in count(1):
+        steps = 0
+
+        def step(frame: Any, event: str, argument: Any, last: int = last) -> Any:
+            nonlocal steps
+            steps += 1
+            if steps == last:
+                raise Limit
+            return step
+
+        server, app = Server(), TracingMiddleware(answering([b"a"], act=tracing))
+        try:
+            sys.settrace(step)
+            app(server.environ, server.start_response)
+        except Limit:
+            pass
+        finally:
+            sys.settrace(None)
+        assert anywhere() is None, last
+        assert not process.open_traces, last
+        read()
+        if steps < last:
+            return

@@ -17,14 +17,24 @@ LINE = re.compile(r"^\s*([\d,]+) \([ .\d]+%\)  (\S+:\S+)(?: \[(.*)\])?", re.MULT
 
 def instructions(program: str, *words: str) -> tuple[Counter[str], Counter[str]]:
     """Run Python code and return how many instructions it took within any(), by library and by C function."""
-    if not shutil.which("valgrind"):
-        sys.exit("this needs valgrind")
+    need_valgrind()
     with tempfile.TemporaryDirectory() as folder:
         out = os.path.join(folder, "out")
         tool = ["valgrind", "--tool=callgrind", f"--toggle-collect={COUNTED}", f"--callgrind-out-file={out}"]
         subprocess.run([*tool, sys.executable, "-c", program, *words], check=True, capture_output=True)
-        command = ["callgrind_annotate", "--auto=no", "--threshold=100", out]
-        printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        return counts_in(out)
+
+
+def need_valgrind() -> None:
+    """End the program if there is no valgrind."""
+    if not shutil.which("valgrind"):
+        sys.exit("this needs valgrind")
+
+
+def counts_in(out: str) -> tuple[Counter[str], Counter[str]]:
+    """Return the instructions in a file that callgrind has written, by library and by C function."""
+    command = ["callgrind_annotate", "--auto=no", "--threshold=100", "--show=Ir", out]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     found = [(named(where), library, int(count.replace(",", ""))) for count, where, library in LINE.findall(printed)]
     libraries = {function: Path(library).name.split(".")[0] for function, library, _ in found if library}
     by_library, by_function = Counter[str](), Counter[str]()

@@ -40,6 +40,11 @@ class Web:
         answer.read()
         return answer.status
 
+    def read(self, path: str) -> bytes:
+        """Send one request. Return the answer's body."""
+        self._connection.request("GET", path)
+        return self._connection.getresponse().read()
+
 
 @contextlib.contextmanager
 def gunicorn(app: str, python: str, env: dict[str, str], command: Sequence[str] = (), **options: Any) -> Iterator[Web]:

@@ -1,17 +1,18 @@
 """How long the collector sleeps from one pass to the next. No clock and no file; `now` is monotonic seconds.
 
 A pass costs about the same for one record as for twenty, and several times as much after a sleep that has emptied the
-processor's caches. So passes are few, and what cannot wait for the next one rings the bell (queue/bell.py).
+processor's caches: ten passes a second may cost more than a hundred traces. So passes are few, and what cannot wait for
+the next one rings the bell (queue/bell.py).
 """
 
 from epsagon_fast.hints import Final
 from epsagon_fast.queue import bell
 from epsagon_fast.rows import NamedTuple
 
-# While records come: a trace is delivered after half of that, in the mean. After each pass that finds nothing twice as
-# long, up to the second one. The third one is for a collector that has nothing and has heard nothing for so long: then
-# each process rings for its next trace, because its last one is longer ago than `writer.LOOK_S`.
-PASS_S: Final = 0.1
+# While records come: a trace is delivered after half of that, in the mean. After a pass that finds nothing the second
+# one. The third one is for a collector that has nothing and has heard nothing for so long: then each process rings for
+# its next trace, because its last one is longer ago than `writer.LOOK_S`.
+PASS_S: Final = 0.2
 RESTING_PASS_S: Final = 0.25
 IDLE_PASS_S: Final = 1.0
 IDLE_AFTER_S: Final = 2.0
@@ -77,7 +78,7 @@ class Pace:
             return BUSY_PASS_S
         if now - self._heard_at > IDLE_AFTER_S and not passed.holds:
             return IDLE_PASS_S
-        pause_s, self._next_s = self._next_s, min(2 * self._next_s, RESTING_PASS_S)
+        pause_s, self._next_s = self._next_s, RESTING_PASS_S
         return pause_s
 
     def _hurried_s(self, passed: Passed, now: float, is_waited_for: bool) -> float:

@@ -27,7 +27,7 @@ LOOK_S = 1.0
 BUSY_LOOK_S = 0.05
 # A sleeping collector is rung if it would not look by itself within this time: by a process that traces again, by one
 # that waits for an outcome, and by one whose ring has less than three quarters of its room left.
-RESTING_NS = 110_000_000
+RESTING_NS = 220_000_000
 WAITING_NS = 6_000_000
 FILLING_NS = 1_000_000
 FILLED = 4

@@ -1,9 +1,9 @@
 """Frozen dataclasses whose methods exist once, made without dataclasses.
 
 `dataclass(frozen=True)` writes six functions for each class as text and compiles them, at each import: half a
-millisecond for a class, a millisecond for Config. To import dataclasses takes ten, with the inspect that it needs. These
-classes share the functions below. All else is as dataclasses have it: `fields`, `replace`, `asdict`, the order of the
-arguments.
+millisecond for a class, a millisecond for Config. To import dataclasses takes ten, with the inspect that it needs.
+These classes share the functions below. All else is as dataclasses have it: `fields`, `replace`, `asdict`, the order of
+the arguments.
 """
 
 from operator import attrgetter

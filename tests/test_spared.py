@@ -27,9 +27,10 @@ def test_the_flags_are_those_of_inspect() -> None:
     assert {name: getattr(inspect, name) for name in FLAGS} == FLAGS
 
 
-@pytest.mark.parametrize("name", [*FOR_ORJSON, "ast", "dis", "platform"])
+@pytest.mark.parametrize("name", [*FOR_ORJSON, "ast", "dis", "platform", "linecache"])
 def test_a_collector_serves_without(name: str) -> None:
-    assert run(f"print({name!r} in sys.modules, type(sys.modules['inspect']).__name__)") == "False StandIn\n"
+    code = f"print({name!r} in sys.modules, *[type(sys.modules[name]).__name__ for name in ('inspect', 'traceback')])"
+    assert run(code) == "False StandIn StandIn\n"
 
 
 def test_who_imports_them_later_gets_the_modules_themselves() -> None:
@@ -44,6 +45,29 @@ import inspect
 print(inspect is early, bool(inspect.__file__))
 """
     assert run(code) == "{'x': 1} 1 (x: int) -> None True\nFalse True\n"
+
+
+def test_exceptions_are_told_whether_or_not_traceback_was_imported() -> None:
+    code = """
+import io, logging
+told = io.StringIO()
+logging.basicConfig(stream=told)
+def fail():
+    try:
+        1 / 0
+    except ZeroDivisionError:
+        logging.exception("oops")
+fail()
+from epsagon_fast.collector import spared
+spared.import_now()
+sys.meta_path.clear()
+fail()
+print(told.getvalue().count("Traceback"), told.getvalue().count("ZeroDivisionError: division by zero"))
+import traceback
+print(type(traceback).__name__)
+"""
+    assert run(code) == "2 2\nmodule\n"
+    assert run(code.replace("fail()\nfrom", "from")) == "1 1\nmodule\n"
 
 
 def test_orjson_still_encodes_what_a_collector_has() -> None:

@@ -1,9 +1,9 @@
-"""Spares a collector modules that orjson and compiled modules import, and that it never needs.
+"""Spares a collector modules that others import, and that it needs later or never.
 
 orjson looks up, as it is imported, the types of dataclasses and uuid that it would encode; no collector has any. Each
-compiled module asks inspect for the flags of code objects. With what they import in turn these three are a fifth of all
-that a collector imports before it serves. So they have stand-ins that know these few names. Asked for any other name, a
-stand-in gives way to the module itself.
+compiled module asks inspect for the flags of code objects. logging has traceback for the texts of exceptions. With
+what they import in turn these four are a quarter of all that a collector would import before it serves. So they have
+stand-ins that know the few names. Asked for any other name, a stand-in gives way to the module itself.
 """
 
 import sys
@@ -41,13 +41,18 @@ class StandIn(ModuleType):
         vars(self).update(known)
 
     def __getattr__(self, name: str) -> Any:
+        return getattr(self.itself(), name)
+
+    def itself(self) -> ModuleType:
+        """Import the module itself."""
         if sys.modules.get(self.__name__) is self:
-            del sys.modules[self.__name__]
-        return getattr(import_module(self.__name__), name)
+            # Another thread may have done so in between.
+            sys.modules.pop(self.__name__, None)
+        return import_module(self.__name__)
 
 
 def spare() -> None:
-    """Import orjson with stand-ins, and leave the one for inspect, whose answers are true. No other thread may run."""
+    """Import orjson with stand-ins, and leave those whose answers are true. No other thread may run."""
     for name, known in FOR_ORJSON.items():
         sys.modules.setdefault(name, StandIn(name, known))
     try:
@@ -57,3 +62,10 @@ def spare() -> None:
             if isinstance(sys.modules.get(name), StandIn):
                 del sys.modules[name]
     sys.modules.setdefault("inspect", StandIn("inspect", FLAGS))
+    sys.modules.setdefault("traceback", StandIn("traceback", {}))
+
+
+def import_now() -> None:
+    """Import what is needed once something fails: then its file may be gone."""
+    if isinstance(found := sys.modules.get("traceback"), StandIn):
+        found.itself()

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 
+from epsagon_fast.collector import spared
 from epsagon_fast.collector.formats.choice import format_for
 from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.collector.sending.answer import Failure, Response
@@ -254,6 +255,7 @@ class Delivery:
         # Not imported with this module: it takes as long as all else in a collector, and meanwhile rings fill.
         from epsagon_fast.collector.sending.exchange import Pools
 
+        spared.import_now()
         with self._lock:
             self._pools = self._pools or Pools()
             return self._pools

@@ -30,6 +30,7 @@ from epsagon_fast.collector.assembling import assembly as module
 from epsagon_fast.collector.assembling import body
 from epsagon_fast.collector.assembling.accounts import TRACE_BYTES
 from epsagon_fast.collector.assembling.assembly import Assembly, ClosedTrace
+from epsagon_fast.collector.assembling.events import unmasked
 from epsagon_fast.collector.assembling.unopened import MAX_HELD_BYTES
 from epsagon_fast.protocol import MAX_LABELS_BYTES, MAX_TRACE_BYTES, NO_TRACE, UNFINISHED, Kind, Record
 
@@ -428,6 +429,17 @@ def test_a_body_that_is_made_again_counts_once(assembly: Assembly) -> None:
     assert assembly.unsettled_count == 1
     assembly.forget(TRACE_ID)
     assert (assembly.accounts.held_by(RING), assembly.unsettled_count) == ((0, 0), 0)
+
+
+def test_an_open_trace_goes_on_masking_in_later_passes(assembly: Assembly) -> None:
+    feed(assembly, opened(own_runner(), ignored_keys=["pin"]))
+    assembly.end_pass(NOW)
+    # With a hundred thousand open traces it would be one more dictionary in no cache.
+    assert not assembly.masks
+    late = added(event(pin="1234"))
+    assert unmasked([late], 0, assembly.masks) == 0
+    feed(assembly, late, closed())
+    assert finished(assembly)["events"][0]["resource"]["metadata"] == {"pin": "****"}
 
 
 def test_a_trace_that_is_restored_takes_records_and_masks_them(assembly: Assembly) -> None:

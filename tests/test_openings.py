@@ -12,7 +12,7 @@ from strategies import json_shaped
 from epsagon_fast.collector.assembling import openings
 from epsagon_fast.collector.assembling.masks import Masks
 from epsagon_fast.collector.assembling.payloads import BROKEN, object_in, object_of
-from epsagon_fast.collector.assembling.terms import terms_of
+from epsagon_fast.collector.assembling.terms import mask_in, terms_of
 from epsagon_fast.protocol import Kind, Record
 
 CONFIGS = [
@@ -61,7 +61,7 @@ def test_both_ways_say_the_same(more: list[tuple[str, Any]], config: Any, runner
     for text in (payload, payload[:-1], payload + b"}", payload.replace(b'"runner"', b'"runner" ')):
         assert outcome(openings.opening_of, text) == outcome(as_a_whole, text)
         if (mask := openings.mask_of(text)) is not None and (said := outcome(as_a_whole, text)):
-            assert mask is openings.mask_in({"config": said[0].config})
+            assert mask is mask_in(said[0].config)
             assert not mask.runner(said[1])
 
 

@@ -5,7 +5,7 @@ The plain Python that does the same, one record at a time: `events.py`, and Asse
 """
 
 from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize, PyBytes_Size
-from cpython.dict cimport PyDict_Copy
+from cpython.dict cimport PyDict_Copy, PyDict_GetItemWithError
 from cpython.float cimport PyFloat_CheckExact
 from cpython.long cimport PyLong_AsLong
 from cpython.object cimport PyTypeObject
@@ -89,13 +89,21 @@ def strays(list records not None, dict traces not None):
     TypeError: one is no record.
     """
     cdef object of, record, trace_id = None
+    cdef PyObject *trace
+    cdef bint are_many = len(traces) >= MANY_TRACES
     cdef set opened = {NO_TRACE}, found = set()
     for record in records:
         of = _trace_id_of(record)
         if of is trace_id:
             continue
         trace_id = of
-        if of in opened or of in traces:
+        # Not touched, only fetched: `unmasked` is the first that needs it.
+        trace = PyDict_GetItemWithError(traces, of)
+        if trace is not NULL:
+            if are_many:
+                _fetch(trace, TRACE_LINES)
+            continue
+        if of in opened:
             continue
         if PyLong_AsLong(<object>PyTuple_GetItem(record, 0)) == _OPEN:
             opened.add(of)
@@ -107,10 +115,10 @@ def strays(list records not None, dict traces not None):
 def fetch(list records not None, dict traces not None):
     """Have the processor fetch what `take` will touch of open traces, if they are too many to be in its caches.
 
-    All at once, and not each when it is waited for. TypeError: one is no record.
+    All at once, and not each when it is waited for; `strays` has done it for the traces. TypeError: one is no record.
     """
     cdef object of, record, trace_id = None, trace
-    cdef list found = [], streams = []
+    cdef list streams = []
     if len(traces) < MANY_TRACES:
         return
     for record in records:
@@ -119,21 +127,18 @@ def fetch(list records not None, dict traces not None):
             continue
         trace_id, trace = of, traces.get(of)
         if trace is not None:
-            _fetch(trace, TRACE_LINES)
-            found.append(trace)
-    for trace in found:
-        stream = trace.stream
-        _fetch(stream, STREAM_LINES)
-        streams.append(stream)
+            stream = trace.stream
+            _fetch(<PyObject *>stream, STREAM_LINES)
+            streams.append(stream)
     for stream in streams:
-        _fetch(stream.events, 1)
-        _fetch(stream.floor_bytes, 1)
+        _fetch(<PyObject *>stream.events, 1)
+        _fetch(<PyObject *>stream.floor_bytes, 1)
 
 
-cdef void _fetch(object what, int lines) noexcept:
+cdef void _fetch(PyObject *what, int lines) noexcept:
     cdef int line
     for line in range(lines):
-        __builtin_prefetch(<char *><PyObject *>what + 64 * line)
+        __builtin_prefetch(<char *>what + 64 * line)
 
 
 def unmasked(list records not None, Py_ssize_t at, object masks not None):
@@ -141,14 +146,16 @@ def unmasked(list records not None, Py_ssize_t at, object masks not None):
 
     One whose mask raises is such a record: the caller asks again, and knows then which it was. TypeError: one is none.
     """
-    cdef object of, record, trace_id = None, mask = None
+    cdef object of, record, trace_id = None, mask = None, trace
+    cdef dict traces = masks.traces
     cdef long kind
     while 0 <= at < len(records):
         record = records[at]
         of = _trace_id_of(record)
         kind = PyLong_AsLong(<object>PyTuple_GetItem(record, 0))
         if trace_id is None or of != trace_id:
-            trace_id, mask = of, masks.get(of)
+            trace_id, trace = of, traces.get(of)
+            mask = masks.get(of) if trace is None else trace.terms.mask
         try:
             if kind == _OPEN:
                 if not _passes(masks, of, <object>PyTuple_GetItem(record, 4)):

@@ -79,7 +79,7 @@ class Assembly:
         self._settled: set[bytes] = set()
         opened, unsettled, settled = self._open, self._unsettled, self._settled
         # Not a method of ours: what held us by it would wait for the garbage collector with us.
-        self.masks = Masks(lambda trace_id: trace_id in opened or trace_id in unsettled or trace_id in settled)
+        self.masks = Masks(lambda trace_id: trace_id in opened or trace_id in unsettled or trace_id in settled, opened)
         self._settled_order: deque[bytes] = deque()
         # Memory of open traces, held records and finished traces.
         self.accounts = Accounts()
@@ -184,7 +184,6 @@ class Assembly:
 
     def restore(self, trace: OpenTrace) -> None:
         """Take in an open trace as a snapshot kept it."""
-        self.masks.learn(trace.trace_id, trace.config)
         self._enter(trace)
 
     def restore_finished(self, trace_id: bytes, ring_id: bytes, ordinal: int, body_bytes: int) -> None:
@@ -223,6 +222,8 @@ class Assembly:
     def end_pass(self, now: float) -> list[ClosedTrace]:
         """Return the traces whose closing was fed before this pass began."""
         ready, self._closed_before, self._closed = self._closed_before, self._closed, []
+        # What was not fed is masked again when it is read again.
+        self.masks.clear()
         for ring_id, _ in self._unopened.end_pass():
             self._lose(ring_id, "orphan")
         return self._finish([trace for trace in ready if trace.trace_id in self._open])
@@ -300,7 +301,6 @@ class Assembly:
         for trace in ready:
             trace_id, ring_id, ordinal, terms = trace.trace_id, trace.ring_id, trace.close_ordinal, trace.terms
             del self._open[trace_id]
-            self.masks.pop(trace_id, None)
             self._unsettled[trace_id] = _unsettled((ring_id, ordinal, 0))
             fields = trace_id, ring_id, ordinal, terms.destination, terms.debug, terms.config, trace
             finished.append(_closed_trace(fields))

@@ -75,7 +75,7 @@ def pure_unmasked(records: list[Record], at: int, masks: Masks) -> int:
     """
     while 0 <= at < len(records):
         kind, _, _, trace_id, payload = records[at]
-        mask = masks.get(trace_id)
+        mask = masks.of(trace_id)
         try:
             if kind == _OPEN:
                 if not masks.passes(trace_id, payload):

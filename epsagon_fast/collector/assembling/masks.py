@@ -1,16 +1,22 @@
 """Hides, in records as they come from a ring, the values of the keys that their trace's config ignores.
 
-The config comes with a trace's OPEN, so a mask is known from then on, and records that are read earlier must wait.
+The config comes with a trace's OPEN, so a mask is known from then on, and records that are read earlier must wait. Once
+the trace is open its terms have the mask: one more dictionary of all open traces would be in no cache if they are many.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import orjson
 
-from epsagon_fast.collector.assembling.openings import mask_in, mask_of
+from epsagon_fast.collector.assembling.openings import mask_of
 from epsagon_fast.collector.assembling.payloads import BROKEN, decoded_label
+from epsagon_fast.collector.assembling.terms import mask_in
 from epsagon_fast.masking import Mask
-from epsagon_fast.protocol import Kind, Record, WireConfig
+from epsagon_fast.protocol import Kind, Record
+
+if TYPE_CHECKING:
+    from epsagon_fast.collector.assembling.open_trace import OpenTrace
 
 # As plain integers: comparing with a member of Kind costs more than the rest of the decision.
 _EVENTS = (int(Kind.EVENT), int(Kind.RUNNER))
@@ -23,19 +29,21 @@ def _none(trace_id: bytes) -> bool:
 
 
 class Masks(dict[bytes, Mask]):
-    """The masks of open traces, by trace id; a trace that hides nothing is missing.
+    """The masks of traces of which the OPEN was masked and not yet fed, by trace id; one that hides nothing is missing.
 
-    `knows`: says whether a trace was opened before. Its mask stays.
+    `knows`: says whether a trace was opened before. Its mask stays. `traces`: the open ones, by trace id.
     """
 
-    def __init__(self, knows: Callable[[bytes], bool] = _none) -> None:
+    def __init__(
+        self, knows: Callable[[bytes], bool] = _none, traces: "Mapping[bytes, OpenTrace] | None" = None
+    ) -> None:
         self.knows = knows
+        self.traces: Mapping[bytes, OpenTrace] = {} if traces is None else traces
 
-    def learn(self, trace_id: bytes, config: WireConfig) -> None:
-        """Take in what a trace hides."""
-        mask = mask_in({"config": config})
-        if mask:
-            self[trace_id] = mask
+    def of(self, trace_id: bytes) -> Mask | None:
+        """Return the mask of a trace that is open or about to be; None: nothing is hidden, or it is not known."""
+        trace = self.traces.get(trace_id)
+        return self.get(trace_id) if trace is None else trace.terms.mask
 
     def passes(self, trace_id: bytes, opened: bytes) -> bool:
         """Say whether an OPEN may be kept as it is, as far as that is seen without reading it. Learn its mask if so."""
@@ -61,7 +69,7 @@ class Masks(dict[bytes, Mask]):
 
         A record that cannot be searched loses its payload.
         """
-        mask = self.get(record.trace_id)
+        mask = self.of(record.trace_id)
         if mask is None:
             return record
         try:
@@ -77,7 +85,7 @@ def _opened(payload: bytes) -> tuple[Mask, bytes]:
     if mask is not None:
         return mask, payload
     decoded = orjson.loads(payload)
-    mask = mask_in(decoded)
+    mask = mask_in(decoded["config"])
     return mask, orjson.dumps(decoded) if mask.runner(decoded["runner"]) else payload
 
 

@@ -7,10 +7,9 @@ from functools import lru_cache
 import orjson
 
 from epsagon_fast.collector.assembling.payloads import BROKEN, object_in, object_of
-from epsagon_fast.collector.assembling.terms import Terms, terms_of
+from epsagon_fast.collector.assembling.terms import Terms, mask_in, terms_of
 from epsagon_fast.hints import Any
-from epsagon_fast.masking import Mask, mask
-from epsagon_fast.protocol import EXACT
+from epsagon_fast.masking import Mask
 from epsagon_fast.rows import NamedTuple
 
 # In JSON it stands between two members and in no text, where the quotes would have backslashes.
@@ -59,13 +58,6 @@ def mask_of(opened: bytes) -> Mask | None:
     return None if CONFIG in rest or ESCAPE in rest or start.mask.may_change(rest) else start.mask
 
 
-def mask_in(opening: dict[str, Any]) -> Mask:
-    """Return the mask of a decoded OPEN's config. One of an earlier version masks exactly, and no key by default."""
-    config = opening["config"]
-    keys, defaults = tuple(config["ignored_keys"]), config.get("default_ignored_keys", False)
-    return mask(keys, defaults, config.get("masking", EXACT))
-
-
 # A config that goes to OTLP names its process.
 @lru_cache(maxsize=1024)
 def start_of(text: bytes) -> Start | None:
@@ -74,7 +66,7 @@ def start_of(text: bytes) -> Start | None:
         decoded = object_of(text + b"}")
         if decoded.keys() != {"config", "platform"}:
             return None
-        mask = mask_in(decoded)
+        mask = mask_in(decoded["config"])
         return Start(_terms_in(decoded), mask, bool(mask))
     except BROKEN:
         return None

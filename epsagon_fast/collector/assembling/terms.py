@@ -8,7 +8,8 @@ from epsagon_fast.collector.formats import Envelope
 from epsagon_fast.collector.formats.choice import format_for
 from epsagon_fast.collector.parcel import Destination, from_config
 from epsagon_fast.hints import Any, cast
-from epsagon_fast.protocol import MAX_TRACE_BYTES, SHORTEN, WireConfig
+from epsagon_fast.masking import Mask, mask
+from epsagon_fast.protocol import EXACT, MAX_TRACE_BYTES, SHORTEN, WireConfig
 from epsagon_fast.rows import NamedTuple
 
 
@@ -25,6 +26,8 @@ class Terms(NamedTuple):
     # Whether values are shortened before events are stripped.
     shortens: bool
     debug: bool
+    # None: they hide nothing.
+    mask: Mask | None
 
 
 _OPTIONAL_TEXTS = ("proxy_url", "ca_file", "headers", "client_certificate", "client_key", "sampling")
@@ -38,8 +41,14 @@ def terms_of(config_json: bytes, platform: str) -> Terms:
     destination = from_config(config)
     envelope = format_for(destination).envelope(config, platform)
     shortens, debug = config.get("trimming") == SHORTEN, bool(config.get("debug"))
-    limit_bytes = config["max_trace_size_bytes"]
-    return Terms(config, platform, destination, envelope, envelope.size_bytes, limit_bytes, shortens, debug)
+    limit_bytes, hides = config["max_trace_size_bytes"], mask_in(config) or None
+    return Terms(config, platform, destination, envelope, envelope.size_bytes, limit_bytes, shortens, debug, hides)
+
+
+def mask_in(config: WireConfig) -> Mask:
+    """Return the mask of a config. One of an earlier version masks exactly, and no key by default."""
+    keys, defaults = tuple(config["ignored_keys"]), config.get("default_ignored_keys", False)
+    return mask(keys, defaults, config.get("masking", EXACT))
 
 
 def _checked(config: dict[str, Any]) -> WireConfig:

@@ -402,6 +402,18 @@ def test_what_is_held_of_a_trace_is_the_openers(assembly: Assembly) -> None:
     assert assembly.unclosed(TRACE_ID) is None
 
 
+@pytest.mark.parametrize("end", [Assembly.bye, Assembly.ring_died])
+def test_a_trace_is_closed_once_also_by_a_broken_close(
+    assembly: Assembly, end: Callable[[Assembly, bytes, float], None]
+) -> None:
+    broken = closed()._replace(payload=b"")
+    feed(assembly, opened(own_runner()), broken, broken, closed())
+    end(assembly, RING, NOW)
+    assembly.end_pass(NOW)
+    assert len(assembly.end_pass(NOW)) == 1
+    assert assembly.counters == {"malformed": 1, "misplaced": 2}
+
+
 def test_a_trace_that_is_settled_while_it_is_open_leaves_nothing_in_the_accounts(assembly: Assembly) -> None:
     second = opened()._replace(trace_id=OTHER_TRACE_ID)
     feed(assembly, opened(ignored_keys=["pin"]), second)

@@ -289,7 +289,7 @@ class Assembly:
         elif kind == _ERROR:
             trace.set_error(payload)
         elif kind == _CLOSE and ring_id == trace.ring_id and not trace.is_closed:
-            # First, because a CLOSE with a broken payload closes too: its process will not send another one.
+            # First, because a CLOSE with a broken payload closes too.
             self._closed.append(trace)
             trace.close(payload, flags, ordinal)
         else:

@@ -167,9 +167,10 @@ class OpenTrace:
 
     def close(self, payload: bytes, flags: int, ordinal: int) -> None:
         """Act on the opener's CLOSE."""
-        duration_s, error_code = CLOSE_PAYLOAD.unpack(payload)
+        # First: one with a broken payload closes too, and the next one closes nothing.
         self.is_closed = True
         self.close_ordinal = ordinal
+        duration_s, error_code = CLOSE_PAYLOAD.unpack(payload)
         if self.runner is None or not self.has_own_runner:
             return
         if not math.isnan(duration_s):

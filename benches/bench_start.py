@@ -61,7 +61,7 @@ def test_imports(report: Report) -> None:
     note = f"Beyond orjson and dataclasses it pulls in: {pulled.replace(' ', ', ')}."
     report.table("start", "Import", ("", "wall ms", "CPU ms", "/ first, CPU"), rows, note)
     ratio = medians[OURS][1] / medians[FLOOR][1]
-    why = "Some 80 modules are found and read, a third of it; typing and threading are a fifth."
+    why = "Some 80 modules are found and read, a quarter of it; threading, signal and others are an eighth."
     report.target(
         f"import at most {IMPORT_TARGET}x `import orjson, dataclasses`", f"{ratio:.2f}x", ratio <= IMPORT_TARGET, why
     )

@@ -79,7 +79,8 @@ class Epsagon:
         An OTLP server takes any JSON object with 200, and stores nothing. Some say so with an empty object.
         Other backends may answer that too, but not where OTLP is at home.
         """
-        if b'"partialSuccess"' not in answer:
+        # As answer.is_page looks: `in` takes several times as long.
+        if answer.find(b'"partialSuccess"') < 0:
             return OTLP_ENDPOINT if answer.strip() == b"{}" and _is_otlps_home(url) else None
         try:
             said = orjson.loads(answer)

@@ -47,11 +47,10 @@ def is_page(response: Response) -> bool:
     The type alone says little: many a framework gives it to any answer, an empty one too. OTLP's answers are JSON or
     protobuf, and neither begins like a page.
     """
-    begins = response.body[:_PAGE_BYTES]
-    # First the cheap question, as nearly every answer is none.
-    if b"<" not in begins:
+    # First the cheap question, as nearly every answer is none. `in` first takes bytes for a number: six times as long.
+    if response.body.find(b"<", 0, _PAGE_BYTES) < 0:
         return False
-    begins = begins.removeprefix(codecs.BOM_UTF8).lstrip()
+    begins = response.body[:_PAGE_BYTES].removeprefix(codecs.BOM_UTF8).lstrip()
     if not begins.startswith(b"<"):
         return False
     kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()

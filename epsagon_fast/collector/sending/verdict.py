@@ -78,9 +78,9 @@ class Judge:
 
     def answered(self, parcels: Sequence[Parcel], response: Response) -> Verdict:
         """Return the verdict of a server's answer to the request that carried these."""
-        destination, reason = parcels[0].destination, str(response.status)
         if 200 <= response.status < 300:
             return self._welcomed(parcels, response)
+        destination, reason = parcels[0].destination, str(response.status)
         if response.status in format_for(destination).transient:
             self._complain(destination, reason, "answered %s; traces wait", reason)
             patience_s = retry_after_s(response.headers, time.time())

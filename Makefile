@@ -112,7 +112,7 @@ bench: $(VENV)/.installed .venv-bench/.installed collectors
 	$(BIN)/python benches/scaling.py --write
 
 # Writes benches/SCALE.md and its charts: calls under pressure, five minutes of a steady load, and how cost grows with
-# rings, open traces, events and bytes. Twenty minutes and 6 GB of memory, so no part of `make bench`.
+# rings, open traces, events and bytes. A quarter of an hour and 6 GB of memory, so no part of `make bench`.
 scale: $(VENV)/.installed
 	$(BIN)/python benches/report.py SCALE.md
 

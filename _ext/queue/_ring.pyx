@@ -6,7 +6,7 @@ from zlib import crc32 as zlib_crc32
 from cython cimport final
 from cpython.bytes cimport PyBytes_AsString, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_Size
 from cpython.exc cimport PyErr_SetFromErrno
-from cpython.long cimport PyLong_AsLongAndOverflow, PyLong_Check
+from cpython.long cimport PyLong_AsLong, PyLong_AsLongAndOverflow, PyLong_AsUnsignedLongLong, PyLong_Check
 from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_New
 from cpython.tuple cimport PyTuple_Check, PyTuple_GetItem, PyTuple_Size
@@ -406,16 +406,15 @@ cdef class Consumer(_Ring):
         cdef long long limit = limit_bytes
         cdef bint checksummed = self.load(layout.CHECKSUMMED) != 0
         self.stuck = False
-        while self._position < end and <long long>(self._position - start) < limit:
-            try:
+        try:
+            while self._position < end and <long long>(self._position - start) < limit:
                 record = self._next(head, checksummed, trace_id)
                 records.append(record)
-                trace_id = field(record, 3)
-            except CorruptRing:
-                # Python cannot order its stores: what looks corrupt may be on its way.
-                self.stuck = checksummed
-                if checksummed or records:
-                    break
+                trace_id = <object>PyTuple_GetItem(record, 3)
+        except CorruptRing:
+            # Python cannot order its stores: what looks corrupt may be on its way.
+            self.stuck = checksummed
+            if not (checksummed or records):
                 raise
         return records
 
@@ -479,7 +478,9 @@ def pack(records):
     cdef list known = list(records)
     cdef bytes packed
     for each in known:
-        size += sizeof(ring_record) + PyBytes_Size(field(each, 4))
+        if not PyTuple_Check(each) or PyTuple_Size(each) != RECORD_FIELDS:
+            raise TypeError("not a record")
+        size += sizeof(ring_record) + PyBytes_Size(<object>PyTuple_GetItem(each, 4))
     packed = PyBytes_FromStringAndSize(NULL, size)
     cdef char *place = PyBytes_AsString(packed)
     # Tuples and bytes do not change, so what was added up above is what is written here.
@@ -490,22 +491,19 @@ def pack(records):
 
 cdef char *_pack(object each, char *place) except NULL:
     cdef ring_record record
-    cdef Py_ssize_t length = PyBytes_Size(field(each, 4))
-    if PyBytes_Size(field(each, 3)) != TRACE_ID_BYTES or length > 0xFFFFFFFF:
+    cdef object trace_id = <object>PyTuple_GetItem(each, 3), payload = <object>PyTuple_GetItem(each, 4)
+    cdef Py_ssize_t length = PyBytes_Size(payload)
+    cdef long kind = PyLong_AsLong(<object>PyTuple_GetItem(each, 0))
+    cdef long flags = PyLong_AsLong(<object>PyTuple_GetItem(each, 1))
+    if PyBytes_Size(trace_id) != TRACE_ID_BYTES or length > 0xFFFFFFFF or (kind | flags) & ~255:
         raise ValueError("not a record")
     record.length, record.crc, record.zero, record.zeros = <uint32_t>length, 0, 0, 0
-    record.kind, record.flags = small(field(each, 0), 0, 255, "kind"), small(field(each, 1), 0, 255, "flags")
-    record.ordinal = field(each, 2)
-    memcpy(record.trace_id, PyBytes_AsString(field(each, 3)), TRACE_ID_BYTES)
+    record.kind, record.flags = <uint8_t>kind, <uint8_t>flags
+    record.ordinal = PyLong_AsUnsignedLongLong(<object>PyTuple_GetItem(each, 2))
+    memcpy(record.trace_id, PyBytes_AsString(trace_id), TRACE_ID_BYTES)
     memcpy(place, &record, sizeof(record))
-    memcpy(place + sizeof(record), PyBytes_AsString(field(each, 4)), length)
+    memcpy(place + sizeof(record), PyBytes_AsString(payload), length)
     return place + sizeof(record) + length
-
-
-cdef object field(object record, Py_ssize_t number):
-    if not PyTuple_Check(record) or PyTuple_Size(record) != RECORD_FIELDS:
-        raise TypeError("not a record")
-    return <object>PyTuple_GetItem(record, number)
 
 
 cdef object checksum(uint64_t position, ring_record record, bytes payload):

@@ -154,8 +154,7 @@ class Gunicorn:
 
     def workers(self) -> list[int]:
         """The pids of the master's children."""
-        collectors = self.place.collectors()
-        return [pid for pid in children_of(self.master) if pid not in collectors]
+        return [pid for pid in children_of(self.master) if not self.place.is_collector(pid)]
 
     def pids(self) -> list[int]:
         """All processes that were started with this server's settings, the collector apart."""

@@ -162,7 +162,7 @@ class Place:
 
     def collectors(self) -> list[int]:
         """The pids of this place's collectors, whoever started them."""
-        return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if self._is_collector(pid)]
+        return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if self.is_collector(pid)]
 
     def the_collector(self) -> int:
         """The pid of the one collector; waits until there is one."""
@@ -176,7 +176,7 @@ class Place:
 
     def until_ended(self, pid: int) -> None:
         """Wait until a collector that was told to end has, and its locks are free; another may serve by then."""
-        until(lambda: not self._is_collector(pid) and not self._is_serving(pid), lambda: f"it ends; {self.log()}")
+        until(lambda: not self.is_collector(pid) and not self._is_serving(pid), lambda: f"it ends; {self.log()}")
 
     def dismiss(self) -> None:
         """Ask the collectors to leave, however long they would linger, and wait until they have."""
@@ -205,7 +205,8 @@ class Place:
         shutil.rmtree(self.runtime_dir, ignore_errors=True)
         shutil.rmtree(self.scratch, ignore_errors=True)
 
-    def _is_collector(self, pid: int) -> bool:
+    def is_collector(self, pid: int) -> bool:
+        """Say whether this process is one of this place's collectors, and not about to be gone."""
         try:
             with open(f"/proc/{pid}/cmdline", "rb") as file:
                 words = file.read()

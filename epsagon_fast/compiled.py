@@ -29,7 +29,7 @@ NAMES: Final = {
     "trimmer": ("at_level", "shorten", "trim"),
     "ring": ("Consumer", "Mapping", "Producer", "crc32", "own_pid", "pack"),
     "add_event": (
-        *("Block", "Branch", "Event", "FastPath", "Place", "Step", "blocks_for", "event"),
+        *("Block", "Branch", "Event", "FastPath", "Place", "RequestPath", "Step", "blocks_for", "event"),
         *("exact_json", "footing_of", "injector", "kernel_bytes", "labelled", "opening_json", "runner_json", "span_id"),
         *("take_untold", "wsgi_answers"),
     ),

@@ -19,6 +19,15 @@ cdef object runner_kind = int(Kind.RUNNER), http_trace_id = _http_trace_id, http
 cdef str django = "django.http.response", flask = "werkzeug.request"
 
 
+cdef class RequestPath(FastPath):
+    """See request_path.PureRequestPath."""
+
+    cdef public object method, path, status, reason, request_bytes, response_bytes, route, notes, _answered_ns
+    cdef public bint client_closed, _is_told, _is_begun, _has_body, _is_served
+    cdef public object _environ, _script_name, _mount, _start_response, _server_write, _headers
+    cdef public object _request_body, _response_body
+
+
 cdef class Answers:
     """What all requests of the middleware have in common."""
 
@@ -33,11 +42,11 @@ cdef class Answers:
 cdef Answers answers = None
 
 
-cdef FastPath _request_at_once(dict environ, object start):
+cdef RequestPath _request_at_once(dict environ, object start):
     """Return the open trace of a request; None if that was left to do."""
     cdef int64_t counter = counter_ns()
     cdef Footing footing
-    cdef FastPath tracer
+    cdef RequestPath tracer
     cdef Place place
     cdef dict metadata
     if call_fast_of_none(&current_get) is not None or answers.key in environ:
@@ -65,7 +74,7 @@ cdef FastPath _request_at_once(dict environ, object start):
             metadata[http_trace_id] = context.trace_id
     host = environ.get("HTTP_HOST") or environ.get("SERVER_NAME", "")
     runner = (host, http_type, method, metadata, wall_at(counter))
-    tracer = _new_tracer_of(answers.request_class, footing.config, runner, pid)
+    tracer = <RequestPath>_new_tracer_of(answers.request_class, footing.config, runner, pid)
     tracer.context = context
     _fill_request(tracer, environ, start, method, path, script_name)
     tracer._place = place = Place.__new__(Place)
@@ -77,36 +86,35 @@ cdef FastPath _request_at_once(dict environ, object start):
 
 
 cdef int _fill_request(
-    object request, dict environ, object start, object method, object path, object script_name
+    RequestPath request, dict environ, object start, object method, object path, object script_name
 ) except -1:
-    """As the __init__ of RequestTrace and WsgiRequest."""
+    """As the __init__ of RequestTrace and WsgiRequest. What is False or None there is so from the start here."""
     request.method, request.path = method, path
     request.status = request.request_bytes = request.response_bytes = request._answered_ns = 0
     request.reason = request.route = request._mount = ""
-    request.client_closed = request._is_told = request._is_begun = request._has_body = False
     request.notes = {}
     request._environ, request._start_response, request._script_name = environ, start, script_name
     request._is_served = "SERVER_SOFTWARE" in environ
     request._headers = []
-    request._request_body = request._response_body = None
     return 0
 
 
-cdef object _started(object request, PyObject **arguments, Py_ssize_t count, PyObject *names):
+cdef object _started(object traced, PyObject **arguments, Py_ssize_t count, PyObject *names):
     """Take the place of a request's `start_response`."""
+    cdef RequestPath request = <RequestPath>traced
     cdef long code
     cdef object status, headers
-    if count == 2 and names == NULL and (<FastPath>request)._state is open_state:
+    if count == 2 and names == NULL and request._state is open_state:
         status, headers = <object>arguments[0], <object>arguments[1]
         code = _code_of(status)
         if 0 < code < _lowest_error():
-            environ = request._environ
+            environ = <dict>request._environ
             if environ.get("SCRIPT_NAME", "") != request._script_name or flask in environ:
-                request.find_route()
+                (<object>request).find_route()
             request._server_write = call_of_two(request._start_response, status, headers)
             request.status, request._headers = code, headers
             request.reason = PyUnicode_Substring(status, 4, PyUnicode_GetLength(<PyObject *>status))
-            return request._write
+            return (<object>request)._write
     return _started_in_python(request, arguments, count, names)
 
 
@@ -143,7 +151,7 @@ cdef long _lowest_error() except -1:
 
 
 cdef object _answered(object nothing, PyObject **arguments, Py_ssize_t count):
-    cdef FastPath request = None
+    cdef RequestPath request = None
     if count != 3:
         raise TypeError(f"answered takes 3 arguments, not {count}")
     app, start = <object>arguments[0], <object>arguments[2]
@@ -167,27 +175,27 @@ cdef object _answered(object nothing, PyObject **arguments, Py_ssize_t count):
     return body
 
 
-cdef int _leave_request(FastPath request) except -1:
+cdef int _leave_request(RequestPath request) except -1:
     """Take the request's place away, if it still is the current one."""
     if call_fast_of_none(&current_get) is request._place or is_at(request._place):
         call_of_object(&current_set, None)
     return 0
 
 
-cdef bint _ended_at_once(FastPath request, object body) except -1:
+cdef bint _ended_at_once(RequestPath request, object body) except -1:
     """End the trace with an answer in memory. Return False if that was left to do."""
     cdef Py_ssize_t at
     cdef uint64_t response_bytes = 0, request_bytes
     cdef long status
     cdef size_t length
     cdef int code
-    cdef object own = request, payload = None
+    cdef object payload = None
     if type(body) is not list or request._state is not open_state or request.producer is None:
         return False
-    if own.client_closed or own._is_told or own.notes or own.response_bytes or type(own.route) is not str:
+    if request.client_closed or request._is_told or request.notes or request.response_bytes or type(request.route) is not str:
         return False
     pid = call_of_none(&own_pid)
-    status = own.status
+    status = request.status
     if not _is_same(request.owner_pid, pid) or status >= _lowest_error():
         return False
     for at in range(PyList_Size(<PyObject *>body)):
@@ -196,28 +204,28 @@ cdef bint _ended_at_once(FastPath request, object body) except -1:
             return False
         response_bytes += PyBytes_Size(piece)
     is_begun = response_bytes > 0
-    if own.method == "HEAD" or status == 204 or status == 304:
+    if request.method == "HEAD" or status == 204 or status == 304:
         response_bytes = 0
-    request_bytes = own.request_bytes
-    if own._request_body is not None and not request_bytes:
-        request_bytes = own._request_body.size_bytes
+    request_bytes = request.request_bytes
+    if request._request_body is not None and not request_bytes:
+        request_bytes = request._request_body.size_bytes
     # Nothing is made from here to the push: collecting garbage may run code that records and writes there, too.
     ended_ns = counter_ns()
-    length = put_answered(request_bytes, response_bytes, <uint64_t>status, <PyObject *>own.route)
+    length = put_answered(request_bytes, response_bytes, <uint64_t>status, <PyObject *>request.route)
     if length == 0:
         return False
     code = request.ring.append(request.producer, RUNNER_KIND, 0, PyBytes_AsString(request._id), json_buffer, length)
     if code != PUSHED_CODE:
         payload = PyBytes_FromStringAndSize(json_buffer, length)
-    own._answered_ns = request._ended_ns = ended_ns
-    own._has_body, own._is_begun = True, is_begun
-    own.request_bytes, own.response_bytes = request_bytes, response_bytes
+    request._answered_ns = request._ended_ns = ended_ns
+    request._has_body, request._is_begun = True, is_begun
+    request.request_bytes, request.response_bytes = request_bytes, response_bytes
     # The environ refers to this object. Letting go of it breaks the circle.
-    own._environ = {}
+    request._environ = {}
     if payload is not None:
-        own._attend(code, runner_kind, no_flags, payload)
+        (<object>request)._attend(code, runner_kind, no_flags, payload)
     if not _close_at_once(request, pid):
-        own.send_stop_signal()
+        (<object>request).send_stop_signal()
     return True
 
 

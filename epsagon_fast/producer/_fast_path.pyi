@@ -44,6 +44,30 @@ class FastPath:
     def _close_at_once(self) -> bool: ...
     def _add_slowly(self, event: Mapping[str, Any], code: int, parent_id: str | None) -> None: ...
 
+class RequestPath(FastPath):
+    method: str
+    path: str
+    status: int
+    reason: str
+    request_bytes: int
+    response_bytes: int
+    route: str
+    notes: dict[str, str]
+    client_closed: bool
+    _answered_ns: int
+    _is_told: bool
+    _is_begun: bool
+    _has_body: bool
+    _is_served: bool
+    _environ: dict[str, Any]
+    _script_name: str
+    _mount: str
+    _start_response: Callable[..., Any]
+    _server_write: Callable[[bytes], Any]
+    _headers: list[tuple[str, str]]
+    _request_body: Any
+    _response_body: Any
+
 def exact_json(value: object, most_values: int, most_characters: int, most_levels: int) -> bytes | None: ...
 def injector(context_type: type) -> Callable[[Any], Any]: ...
 def labelled(key: str, value: Any) -> bool: ...

@@ -35,15 +35,7 @@ BROKEN: Final = 1006
 class AsgiRequest(RequestTrace):
     """The common part of HTTP requests and websockets."""
 
-    __slots__ = (
-        "_host",
-        "_length",
-        "_request_body",
-        "_request_type",
-        "_response_body",
-        "_response_headers",
-        "is_over",
-    )
+    __slots__ = ("_host", "_length", "_request_type", "_response_headers", "is_over")
 
     def __init__(self, config: ResolvedConfig, scope: Scope, own_id: str = "") -> None:
         """own_id: the trace's, if the head has decided by it."""

@@ -13,6 +13,7 @@ from epsagon_fast.config import ResolvedConfig
 from epsagon_fast.producer import current, encoding
 from epsagon_fast.producer.failures import is_error
 from epsagon_fast.producer.left_out import LeftOut
+from epsagon_fast.producer.request_path import RequestPath
 from epsagon_fast.producer.runner import new_runner
 from epsagon_fast.producer.times import now
 from epsagon_fast.producer.tracer import Tracer
@@ -29,7 +30,7 @@ KEY: Final = "epsagon_fast.trace"
 TYPE: Final = "http"
 
 
-class RequestTrace(Tracer):
+class RequestTrace(Tracer, RequestPath):
     """A request and its answer. The subclass fills in the attributes as they become known, then calls `end`.
 
     method, path: of the request. status: of the answer, 0 while there is none. reason: the status's text.
@@ -37,10 +38,7 @@ class RequestTrace(Tracer):
     client_closed: the client left before it had the answer.
     """
 
-    __slots__ = (
-        *("method", "path", "status", "reason", "request_bytes", "response_bytes", "route", "client_closed", "notes"),
-        *("_answered_ns", "_is_told"),
-    )
+    __slots__ = ()
 
     def __init__(
         self,

@@ -27,10 +27,7 @@ WITHOUT_BODY: Final = (204, 304)
 class WsgiRequest(RequestTrace):
     """One request to a WSGI application."""
 
-    __slots__ = (
-        *("_environ", "_script_name", "_mount", "_is_served", "_start_response", "_server_write", "_headers"),
-        *("_request_body", "_response_body", "_is_begun", "_has_body"),
-    )
+    __slots__ = ()
 
     def __init__(
         self, config: ResolvedConfig, path: str, environ: Environ, start: Callable[..., Any], own_id: str = ""

@@ -1,22 +1,54 @@
 # cython: language_level=3
-# distutils: depends = _ext/collector/plain.h
-"""Reads plain events (plain.h says which) and writes their attributes as OTLP's JSON. `plain.py` does the rest."""
+# distutils: depends = _ext/collector/plain.h _ext/collector/spans.h
+"""Writes a trace's part of an OTLP request. `plain.h` says which events it reads, `spans.h` what it makes of them.
 
-from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
+What is not plain becomes a span by Python (`plain.Writing`), and stands where it would stand.
+"""
+
+from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize, PyBytes_Size
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.ref cimport PyObject
 from cpython.unicode cimport PyUnicode_DecodeUTF8
-from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy
+from libc.stdint cimport uint64_t
+from libc.stdlib cimport free
+from libc.string cimport memcpy, memset
 
-from epsagon_fast.collector.formats.plain_terms import ANSWER, COPIED, EMPTY, HAS_ROUTE, NUMBER
+from epsagon_fast.collector.formats.plain_terms import (
+    ANSWER,
+    COPIED,
+    GROUPED,
+    HAS_KIND,
+    HAS_PORT,
+    HAS_ROUTE,
+    HAS_SCOPE,
+    HAS_STATUS,
+    HAS_VERSION,
+    NUMBER,
+    OTHER,
+    OTHERS,
+    REQUESTS,
+    SCOPE,
+    TASKS,
+    TERMS,
+    TOLD,
+    UNSEEN,
+)
+from epsagon_fast.collector.formats.conventions import CELERY, CELERY_OPERATIONS, HTTP
+from epsagon_fast.protocol import HTTP_TRACE_ID_KEY, NANOSECONDS_FROM, TRACESTATE_KEY
 
 
-cdef extern from "plain.h":
+cdef extern from "Python.h":
+    PyObject *PyDict_GetItemWithError(object, object) except? NULL
+
+
+cdef extern from "spans.h":
     ctypedef enum plain_kind:
         PLAIN_TEXT
         PLAIN_INT
         PLAIN_FLOAT
         PLAIN_BOOL
         PLAIN_NULL
+        PLAIN_NESTED
     ctypedef struct plain_value:
         const unsigned char *at
         size_t length
@@ -33,142 +65,458 @@ cdef extern from "plain.h":
     enum:
         PLAIN_ID, PLAIN_PARENT, PLAIN_ORIGIN, PLAIN_START, PLAIN_DURATION
         PLAIN_NAME, PLAIN_TYPE, PLAIN_OPERATION
+        PLAIN_MEMBERS, SPANS_ID_DIGITS, SPANS_INT_DIGITS
+    uint64_t SPANS_NANOSECONDS_FROM
+    ctypedef struct spans_buffer:
+        unsigned char *data
+        size_t used, room
+        bint failed
+    ctypedef struct spans_term:
+        const unsigned char *key
+        size_t key_length
+        const unsigned char *name
+        size_t name_length
+        int code, mark
+        size_t number
+    ctypedef struct spans_terms:
+        spans_term *places
+        size_t mask
     bint plain_is(const plain_value *value, const char *text, size_t length) noexcept
     bint plain_simple(const plain_value *value) noexcept
     bint plain_read(plain_event *out, const unsigned char *event, size_t length) noexcept
+    void spans_put(spans_buffer *buffer, const void *data, size_t length) noexcept
+    void spans_put_byte(spans_buffer *buffer, unsigned char byte) noexcept
+    size_t spans_varint_size(uint64_t number) noexcept
+    unsigned char *spans_varint(unsigned char *at, uint64_t number) noexcept
+    bint spans_is_natural(const plain_value *value) noexcept
+    bint spans_is_id(const plain_value *text, size_t digits) noexcept
+    bint spans_nanoseconds(const plain_value *seconds, uint64_t *out) noexcept
+    bint spans_moment(const plain_value *time, uint64_t *out) noexcept
+    spans_term *spans_place(const spans_terms *terms, const unsigned char *key, size_t length) noexcept
+    void spans_put_json(spans_buffer *, const plain_value *name, const plain_value *, plain_kind) noexcept
+    void spans_put_protobuf(spans_buffer *, const plain_value *name, const plain_value *, plain_kind) noexcept
+    void spans_put_ids(
+        spans_buffer *, bint is_json, const unsigned char *trace, const unsigned char *own,
+        const unsigned char *parent, const plain_value *state
+    ) noexcept
+    void spans_put_times(spans_buffer *, bint is_json, uint64_t start_ns, uint64_t end_ns) noexcept
+    void spans_put_end(spans_buffer *, bint is_json, const plain_value *state) noexcept
 
-# Of a member, without its name and its value. The longest is that of a text.
-DEF AROUND = 64
-# Digits of a number that fits into 64 bits whatever they are.
-DEF DIGITS = 18
-cdef int _COPIED = COPIED, _NUMBER = NUMBER, _ANSWER = ANSWER, _EMPTY = EMPTY, _HAS_ROUTE = HAS_ROUTE
+# Scopes that a part may have if it is written here, and bytes of what decides a head, if that is to be remembered.
+DEF SCOPES = 16
+DEF HEAD_BYTES = 384
+DEF SAID = 5
+DEF TRACE_BYTES = 16
+DEF MOST_HEADS = 4096
+
+if NANOSECONDS_FROM != SPANS_NANOSECONDS_FROM or HAS_STATUS != HAS_ROUTE << SAID - 1:
+    raise ImportError("built for other terms")
+
+cdef int _COPIED = COPIED, _NUMBER = NUMBER, _ANSWER = ANSWER, _UNSEEN = UNSEEN, _GROUPED = GROUPED, _OTHER = OTHER
+cdef int _HAS_ROUTE = HAS_ROUTE, _HAS_SCOPE = HAS_SCOPE, _HAS_PORT = HAS_PORT
+cdef int _REQUESTS = REQUESTS, _TASKS = TASKS, _OTHERS = OTHERS, _TOLD = TOLD
+cdef bytes _SCOPE = SCOPE.encode(), _TRACE_ID = HTTP_TRACE_ID_KEY.encode(), _STATE = TRACESTATE_KEY.encode()
+cdef bytes _HTTP = HTTP.encode(), _CELERY = CELERY.encode()
+cdef tuple _OPERATIONS = tuple(operation.encode() for operation in CELERY_OPERATIONS)
+# Members of groups have such names, and a runner's own metadata seldom.
+cdef tuple _GROUPS = tuple(
+    key.encode() + b"." for key, term in TERMS[OTHERS][True].items() if term.code == GROUPED
+)
+cdef spans_terms _tables[4][2]
+# What a place's number says: (bytes of the key, bytes of the name, the term). Keeps the bytes that the places have.
+cdef list _rows = []
 
 
-def plain(bytes event not None, dict terms not None, bint is_runner):
-    """Return what a plain event says, and its metadata as attributes; None: it is not plain, or not UTF-8.
+cdef int _fill(spans_terms *terms, dict of) except -1:
+    cdef size_t room = 8
+    cdef spans_term *place
+    while room < 3 * len(of):
+        room *= 2
+    # For as long as the process lives.
+    terms.places = <spans_term *>PyMem_Malloc(room * sizeof(spans_term))
+    if terms.places == NULL:
+        raise MemoryError
+    memset(terms.places, 0, room * sizeof(spans_term))
+    terms.mask = room - 1
+    for key, term in of.items():
+        own, name = key.encode(), term.name.encode()
+        place = spans_place(terms, <const unsigned char *>PyBytes_AsString(own), len(own))
+        place.key, place.key_length = <const unsigned char *>PyBytes_AsString(own), len(own)
+        place.name, place.name_length = <const unsigned char *>PyBytes_AsString(name), len(name)
+        place.code, place.mark, place.number = term.code, term.mark, len(_rows)
+        _rows.append((own, name, term))
+    return 0
 
-    `terms`: what becomes of the metadata of events and of runners, by their type; "" for every type without its own,
-    None: no event is plain.
-    """
-    cdef plain_event found
-    if not plain_read(&found, <const unsigned char *>PyBytes_AsString(event), len(event)):
+
+for _number in range(4):
+    _fill(&_tables[_number][0], TERMS[_number][0])
+    _fill(&_tables[_number][1], TERMS[_number][1])
+
+
+ctypedef struct span_place:
+    int scope
+    size_t at, length
+
+
+ctypedef struct part_state:
+    spans_buffer buffer
+    bint is_json
+    # Hex digits.
+    unsigned char trace[32]
+    unsigned char runner[16]
+    bint has_runner
+    uint64_t begun_ns
+    plain_value trace_state
+    span_place *spans
+    Py_ssize_t count
+
+
+def written(object trace, bytes resource not None, writing not None):
+    """Return a trace's part of a request; None: Python is to write all of it. ValueError: an event is not JSON."""
+    cdef part_state state
+    cdef Py_ssize_t count
+    trace_id, events, place, exceptions = trace
+    count = len(events)
+    if count == 0 or not isinstance(trace_id, bytes) or len(trace_id) != TRACE_BYTES:
         return None
-    if not event.isascii():
+    memset(&state, 0, sizeof(state))
+    state.count = count
+    state.spans = <span_place *>PyMem_Malloc(count * sizeof(span_place))
+    if state.spans == NULL:
+        raise MemoryError
+    try:
+        return _part(&state, trace, trace_id, events, -1 if place is None else place, exceptions, resource, writing)
+    finally:
+        PyMem_Free(state.spans)
+        free(state.buffer.data)
+
+
+cdef bytes _part(
+    part_state *state, object trace, bytes trace_id, object events, Py_ssize_t place, object exceptions, bytes resource,
+    object writing
+):
+    cdef plain_event runner, event
+    cdef plain_event *read
+    cdef bint runner_is_plain = False
+    cdef Py_ssize_t number, host = -1
+    cdef object spans = None, shared, span
+    cdef size_t start
+    cdef int scope
+    cdef list scopes = []
+    state.is_json = writing.is_json
+    shared = trace_id.hex()
+    if exceptions:
+        host = max(place, 0)
+    runner_id = (shared[:SPANS_ID_DIGITS] if any(trace_id[:TRACE_BYTES // 2]) else "1".zfill(SPANS_ID_DIGITS)).encode()
+    memcpy(state.runner, PyBytes_AsString(runner_id), SPANS_ID_DIGITS)
+    taken = {runner_id.decode()}
+    state.has_runner = place >= 0
+    if place >= 0:
+        runner_is_plain = _read(&runner, events[place])
+        if runner_is_plain:
+            if not _shared_by(state, &runner):
+                return None
+            if state.trace[0]:
+                shared = None
+            state.begun_ns = _nanoseconds(&runner.fields[PLAIN_START], True, writing)
+        else:
+            spans = writing.spans(trace, taken)
+            if spans.state:
+                return None
+            state.begun_ns = spans.begun_ns
+            shared = spans.ids.trace_id
+    if shared is not None:
+        shared = shared.encode()
+        memcpy(state.trace, PyBytes_AsString(shared), 2 * SPANS_ID_DIGITS)
+    for number in range(state.count):
+        start = state.buffer.used
+        scope = -1
+        if number != host:
+            if number == place:
+                read = &runner if runner_is_plain else NULL
+            else:
+                read = &event if _read(&event, events[number]) else NULL
+            if read != NULL:
+                scope = _write(state, read, number, number == place, taken, scopes, writing)
+        if scope < 0:
+            # What of it was written already is no span.
+            state.buffer.used = start
+            if spans is None:
+                spans = writing.spans(trace, taken)
+            span = writing.other(spans, number)
+            scope = _scope_of(scopes, span[0])
+            data = span[1]
+            spans_put(&state.buffer, PyBytes_AsString(data), PyBytes_Size(data))
+        if state.buffer.failed:
+            raise MemoryError
+        if len(scopes) > SCOPES:
+            return None
+        state.spans[number].scope = scope
+        state.spans[number].at = start
+        state.spans[number].length = state.buffer.used - start
+    return _joined_json(state, scopes, resource) if state.is_json else _joined_protobuf(state, scopes, resource)
+
+
+cdef bint _read(plain_event *out, object event) except -1:
+    """Read an event; return whether it is plain."""
+    if not isinstance(event, bytes):
+        return False
+    if not plain_read(out, <const unsigned char *>PyBytes_AsString(event), PyBytes_Size(event)):
+        return False
+    if not (<bytes>event).isascii():
         try:
             event.decode()
         except UnicodeDecodeError:
-            return None
-    kind = _text(&found.words[PLAIN_TYPE])
-    of_kind = terms.get(kind, terms[""])
-    if of_kind is None:
-        return None
-    written = _attributes(&found, of_kind[is_runner])
-    if written is None:
-        return None
-    attributes, marks, route = written
-    parent = &found.fields[PLAIN_PARENT]
-    return (
-        _text(&found.fields[PLAIN_ID]),
-        _text(parent) if parent.at != NULL and parent.kind == PLAIN_TEXT else None,
-        (_text(&found.words[PLAIN_NAME]), kind, _text(&found.words[PLAIN_OPERATION])),
-        _text(&found.fields[PLAIN_ORIGIN]),
-        _number(&found.fields[PLAIN_START]),
-        _number(&found.fields[PLAIN_DURATION]),
-        attributes,
-        marks,
-        route,
-    )
-
-
-cdef str _text(const plain_value *value):
-    return PyUnicode_DecodeUTF8(<const char *>value.at, value.length, NULL)
-
-
-cdef object _number(const plain_value *value):
-    text = PyBytes_FromStringAndSize(<const char *>value.at, value.length)
-    return int(text) if value.kind == PLAIN_INT else float(text)
-
-
-cdef object _attributes(plain_event *found, dict terms):
-    """Return the members of OTLP's list of attributes, what was seen among them, the route; None: one is not plain."""
-    cdef size_t room = 1, number
-    cdef int marks = 0, mark, code
-    cdef bytes name
-    names, route = [], None
-    for number in range(found.count):
-        key = &found.members[number].key
-        own = PyBytes_FromStringAndSize(<const char *>key.at, key.length)
-        term = terms.get(own)
-        if term is None:
-            name, code = own, _COPIED
-        else:
-            code, name, mark = term
-            marks |= mark
-            if mark == _HAS_ROUTE:
-                if not plain_simple(&found.members[number].value):
-                    return None
-                route = _text(&found.members[number].value)
-        if not _fits(&found.members[number].value, code):
-            return None
-        if code != _COPIED and found.members[number].value.kind == PLAIN_TEXT:
-            # Read as what its digits say.
-            found.members[number].value.kind = PLAIN_INT
-        names.append(None if code == _EMPTY else name)
-        room += len(name) + found.members[number].value.length + AROUND
-    out = <char *>malloc(room)
-    if out == NULL:
-        raise MemoryError
-    try:
-        at = out
-        for number in range(found.count):
-            if names[number] is not None:
-                at = _put_member(at, names[number], &found.members[number].value, at == out)
-        return PyBytes_FromStringAndSize(out, at - out), marks, route
-    finally:
-        free(out)
-
-
-cdef bint _fits(const plain_value *value, int code) noexcept:
-    """Say whether a value becomes what its text says, as an attribute of this code."""
-    if code == _COPIED:
-        if value.kind == PLAIN_INT:
-            return value.length <= DIGITS
-        return value.kind == PLAIN_TEXT or value.kind == PLAIN_BOOL
-    if code == _EMPTY:
-        return value.kind == PLAIN_TEXT and plain_is(value, "{}", 2)
-    if code != _NUMBER and code != _ANSWER:
-        return False
-    if value.kind != PLAIN_TEXT and value.kind != PLAIN_INT or not _is_natural(value):
-        return False
-    # An answer of 400 or more may be an error.
-    return code == _NUMBER or value.length < 3 or (value.length == 3 and value.at[0] < c"4")
-
-
-cdef bint _is_natural(const plain_value *value) noexcept:
-    """Say whether a value is digits as a number is written."""
-    if value.length == 0 or value.length > DIGITS or (value.at[0] == c"0" and value.length > 1):
-        return False
-    for number in range(value.length):
-        if not c"0" <= value.at[number] <= c"9":
             return False
     return True
 
 
-cdef char *_put_member(char *at, bytes name, const plain_value *value, bint is_first) except NULL:
-    at = _put(at, b'{"key":"' if is_first else b',{"key":"')
-    at = _put(at, name)
-    if value.kind == PLAIN_BOOL:
-        at = _copy(_put(at, b'","value":{"boolValue":'), <const char *>value.at, value.length)
-        return _put(at, b"}}")
-    is_text = value.kind == PLAIN_TEXT
-    at = _put(at, b'","value":{"stringValue":"' if is_text else b'","value":{"intValue":"')
-    return _put(_copy(at, <const char *>value.at, value.length), b'"}}')
+cdef plain_value *_member(plain_event *event, bytes name) except? NULL:
+    cdef size_t number
+    for number in range(event.count):
+        if plain_is(&event.members[number].key, PyBytes_AsString(name), PyBytes_Size(name)):
+            return &event.members[number].value
+    return NULL
 
 
-cdef char *_put(char *at, bytes text) except NULL:
-    return _copy(at, PyBytes_AsString(text), len(text))
+cdef bint _shared_by(part_state *state, plain_event *runner) except -1:
+    """Note what the runner says of all spans. Return whether that is said plainly."""
+    cdef plain_value *said = _member(runner, _TRACE_ID)
+    if said != NULL and spans_is_id(said, 2 * SPANS_ID_DIGITS):
+        memcpy(state.trace, said.at, 2 * SPANS_ID_DIGITS)
+    said = _member(runner, _STATE)
+    if said != NULL:
+        if not plain_simple(said):
+            return False
+        state.trace_state = said[0]
+    return True
 
 
-cdef char *_copy(char *at, const char *text, size_t length) noexcept:
-    memcpy(at, text, length)
-    return at + length
+cdef uint64_t _nanoseconds(const plain_value *time, bint is_moment, object writing) except? 1:
+    """Return nanoseconds of a time since the epoch, or of a duration."""
+    cdef uint64_t found
+    if spans_moment(time, &found) if is_moment else spans_nanoseconds(time, &found):
+        return found
+    return writing.nanoseconds(PyBytes_FromStringAndSize(<const char *>time.at, time.length), is_moment)
+
+
+cdef str _text(const plain_value *value):
+    return PyUnicode_DecodeUTF8(<const char *>value.at, value.length, NULL) if value.at != NULL else None
+
+
+cdef int _scope_of(list scopes, object scope) except -2:
+    """Return the number of a scope among those of the part."""
+    cdef int number
+    for number in range(<int>len(scopes)):
+        if scopes[number] is scope:
+            return number
+    for number in range(<int>len(scopes)):
+        if scopes[number] == scope:
+            return number
+    scopes.append(scope)
+    return <int>len(scopes) - 1
+
+
+cdef spans_terms *_terms_of(plain_event *event, bint is_runner) except NULL:
+    cdef int table = _OTHERS
+    cdef plain_value *kind = &event.words[PLAIN_TYPE]
+    cdef plain_value *scope = _member(event, _SCOPE)
+    if scope != NULL and scope.kind == PLAIN_TEXT:
+        table = _TOLD
+    elif plain_is(kind, PyBytes_AsString(_HTTP), PyBytes_Size(_HTTP)):
+        table = _REQUESTS
+    elif plain_is(kind, PyBytes_AsString(_CELERY), PyBytes_Size(_CELERY)):
+        for operation in _OPERATIONS:
+            if plain_is(&event.words[PLAIN_OPERATION], PyBytes_AsString(operation), PyBytes_Size(operation)):
+                table = _TASKS
+    return &_tables[table][is_runner]
+
+
+cdef int _write(
+    part_state *state, plain_event *event, Py_ssize_t number, bint is_runner, set taken, list scopes, object writing
+) except -2:
+    """Write a span; return the number of its scope, or -1: it is not plain, and what was written of it is no span."""
+    cdef spans_term *terms[PLAIN_MEMBERS]
+    cdef plain_value said[SAID]
+    cdef uint64_t start_ns, took_ns
+    cdef int marks = 0, bit
+    cdef size_t place
+    cdef spans_term *term
+    cdef plain_value *value
+    cdef plain_value *key
+    cdef plain_value *parent = &event.fields[PLAIN_PARENT]
+    cdef spans_terms *table = _terms_of(event, is_runner)
+    cdef const unsigned char *own = state.runner
+    cdef const unsigned char *above = NULL
+    memset(said, 0, sizeof(said))
+    for place in range(event.count):
+        key, value = &event.members[place].key, &event.members[place].value
+        term = spans_place(table, key.at, key.length)
+        terms[place] = term
+        if term.key == NULL:
+            if is_runner and _is_of_group(key):
+                return -1
+            continue
+        if term.code == _OTHER:
+            return -1
+        marks |= term.mark
+        if term.mark >= _HAS_ROUTE:
+            if not plain_simple(value):
+                return -1
+            for bit in range(SAID):
+                if term.mark == _HAS_ROUTE << bit:
+                    said[bit] = value[0]
+    head = _head(event, is_runner, marks, said, writing)
+    if marks & _HAS_PORT and head[4]:
+        return -1
+    span_id = None
+    if not is_runner:
+        span_id = _own_id(state, &event.fields[PLAIN_ID], number, taken, writing)
+        own = <const unsigned char *>PyBytes_AsString(span_id)
+    if spans_is_id(parent, SPANS_ID_DIGITS) and not plain_is(parent, <const char *>own, SPANS_ID_DIGITS):
+        above = parent.at
+    elif not is_runner and state.has_runner:
+        above = state.runner
+    start_ns = _nanoseconds(&event.fields[PLAIN_START], True, writing)
+    took_ns = _nanoseconds(&event.fields[PLAIN_DURATION], False, writing)
+    if start_ns == 0 and not marks & _HAS_SCOPE:
+        start_ns = state.begun_ns
+    spans_put_ids(&state.buffer, state.is_json, state.trace, own, above, &state.trace_state)
+    _put(&state.buffer, head[1])
+    spans_put_times(&state.buffer, state.is_json, start_ns, start_ns + min(took_ns, ~start_ns))
+    _put(&state.buffer, head[2])
+    for place in range(event.count):
+        if not _put_member(state, &event.members[place], terms[place], writing):
+            if span_id is not None:
+                taken.discard(span_id.decode())
+            return -1
+    _put(&state.buffer, head[3])
+    spans_put_end(&state.buffer, state.is_json, &state.trace_state)
+    return _scope_of(scopes, head[0])
+
+
+cdef bint _is_of_group(const plain_value *key) except -1:
+    """Say whether a member's name may be that of an attribute that a group becomes."""
+    cdef plain_value start = key[0]
+    for prefix in _GROUPS:
+        start.length = PyBytes_Size(prefix)
+        if key.length >= start.length and plain_is(&start, PyBytes_AsString(prefix), start.length):
+            return True
+    return False
+
+
+cdef bytes _own_id(part_state *state, const plain_value *said, Py_ssize_t number, set taken, object writing):
+    """Return the id of an event's span, as SpanIds.own does."""
+    span_id = _text(said)
+    if not spans_is_id(said, SPANS_ID_DIGITS) or span_id in taken:
+        span_id = writing.other_id(PyUnicode_DecodeUTF8(<const char *>state.runner, SPANS_ID_DIGITS, NULL), number, span_id)
+    taken.add(span_id)
+    return span_id.encode()
+
+
+cdef object _head(plain_event *event, bint is_runner, int marks, const plain_value *said, object writing):
+    """Return the head of a span, which is looked up by all that decides it."""
+    cdef char key[HEAD_BYTES]
+    cdef char *at = key
+    cdef size_t size = 2 + 4 + SAID
+    cdef int number
+    cdef dict heads = writing.heads
+    cdef PyObject *found
+    cdef bytes known
+    for number in range(3):
+        size += event.words[number].length
+    size += event.fields[PLAIN_ORIGIN].length
+    for number in range(SAID):
+        size += said[number].length
+    if size > HEAD_BYTES:
+        return _new_head(event, is_runner, marks, said, writing)
+    # A zero stands in no text. A mark tells an empty text from none.
+    at[0], at[1] = c"r" if is_runner else c"e", <char>marks
+    at += 2
+    for number in range(3):
+        at = _append(at, &event.words[number])
+    at = _append(at, &event.fields[PLAIN_ORIGIN])
+    for number in range(SAID):
+        at = _append(at, &said[number])
+    known = PyBytes_FromStringAndSize(key, at - key)
+    found = PyDict_GetItemWithError(heads, known)
+    if found != NULL:
+        return <object>found
+    head = _new_head(event, is_runner, marks, said, writing)
+    if len(heads) >= MOST_HEADS:
+        heads.clear()
+    heads[known] = head
+    return head
+
+
+cdef char *_append(char *at, const plain_value *text) noexcept:
+    if text.length:
+        memcpy(at, text.at, text.length)
+    at[text.length] = 0
+    return at + text.length + 1
+
+
+cdef object _new_head(plain_event *event, bint is_runner, int marks, const plain_value *said, object writing):
+    words = tuple([_text(&event.words[number]) for number in range(3)])
+    texts = tuple([_text(&said[number]) for number in range(SAID)])
+    return writing.head(words, _text(&event.fields[PLAIN_ORIGIN]), is_runner, marks, texts)
+
+
+cdef bint _put_member(part_state *state, plain_member *member, const spans_term *term, object writing) except -1:
+    """Write a member as an attribute; return whether it could be one."""
+    cdef plain_value *value = &member.value
+    cdef plain_value name = member.key
+    cdef int code = _COPIED
+    cdef plain_kind kind = value.kind
+    if term.key != NULL:
+        code = term.code
+        name.at, name.length, name.has_escapes = term.name, term.name_length, False
+    if code == _UNSEEN:
+        return True
+    if code == _GROUPED and kind == PLAIN_TEXT and plain_is(value, "{}", 2):
+        return True
+    if code == _ANSWER:
+        # An answer of 400 or more may be an error. One that is none takes the longer way.
+        if not (kind == PLAIN_TEXT or kind == PLAIN_INT) or not spans_is_natural(value):
+            return False
+        if value.length > 3 or (value.length == 3 and value.at[0] >= c"4"):
+            return False
+        kind = PLAIN_INT
+    elif code == _NUMBER and (kind == PLAIN_TEXT or kind == PLAIN_INT) and spans_is_natural(value):
+        kind = PLAIN_INT
+    elif code != _COPIED or not (
+        kind == PLAIN_TEXT or kind == PLAIN_BOOL or (kind == PLAIN_INT and value.length <= SPANS_INT_DIGITS)
+    ):
+        return _put_converted(state, &name, value, term, writing)
+    if state.is_json:
+        spans_put_json(&state.buffer, &name, value, kind)
+    else:
+        spans_put_protobuf(&state.buffer, &name, value, kind)
+    return True
+
+
+cdef bint _put_converted(
+    part_state *state, const plain_value *name, const plain_value *value, const spans_term *term, object writing
+) except -1:
+    """Write a member as the attributes that Python makes of it; return whether it could."""
+    cdef size_t quote = 1 if value.kind == PLAIN_TEXT else 0
+    cdef object convert = None
+    key = b'"%b"' % PyBytes_FromStringAndSize(<const char *>name.at, name.length)
+    said = PyBytes_FromStringAndSize(<const char *>value.at - quote, value.length + 2 * quote)
+    if term.key == NULL or term.code != _GROUPED:
+        convert = writing.copied if term.key == NULL else _rows[term.number][2].convert
+    data = writing.converted(key, said, convert)
+    if data is None:
+        return False
+    if data and state.is_json and state.buffer.data[state.buffer.used - 1] != c"[":
+        spans_put_byte(&state.buffer, c",")
+    _put(&state.buffer, data)
+    return True
+
+
+cdef int _put(spans_buffer *buffer, bytes data) except -1:
+    spans_put(buffer, PyBytes_AsString(data), PyBytes_Size(data))
+    return 0
+
+
+include "joining.pxi"

@@ -1,9 +1,9 @@
 /* Reads an event as our producers write nearly all of them, without making an object of anything in it.
  *
- * Such an event has texts, whole numbers and bools in its metadata, no error, no member twice, no space between its
- * tokens, and the escapes that orjson writes. So each text may be copied as it stands, and two texts are the same if
- * their bytes are. Of any other event, and of what is no JSON, plain_read says no more than that, and the code in
- * Python does the work. That the bytes of texts are UTF-8 is for the caller to see.
+ * Such an event has no error, no member twice, no space between its tokens, and the escapes that orjson writes. So each
+ * text may be copied as it stands, and two texts are the same if their bytes are. Of any other event, and of what is no
+ * JSON, plain_read says no more than that, and the code in Python does the work. That the bytes of texts are UTF-8, and
+ * that an array or object in the metadata is JSON, is for the caller to see.
  */
 #ifndef EPSAGON_FAST_PLAIN_H
 #define EPSAGON_FAST_PLAIN_H
@@ -16,7 +16,12 @@
 /* Of a whole number, and behind a point: a time in nanoseconds has so many. */
 #define PLAIN_DIGITS 19
 
-typedef enum { PLAIN_TEXT, PLAIN_INT, PLAIN_FLOAT, PLAIN_BOOL, PLAIN_NULL } plain_kind;
+/* Of the digits of an exponent, and of arrays and objects in each other. */
+#define PLAIN_EXPONENT 3
+#define PLAIN_DEPTH 32
+
+/* PLAIN_NESTED: an array or object. */
+typedef enum { PLAIN_TEXT, PLAIN_INT, PLAIN_FLOAT, PLAIN_BOOL, PLAIN_NULL, PLAIN_NESTED } plain_kind;
 
 /* A token. Of a text what is between its quotes. */
 typedef struct {
@@ -100,8 +105,8 @@ static const unsigned char *plain_number(const unsigned char *at, const unsigned
     const unsigned char *whole = at;
     if ((at = plain_digits(at, end)) == NULL || at - whole > PLAIN_DIGITS || (*whole == '0' && at - whole > 1))
         return NULL;
-    /* -0 is written without its sign. */
-    if (*whole == '0' && whole != out->at)
+    /* The whole number -0 is written without its sign. */
+    if (*whole == '0' && whole != out->at && (at == end || *at != '.'))
         return NULL;
     if (at < end && *at == '.') {
         const unsigned char *part = at + 1;
@@ -109,8 +114,14 @@ static const unsigned char *plain_number(const unsigned char *at, const unsigned
         if ((at = plain_digits(part, end)) == NULL || at - part > PLAIN_DIGITS)
             return NULL;
     }
-    if (at < end && (*at == 'e' || *at == 'E'))
-        return NULL;
+    if (at < end && (*at == 'e' || *at == 'E')) {
+        const unsigned char *exponent = at + 1;
+        out->kind = PLAIN_FLOAT;
+        if (exponent < end && (*exponent == '-' || *exponent == '+'))
+            exponent++;
+        if ((at = plain_digits(exponent, end)) == NULL || at - exponent > PLAIN_EXPONENT)
+            return NULL;
+    }
     out->length = (size_t)(at - out->at);
     return at;
 }
@@ -137,6 +148,34 @@ static const unsigned char *plain_scalar(const unsigned char *at, const unsigned
     case 'n': return plain_word(at, end, out, "null", PLAIN_NULL);
     default: return plain_number(at, end, out);
     }
+}
+
+/* Finds where an array or object ends. */
+static const unsigned char *plain_nested(const unsigned char *at, const unsigned char *end, plain_value *out) {
+    int depth = 0;
+    plain_value text;
+    out->at = at;
+    out->kind = PLAIN_NESTED;
+    out->has_escapes = 0;
+    while (at < end) {
+        if (*at == '"') {
+            if ((at = plain_text(at, end, &text)) == NULL)
+                return NULL;
+            continue;
+        }
+        if ((*at == '[' || *at == '{') && ++depth > PLAIN_DEPTH)
+            return NULL;
+        if ((*at == ']' || *at == '}') && --depth == 0) {
+            out->length = (size_t)(at + 1 - out->at);
+            return at + 1;
+        }
+        at++;
+    }
+    return NULL;
+}
+
+static const unsigned char *plain_member_value(const unsigned char *at, const unsigned char *end, plain_value *out) {
+    return at < end && (*at == '[' || *at == '{') ? plain_nested(at, end, out) : plain_scalar(at, end, out);
 }
 
 static const unsigned char *plain_byte(const unsigned char *at, const unsigned char *end, unsigned char byte) {
@@ -169,7 +208,7 @@ static const unsigned char *plain_metadata(const unsigned char *at, const unsign
         if (out->count == PLAIN_MEMBERS)
             return NULL;
         plain_member *member = &out->members[out->count];
-        if ((at = plain_key(at, end, &member->key)) == NULL || (at = plain_scalar(at, end, &member->value)) == NULL)
+        if ((at = plain_key(at, end, &member->key)) == NULL || (at = plain_member_value(at, end, &member->value)) == NULL)
             return NULL;
         for (size_t number = 0; number < out->count; number++) {
             const plain_value *other = &out->members[number].key;

@@ -1,13 +1,37 @@
-/* Runs plain_read on damaged events, as strip_damaged.c runs strip_event. Prints how many were tried, how many of them
- * are plain, and a digest of what was read. */
+/* Runs plain_read on damaged events, as strip_damaged.c runs strip_event, and writes what is plain in both encodings.
+ * Prints how many were tried, how many of them are plain, and a digest of what was read and written. */
 #include "damaging.h"
-#include "plain.h"
+#include "spans.h"
 
 static void add_value(const plain_value *value, const unsigned char *event, uint32_t length) {
     if (value->at == NULL) return;
     if (value->at < event || value->at + value->length > event + length) abort();
     add_to_digest(value->length);
     for (size_t i = 0; i < value->length; i++) add_to_digest(value->at[i]);
+}
+
+static void write_span(const plain_event *event, int is_json) {
+    spans_buffer buffer = {0};
+    const plain_value *fields = event->fields, none = {0};
+    const unsigned char trace[] = "0123456789abcdef0123456789abcdef";
+    const unsigned char *own = spans_is_id(&fields[PLAIN_ID], SPANS_ID_DIGITS) ? fields[PLAIN_ID].at : trace;
+    const unsigned char *parent = spans_is_id(&fields[PLAIN_PARENT], SPANS_ID_DIGITS) ? fields[PLAIN_PARENT].at : NULL;
+    uint64_t start = 0, took = 0;
+    spans_moment(&fields[PLAIN_START], &start);
+    spans_nanoseconds(&fields[PLAIN_DURATION], &took);
+    spans_put_ids(&buffer, is_json, trace, own, parent, &none);
+    spans_put_times(&buffer, is_json, start, took);
+    for (size_t i = 0; i < event->count; i++) {
+        const plain_value *name = &event->members[i].key, *value = &event->members[i].value;
+        plain_kind kind = value->kind;
+        if (kind == PLAIN_TEXT && spans_is_natural(value)) kind = PLAIN_INT;
+        if (kind != PLAIN_TEXT && kind != PLAIN_BOOL && (kind != PLAIN_INT || value->length > SPANS_INT_DIGITS)) continue;
+        (is_json ? spans_put_json : spans_put_protobuf)(&buffer, name, value, kind);
+    }
+    spans_put_end(&buffer, is_json, &event->words[PLAIN_NAME]);
+    if (buffer.failed) abort();
+    for (size_t i = 0; i < buffer.used; i++) add_to_digest(buffer.data[i]);
+    free(buffer.data);
 }
 
 int main(int argc, char **argv) {
@@ -20,7 +44,8 @@ int main(int argc, char **argv) {
         unsigned char *event = spliced(&length);
         if (below(2)) flip(event, length);
         plain_event found;
-        if (plain_read(&found, event, length)) {
+        int is_plain = plain_read(&found, event, length);
+        if (is_plain) {
             reached++;
             for (int i = 0; i < PLAIN_FIELDS; i++) add_value(&found.fields[i], event, length);
             for (int i = 0; i < PLAIN_WORDS; i++) add_value(&found.words[i], event, length);
@@ -28,6 +53,10 @@ int main(int argc, char **argv) {
                 add_value(&found.members[i].key, event, length);
                 add_value(&found.members[i].value, event, length);
             }
+        }
+        if (is_plain) {
+            write_span(&found, 1);
+            write_span(&found, 0);
         }
         free(event);
     }

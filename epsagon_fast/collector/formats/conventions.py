@@ -45,7 +45,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTION
 _OTHER_METHOD = "_OTHER"
 _METHOD = "http.request.method"
 STATUS, _REFUSED = "http.response.status_code", 400
-_CELERY_OPERATIONS = {_EXECUTE: "process", _PUBLISH: "send"}
+CELERY_OPERATIONS = {_EXECUTE: "process", _PUBLISH: "send"}
 
 
 _MAX_DIGITS = 18
@@ -76,7 +76,7 @@ def kind_of(words: Words, metadata: Mapping[str, Any], is_runner: bool) -> int:
     _, kind, operation = words
     if kind == HTTP:
         return SERVER if is_runner else CLIENT
-    if kind == CELERY and operation in _CELERY_OPERATIONS:
+    if kind == CELERY and operation in CELERY_OPERATIONS:
         return CONSUMER if operation == _EXECUTE else PRODUCER
     said = metadata.get(KIND)
     if isinstance(said, str) and said in KINDS[INTERNAL:]:
@@ -105,7 +105,7 @@ def name_of(words: Words, metadata: Mapping[str, Any], origin: str, is_runner: b
         return f"{method} {route}" if isinstance(route, str) and route else method
     if kind == HTTP and operation and origin == _URLLIB3:
         return _method_in_a_name(operation)
-    if kind == CELERY and operation in _CELERY_OPERATIONS:
+    if kind == CELERY and operation in CELERY_OPERATIONS:
         return f"{name} {'process' if operation == _EXECUTE else _PUBLISH}"
     return name
 
@@ -120,7 +120,7 @@ def attributes_of(words: Words, metadata: Mapping[str, Any], is_runner: bool) ->
             # Nearly all are such, and are texts.
             attributes[key] = value if type(value) is str else attribute(value)
         elif term is GROUP:
-            attributes |= _group(key, value)
+            attributes |= group(key, value)
         elif term is not HIDDEN:
             attributes[term.name] = term.convert(value)
     return attributes
@@ -138,8 +138,8 @@ def of_words(words: Words, metadata: Container[str]) -> tuple[tuple["Terms", "Te
         # An application may name a request as it likes.
         address = _address(name) if "path" in metadata or _HOST.fullmatch(name) else {}
         terms, named = OF_HTTP, {**address, **_method(operation)}
-    elif kind == CELERY and operation in _CELERY_OPERATIONS:
-        types = {"messaging.operation.name": operation, "messaging.operation.type": _CELERY_OPERATIONS[operation]}
+    elif kind == CELERY and operation in CELERY_OPERATIONS:
+        types = {"messaging.operation.name": operation, "messaging.operation.type": CELERY_OPERATIONS[operation]}
         terms, named = OF_CELERY, {"messaging.system": CELERY, **types}
     return terms, {key: value for key, value in named.items() if value != ""}
 
@@ -184,7 +184,8 @@ def _truth(value: Any) -> Value:
     return True if value == "true" else attribute(value)
 
 
-def _group(name: str, said: Any) -> dict[str, Value]:
+def group(name: str, said: Any) -> dict[str, Value]:
+    """Return the attributes that a GROUP becomes."""
     try:
         members = orjson.loads(said) if isinstance(said, str) else said
     except ValueError:

@@ -13,8 +13,8 @@ from epsagon_fast.collector.formats import FittedTrace, Post, otlp_json, otlp_pr
 from epsagon_fast.collector.formats.conventions import Value, attribute
 from epsagon_fast.collector.formats.epsagon import EPSAGON
 from epsagon_fast.collector.formats.headers import headers_for, may_compress
-from epsagon_fast.collector.formats.plain import written
-from epsagon_fast.collector.formats.spans import SDK, spans_of
+from epsagon_fast.collector.formats.plain import part
+from epsagon_fast.collector.formats.spans import SDK
 from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.foreign import url_parts
 from epsagon_fast.protocol import OTLP_TRACES_PATH, WireConfig
@@ -46,9 +46,7 @@ class OtlpEnvelope(NamedTuple):
 
     def body(self, trace: FittedTrace) -> bytes:
         """Return a trace's part of a request. Raises ValueError if an event is not JSON."""
-        write = written if self.encoding is otlp_json else None
-        part: bytes = self.encoding.part(self.resource, __version__, spans_of(trace, write))
-        return part
+        return part(trace, self.resource, self.encoding)
 
 
 class Otlp:

@@ -6,7 +6,7 @@ import orjson
 
 from epsagon_fast.collector.formats.conventions import Value
 from epsagon_fast.collector.formats.shapes import Happening, Link, Span
-from epsagon_fast.collector.formats.spans import Written, by_scope
+from epsagon_fast.collector.formats.spans import by_scope
 from epsagon_fast.digits import signed
 from epsagon_fast.hints import Any
 
@@ -20,7 +20,7 @@ def resource(attributes: Mapping[str, Value]) -> bytes:
     return orjson.dumps({"attributes": pairs(attributes)})
 
 
-def part(resource: bytes, version: str, spans: Sequence[Span | Written]) -> bytes:
+def part(resource: bytes, version: str, spans: Sequence[Span]) -> bytes:
     """Return one trace's part of a request. `resource`: as the function of this name made it."""
     scopes = [
         {"scope": {"name": name, "version": of_name}, "spans": list(map(_span, of_scope))}
@@ -51,9 +51,32 @@ def partial_success(answer: bytes) -> tuple[int, str]:
         return 0, ""
 
 
-def _span(span: Span | Written) -> dict[str, Any] | orjson.Fragment:
-    if isinstance(span, Written):
-        return orjson.Fragment(span.data)
+def span(span: Span) -> bytes:
+    """Return one span."""
+    return orjson.dumps(_span(span))
+
+
+def scope(name: str, version: str) -> bytes:
+    """Return the part of a scope's spans that stands before them."""
+    return orjson.dumps({"scope": {"name": name, "version": version}, "spans": []})[:-2]
+
+
+def named(name: str, kind: int) -> bytes:
+    """Return the part of a span that stands between its ids and its times."""
+    return orjson.dumps({"name": name, "kind": kind})[1:-1]
+
+
+def members(attributes: Mapping[str, Value]) -> bytes:
+    """Return attributes as they stand in a span, without what is around them."""
+    return orjson.dumps(pairs(attributes))[1:-1]
+
+
+def rest(status: int) -> bytes:
+    """Return the part of a span that stands behind its attributes, if nothing happened in it."""
+    return b"]," + orjson.dumps({"events": [], "status": {"code": status, "message": ""}})[1:-1]
+
+
+def _span(span: Span) -> dict[str, Any]:
     said: dict[str, Any] = {
         "traceId": span.trace_id,
         "spanId": span.span_id,

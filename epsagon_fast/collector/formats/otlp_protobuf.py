@@ -34,7 +34,7 @@ def resource(attributes: Mapping[str, Value]) -> bytes:
 def part(resource: bytes, version: str, spans: Sequence[Span]) -> bytes:
     """Return one trace's part of a request. `resource`: as the function of this name made it."""
     scopes = (
-        _sized(b"\x0a", _text(b"\x0a", name) + _text(b"\x12", of_name)) + _each(b"\x12", map(_span, of_scope))
+        scope(name, of_name) + _each(b"\x12", map(span, of_scope))
         for name, of_name, of_scope in by_scope(spans, version)
     )
     return _sized(b"\x0a", _sized(b"\x0a", resource) + _each(b"\x12", scopes))
@@ -89,7 +89,28 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
     return number | data[at] << shift, at + 1
 
 
-def _span(span: Span) -> bytes:
+def scope(name: str, version: str) -> bytes:
+    """Return the part of a scope's spans that stands before them."""
+    return _sized(b"\x0a", _text(b"\x0a", name) + _text(b"\x12", version))
+
+
+def named(name: str, kind: int) -> bytes:
+    """Return the part of a span that stands between its ids and its times."""
+    return _text(b"\x2a", name) + _number(b"\x30", kind)
+
+
+def members(attributes: Mapping[str, Value]) -> bytes:
+    """Return attributes as they stand in a span."""
+    return _each(b"\x4a", _pairs(attributes))
+
+
+def rest(status: int) -> bytes:
+    """Return the part of a span that stands behind its attributes, if nothing happened in it."""
+    return _sized(b"\x7a", _number(b"\x18", status))
+
+
+def span(span: Span) -> bytes:
+    """Return one span."""
     dropped = span.dropped
     return b"".join(
         (
@@ -97,10 +118,9 @@ def _span(span: Span) -> bytes:
             _sized(b"\x12", bytes.fromhex(span.span_id)),
             _text(b"\x1a", span.trace_state),
             _sized(b"\x22", bytes.fromhex(span.parent_id)) if span.parent_id else b"",
-            _text(b"\x2a", span.name),
-            _number(b"\x30", span.kind),
+            named(span.name, span.kind),
             _TIMES.pack(0x39, span.start_ns, 0x41, span.end_ns),
-            _each(b"\x4a", _pairs(span.attributes)),
+            members(span.attributes),
             _number(b"\x50", dropped.attributes),
             _each(b"\x5a", map(_happening, span.happenings)),
             _number(b"\x60", dropped.happenings),

@@ -4,7 +4,7 @@ An event may hold anything that JSON can say, because applications push events o
 before it is used, and a value of a wrong type is as if it were not there.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
 import orjson
@@ -38,25 +38,25 @@ from epsagon_fast.collector.formats.shapes import (
     thrown,
 )
 from epsagon_fast.collector.formats.told import dropped_of, happenings_of, is_told, links_of, told
-from epsagon_fast.hints import Any, TypeVar
+from epsagon_fast.hints import Any
 from epsagon_fast.protocol import HTTP_TRACE_ID_KEY, PARENT_ID, TRACESTATE_KEY
-from epsagon_fast.rows import NamedTuple
 from epsagon_fast.span_names import DESCRIPTION, EVENTS
 
 # The name of this tracer in resources and scopes.
 SDK = "epsagon_fast"
-SomeSpan = TypeVar("SomeSpan", bound="Span | Written")
 
 
 class SpanIds:
-    """The ids of one trace's spans. Each span has another; an event's own if that is one."""
+    """The ids of one trace's spans. Each span has another; an event's own if that is one.
 
-    def __init__(self, trace_id: bytes, runner: Mapping[str, Any], has_runner: bool) -> None:
-        shared = metadata_of(runner).get(HTTP_TRACE_ID_KEY)
+    shared: the trace's id by its runner. taken: the ids of spans that are written already.
+    """
+
+    def __init__(self, trace_id: bytes, shared: object, has_runner: bool, taken: set[str] | None = None) -> None:
         self.trace_id = shared if is_id(shared, TRACE_DIGITS) else trace_id.hex()
-        self.runner_id = _own_id(trace_id)
+        self.runner_id = own_id(trace_id)
         self._root = self.runner_id if has_runner else ""
-        self._taken = {self.runner_id}
+        self._taken = {self.runner_id} if taken is None else taken
 
     def own(self, number: int, said: object) -> str:
         """Return the id of an event's span. One that is none, or taken already, gets another, the same at each attempt.
@@ -64,7 +64,7 @@ class SpanIds:
         `number`: its place in the trace.
         """
         if not is_id(said, SPAN_DIGITS) or said in self._taken:
-            said = _own_id(sha256(f"{self.runner_id} {number} {said}".encode()))
+            said = other_id(self.runner_id, number, said)
         self._taken.add(said)
         return said
 
@@ -75,45 +75,38 @@ class SpanIds:
         return "" if span_id == self.runner_id else self._root
 
 
-class Written(NamedTuple):
-    """A span in its encoding."""
-
-    scope: Scope
-    data: bytes
-
-
-# Writes an event as a span at once; None: it does not know how to. Takes the span's id, which only a runner has
-# already, the event's place in the trace, the trace's ids, and unix nanoseconds of its begin.
-Writer = Callable[[bytes, str | None, int, SpanIds, int], Written | None]
-
-
-def spans_of(trace: FittedTrace, write: Writer | None = None) -> list[Span | Written]:
-    """Return a trace's spans in the order of its events. Raises ValueError if an event is not JSON.
+class SpansOfTrace:
+    """The spans of a trace, one after the other. Raises ValueError if an event is not JSON.
 
     The trace's exceptions are happenings of its runner's span, else of its first one; without any, of a span that is
-    made for them. `write`: is asked first.
+    made for them. taken: as SpanIds has it.
     """
-    is_made = not trace.events and trace.exceptions
-    events, place = ([b"{}"], 0) if is_made else (trace.events, trace.runner_place)
-    runner = {} if place is None else object_of(orjson.loads(events[place]))
-    ids, begun_ns = SpanIds(trace.trace_id, runner, place is not None), moment(runner.get("start_time"))
-    state = text_of(metadata_of(runner).get(TRACESTATE_KEY))
-    if trace.exceptions or state:
-        # What is written cannot be changed.
-        write = None
-    spans: list[Span | Written] = []
-    for number, each in enumerate(events):
-        span_id = ids.runner_id if number == place else None
-        written = write(each, span_id, number, ids, begun_ns) if write else None
-        if written is not None:
-            spans.append(written)
-            continue
-        event = runner if span_id else object_of(orjson.loads(each))
-        span = _span(event, span_id or ids.own(number, event.get("id")), ids, begun_ns)
-        spans.append(span._replace(trace_state=state) if state else span)
-    if isinstance(host := spans[place or 0] if spans else None, Span):
-        host.happenings.extend(thrown(_read(each), host.end_ns) for each in trace.exceptions)
-    return spans
+
+    def __init__(self, trace: FittedTrace, taken: set[str] | None = None) -> None:
+        is_made = not trace.events and trace.exceptions
+        self.events, self._place = ([b"{}"], 0) if is_made else (trace.events, trace.runner_place)
+        self._exceptions = trace.exceptions
+        self._runner = {} if self._place is None else object_of(orjson.loads(self.events[self._place]))
+        metadata = metadata_of(self._runner)
+        self.ids = SpanIds(trace.trace_id, metadata.get(HTTP_TRACE_ID_KEY), self._place is not None, taken)
+        self.begun_ns = moment(self._runner.get("start_time"))
+        self.state = text_of(metadata.get(TRACESTATE_KEY))
+
+    def span(self, number: int) -> Span:
+        """Return the span of the event at this place. Each is asked for once, in their order."""
+        is_runner = number == self._place
+        event = self._runner if is_runner else object_of(orjson.loads(self.events[number]))
+        span_id = self.ids.runner_id if is_runner else self.ids.own(number, event.get("id"))
+        span = _span(event, span_id, self.ids, self.begun_ns)
+        if number == (self._place or 0):
+            span.happenings.extend(thrown(_read(each), span.end_ns) for each in self._exceptions)
+        return span._replace(trace_state=self.state) if self.state else span
+
+
+def spans_of(trace: FittedTrace) -> list[Span]:
+    """Return a trace's spans in the order of its events. Raises ValueError if an event is not JSON."""
+    spans = SpansOfTrace(trace)
+    return [spans.span(number) for number in range(len(spans.events))]
 
 
 def name_of_runner(runner: Mapping[str, Any]) -> str:
@@ -126,7 +119,7 @@ def name_of_runner(runner: Mapping[str, Any]) -> str:
     return words[0] if is_told(metadata) else name_of(words, metadata, "", is_runner=True)
 
 
-def by_scope(spans: Sequence[SomeSpan], version: str) -> Iterator[tuple[str, str, Iterator[SomeSpan]]]:
+def by_scope(spans: Sequence[Span], version: str) -> Iterator[tuple[str, str, Iterator[Span]]]:
     """Yield OpenTelemetry's instrumentation scopes: name, version, spans. `version`: of this tracer's own scopes."""
     for scope, of_scope in groupby(sorted(spans, key=_sorting), _scope):
         yield scope.name, version if scope.version is None else scope.version, of_scope
@@ -143,12 +136,17 @@ def scope_of(words: Words, origin: str, is_runner: bool) -> Scope:
     return Scope(f"{SDK}.{recorder}" if recorder else SDK)
 
 
-def _scope(span: Span | Written) -> Scope:
+def order_of(scope: Scope) -> tuple[str, bool, str]:
+    """Return by what a part's scopes are sorted. No two have the same."""
+    return scope.name, scope.version is not None, scope.version or ""
+
+
+def _scope(span: Span) -> Scope:
     return span.scope
 
 
-def _sorting(span: "Span | Written") -> tuple[str, str]:
-    return span.scope.name, span.scope.version or ""
+def _sorting(span: Span) -> tuple[str, bool, str]:
+    return order_of(span.scope)
 
 
 def _span(event: dict[str, Any], span_id: str, ids: SpanIds, begun_ns: int) -> Span:
@@ -198,9 +196,15 @@ def _words(resource: Mapping[str, Any]) -> Words:
     return text_of(resource.get("name")), text_of(resource.get("type")), text_of(resource.get("operation"))
 
 
-def _own_id(data: bytes) -> str:
+def own_id(data: bytes) -> str:
+    """Return the id of a span that has none but these bytes."""
     # A span id of zeros means none.
     return data[: SPAN_DIGITS // 2].hex() if any(data[: SPAN_DIGITS // 2]) else "1".zfill(SPAN_DIGITS)
+
+
+def other_id(runner_id: str, number: int, said: object) -> str:
+    """Return the id of an event's span that has none of its own. `number`: its place; `said`: what it has as its id."""
+    return own_id(sha256(f"{runner_id} {number} {said}".encode()))
 
 
 def _read(exception: bytes) -> dict[str, Any]:

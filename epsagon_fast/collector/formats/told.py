@@ -57,13 +57,17 @@ def told(
     if exception and isinstance(exception, dict):
         happenings.append(thrown(exception, end_ns, of_span=True))
         happenings.sort(key=_time)
-    kind = metadata.get(names.KIND)
-    kind = _KINDS.get(kind, INTERNAL) if isinstance(kind, str) else INTERNAL
+    kind = kind_said(metadata.get(names.KIND))
     scope = Scope(metadata[names.SCOPE], text_of(metadata.get(names.SCOPE_VERSION)))
     attributes = _attributes_of_runner(metadata) if is_runner else _attributes(metadata)
     links, dropped = links_of(metadata), dropped_of(metadata)
     status, message = _status(event, metadata)
     return Span(*ids, name, kind, start_ns, end_ns, attributes, status, message, happenings, scope, links, dropped)
+
+
+def kind_said(said: Any) -> int:
+    """Return a span's kind by its name."""
+    return _KINDS.get(said, INTERNAL) if isinstance(said, str) else INTERNAL
 
 
 def _status(event: Mapping[str, Any], metadata: Mapping[str, Any]) -> tuple[int, str]:

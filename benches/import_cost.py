@@ -27,7 +27,10 @@ def instructions(statement: str, options: tuple[str, ...]) -> int:
     paths = [*(path for path in sys.path if path.endswith("site-packages")), str(ROOT)]
     code = f"import os, sys; sys.path += {paths!r}\n{statement}\nos._exit(0)"
     tool = ["valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"]
-    done = subprocess.run([*tool, sys.executable, *options, "-c", code], capture_output=True, text=True, check=True)
+    command = [sys.executable, *options, "-c", code]
+    # Once before, so that the bytecode is there.
+    subprocess.run(command, check=True)
+    done = subprocess.run([*tool, *command], capture_output=True, text=True, check=True)
     found = REFS.search(done.stderr)
     assert found, done.stderr
     return int(found[1].replace(",", ""))
@@ -39,8 +42,6 @@ def main() -> None:
     bare = instructions("", OPTIONS[:2])
     print(f"{bare / 1e6:6.1f} million: the bare interpreter, which the others have less")
     for statement, options in STATEMENTS.items():
-        # Once before, so that the bytecode is there.
-        subprocess.run([sys.executable, "-c", statement], check=True, cwd=ROOT)
         print(f"{(instructions(statement, options) - bare) / 1e6:6.1f} million: {statement}", flush=True)
 
 

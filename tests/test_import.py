@@ -21,7 +21,9 @@ TYPING = " typing" if sys.version_info < (3, 14) else ""
 # What a collector needs for its first request only, and loads beside the loop: rings fill meanwhile.
 WHAT_SENDS = "urllib3 urllib.parse ssl http.client email hashlib"
 # What few collectors need.
-RARE = "sqlite3 argparse pathlib gzip opentelemetry.proto epsagon_fast.producer"
+RARE = (
+    "sqlite3 argparse pathlib gzip queue concurrent.futures dataclasses uuid opentelemetry.proto epsagon_fast.producer"
+)
 
 
 def run(code: str, *options: str) -> str:

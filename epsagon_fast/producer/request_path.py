@@ -3,9 +3,8 @@
 It is compiled because a usual request is answered in C, where each attribute of a class in Python costs a look-up.
 """
 
-from typing import TYPE_CHECKING
-
 from epsagon_fast.compiled import COMPILED, implementation
+from epsagon_fast.hints import TYPE_CHECKING
 
 from .fast_path import PureFastPath
 

@@ -6,7 +6,6 @@ lost between them: `read` copies records out, and `release` gives their room bac
 
 import logging
 import os
-import queue
 import select
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -201,6 +200,8 @@ class Reader:
                 self.release()
                 return records[0]
             if time.monotonic() >= deadline:
+                import queue  # a collector starts sooner without it
+
                 raise queue.Empty
             time.sleep(0.001)
 

@@ -5,13 +5,13 @@ the trace is open its terms have the mask: one more dictionary of all open trace
 """
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 import orjson
 
 from epsagon_fast.collector.assembling.openings import mask_of
 from epsagon_fast.collector.assembling.payloads import BROKEN, decoded_label
 from epsagon_fast.collector.assembling.terms import mask_in
+from epsagon_fast.hints import TYPE_CHECKING
 from epsagon_fast.masking import Mask
 from epsagon_fast.protocol import Kind, Record
 

@@ -7,9 +7,11 @@ behind. All who ask the same question at a time share one thread, so a dead moun
 import copy
 import threading
 from collections.abc import Callable, Hashable
-from concurrent.futures import Future
 
-from epsagon_fast.hints import Any, TypeVar
+from epsagon_fast.hints import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 # Questions without an answer at once. Each holds a thread that may never end, so one more is not asked.
 MAX_ASKED = 128
@@ -41,6 +43,9 @@ class Lookups:
         return answer.result()
 
     def _start(self, question: Hashable, find: Callable[[], T]) -> "Future[T]":
+        # Not before the first question, which no collector has before it serves.
+        from concurrent.futures import Future
+
         if len(self._asked) >= self._asked_max:
             raise TimeoutError("too many look-ups are without an answer")
         answer: Future[T] = Future()

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from epsagon_fast.collector.formats.otlp import COLLECT_S, MOST_SPANS
+from epsagon_fast.collector.formats.otlp_json import LEAST_SPAN_BYTES
 from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.collector.sending.backoff import FIRST_PAUSE_S, MAX_IN_FLIGHT, Backoff
 from epsagon_fast.collector.sending.batches import ENOUGH, MOST_HALVINGS
@@ -23,7 +24,8 @@ HERE = Destination("http://here", "token", 1.0)
 THERE = Destination("http://there", "token", 1.0)
 OTLP = Destination("otlp+http://there", "", 1.0)
 # A span, as JSON counts it.
-BODY = b'{"startTimeUnixNano":"1"}'
+# As long as a span is.
+BODY = b'{"traceId":"%b","startTimeUnixNano":"1"}' % (b"0" * LEAST_SPAN_BYTES)
 
 
 class Senders:

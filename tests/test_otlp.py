@@ -2,7 +2,9 @@
 
 import base64
 import gzip
+import itertools
 import json
+import random
 import re
 import socket
 import subprocess
@@ -45,7 +47,15 @@ from epsagon_fast.backend import Backend, timeline
 from epsagon_fast.collector.assembling import body
 from epsagon_fast.collector.assembling.assembly import Assembly
 from epsagon_fast.collector.formats import FittedTrace, conventions, otlp_protobuf
-from epsagon_fast.collector.formats.otlp import GZIP_FROM_BYTES, MOST_BYTES, MOST_SPANS, OTLP, OTLP_PROTOBUF, address
+from epsagon_fast.collector.formats.otlp import (
+    GZIP_FROM_BYTES,
+    MOST_BYTES,
+    MOST_SPANS,
+    OTLP,
+    OTLP_PROTOBUF,
+    Otlp,
+    address,
+)
 from epsagon_fast.collector.formats.shapes import MAX_NS, moment, nanoseconds
 from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.producer.encoding import encode_event
@@ -458,6 +468,18 @@ def test_a_resource_says_who_it_was() -> None:
 
 def parcel(part: bytes) -> Parcel:
     return Parcel(TRACE_ID, THERE, part)
+
+
+@pytest.mark.parametrize("form", [OTLP, OTLP_PROTOBUF])
+def test_as_many_traces_share_a_request_as_have_no_more_spans_than_it_may_carry(form: Otlp) -> None:
+    envelope = form.envelope(CONFIG, "p")
+    sizes = [1, 3, 40, 150, 299, 400, 2500]
+    parts = {size: parcel(envelope.body(FittedTrace(TRACE_ID, [b"{}"] * size, None, []))) for size in sizes}
+    dice = random.Random(7)
+    for _ in range(30):
+        counts = dice.choices(sizes, [9, 9, 9, 3, 3, 3, 1], k=80)
+        allowed = max(1, sum(total <= MOST_SPANS for total in itertools.accumulate(counts)))
+        assert form.shared([parts[size] for size in counts]) == allowed
 
 
 def test_requests_are_bounded_in_bytes_and_in_spans() -> None:

@@ -73,16 +73,21 @@ class Otlp:
     def shared(self, waiting: Iterable[Parcel]) -> int:
         """Return how many of these are within a request's bounds and in one encoding, at least 1."""
         bodies = (parcel.body for parcel in waiting)
-        first = next(bodies)
-        encoding = encoding_of(first)
-        count, size, spans = 1, len(first), encoding.span_count(first)
+        taken = [next(bodies)]
+        encoding = encoding_of(taken[0])
+        size, spans, counted = len(taken[0]), 0, 0
         for body in takewhile(lambda body: encoding_of(body) is encoding, bodies):
             size += len(body) + 1
-            spans += encoding.span_count(body)
-            if size > MOST_BYTES or spans > MOST_SPANS:
+            if size > MOST_BYTES:
                 break
-            count += 1
-        return count
+            taken.append(body)
+            # Before, there cannot be too many, and to count them would take longer than all else here.
+            if size > MOST_SPANS * encoding.LEAST_SPAN_BYTES:
+                spans += sum(map(encoding.span_count, taken[counted:]))
+                counted = len(taken)
+                if spans > MOST_SPANS:
+                    return max(1, len(taken) - 1)
+        return len(taken)
 
     def post(self, parcels: Sequence[Parcel]) -> Post:
         """Return the request that carries these parcels."""

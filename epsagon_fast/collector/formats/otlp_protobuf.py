@@ -13,6 +13,8 @@ from epsagon_fast.collector.formats.shapes import REMEMBERED_CHARACTERS, Happeni
 from epsagon_fast.collector.formats.spans import by_scope
 
 CONTENT_TYPE = "application/x-protobuf"
+# No span takes fewer: its ids and its times.
+LEAST_SPAN_BYTES = 46
 # The members on the way from a request to its spans: resource_spans, scope_spans, spans.
 _WAY_TO_SPANS = (1, 2, 2)
 _PARTIAL_SUCCESS = 1

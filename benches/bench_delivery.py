@@ -11,6 +11,8 @@ import ssl
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,8 @@ from epsagon_fast.protocol import Outcome
 
 BODY = b'{"events":[' + b'{"id":"0123456789"},' * 500 + b"{}]}"
 COUNT, ROUNDS = 300, 5
+# Requests under way in one thread, to see what a sender would save that does not wait for each answer.
+AT_ONCE = 6
 SLOW_S, SLOW_COUNT = 0.05, 1000
 PROMISED = 500
 Sender = Callable[[str, int, str | None], None]
@@ -39,19 +43,24 @@ def context(ca_file: str | None) -> ssl.SSLContext | None:
     return ssl.create_default_context(cafile=ca_file) if ca_file else None
 
 
-def bare_socket(url: str, count: int, ca_file: str | None) -> None:
-    address = urllib3.util.parse_url(url)
-    connection: socket.socket = socket.create_connection(("127.0.0.1", address.port))
+def bare_socket(url: str, count: int, ca_file: str | None, at_once: int = 1) -> None:
+    """`at_once`: so many requests are under way, each on a socket of its own."""
+    with ExitStack() as stack:
+        tls = context(ca_file)
+        connections = [stack.enter_context(connected(url, tls)) for _ in range(at_once)]
+        for first in range(0, count, at_once):
+            for number, connection in enumerate(connections, first):
+                lines = [f"{name}: {value}\r\n" for name, value in headers(number).items()]
+                head = f"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(BODY)}\r\n{''.join(lines)}\r\n"
+                connection.sendall(head.encode() + BODY)
+            for connection in connections:
+                assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+
+
+def connected(url: str, tls: ssl.SSLContext | None) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", urllib3.util.parse_url(url).port))
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    tls = context(ca_file)
-    if tls:
-        connection = tls.wrap_socket(connection, server_hostname="localhost")
-    with connection:
-        for number in range(count):
-            lines = [f"{name}: {value}\r\n" for name, value in headers(number).items()]
-            head = f"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(BODY)}\r\n{''.join(lines)}\r\n"
-            connection.sendall(head.encode() + BODY)
-            assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+    return tls.wrap_socket(connection, server_hostname="localhost") if tls else connection
 
 
 def through_http_client(url: str, count: int, ca_file: str | None) -> None:
@@ -89,6 +98,7 @@ def through_delivery(url: str, count: int, ca_file: str | None) -> None:
 
 SENDERS: dict[str, Sender] = {
     "a bare socket": bare_socket,
+    f"{AT_ONCE} bare sockets at once": partial(bare_socket, at_once=AT_ONCE),
     "http.client": through_http_client,
     "urllib3": through_urllib3,
     "Delivery": through_delivery,

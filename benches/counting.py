@@ -9,18 +9,19 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-# What is counted is what a program calls within any().
-COUNTED = "builtin_any"
 # A function has a line for each source file whose code is in it, and the library stands in one of these lines.
 LINE = re.compile(r"^\s*([\d,]+) \([ .\d]+%\)  (\S+:\S+)(?: \[(.*)\])?", re.MULTILINE)
 
 
-def instructions(program: str, *words: str) -> tuple[Counter[str], Counter[str]]:
-    """Run Python code and return how many instructions it took within any(), by library and by C function."""
+def instructions(program: str, *words: str, within: str = "any") -> tuple[Counter[str], Counter[str]]:
+    """Run Python code and return how many instructions it took within any(), by library and by C function.
+
+    within: another builtin function, for what calls any() itself: each call turns the counting off or on.
+    """
     need_valgrind()
     with tempfile.TemporaryDirectory() as folder:
         out = os.path.join(folder, "out")
-        tool = ["valgrind", "--tool=callgrind", f"--toggle-collect={COUNTED}", f"--callgrind-out-file={out}"]
+        tool = ["valgrind", "--tool=callgrind", f"--toggle-collect=builtin_{within}", f"--callgrind-out-file={out}"]
         subprocess.run([*tool, sys.executable, "-c", program, *words], check=True, capture_output=True)
         return counts_in(out)
 

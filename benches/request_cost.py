@@ -9,8 +9,6 @@ No collector runs beside it, so the ring is not emptied. OpenTelemetry exports t
 """
 
 import contextlib
-import ctypes
-import gc
 import json
 import os
 import re
@@ -21,15 +19,16 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 
 import gunicorns
 from counting import counts_in, need_valgrind, show
+from marked import LIBRARY
 from over_http import Web, gunicorn
 from report import peers_python
-from shops import BARE, OTEL, OURS, App, hello, made
+from shops import BARE, OTEL, OURS
 
 # Requests. The interpreter adapts its code to what it has seen in the first ones.
 WARM_UP, COUNTED = 100, 100
@@ -48,31 +47,12 @@ MISSES: Final = {
     "Bcm": "branches guessed wrong",
     "Bim": "jumps guessed wrong",
 }
-# Where the library of MARKS is, in the worker's environment.
-LIBRARY: Final = "REQUEST_COST_MARKS"
 MARKS: Final = """
 #include <valgrind/callgrind.h>
 void begin(void) { CALLGRIND_START_INSTRUMENTATION; CALLGRIND_ZERO_STATS; }
 void dump(void) { CALLGRIND_DUMP_STATS; }
 void zero(void) { CALLGRIND_ZERO_STATS; }
 """
-
-
-def counted(name: str) -> App:
-    """Return an application that also tells what its worker has collected, and marks for callgrind; for gunicorn."""
-    app, marks = made(name), ctypes.CDLL(os.environ[LIBRARY])
-
-    def serve(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-        path = str(environ["PATH_INFO"])
-        if path.startswith("/items/"):
-            return app(environ, start_response)
-        if path != "/garbage":
-            getattr(marks, path[1:])()
-            return hello(environ, start_response)
-        start_response("200 OK", [("Content-Type", "application/json")])
-        return [json.dumps([each["collections"] for each in gc.get_stats()]).encode()]
-
-    return serve
 
 
 @contextlib.contextmanager
@@ -82,7 +62,7 @@ def serving(name: str, python: str, folder: str, command: Sequence[str] = ()) ->
     for address in ("EPSAGON_COLLECTOR_URL", "OTEL_EXPORTER_OTLP_ENDPOINT"):
         env[address] = "http://127.0.0.1:1"
     env |= {LIBRARY: library(folder), "PYTHONHASHSEED": "0", "PYTHONPATH": sys.path[-1]}
-    with gunicorn(f"request_cost:counted({name!r})", python, env, command, stderr=subprocess.DEVNULL) as web:
+    with gunicorn(f"marked:counted({name!r})", python, env, command, stderr=subprocess.DEVNULL) as web:
         web.ask(WARM_UP)
         yield web, gunicorns.children_of(web.pid)[0]
 

@@ -1,106 +1,79 @@
-"""What each step of the WSGI middleware takes of a request: `python benches/steps.py`.
+"""What each step of the WSGI middleware takes of a request, in instructions: `python benches/steps.py`.
 
-A step is a function, timed in a run of its own with two looks at the clock; what a look takes is taken off. Steps below
-another one, indented, are part of it. `warm`: one request after the other. `cold`: the thread sleeps in between, as a
-server's thread waits for its next request. The caches and the processor's guesses then belong to others.
+Counted by callgrind in one process, warm: a step is what an application costs more that has it, beside one that has it
+not. The second column is the way in Python, on which every request goes about which something is unusual.
 """
 
-import os
-import statistics
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
-import shops
-import web
+from counting import instructions
 
-import epsagon_fast as epsagon
+REQUESTS: Final = 200
+# Until the interpreter has adapted its code.
+WARM_UP: Final = 200
+# In both columns; what each does more than the one above it.
+STEPS: Final = {
+    "silent": "the server's environ and an application that returns a list",
+    "in a trace": "begin and end of the trace",
+    "answered": "the answer's status and headers",
+    "with a block": "the application's block with three values",
+}
+PROGRAM: Final = """
+import os, sys, tempfile
+os.environ["EPSAGON_LAUNCH"] = "0"
+sys.path.insert(0, sys.argv[1])
+import marked, steps, web, epsagon_fast as epsagon
 from epsagon_fast.integrations import wsgi
-from epsagon_fast.integrations.web import request, wsgi_request
-from epsagon_fast.producer import recorder, tracer
-
-REQUESTS: Final = 1000
-SLEEP_S: Final = 0.0003
-# The function's owner and name, and what it does.
-STEPS: Final = (
-    (wsgi.TracingMiddleware, "__call__", "a request, with the application's block"),
-    (wsgi_request.WsgiRequest, "__init__", "  begin"),
-    (wsgi_request, "_known", "    the request's metadata"),
-    (tracer.Tracer, "_identify", "    ids, from the kernel"),
-    (tracer.Tracer, "start", "    open the trace"),
-    (wsgi_request.WsgiRequest, "start_response", "  the answer's status"),
-    (wsgi, "handed_on", "  the answer's body, and the end"),
-    (request.RequestTrace, "end", "    end"),
-    (recorder.Recorder, "update_runner", "      the RUNNER record"),
-    (tracer.Tracer, "send_stop_signal", "      close the trace"),
-)
+if sys.argv[3] == "python":
+    wsgi._answered = lambda *_: wsgi._UNUSUAL
+with tempfile.TemporaryDirectory() as folder:
+    epsagon.init(token="t", collector_url="http://127.0.0.1:1", runtime_dir=folder, ring_bytes=16 << 20)
+    app = steps.application(sys.argv[2])
+    web.drive(app, steps.WARM_UP)
+    marked.look_no_more()
+    any(web.drive(app, 1, number) for number in range(steps.REQUESTS))
+"""
 
 
-@contextmanager
-def timed(owner: Any, name: str) -> Iterator[list[int]]:
-    """Let a function note the nanoseconds of each call."""
-    whole: Callable[..., Any] = getattr(owner, name)
-    took: list[int] = []
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        begin = time.perf_counter_ns()
-        result = whole(*args, **kwargs)
-        took.append(time.perf_counter_ns() - begin)
-        return result
-
-    setattr(owner, name, call)
-    try:
-        yield took
-    finally:
-        setattr(owner, name, whole)
+def silent(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    return [b"hello"]
 
 
-def ask(app: Callable[..., Any], between: Callable[[], object]) -> None:
-    for number in range(REQUESTS):
-        between()
-        web.drive(app, 1, number)
+def application(name: str) -> Callable[..., Any]:
+    """Return the application that has a step and all above it."""
+    import shops
+
+    import epsagon_fast as epsagon
+    from epsagon_fast.integrations.wsgi import TracingMiddleware
+
+    if name == "silent":
+        # A trace all the same, so that there is a writer in each case.
+        with epsagon.trace("one"):
+            return silent
+    if name == "in a trace":
+        return TracingMiddleware(silent)
+    if name == "answered":
+        return TracingMiddleware(shops.hello)
+    return shops.ours()
 
 
-def measured(owner: Any, name: str, between: Callable[[], object]) -> float:
-    """Return the nanoseconds of a step, of which three quarters of all calls take more."""
-    app = shops.ours()
-    with timed(owner, name) as took:
-        ask(app, between)
-    return statistics.quantiles(took)[0]
-
-
-class Nothing:
-    """Owns a step that does nothing: what a look at the clock takes."""
-
-    def step(self) -> None:
-        """Do nothing."""
-
-
-def looks_ns(between: Callable[[], object]) -> float:
-    nothing = Nothing()
-    with timed(Nothing, "step") as took:
-        for _ in range(REQUESTS):
-            between()
-            nothing.step()
-    return statistics.quantiles(took)[0]
+def taken(name: str, way: str) -> float:
+    """Return how many instructions a request takes. way: compiled or python."""
+    return instructions(PROGRAM, str(Path(__file__).parent), name, way)[0].total() / REQUESTS
 
 
 def main() -> None:
     """Print the table of docs/performance.md."""
-    os.environ["EPSAGON_LAUNCH"] = "0"
-    ways = (lambda: None, lambda: time.sleep(SLEEP_S))
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if sys.platform == "linux" else None) as folder:
-        epsagon.init(token="t", collector_url="http://127.0.0.1:1", runtime_dir=folder, ring_bytes=256 << 20)
-        clock = [looks_ns(between) for between in ways]
-        print("| step | warm, µs | cold, µs |\n|---|---:|---:|")
-        for owner, name, what in STEPS:
-            took = [measured(owner, name, between) for between in ways]
-            shown = [f"{(ns - look) / 1000:.1f}" for ns, look in zip(took, clock, strict=True)]
-            depth = (len(what) - len(what.lstrip())) // 2
-            print(f"| {'· ' * depth}{what.strip()} | {' | '.join(shown)} |", flush=True)
+    print("| step | compiled | in Python |\n|---|---:|---:|")
+    before = [0.0, 0.0]
+    for name, what in STEPS.items():
+        now = [taken(name, way) for way in ("compiled", "python")]
+        steps = [f"{count - was:,.0f}" for count, was in zip(now, before, strict=True)]
+        print(f"| {what} | {' | '.join(steps)} |", flush=True)
+        before = now
+    print(f"| all | {' | '.join(f'{count:,.0f}' for count in before)} |")
 
 
 if __name__ == "__main__":

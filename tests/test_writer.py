@@ -315,27 +315,6 @@ def test_process_that_fills_its_ring_looks_for_the_collector_before_it_is_full(
     assert len(calls) == 2
 
 
-def test_process_that_fills_its_ring_asks_no_kernel_for_a_collector_that_has_just_beaten(
-    base: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    mine = current(base, 4 * 65536)
-    page = serving(mine)
-    calls = started(mine, monkeypatch)
-    mine.look()
-    calls.clear()
-    clock = SimpleNamespace(now=mine._next_collector_look - 0.9)
-    monkeypatch.setattr(writer, "monotonic", lambda: clock.now)
-    monkeypatch.setattr(writer, "monotonic_ns", lambda: int(clock.now * 1e9))
-    # The last one is of another machine's clock, or damaged.
-    for late_s, looks in ((0.0, 0), (0.04, 0), (writer.BUSY_LOOK_S, 1), (60.0, 1), (-1.0, 1)):
-        page.store(states.HEARTBEAT_NS, int((clock.now - late_s) * 1e9))
-        mine._look_busily()
-        assert len(calls) == looks, late_s
-        calls.clear()
-        clock.now += writer.BUSY_LOOK_S
-    page.close()
-
-
 def test_collector_lives_while_the_folder_is_locked(base: Path) -> None:
     mine = current(base)
     assert not mine.collector_lives()

@@ -115,6 +115,17 @@ def test_what_comes_after_a_request_was_left_out_does_not_wait(folder: Folder, m
     assert folder.arrived().keys() == {"failed", "last"}
 
 
+def test_trace_that_waited_may_be_dropped_in_the_same_pass(folder: Folder) -> None:
+    loop, process = folder.collector(), Process(folder)
+    too_big = process.open("called", shared_id=SHARED_ID, sampling=NOTHING, max_trace_size_bytes=10)
+    process.close(too_big)
+    trace(process, "failed", error_code=2, shared_id=SHARED_ID)
+    passes(loop, lambda: loop.counts["delivered"] == 1)
+    assert [*folder.arrived()] == ["failed"]
+    assert told(process) == [Outcome.SAMPLED, Outcome.DROPPED.because("too_big"), Outcome.DELIVERED]
+    assert (loop.counts["dropped_too_big"], loop.unsettled, loop.held_bytes) == (1, 0, 0)
+
+
 def test_next_collector_decides_alike(folder: Folder) -> None:
     first, process = folder.collector(), Process(folder)
     trace(process, "called", shared_id=SHARED_ID)

@@ -54,7 +54,8 @@ class Handover:
         self._requests = requests
         self._counts = counts
         # What was built in this pass and is not counted yet. For each trace alone that takes as long as all else here.
-        self._bodies: list[tuple[bytes, int]] = []
+        # A trace that waited may be sent in the same pass, or be settled.
+        self._bodies: dict[bytes, int] = {}
         self._closed = self._trimmed = self._bytes_before = self._bytes_after = 0
 
     def hand_over(self, ready: Sequence[ClosedTrace], now: float) -> None:
@@ -71,7 +72,7 @@ class Handover:
                 continue
             sent = self._sampling.judge(closed, now)
             if closed not in sent:
-                self._bodies.append((closed.trace_id, closed.trace.held_bytes))
+                self._bodies[closed.trace_id] = closed.trace.held_bytes
                 self._outcomes.foretell(closed.trace_id, Outcome.SAMPLED)
             for each in sent:
                 self._send(each)
@@ -94,17 +95,21 @@ class Handover:
         trace_id = closed.trace_id
         if self._poison.is_poison_as_body(trace_id, partial(body.build, closed.trace)):
             self._poison.set_aside(closed.ring_id, snapshot.of_trace(closed.trace))
-            self._outcomes.settle([trace_id], Outcome.DROPPED.because("poison"))
+            self._drop(trace_id, "poison")
             return
         built = self._build(closed)
         if closed.debug and built.trimmed:
             log.info("trimmed a trace from %s to %s", size(built.size_before_bytes), size(built.size_bytes))
         if built.data is None:
-            self._outcomes.settle([trace_id], Outcome.DROPPED.because("too_big"))
+            self._drop(trace_id, "too_big")
             return
         parcel = _parcel((trace_id, closed.destination, built.data))
-        self._bodies.append((trace_id, parcel_bytes(parcel)))
+        self._bodies[trace_id] = parcel_bytes(parcel)
         self._sending.add(parcel)
+
+    def _drop(self, trace_id: bytes, reason: str) -> None:
+        self._bodies.pop(trace_id, None)
+        self._outcomes.settle([trace_id], Outcome.DROPPED.because(reason))
 
     def _build(self, closed: ClosedTrace) -> Body:
         trace_id, trace, drops = closed.trace_id, closed.trace, self._outcomes.drops
@@ -122,7 +127,7 @@ class Handover:
 
     def _count(self) -> None:
         """Count what was built in this pass."""
-        self._assembly.have_bodies(self._bodies)
+        self._assembly.have_bodies(self._bodies.items())
         self._bodies.clear()
         self._counts["closed"] += self._closed
         self._counts["trimmed"] += self._trimmed

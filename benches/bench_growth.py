@@ -98,7 +98,8 @@ def test_with_rings(report: Report, quick: bool) -> None:
             until(lambda: own.place.look().gauges["pending"] == 0, "all traces are settled")
             time.sleep(0.2 if quick else IDLE_AFTER_S + 1)
             before, start = own.spent(pid), time.monotonic()
-            time.sleep(0.2 if quick else REST_S)
+            # At rest it looks once a second, so less would show nothing.
+            time.sleep(2.0 if quick else REST_S)
             idle = own.spent(pid).since(before).total_ns / (time.monotonic() - start) / 1e9
             before = own.spent(pid)
             traces, refused = boss.do("work")

@@ -30,7 +30,7 @@ from epsagon_fast.collector.assembling import assembly as module
 from epsagon_fast.collector.assembling import body
 from epsagon_fast.collector.assembling.accounts import TRACE_BYTES
 from epsagon_fast.collector.assembling.assembly import Assembly, ClosedTrace
-from epsagon_fast.collector.assembling.events import unmasked
+from epsagon_fast.collector.assembling.events import pure_unmasked, unmasked
 from epsagon_fast.collector.assembling.unopened import MAX_HELD_BYTES
 from epsagon_fast.protocol import MAX_LABELS_BYTES, MAX_TRACE_BYTES, NO_TRACE, UNFINISHED, Kind, Record
 
@@ -452,6 +452,16 @@ def test_an_open_trace_goes_on_masking_in_later_passes(assembly: Assembly) -> No
     assert unmasked([late], 0, assembly.masks) == 0
     feed(assembly, late, closed())
     assert finished(assembly)["events"][0]["resource"]["metadata"] == {"pin": "****"}
+
+
+@pytest.mark.parametrize("way", [unmasked, pure_unmasked])
+def test_a_second_open_uncovers_nothing(assembly: Assembly, way: Any) -> None:
+    first = opened(own_runner(), ignored_keys=["pin"])
+    feed(assembly, first)
+    assembly.end_pass(NOW)
+    # As the producer writes it, which is passed over without being read.
+    assert way([first, added(event()), added(event(pin="1234"))], 0, assembly.masks) == 2
+    assert way([opened(), added(event(pin="1234"))], 0, assembly.masks) == 1
 
 
 def test_a_trace_that_is_restored_takes_records_and_masks_them(assembly: Assembly) -> None:

@@ -146,7 +146,7 @@ def unmasked(list records not None, Py_ssize_t at, object masks not None):
 
     One whose mask raises is such a record: the caller asks again, and knows then which it was. TypeError: one is none.
     """
-    cdef object of, record, trace_id = None, mask = None, trace
+    cdef object of, record, trace_id = None, mask = None
     cdef dict traces = masks.traces
     cdef long kind
     while 0 <= at < len(records):
@@ -154,13 +154,12 @@ def unmasked(list records not None, Py_ssize_t at, object masks not None):
         of = _trace_id_of(record)
         kind = PyLong_AsLong(<object>PyTuple_GetItem(record, 0))
         if trace_id is None or of != trace_id:
-            trace_id, trace = of, traces.get(of)
-            mask = masks.get(of) if trace is None else trace.terms.mask
+            trace_id, mask = of, _mask_of(masks, traces, of)
         try:
             if kind == _OPEN:
                 if not _passes(masks, of, <object>PyTuple_GetItem(record, 4)):
                     break
-                mask = masks.get(of)
+                mask = _mask_of(masks, traces, of)
             elif mask is not None and kind != _CLOSE:
                 # What is searched holds names as events do: a label is another form.
                 if kind == _LABEL or mask.may_change(<object>PyTuple_GetItem(record, 4)):
@@ -169,6 +168,12 @@ def unmasked(list records not None, Py_ssize_t at, object masks not None):
             break
         at += 1
     return at
+
+
+cdef object _mask_of(object masks, dict traces, object trace_id):
+    """Masks.of."""
+    cdef object trace = traces.get(trace_id)
+    return masks.get(trace_id) if trace is None else trace.terms.mask
 
 
 cdef bint _passes(object masks, object trace_id, object opened) except -1:

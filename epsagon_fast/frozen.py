@@ -143,7 +143,7 @@ class _OfDataclasses:
             return dataclasses.field(repr=each.repr, compare=each.compare, kw_only=each.kw_only, **given)
 
         members = [(each.name, each.type, theirs(each)) for each in cls._made_of]
-        twin = dataclasses.make_dataclass(cls.__name__, members, init=False, repr=False, eq=False)
+        twin = dataclasses.make_dataclass(cls.__name__, members, frozen=True)
         for name in ("__dataclass_fields__", "__dataclass_params__"):
             setattr(cls, name, getattr(twin, name))
         return getattr(cls, self._name)
@@ -159,7 +159,8 @@ class _Signature:
 
         def shown(each: Any) -> Any:
             known = [value for value in (each.default, each.default_factory) if value is not MISSING]
-            return Parameter(each.name, kinds[each.kw_only], default=known[0] if known else Parameter.empty)
+            default = known[0] if known else Parameter.empty
+            return Parameter(each.name, kinds[each.kw_only], default=default, annotation=each.type)
 
         return Signature([shown(each) for each in cls._made_of])
 

@@ -86,9 +86,24 @@ def test_nothing_can_be_set_or_deleted() -> None:
 def test_the_signature_is_that_of_a_dataclass() -> None:
     theirs = inspect.signature(THEIRS)
     ours = inspect.signature(OURS)
-    assert [(each.name, each.kind) for each in ours.parameters.values()] == [
-        (each.name, each.kind) for each in theirs.parameters.values()
+    assert [(each.name, each.kind, each.annotation) for each in ours.parameters.values()] == [
+        (each.name, each.kind, each.annotation) for each in theirs.parameters.values()
     ]
+
+
+@pytest.mark.parametrize("base", [OURS, THEIRS])
+def test_dataclass_may_have_it_as_its_base(base: Any) -> None:
+    @dataclass(frozen=True)
+    class Wider(base):  # type: ignore[misc]
+        size: float = 1.5
+
+    assert vars(Wider(1, size=2.5)) == {**vars(base(1)), "size": 2.5}
+    with pytest.raises(TypeError):
+        dataclass(type("Thawed", (base,), {}))
+
+
+def test_dataclasses_know_that_it_is_frozen() -> None:
+    assert repr(OURS.__dataclass_params__) == repr(THEIRS.__dataclass_params__)
 
 
 @pytest.mark.parametrize(

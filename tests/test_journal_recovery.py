@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -234,7 +235,8 @@ class RecoveryMachine(RuleBasedStateMachine):
             self.world.close()
 
 
-TestRecovery = RecoveryMachine.TestCase
+# As long as shrinking may take; see test_journal_model.py.
+TestRecovery = pytest.mark.timeout(400)(RecoveryMachine.TestCase)
 TestRecovery.settings = settings(
     max_examples=times(150, 33),
     stateful_step_count=80,

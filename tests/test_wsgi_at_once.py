@@ -397,7 +397,8 @@ def test_forked_child_that_answers_closes_nothing_of_its_parent(read: Read) -> N
     assert [kind for kind, *_ in told(read())] == ["OPEN", "RUNNER", "CLOSE"]
 
 
-def test_interruption_leaves_nothing_open_and_nothing_current(read: Read) -> None:
+@pytest.mark.parametrize("scene", ["traced inside", "a caller with a state", "an error", "a generator", "an own error"])
+def test_interruption_leaves_nothing_open_and_nothing_current(read: Read, scene: str) -> None:
     """An alarm may come at each step of Python code."""
 
     class Limit(BaseException):
@@ -413,14 +414,18 @@ def test_interruption_leaves_nothing_open_and_nothing_current(read: Read) -> Non
                 raise Limit
             return step
 
-        server, app = Server(), TracingMiddleware(answering([b"a"], act=tracing))
+        environ, answer, _ = SCENES[scene]
+        server, app = Server(**environ), TracingMiddleware(answer)
+        body = None
         try:
             sys.settrace(step)
-            app(server.environ, server.start_response)
+            body = app(server.environ, server.start_response)
         except Limit:
             pass
         finally:
             sys.settrace(None)
+        if hasattr(body, "close"):
+            body.close()
         assert anywhere() is None, last
         assert not process.open_traces, last
         read()

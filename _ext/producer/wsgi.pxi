@@ -79,8 +79,13 @@ cdef RequestPath _request_at_once(dict environ, object start):
     _fill_request(tracer, environ, start, method, path, script_name)
     tracer._place = place = Place.__new__(Place)
     place.tracer = tracer
-    if not _open_on(tracer, footing, traced, own, counter):
-        tracer.start()
+    try:
+        if not _open_on(tracer, footing, traced, own, counter):
+            tracer.start()
+    except BaseException:
+        # An exception from outside met the Python code that rare requests need.
+        (<object>tracer).abandon()
+        raise
     environ[answers.key] = tracer
     return tracer
 
@@ -152,6 +157,7 @@ cdef long _lowest_error() except -1:
 
 cdef object _answered(object nothing, PyObject **arguments, Py_ssize_t count):
     cdef RequestPath request = None
+    cdef bint has_returned = False
     if count != 3:
         raise TypeError(f"answered takes 3 arguments, not {count}")
     app, start = <object>arguments[0], <object>arguments[2]
@@ -165,14 +171,29 @@ cdef object _answered(object nothing, PyObject **arguments, Py_ssize_t count):
             answers.expect_input(request, environ)
         call_of_object(&current_set, request._place)
         body = call_of_two(app, environ, function_of_any(&_started_method, request, _started))
+        has_returned = True
+        _leave_request(request)
+        if django in _modules or not _ended_at_once(request, body):
+            body = answers.handed_on(request, body)
+        return body
     except BaseException as error:
         _leave_request(request)
-        (<object>request).application_fails(error)
+        _fail_request(request, error, has_returned)
         raise
-    _leave_request(request)
-    if django in _modules or not _ended_at_once(request, body):
-        return answers.handed_on(request, body)
-    return body
+
+
+cdef int _fail_request(RequestPath request, object error, bint has_returned) except -1:
+    """End the trace of a request of which the server gets no body that would end it."""
+    try:
+        if not has_returned:
+            (<object>request).application_fails(error)
+    except BaseException:
+        (<object>request).abandon()
+        raise
+    if has_returned:
+        # An exception came from outside.
+        (<object>request).abandon()
+    return 0
 
 
 cdef int _leave_request(RequestPath request) except -1:

@@ -81,14 +81,27 @@ class TracingMiddleware:
             with current.within(request):
                 body = self.app(environ, request.start_response)
         except BaseException as error:
-            request.application_fails(error)
+            _fail(request, error)
             raise
-        return _handed_on(request, body)  # type: ignore[no-any-return]
+        try:
+            return _handed_on(request, body)  # type: ignore[no-any-return]
+        except BaseException:
+            # It came from outside. The server gets no body that would end the trace.
+            request.abandon()
+            raise
 
 
 def _expect_input(request: WsgiRequest, environ: Environ) -> None:
     if request.expects_input():
         environ["wsgi.input"] = noting(environ.get("wsgi.input"), request)
+
+
+def _fail(request: WsgiRequest, error: BaseException) -> None:
+    try:
+        request.application_fails(error)
+    except BaseException:
+        request.abandon()
+        raise
 
 
 def _handed_on(request: WsgiRequest, body: Any) -> Any:

@@ -89,8 +89,10 @@ class WrappedBody:
         return getattr(self._body, name)
 
     def __del__(self) -> None:
-        if not self._request.stopped:
-            self._request.end(self._error)
+        # An exception from outside may have come before __init__ had set it.
+        request = vars(self).get("_request")
+        if request is not None and not request.stopped:
+            request.end(vars(self).get("_error"))
 
     def _exhausted(self) -> None:
         self._request.exhausted(attribute(self._body, "close") is not None)

@@ -14,6 +14,8 @@ from base64 import b64encode
 from collections.abc import Iterator
 from email.utils import formatdate
 from pathlib import Path
+from traceback import walk_stack
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -38,6 +40,7 @@ from servers import (
 from waiting import TIMEOUT_S, until
 
 from epsagon_fast import __version__
+from epsagon_fast.collector import background
 from epsagon_fast.collector.formats.epsagon import Epsagon
 from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.collector.sending import deadline, trust, wire
@@ -89,8 +92,10 @@ class Clock:
         return self.now
 
 
-def senders() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name == "epsagon-sender"]
+def senders() -> list[FrameType]:
+    """Return where the senders are now."""
+    stacks = [[frame for frame, _ in walk_stack(newest)] for newest in sys._current_frames().values()]
+    return [stack[0] for stack in stacks if any(frame.f_code is Delivery._send_all.__code__ for frame in stack)]
 
 
 def to(url: str, timeout_s: float = TIMEOUT_S, **more: str) -> Destination:
@@ -813,6 +818,7 @@ def test_senders_start_one_by_one_while_requests_are_made(
             delivery._made_at = clock.now - (0.0 if is_made else module.WAKE_S)
             delivery.verdicts()
             assert delivery.threads == senders
+            until(lambda: not delivery._coming, "a sender that was started has begun")
     gate.set()
     take(delivery, 5)
 
@@ -895,11 +901,11 @@ def test_close_does_not_wait_for_a_server_that_hangs(server: Server) -> None:
 def test_a_system_without_threads_to_give_is_asked_again(
     delivery: Delivery, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(_: threading.Thread) -> None:
+    def refuse(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
     with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", refuse)
+        patch.setattr(background, "start_new_thread", refuse)
         delivery.submit([Parcel(TRACE_ID, to(server.url), b"{}")])
         assert (delivery.verdicts(), delivery.threads) == ([], 0)
     assert [verdict.outcome for verdict in take(delivery, 1)] == [Outcome.DELIVERED]

@@ -12,8 +12,9 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from threading import Thread
+from functools import partial
 
+from epsagon_fast.collector.background import Background
 from epsagon_fast.collector.formats.metrics import Point, Resource, post, url_of
 from epsagon_fast.collector.formats.otlp import resource_of
 from epsagon_fast.collector.measuring.histogram import BOUNDS_S, histogram_of
@@ -46,7 +47,7 @@ class Exporter:
         self._instance_id = instance_id
         self._interval_s = interval_s()
         self._due = 0.0
-        self._round: Thread | None = None
+        self._round: Background | None = None
         # Only a round uses these, and there is one at a time.
         self._refused: set[str] = set()
         self._complaints: set[tuple[str, str]] = set()
@@ -67,19 +68,18 @@ class Exporter:
     def end(self, hurries: bool) -> None:
         """Wait a moment for the last round."""
         if self._round is not None:
-            self._round.join(LAST_HURRIED_S if hurries else LAST_ROUND_S)
+            self._round.wait(LAST_HURRIED_S if hurries else LAST_ROUND_S)
 
     @property
     def _is_busy(self) -> bool:
-        return self._round is not None and self._round.is_alive()
+        return self._round is not None and not self._round.is_over
 
     def _begin(self, applications: Sequence[Application]) -> None:
         mine = [each for each in applications if url_of(each.destination) not in (None, *self._refused)]
         if not mine or self._interval_s <= 0:
             return
-        self._round = Thread(target=self._export, args=(mine,), name="epsagon-metrics", daemon=True)
         try:
-            self._round.start()
+            self._round = Background(partial(self._export, mine))
         except RuntimeError:
             # The system has no thread left. The next round tries again.
             self._round = None

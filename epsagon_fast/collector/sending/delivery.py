@@ -1,9 +1,9 @@
 """Sends requests of finished traces. Each is made once; what became of it is a Verdict.
 
-`submit` and `verdicts` are for one loop thread and never wait for the network. Sender threads, from `threads_min` to
-`threads_max` as the backlog asks, make the requests. A destination that hangs cannot take them all: they wait in one
-lane per destination, and a lane may hold at most as many senders as are left for the others. So one destination gets up
-to half of them, two a third each, and a newcomer finds one free.
+`submit` and `verdicts` are for one loop thread and wait neither for the network nor for a new thread. Sender threads,
+from `threads_min` to `threads_max` as the backlog asks, make the requests. A destination that hangs cannot take them
+all: they wait in one lane per destination, and a lane may hold at most as many senders as are left for the others. So
+one destination gets up to half of them, two a third each, and a newcomer finds one free.
 """
 
 import logging
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from epsagon_fast.collector import spared
+from epsagon_fast.collector.background import Background
 from epsagon_fast.collector.formats.choice import format_for
 from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.collector.sending.answer import Failure, Response
@@ -77,6 +78,8 @@ class Delivery:
         self._threads = self._busy = self._idle = 0
         # Of the idle ones, those that were woken and did not come to themselves yet.
         self._woken = 0
+        # One for each sender that has not had the processor yet. Adding and taking are single steps of the interpreter.
+        self._coming: list[None] = []
         self._pending = self._pending_bytes = 0
         # When there was something to do, when a request was made, and when a sender started.
         self._used_at = self._made_at = self._started_at = time.monotonic()
@@ -173,21 +176,28 @@ class Delivery:
             if are_slow or (self._idle == self._threads and not self._woken):
                 self._woken += 1
                 self._changed.notify()
-                return False, sum(len(lane.waiting) for lane in self._lanes.values()) > self._woken
+                return False, self._count_waiting() > self._woken
             return False, False
         if self._threads >= self._threads_min:
             are_fast = now - self._made_at < WAKE_S and now - self._started_at <= PATIENCE_S
-            if waited_s <= PATIENCE_S or are_fast or self._threads >= self._threads_max:
+            if waited_s <= PATIENCE_S or are_fast or self._coming or self._threads >= self._threads_max:
                 return False, False
+        elif len(self._coming) >= self._count_waiting():
+            return False, False
         self._threads += 1
         self._started_at = now
         return True, False
 
+    def _count_waiting(self) -> int:
+        return sum(len(lane.waiting) for lane in self._lanes.values())
+
     def _start(self) -> None:
+        self._coming.append(None)
         try:
-            threading.Thread(target=self._send_all, name="epsagon-sender", daemon=True).start()
+            Background(self._send_all)
         except RuntimeError:
             # The system has no thread left. The existing senders go on, and the next call tries again.
+            self._coming.pop()
             with self._lock:
                 self._threads -= 1
 
@@ -201,6 +211,7 @@ class Delivery:
         return min(open_lanes, key=lambda lane: lane.in_flight, default=None)
 
     def _send_all(self) -> None:
+        self._coming.pop()
         # If this fails, each trace gets a verdict that says so.
         with suppress(Exception):
             self._opened_pools()

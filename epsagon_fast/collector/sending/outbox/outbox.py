@@ -16,6 +16,7 @@ space, read-only) refuses traces and is tried again later. A corrupt file is set
 import logging
 import threading
 
+from epsagon_fast.collector.background import Background
 from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.collector.sending.outbox.directory import LOOK_S, StateDirectory
 from epsagon_fast.collector.sending.outbox.file import LIMIT_BYTES
@@ -34,7 +35,7 @@ class Outbox:
         # The lock of _changed guards these.
         self._orders: dict[str, Orders] = {}
         self._reports: list[Report] = []
-        self._thread: threading.Thread | None = None
+        self._thread: Background | None = None
         self._closing = False
         # Only the thread uses these.
         self._directories: dict[str, StateDirectory] = {}
@@ -78,14 +79,13 @@ class Outbox:
             self._changed.notify()
             thread = self._thread
         if thread is not None:
-            thread.join(timeout_s)
+            thread.wait(timeout_s)
 
     def _ask(self, state_dir: str) -> Orders:
         with self._changed:
             asked = self._orders.setdefault(state_dir, Orders())
             if self._thread is None and not self._closing:
-                self._thread = threading.Thread(target=self._run, name="epsagon-outbox", daemon=True)
-                self._thread.start()
+                self._thread = Background(self._run)
             self._changed.notify()
         return asked
 

@@ -38,6 +38,7 @@ from epsagon_fast.protocol import (
 UNKNOWN_ID = bytes(16)
 LIMIT_BYTES = 2000
 WAYS = (take, pure_take)
+APPLICATIONS: list[tuple[str, list[str]]] = [("a", []), ("ab", []), ("a", ["card"]), ("b", ["card", "pin"])]
 ERRORS = [Record(Kind.ERROR, 0, 0, TRACE_ID, b'{"type":"E"}'), Record(Kind.EXCEPTION, 0, 0, TRACE_ID, b'{"type":"E"}')]
 
 # Records as a ring may bring them, broken payloads too; most are plain events, and some trace gets full.
@@ -235,6 +236,24 @@ def take_in(
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("epsagon_fast.collector.assembling.assembly.take", way)
         return assembly.take(ring_id, records, at, [] if answered is None else answered)
+
+
+def test_traces_whose_opens_begin_alike_are_told_apart() -> None:
+    texts = [opened(own_runner(card="1"), app_name=name, ignored_keys=keys).payload for name, keys in APPLICATIONS]
+    # Each of them after itself and after each other one, and cut off before, within and behind the runner's name.
+    order = [text for one in texts for other in texts for text in (one, other)]
+    order += [texts[0][:at] for at in range(len(texts[0]))]
+    order.append(texts[0])
+    records = [Record(Kind.OPEN, 0, 0, number.to_bytes(16, "big"), text) for number, text in enumerate(order, 1)]
+    found = []
+    for take_all, pass_over in ((take, unmasked), (pure_take, pure_unmasked)):
+        assembly = Assembly()
+        passed = [pass_over([record], 0, assembly.masks) for record in records]
+        for record in records:
+            if not take_in(take_all, assembly, [record]):
+                assembly.feed(RING, record, 0.0)
+        found.append((passed, {each: (trace.config, trace.runner) for each, trace in assembly._open.items()}))
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -11,7 +11,7 @@ from cpython.long cimport PyLong_AsLong
 from cpython.object cimport PyTypeObject
 from cpython.ref cimport PyObject
 from cpython.tuple cimport PyTuple_Check, PyTuple_Size
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 
 from orjson import dumps, loads
 
@@ -56,6 +56,9 @@ DEF MANY_TRACES = 4096
 DEF TRACE_LINES = 3
 DEF STREAM_LINES = 2
 cdef bytes _BEFORE_RUNNER = BEFORE_RUNNER, _CONFIG = CONFIG, _ESCAPE = ESCAPE
+# How the last OPEN began, up to its runner's name, and what that says.
+cdef bytes _neighbour = b""
+cdef object _neighbours_start = None
 cdef long _EVENT = Kind.EVENT
 cdef long _LABEL = Kind.LABEL
 cdef long _RUNNER = Kind.RUNNER
@@ -178,8 +181,8 @@ cdef object _mask_of(object masks, dict traces, object trace_id):
 
 cdef bint _passes(object masks, object trace_id, object opened) except -1:
     """Masks.passes."""
-    cdef Py_ssize_t at = _find(opened, _BEFORE_RUNNER)
-    cdef object start = None if at <= 0 else start_of(opened[:at])
+    cdef Py_ssize_t at = 0
+    cdef object start = _start(opened, &at)
     cdef bytes rest
     if start is None:
         return False
@@ -194,6 +197,23 @@ cdef bint _passes(object masks, object trace_id, object opened) except -1:
         if not masks.knows(trace_id):
             masks[trace_id] = mask
     return True
+
+
+cdef object _start(object opened, Py_ssize_t *at):
+    """Return what stands in an OPEN before its runner, and where that begins; None: it is not as producers write it."""
+    global _neighbour, _neighbours_start
+    cdef Py_ssize_t size = PyBytes_Size(_neighbour)
+    # Neighbours are nearly always of one process and config: then nothing is searched, copied or hashed. The mark ends
+    # what is compared, and no two of it overlap, so it is also the first one here.
+    if size and size <= PyBytes_Size(opened):
+        if memcmp(PyBytes_AsString(opened), PyBytes_AsString(_neighbour), size) == 0:
+            at[0] = size - PyBytes_Size(_BEFORE_RUNNER)
+            return _neighbours_start
+    at[0] = _find(opened, _BEFORE_RUNNER)
+    start = None if at[0] <= 0 else start_of(opened[: at[0]])
+    if start is not None:
+        _neighbour, _neighbours_start = opened[: at[0] + PyBytes_Size(_BEFORE_RUNNER)], start
+    return start
 
 
 cdef Py_ssize_t _find(object where, object what) except -2:

@@ -152,8 +152,8 @@ cdef long long _labels(object trace, object payload) except -2:
 
 cdef object _opened(object opened, object trace_id, object ring_id, object counters):
     """Return the trace of an OPEN, as OpenTrace makes it; None: it is not as our producers write it."""
-    cdef Py_ssize_t at = _find(opened, _BEFORE_RUNNER)
-    cdef object start = None if at <= 0 else start_of(opened[:at])
+    cdef Py_ssize_t at = 0
+    cdef object start = _start(opened, &at)
     cdef bytes rest
     cdef dict said
     if start is None:

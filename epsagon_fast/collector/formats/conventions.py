@@ -205,7 +205,8 @@ def _method(said: str) -> dict[str, Value]:
 
 
 def _method_in_a_name(said: str) -> str:
-    return said.upper() if said.upper() in _METHODS else "HTTP"
+    method = said.upper()
+    return method if method in _METHODS else "HTTP"
 
 
 def _address(host: str) -> dict[str, Value]:

@@ -51,8 +51,11 @@ class Deliveries:
             return
         sums: dict[tuple[int, int], Sum] = {}
         arrived_ns: dict[int, int] = {}
+        number, before = 0, None
         for destination, verdict, took_s in answers:
-            number = self._number(ledger, destination)
+            # Neighbours nearly always have one, and looking it up takes a hash of all its fields.
+            if destination is not before:
+                number, before = self._number(ledger, destination), destination
             bucket, took_ns = placed(took_s)
             found = sums.get((number, bucket))
             if found is None:

@@ -73,7 +73,8 @@ class Batches:
         for _ in range(most):
             if not waiting:
                 return
-            if destination in self._parts:
+            # First without looking for the destination, because mostly nothing is.
+            if self._parts and destination in self._parts:
                 yield self._next_part(destination, waiting)
             else:
                 shared = self._shared(destination, waiting) if shares else 1

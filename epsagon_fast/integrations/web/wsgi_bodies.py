@@ -67,12 +67,15 @@ def is_only_iterable(body: Any, file_wrapper: Any) -> bool:
 class WrappedBody:
     """A body that the server takes piece by piece. Other attributes are those of the application's own body."""
 
+    # Until __init__ has set them: an exception from outside may come before.
+    _request: Any = None
+    _error: BaseException | None = None
+
     def __init__(self, request: WsgiRequest, body: Any) -> None:
         self._request = request
         self._body = body
         # One object serves all steps, since a step is never inside another step of the same body.
         self._in_trace = current.within(request)
-        self._error: BaseException | None = None
 
     def close(self) -> None:
         """Let the application close its answer, then end the trace."""
@@ -89,10 +92,8 @@ class WrappedBody:
         return getattr(self._body, name)
 
     def __del__(self) -> None:
-        # An exception from outside may have come before __init__ had set it.
-        request = vars(self).get("_request")
-        if request is not None and not request.stopped:
-            request.end(vars(self).get("_error"))
+        if self._request is not None and not self._request.stopped:
+            self._request.end(self._error)
 
     def _exhausted(self) -> None:
         self._request.exhausted(attribute(self._body, "close") is not None)

@@ -397,7 +397,7 @@ def test_forked_child_that_answers_closes_nothing_of_its_parent(read: Read) -> N
     assert [kind for kind, *_ in told(read())] == ["OPEN", "RUNNER", "CLOSE"]
 
 
-@pytest.mark.parametrize("scene", ["traced inside", "a caller with a state", "an error", "a generator", "an own error"])
+@pytest.mark.parametrize("scene", ["traced inside", "a caller with a state", "an error", "a generator"])
 def test_interruption_leaves_nothing_open_and_nothing_current(read: Read, scene: str) -> None:
     """An alarm may come at each step of Python code."""
 

@@ -178,8 +178,10 @@ def test_program_that_traces_nothing_imports_nothing_of_ours(tmp_path: Path) -> 
         "importlib.machinery",
         "importlib",
         "importlib._bootstrap",
+        "importlib._bootstrap_external",
         "warnings",
         "_warnings",
+        "__future__",
     }
 
 

@@ -16,6 +16,7 @@ from in_ring import Read, recorded, told
 import epsagon_fast as epsagon
 from epsagon_fast.integrations import choices, wsgi
 from epsagon_fast.integrations.web.request import KEY
+from epsagon_fast.integrations.web.routes import DJANGO
 from epsagon_fast.integrations.wsgi import TracingMiddleware
 from epsagon_fast.producer.current import anywhere, current_trace
 from epsagon_fast.producer.fast_path import FastPath, PureFastPath
@@ -31,6 +32,8 @@ TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 @pytest.fixture
 def read(untraced: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Read]:
+    # Another test may have loaded it, and where it is loaded Python looks for its routes.
+    monkeypatch.delitem(sys.modules, DJANGO, raising=False)
     with recorded(monkeypatch, tmp_path) as reader:
         yield reader
 
@@ -398,8 +401,13 @@ def test_forked_child_that_answers_closes_nothing_of_its_parent(read: Read) -> N
 
 
 @pytest.mark.parametrize("scene", ["traced inside", "a caller with a state", "an error", "a generator"])
-def test_interruption_leaves_nothing_open_and_nothing_current(read: Read, scene: str) -> None:
+@pytest.mark.parametrize("loaded", [[], [DJANGO]])
+def test_interruption_leaves_nothing_open_and_nothing_current(
+    read: Read, monkeypatch: pytest.MonkeyPatch, scene: str, loaded: list[str]
+) -> None:
     """An alarm may come at each step of Python code."""
+    for name in loaded:
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
 
     class Limit(BaseException):
         pass

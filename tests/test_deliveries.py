@@ -108,6 +108,8 @@ def test_without_a_ledger_all_is_passed_on() -> None:
     sender.submit([Parcel(numbered(1), HERE, BODY)])
     senders.answer(lambda *ids: Verdict(ids, Outcome.DELIVERED))
     assert [each.outcome for each in sender.verdicts()] == [Outcome.DELIVERED]
+    # It would grow with each request.
+    assert not sender._begun
     outbox.watch("/a")
     shelf.say(Amounts("/a", {}))
     assert shelf.watched == ["/a"] and len(outbox.reports()) == 2

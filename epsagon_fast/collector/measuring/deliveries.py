@@ -5,7 +5,7 @@ the part that cannot hold a secret.
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from epsagon_fast.collector.formats.conventions import OVERFLOW
 from epsagon_fast.collector.measuring.histogram import NS_PER_S, Sum, begin, placed
@@ -44,7 +44,7 @@ class Deliveries:
             for number in self._numbers.values():
                 _show(ledger, number, Amount(0, 0, 0.0))
 
-    def answered(self, answers: Iterable[tuple[Destination, Verdict, float]]) -> None:
+    def answered(self, answers: Sequence[tuple[Destination, Verdict, float]]) -> None:
         """Note the verdicts of a pass, each with its request's destination and the seconds that it took."""
         ledger = self._ledger
         if ledger is None:
@@ -126,7 +126,8 @@ class MeasuredSender:
         """Return the verdicts since the last call."""
         verdicts = self._sender.verdicts()
         if verdicts:
-            self._deliveries.answered(map(self._answer, verdicts))
+            # A list, because without a ledger it is not gone through, and each request would stay noted.
+            self._deliveries.answered([self._answer(verdict) for verdict in verdicts])
         return verdicts
 
     def _answer(self, verdict: Verdict) -> tuple[Destination, Verdict, float]:

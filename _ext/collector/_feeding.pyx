@@ -22,6 +22,7 @@ from epsagon_fast.collector.assembling.payloads import MANY_BRACKETS
 from epsagon_fast.collector.assembling.runners import labels_json
 from epsagon_fast.collector.assembling.shortening import ShorteningStream
 from epsagon_fast.collector.assembling.stream import ENTRY_BYTES, Stream
+from epsagon_fast.collector.formats import FittedTrace
 from epsagon_fast.collector.formats.epsagon import JsonEnvelope
 from epsagon_fast.protocol import (
     CLOSE_PAYLOAD,

@@ -1,8 +1,11 @@
-"""Builds the body of a usual trace: nothing in it is cut or told besides, and it goes to a backend of epsagon's."""
+"""Builds the body of a usual trace: nothing in it is cut or told besides."""
 
 
 def whole(object trace):
-    """Return the body of a closed trace within its limit; None: it is not a usual one, see body.py."""
+    """Return the body of a closed trace within its limit, and its size without one; None: it is no usual one.
+
+    See body.py. ValueError: an event is not JSON.
+    """
     cdef object runner = trace.runner, error = trace.error
     if error is not None or trace.dropped_records is not None or not isinstance(runner, dict):
         return None
@@ -10,7 +13,7 @@ def whole(object trace):
     envelope = terms.envelope
     resource = runner.get("resource")
     metadata = resource.get("metadata") if isinstance(resource, dict) else None
-    if not isinstance(metadata, dict) or not isinstance(envelope, JsonEnvelope):
+    if not isinstance(metadata, dict):
         return None
     cdef bytes own = dumps(_labelled(runner, resource, metadata, trace.labels))
     stream = trace.stream
@@ -19,10 +22,16 @@ def whole(object trace):
         return None
     cdef long long commas = len(events) + max(0, len(exceptions) - 1)
     # All that ever came: if that is within the limit, nothing was taken away.
-    if terms.envelope_bytes + stream.arrived_bytes + commas + len(own) > terms.limit_bytes:
+    cdef long long size = terms.envelope_bytes + stream.arrived_bytes + commas + len(own)
+    if size > terms.limit_bytes:
         return None
     place = trace.runner_place
-    return _around(envelope, events, len(events) if place is None or place > len(events) else place, own, exceptions)
+    cdef Py_ssize_t at = len(events) if place is None or place > len(events) else place
+    if isinstance(envelope, JsonEnvelope):
+        return _around(envelope, events, at, own, exceptions), size
+    cdef list together = events[:]
+    together.insert(at, own)
+    return envelope.body(FittedTrace(trace.trace_id, together, at, exceptions)), size
 
 
 cdef bytes _around(object envelope, list events, Py_ssize_t at, bytes own, list exceptions):

@@ -25,7 +25,7 @@ class Body(NamedTuple):
 
     # In its destination's format. None: not even the runner's stub fits, and everything counts as dropped.
     data: bytes | None
-    # The size without a limit.
+    # The size without a limit, in our own form.
     size_before_bytes: int
     trimmed: bool
     # How many events were visited to be stripped, the runner among them.
@@ -58,9 +58,9 @@ def build(trace: OpenTrace) -> Body:
 
 
 def _built(trace: OpenTrace) -> Body:
-    data = whole(trace)
-    if data is not None:
-        return _body((data, len(data), False, 0, 0, 0, False))
+    usual = whole(trace)
+    if usual is not None:
+        return _body((*usual, False, 0, 0, 0, False))
     runner = _dressed(trace)
     own = None if runner is None else orjson.dumps(runner)
     before = _size_before(trace, own)

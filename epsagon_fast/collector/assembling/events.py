@@ -105,8 +105,11 @@ def pure_fetch(records: list[Record], traces: Mapping[bytes, OpenTrace]) -> None
     """
 
 
-def pure_whole(trace: OpenTrace) -> bytes | None:
-    """Return the body of a closed trace of which nothing is cut; None: that is not known here."""
+def pure_whole(trace: OpenTrace) -> tuple[bytes, int] | None:
+    """Return the body of a closed trace of which nothing is cut, and its size without a limit; None: not known here.
+
+    The size is that in our own form, whatever the body is written in. ValueError: an event is not JSON.
+    """
     return None
 
 

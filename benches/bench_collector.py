@@ -16,7 +16,7 @@ from measure import cpu_clock_ns, summed
 from report import Report
 from yard import Yard, yard
 
-from epsagon_fast.collector.pace import IDLE_AFTER_S, IDLE_PASS_S
+from epsagon_fast.collector.pace import IDLE_AFTER_S, IDLE_PASS_S, PASS_S
 
 ROOM = {"EPSAGON_RING_BYTES": str(32 << 20), "EPSAGON_COLLECTOR_MEMORY_MB": "4096"}
 # Open traces, and records of 1 KB: no trace comes to its limit, nor the journal to its bound of 64 MiB.
@@ -177,5 +177,5 @@ def test_from_close_to_the_backend(report: Report) -> None:
                 arrived |= own.backend.arrivals()
             median, p99 = summed([arrived[key] - at for key, at in closed.items()])
             table.append([name, median * 1000, p99 * 1000])
-    note = "While records come the collector looks every 50 ms. A process that traces again after a rest rings for it."
+    note = f"It looks every {PASS_S:.1g} s while records come. A process that traces again after a rest rings for it."
     report.table("collector", "From close to the backend's receipt", ("", "median ms", "p99 ms"), table, note)

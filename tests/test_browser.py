@@ -23,7 +23,7 @@ HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>\u202egnp.ex
 NAMES = ".traces tbody tr .name a"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def browser() -> Iterator[Browser]:
     with chromium() as running:
         yield running

@@ -85,7 +85,7 @@ cdef extern from "spans.h":
     bint plain_simple(const plain_value *value) noexcept
     bint plain_read(plain_event *out, const unsigned char *event, size_t length) noexcept
     void spans_put(spans_buffer *buffer, const void *data, size_t length) noexcept
-    void spans_put_byte(spans_buffer *buffer, unsigned char byte) noexcept
+    void spans_put_comma(spans_buffer *buffer) noexcept
     size_t spans_varint_size(uint64_t number) noexcept
     unsigned char *spans_varint(unsigned char *at, uint64_t number) noexcept
     bint spans_is_natural(const plain_value *value) noexcept
@@ -508,8 +508,8 @@ cdef bint _put_converted(
     data = writing.converted(key, said, convert)
     if data is None:
         return False
-    if data and state.is_json and state.buffer.data[state.buffer.used - 1] != c"[":
-        spans_put_byte(&state.buffer, c",")
+    if data and state.is_json:
+        spans_put_comma(&state.buffer)
     _put(&state.buffer, data)
     return True
 

@@ -245,9 +245,14 @@ static spans_term *spans_place(const spans_terms *terms, const unsigned char *ke
 
 /* Attributes: a text, a whole number of at most SPANS_INT_DIGITS, or a bool. */
 
-static void spans_put_json(spans_buffer *buffer, const plain_value *name, const plain_value *value, plain_kind kind) {
+/* Puts a comma between two members of JSON's list. */
+static void spans_put_comma(spans_buffer *buffer) {
     if (buffer->used && !buffer->failed && buffer->data[buffer->used - 1] != '[')
         spans_put_byte(buffer, ',');
+}
+
+static void spans_put_json(spans_buffer *buffer, const plain_value *name, const plain_value *value, plain_kind kind) {
+    spans_put_comma(buffer);
     SPANS_PUT(buffer, "{\"key\":\"");
     spans_put(buffer, name->at, name->length);
     if (kind == PLAIN_BOOL) {

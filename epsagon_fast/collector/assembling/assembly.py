@@ -189,10 +189,6 @@ class Assembly:
     def restore_finished(self, trace_id: bytes, ring_id: bytes, ordinal: int, body_bytes: int) -> None:
         """Take in that a trace is finished and not settled."""
         self._unsettled[trace_id] = Unsettled(ring_id, ordinal, 0)
-        self.has_body(trace_id, body_bytes)
-
-    def has_body(self, trace_id: bytes, body_bytes: int) -> None:
-        """Take in how much is kept of a finished trace until it is settled."""
         self.have_bodies([(trace_id, body_bytes)])
 
     def have_bodies(self, bodies: Iterable[tuple[bytes, int]]) -> None:

@@ -5,6 +5,7 @@ the part that cannot hold a secret.
 """
 
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 
 from epsagon_fast.collector.formats.conventions import OVERFLOW
@@ -49,7 +50,7 @@ class Deliveries:
         ledger = self._ledger
         if ledger is None:
             return
-        sums: dict[tuple[int, int], Sum] = {}
+        sums: defaultdict[tuple[int, int], Sum] = defaultdict(Sum)
         arrived_ns: dict[int, int] = {}
         number, before = 0, None
         for destination, verdict, took_s in answers:
@@ -57,9 +58,7 @@ class Deliveries:
             if destination is not before:
                 number, before = self._number(ledger, destination), destination
             bucket, took_ns = placed(took_s)
-            found = sums.get((number, bucket))
-            if found is None:
-                found = sums[number, bucket] = Sum()
+            found = sums[number, bucket]
             found.count += 1
             found.duration_ns += took_ns
             if verdict.outcome.name == ARRIVED:

@@ -5,6 +5,7 @@ again. One without a runner has neither a name nor a duration, and is not counte
 """
 
 import time
+from collections import defaultdict
 from collections.abc import Iterable
 
 from epsagon_fast.collector.assembling.assembly import ClosedTrace
@@ -58,9 +59,10 @@ class Requests:
 
     def count(self, ready: Iterable[ClosedTrace]) -> None:
         """Count the traces that a pass has closed: once for all whose durations fall into one bucket of one series."""
-        if self._ledger is None:
+        ledger = self._ledger
+        if ledger is None:
             return
-        sums: dict[tuple[int, int], _Sum] = {}
+        sums: defaultdict[tuple[int, int], _Sum] = defaultdict(_Sum)
         for closed in ready:
             trace = closed.trace
             runner = trace.runner
@@ -74,24 +76,20 @@ class Requests:
             if number is None:
                 number = self._number(application, name)
             bucket, duration_ns = placed(runner.get("duration"))
-            found = sums.get((number, bucket))
-            if found is None:
-                found = sums[number, bucket] = _Sum()
+            found = sums[number, bucket]
             found.ids.append(closed.trace_id)
             found.count += 1
             found.failures += trace.has_failed
             found.duration_ns += duration_ns
             if found.count == AT_ONCE:
-                self._post(self._ledger, {(number, bucket): sums.pop((number, bucket))})
-        self._post(self._ledger, sums)
+                ledger.post(found.ids, number, found.amounts(bucket))
+                del sums[number, bucket]
+        for (number, bucket), found in sums.items():
+            ledger.post(found.ids, number, found.amounts(bucket))
 
     def applications(self) -> list[Application]:
         """Return the applications that have closed traces since this collector started."""
         return list(self._applications.values())
-
-    def _post(self, ledger: Ledger, sums: dict[tuple[int, int], _Sum]) -> None:
-        for (number, bucket), found in sums.items():
-            ledger.post(found.ids, number, found.amounts(bucket))
 
     def _number(self, application: Application, name: str) -> int:
         number = self._begun(key_of(REQUEST, application.name, name, application.digest))

@@ -49,7 +49,7 @@ def test_finished_trace_counts_until_it_is_settled() -> None:
     for _ in range(2):
         assembly.end_pass(0.0)
     assert held_by(assembly, RING) == 0
-    assembly.has_body(TRACE_ID, 700)
+    assembly.have_bodies([(TRACE_ID, 700)])
     assert (held_by(assembly, RING), assembly.held_bytes) == (700, 0)
     assembly.forget(TRACE_ID)
     assert held_by(assembly, RING) == 0
@@ -61,7 +61,7 @@ def test_the_sum_of_all_accounts_is_what_is_held(steps: list[tuple[bytes, Record
     for ring_id, step in steps:
         if step == "pass":
             for ready in assembly.end_pass(0.0):
-                assembly.has_body(ready.trace_id, 100)
+                assembly.have_bodies([(ready.trace_id, 100)])
         elif isinstance(step, Record):
             assembly.feed(ring_id, step, 0.0)
         else:
@@ -72,7 +72,7 @@ def test_the_sum_of_all_accounts_is_what_is_held(steps: list[tuple[bytes, Record
         assert sum(each.journal_bytes for each in held) == needed_bytes - TRACE_BYTES * assembly.open_count
     for _ in range(2):
         for ready in assembly.end_pass(0.0):
-            assembly.has_body(ready.trace_id, 100)
+            assembly.have_bodies([(ready.trace_id, 100)])
     for trace_id in assembly.ids():
         assembly.forget(trace_id)
     assert assembly.accounts.holds_most() is None

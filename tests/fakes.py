@@ -38,6 +38,9 @@ class FakeWriter:
             self.refuse("queue_full")
         return code
 
+    def share(self, start: bytes) -> None:
+        pass
+
     def attend(self, code: int, kind: int, flags: int, trace_id: bytes, payload: bytes) -> bool:
         assert code not in (PUSHED, FOREIGN), "there was nothing to attend to"
         self.attended.append(code)

@@ -30,7 +30,8 @@ def damage() -> st.SearchStrategy[list[tuple[int, bytes]]]:
     near = st.integers(2**32 - 600, 2**32 + 600).map(lambda value: value.to_bytes(8, "little"))
     position = st.tuples(st.sampled_from((layout.HEAD, layout.TAIL)), near)
     data = st.tuples(st.integers(layout.HEADER_BYTES, layout.HEADER_BYTES + 1000), st.binary(min_size=1, max_size=24))
-    return st.lists(slot | position | data, min_size=1, max_size=3)
+    start = st.tuples(st.integers(layout.STARTS, layout.STARTS + 40), st.binary(min_size=1, max_size=24))
+    return st.lists(slot | position | data | start, min_size=1, max_size=3)
 
 
 def sized_texts(*sizes: int) -> st.SearchStrategy[str]:

@@ -104,7 +104,7 @@ def test_no_ring_is_left_where_there_is_no_room(folder: int, tmp_path: Path) -> 
     [
         (layout.MAGIC, 7, "magic is 0x7"),
         (layout.MAGIC, 0, "no header yet"),
-        (layout.VERSION, 2, "layout version is 2"),
+        (layout.VERSION, 3, "layout version is 3, not 2"),
         (layout.CAPACITY, 2**63, "capacity is 9223372036854775808 bytes"),
         (layout.CAPACITY, 1020, "capacity is 1020 bytes"),
         (layout.CAPACITY, 2048, r"the file has 17408 bytes, not 16384 \+ 2048"),

@@ -12,6 +12,7 @@ from strategies import damage
 from epsagon_fast.protocol import Kind
 from epsagon_fast.queue import layout, ring
 
+START = bytes(range(20))
 IN_PLACE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
 
 
@@ -20,13 +21,17 @@ IN_PLACE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, 
 @example([(layout.HEAD, struct.pack("=Q", 2**64 - 8))])
 @example([(layout.TAIL, struct.pack("=Q", 2**64 - 8))])
 @example([(layout.HEADER_BYTES, struct.pack("=I", 2**32 - 1))])
+@example([(layout.STARTS, struct.pack("=Q", 2**64 - 1))])
+@example([(layout.STARTS, struct.pack("=Q", layout.STARTS_END))])
 def test_damage_is_reported_and_never_crashes(tmp_path: Path, wounds: list) -> None:
     """Both consumers say the same of the same bytes, and both producers go on."""
     for made in TWINS:
         fd = made.ring(tmp_path, start=2**32 - 512)
         producer = made.producer(fd)
+        producer.share(START)
         for number, length in enumerate((3, 0, 200, 60, 9, 100)):
             producer.push((Kind.CLOSE if length == 9 else Kind.EVENT), number, TRACE, bytes([number]) * length)
+        producer.push(Kind.OPEN, 0, TRACE, START + b"rest")
         for offset, data in wounds:
             os.pwrite(fd, data, offset)
         assert _verdict(COMPILED, fd) == _verdict(REFERENCE, fd)
@@ -40,7 +45,10 @@ def _codes(twin: Twin, fd: int) -> set[int]:
         producer = twin.producer(fd)
     except ValueError:
         return set()
-    return {producer.push(kind, 0, TRACE, bytes(20)) for kind in (Kind.OPEN, Kind.EVENT, Kind.ERROR, Kind.CLOSE)}
+    producer.share(START)
+    producer.share(START[1:])
+    kinds = (Kind.OPEN, Kind.EVENT, Kind.ERROR, Kind.CLOSE)
+    return {producer.push(kind, 0, TRACE, START) for kind in kinds}
 
 
 def _verdict(twin: Twin, fd: int) -> tuple:

@@ -74,6 +74,7 @@ cdef extern from "../queue/calls.h":
     const char *RING_CALLS
     ctypedef struct ring_calls:
         int (*append)(object, int, int, const char *, const char *, uint64_t) noexcept
+        int (*open)(object, uint64_t, const char *, const char *, uint64_t) noexcept
         uint64_t (*load)(object, size_t) noexcept
 
 # How many more there may be.

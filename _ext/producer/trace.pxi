@@ -18,10 +18,10 @@ cdef packed struct Closing:
     int32_t error_code
 
 cdef object new_state = _new, open_state = _open, closed_state = _table[_open].stop, unchanged = UNCHANGED
-cdef int OPEN_KIND = int(Kind.OPEN), CLOSE_KIND = int(Kind.CLOSE)
+cdef int CLOSE_KIND = int(Kind.CLOSE)
 cdef size_t QUEUE_FULL_SLOT = QUEUE_FULL, SETTLEMENTS_SLOT = SETTLEMENTS
 cdef double not_measured = NOT_MEASURED, one_s_ns = 1e9
-cdef bytes no_runner = b"null", no_trace_id = NO_TRACE
+cdef bytes nothing_begun = b"", no_runner = b"null", no_trace_id = NO_TRACE
 cdef tuple nothing = ()
 
 cdef Closing _some
@@ -35,7 +35,9 @@ cdef class Footing:
 
     cdef object config, writer, push, producer, count, timeout_s
     cdef ring_calls *ring
+    # What OPENs have up to their runner, and the number under which the ring has it; 0: each has it with it.
     cdef bytes begun
+    cdef uint64_t start
     cdef Py_ssize_t record_limit_bytes, event_limit_bytes
     cdef bint typed, keeps_values
 
@@ -53,6 +55,7 @@ def footing_of(config, writer, bytes begun):
     found = Footing.__new__(Footing)
     found.config, found.writer, found.push, found.producer = config, writer, writer.push, writer.push.__self__
     found.count, found.timeout_s, found.ring, found.begun = writer.refuse, config.shutdown_timeout_s, ring, begun
+    found.start = found.producer.share(begun)
     found.record_limit_bytes = writer.record_limit_bytes
     found.event_limit_bytes = min(config.max_trace_size_bytes, writer.record_limit_bytes)
     found.typed = config.keeps_types and writer.leads_to_backend
@@ -93,14 +96,16 @@ cdef bint _open_at_once(FastPath tracer) except -1:
 
 cdef bint _open_on(FastPath tracer, Footing footing, object traced, object own, int64_t counter) except -1:
     cdef int code
-    cdef bytes runner = None, opened
+    cdef bytes runner = None, opened, shared = footing.begun if footing.start else nothing_begun
     context = tracer.context
     if tracer._own_runner is not None:
         runner = _runner_bytes(tracer._own_runner, tracer.trace_id, _caller_of(tracer, context), footing.typed)
         if runner is None:
             return False
-    opened = _opening_bytes(footing.begun, no_runner if runner is None else runner, wall_at(counter))
-    if PyBytes_Size(opened) > footing.record_limit_bytes or own.beacons is None:
+    opened = _opening_bytes(
+        nothing_begun if footing.start else footing.begun, no_runner if runner is None else runner, wall_at(counter)
+    )
+    if PyBytes_Size(shared) + PyBytes_Size(opened) > footing.record_limit_bytes or own.beacons is None:
         return False
     own.exit_timeout_s = footing.timeout_s
     traces = traced.open_traces
@@ -111,11 +116,11 @@ cdef bint _open_on(FastPath tracer, Footing footing, object traced, object own, 
     tracer.typed = footing.typed
     tracer._state = open_state
     (<dict>traces)[tracer._id] = tracer
-    code = footing.ring.append(
-        footing.producer, OPEN_KIND, 0, PyBytes_AsString(tracer._id), PyBytes_AsString(opened), PyBytes_Size(opened)
+    code = footing.ring.open(
+        footing.producer, footing.start, PyBytes_AsString(tracer._id), PyBytes_AsString(opened), PyBytes_Size(opened)
     )
     if code != PUSHED_CODE:
-        tracer._opened(code, opened)
+        tracer._opened(code, shared + opened)
         return True
     tracer.limit_bytes, tracer.ring, tracer.producer = footing.event_limit_bytes, footing.ring, footing.producer
     tracer.push = footing.push

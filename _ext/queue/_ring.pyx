@@ -26,7 +26,7 @@ cdef extern from "ring.h":
     ctypedef struct ring_record:
         uint32_t length, crc
         uint8_t kind, flags
-        uint16_t zero
+        uint16_t start
         uint32_t zeros
         uint64_t ordinal
         char trace_id[TRACE_ID_BYTES]
@@ -56,6 +56,7 @@ cdef extern from "calls.h":
     const char *RING_CALLS
     ctypedef struct ring_calls:
         int (*append)(object, int, int, const char *, const char *, uint64_t) noexcept
+        int (*open)(object, uint64_t, const char *, const char *, uint64_t) noexcept
         uint64_t (*load)(object, size_t) noexcept
 
 cdef extern from "record.h":
@@ -66,7 +67,7 @@ cdef extern from "record.h":
 # layout.py's numbers as C values. Those that are missing here are used only where speed does not matter.
 cdef size_t HEADER_BYTES = layout.HEADER_BYTES
 cdef size_t HEAD = layout.HEAD, TAIL = layout.TAIL, CLOSED_COUNT = layout.CLOSED_COUNT, LEFT = layout.LEFT
-cdef size_t QUEUE_FULL = layout.QUEUE_FULL
+cdef size_t QUEUE_FULL = layout.QUEUE_FULL, STARTS = layout.STARTS, STARTS_END = layout.STARTS_END
 cdef int PUSHED = layout.PUSHED, LOOK = layout.LOOK, FULL = layout.FULL, TOO_LARGE = layout.TOO_LARGE
 cdef int FOREIGN = layout.FOREIGN, CLOSED = layout.CLOSED, LOOK_SHIFT = layout.LOOK_SHIFT
 cdef int OPEN_KIND = Kind.OPEN, CLOSE_KIND = Kind.CLOSE, BYE_KIND = Kind.BYE, LAST_KIND = layout.LAST_KIND
@@ -79,7 +80,7 @@ cdef PyTypeObject *record_type = <PyTypeObject *>Record
 # Each field has a value of its own, so both sides give the same bytes only if they have the same fields in the same places.
 cdef bytes _trace_id = bytes(range(len(NO_TRACE)))
 cdef ring_record _record
-_record.length, _record.crc, _record.kind, _record.flags, _record.zero, _record.zeros, _record.ordinal = range(1, 8)
+_record.length, _record.crc, _record.kind, _record.flags, _record.start, _record.zeros, _record.ordinal = range(1, 8)
 if len(NO_TRACE) == TRACE_ID_BYTES:
     memcpy(_record.trace_id, PyBytes_AsString(_trace_id), TRACE_ID_BYTES)
 if PyBytes_FromStringAndSize(<char *>&_record, sizeof(_record)) != layout.RECORD_HEADER.pack(*range(1, 8), _trace_id):
@@ -226,6 +227,15 @@ cdef class _Ring(Mapping):
             memcpy(target, self._data + offset, first)
             memcpy(target + first, self._data, length - first)
 
+    # Wants _base not NULL.
+    cdef inline uint64_t _start_bytes(self, uint64_t number) noexcept:
+        """Return the length of the start with this number; 0: there is none. As layout.start_of."""
+        cdef uint64_t offset = 8 * number, length
+        if offset < STARTS or offset >= STARTS_END:
+            return 0
+        length = ring_load(self._base + offset)
+        return length if length <= STARTS_END - 8 - offset else 0
+
 
 @final
 cdef class Producer(_Ring):
@@ -261,6 +271,24 @@ cdef class Producer(_Ring):
         """Append a record. Return one of layout.py's answers: PUSHED, LOOK, FULL, TOO_LARGE, FOREIGN, CLOSED."""
         return checked_push(self, kind, flags, trace_id, payload)
 
+    def share(self, bytes start not None):
+        """Keep a start of OPENs in the header, so that each takes less room. Return its number; 0: it is not there."""
+        cdef uint64_t offset = STARTS, length, wanted = PyBytes_Size(start)
+        if self._base == NULL or self._is_foreign() or not wanted:
+            return 0
+        while offset + 8 + wanted <= STARTS_END:
+            length = ring_load(self._base + offset)
+            if not length:
+                memcpy(self._base + offset + 8, PyBytes_AsString(start), wanted)
+                ring_store(self._base + offset, wanted)
+                return offset // 8
+            if length == wanted and memcmp(self._base + offset + 8, PyBytes_AsString(start), wanted) == 0:
+                return offset // 8
+            if length > STARTS_END:
+                break
+            offset += 8 + ((length + 7) & ~<uint64_t>7)
+        return 0
+
     def put_bye(self):
         """Say that this process leaves by itself; every later push answers CLOSED."""
         return self.push(BYE_KIND, 0, NO_TRACE, b"")
@@ -269,20 +297,36 @@ cdef class Producer(_Ring):
         # A Producer that has no generation was never mapped, and there may be no page to look at.
         return self._generation != 0 and ring_generation() != self._generation
 
-    cdef int _append(self, int kind, int flags, const char *trace_id, const char *payload, uint64_t length) noexcept:
+    cdef uint64_t _start_of(self, const char *payload, uint64_t length) noexcept:
+        """Return the number of the start that a payload has, 0 if it has none."""
+        cdef uint64_t offset = STARTS, known
+        while self._base != NULL and offset < STARTS_END:
+            known = self._start_bytes(offset // 8)
+            if not known:
+                break
+            if known <= length and memcmp(self._base + offset + 8, payload, known) == 0:
+                return offset // 8
+            offset += 8 + ((known + 7) & ~<uint64_t>7)
+        return 0
+
+    cdef int _append(
+        self, int kind, int flags, uint64_t start, const char *trace_id, const char *payload, uint64_t length
+    ) noexcept:
+        """Append a record of the bytes of a start, if that is not 0, and of `payload`."""
         cdef ring_record record
-        cdef uint64_t size, offset, head = self._head
+        cdef uint64_t size, offset, most, head = self._head
         if self._is_foreign():
             return FOREIGN
         if self._base == NULL or self._left:
             return CLOSED
-        if length > (self._largest if kind < CLOSE_KIND else LARGEST_CLOSE if kind == CLOSE_KIND else 0):
+        most = self._largest if kind < CLOSE_KIND else LARGEST_CLOSE if kind == CLOSE_KIND else 0
+        if length + (self._start_bytes(start) if start else 0) > most:
             return TOO_LARGE
         size = sizeof(record) + ((length + 7) & ~<uint64_t>7)
         if not self._has_room(kind, size):
             ring_add(self._base + QUEUE_FULL, 1)
             return FULL
-        record.length, record.crc, record.zero, record.zeros = length, 0, 0, 0
+        record.length, record.crc, record.start, record.zeros = length, 0, start, 0
         record.kind, record.flags, record.ordinal = kind, flags, 0
         memcpy(record.trace_id, trace_id, TRACE_ID_BYTES)
         if kind == CLOSE_KIND:
@@ -338,8 +382,13 @@ cdef object checked_push(Producer producer, object kind, object flags, object tr
         raise TypeError("trace_id and payload must be bytes")
     if PyBytes_Size(trace_id) != TRACE_ID_BYTES:
         raise ValueError(f"trace_id must be {TRACE_ID_BYTES} bytes")
+    cdef const char *at = PyBytes_AsString(payload)
+    cdef uint64_t length = PyBytes_Size(payload), start = 0, shared = 0
+    if small_kind == OPEN_KIND:
+        start = producer._start_of(at, length)
+        shared = producer._start_bytes(start) if start else 0
     return producer._append(
-        small_kind, small_flags, PyBytes_AsString(trace_id), PyBytes_AsString(payload), PyBytes_Size(payload)
+        small_kind, small_flags, start, PyBytes_AsString(trace_id), at + shared, length - shared
     )
 
 
@@ -357,7 +406,13 @@ fast_method(<PyTypeObject *>Producer, &push_method, fast_push)
 
 
 cdef int append(object producer, int kind, int flags, const char *trace_id, const char *payload, uint64_t length) noexcept:
-    return (<Producer>producer)._append(kind, flags, trace_id, payload, length)
+    return (<Producer>producer)._append(kind, flags, 0, trace_id, payload, length)
+
+
+cdef int append_open(
+    object producer, uint64_t start, const char *trace_id, const char *payload, uint64_t length
+) noexcept:
+    return (<Producer>producer)._append(OPEN_KIND, 0, start, trace_id, payload, length)
 
 
 cdef uint64_t load(object producer, size_t offset) noexcept:
@@ -366,7 +421,7 @@ cdef uint64_t load(object producer, size_t offset) noexcept:
 
 
 cdef ring_calls _calls
-_calls.append, _calls.load = append, load
+_calls.append, _calls.open, _calls.load = append, append_open, load
 cdef object calls = PyCapsule_New(&_calls, RING_CALLS, NULL)
 
 
@@ -374,7 +429,8 @@ cdef object calls = PyCapsule_New(&_calls, RING_CALLS, NULL)
 cdef class Consumer(_Ring):
     """The end of a ring that empties it."""
 
-    cdef uint64_t _position, _closes_read
+    # `_taken_bytes`: of the records that this read has, as they were pushed.
+    cdef uint64_t _position, _closes_read, _taken_bytes
     cdef readonly bint stuck
 
     def __init__(self, int fd):
@@ -395,19 +451,20 @@ cdef class Consumer(_Ring):
     def read(self, limit_bytes, until=None):
         """Return the next records and move `position` behind them.
 
-        Starts no record at or after `until`, nor once `limit_bytes` of ring were read; so there is at least one record
-        if there is any. Raises CorruptRing, with `position` on the bad record, if no good one stands before it.
+        Starts no record at or after `until`, nor once `limit_bytes` of records were read, with their shared starts; so
+        there is at least one record if there is any. Raises CorruptRing, with `position` on the bad record, if no good
+        one stands before it.
         """
         cdef list records = []
         cdef object record, trace_id = None
         cdef uint64_t head = self._checked_head()
         cdef uint64_t end = head if until is None else min(head, <uint64_t>until)
-        cdef uint64_t start = self._position
         cdef long long limit = limit_bytes
         cdef bint checksummed = self.load(layout.CHECKSUMMED) != 0
         self.stuck = False
+        self._taken_bytes = 0
         try:
-            while self._position < end and <long long>(self._position - start) < limit:
+            while self._position < end and <long long>self._taken_bytes < limit:
                 record = self._next(head, checksummed, trace_id)
                 records.append(record)
                 trace_id = <object>PyTuple_GetItem(record, 3)
@@ -435,25 +492,32 @@ cdef class Consumer(_Ring):
 
     cdef object _next(self, uint64_t head, bint checksummed, object trace_id):
         cdef ring_record record
-        cdef uint64_t position = self._position, size
+        cdef uint64_t position = self._position, size, shared
         cdef bytes payload
+        cdef char *at
         # Making the last tuple may have run a destructor that closed this.
         if self._base == NULL:
             raise ValueError("the mapping is closed")
         if head < position or head - position < sizeof(record):
             raise CorruptRing(f"{head - position} bytes before head at position {position} are no record")
         self._get(position % self._capacity, <char *>&record, sizeof(record))
-        if not 1 <= record.kind <= LAST_KIND or record.zero or record.zeros:
+        if not 1 <= record.kind <= LAST_KIND or record.zeros or (record.start and record.kind != OPEN_KIND):
             raise CorruptRing(f"no record at position {position}: kind {record.kind}")
         size = sizeof(record) + ((<uint64_t>record.length + 7) & ~<uint64_t>7)
         if record.length > self._largest or size > head - position:
             raise CorruptRing(f"a record of {record.length} bytes at position {position}, head is {head}")
+        # Read once: another process may write there.
+        shared = self._start_bytes(record.start) if record.start else 0
         # record.length <= _largest < _capacity, as _get wants; bytes are no container, so this runs no destructor.
-        payload = PyBytes_FromStringAndSize(NULL, record.length)
-        self._get((position + sizeof(record)) % self._capacity, PyBytes_AsString(payload), record.length)
+        payload = PyBytes_FromStringAndSize(NULL, shared + record.length)
+        at = PyBytes_AsString(payload)
+        if shared:
+            memcpy(at, self._base + 8 * <uint64_t>record.start + 8, shared)
+        self._get((position + sizeof(record)) % self._capacity, at + shared, record.length)
         if checksummed and record.crc != checksum(position, record, payload):
             raise CorruptRing(f"wrong checksum at position {position}")
         self._position = position + size
+        self._taken_bytes += sizeof(record) + ((shared + record.length + 7) & ~<uint64_t>7)
         if record.kind == CLOSE_KIND:
             self._closes_read = record.ordinal
         # Nearly always the last record's. The same object again, because bytes remember their hash.
@@ -497,7 +561,7 @@ cdef char *_pack(object each, char *place) except NULL:
     cdef long flags = PyLong_AsLong(<object>PyTuple_GetItem(each, 1))
     if PyBytes_Size(trace_id) != TRACE_ID_BYTES or length > 0xFFFFFFFF or (kind | flags) & ~255:
         raise ValueError("not a record")
-    record.length, record.crc, record.zero, record.zeros = <uint32_t>length, 0, 0, 0
+    record.length, record.crc, record.start, record.zeros = <uint32_t>length, 0, 0, 0
     record.kind, record.flags = <uint8_t>kind, <uint8_t>flags
     record.ordinal = PyLong_AsUnsignedLongLong(<object>PyTuple_GetItem(each, 2))
     memcpy(record.trace_id, PyBytes_AsString(trace_id), TRACE_ID_BYTES)

@@ -29,7 +29,7 @@
 typedef struct {
     uint32_t length, crc;
     uint8_t kind, flags;
-    uint16_t zero;
+    uint16_t start;
     uint32_t zeros;
     uint64_t ordinal;
     char trace_id[TRACE_ID_BYTES];

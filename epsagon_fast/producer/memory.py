@@ -37,6 +37,9 @@ class MemoryWriter:
     def finish(self, records: list[Record]) -> None:
         """Take the records of a trace that was closed."""
 
+    def share(self, start: bytes) -> None:
+        """Do nothing, because records are kept whole."""
+
     def attend(self, code: int, kind: int, flags: int, trace_id: bytes, payload: bytes) -> bool:
         """Return whether the record was taken; there is never more to do."""
         return code == PUSHED

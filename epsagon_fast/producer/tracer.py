@@ -238,6 +238,7 @@ class Tracer(Started, Recorder):
         exiting.register(config.shutdown_timeout_s)
         writer = process.writer_for(config)
         self._use(writer, config.keeps_types)
+        writer.share(beginning(config))
         known = self._own_runner
         caller_id = None if self.context is None else self.caller_id
         runner = None if known is None else encoded_runner(known, self.trace_id, caller_id, self.typed)

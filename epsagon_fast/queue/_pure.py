@@ -203,12 +203,23 @@ class PureProducer(_Ring):
             raise ValueError("this ring was not created for a producer in pure Python")
         self._owner_pid = os.getpid()
         self._open_traces = 0
+        # What stands in the header, with the numbers. Replaced, not changed: a push may be reading it.
+        self._starts: tuple[tuple[int, bytes], ...] = ()
+        self._sharing: Turns[tuple[bytes], int] = Turns()
         self._pushing: Turns[Push, int] = Turns()
 
     @property
     def foreign(self) -> bool:
         """Whether this process is a fork of the one that made this object."""
         return os.getpid() != self._owner_pid
+
+    def share(self, start: bytes) -> int:
+        """Keep a start of OPENs in the header, so that each takes less room. Return its number; 0: it is not there."""
+        if type(start) is not bytes:
+            raise TypeError("start must be bytes")
+        if self._closed or self.foreign:
+            return 0
+        return self._sharing.take((start,), self._share) or 0
 
     def push(self, kind: int, flags: int, trace_id: bytes, payload: bytes, /) -> int:
         """Append a record. Return one of layout.py's answers: PUSHED, LOOK, FULL, TOO_LARGE, FOREIGN, CLOSED."""
@@ -234,6 +245,24 @@ class PureProducer(_Ring):
             return layout.LARGEST_CLOSE_BYTES
         return 0 if kind == Kind.BYE else self._largest_bytes
 
+    def _share(self, wanted: tuple[bytes], own: bool) -> int:
+        (start,) = wanted
+        number, offset = layout.find_start(self, start)
+        if offset:
+            self.write(offset + 8, start)
+            self.store(offset, len(start))
+            number = offset // 8
+        if number and (number, start) not in self._starts:
+            self._starts = (*self._starts, (number, start))
+        return number
+
+    def _start_of(self, kind: int, payload: bytes) -> tuple[int, bytes]:
+        if kind == Kind.OPEN:
+            for number, start in self._starts:
+                if payload.startswith(start):
+                    return number, start
+        return 0, b""
+
     def _work(self, record: Push, own: bool) -> int:
         code = self._append(*record)
         # The push of another caller's record has returned PUSHED already. So if a BYE overtook the record, the loss is
@@ -243,14 +272,18 @@ class PureProducer(_Ring):
         return code
 
     def _append(self, kind: int, flags: int, trace_id: bytes, payload: bytes) -> int:
-        head, size = self._head.value, layout.record_bytes(len(payload))
+        number, start = self._start_of(kind, payload)
+        length = len(payload) - len(start)
+        head, size = self._head.value, layout.record_bytes(length)
         # Checked again, because a BYE may have come first while this record waited for its turn.
         if self._left.value:
             return CLOSED
         if not self._has_room(kind, head, size):
             return FULL
         ordinal = self._ordinal(kind)
-        self._write_data(head, self._checksummed(head, kind, flags, ordinal, trace_id, payload))
+        fields = kind, flags, number, 0, ordinal, trace_id
+        crc = _crc(head, RECORD_HEADER.pack(length, 0, *fields), payload)
+        self._write_data(head, RECORD_HEADER.pack(length, crc, *fields) + payload[len(start) :])
         if kind == Kind.CLOSE:
             self.store(layout.CLOSED_COUNT, ordinal)
         self._open_traces = self._open_after(kind)
@@ -277,11 +310,6 @@ class PureProducer(_Ring):
 
     def _ordinal(self, kind: int) -> int:
         return (self.load(layout.CLOSED_COUNT) + 1) % _ROLLED_OVER if kind == Kind.CLOSE else 0
-
-    def _checksummed(self, head: int, kind: int, flags: int, ordinal: int, trace_id: bytes, payload: bytes) -> bytes:
-        header = RECORD_HEADER.pack(len(payload), 0, kind, flags, 0, 0, ordinal, trace_id)
-        crc = _crc(head, header, payload)
-        return RECORD_HEADER.pack(len(payload), crc, kind, flags, 0, 0, ordinal, trace_id) + payload
 
 
 class PureConsumer(_Ring):
@@ -311,16 +339,17 @@ class PureConsumer(_Ring):
     def read(self, limit_bytes: int, until: int | None = None) -> list[Record]:
         """Return the next records and move `position` behind them.
 
-        Starts no record at or after `until`, nor once `limit_bytes` of ring were read; so there is at least one record
-        if there is any. Raises CorruptRing, with `position` on the bad record, if no good one stands before it.
+        Starts no record at or after `until`, nor once `limit_bytes` of records were read, with their shared starts; so
+        there is at least one record if there is any. Raises CorruptRing, with `position` on the bad record, if no good
+        one stands before it.
         """
         records: list[Record] = []
         head = self._checked_head()
         end = head if until is None else min(head, until)
-        start = self._position
+        taken_bytes = 0
         checksummed = bool(self.load(layout.CHECKSUMMED))
         self._stuck = False
-        while self._position < end and self._position - start < limit_bytes:
+        while self._position < end and taken_bytes < limit_bytes:
             try:
                 record, size = self._record_at(self._position, head, checksummed)
             except CorruptRing:
@@ -333,6 +362,7 @@ class PureConsumer(_Ring):
             if record[0] == Kind.CLOSE:
                 self._closes_read = record[2]
             self._position += size
+            taken_bytes += layout.record_bytes(len(record[4]))
         return records
 
     def seek(self, position: int, closes_read: int) -> None:
@@ -357,13 +387,13 @@ class PureConsumer(_Ring):
         if head - position < RECORD_HEADER.size:
             raise CorruptRing(f"{head - position} bytes before head at position {position} are no record")
         header = self._copy_data(position, RECORD_HEADER.size)
-        length, crc, kind, flags, zero, zeros, ordinal, trace_id = RECORD_HEADER.unpack(header)
-        if not 1 <= kind <= layout.LAST_KIND or zero or zeros:
+        length, crc, kind, flags, number, zeros, ordinal, trace_id = RECORD_HEADER.unpack(header)
+        if not 1 <= kind <= layout.LAST_KIND or zeros or (number and kind != Kind.OPEN):
             raise CorruptRing(f"no record at position {position}: kind {kind}")
         size = layout.record_bytes(length)
         if length > self._largest_bytes or size > head - position:
             raise CorruptRing(f"a record of {length} bytes at position {position}, head is {head}")
-        payload = self._copy_data(position + RECORD_HEADER.size, length)
+        payload = layout.start_of(self, number) + self._copy_data(position + RECORD_HEADER.size, length)
         if checksummed and crc != _crc(position, header[:4] + bytes(4) + header[8:], payload):
             raise CorruptRing(f"wrong checksum at position {position}")
         return Record(kind, flags, ordinal, trace_id, payload), size

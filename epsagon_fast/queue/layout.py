@@ -9,12 +9,14 @@ different cache lines.
 import os
 import struct
 
-from epsagon_fast.hints import Final
+from epsagon_fast.hints import Final, Protocol
 from epsagon_fast.protocol import REFUSALS, TRACE_ID_BYTES, Kind
 
 HEADER_BYTES: Final = 16384
 MAGIC_VALUE: Final = int.from_bytes(b"EPSFRING", "little")
-LAYOUT_VERSION: Final = 1
+LAYOUT_VERSION: Final = 2
+# Version 1 had no shared starts; what is new was zeros. So its rings are read alike.
+READ_VERSIONS: Final = (1, 2)
 
 # Slots that are written once, when the file is made.
 MAGIC: Final = 0
@@ -63,12 +65,19 @@ COUNTED: Final = 768
 # The same for LEFT_OUT.
 LEFT_OUT_COUNTED: Final = 896
 
+# Starts that many records share: what the OPENs of one config say up to their runner. Each stands here once, and a
+# record in the ring has its number and the rest. An entry is its length, a u64 that is stored last, and its bytes,
+# padded to 8. Entries stay as long as the file. An entry's number is its offset in the header, divided by 8.
+STARTS: Final = 1024
+STARTS_END: Final = 4096
+
 # The latest settlements, up to the end of the header. settlements.py defines an entry.
-SETTLEMENT_RING: Final = 4096
+SETTLEMENT_RING: Final = STARTS_END
 # All slots before the settlements, for `read_slots`.
 _SLOTS: Final = struct.Struct(f"={SETTLEMENT_RING // 8}Q")
 
-# Length of the payload, CRC-32 or 0, kind, flags, two zeros, ordinal, trace id. The payload is padded to 8 bytes.
+# Length of the payload without its start, CRC-32 or 0, kind, flags, number of the start or 0, zeros, ordinal, trace id.
+# The payload is padded to 8 bytes.
 RECORD_HEADER: Final = struct.Struct(f"<IIBBHIQ{TRACE_ID_BYTES}s")
 
 # The answers of `push`. PUSHED and LOOK: the record is in the ring. With LOOK the caller should see whether a collector
@@ -124,6 +133,38 @@ def largest_payload_bytes(capacity_bytes: int) -> int:
     return (capacity_bytes // 4 & ~7) - RECORD_HEADER.size
 
 
+class Header(Protocol):
+    """The part of a mapped ring in which its shared starts stand."""
+
+    def load(self, offset: int, /) -> int: ...
+    def copy(self, offset: int, length: int, /) -> bytes: ...
+
+
+def start_of(header: Header, number: int) -> bytes:
+    """Return the start with this number; empty for 0, and for a number of none."""
+    offset = 8 * number
+    if not STARTS <= offset < STARTS_END:
+        return b""
+    length = header.load(offset)
+    return header.copy(offset + 8, length) if offset + 8 + length <= STARTS_END else b""
+
+
+def find_start(header: Header, start: bytes) -> tuple[int, int]:
+    """Return the number of a start in the header, and the offset where it is to be written because it is not there.
+
+    Either may be 0; both are if there is no room for it.
+    """
+    offset = STARTS
+    while start and offset + 8 + len(start) <= STARTS_END:
+        length = header.load(offset)
+        if not length:
+            return 0, offset
+        if length == len(start) and start_of(header, offset // 8) == start:
+            return offset // 8, 0
+        offset += 8 + (length + 7 & ~7)
+    return 0, 0
+
+
 def check_capacity(capacity_bytes: int) -> None:
     """Raise ValueError if no ring may have this capacity."""
     if capacity_bytes % 8 or not MIN_CAPACITY_BYTES <= capacity_bytes <= MAX_CAPACITY_BYTES:
@@ -141,7 +182,7 @@ def read_capacity(fd: int) -> int:
     magic, version, capacity, _, _, _ = struct.unpack("=6Q", start)
     if magic != MAGIC_VALUE:
         raise CorruptRing(f"magic is {magic:#x}, not {MAGIC_VALUE:#x}")
-    if version != LAYOUT_VERSION:
+    if version not in READ_VERSIONS:
         raise CorruptRing(f"layout version is {version}, not {LAYOUT_VERSION}")
     try:
         check_capacity(capacity)

@@ -15,11 +15,12 @@ def move_unread(source: ring.Producer, put: Callable[[int, int, bytes, bytes], b
     source.put_bye()
     position, head, count = source.load(layout.TAIL), source.head, 0
     while position < head:
-        length, _, kind, flags, _, _, _, trace_id = layout.RECORD_HEADER.unpack(
+        length, _, kind, flags, start, _, _, trace_id = layout.RECORD_HEADER.unpack(
             _bytes(source, position, layout.RECORD_HEADER.size)
         )
         if kind != Kind.BYE:
-            put(kind, flags, trace_id, _bytes(source, position + layout.RECORD_HEADER.size, length))
+            rest = _bytes(source, position + layout.RECORD_HEADER.size, length)
+            put(kind, flags, trace_id, layout.start_of(source, start) + rest)
             count += 1
         position += layout.record_bytes(length)
     return count

@@ -30,6 +30,10 @@ class NoRing:
         self._slots[self._refused] += 1
         return layout.FULL
 
+    def share(self, start: bytes) -> int:
+        """Return 0, because there is no room for it."""
+        return 0
+
     def load(self, offset: int) -> int:
         """Return the counter at an offset."""
         return self._slots[offset]

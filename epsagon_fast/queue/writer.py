@@ -76,6 +76,10 @@ class Writer:
         self.push = own_ring.push
         self.record_limit_bytes = layout.largest_payload_bytes(own_ring.load(layout.CAPACITY))
 
+    def share(self, start: bytes) -> None:
+        """Have the OPENs that begin with `start` take less room in the ring from now on."""
+        self._ring.share(start)
+
     def put(self, kind: int, flags: int, trace_id: bytes, payload: bytes) -> bool:
         """Push a record. Return False if it was refused and counted."""
         code = self.push(kind, flags, trace_id, payload)

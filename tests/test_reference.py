@@ -51,6 +51,8 @@ PUBLIC = {
     "epsagon_fast.integrations.opentelemetry": "install EpsagonSpanProcessor",
 }
 NAMES = [(module, name) for module, names in PUBLIC.items() for name in names.split()]
+# Its class in plain Python does not show its attributes.
+AN_EVENT = event.Event("", "", "", "")
 # Attributes that objects get when they are made: no class shows them.
 OF_OBJECTS = {"reason", "trace_id", "config", "size_bytes", "url", "store"}
 
@@ -68,6 +70,7 @@ def shown() -> set[str]:
 def named(module: str, name: str) -> Any:
     found = importlib.import_module(module)
     for part in name.split("."):
+        found = AN_EVENT if found is event.Event else found
         found = getattr(found, part)
     return found
 

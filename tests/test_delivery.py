@@ -815,7 +815,7 @@ def test_senders_start_one_by_one_while_requests_are_made(
             (0.1, False, 7),
         ):
             clock.now += pause_s * module.PATIENCE_S
-            delivery._made_at = clock.now - (0.0 if is_made else module.WAKE_S)
+            delivery._made_at = clock.now - (0.0 if is_made else 2 * module.WAKE_S)
             delivery.verdicts()
             assert delivery.threads == senders
             until(lambda: not delivery._coming, "a sender that was started has begun")

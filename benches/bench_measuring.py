@@ -7,7 +7,8 @@ from measure import Row, by_turns, memory_folder
 from report import Report
 
 from epsagon_fast.collector.assembling import body
-from epsagon_fast.collector.assembling.assembly import Assembly, ClosedTrace
+from epsagon_fast.collector.assembling.assembly import Assembly
+from epsagon_fast.collector.assembling.open_trace import OpenTrace
 from epsagon_fast.collector.measuring.requests import Requests
 from epsagon_fast.config import Config
 from epsagon_fast.protocol import CLOSE_PAYLOAD, UNCHANGED, Kind, Record
@@ -23,7 +24,7 @@ def event(name: str, **metadata: str) -> dict[str, object]:
     return {"id": name, "start_time": 1.0, "resource": resource, "origin": "b", "duration": 0.1, "error_code": 0}
 
 
-def closed(config: object) -> ClosedTrace:
+def closed(config: object) -> OpenTrace:
     """Return a request with a few events."""
     assembly, trace_id = Assembly(), os.urandom(16)
     runner = event("shop", path="/cart/17", route="/cart/{id}")
@@ -48,7 +49,7 @@ def test_counting_beside_making_a_body(report: Report) -> None:
         requests = Requests(Ledger(fd))
         rows = {
             "count it as a request, alone in its pass": Row(lambda each: requests.count([each]), traces),
-            "make its body": Row(lambda each: body.build(each.trace), traces),
+            "make its body": Row(lambda each: body.build(each), traces),
         }
         taken = by_turns(rows, 50)
         os.close(fd)

@@ -29,8 +29,9 @@ from records import (
 from epsagon_fast.collector.assembling import assembly as module
 from epsagon_fast.collector.assembling import body
 from epsagon_fast.collector.assembling.accounts import TRACE_BYTES
-from epsagon_fast.collector.assembling.assembly import Assembly, ClosedTrace
+from epsagon_fast.collector.assembling.assembly import Assembly
 from epsagon_fast.collector.assembling.events import pure_unmasked, unmasked
+from epsagon_fast.collector.assembling.open_trace import OpenTrace
 from epsagon_fast.collector.assembling.unopened import MAX_HELD_BYTES
 from epsagon_fast.protocol import MAX_LABELS_BYTES, MAX_TRACE_BYTES, NO_TRACE, UNFINISHED, Kind, Record
 
@@ -48,9 +49,9 @@ def feed(assembly: Assembly, *records: Record, ring_id: bytes = RING) -> None:
         assembly.feed(ring_id, assembly.masked(each), NOW)
 
 
-def sent(ready: list[ClosedTrace]) -> dict[str, Any]:
+def sent(ready: list[OpenTrace]) -> dict[str, Any]:
     (trace,) = ready
-    data = body.build(trace.trace).data
+    data = body.build(trace).data
     assert data is not None
     decoded: dict[str, Any] = orjson.loads(data)
     return decoded
@@ -72,9 +73,9 @@ def test_a_trace_is_returned_once_a_whole_pass_after_its_close(assembly: Assembl
     feed(assembly, closed())
     assert assembly.end_pass(NOW) == []
     (trace,) = assembly.end_pass(NOW)
-    assert (trace.trace_id, trace.ring_id, trace.ordinal) == (TRACE_ID, RING, 1)
-    assert (trace.config, trace.debug) == (CONFIG, False)
-    assert trace.destination.url == CONFIG["collector_url"]
+    assert (trace.trace_id, trace.ring_id, trace.close_ordinal) == (TRACE_ID, RING, 1)
+    assert (trace.config, trace.terms.debug) == (CONFIG, False)
+    assert trace.terms.destination.url == CONFIG["collector_url"]
     assert assembly.end_pass(NOW) == []
 
 
@@ -228,7 +229,7 @@ def test_a_process_that_dies_closes_what_it_opened_as_process_died(assembly: Ass
     assembly.ring_died(RING, NOW, pid)
     assembly.end_pass(NOW)
     first, second = sorted(assembly.end_pass(NOW), key=lambda trace: trace.trace_id)
-    assert (first.ordinal, second.ordinal) == (0, 1)
+    assert (first.close_ordinal, second.close_ordinal) == (0, 1)
     runner = sent([first])["events"][-1]
     assert (runner["error_code"], runner["duration"], runner["exception"]["type"]) == (2, 12.5, "ProcessDied")
     assert ("4711" in runner["exception"]["message"]) == (pid is not None)
@@ -288,7 +289,7 @@ def test_traces_do_not_mix(assembly: Assembly) -> None:
     feed(assembly, added(event(1)), added(event(2), OTHER_TRACE_ID), added(event(3)))
     feed(assembly, closed(), closed(trace_id=OTHER_TRACE_ID))
     assembly.end_pass(NOW)
-    traces = {trace.destination.token: sent([trace]) for trace in assembly.end_pass(NOW)}
+    traces = {trace.terms.destination.token: sent([trace]) for trace in assembly.end_pass(NOW)}
     assert {token: ids(trace) for token, trace in traces.items()} == {
         "secret-token": ["event-1", "event-3"],
         "other": ["event-2"],
@@ -520,7 +521,7 @@ def anything() -> st.SearchStrategy[list[tuple[bytes, Record]]]:
 @given(anything(), st.sets(st.integers(0, 30), max_size=6))
 def test_nothing_that_comes_out_of_a_ring_raises(records: list[tuple[bytes, Record]], passes: set[int]) -> None:
     assembly = Assembly()
-    ready: list[ClosedTrace] = []
+    ready: list[OpenTrace] = []
     for number, (ring_id, each) in enumerate(records):
         assembly.feed(ring_id, assembly.masked(each), NOW)
         assert assembly.held_bytes >= 0
@@ -531,7 +532,7 @@ def test_nothing_that_comes_out_of_a_ring_raises(records: list[tuple[bytes, Reco
     ready += [*assembly.end_pass(NOW), *assembly.end_pass(NOW)]
     assert len({trace.trace_id for trace in ready}) == len(ready)
     for trace in ready:
-        assert body.build(trace.trace).size_bytes <= trace.config["max_trace_size_bytes"]
+        assert body.build(trace).size_bytes <= trace.config["max_trace_size_bytes"]
         assembly.forget(trace.trace_id)
     assert assembly.held_bytes == assembly.open_count == 0
     assert not assembly.masks

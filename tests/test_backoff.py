@@ -48,8 +48,9 @@ def test_a_destination_that_is_well_is_not_remembered() -> None:
     backoff = Backoff()
     for number in range(1000):
         destination = Destination(f"http://host-{number}", "", 1.0)
-        for verdict in (failed(), Verdict([ID], Outcome.DELIVERED)):
-            backoff.started(destination, ID)
-            backoff.finished(destination, verdict, 0.0)
+        backoff.started(destination, ID)
+        backoff.finished(destination, failed(), 0.0)
+        backoff.started(destination, ID)
+        backoff.arrived(destination)
         assert backoff.is_well(destination)
     assert not backoff._ill and not backoff._in_flight

@@ -20,7 +20,7 @@ def closed_trace(*records: Record) -> OpenTrace:
         assembly.feed(RING, assembly.masked(each), 0.0)
     assembly.end_pass(0.0)
     (ready,) = assembly.end_pass(0.0)
-    return ready.trace
+    return ready
 
 
 def built(*records: Record) -> body.Body:

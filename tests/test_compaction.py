@@ -14,7 +14,7 @@ from records import added, closed, event, exception_fields, label, opened, own_r
 from strategies import trace_records
 
 from epsagon_fast.collector.assembling import body
-from epsagon_fast.collector.assembling.assembly import Assembly, ClosedTrace
+from epsagon_fast.collector.assembling.assembly import Assembly
 from epsagon_fast.collector.assembling.open_trace import OpenTrace
 from epsagon_fast.collector.journal import journal, snapshot
 from epsagon_fast.collector.journal.compaction import Compaction
@@ -70,7 +70,7 @@ class Collector:
         self.compaction.step()
         self.journal.commit()
 
-    def finish(self) -> list[ClosedTrace]:
+    def finish(self) -> list[OpenTrace]:
         return [*self.assembly.end_pass(0.0), *self.assembly.end_pass(0.0)]
 
     def settle(self, trace_id: bytes) -> None:
@@ -120,7 +120,7 @@ def test_a_snapshot_at_any_time_changes_no_byte(records: list[Record], after: fr
 
 def built(assembly: Assembly) -> body.Body:
     (ready,) = [*assembly.end_pass(0.0), *assembly.end_pass(0.0)]
-    return body.build(ready.trace)
+    return body.build(ready)
 
 
 def test_ignored_keys_are_masked_after_a_snapshot_too(dir_fd: int) -> None:
@@ -130,7 +130,7 @@ def test_ignored_keys_are_masked_after_a_snapshot_too(dir_fd: int) -> None:
     successor = Collector(dir_fd)
     successor.take(added(event(pin="1234")), closed())
     (ready,) = successor.finish()
-    assert b'"pin":"****"' in (body.build(ready.trace).data or b"")
+    assert b'"pin":"****"' in (body.build(ready).data or b"")
 
 
 def test_labels_of_any_size_and_form_are_kept(dir_fd: int) -> None:
@@ -154,8 +154,8 @@ def test_a_trace_that_stays_open_does_not_hold_the_journal(dir_fd: int) -> None:
         assert collector.journal.size_bytes <= 8 * SEGMENT_BYTES
     collector.take(of_trace(0, added(event("last"))), of_trace(0, closed()))
     (ready,) = Collector(dir_fd).finish()
-    assert ready.ordinal == 1
-    sent = body.build(ready.trace).data
+    assert ready.close_ordinal == 1
+    sent = body.build(ready).data
     assert sent is not None and sent.index(b"event-first") < sent.index(b"event-last")
 
 
@@ -186,7 +186,7 @@ def test_a_finished_trace_is_kept_as_its_body(dir_fd: int) -> None:
     collector = Collector(dir_fd)
     collector.take(*short_trace(1))
     (ready,) = collector.finish()
-    parcel = Parcel(ready.trace_id, ready.destination, body.build(ready.trace).data or b"")
+    parcel = Parcel(ready.trace_id, ready.terms.destination, body.build(ready).data or b"")
     collector.sending.add(parcel)
     collector.copy_all()
     successor = Collector(dir_fd)
@@ -297,4 +297,4 @@ def test_exceptions_are_kept(dir_fd: int) -> None:
     successor = Collector(dir_fd)
     successor.take(closed())
     (ready,) = successor.finish()
-    assert b"kept" in (body.build(ready.trace).data or b"")
+    assert b"kept" in (body.build(ready).data or b"")

@@ -98,8 +98,8 @@ def built(limit_bytes: int, news: str | None, events: int = 3) -> body.Body:
         assembly.feed(RING, added(event(number, weak="x" * 300)), 0.0)
     assembly.feed(RING, closed(), 0.0)
     (ready,) = [*assembly.end_pass(0.0), *assembly.end_pass(0.0)]
-    ready.trace.dropped_records = news
-    return body.build(ready.trace)
+    ready.dropped_records = news
+    return body.build(ready)
 
 
 def runner(built: body.Body) -> dict[str, str]:
@@ -129,8 +129,8 @@ def test_a_trace_without_a_runner_tells_nothing() -> None:
     for each in (opened(), added(event()), closed()):
         assembly.feed(RING, each, 0.0)
     (ready,) = [*assembly.end_pass(0.0), *assembly.end_pass(0.0)]
-    ready.trace.dropped_records = '{"late":1}'
-    assert not body.build(ready.trace).told
+    ready.dropped_records = '{"late":1}'
+    assert not body.build(ready).told
 
 
 def test_late_and_orphaned_records_are_known_by_ring() -> None:

@@ -158,7 +158,7 @@ def fed(batches: list[tuple[bytes, list[Record]]], way: Any) -> tuple[Any, list[
             at += 1
     found = shown(assembly)
     assembly.end_pass(1.0)
-    return found, answered, [body.build(each.trace) for each in assembly.end_pass(2.0)]
+    return found, answered, [body.build(each) for each in assembly.end_pass(2.0)]
 
 
 def none(records: list[Record], at: int, *_: Any) -> int:

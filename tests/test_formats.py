@@ -93,7 +93,7 @@ def finished(url: str, limit_bytes: int, *events: bytes) -> bytes | None:
     for each in (opened(own_runner(), **config), *map(added, events), closed()):
         assembly.feed(RING, each, 0.0)
     (only,) = [*assembly.end_pass(0.0), *assembly.end_pass(0.0)]
-    return body.build(only.trace).data
+    return body.build(only).data
 
 
 @pytest.mark.parametrize(

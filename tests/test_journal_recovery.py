@@ -23,7 +23,8 @@ from reading import ListRing, ListRings, Page, Reading, WatchedJournal
 from records import CONFIG, OPENED_AT, event, own_runner
 
 from epsagon_fast.collector.assembling import body
-from epsagon_fast.collector.assembling.assembly import Assembly, ClosedTrace
+from epsagon_fast.collector.assembling.assembly import Assembly
+from epsagon_fast.collector.assembling.open_trace import OpenTrace
 from epsagon_fast.collector.journal import snapshot
 from epsagon_fast.protocol import CLOSE_PAYLOAD, NO_TRACE, NOT_MEASURED, UNCHANGED, Kind, Outcome, Record
 
@@ -55,9 +56,9 @@ class World:
         self.traces: dict[bytes, Expected] = {}
         self.page = Page()
 
-    def deliver(self, closed: ClosedTrace) -> None:
+    def deliver(self, closed: OpenTrace) -> None:
         trace = self.traces[closed.trace_id]
-        data = body.build(closed.trace).data
+        data = body.build(closed).data
         assert data is not None
         *events, runner = orjson.loads(data)["events"]
         names = Counter(each["id"] for each in events)

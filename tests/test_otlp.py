@@ -112,7 +112,7 @@ def built(first: Record, *records: Record, url: str = URL, ending: str = "closed
     if last is None:
         assembly.ring_died(RING, OPENED_AT + 1, 7)
     (only,) = [*assembly.end_pass(0.0), *assembly.end_pass(0.0)]
-    return body.build(only.trace).data
+    return body.build(only).data
 
 
 def one(fields: dict[str, Any] | None = None, runner: dict[str, Any] | None = None, **more: Any) -> list[Span]:

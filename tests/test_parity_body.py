@@ -25,7 +25,7 @@ def built(case: Case, limit_bytes: int = MAX_TRACE_BYTES) -> body.Body:
     assert assembly.end_pass(0.0) == []
     (trace,) = assembly.end_pass(0.0)
     assert not assembly.counters["malformed"]
-    return body.build(trace.trace)
+    return body.build(trace)
 
 
 def records(case: Case, limit_bytes: int) -> list[Record]:

@@ -10,7 +10,8 @@ import servers
 from passes import Folder, Process, made_folder, passes
 from records import OPENED_AT, RING, closed, opened, own_runner, record
 
-from epsagon_fast.collector.assembling.assembly import Assembly, ClosedTrace
+from epsagon_fast.collector.assembling.assembly import Assembly
+from epsagon_fast.collector.assembling.open_trace import OpenTrace
 from epsagon_fast.collector.formats.conventions import OVERFLOW
 from epsagon_fast.collector.measuring.figures import View
 from epsagon_fast.collector.measuring.histogram import BOUNDS_S, BUCKETS, NS_PER_S, Histogram, placed
@@ -31,7 +32,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
         yield made
 
 
-def finished(runner: dict[str, Any] | None, duration_s: float = 0.5, **config: Any) -> ClosedTrace:
+def finished(runner: dict[str, Any] | None, duration_s: float = 0.5, **config: Any) -> OpenTrace:
     """A closed trace with an id of its own."""
     assembly, trace_id = Assembly(), os.urandom(16)
     for each in (opened(runner, **config), closed(duration_s)):
@@ -89,7 +90,7 @@ def test_same_traces_are_failures_here_and_in_sampling(
     (found,) = [*assembly.end_pass(OPENED_AT), *assembly.end_pass(OPENED_AT)]
     Requests(Ledger(folder_fd)).count([found])
     assert counted(folder_fd)["shop", "resize"].failures == failures
-    assert seen_of(found.trace, request_of(found)).failed == bool(failures)
+    assert seen_of(found, request_of(found)).failed == bool(failures)
 
 
 def test_names_that_share_a_series_are_not_remembered_one_by_one(folder_fd: int) -> None:

@@ -16,7 +16,8 @@ from passes import Folder, Process, made_folder, passes
 from records import RING, closed, opened, own_runner
 from strategies import json_shaped
 
-from epsagon_fast.collector.assembling.assembly import Assembly, ClosedTrace
+from epsagon_fast.collector.assembling.assembly import Assembly
+from epsagon_fast.collector.assembling.open_trace import OpenTrace
 from epsagon_fast.collector.sampling import waiting
 from epsagon_fast.collector.sampling.sampling import Sampling
 from epsagon_fast.protocol import Outcome
@@ -213,7 +214,7 @@ def test_rules_that_cannot_be_read_keep_everything(folder: Folder) -> None:
     assert [*folder.arrived()] == ["kept"]
 
 
-def closed_trace(shared_id: bytes, sampling: str) -> ClosedTrace:
+def closed_trace(shared_id: bytes, sampling: str) -> OpenTrace:
     """A closed trace of a request, as the assembly gives it."""
     assembly, trace_id = Assembly(), os.urandom(16)
     for each in (opened(own_runner(http_trace_id=shared_id.hex()), sampling=sampling), closed()):

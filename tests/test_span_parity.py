@@ -231,7 +231,7 @@ def recorded(queue: FakeQueue) -> ExportTraceServiceRequest:
     for record in queue.records:
         assembly.feed(b"", assembly.masked(record), 0.0)
     closed = [*assembly.end_pass(0.0), *assembly.end_pass(0.0)]
-    return ExportTraceServiceRequest.FromString(b"".join(body.build(each.trace).data or b"" for each in closed))
+    return ExportTraceServiceRequest.FromString(b"".join(body.build(each).data or b"" for each in closed))
 
 
 def of_the_sdk(program: Program, *processors: SpanProcessor) -> ExportTraceServiceRequest:

@@ -18,7 +18,8 @@ from strategies import trace_records
 
 from epsagon_fast import __version__, cutting
 from epsagon_fast.collector.assembling import body, stream
-from epsagon_fast.collector.assembling.assembly import Assembly, ClosedTrace
+from epsagon_fast.collector.assembling.assembly import Assembly
+from epsagon_fast.collector.assembling.open_trace import OpenTrace
 from epsagon_fast.collector.assembling.stream import ENTRY_BYTES
 from epsagon_fast.masking import ExactMask
 from epsagon_fast.protocol import FROM_RUNNER, MAX_LABELS_BYTES, SHORTEN, STRONG_KEYS, Kind, Record
@@ -61,7 +62,7 @@ def within_its_limit(assembly: Assembly) -> bool:
     return True
 
 
-def finished(assembly: Assembly) -> ClosedTrace:
+def finished(assembly: Assembly) -> OpenTrace:
     assembly.feed(RING, closed(), 0.0)
     assembly.end_pass(0.0)
     (trace,) = assembly.end_pass(0.0)
@@ -70,17 +71,17 @@ def finished(assembly: Assembly) -> ClosedTrace:
 
 
 def test_trace_without_records_is_sent() -> None:
-    assert body.build(finished(fed([opened()])).trace) == at_the_end([opened()])
+    assert body.build(finished(fed([opened()]))) == at_the_end([opened()])
 
 
 @settings(max_examples=300, deadline=None)
 @given(trace_records(), st.frozensets(st.integers(0, 40), max_size=4))
 def test_body_is_that_of_trimming_at_the_end(records: list[Record], passes: frozenset[int]) -> None:
     trace = finished(fed(records, passes))
-    result = body.build(trace.trace)
+    result = body.build(trace)
     assert result == at_the_end(records)
     assert result.size_bytes <= json.loads(records[0].payload)["config"]["max_trace_size_bytes"]
-    assert body.build(trace.trace) == result
+    assert body.build(trace) == result
 
 
 def shaped(shape: str, *last: Record) -> list[Record]:
@@ -98,7 +99,7 @@ def check_limit(limit: int, records: list[Record]) -> None:
     config = orjson.loads(records[0].payload)
     config["config"]["max_trace_size_bytes"] = limit
     records[0] = record(Kind.OPEN, config)
-    result = body.build(finished(fed(records)).trace)
+    result = body.build(finished(fed(records)))
     assert result == at_the_end(records)
     assert result.size_bytes <= limit
 
@@ -114,10 +115,10 @@ def shortening(records: list[Record], **more: Any) -> list[Record]:
 def test_body_is_that_of_shortening_at_the_end(records: list[Record], passes: frozenset[int]) -> None:
     records = shortening(records)
     trace = finished(fed(records, passes))
-    result = body.build(trace.trace)
+    result = body.build(trace)
     assert result == at_the_end(records)
     assert result.size_bytes <= json.loads(records[0].payload)["config"]["max_trace_size_bytes"]
-    assert body.build(trace.trace) == result
+    assert body.build(trace) == result
 
 
 @pytest.mark.parametrize("shape", ["of its own", "among its events", "none"])
@@ -135,7 +136,7 @@ def test_exceptions_of_the_trace_are_shortened_with_its_events(shape: str) -> No
     for limit in range(1500, at_the_end(records).size_bytes + 2, 211):
         check_limit(limit, records)
     check_limit(6500, records)
-    sent = orjson.loads(body.build(finished(fed(records)).trace).data or b"")
+    sent = orjson.loads(body.build(finished(fed(records))).data or b"")
     assert sent["exceptions"][1]["traceback"].startswith("begint") and sent["exceptions"][1]["traceback"].endswith(
         "tend"
     )
@@ -147,7 +148,7 @@ def test_an_exception_that_is_not_json_becomes_an_empty_one_where_exceptions_are
     broken = Record(Kind.EXCEPTION, 0, 0, TRACE_ID, b'{"message":"a')
     records = shortening([opened(own_runner(), max_trace_size_bytes=limit)])
     records += [broken, *[added(event(number, weak="x" * 90)) for number in range(900)], broken]
-    trace = finished(fed(records)).trace
+    trace = finished(fed(records))
     sent = orjson.loads(body.build(trace).data or b"")
     assert len(sent["exceptions"]) + int(sent["events"][-1]["resource"]["metadata"].get("dropped_exceptions", 0)) == 2
     assert trace.counters["malformed"] >= 1
@@ -366,7 +367,7 @@ def test_a_trace_of_very_many_events_stays_small() -> None:
     for payload in payloads:
         assembly.feed(RING, Record(Kind.EVENT, 0, 0, TRACE_ID, payload), 0.0)
     assert assembly.held_bytes == held_bytes
-    result = body.build(finished(assembly).trace)
+    result = body.build(finished(assembly))
     assert result.data is not None
     sent = json.loads(result.data)["events"]
     assert [each["id"] for each in sent[:-1]] == [f"event-{number}" for number in range(len(sent) - 1)]
@@ -385,7 +386,7 @@ def test_what_comes_after_an_early_level_is_brought_to_it(late: str) -> None:
         records = shortening([opened(runner, max_trace_size_bytes=limit)])
         records += [added(event(number, **{f"k{n}": "\x01" * 60 for n in range(10)})) for number in range(16)]
         records += [added(event(16, weak="l" * 180))] * (late == "event")
-        trace = finished(fed(records)).trace
+        trace = finished(fed(records))
         assert trace.stream.level_bytes > LEAST_LEVEL_BYTES
         assert body.build(trace) == at_the_end(records)
         fitted += trace.stream.level_bytes < 180 and trace.stream.floor_bytes < limit - 100
@@ -404,7 +405,7 @@ def test_a_long_trace_that_is_shortened_stays_small() -> None:
     # It only falls.
     assert levels == [0] * levels.count(0) + sorted(filter(None, levels), reverse=True)
     assert len(set(levels)) > 3
-    result = body.build(finished(assembly).trace)
+    result = body.build(finished(assembly))
     assert 0.99 * 64 * 1024 < result.size_bytes <= 64 * 1024
 
 
@@ -426,7 +427,7 @@ def test_exceptions_and_a_growing_runner_are_bounded() -> None:
     assert assembly.counters.keys() == {"runner_full", "labels_full", "cut"}
     # What its process will tell.
     assert assembly.lost[RING] == {name: assembly.counters[name] for name in ("runner_full", "labels_full")}
-    assert body.build(finished(assembly).trace).data is not None
+    assert body.build(finished(assembly)).data is not None
 
 
 def test_a_runner_that_is_written_over_again_and_again_is_never_full() -> None:
@@ -434,7 +435,7 @@ def test_a_runner_that_is_written_over_again_and_again_is_never_full() -> None:
     for number in range(1000):
         assembly.feed(RING, record(Kind.RUNNER, {"resource": {"metadata": {"key": f"{number:05000}"}}}), 0.0)
     assert not assembly.counters
-    data = body.build(finished(assembly).trace).data
+    data = body.build(finished(assembly)).data
     assert data is not None
     assert json.loads(data)["events"][0]["resource"]["metadata"]["key"] == f"{999:05000}"
 
@@ -456,19 +457,19 @@ def test_each_event_is_stripped_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_is_stripped_for_a_label_that_may_shrink_again() -> None:
     events = [added(big_event(number)) for number in range(4)]
     pushed = [opened(own_runner()), label("k", "x" * 9000), *events, label("k", "")]
-    untrimmed = body.build(finished(fed(pushed)).trace)
+    untrimmed = body.build(finished(fed(pushed)))
     limit = untrimmed.size_bytes
     exact = [opened(own_runner(), max_trace_size_bytes=limit), *pushed[1:]]
-    assert body.build(finished(fed(exact)).trace) == untrimmed
+    assert body.build(finished(fed(exact))) == untrimmed
     assert not untrimmed.trimmed
 
 
 def test_nothing_is_stripped_for_an_error_that_is_replaced() -> None:
     events = [added(big_event(number)) for number in range(4)]
     errors = [record(Kind.ERROR, exception_fields(message)) for message in ("x" * 9000, "")]
-    untrimmed = body.build(finished(fed([opened(own_runner()), errors[0], *events, errors[1]])).trace)
+    untrimmed = body.build(finished(fed([opened(own_runner()), errors[0], *events, errors[1]])))
     first = opened(own_runner(), max_trace_size_bytes=untrimmed.size_bytes)
-    assert body.build(finished(fed([first, errors[0], *events, errors[1]])).trace) == untrimmed
+    assert body.build(finished(fed([first, errors[0], *events, errors[1]]))) == untrimmed
     assert not untrimmed.trimmed
 
 
@@ -477,7 +478,7 @@ def test_an_event_that_is_not_json_becomes_an_empty_one() -> None:
     for limit in (1500, 4000):
         pushed = [opened(max_trace_size_bytes=limit), broken, *(added(big_event(number)) for number in range(3))]
         assembly = fed(pushed)
-        data = body.build(finished(assembly).trace).data
+        data = body.build(finished(assembly)).data
         assert data is not None
         assert json.loads(data)["events"][0] == {}
         assert assembly.counters["malformed"] == 1

@@ -10,25 +10,22 @@ runner fits its limit.
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from functools import partial
 
 from epsagon_fast.amounts import size
 from epsagon_fast.collector.assembling import body
-from epsagon_fast.collector.assembling.assembly import Assembly, ClosedTrace
-from epsagon_fast.collector.assembling.body import Body
+from epsagon_fast.collector.assembling.assembly import Assembly
+from epsagon_fast.collector.assembling.open_trace import OpenTrace
 from epsagon_fast.collector.journal import snapshot
 from epsagon_fast.collector.measuring.requests import Requests
-from epsagon_fast.collector.parcel import Parcel, parcel_bytes
+from epsagon_fast.collector.parcel import PARCEL_BYTES, Parcel
 from epsagon_fast.collector.poison import Poison
-from epsagon_fast.collector.sampling.sampling import Sampling, has_rules
+from epsagon_fast.collector.sampling.sampling import Sampling
 from epsagon_fast.collector.sending.dispatch import Dispatch
 from epsagon_fast.collector.settling.outcomes import Outcomes
 from epsagon_fast.protocol import Outcome
 from epsagon_fast.queue.reader import Rings
-from epsagon_fast.rows import maker
 
 log = logging.getLogger("epsagon_fast.collector")
-_parcel = maker(Parcel)
 
 
 class Handover:
@@ -58,22 +55,22 @@ class Handover:
         self._bodies: dict[bytes, int] = {}
         self._closed = self._trimmed = self._bytes_before = self._bytes_after = 0
 
-    def hand_over(self, ready: Sequence[ClosedTrace], now: float) -> None:
+    def hand_over(self, ready: Sequence[OpenTrace], now: float) -> None:
         """Give closed traces to sending, settle them, or let them wait for a decision. `now`: monotonic seconds."""
         self._requests.count(ready)
         # Once for each ring, and not for each of its traces.
         asked: set[bytes] = set()
-        for closed in ready:
-            if closed.ring_id not in asked:
-                asked.add(closed.ring_id)
-                self._take_over(closed.ring_id)
-            if not has_rules(closed):
-                self._send(closed)
+        for trace in ready:
+            if trace.ring_id not in asked:
+                asked.add(trace.ring_id)
+                self._take_over(trace.ring_id)
+            if not trace.terms.samples:
+                self._send(trace)
                 continue
-            sent = self._sampling.judge(closed, now)
-            if closed not in sent:
-                self._bodies[closed.trace_id] = closed.trace.held_bytes
-                self._outcomes.foretell(closed.trace_id, Outcome.SAMPLED)
+            sent = self._sampling.judge(trace, now)
+            if trace not in sent:
+                self._bodies[trace.trace_id] = trace.held_bytes
+                self._outcomes.foretell(trace.trace_id, Outcome.SAMPLED)
             for each in sent:
                 self._send(each)
         if asked:
@@ -91,39 +88,41 @@ class Handover:
         if reader is not None:
             self._outcomes.drops.take_over(reader)
 
-    def _send(self, closed: ClosedTrace) -> None:
-        trace_id = closed.trace_id
-        if self._poison.is_poison_as_body(trace_id, partial(body.build, closed.trace)):
-            self._poison.set_aside(closed.ring_id, snapshot.of_trace(closed.trace))
+    def _send(self, trace: OpenTrace) -> None:
+        trace_id = trace.trace_id
+        if self._poison.is_wary and self._poison.is_poison_as_body(trace_id, lambda: body.build(trace)):
+            self._poison.set_aside(trace.ring_id, snapshot.of_trace(trace))
             self._drop(trace_id, "poison")
             return
-        built = self._build(closed)
-        if closed.debug and built.trimmed:
-            log.info("trimmed a trace from %s to %s", size(built.size_before_bytes), size(built.size_bytes))
-        if built.data is None:
+        data = self._build(trace)
+        if data is None:
             self._drop(trace_id, "too_big")
             return
-        parcel = _parcel((trace_id, closed.destination, built.data))
-        self._bodies[trace_id] = parcel_bytes(parcel)
-        self._sending.add(parcel)
+        self._bodies[trace_id] = len(data) + PARCEL_BYTES
+        self._sending.add(Parcel(trace_id, trace.terms.destination, data))
 
     def _drop(self, trace_id: bytes, reason: str) -> None:
         self._bodies.pop(trace_id, None)
         self._outcomes.settle([trace_id], Outcome.DROPPED.because(reason))
 
-    def _build(self, closed: ClosedTrace) -> Body:
-        trace_id, trace, drops = closed.trace_id, closed.trace, self._outcomes.drops
-        trace.dropped_records = drops.text_for(closed.ring_id)
+    def _build(self, trace: OpenTrace) -> bytes | None:
+        """Return a trace's body, and count it; None: it was dropped."""
+        drops = self._outcomes.drops
+        if drops.has_untold:
+            trace.dropped_records = drops.text_for(trace.ring_id)
         # Until the next one, or until all of the pass are built.
-        self._poison.note_body(trace_id)
-        built = body.build(trace)
-        if built.told:
-            drops.carried(trace_id, closed.ring_id)
+        self._poison.note_body(trace.trace_id)
+        data, size_before_bytes, trimmed, _, _, _, told = body.build(trace)
+        if told:
+            drops.carried(trace.trace_id, trace.ring_id)
         self._closed += 1
-        self._trimmed += built.trimmed
-        self._bytes_before += built.size_before_bytes
-        self._bytes_after += len(built.data or b"")
-        return built
+        self._bytes_before += size_before_bytes
+        self._bytes_after += len(data or b"")
+        if trimmed:
+            self._trimmed += 1
+            if trace.terms.debug:
+                log.info("trimmed a trace from %s to %s", size(size_before_bytes), size(len(data or b"")))
+        return data
 
     def _count(self) -> None:
         """Count what was built in this pass."""

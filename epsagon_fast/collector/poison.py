@@ -87,10 +87,13 @@ class Poison:
         """Note that the work is done."""
         self._state.suspect(b"")
 
+    @property
+    def is_wary(self) -> bool:
+        """Whether anything is known, or suspected, to be poison."""
+        return bool(self._keys or self._accused)
+
     def is_poison_as_body(self, trace_id: bytes, work: Callable[[], object]) -> bool:
         """Say whether a trace's body is poison. `work`: what builds it."""
-        if not self._keys and not self._accused:
-            return False
         key = (_BODY + trace_id).ljust(states.SUSPECT_BYTES, b"\0")
         return key in self._keys or self._is_condemned(key, work)
 

@@ -78,7 +78,7 @@ class _Capture(MemoryWriter):
             record = _in_our_form(record) if record.kind == Kind.OPEN else record
             assembly.feed(b"", assembly.masked(record), 0.0)
         # The assembly acts on a CLOSE one whole pass after the pass that saw it, hence two passes.
-        for closed in [*assembly.end_pass(0.0), *assembly.end_pass(0.0)]:
-            data = body.build(closed.trace).data
+        for trace in [*assembly.end_pass(0.0), *assembly.end_pass(0.0)]:
+            data = body.build(trace).data
             if data is not None:
                 self.traces.append(Trace(json.loads(data)))

@@ -23,8 +23,7 @@ from epsagon_fast.collector.assembling.masks import Masks
 from epsagon_fast.collector.assembling.open_trace import OpenTrace
 from epsagon_fast.collector.assembling.payloads import BROKEN
 from epsagon_fast.collector.assembling.unopened import Unopened
-from epsagon_fast.collector.parcel import Destination
-from epsagon_fast.protocol import Kind, Record, WireConfig
+from epsagon_fast.protocol import Kind, Record
 from epsagon_fast.rows import NamedTuple, maker
 
 # Settled traces that are remembered, so that what comes for them is known to be late. At a thousand traces a second it
@@ -44,22 +43,7 @@ class Unsettled(NamedTuple):
     body_bytes: int
 
 
-class ClosedTrace(NamedTuple):
-    """A trace that gets no more records: ready for `body.build(closed.trace)`."""
-
-    trace_id: bytes
-    # The ring of the process that opened the trace; it gets the settlement.
-    ring_id: bytes
-    # The number of its CLOSE among the ring's; 0 if the process left or died instead.
-    ordinal: int
-    destination: Destination
-    debug: bool
-    # As the OPEN brought it.
-    config: WireConfig
-    trace: OpenTrace
-
-
-_unsettled, _closed_trace = maker(Unsettled), maker(ClosedTrace)
+_unsettled = maker(Unsettled)
 
 
 class Assembly:
@@ -215,8 +199,8 @@ class Assembly:
             trace.account.open_bytes += trace.held_bytes - before
             self._closed.append(trace)
 
-    def end_pass(self, now: float) -> list[ClosedTrace]:
-        """Return the traces whose closing was fed before this pass began."""
+    def end_pass(self, now: float) -> list[OpenTrace]:
+        """Return the traces whose closing was fed before this pass began: they get no more records."""
         ready, self._closed_before, self._closed = self._closed_before, self._closed, []
         # What was not fed is masked again when it is read again.
         self.masks.clear()
@@ -292,16 +276,13 @@ class Assembly:
             # A second OPEN or CLOSE, a CLOSE by a process that did not open the trace, or an unknown kind.
             self.counters["misplaced"] += 1
 
-    def _finish(self, ready: list[OpenTrace]) -> list[ClosedTrace]:
-        finished = []
+    def _finish(self, ready: list[OpenTrace]) -> list[OpenTrace]:
+        opened, unsettled = self._open, self._unsettled
         for trace in ready:
-            trace_id, ring_id, ordinal, terms = trace.trace_id, trace.ring_id, trace.close_ordinal, trace.terms
-            del self._open[trace_id]
-            self._unsettled[trace_id] = _unsettled((ring_id, ordinal, 0))
-            fields = trace_id, ring_id, ordinal, terms.destination, terms.debug, terms.config, trace
-            finished.append(_closed_trace(fields))
+            del opened[trace.trace_id]
+            unsettled[trace.trace_id] = _unsettled((trace.ring_id, trace.close_ordinal, 0))
         self._leave(ready)
-        return finished
+        return ready
 
     def _is_new(self, trace_id: bytes) -> bool:
         if trace_id in self._unsettled or trace_id in self._settled:

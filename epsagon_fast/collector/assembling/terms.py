@@ -10,24 +10,41 @@ from epsagon_fast.collector.parcel import Destination, from_config
 from epsagon_fast.hints import Any, cast
 from epsagon_fast.masking import Mask, mask
 from epsagon_fast.protocol import EXACT, MAX_TRACE_BYTES, SHORTEN, WireConfig
-from epsagon_fast.rows import NamedTuple
 
 
-class Terms(NamedTuple):
-    """The terms of all traces with the same config."""
+class Terms:
+    """The terms of all traces with the same config. Its parts are read for each trace, in slots faster than in a tuple.
 
-    config: WireConfig
-    platform: str
-    destination: Destination
-    envelope: Envelope
-    # How much of the limit that takes.
-    envelope_bytes: int
-    limit_bytes: int
-    # Whether values are shortened before events are stripped.
-    shortens: bool
-    debug: bool
-    # None: they hide nothing.
-    mask: Mask | None
+    platform: what the OPEN says of its process. mask: None: it hides nothing.
+    """
+
+    __slots__ = (
+        "config",
+        "debug",
+        "destination",
+        "envelope",
+        "envelope_bytes",
+        "limit_bytes",
+        "mask",
+        "platform",
+        "samples",
+        "shortens",
+    )
+
+    def __init__(self, config: WireConfig, platform: str, mask: Mask | None) -> None:
+        self.config = config
+        self.platform = platform
+        self.destination: Destination = from_config(config)
+        self.envelope: Envelope = format_for(self.destination).envelope(config, platform)
+        # How much of the limit that takes.
+        self.envelope_bytes = self.envelope.size_bytes
+        self.limit_bytes = config["max_trace_size_bytes"]
+        # Whether values are shortened before events are stripped.
+        self.shortens = config.get("trimming") == SHORTEN
+        self.debug = bool(config.get("debug"))
+        # Whether the application has rules for which traces are sent.
+        self.samples = bool(config.get("sampling"))
+        self.mask = mask
 
 
 _OPTIONAL_TEXTS = ("proxy_url", "ca_file", "headers", "client_certificate", "client_key", "sampling")
@@ -38,11 +55,7 @@ _OPTIONAL_TEXTS = ("proxy_url", "ca_file", "headers", "client_certificate", "cli
 def terms_of(config_json: bytes, platform: str) -> Terms:
     """Return the terms of a config, which is orjson's form of what an OPEN brought. Raises one of BROKEN."""
     config = _checked(orjson.loads(config_json))
-    destination = from_config(config)
-    envelope = format_for(destination).envelope(config, platform)
-    shortens, debug = config.get("trimming") == SHORTEN, bool(config.get("debug"))
-    limit_bytes, hides = config["max_trace_size_bytes"], mask_in(config) or None
-    return Terms(config, platform, destination, envelope, envelope.size_bytes, limit_bytes, shortens, debug, hides)
+    return Terms(config, platform, mask_in(config) or None)
 
 
 def mask_in(config: WireConfig) -> Mask:

@@ -8,7 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable
 
-from epsagon_fast.collector.assembling.assembly import ClosedTrace
+from epsagon_fast.collector.assembling.open_trace import OpenTrace
 from epsagon_fast.collector.assembling.terms import Terms
 from epsagon_fast.collector.digests import blake2b
 from epsagon_fast.collector.formats.conventions import OVERFLOW
@@ -57,27 +57,26 @@ class Requests:
         # Made at once, while there is room for it.
         self._overflow = self._begun(key_of(REQUEST, "", OVERFLOW, "")) or 0
 
-    def count(self, ready: Iterable[ClosedTrace]) -> None:
+    def count(self, ready: Iterable[OpenTrace]) -> None:
         """Count the traces that a pass has closed: once for all whose durations fall into one bucket of one series."""
         ledger = self._ledger
         if ledger is None:
             return
         sums: defaultdict[tuple[int, int], _Sum] = defaultdict(_Sum)
-        for closed in ready:
-            trace = closed.trace
+        for trace in ready:
             runner = trace.runner
-            if runner is None or (self._counted and closed.trace_id[:ID_BYTES] in self._counted):
+            if runner is None or (self._counted and trace.trace_id[:ID_BYTES] in self._counted):
                 continue
             application = self._last
             if application is None or application.terms is not trace.terms:
-                application = self._last = self._application(closed)
+                application = self._last = self._application(trace)
             name = name_of_runner(runner)
             number = application.numbers.get(name)
             if number is None:
                 number = self._number(application, name)
             bucket, duration_ns = placed(runner.get("duration"))
             found = sums[number, bucket]
-            found.ids.append(closed.trace_id)
+            found.ids.append(trace.trace_id)
             found.count += 1
             found.failures += trace.has_failed
             found.duration_ns += duration_ns
@@ -99,16 +98,17 @@ class Requests:
         application.numbers[cut(name)] = number
         return number
 
-    def _application(self, closed: ClosedTrace) -> Application:
-        named = closed.destination, closed.config["app_name"]
+    def _application(self, trace: OpenTrace) -> Application:
+        terms = trace.terms
+        named = terms.destination, terms.config["app_name"]
         application = self._applications.get(named)
         if application is None:
             if len(self._applications) >= MAX_REMEMBERED:
                 self._applications.clear()
-            application = self._applications[named] = Application(*named, closed.trace.terms)
+            application = self._applications[named] = Application(*named, terms)
             overflow = self._begun(key_of(REQUEST, application.name, OVERFLOW, application.digest))
             application.overflow = self._overflow if overflow is None else overflow
-        application.terms = closed.trace.terms
+        application.terms = terms
         return application
 
     def _begun(self, key: bytes) -> int | None:

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 
-from epsagon_fast.collector.assembling.assembly import ClosedTrace
+from epsagon_fast.collector.assembling.open_trace import OpenTrace
 from epsagon_fast.collector.sampling.decisions import Decision, Decisions
 from epsagon_fast.collector.sampling.policy import COMPANY, RATE, Policy, Ruling, Seen
 from epsagon_fast.collector.sampling.seen import Request, mark, request_of, seen_of
@@ -25,11 +25,6 @@ COMPANY_RULING = Ruling(COMPANY, ALWAYS)
 MOST_POLICIES = 256
 
 
-def has_rules(closed: ClosedTrace) -> bool:
-    """Say whether a trace's application samples. Without, all its traces are sent."""
-    return bool(closed.config.get("sampling"))
-
-
 class Sampling:
     """The decisions of one collector. `counts` takes how many traces were kept, by reason."""
 
@@ -41,13 +36,13 @@ class Sampling:
         # Traces of requests that were left out before.
         self._left_out: list[bytes] = []
 
-    def judge(self, closed: ClosedTrace, now: float) -> list[ClosedTrace]:
+    def judge(self, closed: OpenTrace, now: float) -> list[OpenTrace]:
         """Return the traces that are to be sent now: this one, others of its request, or none."""
         policy = self._policy_of(closed)
         if policy is None:
             return [closed]
         request = request_of(closed)
-        ruling = self._ruling(policy, seen_of(closed.trace, request), request, now)
+        ruling = self._ruling(policy, seen_of(closed, request), request, now)
         if ruling is None:
             self._wait(request, closed, now)
             return []
@@ -83,7 +78,7 @@ class Sampling:
             return None
         return Ruling(RATE, decision.threshold) if decision.reason == RATE else COMPANY_RULING
 
-    def _joined(self, request: Request, ruling: Ruling, policy: Policy) -> list[ClosedTrace]:
+    def _joined(self, request: Request, ruling: Ruling, policy: Policy) -> list[OpenTrace]:
         """Return what has waited of a request and is sent now; by chance only what is of the same application."""
         if ruling.reason == RATE:
             joined = self.waiting.take(request.shared_id, lambda closed: self._policy_of(closed) is policy)
@@ -93,23 +88,24 @@ class Sampling:
             policy.kept_by_rule()
         return [self._kept(closed, request_of(closed), ruling) for closed in joined]
 
-    def _wait(self, request: Request, closed: ClosedTrace, now: float) -> None:
+    def _wait(self, request: Request, closed: OpenTrace, now: float) -> None:
         if self._decisions.is_left_out(request.shared_id):
             self._left_out.append(closed.trace_id)
         else:
             self.waiting.add(request.shared_id, closed, now)
 
-    def _kept(self, closed: ClosedTrace, request: Request, ruling: Ruling) -> ClosedTrace:
+    def _kept(self, closed: OpenTrace, request: Request, ruling: Ruling) -> OpenTrace:
         self._counts[f"kept_{ruling.reason}"] += 1
-        mark(closed.trace, request, *ruling)
+        mark(closed, request, *ruling)
         return closed
 
-    def _policy_of(self, closed: ClosedTrace) -> Policy | None:
+    def _policy_of(self, closed: OpenTrace) -> Policy | None:
         """Return the rules of a trace's application; None: there are none that can be read, so all is sent."""
-        text = closed.config.get("sampling")
+        config = closed.config
+        text = config.get("sampling")
         if not text:
             return None
-        key = closed.config["app_name"], text
+        key = config["app_name"], text
         if key not in self._policies:
             if len(self._policies) >= MOST_POLICIES:
                 self._policies.clear()

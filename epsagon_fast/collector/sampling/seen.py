@@ -8,7 +8,6 @@ from collections.abc import Mapping
 
 import epsagon_fast.thresholds as thresholds
 from epsagon_fast.collector.assembling import runners
-from epsagon_fast.collector.assembling.assembly import ClosedTrace
 from epsagon_fast.collector.assembling.open_trace import OpenTrace
 from epsagon_fast.collector.formats.spans import name_of_runner
 from epsagon_fast.collector.sampling.policy import Seen
@@ -35,9 +34,9 @@ class Request(NamedTuple):
         return thresholds.randomness_of(self.shared_id.hex(), self.tracestate)
 
 
-def request_of(closed: ClosedTrace) -> Request:
+def request_of(closed: OpenTrace) -> Request:
     """Return the request of a closed trace; a trace without a shared id is a request of its own."""
-    metadata = _object(_object((closed.trace.runner or {}).get("resource")).get("metadata"))
+    metadata = _object(_object((closed.runner or {}).get("resource")).get("metadata"))
     shared_id = _text(metadata.get(HTTP_TRACE_ID_KEY))
     is_id = len(shared_id) == 2 * TRACE_ID_BYTES and _DIGITS.issuperset(shared_id)
     return Request(bytes.fromhex(shared_id) if is_id else closed.trace_id, _text(metadata.get(TRACESTATE_KEY)))

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable
 
-from epsagon_fast.collector.assembling.assembly import ClosedTrace
+from epsagon_fast.collector.assembling.open_trace import OpenTrace
 
 # A request's traces on one host close nearly together: the caller's soon after those of the services that it calls.
 LONGEST_S = 2.0
@@ -18,18 +18,18 @@ class WaitingRoom:
         self.most_bytes = memory_bytes // SHARE
         self.held_bytes = 0
         self._count = 0
-        self._requests: OrderedDict[bytes, tuple[float, list[ClosedTrace]]] = OrderedDict()
+        self._requests: OrderedDict[bytes, tuple[float, list[OpenTrace]]] = OrderedDict()
 
     def __len__(self) -> int:
         return self._count
 
-    def add(self, shared_id: bytes, closed: ClosedTrace, now: float) -> None:
+    def add(self, shared_id: bytes, closed: OpenTrace, now: float) -> None:
         """Let a trace wait until its request's first one has waited long enough."""
         self._requests.setdefault(shared_id, (now, []))[1].append(closed)
-        self.held_bytes += closed.trace.held_bytes
+        self.held_bytes += closed.held_bytes
         self._count += 1
 
-    def take(self, shared_id: bytes, fits: Callable[[ClosedTrace], bool] = lambda closed: True) -> list[ClosedTrace]:
+    def take(self, shared_id: bytes, fits: Callable[[OpenTrace], bool] = lambda closed: True) -> list[OpenTrace]:
         """Return what waits of a request, to be decided now; what does not fit waits on."""
         _, waiting = self._requests.get(shared_id, (0.0, []))
         taken = [closed for closed in waiting if fits(closed)]
@@ -37,11 +37,11 @@ class WaitingRoom:
         waiting[:] = [closed for closed in waiting if not fits(closed)]
         if not waiting:
             self._requests.pop(shared_id, None)
-        self.held_bytes -= sum(closed.trace.held_bytes for closed in taken)
+        self.held_bytes -= sum(closed.held_bytes for closed in taken)
         self._count -= len(taken)
         return taken
 
-    def due(self, now: float) -> list[tuple[bytes, list[ClosedTrace]]]:
+    def due(self, now: float) -> list[tuple[bytes, list[OpenTrace]]]:
         """Return the requests that have waited long enough, or for which there is no memory, with their traces."""
         due = []
         while self._requests:

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable
 
 from epsagon_fast.collector.parcel import Destination
-from epsagon_fast.collector.sending.verdict import ARRIVED, Verdict
+from epsagon_fast.collector.sending.verdict import Verdict
 
 FIRST_PAUSE_S = 0.5
 MAX_PAUSE_S = 60.0
@@ -45,25 +45,31 @@ class Backoff:
             return MAX_IN_FLIGHT - in_flight
         return int(not in_flight and now >= illness.until)
 
-    def started(self, destination: Destination, trace_id: bytes) -> None:
-        """Note that a request was submitted. `trace_id`: the first of its traces."""
-        self._in_flight[destination] = self._in_flight.get(destination, 0) + 1
+    def started(self, destination: Destination, trace_id: bytes, requests: int = 1) -> None:
+        """Note that requests were submitted. `trace_id`: the first of the last one's traces."""
+        self._in_flight[destination] = self._in_flight.get(destination, 0) + requests
         if self._ill and (illness := self._ill.get(destination)):
             illness.probe = trace_id
 
+    def arrived(self, destination: Destination, requests: int = 1) -> None:
+        """Note that requests have arrived."""
+        self._ended(destination, requests)
+        if self._ill:
+            self._ill.pop(destination, None)
+
     def finished(self, destination: Destination, verdict: Verdict, now: float) -> None:
-        """Note a request's verdict."""
-        in_flight = self._in_flight[destination] - 1
+        """Note the verdict of a request that did not arrive."""
+        self._ended(destination, 1)
+        if verdict.retry:
+            self._failed(destination, verdict, now)
+        # A rejected trace says nothing about the next one, so the next one is a probe at once.
+
+    def _ended(self, destination: Destination, requests: int) -> None:
+        in_flight = self._in_flight[destination] - requests
         if in_flight:
             self._in_flight[destination] = in_flight
         else:
             del self._in_flight[destination]
-        if verdict.outcome.name == ARRIVED:
-            if self._ill:
-                self._ill.pop(destination, None)
-        elif verdict.retry:
-            self._failed(destination, verdict, now)
-        # A rejected trace says nothing about the next one, so the next one is a probe at once.
 
     def _failed(self, destination: Destination, verdict: Verdict, now: float) -> None:
         illness = self._ill.setdefault(destination, _Illness())

@@ -9,10 +9,10 @@ The body of a stored trace is not kept in memory. `now` is monotonic seconds.
 """
 
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from epsagon_fast.collector.formats.choice import format_for
-from epsagon_fast.collector.parcel import Destination, Parcel, Settlement, parcel_bytes
+from epsagon_fast.collector.parcel import PARCEL_BYTES, Destination, Parcel, Settlement
 from epsagon_fast.collector.sending.backoff import Backoff
 from epsagon_fast.collector.sending.batches import Batches
 from epsagon_fast.collector.sending.outbox.messages import Gone, Refused, Report, Stored, Taken, Unknown, Waiting
@@ -66,6 +66,9 @@ class Dispatch:
         self._held: dict[bytes, Parcel] = {}
         # Parcels that are neither in flight nor on their way to the outbox.
         self._fresh: dict[Destination, deque[Parcel]] = {}
+        # Where the last one stands. Neighbours nearly always have one destination, and a hash of it is one of 9 fields.
+        self._last: Destination | None = None
+        self._last_queue: deque[Parcel] = deque()
         self._storing: dict[bytes, Parcel] = {}
         self._in_flight: dict[bytes, Parcel] = {}
         # Traces in memory that the outbox has too.
@@ -135,17 +138,14 @@ class Dispatch:
     def add(self, parcel: Parcel) -> None:
         """Take a trace that is to be sent."""
         destination = parcel.destination
-        if destination.state_dir not in self._watched:
-            self.watch(destination.state_dir)
         if parcel.trace_id in self._held:
             # A collector died after storing it and before noting that. The outbox's copy is on its way already.
             self._doubles.append(Settlement(parcel.trace_id, Outcome.STORED, False))
             return
         self._hold(parcel)
-        queue = self._fresh.get(destination)
-        if queue is None:
-            queue = self._fresh[destination] = deque()
-        queue.append(parcel)
+        if destination is not self._last:
+            self._last, self._last_queue = destination, self._queue(destination)
+        self._last_queue.append(parcel)
 
     def parcel(self, trace_id: bytes) -> Parcel | None:
         """Return a trace that is in memory."""
@@ -184,11 +184,35 @@ class Dispatch:
         # The senders are not heard any more: they may have had an answer about a trace that was stored meanwhile.
         return settled + self._hear_outbox(now)
 
+    def _queue(self, destination: Destination) -> deque[Parcel]:
+        """Return the queue of a destination's traces, and watch its directory."""
+        if destination.state_dir not in self._watched:
+            self.watch(destination.state_dir)
+        return self._fresh.setdefault(destination, deque())
+
     def _hear_all(self, now: float) -> list[Settlement]:
-        settled = self._hear_outbox(now)
+        return [*self._hear_outbox(now), *self._hear_senders(now)]
+
+    def _hear_senders(self, now: float) -> list[Settlement]:
+        """Act on what was answered. Neighbours nearly always arrived at one destination, so that is done at once."""
+        settled: list[Settlement] = []
+        arrived: list[Parcel] = []
+        outcome, requests = Outcome.DELIVERED, 0
         for verdict in self._delivery.verdicts():
-            settled += self._finished(verdict, now)
-        return settled
+            parcels = list(map(self._in_flight.pop, verdict.trace_ids))
+            has_arrived = verdict.outcome.name == ARRIVED
+            goes_on = has_arrived and verdict.outcome is outcome
+            if requests and not (goes_on and parcels[0].destination is arrived[0].destination):
+                settled += self._arrived(arrived, outcome, requests)
+                arrived, requests = [], 0
+            if has_arrived:
+                self._batches.are_over(parcels, arrived=True)
+                outcome = verdict.outcome
+                arrived += parcels
+                requests += 1
+            else:
+                settled += self._finished(parcels, verdict, now)
+        return settled + self._arrived(arrived, outcome, requests) if requests else settled
 
     def _hear_outbox(self, now: float) -> list[Settlement]:
         settled, self._doubles = self._doubles, []
@@ -235,19 +259,27 @@ class Dispatch:
             for parcel in parcels:
                 self._hold(parcel)
             self._stored.setdefault(destination, set()).update(parcel.trace_id for parcel in parcels)
-            self._submit(parcels)
+            self._submit(destination, [parcels])
         # This collector is leaving, or the destination fell ill meanwhile.
         for parcel in (*others, *mine):
             self._outbox.give_back(parcel)
 
-    def _finished(self, verdict: Verdict, now: float) -> list[Settlement]:
-        parcels = list(map(self._in_flight.pop, verdict.trace_ids))
+    def _arrived(self, parcels: list[Parcel], outcome: Outcome, requests: int) -> list[Settlement]:
+        """Act on requests to one destination that arrived."""
+        destination = parcels[0].destination
+        self._backoff.arrived(destination, requests)
+        if self._reasons:
+            self._reasons.pop(destination, None)
+        return self._settled(parcels, outcome)
+
+    def _finished(self, parcels: list[Parcel], verdict: Verdict, now: float) -> list[Settlement]:
+        """Act on a request that did not arrive."""
         destination = parcels[0].destination
         self._backoff.finished(destination, verdict, now)
         if verdict.halve and self._batches.halve(parcels, verdict.shrink):
             self._fresh.setdefault(destination, deque()).extendleft(reversed(parcels))
             return []
-        self._batches.are_over(parcels, verdict.outcome.name == ARRIVED)
+        self._batches.are_over(parcels, arrived=False)
         if verdict.retry:
             self._reasons[destination] = verdict.outcome
             for parcel in parcels:
@@ -255,7 +287,10 @@ class Dispatch:
             return []
         if self._reasons and self._backoff.is_well(destination):
             self._reasons.pop(destination, None)
-        return [_settlement((each.trace_id, verdict.outcome, self._is_taken(each))) for each in parcels]
+        return self._settled(parcels, verdict.outcome)
+
+    def _settled(self, parcels: list[Parcel], outcome: Outcome) -> list[Settlement]:
+        return [_settlement((each.trace_id, outcome, self._is_taken(each))) for each in parcels]
 
     def _put_back(self, parcel: Parcel) -> None:
         if self._is_stored(parcel):
@@ -275,6 +310,7 @@ class Dispatch:
     def _send(self, destination: Destination, now: float, at_once: bool = False) -> None:
         """Send a destination's traces that are due, or all; store them if it is ill."""
         queue = self._fresh.pop(destination)
+        self._last = None
         is_well = self._backoff.is_well(destination)
         if not is_well and now >= self._not_before.get(destination.state_dir, 0.0):
             for parcel in queue:
@@ -286,8 +322,7 @@ class Dispatch:
         if at_once or not is_well or self._batches.are_due(destination, len(queue), now):
             room = self._room(destination, now)
             # A destination that is ill is probed with one trace.
-            for parcels in self._batches.take(queue, room, now) if is_well else _alone(queue, room):
-                self._submit(parcels)
+            self._submit(destination, self._batches.take(queue, room, now) if is_well else _alone(queue, room))
             if queue:
                 self._batches.found_no_room(destination)
         if queue:
@@ -319,12 +354,17 @@ class Dispatch:
             self._asked.add(destination)
             self._outbox.take(destination, limit)
 
-    def _submit(self, parcels: Sequence[Parcel]) -> None:
-        for parcel in parcels:
-            self._in_flight[parcel.trace_id] = parcel
-        first = parcels[0]
-        self._backoff.started(first.destination, first.trace_id)
-        self._delivery.submit(parcels)
+    def _submit(self, destination: Destination, requests: Iterable[list[Parcel]]) -> None:
+        """Have requests made, each of these traces."""
+        in_flight, submit = self._in_flight, self._delivery.submit
+        number, first = 0, b""
+        for parcels in requests:
+            number, first = number + 1, parcels[0].trace_id
+            for parcel in parcels:
+                in_flight[parcel.trace_id] = parcel
+            submit(parcels)
+        if number:
+            self._backoff.started(destination, first, number)
 
     def _store(self, parcel: Parcel) -> None:
         self._storing[parcel.trace_id] = parcel
@@ -340,13 +380,13 @@ class Dispatch:
 
     def _hold(self, parcel: Parcel) -> None:
         self._held[parcel.trace_id] = parcel
-        self._held_bytes += parcel_bytes(parcel)
+        self._held_bytes += len(parcel.body) + PARCEL_BYTES
 
     def _let_go(self, parcel: Parcel) -> bool:
         """Let go of a trace in memory. Return whether the outbox has it too."""
         trace_id = parcel.trace_id
         del self._held[trace_id]
-        self._held_bytes -= parcel_bytes(parcel)
+        self._held_bytes -= len(parcel.body) + PARCEL_BYTES
         stored = self._stored.get(parcel.destination) if self._stored else None
         if stored is None or trace_id not in stored:
             return False

@@ -38,6 +38,11 @@ class Drops:
         """Note the refusals in a ring's header that were not told yet. The ring may then go."""
         self.count(reader.ring_id, reader.take_refusals())
 
+    @property
+    def has_untold(self) -> bool:
+        """Whether any process has untold losses: nearly always none has."""
+        return bool(self._untold)
+
     def text_for(self, ring_id: bytes) -> str | None:
         """Return the untold losses of a ring's process as JSON; None: there are none."""
         untold = self._untold.get(ring_id)

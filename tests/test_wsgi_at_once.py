@@ -1,12 +1,17 @@
 """A usual WSGI request, answered by compiled code, leaves the same records as one that Python answers step by step."""
 
+import gc
+import io
 import os
 import sys
 import types
+from collections import UserList
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 from typing import Any
+from wsgiref.util import FileWrapper
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -176,6 +181,61 @@ class Body(list[bytes]):
     pass
 
 
+def streaming(body: Callable[[], Any], status: str = OK, **headers: str) -> Callable[..., Any]:
+    """Return an application that makes its body anew for each answer."""
+
+    def app(environ: Environ, start_response: Any) -> Any:
+        start_response(status, list(headers.items()))
+        return body()
+
+    return app
+
+
+def failing(pieces: list[bytes]) -> Iterator[bytes]:
+    yield from pieces
+    raise ValueError("no more")
+
+
+class Response:
+    """As Django's: it can be iterated over, and is to be closed."""
+
+    def __init__(self, pieces: Any = (b"a", b"bc"), failure: BaseException | None = None) -> None:
+        self.pieces = pieces
+        self.failure = failure
+
+    def __iter__(self) -> Iterator[bytes]:
+        epsagon.label("iterated", anywhere() is not None)
+        return iter(self.pieces)
+
+    def close(self) -> None:
+        epsagon.label("closed", anywhere() is not None)
+        if self.failure is not None:
+            raise self.failure
+
+
+class Closing(Response):
+    """As Werkzeug's: an iterator that is to be closed."""
+
+    def __init__(self, pieces: Any = (b"a", b"bc"), failure: BaseException | None = None) -> None:
+        super().__init__(iter(pieces), failure)
+
+    def __next__(self) -> bytes:
+        epsagon.label("taken", anywhere() is not None)
+        piece: bytes = next(self.pieces)
+        return piece
+
+
+class Indexed:
+    """The oldest form of what can be iterated over. An answer that may fail to give its `close`."""
+
+    @property
+    def close(self) -> None:
+        raise ValueError
+
+    def __getitem__(self, index: int) -> bytes:
+        return [b"a", b"b"][index]
+
+
 class Input:
     def read(self) -> bytes:
         return b"posted"
@@ -226,7 +286,18 @@ SCENES: dict[str, tuple[dict[str, Any], Callable[..., Any], list[str]]] = {
     "a list of its own": ({}, answering(Body([b"a"])), ["end"]),
     "no bytes": ({}, answering(["a", 1]), ["end"]),
     "nothing": ({}, answering(None), ["end"]),
-    "a generator": ({}, generating, ["end"]),
+    "a generator": ({}, generating, []),
+    "a generator that fails at once": ({}, streaming(lambda: failing([])), []),
+    "a generator that fails": ({}, streaming(lambda: failing([b"a"])), []),
+    "a generator of no bytes": ({}, streaming(lambda: iter([None, "a"])), []),
+    "a generator for a file's wrapper": ({"wsgi.file_wrapper": FileWrapper}, generating, []),
+    "a generator for a server's function": ({"wsgi.file_wrapper": hello}, generating, ["end"]),
+    "a generator, HEAD": ({"REQUEST_METHOD": "HEAD"}, generating, []),
+    "a generator, 404": ({}, streaming(lambda: iter([b"a"]), "404 Not Found"), []),
+    "a generator, 503": ({}, streaming(lambda: iter([b"a"]), "503 Later"), []),
+    "a file": ({"wsgi.file_wrapper": FileWrapper}, streaming(lambda: FileWrapper(io.BytesIO(b"abc"))), ["end"]),
+    "a body with a length": ({}, streaming(lambda: UserList([b"a"])), ["end"]),
+    "nothing to iterate over": ({}, streaming(object), ["end"]),
     "written": ({}, writing, ["end"]),
     "corrected": ({}, correcting, ["end"]),
     "by keyword": ({}, by_keyword, []),
@@ -266,6 +337,127 @@ def _but_stacks(records: list[Any]) -> list[Any]:
             if isinstance(holder, dict) and "traceback" in holder:
                 holder["traceback"] = bool(holder["traceback"])
     return records
+
+
+# What an application returns that a server iterates over.
+STREAMS: dict[str, Callable[[], Any]] = {
+    "an iterator": lambda: iter([b"a", b"bc"]),
+    "a generator": lambda: (piece for piece in (b"a", b"bc")),
+    "one that fails": lambda: failing([b"a"]),
+    "nothing": lambda: iter(()),
+    "Django's": Response,
+    "Werkzeug's": Closing,
+    "Django's that fails": lambda: Response(failing([b"a"])),
+    "Werkzeug's that fails": lambda: Closing(failing([b"a"])),
+    "Werkzeug's that is interrupted": lambda: Closing(map(raising(KeyboardInterrupt()), [{}], [lambda *_: None])),
+    "Django's that cannot close": lambda: Response(failure=ValueError("stuck")),
+    "Werkzeug's that cannot close": lambda: Closing(failure=SystemExit(3)),
+    "one that cannot be iterated over": lambda: Response(0),
+    "one with indices": Indexed,
+}
+
+
+def leave(body: Any) -> None:
+    """Never close it."""
+
+
+def close(body: Any) -> None:
+    if hasattr(body, "close"):
+        body.close()
+
+
+def close_twice(body: Any) -> None:
+    close(body)
+    close(body)
+
+
+def close_failing(error: type[BaseException]) -> Callable[[Any], None]:
+    def fail(body: Any) -> None:
+        try:
+            raise error
+        except error:
+            close(body)
+
+    return fail
+
+
+# How a server ends.
+ENDS = {
+    "never closed": leave,
+    "closed": close,
+    "closed twice": close_twice,
+    "the client gone": close_failing(BrokenPipeError),
+    "the server failing": close_failing(LookupError),
+}
+
+
+def taken(app: Any, environ: Environ, count: int, end: Callable[[Any], None], again: bool) -> list[Any]:
+    """Take so many pieces as a server does. again: as one that counts them first. Return what there was to see."""
+    server = Server(**environ)
+    try:
+        body = TracingMiddleware(app)(server.environ, server.start_response)
+        try:
+            iterators = [iter(body), iter(body)] if again else [iter(body)]
+            for _ in range(count):
+                server.told += [next(each, "the end") for each in iterators]
+            server.told += [hasattr(body, name) for name in ("__len__", "pieces", "_pieces", "filelike")]
+        finally:
+            end(body)
+    except BaseException as error:
+        server.told += [type(error).__name__, str(error)]
+        # It holds this frame, which holds the body, which may hold the error.
+        error.__traceback__ = None
+    assert anywhere() is None
+    return server.told
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("server", ["a server", None])
+@pytest.mark.parametrize("length", ["", "1", "3"])
+@pytest.mark.parametrize("body", STREAMS)
+def test_streamed_answer_has_the_records_of_the_long_way(
+    read: Read, monkeypatch: pytest.MonkeyPatch, body: str, length: str, server: str | None, again: bool
+) -> None:
+    headers = {"Content-Length": length} if length else {}
+    app = streaming(STREAMS[body], **headers)
+    for end in ENDS.values():
+        for number in range(4):
+            words = (app, {"SERVER_SOFTWARE": server}, number, end, again)
+            answer, at_once = taken(*words), told(read())
+            assert not process.open_traces
+            with pytest.MonkeyPatch.context() as patch:
+                step_by_step(patch)
+                assert taken(*words) == answer
+            assert _but_stacks(told(read())) == _but_stacks(at_once)
+            assert not process.open_traces
+
+
+@pytest.mark.parametrize("body", ["Django's", "Werkzeug's"])
+def test_streamed_answer_may_be_served_by_another_thread(read: Read, body: str) -> None:
+    server = Server()
+    answer = TracingMiddleware(streaming(STREAMS[body]))(server.environ, server.start_response)
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(lambda: [*answer]).result() == [b"a", b"bc"]
+        thread.submit(close, answer).result()
+        assert thread.submit(anywhere).result() is None
+    labels = [said for kind, *_, said in told(read()) if kind == "LABEL"]
+    assert ["closed", True] in labels and all(said is True for _, said in labels)
+    assert not process.open_traces
+
+
+@pytest.mark.parametrize("body", ["Django's", "Werkzeug's"])
+def test_streamed_answer_in_garbage_ends_its_trace(read: Read, body: str) -> None:
+    def hold() -> Iterator[Any]:
+        server = Server()
+        kept: list[Any] = []
+        kept += [kept, TracingMiddleware(streaming(STREAMS[body]))(server.environ, server.start_response)]
+        yield
+
+    gc.collect()
+    next(hold())
+    gc.collect()
+    assert not process.open_traces
+    assert [kind for kind, *_ in told(read())] == ["OPEN", "RUNNER", "CLOSE"]
 
 
 TEXTS = st.text(st.characters(codec="latin-1"), max_size=8)

@@ -183,6 +183,31 @@ static inline PyObject *function_of_any(PyMethodDef *method, PyObject *state,
     return PyCFunction_NewEx(method, state, NULL);
 }
 
+static int (*collected_body)(PyObject *self);
+
+static void collect(PyObject *self) {
+    PyObject *kind, *error, *trace;
+    PyErr_Fetch(&kind, &error, &trace);
+    if (collected_body(self) < 0)
+        PyErr_WriteUnraisable(self);
+    PyErr_Restore(kind, error, trace);
+}
+
+/* Return a class below `base`, and let `body` have each object that is never used again while it is still whole. In the
+   limited API Cython leaves out the __del__ of its classes. `name` must live as long as the process. */
+static inline PyObject *finalized_class(PyObject *base, const char *name, int (*body)(PyObject *)) {
+    PyType_Slot slots[] = {{Py_tp_finalize, (void *)collect}, {0, NULL}};
+    PyType_Spec spec = {name, 0, 0, Py_TPFLAGS_DEFAULT, slots};
+    collected_body = body;
+    return PyType_FromSpecWithBases(&spec, base);
+}
+
+/* Return what comes next, `end` after the last one. */
+static inline PyObject *next_or(PyObject *iterator, PyObject *end) {
+    PyObject *next = PyIter_Next(iterator);
+    return next || PyErr_Occurred() ? next : Py_NewRef(end);
+}
+
 /* Return type(a, b, c, d) of a named tuple: a tuple with another type. */
 static inline PyObject *new_named_tuple(PyTypeObject *type, PyObject *a, PyObject *b, PyObject *c, PyObject *d) {
     PyObject *fields[] = {a, b, c, d}, *made = PyType_GenericAlloc(type, 4);

@@ -114,13 +114,25 @@ cdef object _started(object traced, PyObject **arguments, Py_ssize_t count, PyOb
         code = _code_of(status)
         if 0 < code < _lowest_error():
             environ = <dict>request._environ
-            if environ.get("SCRIPT_NAME", "") != request._script_name or flask in environ:
-                (<object>request).find_route()
+            _find_route(request, environ)
             request._server_write = call_of_two(request._start_response, status, headers)
             request.status, request._headers = code, headers
             request.reason = PyUnicode_Substring(status, 4, PyUnicode_GetLength(<PyObject *>status))
             return (<object>request)._write
     return _started_in_python(request, arguments, count, names)
+
+
+cdef int _find_route(RequestPath request, dict environ) except -1:
+    """As WsgiRequest.find_route."""
+    matched = environ.get(flask)
+    if matched is not None and not request._mount and environ.get("SCRIPT_NAME", "") == request._script_name:
+        rule = getattr(getattr(matched, "url_rule", None), "rule", "")
+        if type(rule) is str:
+            request.route = rule
+            return 0
+    if matched is not None or environ.get("SCRIPT_NAME", "") != request._script_name:
+        (<object>request).find_route()
+    return 0
 
 
 cdef object _started_in_python(object request, PyObject **arguments, Py_ssize_t count, PyObject *names):
@@ -173,8 +185,12 @@ cdef object _answered(object nothing, PyObject **arguments, Py_ssize_t count):
         body = call_of_two(app, environ, function_of_any(&_started_method, request, _started))
         has_returned = True
         _leave_request(request)
-        if django in _modules or not _ended_at_once(request, body):
-            body = answers.handed_on(request, body)
+        request._has_body = True
+        if django in _modules:
+            (<object>request).begins_with(body)
+        if not _ended_at_once(request, body):
+            streamed = _streamed(request, body)
+            body = answers.handed_on(request, body) if streamed is None else streamed
         return body
     except BaseException as error:
         _leave_request(request)
@@ -206,39 +222,46 @@ cdef int _leave_request(RequestPath request) except -1:
 cdef bint _ended_at_once(RequestPath request, object body) except -1:
     """End the trace with an answer in memory. Return False if that was left to do."""
     cdef Py_ssize_t at
-    cdef uint64_t response_bytes = 0, request_bytes
-    cdef long status
-    cdef size_t length
-    cdef int code
-    cdef object payload = None
-    if type(body) is not list or request._state is not open_state or request.producer is None:
-        return False
-    if request.client_closed or request._is_told or request.notes or request.response_bytes or type(request.route) is not str:
-        return False
-    pid = call_of_none(&own_pid)
-    status = request.status
-    if not _is_same(request.owner_pid, pid) or status >= _lowest_error():
+    cdef uint64_t response_bytes = 0
+    if type(body) is not list or request.response_bytes:
         return False
     for at in range(PyList_Size(<PyObject *>body)):
         piece = <object>PyList_GetItem(<PyObject *>body, at)
         if type(piece) is not bytes:
             return False
         response_bytes += PyBytes_Size(piece)
-    is_begun = response_bytes > 0
+    return _end_answered(request, counter_ns(), response_bytes)
+
+
+cdef bint _end_answered(RequestPath request, int64_t answered_ns, uint64_t response_bytes) except -1:
+    """End the trace of a request of which the whole answer is known. Return False if that was left to do."""
+    cdef uint64_t request_bytes
+    cdef long status
+    cdef size_t length
+    cdef int code
+    cdef object payload = None
+    cdef bint is_begun = response_bytes > 0
+    if request._state is not open_state or request.producer is None or request._response_body is not None:
+        return False
+    if request.client_closed or request._is_told or request.notes or type(request.route) is not str:
+        return False
+    pid = call_of_none(&own_pid)
+    status = request.status
+    if not _is_same(request.owner_pid, pid) or status >= _lowest_error():
+        return False
     if request.method == "HEAD" or status == 204 or status == 304:
         response_bytes = 0
     request_bytes = request.request_bytes
     if request._request_body is not None and not request_bytes:
         request_bytes = request._request_body.size_bytes
     # Nothing is made from here to the push: collecting garbage may run code that records and writes there, too.
-    ended_ns = counter_ns()
     length = put_answered(request_bytes, response_bytes, <uint64_t>status, <PyObject *>request.route)
     if length == 0:
         return False
     code = request.ring.append(request.producer, RUNNER_KIND, 0, PyBytes_AsString(request._id), json_buffer, length)
     if code != PUSHED_CODE:
         payload = PyBytes_FromStringAndSize(json_buffer, length)
-    request._answered_ns = request._ended_ns = ended_ns
+    request._answered_ns = request._ended_ns = answered_ns
     request._has_body, request._is_begun = True, is_begun
     request.request_bytes, request.response_bytes = request_bytes, response_bytes
     # The environ refers to this object. Letting go of it breaks the circle.

@@ -84,6 +84,7 @@ class TracingMiddleware:
             _fail(request, error)
             raise
         try:
+            request.begins_with(body)
             return _handed_on(request, body)  # type: ignore[no-any-return]
         except BaseException:
             # It came from outside. The server gets no body that would end the trace.
@@ -105,7 +106,6 @@ def _fail(request: WsgiRequest, error: BaseException) -> None:
 
 
 def _handed_on(request: WsgiRequest, body: Any) -> Any:
-    request.begins_with(body)
     return handed_on(request, body)
 
 

@@ -4,15 +4,24 @@ import errno
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
 
 from epsagon_fast.collector.journal import segments as segments_module
+from epsagon_fast.collector.journal.frames import RETIRED
+from epsagon_fast.collector.journal.segments import Segments
 
 # What befalls a collector and then its successors: how many calls it still makes, how much of a write in hand is done.
 # Often the one that comes next dies too, or before it has done anything.
 CRASHES = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 3) | st.integers(0, 800)), max_size=3)
+
+
+def segment_paths(folder: Path) -> list[Path]:
+    """Return a journal's files, by name, without those that are kept for the next segments."""
+    paths = sorted(folder.glob("journal-" + "[0-9]" * 16))
+    return [path for path in paths if not (path.is_file() and path.read_bytes().startswith(RETIRED[:8]))]
 
 
 class Crash(BaseException):
@@ -55,9 +64,25 @@ class Kernel:
             raise OSError(errno.ENOSPC, "no space")
         return os.writev(fd, buffers)
 
+    def pwrite(self, fd: int, data: bytes, offset: int) -> int:
+        if self.calls_left == 0:
+            os.pwrite(fd, data[: self.torn_bytes], offset)
+            self.torn_bytes = 0
+        self.step()
+        return os.pwrite(fd, data, offset)
+
     def close(self, fd: int) -> None:
         # Also if it is dead: a dead process's files are closed for it.
         os.close(fd)
+
+
+def bury(segments: Segments) -> None:
+    """Close a dead collector's files."""
+    if segments._fd is not None:
+        os.close(segments._fd)
+        segments._fd = None
+    while segments._spares:
+        os.close(segments._spares.pop()[0])
 
 
 @contextmanager

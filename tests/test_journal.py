@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from mortal import segment_paths
 
 from epsagon_fast.collector.journal import segments as segments_module
-from epsagon_fast.collector.journal.frames import MAGIC
+from epsagon_fast.collector.journal.frames import HEAD_BYTES, MAGIC, encode_head, parse
 from epsagon_fast.collector.journal.journal import Batch, Journal, Settled
 from epsagon_fast.protocol import NO_TRACE, Kind, Record
 
@@ -43,10 +44,6 @@ def journal(dir_fd: int) -> Iterator[Journal]:
     with_small_segments = Journal(dir_fd, segment_bytes=1000)
     yield with_small_segments
     with_small_segments.close()
-
-
-def segment_paths(folder: Path) -> list[Path]:
-    return sorted(folder.glob("journal-" + "[0-9]" * 16))
 
 
 def replayed(dir_fd: int) -> list[Batch | Settled]:
@@ -309,6 +306,178 @@ def test_a_deleted_folder_makes_no_error_and_fills_no_memory(journal: Journal, t
         journal.commit()
     assert journal.buffered_bytes == 0
     assert journal.segments == 0
+
+
+# Files that are used again
+
+
+def settle_all(journal: Journal, traces: int) -> None:
+    for number in range(1, traces + 1):
+        journal.settled(trace_id(number))
+    journal.commit()
+
+
+@pytest.fixture
+def used_again(journal: Journal, tmp_path: Path) -> Path:
+    """The first file, in which the third segment has one commit over the two of the first, all of one length."""
+    fill(journal, 3)
+    settle_all(journal, 2)
+    journal.append(RING, 4 * 448, [event(4, bytes(400))])
+    journal.commit()
+    (path,) = (path for path in segment_paths(tmp_path) if path.name[-1] == "1")
+    return path
+
+
+def test_the_file_of_a_segment_that_is_needed_no_more_is_used_again(
+    journal: Journal, dir_fd: int, tmp_path: Path
+) -> None:
+    """The folder stays as it is, so no collector has to look for new rings in it."""
+    fill(journal, 3)
+    settle_all(journal, 2)
+    names = sorted(os.listdir(tmp_path))
+    first = tmp_path / names[0]
+    os.utime(tmp_path, (1, 1))
+    inode = first.stat().st_ino
+    for number in range(4, 20):
+        journal.append(RING, number * 448, [event(number, bytes(400))])
+        journal.settled(trace_id(number - 1))
+        journal.commit()
+    assert sorted(os.listdir(tmp_path)) == names
+    assert tmp_path.stat().st_mtime == 1
+    assert first.stat().st_ino == inode
+    assert journal.size_bytes <= 3000
+    found = [item for item in replayed(dir_fd) if isinstance(item, Batch) and item.records]
+    assert found == [Batch(RING, 19 * 448, [event(19, bytes(400))])]
+
+
+def test_of_an_older_segment_in_the_same_file_nothing_is_found(journal: Journal, dir_fd: int, used_again: Path) -> None:
+    """A process that is killed in the middle of a write leaves its beginning, and behind it what was there before."""
+    before = used_again.read_bytes()
+    assert before.count(bytes(400)) == 2, "the older segment's second frame is still there"
+    journal.append(RING, 5 * 448, [event(5, b"x" * 400)])
+    journal.commit()
+    after = used_again.read_bytes()
+    size_bytes = journal._segments[-1].size_bytes
+    for length in range(size_bytes + 1):
+        used_again.write_bytes(after[:length] + before[length:])
+        successor = Journal(dir_fd)
+        batches = [item for item in successor.replay() if isinstance(item, Batch) and item.records]
+        ends = [3 * 448, 4 * 448] if length < size_bytes else [3 * 448, 4 * 448, 5 * 448]
+        assert [batch.end for batch in batches] == ends
+        assert successor.corrupt == 0
+
+
+def test_an_older_frame_where_a_new_one_would_stand_is_none(journal: Journal, dir_fd: int, tmp_path: Path) -> None:
+    """Frames of one length, as a steady load has them: a file's third segment has its first over that of its second."""
+    for number in range(1, 10):
+        journal.keep_only(())
+        journal.append(RING, number * 448, [event(number, bytes(400))])
+        journal.commit()
+    last = journal._segments[-1]
+    assert (last.number, last.file_number) == (5, 1)
+    data = (tmp_path / last.name).read_bytes()
+    assert len(data) == last.old_bytes == 2 * last.size_bytes - HEAD_BYTES
+    assert parse(data).good_bytes == last.size_bytes
+    assert parse(encode_head(3, last.old_bytes) + data[last.size_bytes :]).frames, "it is whole, but an older one's"
+    records = [record for item in replayed(dir_fd) if isinstance(item, Batch) for record in item.records]
+    assert event(6, bytes(400)) not in records
+
+
+def test_the_first_write_to_such_a_file_may_be_torn_anywhere(journal: Journal, dir_fd: int, tmp_path: Path) -> None:
+    fill(journal, 3)
+    settle_all(journal, 2)
+    first = tmp_path / f"journal-{1:016}"
+    before = first.read_bytes()
+    assert bytes(400) in before
+    journal.append(RING, 4 * 448, [event(4, bytes(400))])
+    journal.commit()
+    after = first.read_bytes()
+    size_bytes = journal._segments[-1].size_bytes
+    for length in range(size_bytes + 1):
+        first.write_bytes(after[:length] + before[length:])
+        successor = Journal(dir_fd)
+        batches = [item for item in successor.replay() if isinstance(item, Batch) and item.records]
+        assert [batch.end for batch in batches] == [3 * 448, 4 * 448][: 1 + (length == size_bytes)]
+        assert successor.corrupt == 0
+
+
+def test_segments_are_read_in_the_order_in_which_they_began(
+    journal: Journal, dir_fd: int, tmp_path: Path, used_again: Path
+) -> None:
+    assert [path.name[-1] for path in segment_paths(tmp_path)] == ["1", "2"]
+    ends = [item.end for item in replayed(dir_fd) if isinstance(item, Batch)]
+    assert ends == [3 * 448, 4 * 448]
+    fill_from = Journal(dir_fd, segment_bytes=1000)
+    list(fill_from.replay())
+    fill_from.append(RING, 5 * 448, [event(5)])
+    fill_from.commit()
+    assert [path.name[-1] for path in segment_paths(tmp_path)] == ["1", "2", "4"]
+    fill_from.close()
+
+
+def test_a_whole_segment_ends_where_its_file_ends(journal: Journal, dir_fd: int, used_again: Path) -> None:
+    assert used_again.stat().st_size > journal._segments[-1].size_bytes
+    journal.append(RING, 10**6, [event(5, bytes(900))])
+    journal.commit()
+    assert used_again.stat().st_size == journal._segments[-2].size_bytes
+    damaged = bytearray(used_again.read_bytes())
+    damaged[-1] ^= 1
+    used_again.write_bytes(damaged)
+    successor = Journal(dir_fd)
+    list(successor.replay())
+    assert successor.corrupt == 1
+
+
+@pytest.mark.parametrize("at", range(8, 29))
+def test_a_head_that_is_damaged_is_not_taken_for_another(
+    journal: Journal, dir_fd: int, used_again: Path, at: int
+) -> None:
+    damaged = bytearray(used_again.read_bytes())
+    damaged[at] ^= 2
+    used_again.write_bytes(damaged)
+    successor = Journal(dir_fd)
+    assert [item.end for item in successor.replay() if isinstance(item, Batch)] == [3 * 448]
+    assert successor.corrupt == 1
+
+
+def test_what_a_file_held_is_gone_before_its_marks_are(journal: Journal, dir_fd: int, tmp_path: Path) -> None:
+    """A mark may stand in a segment that is deleted while the file of the records waits to be used."""
+    traces = 2 * segments_module.SPARES + 5
+    fill(journal, traces)
+    settle_all(journal, traces)
+    assert len(os.listdir(tmp_path)) == segments_module.SPARES + 1
+    # The process dies here, and a successor has nothing but the spare files and the last segment.
+    assert [item for item in replayed(dir_fd) if isinstance(item, Batch) and item.records] == []
+
+
+def test_a_spare_file_that_is_not_needed_goes(journal: Journal, tmp_path: Path) -> None:
+    fill(journal, 3)
+    settle_all(journal, 2)
+    journal.tidy()
+    assert len(os.listdir(tmp_path)) == 2, "a segment has begun since the last look"
+    journal.tidy()
+    assert [path.name[-1] for path in tmp_path.iterdir()] == ["2"]
+    journal.tidy()
+    fill(journal, 3)
+    assert len(replayed(os.open(tmp_path, os.O_RDONLY))) > 1
+
+
+def test_a_segment_that_is_too_large_is_no_spare(journal: Journal, tmp_path: Path) -> None:
+    journal.append(RING, 48, [event(1, bytes(2000))])
+    journal.commit()
+    fill(journal, 1)
+    settle_all(journal, 1)
+    assert [path.name[-1] for path in tmp_path.iterdir()] == ["2"]
+
+
+def test_a_successor_deletes_a_spare_file(journal: Journal, dir_fd: int, tmp_path: Path) -> None:
+    fill(journal, 3)
+    settle_all(journal, 2)
+    successor = Journal(dir_fd)
+    list(successor.replay())
+    assert successor.corrupt == 0
+    successor.commit()
+    assert [path.name[-1] for path in tmp_path.iterdir()] == ["2"]
 
 
 # No space

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
-from mortal import CRASHES, Crash, Kernel, instead_of_os
+from mortal import CRASHES, Crash, Kernel, bury, instead_of_os
 from places import times
 from reading import ListRing, ListRings, Page, Reading, WatchedJournal
 from records import CONFIG, OPENED_AT, event, own_runner
@@ -214,8 +214,7 @@ class RecoveryMachine(RuleBasedStateMachine):
     def bury_collector(self) -> None:
         for trace_id in {*self.collector.unanswered, *self.collector.unmarked}:
             self.world.traces[trace_id].excuses += 1
-        if self.collector.journal._segments._fd is not None:
-            os.close(self.collector.journal._segments._fd)
+        bury(self.collector.journal._segments)
 
     def teardown(self) -> None:
         """At the end every process is gone: then each trace has come out and no segment stays."""

@@ -14,7 +14,7 @@ How the loop keeps it true that a record is always in a file:
 
 One commit goes to one segment (segments.py; frames.py says what is in it). Segments are deleted from the
 oldest on, never out of turn and never the one being written: the mark of a settled trace stands behind its records, so
-it outlives them.
+it outlives them. The file of a deleted segment may be kept for the next one (segments.py).
 """
 
 from collections.abc import Container, Iterator, Sequence
@@ -143,6 +143,11 @@ class Journal:
         """Let go of the file. If no trace needs any segment, none stays behind, so the tails must have been moved."""
         self._segments.stop_writing()
         self._segments.delete_unpinned()
+        self._segments.drop_spares()
+
+    def tidy(self) -> None:
+        """Let go of what is kept for the next segments, if none has begun since the last call."""
+        self._segments.tidy()
 
     def _write(self) -> None:
         waiting = self._uncommitted

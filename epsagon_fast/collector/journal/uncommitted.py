@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence, Set
 from operator import itemgetter
 
-from epsagon_fast.collector.journal.frames import encode_batch, encode_marks, encode_snapshot
+from epsagon_fast.collector.journal.frames import Encoded, encode_batch, encode_marks, encode_snapshot
 from epsagon_fast.protocol import NO_TRACE, Record
 
 trace_id_of = itemgetter(Record._fields.index("trace_id"))
@@ -13,7 +13,7 @@ class Uncommitted:
     """Everything that was appended or settled since the last commit."""
 
     def __init__(self) -> None:
-        self._frames: list[bytes] = []
+        self._frames: list[Encoded] = []
         self.frame_bytes = 0
         # The part of it that batches take; snapshots take the rest.
         self.batch_bytes = 0
@@ -55,10 +55,10 @@ class Uncommitted:
             (self._marks if trace_id in written else self._marks_of_frames).append(trace_id)
         self._pins.difference_update(trace_ids)
 
-    def frames(self) -> list[bytes]:
+    def frames(self) -> list[Encoded]:
         """Return all that is to be written, in order."""
         marks = self.marks
-        return [*self._frames, *(encode_marks(marks) if marks else ())]
+        return [*self._frames, encode_marks(marks)] if marks else self._frames
 
     def clear(self) -> None:
         """Let go of all: it is written, or never will be."""
@@ -73,8 +73,8 @@ class Uncommitted:
         self.snapshots.clear()
         self._marks_of_frames.clear()
 
-    def _add(self, frame: tuple[bytes, bytes]) -> int:
+    def _add(self, frame: Encoded) -> int:
         size = len(frame[0]) + len(frame[1])
-        self._frames += frame
+        self._frames.append(frame)
         self.frame_bytes += size
         return size

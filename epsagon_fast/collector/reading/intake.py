@@ -143,6 +143,7 @@ class Intake:
             reader.publish_held(self._assembly.accounts.held_by(reader.ring_id).memory_bytes)
         if self.journal.segments > 1:
             self.journal.keep_only(self._assembly)
+        self.journal.tidy()
         self._bounds.fit_journal(self._folder.fd, self.journal.size_bytes)
         self.journal.segment_bytes = min(SEGMENT_BYTES, self._bounds.journal_bytes // SEGMENTS)
         self._folder.look()

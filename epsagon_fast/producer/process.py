@@ -167,13 +167,17 @@ class Process:
         if wanted.test_mode:
             return MemoryWriter()
         own = self.own
-        if own.first_use is None:
+        is_first = own.first_use is None
+        if is_first:
             own.first_use = FirstUse(wanted.runtime_dir, wanted.ring_bytes)
+        writer = own.writers.current(wanted)
+        if is_first:
+            # After the writer has started a collector, because both take as long.
             logger()
             import_now()
             if wanted.debug and ring.IMPLEMENTATION == REFERENCE:
                 logger().debug("the ring is in plain Python: it does the same as the compiled one, slower")
-        return self._counted(own.writers.current(wanted), own)
+        return self._counted(writer, own)
 
     def writer_at(self, path: str, ring_bytes: int) -> TraceWriter:
         """Return the writer with which this process adds to a trace in the folder `path`."""

@@ -323,7 +323,7 @@ def test_package_inside_the_program_cannot_be_imported_by_another(
     monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> None:
     inside = ModuleSpec("epsagon_fast", None, origin=str(tmp_path / "epsagon_fast" / "__init__.pyc"), is_package=True)
-    monkeypatch.setattr(launch, "find_spec", lambda name: inside)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: inside)
     with pytest.raises(launch.NoInterpreter, match="epsagon_fast is in no file"):
         launch.import_path()
 
@@ -333,7 +333,7 @@ def test_archive_is_a_place_to_import_from(monkeypatch: pytest.MonkeyPatch, tmp_
     archive.touch()
     inside = ModuleSpec("epsagon_fast", None, origin=str(archive / "epsagon_fast" / "__init__.py"), is_package=True)
     inside.submodule_search_locations = [str(archive / "epsagon_fast")]
-    monkeypatch.setattr(launch, "find_spec", lambda name: inside)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: inside)
     assert launch.import_path() == [str(archive)]
 
 
@@ -361,7 +361,7 @@ def test_import_path_is_that_of_the_package_and_its_two_dependencies() -> None:
 
 
 def test_dependency_that_is_not_found_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "find_spec", lambda name: None if name == "orjson" else ModuleSpec(name, None))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "orjson" else ModuleSpec(name, None))
     assert launch.import_path() == []
 
 

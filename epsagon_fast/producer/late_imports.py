@@ -13,8 +13,8 @@ from epsagon_fast.hints import Any, Final
 from epsagon_fast.interrupts import let_pass
 
 _MODULES: Final = (
-    *("mmap", "epsagon_fast.producer.stack", "unicodedata", "urllib.parse"),
-    "epsagon_fast.trimming",
+    *("importlib.util", "mmap", "signal", "unicodedata", "urllib.parse"),
+    *("epsagon_fast.masking", "epsagon_fast.producer.stack", "epsagon_fast.trimming"),
 )
 
 

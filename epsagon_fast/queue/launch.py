@@ -9,26 +9,20 @@ The starter takes the lock file `start` without waiting. The new program inherit
 or dies. So there is one start at a time, and no clock decides anything.
 """
 
-import errno
-import fcntl
 import os
-import signal
 import sys
 import time
-from contextlib import ExitStack, suppress
-from importlib.util import find_spec
 
 import epsagon_fast.private as private
 from epsagon_fast.compiled import COMPILED, implementation
+from epsagon_fast.hints import TYPE_CHECKING
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.log import warn
 from epsagon_fast.patterns import pattern
-from epsagon_fast.queue.folder import Folder, is_locked
-from epsagon_fast.queue.names import LOG, START, START_LOCK_FD
+from epsagon_fast.queue.folder import Folder
+from epsagon_fast.queue.names import START, START_LOCK_FD
 from epsagon_fast.queue.state import NO_BEAT, Beat
 
-# The signals that the new program gets with their default action: those that the starter ignores would stay ignored.
-SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 # A process waits this long before another start if the collector that it started never came to serve. The wait doubles
 # up to the most, which a ring must survive: it fills meanwhile.
 BACKOFF_S = 0.05
@@ -54,6 +48,9 @@ GIVEN = {"EPSAGON_IN_COLLECTOR": "1", "MALLOC_ARENA_MAX": "1"}
 # The names of an interpreter, such as "python3.12", "pypy3" and "python3.13t", but not "python-worker".
 INTERPRETER = pattern(r"(python|pypy)\d*(\.\d+)?(-dbg|[dtm]+)?")
 HINT = "; `epsagon-fast collector`, installed beside it, would serve this program"
+# What may go wrong. A ValueError: find_spec, for a module object made by hand. An ImportError: the process has lost its
+# files (a chroot, a replaced environment).
+NOT_STARTED = (OSError, ValueError, ImportError)
 # The values of EPSAGON_LAUNCH, in any case, with which no collector is started.
 NOT = ("0", "FALSE", "NO", "OFF")
 
@@ -101,7 +98,7 @@ class Launcher:
             argv = command(self._folder.path)
             self.is_able = True
             started = _start(self._folder.path, argv, environment(), although_held)
-        except (OSError, ValueError) as error:  # a ValueError: find_spec, for a module object made by hand
+        except NOT_STARTED as error:
             let_pass(error)
             self.is_able = not isinstance(error, NoInterpreter)
             self._back_off(now)
@@ -154,7 +151,7 @@ def able() -> bool:
         return bool(command(""))
     except NoInterpreter:
         return False
-    except (OSError, ValueError) as error:
+    except NOT_STARTED as error:
         let_pass(error)
         return True
 
@@ -176,6 +173,9 @@ def import_path() -> list[str]:
 
     Raises NoInterpreter if one of them is neither in a file nor in a zip archive: then it is inside a frozen program.
     """
+    # Not needed before the first trace, which imports it.
+    from importlib.util import find_spec
+
     found = []
     for name in ("epsagon_fast", "orjson", "urllib3"):
         spec = find_spec(name)
@@ -228,57 +228,7 @@ def _start(folder: str, argv: list[bytes], env: list[bytes], although_held: bool
         os.close(dir_fd)
 
 
-def start(dir_fd: int, argv: list[bytes], env: list[bytes], although_held: bool) -> bool:
-    """Start the program as an orphan, in pure Python: a shell starts it in the background and ends.
-
-    Return False if another start is under way or a collector lives. The compiled function does the same in one call.
-    """
-    if private.may_change_user():
-        # Only the compiled function can make the ids the same.
-        raise PermissionError(errno.EPERM, "real, effective and saved users or groups are not the same")
-    # An error now, because no answer comes back from what the shell runs in the background.
-    os.stat(argv[0])
-    with ExitStack() as opened:
-        lock = _open_low(dir_fd, START, os.O_RDWR)
-        opened.callback(os.close, lock)
-        log = _open_low(dir_fd, LOG, os.O_WRONLY | os.O_APPEND)
-        opened.callback(os.close, log)
-        return _start_locked(dir_fd, argv, env, although_held, lock, log)
-
-
-def _start_locked(dir_fd: int, argv: list[bytes], env: list[bytes], although_held: bool, lock: int, log: int) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    # Asked again under the lock: a collector that another process has just started may hold the folder.
-    if not although_held and is_locked(dir_fd):
-        return False
-    actions = [
-        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0),
-        (os.POSIX_SPAWN_DUP2, log, 1),
-        (os.POSIX_SPAWN_DUP2, log, 2),
-        (os.POSIX_SPAWN_DUP2, lock, START_LOCK_FD),
-    ]
-    shell = [b"/bin/sh", b"-c", b'cd /; umask 077; "$@" &', b"sh", *argv]
-    variables = dict(item.split(b"=", 1) for item in env)
-    pid = os.posix_spawn(
-        "/bin/sh", shell, variables, file_actions=actions, setsid=True, setsigmask=[], setsigdef=SIGNALS
-    )
-    # The application's own os.wait() may already have reaped the shell.
-    with suppress(ChildProcessError):
-        os.waitpid(pid, 0)
-    return True
-
-
-def _open_low(dir_fd: int, name: str, flags: int) -> int:
-    """Return a descriptor of a file in the folder, above the numbers that the new program's descriptors get."""
-    low = private.open_file(name, flags | os.O_CREAT, dir_fd=dir_fd)
-    try:
-        return fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, START_LOCK_FD + 1)
-    finally:
-        os.close(low)
-
-
-if implementation("start") == COMPILED:
+if TYPE_CHECKING or implementation("start") == COMPILED:
     from epsagon_fast.queue._spawn import start
+else:
+    from epsagon_fast.queue._pure_start import start

@@ -8,7 +8,6 @@ its file is open or mapped.
 import errno
 import fcntl
 import os
-import signal
 
 import epsagon_fast.private as private
 from epsagon_fast.interrupts import let_pass
@@ -16,6 +15,8 @@ from epsagon_fast.interrupts import let_pass
 # The interpreter drops the built-in name before the application's last destructors run, and those may trace.
 _open = open
 LARGEST_PID = 2**31 - 1
+# The bit of SIGKILL in a set of signals; POSIX gives it its number, 9.
+KILLED = 1 << 9 - 1
 # A flag of the kernel's, in field 9 of /proc/<pid>/stat.
 PF_EXITING = 0x4
 
@@ -72,7 +73,7 @@ def is_ending(pid: int, since: int) -> bool:
         let_pass(error)
         return not lives(pid, since)
     pending = [int(line.split()[1], 16) for line in lines if line.startswith((b"SigPnd:", b"ShdPnd:"))]
-    is_killed = any(each >> signal.SIGKILL - 1 & 1 for each in pending)
+    is_killed = any(each & KILLED for each in pending)
     return is_killed or bool(flags & PF_EXITING) or not lives(pid, since)
 
 
@@ -127,13 +128,17 @@ def is_unused(fd: int) -> bool | None:
     the file before the lease is given back: by default SIGIO, which is deadly, so here one that is ignored by default.
     """
     try:
+        # Seldom needed, and the first trace imports it.
+        import signal
+
         fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except OSError as error:
         let_pass(error)
         return False if error.errno == errno.EAGAIN else None
-    except AttributeError:  # not Linux
+    except (AttributeError, ImportError) as error:  # not Linux; the process lost its files before its first trace
+        let_pass(error)
         return None
     return True
 

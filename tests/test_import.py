@@ -13,7 +13,8 @@ from epsagon_fast.queue.launch import OPTIONS
 # What a traced process should not have to pay for, and what would be monkey-patched or break after a fork.
 HEAVY = (
     "urllib3 sqlite3 starlette uvicorn ctypes multiprocessing asyncio socket ssl http subprocess concurrent.futures"
-    " urllib.request tempfile logging traceback epsagon_fast.collector epsagon_fast.backend epsagon_fast.trimming"
+    " urllib.request tempfile logging traceback epsagon_fast.collector epsagon_fast.backend"
+    " epsagon_fast.masking epsagon_fast.trimming"
 )
 # Where annotations are looked at only when asked for, rows.py leaves named tuples to typing.
 TYPING = " typing" if sys.version_info < (3, 14) else ""

@@ -12,9 +12,8 @@ from epsagon_fast.protocol import EXACT
 from .exact import ExactMask
 from .keys import DEFAULT_KEYS
 from .loose import LooseMask
-from .members import merged
 
-__all__ = ["ExactMask", "LooseMask", "Mask", "MaskingTerms", "client_mask_of", "mask", "mask_of", "merged"]
+__all__ = ["ExactMask", "LooseMask", "Mask", "MaskingTerms", "client_mask_of", "mask", "mask_of"]
 
 Mask = LooseMask | ExactMask
 

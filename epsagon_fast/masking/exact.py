@@ -12,10 +12,9 @@ from collections.abc import Iterable
 import orjson
 
 from epsagon_fast.hints import Any
+from epsagon_fast.members import encoded, members_of, merged
 from epsagon_fast.patterns import pattern
 from epsagon_fast.protocol import MASK
-
-from .members import encoded, members_of, merged
 
 # Characters that JSON may write in more than one way without \u. A byte search could miss a key that has one of them.
 _SHORT_ESCAPES = pattern(r'["\\/\x00-\x1f]')

@@ -12,11 +12,11 @@ from collections.abc import Iterable
 from itertools import chain
 
 from epsagon_fast.hints import Any, Final
+from epsagon_fast.members import encoded, members_of, merged
 from epsagon_fast.patterns import pattern
 from epsagon_fast.protocol import MASK
 
 from .keys import Keys
-from .members import encoded, members_of, merged
 from .pairs import NOT_SHOWN, Hidden, Pairs, unquoted
 from .search import text_may_hold
 from .statements import Statements, is_option

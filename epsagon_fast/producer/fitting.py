@@ -7,11 +7,13 @@ import orjson
 
 import epsagon_fast.cutting as cutting
 from epsagon_fast.config import ResolvedConfig
-from epsagon_fast.hints import Final
+from epsagon_fast.hints import TYPE_CHECKING, Final
 from epsagon_fast.interrupts import let_pass
-from epsagon_fast.masking import mask_of
 from epsagon_fast.protocol import MAX_TRACE_BYTES, SHORTEN, Kind
 from epsagon_fast.rows import NamedTuple
+
+if TYPE_CHECKING:
+    from epsagon_fast.masking import Mask
 
 # A larger event is stripped before it is masked. Masking reads JSON in JSON, which takes tenths of a second for
 # megabytes, and unless half of the event were secrets it would have to be stripped anyway. An event to be shortened is
@@ -32,7 +34,9 @@ class Fitted(NamedTuple):
 
 def fitted_event(event: bytes, limit_bytes: int, config: ResolvedConfig) -> Fitted:
     """Return an event's JSON in at most `limit_bytes`. `config`: of its trace."""
-    mask = mask_of(config)
+    mask = _mask_of(config)
+    if mask is None:
+        return Fitted(None, is_less=True)
     shortens = config.trimming == SHORTEN
     is_huge = len(event) > MOST_BYTES_TO_MASK and (not shortens or mask.may_change(event))
     masked = mask.event(_stripped(event) if is_huge else event)
@@ -42,6 +46,17 @@ def fitted_event(event: bytes, limit_bytes: int, config: ResolvedConfig) -> Fitt
     if len(smaller) <= limit_bytes:
         return Fitted(smaller, is_less=True)
     return Fitted(cutting.fitted_event(orjson.loads(masked), limit_bytes), is_less=True, is_cut=True)
+
+
+def _mask_of(config: ResolvedConfig) -> "Mask | None":
+    try:
+        # Imported here, because few events are too large. The first trace imports it.
+        from epsagon_fast.masking import mask_of
+    except ImportError as error:
+        # The process lost its files (a chroot, a replaced environment) before its first trace. Nothing is cut unmasked.
+        let_pass(error)
+        return None
+    return mask_of(config)
 
 
 def _shortened(event: bytes, limit_bytes: int) -> bytes:
@@ -65,7 +80,7 @@ def _stripped(event: bytes) -> bytes:
         # Imported here, because a process that never traces does not need it. The first trace imports it.
         from epsagon_fast.trimming import TraceTooBig, trim
     except ImportError as error:
-        # The process lost its files (a chroot, a replaced environment) before its first trace. The event is only cut.
+        # As above. The event is only cut.
         let_pass(error)
         return event
     try:
@@ -79,7 +94,9 @@ def fitted_record(kind: int, payload: bytes, limit_bytes: int, config: ResolvedC
     """Return a record's payload in at most `limit_bytes`, of any kind but OPEN; None: cutting is not enough."""
     if kind == Kind.EVENT:
         return fitted_event(payload, limit_bytes, config).data
-    mask = mask_of(config)
+    mask = _mask_of(config)
+    if mask is None:
+        return None
     value = orjson.loads(payload)
     if kind == Kind.RUNNER:
         mask.runner(value)

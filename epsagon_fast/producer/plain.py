@@ -26,7 +26,7 @@ import epsagon_fast.producer.shapes as shapes
 from epsagon_fast.compiled import COMPILED, implementation
 from epsagon_fast.hints import Any, cast
 from epsagon_fast.interrupts import let_pass
-from epsagon_fast.masking import merged
+from epsagon_fast.members import merged
 from epsagon_fast.protocol import MAX_TRACE_BYTES
 
 # The mark for what was left out: a value that is too deep or inside itself. With a number: so many more values.

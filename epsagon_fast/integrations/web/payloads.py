@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from typing import Final
 from urllib.parse import parse_qsl
 
-from epsagon_fast.masking import LooseMask, merged
+from epsagon_fast.masking import LooseMask
+from epsagon_fast.members import merged
 from epsagon_fast.producer.encoding import metadata_text
 
 # How many bytes of a body are kept.

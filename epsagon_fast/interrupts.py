@@ -28,7 +28,11 @@ _VARARGS_FLAG: Final = 0x04
 def let_pass(error: BaseException) -> None:
     """Raise `error` again if it came from a signal handler or another thread."""
     if is_interruption(error):
-        raise error
+        try:
+            raise error
+        finally:
+            # Its traceback holds this frame, which would hold it, and with it all that the frames below hold.
+            del error
 
 
 def is_interruption(error: BaseException) -> bool:

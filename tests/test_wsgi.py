@@ -115,10 +115,15 @@ def test_a_request_does_not_ask_the_kernel_for_its_process(
 
 
 def test_a_request_needs_no_dict_for_what_each_sets(traces: list[dict[str, Any]]) -> None:
-    environ = environ_of("/items")
-    body = TracingMiddleware(hello)(environ, lambda status, headers, exc_info=None: lambda data: None)
-    assert [*body] == [b"hello"]
-    assert vars(environ[KEY]).keys() <= vars(PureFastPath).keys()
+    requests: list[Any] = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        requests.append(current_trace())
+        start_response("200 OK", [])
+        return [b"hello"]
+
+    assert ask(TracingMiddleware(app), "/items") == b"hello"
+    assert vars(requests[0]).keys() <= vars(PureFastPath).keys()
 
 
 def test_path_has_the_script_name_and_is_decoded(traces: list[dict[str, Any]]) -> None:

@@ -8,7 +8,6 @@ import types
 from collections import UserList
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count
 from pathlib import Path
 from typing import Any
 from wsgiref.util import FileWrapper
@@ -17,11 +16,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from in_ring import Read, recorded, told
+from interrupting import at_each_step
 
 import epsagon_fast as epsagon
 from epsagon_fast.integrations import choices, wsgi
 from epsagon_fast.integrations.web.request import KEY
 from epsagon_fast.integrations.web.routes import DJANGO
+from epsagon_fast.integrations.web.wsgi_request import WsgiRequest
 from epsagon_fast.integrations.wsgi import TracingMiddleware
 from epsagon_fast.producer.current import anywhere, current_trace
 from epsagon_fast.producer.fast_path import FastPath, PureFastPath
@@ -100,7 +101,8 @@ def answering(
     def app(environ: Environ, start_response: Any) -> Any:
         request = current_trace()
         assert request is not None
-        assert environ[KEY] is request
+        assert isinstance(request, WsgiRequest)
+        assert environ[KEY] is True
         start_response(status, list(headers))
         act(environ)
         return body
@@ -169,7 +171,9 @@ def tracing(environ: Environ) -> None:
 
 
 def stopping(environ: Environ) -> None:
-    environ[KEY].send_stop_signal()
+    request = current_trace()
+    assert request is not None
+    request.send_stop_signal()
 
 
 def with_flask(rule: Any) -> dict[str, Any]:
@@ -506,9 +510,15 @@ def test_request_knows_what_one_of_the_class_knows(read: Read, monkeypatch: pyte
     for _ in range(2):
         begun: list[dict[str, Any]] = []
         server = Server(CONTENT_LENGTH="6", **{"wsgi.input": Input()})
-        server.ask(answering([b"a"], act=lambda environ, begun=begun: begun.append(public(environ[KEY]))))
+        requests: list[Any] = []
+
+        def act(_: Environ, begun: list[dict[str, Any]] = begun, requests: list[Any] = requests) -> None:
+            requests.append(current_trace())
+            begun.append(public(requests[0]))
+
+        server.ask(answering([b"a"], act=act))
         known += begun
-        known.append(public(server.environ[KEY]))
+        known.append(public(requests[0]))
         step_by_step(monkeypatch)
     payloads = [each.pop("_request_body") for each in known]
     assert [type(payload).__name__ for payload in payloads] == ["Payload"] * 4
@@ -592,42 +602,39 @@ def test_forked_child_that_answers_closes_nothing_of_its_parent(read: Read) -> N
     assert [kind for kind, *_ in told(read())] == ["OPEN", "RUNNER", "CLOSE"]
 
 
-@pytest.mark.parametrize("scene", ["traced inside", "a caller with a state", "an error", "a generator"])
-@pytest.mark.parametrize("loaded", [[], [DJANGO]])
+# In which ways a request is answered.
+WAYS: dict[str, Callable[[pytest.MonkeyPatch], object]] = {
+    "at once": lambda patch: None,
+    "with Django": lambda patch: patch.setitem(sys.modules, DJANGO, types.ModuleType(DJANGO)),
+    "step by step": step_by_step,
+    "endpoints to ignore": ignoring,
+    "values": lambda patch: epsagon.init(metadata_only=False),
+    # The head looks at each trace, and leaves out none or all.
+    "sampling": lambda patch: epsagon.init(sample_rate=1 - 1e-12),
+    "strict": lambda patch: epsagon.init(privacy="strict"),
+}
+# What must leave nothing open and nothing current, whenever an alarm comes.
+INTERRUPTED = ["usual", "traced inside", "a caller with a state", "posted", "an error", "a generator", "an own error"]
+
+
+@pytest.mark.parametrize("scene", INTERRUPTED)
+@pytest.mark.parametrize("way", WAYS)
 def test_interruption_leaves_nothing_open_and_nothing_current(
-    read: Read, monkeypatch: pytest.MonkeyPatch, scene: str, loaded: list[str]
+    read: Read, monkeypatch: pytest.MonkeyPatch, scene: str, way: str
 ) -> None:
     """An alarm may come at each step of Python code."""
-    for name in loaded:
-        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    WAYS[way](monkeypatch)
+    environ, answer, _ = SCENES[scene]
 
-    class Limit(BaseException):
-        pass
-
-    for last in count(1):
-        steps = 0
-
-        def step(frame: Any, event: str, argument: Any, last: int = last) -> Any:
-            nonlocal steps
-            steps += 1
-            if steps == last:
-                raise Limit
-            return step
-
-        environ, answer, _ = SCENES[scene]
-        server, app = Server(**environ), TracingMiddleware(answer)
-        body = None
-        try:
-            sys.settrace(step)
-            body = app(server.environ, server.start_response)
-        except Limit:
-            pass
-        finally:
-            sys.settrace(None)
+    def once() -> None:
+        server = Server(**environ)
+        app = TracingMiddleware(answer)
+        body = app(server.environ, server.start_response)
         if hasattr(body, "close"):
             body.close()
-        assert anywhere() is None, last
-        assert not process.open_traces, last
+
+    once()
+    for place in at_each_step(once):
+        assert anywhere() is None, place
+        assert not process.open_traces, place
         read()
-        if steps < last:
-            return

@@ -86,7 +86,7 @@ cdef RequestPath _request_at_once(dict environ, object start):
         # An exception from outside met the Python code that rare requests need.
         (<object>tracer).abandon()
         raise
-    environ[answers.key] = tracer
+    environ[answers.key] = True
     return tracer
 
 
@@ -264,7 +264,6 @@ cdef bint _end_answered(RequestPath request, int64_t answered_ns, uint64_t respo
     request._answered_ns = request._ended_ns = answered_ns
     request._has_body, request._is_begun = True, is_begun
     request.request_bytes, request.response_bytes = request_bytes, response_bytes
-    # The environ refers to this object. Letting go of it breaks the circle.
     request._environ = {}
     if payload is not None:
         (<object>request)._attend(code, runner_kind, no_flags, payload)

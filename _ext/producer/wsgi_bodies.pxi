@@ -207,7 +207,8 @@ cdef int _close_body(WrappedBody body) except -1:
 cdef int _end_collected(object collected) except -1:
     """End the trace of a body that nothing closes."""
     cdef WrappedBody body = <WrappedBody>collected
-    if body.request is not None and not (<object>body.request).stopped:
+    # Of a trace that has ended no Python code runs here, where the interpreter would swallow an exception from outside.
+    if body.request is not None and body.request._state is open_state:
         (<object>body.request).end(body.error)
     return 0
 

@@ -7,6 +7,7 @@ last piece of the answer, so work in the background after it belongs to the trac
 from collections.abc import Awaitable, Callable
 
 from epsagon_fast.producer import current
+from epsagon_fast.producer.entering import Entered
 from epsagon_fast.producer.left_out import LeftOut, decide
 from epsagon_fast.producer.process import process
 
@@ -70,23 +71,38 @@ class TracingMiddleware:
             place.is_over = True
 
     async def _trace(self, request: AsgiRequest, scope: Scope, receive: Receive, send: Send) -> None:
-        # The application gets the server's own scope: what it writes there, a middleware around us finds.
-        scope[KEY] = True
         channel = Channel(request, receive, send)
-        failure: BaseException | None = None
-        try:
-            with current.within(request):
-                await self.app(scope, channel.receive, channel.send)
-        except BaseException as error:
-            failure = error
-            raise
-        finally:
-            del scope[KEY]
-            if not request.answered and is_broken(receive):
-                request.client_leaves()
-            request.finish(scope, failure)
-            # The exception's traceback holds this frame, and this frame the exception: a circle.
-            failure = None
+        with Serving(request, scope, receive):
+            await self.app(scope, channel.receive, channel.send)
+
+
+class Serving(Entered):
+    """The block in which an application serves one request."""
+
+    def __init__(self, request: AsgiRequest, scope: Scope, receive: Receive) -> None:
+        self._request = request
+        self._scope = scope
+        self._receive = receive
+
+    def open(self) -> None:
+        """Open the trace."""
+        # The application gets the server's own scope: what it writes there, a middleware around us finds.
+        self._scope[KEY] = True
+        self._request.begin()
+        self.place = self._request.place
+
+    def close(self, error: BaseException | None) -> None:
+        """Close the trace with what became of the request."""
+        request, scope = self._request, self._scope
+        scope.pop(KEY, None)
+        if not request.answered and is_broken(self._receive):
+            request.client_leaves()
+        request.finish(scope, error)
+
+    def cut_off(self) -> None:
+        """Close the trace as unfinished, because an exception from outside is on its way to the application."""
+        self._scope.pop(KEY, None)
+        self._request.abandon()
 
 
 class Channel:

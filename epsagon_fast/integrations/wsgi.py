@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from epsagon_fast.producer import current, entering
 from epsagon_fast.producer.context import TraceContext
-from epsagon_fast.producer.entering import called_at
+from epsagon_fast.producer.entering import answered, called_at
 from epsagon_fast.producer.fast_path import wsgi_answers
 from epsagon_fast.producer.left_out import LeftOut, decide
 from epsagon_fast.producer.process import process
@@ -59,11 +59,12 @@ class TracingMiddleware:
             if type(decision) is LeftOut:
                 return self._leave_out(decision, environ, start_response)
             own_id = str(decision)
-        return self._trace(WsgiRequest(config, _path(environ), environ, start_response, own_id), environ)
+        request = WsgiRequest(config, _path(environ), environ, start_response, own_id)
+        return answered(request, _begin, self.app, environ, _begun_and_handed_on)  # type: ignore[no-any-return]
 
     def _leave_out(self, place: LeftOut, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Return the application's answer to a request of which nothing is recorded."""
-        environ[KEY] = place
+        environ[KEY] = True
         try:
             body = called_at(place, self.app, environ, start_response)
         except BaseException:
@@ -74,22 +75,11 @@ class TracingMiddleware:
         place.is_over = True
         return body
 
-    def _trace(self, request: WsgiRequest, environ: Environ) -> Iterable[bytes]:
-        """Return the application's answer; the trace ends with it."""
-        try:
-            _expect_input(request, environ)
-            with current.within(request):
-                body = self.app(environ, request.start_response)
-        except BaseException as error:
-            _fail(request, error)
-            raise
-        try:
-            request.begins_with(body)
-            return _handed_on(request, body)  # type: ignore[no-any-return]
-        except BaseException:
-            # It came from outside. The server gets no body that would end the trace.
-            request.abandon()
-            raise
+
+def _begin(request: WsgiRequest, environ: Environ) -> None:
+    environ[KEY] = True
+    request.start()
+    _expect_input(request, environ)
 
 
 def _expect_input(request: WsgiRequest, environ: Environ) -> None:
@@ -97,15 +87,12 @@ def _expect_input(request: WsgiRequest, environ: Environ) -> None:
         environ["wsgi.input"] = noting(environ.get("wsgi.input"), request)
 
 
-def _fail(request: WsgiRequest, error: BaseException) -> None:
-    try:
-        request.application_fails(error)
-    except BaseException:
-        request.abandon()
-        raise
-
-
 def _handed_on(request: WsgiRequest, body: Any) -> Any:
+    return handed_on(request, body)
+
+
+def _begun_and_handed_on(request: WsgiRequest, body: Any) -> Any:
+    request.begins_with(body)
     return handed_on(request, body)
 
 

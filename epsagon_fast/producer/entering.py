@@ -21,10 +21,13 @@ __all__ = [
     "NotTraced",
     "Opened",
     "Started",
+    "Unclosed",
     "Unrecorded",
     "Within",
+    "answered",
     "called_at",
     "close_once",
+    "closed",
     "current",
     "entered",
     "is_at",
@@ -105,6 +108,74 @@ def called_at(place: Any, function: Callable[..., Any], *args: Any) -> Any:
         except BaseException:
             _step_back(place, before)
             raise
+
+
+def answered(
+    request: Any,
+    begin: Callable[[Any, dict[str, Any]], None],
+    app: Callable[..., Any],
+    environ: dict[str, Any],
+    hand_on: Callable[[Any, Any], Any],
+) -> Any:
+    """Return what a server gets of a WSGI application's answer, with which the trace of the request ends.
+
+    `begin`: opens the trace. `hand_on`: returns what the server gets for a body; that ends the trace from then on.
+    """
+    has_returned = False
+    try:
+        begin(request, environ)
+        body = called_at(request.place, app, environ, request.start_response)
+        has_returned = True
+        return hand_on(request, body)
+    except BaseException as error:
+        try:
+            if not has_returned:
+                request.application_fails(error)
+        except BaseException:
+            request.abandon()
+            raise
+        if has_returned:
+            # It came from outside. The server gets no body that would end the trace.
+            request.abandon()
+        raise
+
+
+def closed(request: Any, close: Callable[[], Any] | None, error: Error) -> None:
+    """Call the `close` of a WSGI request's body, if it has one, and end the request's trace.
+
+    `error`: what became of the body. An exception of `close` counts instead.
+    """
+    try:
+        try:
+            if close is not None:
+                called_at(request.place, close)
+        except BaseException as failure:
+            error = failure
+            raise
+        finally:
+            request.end(error)
+            # The exception's traceback may hold this frame.
+            error = None
+    except BaseException:
+        # Interrupted, it may still be open.
+        request.abandon()
+        raise
+
+
+class Unclosed:
+    """What a server is to close, and what ends a request's trace when it is collected without that.
+
+    `_unclosed`: the request, until it was closed. `_error`: what became of it.
+    """
+
+    # Until __init__ has set them: an exception from outside may come before.
+    _unclosed: Any = None
+    _error: Error = None
+
+    def __del__(self) -> None:
+        # Of what was closed no Python code runs here, where the interpreter would swallow an exception from outside.
+        if self._unclosed is not None:
+            self._unclosed.end(self._error)
 
 
 def _step_back(place: Any, before: Any) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 from django.test import Client
 
-from epsagon_fast.integrations.web.request import KEY
+from epsagon_fast.integrations.web.request import RequestTrace
 from epsagon_fast.integrations.wsgi import TracingMiddleware
+from epsagon_fast.producer.current import current_trace
 
 Handler = Callable[[dict[str, Any]], Any]
 
@@ -33,8 +34,9 @@ def traced(handler: Handler) -> Handler:
             response = handler(environ)
             answers.append(response)
             match = response.wsgi_request.resolver_match
-            if KEY in environ and match is not None:
-                environ[KEY].route = match.route
+            request = current_trace()
+            if isinstance(request, RequestTrace) and match is not None:
+                request.route = match.route
             start_response(f"{response.status_code} {response.reason_phrase}", list(response.items()))
             return _body(response)
 

@@ -28,6 +28,8 @@ SWITCHING_PROTOCOLS: Final = 101
 FORBIDDEN: Final = 403
 # The messages that carry the body: bytes, or a file that the server sends by itself, by its path or open.
 PIECES: Final = ("http.response.body", "http.response.pathsend", "http.response.zerocopysend")
+# The bodies of a request that was not begun.
+NO_BODY: Final = payloads.Payload(False)
 # The close code of a connection that broke (RFC 6455).
 BROKEN: Final = 1006
 
@@ -50,6 +52,11 @@ class AsgiRequest(RequestTrace):
         self._length = number(headers.get(b"content-length", b"").decode("latin-1"))
         self._request_type = headers.get(b"content-type", b"").decode("latin-1")
         self._response_headers: RawHeaders = ()
+        self._request_body = self._response_body = NO_BODY
+
+    def begin(self) -> None:
+        """Open the trace, and take note of the bodies from now on."""
+        self.start()
         self._request_body = payloads.Payload(self.keeps_values)
         self._response_body = payloads.Payload(self.keeps_values)
 

@@ -33,6 +33,7 @@ TYPE: Final = "http"
 class RequestTrace(Tracer, RequestPath):
     """A request and its answer. The subclass fills in the attributes as they become known, then calls `end`.
 
+    Not started: that is for code that ends it whatever exception comes; see entering.py.
     method, path: of the request. status: of the answer, 0 while there is none. reason: the status's text.
     request_bytes, response_bytes: sizes of the bodies. route: the pattern that the path matched.
     client_closed: the client left before it had the answer.
@@ -70,7 +71,6 @@ class RequestTrace(Tracer, RequestPath):
         self._answered_ns = 0
         # Whether the application itself has said what failed.
         self._is_told = False
-        self.start()
 
     @property
     def answered(self) -> bool:

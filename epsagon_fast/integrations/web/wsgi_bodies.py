@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.producer import current
+from epsagon_fast.producer.entering import Unclosed, closed
 
 from .objects import attribute
 from .wsgi_request import WsgiRequest
@@ -64,15 +65,11 @@ def is_only_iterable(body: Any, file_wrapper: Any) -> bool:
     return hasattr(kind, "__iter__") or hasattr(kind, "__getitem__")
 
 
-class WrappedBody:
+class WrappedBody(Unclosed):
     """A body that the server takes piece by piece. Other attributes are those of the application's own body."""
 
-    # Until __init__ has set them: an exception from outside may come before.
-    _request: Any = None
-    _error: BaseException | None = None
-
     def __init__(self, request: WsgiRequest, body: Any) -> None:
-        self._request = request
+        self._request = self._unclosed = request
         self._body = body
         # One object serves all steps, since a step is never inside another step of the same body.
         self._in_trace = current.within(request)
@@ -84,16 +81,13 @@ class WrappedBody:
         self._error = None
         if error is None and not request.answered:
             error = request.given_up(sys.exception())
-        _close(request, attribute(self._body, "close"), error)
+        closed(request, attribute(self._body, "close"), error)
+        self._unclosed = None
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
         return getattr(self._body, name)
-
-    def __del__(self) -> None:
-        if self._request is not None and not self._request.stopped:
-            self._request.end(self._error)
 
     def _exhausted(self) -> None:
         self._request.exhausted(attribute(self._body, "close") is not None)
@@ -155,10 +149,8 @@ class SizedBody(IterableBody):
         return len(self._body)
 
 
-class CloseHook:
+class CloseHook(Unclosed):
     """Takes the place of `close` on a body that is handed on as it is. If never called, it acts when collected."""
-
-    _request: WsgiRequest | None = None
 
     def __init__(self, request: WsgiRequest, body: Any, count: Count) -> None:
         """Raises TypeError if the body has no `__dict__` or no weak references."""
@@ -166,11 +158,10 @@ class CloseHook:
         self._body = weakref.ref(body)
         self._own: Close | None = vars(body).get("close")
         self._count = count
-        self._request = request
+        self._unclosed = request
 
     def __call__(self) -> None:
-        request, body = self._request, self._body()
-        self._request = None
+        request, body = self._unclosed, self._body()
         if request is None:
             return
         # The exception that the server met while it sent the body, if any.
@@ -179,11 +170,8 @@ class CloseHook:
             self._count(request, body)
         else:
             error = request.given_up(error)
-        _close(request, self._restored(body), error)
-
-    def __del__(self) -> None:
-        if self._request is not None:
-            self._request.end()
+        closed(request, self._restored(body), error)
+        self._unclosed = None
 
     def _restored(self, body: Any) -> Close | None:
         """Take the hook off the body again, and return the body's own `close`."""
@@ -219,21 +207,6 @@ def _sent_file(size_bytes: int | None) -> Count:
 def _stored(body: Any) -> "Iterator[bytes]":
     """Iterate over a list's or a tuple's items, even if its class overrides `__iter__`."""
     return list.__iter__(body) if isinstance(body, list) else tuple.__iter__(body)
-
-
-def _close(request: WsgiRequest, close: Close | None, error: BaseException | None) -> None:
-    """Call a body's own `close`, if it has one, and end the trace."""
-    if close is None:
-        request.end(error)
-        return
-    try:
-        with current.within(request):
-            close()
-    except BaseException as failure:
-        error = failure
-        raise
-    finally:
-        request.end(error)
 
 
 def _is_servers_file(wrapper: Any, body: Any) -> bool:

@@ -1,5 +1,6 @@
 """Notes what a WSGI application reads of its request's body, by each reading method that the server's object has."""
 
+import weakref
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, Final
@@ -43,7 +44,9 @@ class Input:
 
     def __init__(self, stream: Any, request: WsgiRequest) -> None:
         self._stream = stream
-        self._request = request
+        # A weak reference, because the environ holds this object, and the server's `start_response`, which the request
+        # holds, the environ. An open trace is held elsewhere.
+        self._request = weakref.ref(request)
 
     @property  # type: ignore[misc]  # it can be written elsewhere
     def __class__(self) -> Any:
@@ -58,7 +61,7 @@ class Input:
 
         def noted(*arguments: Any, **options: Any) -> Any:
             outcome = self._read(value, *arguments, **options)
-            self._request.received(read, outcome, *arguments)
+            self._received(read, outcome, *arguments)
             return outcome
 
         # Not cached on this object: the function refers to it, which would make a circle.
@@ -69,9 +72,13 @@ class Input:
             return way(*arguments, **options)
         except Exception as error:
             # The connection is the server's, so a failure here is the client's doing.
-            if is_departure(error, told=True):
-                self._request.client_leaves()
+            if is_departure(error, told=True) and (request := self._request()) is not None:
+                request.client_leaves()
             raise
+
+    def _received(self, read: Callable[..., bytes], *outcome: Any) -> None:
+        if (request := self._request()) is not None:
+            request.received(read, *outcome)
 
 
 def noting(stream: Any, request: WsgiRequest) -> Input:
@@ -95,13 +102,13 @@ def _loop(self: Input) -> Iterator[bytes]:
             line = self._read(next, lines)
         except StopIteration:
             return
-        self._request.received(_piece, line)
+        self._received(_piece, line)
         yield line
 
 
 def _next(self: Input) -> bytes:
     line: bytes = self._read(next, self._stream)
-    self._request.received(_piece, line)
+    self._received(_piece, line)
     return line
 
 

@@ -12,7 +12,7 @@ from epsagon_fast.masking import client_mask_of
 from ..choices import lowest_error
 from . import payloads
 from .departures import is_departure
-from .request import KEY, RequestTrace, caller
+from .request import RequestTrace, caller
 from .routes import DJANGO, FLASK, django_route, flask_route, mounted_at
 
 Environ = dict[str, Any]
@@ -41,7 +41,6 @@ class WsgiRequest(RequestTrace):
         self._is_begun = False
         # Whether the application has returned: only its answer's body is left.
         self._has_body = False
-        environ[KEY] = self
         self._environ = environ
         self._script_name = environ.get("SCRIPT_NAME", "")
         self._mount = ""
@@ -50,7 +49,7 @@ class WsgiRequest(RequestTrace):
         self._start_response = start
         self._headers: Headers = []
         self._request_body: payloads.Payload | None = None
-        self._response_body = payloads.Payload(True) if self.keeps_values else None
+        self._response_body: payloads.Payload | None = None
 
     @property
     def file_wrapper(self) -> Any:
@@ -58,8 +57,13 @@ class WsgiRequest(RequestTrace):
         return self._environ.get("wsgi.file_wrapper")
 
     def expects_input(self) -> bool:
-        """Say whether the body must be noted as the application reads it: its size or its beginning is wanted."""
+        """Say whether the body must be noted as the application reads it: its size or its beginning is wanted.
+
+        To be asked once the trace is open: what is kept of the bodies is decided there.
+        """
         environ, keep = self._environ, self.keeps_values
+        if keep:
+            self._response_body = payloads.Payload(True)
         length = environ.get("CONTENT_LENGTH") or ""
         if length:
             self.request_bytes = number(length) or 0
@@ -174,7 +178,6 @@ class WsgiRequest(RequestTrace):
             self.request_bytes = self.request_bytes or body.size_bytes
         if self._response_body is not None:
             self._keep_values()
-        # The environ refers to this object. Letting go of it breaks the circle.
         self._environ = {}
         super().end(error)
 

@@ -1,0 +1,59 @@
+"""An alarm at each step of Python code in turn: what a signal's handler raises there must reach the application.
+
+for interrupted in at_each_step(work):      # calls work() until it is not interrupted any more
+    assert not process.open_traces
+"""
+
+import gc
+import sys
+from collections.abc import Callable, Iterator
+from itertools import count
+from types import FrameType
+from typing import Any
+
+
+class Limit(TimeoutError):
+    """What the handler raises: of the kind that is most easily taken for a failure of what it interrupts."""
+
+
+def at_each_step(work: Callable[[], object]) -> Iterator[str]:
+    """Call `work` again and again, and raise Limit at its first step, at its second and so on, until it has no more.
+
+    Yields the interrupted line after each call. AssertionError if the exception does not leave `work`.
+    """
+    for number in count(1):
+        place = _interrupted(work, number)
+        if not place:
+            return
+        yield place
+
+
+def _interrupted(work: Callable[[], object], number: int) -> str:
+    """Call `work`, and raise at its step with this number. Return where that was, "" if there is no such step."""
+    seen, place = 0, ""
+
+    def step(frame: FrameType, event: str, _: object) -> Any:
+        # As a signal's handler it is given the frame that it interrupts, which is how one is recognised.
+        nonlocal seen, place
+        # At other events the frame is not in the exception's traceback, as it is where a handler is called.
+        if event == "line":
+            seen += 1
+            if seen == number:
+                place = f"step {number}: {frame.f_code.co_filename}:{frame.f_lineno}"
+                raise Limit
+        return step
+
+    before = sys.gettrace()
+    has_left = False
+    # Nobody's callbacks for it are interrupted instead, and what is left open is not closed by it.
+    gc.disable()
+    sys.settrace(step)
+    try:
+        work()
+    except Limit:
+        has_left = True
+    finally:
+        sys.settrace(before)
+        gc.enable()
+    assert has_left or not place, f"swallowed at {place}"
+    return place

@@ -16,7 +16,6 @@ from test_requests import finished, runner_named
 from epsagon_fast.collector.formats import metrics
 from epsagon_fast.collector.formats.conventions import OVERFLOW
 from epsagon_fast.collector.formats.metrics import Point, Resource, url_of
-from epsagon_fast.collector.measuring import exporting
 from epsagon_fast.collector.measuring.exporting import Exporter, interval_s
 from epsagon_fast.collector.measuring.histogram import BOUNDS_S
 from epsagon_fast.collector.measuring.requests import Requests
@@ -231,7 +230,7 @@ def test_error_of_ours_ends_no_collector(
     def broken(*_: object) -> None:
         raise KeyError("a secret header")
 
-    monkeypatch.setattr(exporting, "post", broken)
+    monkeypatch.setattr("epsagon_fast.collector.measuring.rounds.post", broken)
     rounds.count("otlp+http://127.0.0.1:1")
     rounds.make()
     assert "KeyError" in caplog.text and "secret" not in caplog.text

@@ -20,7 +20,10 @@ HEAVY = (
 TYPING = " typing" if sys.version_info < (3, 14) else ""
 
 # What a collector needs for its first request only, and loads beside the loop: rings fill meanwhile.
-WHAT_SENDS = "urllib3 urllib.parse ssl http.client email hashlib"
+WHAT_SENDS = (
+    "urllib3 urllib.parse ssl http.client email hashlib random"
+    " epsagon_fast.collector.formats.otlp epsagon_fast.collector.measuring.rounds"
+)
 # What few collectors need.
 RARE = (
     "sqlite3 argparse pathlib gzip queue concurrent.futures dataclasses uuid opentelemetry.proto epsagon_fast.producer"

@@ -70,6 +70,23 @@ print(type(traceback).__name__)
     assert run(code.replace("fail()\nfrom", "from")) == "1 1\nmodule\n"
 
 
+def test_what_is_needed_later_is_there_when_its_files_are_gone() -> None:
+    code = """
+from epsagon_fast.collector import spared
+from epsagon_fast.collector.sending.exchange import Pools
+spared.import_now()
+sys.meta_path.clear()
+from epsagon_fast.collector.formats.choice import format_for
+from epsagon_fast.collector.measuring.exporting import Exporter
+from epsagon_fast.collector.parcel import Destination
+from types import SimpleNamespace
+spoken = Destination("otlp+http://127.0.0.1:1/elsewhere", "t", 1.0)
+print(format_for(spoken).name)
+Exporter(-1, "").begin_last(lambda: [SimpleNamespace(destination=spoken)])
+"""
+    assert run(code) == "otlp\n"
+
+
 def test_orjson_still_encodes_what_a_collector_has() -> None:
     code = "import orjson; print(orjson.dumps({'a': [1, 2.5, 'b', None, True]}).decode())"
     assert run(code) == '{"a":[1,2.5,"b",null,true]}\n'

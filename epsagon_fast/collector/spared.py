@@ -31,6 +31,8 @@ FOR_ORJSON: Final[dict[str, dict[str, Any]]] = {
     "dataclasses": {"_FIELD": object()},
     "uuid": {"UUID": NoUUID, "NAMESPACE_DNS": NoUUID()},
 }
+# What few collectors need, of our own: OTLP with its metrics.
+LATER: Final = ("epsagon_fast.collector.measuring.rounds",)
 
 
 class StandIn(ModuleType):
@@ -66,6 +68,8 @@ def spare() -> None:
 
 
 def import_now() -> None:
-    """Import what is needed once something fails: then its file may be gone."""
+    """Import what is needed later, or once something fails: then its file may be gone."""
     if isinstance(found := sys.modules.get("traceback"), StandIn):
         found.itself()
+    for name in LATER:
+        import_module(name)

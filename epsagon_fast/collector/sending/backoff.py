@@ -4,7 +4,6 @@ A destination is well until an attempt fails that may go better later. From then
 after exponentially growing pauses, until the first 2xx.
 """
 
-import random
 from collections.abc import Callable
 
 from epsagon_fast.collector.parcel import Destination
@@ -24,10 +23,17 @@ class _Illness:
         self.probe: bytes | None = None
 
 
+def _chance() -> float:
+    # What sends has loaded it, beside the loop.
+    from random import random
+
+    return random()
+
+
 class Backoff:
     """How many requests each destination may be sent now, for traces in memory and on disk alike."""
 
-    def __init__(self, chance: Callable[[], float] = random.random) -> None:
+    def __init__(self, chance: Callable[[], float] = _chance) -> None:
         self._chance = chance
         self._ill: dict[Destination, _Illness] = {}
         # A dict: each change of a Counter calls Python.

@@ -76,7 +76,7 @@ fuzz: $(VENV)/.installed
 	$(BIN)/pytest tests/test_trimming.py tests/test_shortening.py --hypothesis-profile=fuzz --timeout=0
 	EPSAGON_TEST_ROUNDS=$${ROUNDS:-20000} $(BIN)/pytest tests/test_plain.py -k ends_no_process --timeout=0
 
-# A million damaged events against each part of the trimmer that is written in C.
+# A million damaged events, records or requests against each part that is written in C. An hour.
 asan: $(VENV)/.installed
 	$(BIN)/python tests/sanitizing.py 1000000
 

@@ -6,7 +6,6 @@ extensions themselves run, built with the sanitizers and without Python's pools,
 says and with Python's objects.
 """
 
-import json
 import os
 import random
 import struct
@@ -15,9 +14,12 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
+
+from damaging import DAMAGED
+from events_to_damage import corpus, named_events, plain_events
+
+from epsagon_fast.compiled import MODULES
 
 TESTS = Path(__file__).parent
 SOURCES = TESTS.parent / "_ext" / "trimming"
@@ -31,44 +33,7 @@ PATHS = {"native": [], "portable": ["-DEPSAGON_FAST_PORTABLE"]}
 PARTS = ("strip", "shorten")
 # The search for names, which needs tables beside its events.
 SEARCH = "search"
-# Extensions by what is done with them.
-EXTENSIONS = {
-    "trim": SOURCES / "_compiled.pyx",
-    "search": SOURCES.with_name("masking") / "_search.pyx",
-    "feed": SOURCES.with_name("collector") / "_feeding.pyx",
-}
 COMPILER = os.environ.get("CC", "cc")
-
-
-def corpus() -> list[bytes]:
-    """Events to damage: the seed's, and some with what those have not."""
-    lines = (TESTS / "golden" / "trim_vectors.jsonl").read_text("utf-8").split("\n")
-    events = [text for line in lines if line for text in json.loads(line)["events"]]
-    events += long_events()
-    slashes = chr(92) * 62
-    # As long as the longest that could be strong, and longer.
-    keys = ",".join(f'"{"k" * length}":1' for length in (62, 63, 64, 65, 300))
-    return [text.encode() for text in events] + [
-        b'\n{ "resource" : {\t"metadata" : { "region" : [ {"a":"]"} ] , "x" : -1.5e3 , "labels":{}} } } ',
-        rb'{"\u0072esource":{"m\u0065tadata":{"\u006cabels":"\ud800","regio\u006E":"\"","k\\":null}}}',
-        f'{{"resource":{{"metadata":{{"k":"{slashes}","{slashes}":"{slashes}","item_hash":"{slashes}"}}}}}}'.encode(),
-        f'{{"resource":{{"metadata":{{{keys}}}}}}}'.encode(),
-        f'{{"resource":{{"metadata":{{"k":[{"0.25,-1e9," * 60}0],"l":["{"b" * 600}"]}}}}}}'.encode(),
-        b'{"resource":{"metadata":{"k":[' + b'[{"a":' * 40 + b'"b"' + b"}]" * 40 + b'],"region":true}}}',
-    ]
-
-
-def long_events() -> list[str]:
-    """Events with values to be shortened: every kind of character and escape, marks, containers."""
-    pieces = ["a", "é", "日", "😀", r"\n", r"\\", r"\u00e9", r"\ud83d\ude00", r"\ud83d", "... 7 bytes left out ..."]
-    texts = [f"{'b' * (number % 13)}{piece * 60}" for number, piece in enumerate(pieces)]
-    texts += [f"{text}... 12345 bytes left out" for text in texts[:3]]
-    metadata = [f'{{"k":"{text}","region":"eu","l":["{text}",\n1]}}' for text in texts]
-    failed = [f'{{"message":"{text}","traceback":"{text * 4}"}}' for text in texts]
-    return [
-        f'{{"resource":{{"metadata":{weak}}},"exception":{exception}}}'
-        for weak, exception in zip(metadata, failed, strict=True)
-    ]
 
 
 def build_core(folder: Path, *flags: str, what: str = "strip", headers: Path = SOURCES) -> Path:
@@ -95,40 +60,6 @@ def run_core(
     return subprocess.run([program, events, str(tries), str(seed), *more], capture_output=True, text=True, timeout=600)
 
 
-def named_events() -> list[bytes]:
-    """Events in which names stand in all ways, or may be hidden, among those that hold none."""
-    texts = [
-        *(
-            "a=1&b=2",
-            "x: y",
-            "<a b='c'>d</a>",
-            "n IN (1, 2) OR n LIKE '%x%'",
-            "run --color x -v",
-            "http://h:80/x?q=1#y",
-        ),
-        *(
-            "token=x",
-            "%74oken=x",
-            "http://u:p@h",
-            "t\uff4fken: x",
-            "\U0001d42bx: y",
-            "café: 日本 😀",
-            "--token x",
-            "%E2%82%AC=x",
-        ),
-        *(
-            '[ "Cookie", "x"]',
-            '{"name": "token", "value": "x"}',
-            "token LIKE 'x'",
-            "(token) VALUES (1)",
-            "x" * 300 + ":y",
-        ),
-    ]
-    nested = [json.dumps({"a": [text, 1], "b": text}) for text in texts]
-    forms = [*texts, *nested, *map(json.dumps, nested)]
-    return [json.dumps({"resource": {"metadata": {"k": text}}}, ensure_ascii=False).encode() for text in forms]
-
-
 def searches(folder: Path, *flags: str) -> Iterator[tuple[str, Path]]:
     """Compile the search for each way to find signs; yield what it is, and the program."""
     for path, its_flags in PATHS.items():
@@ -148,6 +79,20 @@ def run_search(program: Path, tries: int, seed: int = 1) -> subprocess.Completed
     return run_core(program, tries, seed, named_events(), parts)
 
 
+def run_plain(folder: Path, tries: int, seed: int, *flags: str) -> subprocess.CompletedProcess[str]:
+    """Read that many damaged events as those of which spans are made without Python, and write these."""
+    program = build_core(folder, *flags, f"-I{SOURCES.with_name('collector')}", what="plain")
+    return run_core(program, tries, seed, plain_events())
+
+
+def run_floats(folder: Path, tries: int, seed: int) -> subprocess.CompletedProcess[str]:
+    """Write that many floats, and read them back."""
+    # What else is in the header needs Python. A compiler that optimizes leaves out what is not used.
+    flags = f"-I{sysconfig.get_paths()['include']}", "-Wno-unused-function"
+    program = build_core(folder, *flags, what="floats", headers=SOURCES.with_name("producer"))
+    return subprocess.run([program, str(tries), str(seed)], capture_output=True, text=True, timeout=600)
+
+
 def run_crc(
     folder: Path, tries: int, seed: int, *flags: str, headers: Path = QUEUE
 ) -> subprocess.CompletedProcess[str]:
@@ -156,8 +101,9 @@ def run_crc(
     return subprocess.run([program, str(tries), str(seed)], capture_output=True, text=True, timeout=600)
 
 
-def build_extension(folder: Path, source: Path, *flags: str) -> Path:
-    """Compile an extension with the sanitizers; return its path."""
+def build_extension(folder: Path, part: str, *flags: str) -> Path:
+    """Compile the extension of a part of compiled.MODULES with the sanitizers; return its path."""
+    [source] = SOURCES.parent.glob(f"*/{MODULES[part].rpartition('.')[2]}.pyx")
     generated, module = folder / f"{source.stem}.c", folder / f"{source.stem}.so"
     cython = [sys.executable, "-m", "cython", "-3", source, "-o", generated]
     subprocess.run(cython, check=True, timeout=120)
@@ -167,11 +113,8 @@ def build_extension(folder: Path, source: Path, *flags: str) -> Path:
     return module
 
 
-def run_extension(module: Path, tries: int, seed: int = 1, what: str = "trim") -> subprocess.CompletedProcess[str]:
-    """Do something that many times with an extension in a new interpreter, where malloc itself makes every object.
-
-    `what`: "trim" damaged events, "search" them, or "feed" records of all kinds.
-    """
+def run_extension(module: Path, part: str, tries: int, seed: int = 1) -> subprocess.CompletedProcess[str]:
+    """Do that many times with an extension what damaging.py does with it, where malloc itself makes every object."""
     library = subprocess.run([COMPILER, "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
     environment = os.environ | {
         "LD_PRELOAD": library.stdout.strip(),
@@ -179,111 +122,8 @@ def run_extension(module: Path, tries: int, seed: int = 1, what: str = "trim") -
         # An interpreter that ends leaves memory behind; that is not what is looked for.
         "ASAN_OPTIONS": "detect_leaks=0",
     }
-    command = [sys.executable, __file__, what, str(module), str(tries), str(seed)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=1200, env=environment)
-
-
-def loaded(name: str, module: str) -> Any:
-    """Return the extension in a file."""
-    from importlib.machinery import ExtensionFileLoader
-    from importlib.util import module_from_spec, spec_from_loader
-
-    spec = spec_from_loader(name, ExtensionFileLoader(name, module))
-    assert spec is not None and spec.loader is not None
-    compiled = module_from_spec(spec)
-    spec.loader.exec_module(compiled)
-    return compiled
-
-
-def damage(event: bytes, dice: random.Random) -> bytearray:
-    """Return a part of an event with another byte in it."""
-    damaged = bytearray(event)
-    del damaged[len(damaged) - int(len(damaged) * max(0, dice.random() - 0.5)) :]
-    damaged[dice.randrange(len(damaged))] = dice.randrange(256)
-    return damaged
-
-
-def search_damaged(module: str, tries: str, seed: str) -> None:
-    """Search damaged events with the extension in this file; print how many, and in how many nothing was found."""
-    from epsagon_fast.masking.keys import DEFAULT_KEYS, Keys
-    from epsagon_fast.masking.search import tables
-
-    search = loaded("epsagon_fast.masking._search", module).Search(*tables(Keys(DEFAULT_KEYS).fragments or ()))
-    events, dice = named_events(), random.Random(seed)
-    print(
-        tries,
-        sum(search.may_hold(bytes(damage(dice.choice(events), dice))) in (True, False) for _ in range(int(tries))),
-    )
-
-
-def feed_any(module: str, tries: str, seed: str) -> None:
-    """Take records of all kinds into traces with the extension in this file; print how many, and how many were taken.
-
-    Payloads and records go as soon as nothing holds them, so that a reference too few is a read of freed memory.
-    """
-    from collections import Counter
-    from types import SimpleNamespace
-
-    from epsagon_fast.collector.assembling.accounts import Accounts
-    from epsagon_fast.protocol import Kind, Record
-
-    feeding, dice, taken = loaded("epsagon_fast.collector.assembling._feeding", module), random.Random(seed), 0
-    others = [None, 1, (1, 2), ("x",) * 5, Record(Kind.EVENT, 0, 0, b"a" * 16, "text")]
-    accounts, counters = Accounts(), Counter[str]()
-    for number in range(int(tries)):
-        traces = {
-            bytes([name]) * 16: SimpleNamespace(
-                stream=SimpleNamespace(events=[], is_too_big=False, hold_bytes=600, floor_bytes=2, arrived_bytes=0),
-                account=SimpleNamespace(open_bytes=0),
-            )
-            for name in range(3)
-        }
-        records = [
-            Record(Kind.EVENT, 0, at, bytes([dice.randrange(3)]) * 16, bytes(dice.randrange(1, 60))) for at in range(9)
-        ]
-        if number % 4 == 0:
-            records[dice.randrange(1, 9)] = dice.choice(others)
-        elif number % 4 == 1:
-            records[dice.randrange(1, 9)] = Record(Kind.EVENT, dice.randrange(2), 0, bytes(dice.randrange(17)), b"")
-        with suppress(TypeError):
-            feeding.take(records, dice.randrange(-1, 2), b"ring", traces, {}, [], bool, accounts, counters, [])
-        del records
-        taken += any(sum(map(len, trace.stream.events)) for trace in traces.values())
-        whole_damaged(feeding, dice)
-    print(tries, taken)
-
-
-def whole_damaged(feeding: Any, dice: random.Random) -> None:
-    """Take in a trace of which the OPEN and the CLOSE may be damaged, and build its body."""
-    from records import RING, added, closed, event, opened, own_runner
-
-    from epsagon_fast.collector.assembling.assembly import Assembly
-
-    assembly = Assembly()
-    records = [opened(own_runner(weak="x" * 9)), added(event()), added(event(1)), closed(0.5)]
-    at = dice.randrange(8)
-    if at in (0, 3):
-        records[at] = records[at]._replace(payload=bytes(damage(records[at].payload, dice)))
-    books = assembly._open, assembly._open_of, assembly._closed, assembly._is_new, assembly.accounts, assembly.counters
-    feeding.unmasked(records, 0, assembly.masks)
-    feeding.strays(records, assembly._open)
-    feeding.take(records, 0, RING, *books, [])
-    for trace in assembly._open.values():
-        with suppress(ValueError, TypeError):
-            feeding.whole(trace)
-
-
-def trim_damaged(module: str, tries: str, seed: str) -> None:
-    """Strip and shorten damaged events with the extension in this file; print how many, and how many were stripped."""
-    compiled = loaded("epsagon_fast.trimming._compiled", module)
-    events, dice, trimmed = corpus(), random.Random(seed), 0
-    for _ in range(int(tries)):
-        damaged = damage(dice.choice(events), dice)
-        with suppress(ValueError):
-            trimmed += compiled.trim([bytes(damaged)], len(damaged) - 1).stripped_count
-        with suppress(ValueError):
-            compiled.shorten([bytes(damaged), dice.choice(events)], dice.randrange(2 * len(damaged)))
-    print(tries, trimmed)
+    command = [sys.executable, TESTS / "damaging.py", part, module, str(tries), str(seed)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=2400, env=environment)
 
 
 def fault(runs: dict[str, subprocess.CompletedProcess[str]]) -> str | None:
@@ -292,7 +132,7 @@ def fault(runs: dict[str, subprocess.CompletedProcess[str]]) -> str | None:
         if run.returncode:
             return f"{name}: return code {run.returncode}\n{run.stderr}"
         tried, reached = map(int, run.stdout.split()[:2])
-        if reached * 2 < tried:
+        if reached * 4 < tried:
             return f"{name}: only {reached} of {tried} came to their metadata"
     for names in ({name for name in runs if name.startswith(what)} for what in (*PARTS, SEARCH)):
         digests = {runs[name].stdout.split()[2] for name in names if "," in name}
@@ -307,11 +147,13 @@ def main(tries: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         runs = {name: run_core(program, tries, seed) for name, program in cores(Path(folder))}
         runs |= {name: run_search(program, tries, seed) for name, program in searches(Path(folder))}
+        runs["plain"] = run_plain(Path(folder), tries, seed)
+        runs["floats"] = run_floats(Path(folder), tries, seed)
         runs["crc"] = run_crc(Path(folder), tries, seed)
-        for what, source in EXTENSIONS.items():
-            runs[f"extension that can {what}"] = run_extension(build_extension(Path(folder), source), tries, seed, what)
+        for part in DAMAGED:
+            runs[f"extension, {part}"] = run_extension(build_extension(Path(folder), part), part, tries, seed)
     print(
-        "Damaged events, those that reached their metadata (of the extensions: that were stripped, taken, searched), "
+        "Damaged events, those that reached their metadata (of the extensions: with which they did what they are for), "
         "digest of answers:"
     )
     for name, run in runs.items():
@@ -320,7 +162,4 @@ def main(tries: int) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] in EXTENSIONS:
-        {"trim": trim_damaged, "search": search_damaged, "feed": feed_any}[sys.argv[1]](*sys.argv[2:])
-    else:
-        main(int(sys.argv[1]))
+    main(int(sys.argv[1]))

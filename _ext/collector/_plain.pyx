@@ -130,7 +130,7 @@ cdef list _rows = []
 cdef int _fill(spans_terms *terms, dict of) except -1:
     cdef size_t room = 8
     cdef spans_term *place
-    while room < 3 * len(of):
+    while room < 3 * <size_t>len(of):
         room *= 2
     # For as long as the process lives.
     terms.places = <spans_term *>PyMem_Malloc(room * sizeof(spans_term))

@@ -1,7 +1,8 @@
 """The names that annotations take from typing, for what a traced process or a collector imports as it starts.
 
 To import typing takes a tenth of what importing this package takes. A type checker sees typing's names here. At run
-time they stand in annotations and as bases only, where nothing is asked of them.
+time they stand in annotations and as bases only, where nothing is asked of them. Those that stand in a public
+function's are what a program finds there that asks for types: `object` takes anything too.
 """
 
 TYPE_CHECKING = False
@@ -28,10 +29,11 @@ else:
         def __class_getitem__(cls, _):
             return cls
 
-    Any = AnyStr = Final = Generic = Literal = Protocol = TypeGuard = Hint
+    Any = AnyStr = object
+    Final = Generic = Literal = Protocol = TypeGuard = Hint
 
     def TypeVar(*_, **__):
-        return Hint
+        return object
 
     def cast(_, value):
         return value

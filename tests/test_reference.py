@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 import re
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,13 @@ def test_each_public_name_is_there() -> None:
     for module, name in NAMES:
         if name.rpartition(".")[2] not in OF_OBJECTS:
             named(module, name)
+
+
+def test_types_of_public_functions_are_those_that_others_know() -> None:
+    # Programs that check or document calls ask for them.
+    for module, name in NAMES:
+        if name.rpartition(".")[2] not in OF_OBJECTS and inspect.isroutine(found := named(module, name)):
+            assert "Hint" not in str(typing.get_type_hints(found)), name
 
 
 def test_what_the_package_says_is_public_is_that() -> None:

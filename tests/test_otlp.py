@@ -330,6 +330,20 @@ def test_texts_of_our_integrations_become_what_the_conventions_want() -> None:
     assert set(odd.values()) <= set(values(child.attributes).values())
 
 
+@given(st.integers(1 - 10**17, 10**17) | st.floats(allow_nan=False, allow_infinity=False, width=16))
+@example(1e300)
+def test_a_number_may_be_told_as_a_text(value: float) -> None:
+    found = conventions.number_of(str(value))
+    assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    "text", ["1_0", " 7", "7\n", "+7", "0x1", "1e999", "nan", "-inf", "1.", ".5", "\u0661", "", "-"]
+)
+def test_a_text_that_says_no_number_stays_one(text: str) -> None:
+    assert conventions.number_of(text) == text
+
+
 @pytest.mark.parametrize(
     ("method", "name", "told"),
     [

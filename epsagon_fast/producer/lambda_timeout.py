@@ -2,7 +2,7 @@
 
 import os
 
-from epsagon_fast.digits import number
+from epsagon_fast.digits import number, signed
 from epsagon_fast.hints import Final
 
 DEFAULT_LAMBDA_TIMEOUT_THRESHOLD_MS: Final = 200
@@ -14,5 +14,5 @@ def get_lambda_timeout_threshold_ms() -> int:
     EPSAGON_LAMBDA_TIMEOUT_THRESHOLD_MS, else 200 (epsagon-go's GetLambdaTimeoutThresholdMs).
     """
     text = os.environ.get("EPSAGON_LAMBDA_TIMEOUT_THRESHOLD_MS", "")
-    digits = text[1:] if text[:1] in ("+", "-") else text
-    return int(text) if number(digits) is not None else DEFAULT_LAMBDA_TIMEOUT_THRESHOLD_MS
+    found = number(text[1:]) if text.startswith("+") else signed(text)
+    return DEFAULT_LAMBDA_TIMEOUT_THRESHOLD_MS if found is None else found

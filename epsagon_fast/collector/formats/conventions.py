@@ -5,11 +5,10 @@ The integrations' own metadata get the conventions' names; what an application g
 
 import math
 from collections.abc import Callable, Container, Mapping
-from contextlib import suppress
 
 import orjson
 
-from epsagon_fast.digits import number
+from epsagon_fast.digits import MOST_DIGITS, number, signed
 from epsagon_fast.hints import Any
 from epsagon_fast.patterns import pattern
 from epsagon_fast.protocol import (
@@ -38,6 +37,8 @@ Words = tuple[str, str, str]
 
 HTTP, CELERY, _EXECUTE, _PUBLISH = "http", "celery", "execute", "publish"
 _URLLIB3 = "urllib3"
+# float() alone takes more: `_` between digits, spaces, words.
+_REAL = pattern(r"-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 # What looks like a host: with a dot or a colon, or this machine.
 _HOST = pattern(r"[^\s/]*[.:][^\s/]*|localhost")
 DATABASES = ("db.system.name", "db.system")
@@ -48,7 +49,6 @@ STATUS, _REFUSED = "http.response.status_code", 400
 CELERY_OPERATIONS = {_EXECUTE: "process", _PUBLISH: "send"}
 
 
-_MAX_DIGITS = 18
 _LEAST_INT, _MOST_INT = -(2**63), 2**63 - 1
 CUT = "..."
 
@@ -164,13 +164,12 @@ def error_type(code: Any, exception: Mapping[str, Any] | None, attributes: Mappi
 
 def number_of(value: Any) -> Value:
     """Return the number that a text says. An application may give any metadata this name, so it may say none."""
-    if not isinstance(value, str) or len(value) > _MAX_DIGITS or not value.isascii():
+    if not isinstance(value, str) or len(value) > MOST_DIGITS:
         return attribute(value)
-    if value.isdigit():
-        return int(value)
-    with suppress(ValueError):
-        if math.isfinite(number := float(value)):
-            return number
+    if (whole := signed(value)) is not None:
+        return whole
+    if _REAL.fullmatch(value) and math.isfinite(real := float(value)):
+        return real
     return value
 
 

@@ -297,7 +297,7 @@ def test_collector_without_producers_lingers_and_leaves(place: Place) -> None:
     place.until_left()
     assert place.look().pid is None
     # Nothing is left but what the next one needs.
-    assert sorted(os.listdir(place.folder)) == ["bell", "ledger", "log", "start", "state"]
+    assert sorted(os.listdir(place.folder)) == ["arrived", "bell", "ledger", "log", "start", "state"]
 
 
 def test_collector_that_lingers_serves_the_next_producer(backend: Backend, place: Place) -> None:

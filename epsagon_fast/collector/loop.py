@@ -35,6 +35,7 @@ from epsagon_fast.collector.reading.folder import ServedFolder
 from epsagon_fast.collector.reading.intake import Intake
 from epsagon_fast.collector.reading.recovery import Recovery
 from epsagon_fast.collector.sampling.sampling import Sampling
+from epsagon_fast.collector.sending.arrived import Arrived
 from epsagon_fast.collector.sending.delivery import Delivery
 from epsagon_fast.collector.sending.dispatch import Dispatch, Shelf
 from epsagon_fast.collector.sending.outbox.outbox import Outbox
@@ -91,8 +92,9 @@ class Loop:
             self.folder, self.rings, self.journal, self.assembly, feeding, self.outcomes, self.bounds, self.counts
         )
         self.measuring = measuring or Measuring(folder_fd, state.folder_id())
+        self.arrived = Arrived(folder_fd)
         # An orphan's own outbox goes with its folder, and what all folders share is measured once.
-        self.sending = _sending(path, state, self.measuring.deliveries, measures_outbox=measuring is None)
+        self.sending = _sending(path, state, self.arrived, self.measuring.deliveries, measures_outbox=measuring is None)
         self.sampling = Sampling(folder_fd, self.bounds.memory_bytes, self.counts)
         self.handover = Handover(
             self.rings,
@@ -115,8 +117,15 @@ class Loop:
         # Said here, because there may come no trace that names a state directory.
         for state_dir in ("", Config(disable=True).resolve().state_dir):
             self.sending.watch(state_dir)
-        for parcel in self.recovery.run(time.time()):
-            self.sending.add(parcel)
+        finished = self.recovery.run(time.time())
+        last = self.arrived.last()
+        if arrived := [each for each in self.assembly.ids() if each in last]:
+            self.outcomes.settle(arrived, Outcome.DELIVERED)
+            # At once, because what arrives next is noted in the same places.
+            self.intake.commit()
+        for parcel in finished:
+            if parcel.trace_id not in last:
+                self.sending.add(parcel)
 
     def one_pass(self) -> bool:
         """Do all that the module says once. Return whether any record came."""
@@ -259,9 +268,11 @@ class Loop:
             self._publish_own()
 
 
-def _sending(path: str, state: StatePage, deliveries: Deliveries, *, measures_outbox: bool) -> Dispatch:
+def _sending(
+    path: str, state: StatePage, arrived: Arrived, deliveries: Deliveries, *, measures_outbox: bool
+) -> Dispatch:
     """Return what sends and stores, measured."""
     outbox: Shelf = Outbox(path, state.folder_id(), log=log)
     if measures_outbox:
         outbox = MeasuredShelf(outbox, deliveries)
-    return Dispatch(MeasuredSender(Delivery(log=log), deliveries), outbox)
+    return Dispatch(MeasuredSender(Delivery(log=log, arrived=arrived), deliveries), outbox)

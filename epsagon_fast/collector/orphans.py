@@ -22,7 +22,7 @@ from epsagon_fast.queue import layout
 from epsagon_fast.queue import state as states
 from epsagon_fast.queue.folder import beside
 from epsagon_fast.queue.liveness import is_open
-from epsagon_fast.queue.names import BELL, DECISIONS, JOURNAL_NAME, LEDGER, LOG, RING_NAME, START, STATE
+from epsagon_fast.queue.names import ARRIVED, BELL, DECISIONS, JOURNAL_NAME, LEDGER, LOG, RING_NAME, START, STATE
 from epsagon_fast.queue.overview import look
 
 log = logging.getLogger("epsagon_fast.collector")
@@ -39,7 +39,7 @@ MEMORY_BYTES = 32 * 1024 * 1024
 _VERSION = r"\d+\.\d+\.\d+[0-9a-z.+]*"
 _OUTBOX = [re.escape(OUTBOX + companion) for companion in ("", *private.COMPANIONS)]
 _PROBE = "[0-9a-f]{32}"
-_REMOVED = pattern("|".join([STATE, BELL, LEDGER, DECISIONS, START, JOURNAL_NAME.pattern, *_OUTBOX, _PROBE]))
+_REMOVED = pattern("|".join([STATE, BELL, LEDGER, ARRIVED, DECISIONS, START, JOURNAL_NAME.pattern, *_OUTBOX, _PROBE]))
 
 
 class Orphans:

@@ -11,6 +11,7 @@ RING_SUFFIX: Final = ".ring"
 RING_NAME: Final = pattern(rf"[0-9a-f]{{{2 * RING_ID_BYTES}}}{re.escape(RING_SUFFIX)}")
 STATE: Final = "state"
 LEDGER: Final = "ledger"
+ARRIVED: Final = "arrived"
 LOG: Final = "log"
 BELL: Final = "bell"
 DECISIONS: Final = "decisions"

@@ -18,7 +18,8 @@ from epsagon_fast.collector.background import Background
 from epsagon_fast.collector.formats.choice import format_for
 from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.collector.sending.answer import Failure, Response
-from epsagon_fast.collector.sending.verdict import Judge, Verdict
+from epsagon_fast.collector.sending.arrived import Arrived
+from epsagon_fast.collector.sending.verdict import ARRIVED, Judge, Verdict
 from epsagon_fast.hints import TYPE_CHECKING
 from epsagon_fast.rows import NamedTuple, maker
 
@@ -63,10 +64,14 @@ _request, _done = maker(_Request), maker(_Done)
 class Delivery:
     """The senders of one collector. Threads are daemons, so they never keep a process from ending."""
 
-    def __init__(self, *, log: logging.Logger, threads_min: int = 4, threads_max: int = 64) -> None:
+    def __init__(
+        self, *, log: logging.Logger, threads_min: int = 4, threads_max: int = 64, arrived: Arrived | None = None
+    ) -> None:
+        """`arrived`: where is noted at once which traces arrived."""
         # urllib3's log may quote whole URLs, which may hold secrets.
         logging.getLogger("urllib3").setLevel(logging.CRITICAL)
         self._judge = Judge(log)
+        self._arrived = arrived
         self._threads_min = threads_min
         self._threads_max = threads_max
         # It guards all attributes below. Taken by itself, as the condition would take it in Python.
@@ -245,6 +250,8 @@ class Delivery:
         self._busy -= 1
         lane.in_flight -= 1
         self._used_at = self._made_at = done.verdict.at
+        if self._arrived is not None and done.verdict.outcome.name == ARRIVED:
+            self._arrived.note(done.verdict.trace_ids)
         self._done.append(done)
         if not lane.in_flight and not lane.waiting:
             self._lanes.pop(lane.key, None)

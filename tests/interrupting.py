@@ -4,10 +4,13 @@ for interrupted in at_each_step(work):      # calls work() until it is not inter
     assert not process.open_traces
 """
 
+import dis
+import functools
 import gc
 import sys
 from collections.abc import Callable, Iterator
 from itertools import count
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -31,12 +34,20 @@ def at_each_step(work: Callable[[], object]) -> Iterator[str]:
 def _interrupted(work: Callable[[], object], number: int) -> str:
     """Call `work`, and raise at its step with this number. Return where that was, "" if there is no such step."""
     seen, place = 0, ""
+    lines: dict[FrameType, int] = {}
 
     def step(frame: FrameType, event: str, _: object) -> Any:
         # As a signal's handler it is given the frame that it interrupts, which is how one is recognised.
         nonlocal seen, place
         # At other events the frame is not in the exception's traceback, as it is where a handler is called.
         if event == "line":
+            last, lines[frame] = lines.get(frame, 0), frame.f_lineno
+            if last > frame.f_lineno and _is_with(frame.f_code.co_filename, frame.f_lineno):
+                # The way back to a `with` is its end, before which the interpreter calls no handler any more.
+                return step
+            if frame.f_code.co_code[frame.f_lasti] == dis.opmap["NOP"]:
+                # A `try` alone does nothing, and the interpreter takes it for outside of what is around it.
+                return step
             seen += 1
             if seen == number:
                 place = f"step {number}: {frame.f_code.co_filename}:{frame.f_lineno}"
@@ -54,6 +65,13 @@ def _interrupted(work: Callable[[], object], number: int) -> str:
         has_left = True
     finally:
         sys.settrace(before)
+        lines.clear()
         gc.enable()
     assert has_left or not place, f"swallowed at {place}"
     return place
+
+
+@functools.cache
+def _is_with(path: str, line: int) -> bool:
+    text = Path(path).read_text("utf-8") if Path(path).is_file() else ""
+    return any(each.lstrip().startswith(("with ", "async with ")) for each in text.split("\n")[line - 1 : line])

@@ -1,4 +1,5 @@
 import ast
+import contextlib
 import ctypes
 import functools
 import runpy
@@ -14,10 +15,17 @@ from types import FrameType, SimpleNamespace
 from typing import Any
 
 import pytest
+from celery.app.task import Context
+from in_ring import recorded
+from interrupting import at_each_step
 from places import until
 
 import epsagon_fast
+from epsagon_fast.compat import lambda_wrapper
+from epsagon_fast.integrations import asgi, celery, urllib3
 from epsagon_fast.interrupts import is_interruption, let_pass
+from epsagon_fast.producer.current import anywhere
+from epsagon_fast.producer.process import process
 
 PACKAGE = Path(epsagon_fast.__file__).parent
 
@@ -211,7 +219,12 @@ def interrupted(call: Callable[[], object], number: int, name: str) -> tuple[boo
         if frame.f_code.co_filename == str(ENTERING) and event in ("call", "c_return"):
             seen += 1
             if seen == number:
-                is_unguarded = event == "call" and frame.f_code.co_qualname == f"{name}.__exit__"
+                # The beginning of `closed` is the end of a body, whose __del__ ends it.
+                is_unguarded = event == "call" and frame.f_code.co_qualname in (
+                    f"{name}.__exit__",
+                    "closed",
+                    "answered",
+                )
                 raise Limit
 
     before = sys.getprofile()
@@ -229,6 +242,36 @@ def called(work: Work) -> None:
     PURE["called_at"](work.place, work.close, None)
 
 
+def called_with(work: Work) -> None:
+    PURE["called_with"](current, work.place, work.close, None)
+
+
+def answered(work: Work) -> None:
+    request = Answer(work)
+    PURE["answered"](request, lambda *_: work.open(), lambda *_: None, {}, lambda *_: work.close(None))
+
+
+def closed(work: Work) -> None:
+    work.open()
+    PURE["closed"](Answer(work), lambda: None, None)
+
+
+class Answer(SimpleNamespace):
+    """A request of which `work` is the trace."""
+
+    def __init__(self, work: Work) -> None:
+        super().__init__(place=work.place, start_response=None, abandon=work.cut_off)
+        self.end = self.application_fails = work.close
+
+
+CALLS: dict[str, Callable[[Work], None]] = {
+    "called_at": called,
+    "called_with": called_with,
+    "answered": answered,
+    "closed": closed,
+}
+
+
 def entered(name: str, work: Work) -> None:
     with BLOCKS[name](work) as block:
         assert work.is_begun or current.get() is work.place
@@ -238,9 +281,9 @@ def entered(name: str, work: Work) -> None:
                 assert current.get() is work.place
 
 
-@pytest.mark.parametrize("name", [*BLOCKS, "called_at"])
+@pytest.mark.parametrize("name", [*BLOCKS, *CALLS])
 def test_block_that_is_interrupted_in_plain_python_leaves_nothing_open_or_current(name: str) -> None:
-    run = called if name == "called_at" else functools.partial(entered, name)
+    run = CALLS.get(name) or functools.partial(entered, name)
     current.set(None)
     for number in count(1):
         work = Work()
@@ -250,3 +293,66 @@ def test_block_that_is_interrupted_in_plain_python_leaves_nothing_open_or_curren
         if not is_interrupted:
             break
     assert number >= 3
+
+
+async def serving(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"hello"})
+
+
+async def channel(*_: Any) -> Any:
+    return {"type": "http.request"}
+
+
+def served() -> None:
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"host", b"h.example")]}
+    app = asgi.TracingMiddleware(serving)
+    with contextlib.suppress(StopIteration):
+        app(scope, channel, channel).send(None)
+
+
+@epsagon_fast.trace
+def function() -> None:
+    epsagon_fast.label("k", 1)
+
+
+@epsagon_fast.trace
+def generator() -> Iterator[int]:
+    yield 1
+
+
+def asked() -> None:
+    pool = SimpleNamespace(host="h.example", port=80, headers={})
+    with epsagon_fast.trace("work"):
+        urllib3._traced(lambda *_: SimpleNamespace(status=200, headers={}))(pool, "GET", "/")
+
+
+def revoked() -> None:
+    task = SimpleNamespace(name="work", time_limit=None)
+    celery._task_is_revoked(task, Context(id="1"), terminated=False, expired=True)
+
+
+ENTRIES: dict[str, Callable[[], object]] = {
+    "an ASGI request": served,
+    "a function": function,
+    "a generator": lambda: [*generator()],
+    "a request that is sent": asked,
+    "a revoked task": revoked,
+    "a Lambda": lambda: lambda_wrapper(lambda event, context: {})({}, SimpleNamespace()),
+}
+
+
+@pytest.mark.parametrize("values", [False, True])
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_interruption_leaves_no_trace_open_and_nothing_current(
+    untraced: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, entry: str, values: bool
+) -> None:
+    monkeypatch.setattr(urllib3, "_ignored_hosts", frozenset())
+    with recorded(monkeypatch, tmp_path) as read:
+        epsagon_fast.init(metadata_only=not values)
+        ENTRIES[entry]()
+        for place in at_each_step(ENTRIES[entry]):
+            assert anywhere() is None, place
+            assert urllib3._asking.get() is celery._running.get() is None, place
+            assert not process.open_traces, place
+            read()

@@ -1,9 +1,11 @@
+import linecache
 import re
 import sys
 import traceback
 from collections.abc import Callable
 
 import pytest
+from interrupting import at_each_step
 
 from epsagon_fast.producer import stack
 
@@ -70,3 +72,23 @@ def test_stack_of_a_caller_is_the_librarys() -> None:
 
 def test_exception_that_was_never_raised_has_no_traceback() -> None:
     assert stack.of_exception(Failure()) == ""
+
+
+def test_alarm_while_source_is_read_reaches_the_application() -> None:
+    """The library's own reading swallows an OSError, which an alarm may raise."""
+    with pytest.raises(KeyError) as raised:
+        deep(0)
+
+    def once() -> None:
+        linecache.cache.clear()
+        assert '{}["key"]' in stack.of_exception(raised.value)
+
+    for _ in at_each_step(once):
+        pass
+
+
+def test_source_is_left_to_the_library_as_it_leaves_it_itself() -> None:
+    linecache.cache.clear()
+    theirs = linecache.getlines(__file__), linecache.cache[__file__]
+    linecache.cache.clear()
+    assert (stack._read(__file__, globals()), linecache.cache[__file__]) == theirs

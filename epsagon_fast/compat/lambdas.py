@@ -9,16 +9,16 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
-from types import SimpleNamespace, TracebackType
+from types import SimpleNamespace
 from typing import Any, Final, TypeVar, cast
 
 import epsagon_fast.compat.steps as steps
 from epsagon_fast.foreign import shown
 from epsagon_fast.interrupts import let_pass
 from epsagon_fast.log import warn_once
-from epsagon_fast.producer import current
 from epsagon_fast.producer.arguments import CallNotes
 from epsagon_fast.producer.context import continue_context
+from epsagon_fast.producer.entering import Entered
 from epsagon_fast.producer.failures import is_error
 from epsagon_fast.producer.process import process
 from epsagon_fast.producer.runner import new_runner
@@ -99,7 +99,7 @@ def _guarded(step: Callable[..., Any], *arguments: Any) -> Any:
         return None
 
 
-class Invocation:
+class Invocation(Entered):
     """One call of a Lambda function: a `with` block around it."""
 
     kind = LAMBDA
@@ -107,33 +107,29 @@ class Invocation:
     def __init__(self, function: Callable[..., Any], event: Any, context: Any) -> None:
         self._event = event
         self._context = context
+        self._arguments = (event, context)
         self._notes = CallNotes(function)
         name = getattr(context, "function_name", None) or getattr(function, "__name__", "")
         metadata: dict[str, str] = _guarded(_metadata, context) or {}
         self.tracer = Tracer(process.config(), new_runner(str(name), self.kind, INVOKE, metadata, time.time_ns()))
         metadata[HTTP_TRACE_ID_KEY] = continue_context(self.tracer, self._caller())
-        self._within = current.within(self.tracer)
         remaining_ms = _guarded(_remaining_ms, context) if settings.minds_deadline else None
         self._deadline = Deadline(self.tracer, remaining_ms or 0)
 
     @classmethod
     def begin(cls, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> "Invocation | None":
-        """Return the block for a call, begun as far as the trace is; None if the call is not traced."""
+        """Return the block for a call; None if the call is not traced."""
         process.config()
         if len(args) != 2 or kwargs or process.records_nothing() or _is_ignored(args[0]):
             return None
-        invocation = cls(function, *args)
-        invocation.tracer.start()
-        if invocation.tracer.keeps_values:
-            _guarded(invocation.notes_arguments, args)
-        return invocation
+        return cls(function, *args)
 
     def _caller(self) -> Any:
         return None
 
-    def notes_arguments(self, args: tuple[Any, ...]) -> None:
+    def notes_arguments(self) -> None:
         """Note what the function is called with."""
-        self._notes.arguments(SimpleNamespace(note=self.tracer.set_runner_metadata), args, {})
+        self._notes.arguments(SimpleNamespace(note=self.tracer.set_runner_metadata), self._arguments, {})
 
     def returns(self, result: Any) -> None:
         """Note what the function returns, and add to it what was asked for."""
@@ -147,16 +143,23 @@ class Invocation:
         if settings.marks_result and isinstance(result, dict):
             result[RESULT_KEY] = self.tracer.trace_id
 
-    def __enter__(self) -> None:
-        self._within.__enter__()
+    def open(self) -> None:
+        """Open the trace."""
+        self.place = self.tracer.place
+        _guarded(self.tracer.start)
+        if self.tracer.keeps_values:
+            _guarded(self.notes_arguments)
         _guarded(self._deadline.__enter__)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._within.__exit__(kind, error, trace)
+    def close(self, error: BaseException | None) -> None:
+        """Close the trace with the exception that leaves the call."""
         _guarded(self._deadline.__exit__)
         _guarded(self._end, error)
+
+    def cut_off(self) -> None:
+        """Close the trace as unfinished, because an exception from outside is on its way to the function's caller."""
+        self._deadline.__exit__()
+        self.tracer.abandon()
 
     def _end(self, error: BaseException | None) -> None:
         if error is not None and is_error(error):

@@ -155,14 +155,14 @@ class Run(Entered, Tracer):
 
     def cut_off(self) -> None:
         """Close the trace as unfinished: a time limit struck while it was opened or closed."""
-        _running.set(self._outer)
+        self._step_out()
         self.abandon()
         self._result = None
 
     def close(self, error: BaseException | None) -> None:
         """Close the trace with what became of the run."""
         state, result = self._ended_as, self._result
-        _running.set(self._outer)
+        self._step_out()
         # The result may be an exception, whose traceback holds frames that hold this run.
         self._result = None
         if state == "SUCCESS" and self.keeps_values:
@@ -185,6 +185,10 @@ class Run(Entered, Tracer):
     def note(self, key: str, value: str) -> None:
         """Keep an argument or a return value."""
         self.set_runner_metadata(key, value)
+
+    def _step_out(self) -> None:
+        if _running.get() is self:
+            _running.set(self._outer)
 
     def _is_cut_off(self, error: BaseException | None) -> None:
         """Close the trace of a run that neither returned nor raised an exception that celery handles."""
@@ -246,10 +250,14 @@ def _task_is_revoked(sender: Any, request: Any, terminated: bool, expired: bool,
     """Trace a task that will not run. A task that was running has its trace already."""
     if not terminated:
         run = Run(sender, request)
-        run.start()
-        if expired:
-            run.set_runner_metadata("expired", "true")
-        run.conclude("REVOKED")
+        try:
+            run.start()
+            if expired:
+                run.set_runner_metadata("expired", "true")
+            run.conclude("REVOKED")
+        except BaseException:
+            run.abandon()
+            raise
 
 
 def _sending_begins(sender: str, headers: dict[str, Any], body: Any, exchange: str, routing_key: str, **_: Any) -> None:

@@ -21,6 +21,7 @@ from typing import Any, Final, NamedTuple
 from epsagon_fast.masking import client_mask_of
 from epsagon_fast.pages import see
 from epsagon_fast.producer import current
+from epsagon_fast.producer.entering import called_with
 from epsagon_fast.producer.event import Event
 from epsagon_fast.producer.process import process
 from epsagon_fast.producer.scope import trace
@@ -112,11 +113,7 @@ def _recorded(
     with Event(target.host, TYPE, method, ORIGIN) as event:
         headers = _with_context(headers)
         event.metadata = _known(tracer, target, headers)
-        token = _asking.set(pool)
-        try:
-            response = send(headers, *rest, **options)
-        finally:
-            _asking.reset(token)
+        response = called_with(_asking, pool, send, headers, *rest, **options)
         _take_note(event, tracer, response)
     return response
 

@@ -26,6 +26,7 @@ __all__ = [
     "Within",
     "answered",
     "called_at",
+    "called_with",
     "close_once",
     "closed",
     "current",
@@ -108,6 +109,16 @@ def called_at(place: Any, function: Callable[..., Any], *args: Any) -> Any:
         except BaseException:
             _step_back(place, before)
             raise
+
+
+def called_with(variable: ContextVar[Any], value: Any, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """Call a function while a context variable has a value."""
+    before = variable.get()
+    try:
+        variable.set(value)
+        return function(*args, **options)
+    finally:
+        variable.set(before)
 
 
 def answered(
@@ -388,8 +399,8 @@ class Blocks:
 
     def __enter__(self) -> Any:
         block = self.new_block()
-        tracer = block.__enter__()
         try:
+            tracer = block.__enter__()
             self._blocks.append(block)
             entered.set((*_still_entered(), block))
             return tracer

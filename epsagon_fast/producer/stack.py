@@ -4,12 +4,16 @@ The library's own function asks exceptions for their messages and swallows any e
 signal handler raises. So messages are asked for here, and the library only prints frames with given source lines.
 """
 
+import io
 import linecache
+import os
+import tokenize
 import traceback
 from collections.abc import Iterator
 from types import FrameType
 
 from epsagon_fast.hints import Any
+from epsagon_fast.interrupts import let_pass
 from epsagon_fast.producer.plain import printed
 
 HEAD = "Traceback (most recent call last):\n"
@@ -84,5 +88,25 @@ def _source_line(frame: FrameType, line: int) -> str:
     """Return a line of source, from the library's cache if the file is there: looking into that raises nothing."""
     name = frame.f_code.co_filename
     known: Any = linecache.cache.get(name)
-    lines = known[2] if known is not None and len(known) == 4 else linecache.getlines(name, frame.f_globals)
+    lines = known[2] if known is not None and len(known) == 4 else _read(name, frame.f_globals)
     return lines[line - 1] if 0 < line <= len(lines) else ""
+
+
+def _read(name: str, names: dict[str, Any]) -> list[str]:
+    """Return a file's lines, and leave them in the library's cache.
+
+    The library reads files too, and swallows any OSError meanwhile, even one that a signal handler raises.
+    """
+    try:
+        state = os.stat(name)
+        with open(name, "rb") as file:
+            text = file.read()
+        lines = io.TextIOWrapper(io.BytesIO(text), tokenize.detect_encoding(io.BytesIO(text).readline)[0]).readlines()
+    except (OSError, UnicodeDecodeError, SyntaxError) as error:
+        let_pass(error)
+        # No file of its own: it may be in an archive.
+        return linecache.getlines(name, names)
+    if lines and not lines[-1].endswith("\n"):
+        lines[-1] += "\n"
+    linecache.cache[name] = (state.st_size, state.st_mtime, lines, name)
+    return lines

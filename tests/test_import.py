@@ -14,7 +14,7 @@ from epsagon_fast.queue.launch import OPTIONS
 HEAVY = (
     "urllib3 sqlite3 starlette uvicorn ctypes multiprocessing asyncio socket ssl http subprocess concurrent.futures"
     " urllib.request tempfile logging traceback epsagon_fast.collector epsagon_fast.backend"
-    " epsagon_fast.masking epsagon_fast.trimming"
+    " epsagon_fast.masking epsagon_fast.trimming epsagon_fast.queue.overview signal"
 )
 # Where annotations are looked at only when asked for, rows.py leaves named tuples to typing.
 TYPING = " typing" if sys.version_info < (3, 14) else ""
@@ -97,17 +97,23 @@ def test_every_public_name_is_there() -> None:
     )
 
 
-def test_tracing_imports_nothing_more(tmp_path: Path) -> None:
+# A fork imports what it must not find half imported.
+A_FORK = """
+if os.fork() == 0:
+    os._exit(0)
+os.wait()
+"""
+
+
+@pytest.mark.parametrize("ready", [A_FORK, "epsagon.init()"], ids=["fork", "init"])
+def test_tracing_imports_nothing_more(ready: str, tmp_path: Path) -> None:
     # A child that another thread forks in the middle of an import waits for its end for ever, if it needs the module.
     code = f"""
 import os, logging, epsagon_fast as epsagon
 os.environ |= {{"EPSAGON_TOKEN": "t", "EPSAGON_COLLECTOR_URL": "http://127.0.0.1:1", "EPSAGON_LAUNCH": "0"}}
 os.environ["EPSAGON_RUNTIME_DIR"] = {str(tmp_path / "run")!r}
 logging.disable()
-# A fork imports what it must not find half imported.
-if os.fork() == 0:
-    os._exit(0)
-os.wait()
+{ready}
 before = set(sys.modules)
 with epsagon.trace("main") as tracer:
     with epsagon.event("inner") as e:
@@ -174,7 +180,10 @@ epsagon.shutdown(0.01)
 """
 
 
-@pytest.mark.parametrize("first", ["with epsagon.trace('first'): pass", ""], ids=["traced before", "never traced"])
+BEFORE = {"traced before": "with epsagon.trace('first'): pass", "after init": "epsagon.init()", "never traced": ""}
+
+
+@pytest.mark.parametrize("first", BEFORE.values(), ids=BEFORE)
 def test_process_that_cannot_import_any_more_goes_on(first: str, tmp_path: Path) -> None:
     # As after a chroot, a change of user or a virtual environment that was replaced.
     code = f"""

@@ -15,7 +15,7 @@ import time
 
 from epsagon_fast.hints import Final
 from epsagon_fast.interrupts import let_pass
-from epsagon_fast.queue import bell, launch, overview
+from epsagon_fast.queue import bell, launch
 from epsagon_fast.queue import folder as folders
 from epsagon_fast.queue import state as states
 from epsagon_fast.queue.liveness import lives
@@ -172,8 +172,11 @@ class Starter:
 def _last_quiet_beat(path: str, now: float) -> float | None:
     """Return when the collector last ended a pass; None if records or traces wait for it, infinity if there is none."""
     try:
+        # Only who waits for others needs it. The first trace and each fork import it.
+        from epsagon_fast.queue import overview
+
         seen = overview.look(path)
-    except OSError as error:
+    except (OSError, ImportError) as error:
         let_pass(error)
         return math.inf
     waits = any(ring.unread_bytes for ring in seen.rings)

@@ -1,4 +1,4 @@
-"""Imports, with the first trace and before each fork, the modules that this package otherwise imports when needed.
+"""Imports the modules that are otherwise imported when needed: with `init` or the first trace, and before each fork.
 
 Later a module may be gone: the process has changed its user or its root, or its virtual environment was replaced. And a
 child that is forked in the middle of another thread's import would wait for ever when it needs the same module.
@@ -14,7 +14,7 @@ from epsagon_fast.interrupts import let_pass
 
 _MODULES: Final = (
     *("importlib.util", "mmap", "signal", "unicodedata", "urllib.parse"),
-    *("epsagon_fast.masking", "epsagon_fast.producer.stack", "epsagon_fast.trimming"),
+    *("epsagon_fast.masking", "epsagon_fast.producer.stack", "epsagon_fast.queue.overview", "epsagon_fast.trimming"),
 )
 
 

@@ -45,6 +45,12 @@ def _in_force(asked: Config) -> _InForce:
     return _InForce(asked, config, config.enabled or (config.test_mode and not config.disable))
 
 
+def _make_ready() -> None:
+    """Import what traces need later, or may."""
+    logger()
+    import_now()
+
+
 class Process:
     """A traced process. There is one, `process` below; tests renew it with `reset`."""
 
@@ -106,6 +112,9 @@ class Process:
             in_force = _in_force(asked)
             self.check_first_use(asked, in_force.config)
             self._in_force = in_force
+            if in_force.records:
+                # While the program starts, and not in its first trace.
+                _make_ready()
         self.is_shut_down = False
         return in_force.config
 
@@ -173,8 +182,7 @@ class Process:
         writer = own.writers.current(wanted)
         if is_first:
             # After the writer has started a collector, because both take as long.
-            logger()
-            import_now()
+            _make_ready()
             if wanted.debug and ring.IMPLEMENTATION == REFERENCE:
                 logger().debug("the ring is in plain Python: it does the same as the compiled one, slower")
         return self._counted(writer, own)

@@ -64,7 +64,7 @@ def test_imports(report: Report) -> None:
     note = f"Beyond orjson and dataclasses it pulls in: {pulled.replace(' ', ', ')}."
     report.table("start", "Import", ("", "wall ms", "CPU ms", "/ first, CPU"), rows, note)
     ratio = medians[OURS][1] / medians[FLOOR][1]
-    why = "Some 80 modules are found and read, a quarter of it; threading, signal and others are an eighth."
+    why = "Of what it adds a third is spent on finding and reading 87 modules."
     report.target(
         f"import at most {IMPORT_TARGET}x `import orjson, dataclasses`", f"{ratio:.2f}x", ratio <= IMPORT_TARGET, why
     )
@@ -102,7 +102,7 @@ def test_from_nothing_to_delivered(report: Report) -> None:
     report.table("start", "From nothing to the first trace delivered", ("", "median ms"), rows, note)
     serves_ms = statistics.median(served) * 1000
     goal = f"from nothing to a serving collector at most {SERVES_TARGET_MS} ms"
-    why = "It is a Python program of its own: a third of it is the interpreter's start."
+    why = "It is a Python program of its own, and imports 232 modules: nothing in it waits."
     report.target(goal, f"{serves_ms:.0f} ms", serves_ms <= SERVES_TARGET_MS, why)
 
 

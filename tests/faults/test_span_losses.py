@@ -87,6 +87,8 @@ def test_gunicorn_workers_that_are_killed(both: Both) -> None:
     (both.scratch / "web.py").write_text(WEB)
     port, kills = free_port(), times(40, 2)
     words = [sys.executable, "-m", "gunicorn", "--preload", "-w", "2", "-b", f"127.0.0.1:{port}", "--no-control-socket"]
+    # A worker that is being made when the master ends never hears of it, and is killed after this time.
+    words += ["--graceful-timeout", "10"]
     said = both.scratch / "said"
     with said.open("w") as out:
         server = subprocess.Popen([*words, "web:app"], env=both.place.env, cwd=both.scratch, stderr=out)

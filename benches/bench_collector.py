@@ -59,7 +59,7 @@ def test_records_by_open_traces(report: Report) -> None:
     note = "Read, masked, journalled, assembled; nothing is closed. Usual: the median of the rows up to 1000."
     title = "CPU for a record of 1 KB by the number of open traces"
     report.table("collector", title, ("open traces", "loop µs", "/ usual"), table, note)
-    why = "Half of it is the kernel's: the journal's pages, and those that the growing traces need."
+    why = "A third is the kernel's: the journal's pages, and those that the growing traces need."
     report.target("at most 3 µs CPU for a 1 KB record", f"{usual:.2f} µs", usual <= 3, why)
     ratio = loops[100_000] / usual
     why = "Each record is the first event of its trace, and what is known of that trace is in no cache any more."
@@ -88,7 +88,10 @@ def test_traces(report: Report) -> None:
             spent = own.spent(pid).since(before)
             loop_us, others_us = spent.loop_ns / traces / 1000, spent.others_ns / traces / 1000
             table.append([events_each, loop_us, others_us, loop_us / (events_each + 2)])
-    note = "Open, events of 500 B, close, body, POST to a loopback sink. A trace is its events and two records more."
+    note = (
+        "Open, events of 660 B, close, body, POST to a loopback sink. A trace is its events and two records more. "
+        "One of a hundred events is over the limit of a trace, so it is trimmed."
+    )
     columns = ("events", "loop µs", "senders µs", "loop µs per record")
     report.table("collector", "CPU for a whole trace", columns, table, note)
 

@@ -82,6 +82,8 @@ TO_OTLP = {**AS_USUAL, "collector_url": "otlp+http://127.0.0.1:4318/v1/traces"}
 SCENES = {
     "a trace of one event": Scene([EVENT]),
     "a trace of a hundred": Scene([EVENT] * 100, 4),
+    "a hundred, masked": Scene([EVENT] * 100, 4, config=AS_USUAL),
+    "140, masked and trimmed": Scene([EVENT] * 140, 4, config=AS_USUAL),
     "a web request": Scene([WEB_EVENT], 20, WEB_RUNNER, ANSWER, AS_USUAL),
     "a web request, OTLP": Scene([TYPED_EVENT], 20, WEB_RUNNER | NS, ANSWER, TO_OTLP),
 }

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from mortal import segment_paths
+from mortal import Crash, Kernel, bury, instead_of_os, segment_paths
 
 from epsagon_fast.collector.journal import segments as segments_module
 from epsagon_fast.collector.journal.frames import HEAD_BYTES, MAGIC, encode_head, parse
@@ -440,14 +440,51 @@ def test_a_head_that_is_damaged_is_not_taken_for_another(
     assert successor.corrupt == 1
 
 
-def test_what_a_file_held_is_gone_before_its_marks_are(journal: Journal, dir_fd: int, tmp_path: Path) -> None:
-    """A mark may stand in a segment that is deleted while the file of the records waits to be used."""
+def test_what_a_file_held_is_gone_before_it_is_used_again(journal: Journal, dir_fd: int, tmp_path: Path) -> None:
+    """The marks of its traces may be deleted while it waits, and not all that is needed no more has a mark."""
     traces = 2 * segments_module.SPARES + 5
     fill(journal, traces)
-    settle_all(journal, traces)
+    journal.keep_only(())
+    journal.commit()
     assert len(os.listdir(tmp_path)) == segments_module.SPARES + 1
-    # The process dies here, and a successor has nothing but the spare files and the last segment.
-    assert [item for item in replayed(dir_fd) if isinstance(item, Batch) and item.records] == []
+    # The process dies here.
+    assert replayed(dir_fd) == [Batch(RING, traces * 448, [event(traces, bytes(400))])]
+
+
+def test_files_that_are_used_again_survive_a_death_at_any_byte(tmp_path: Path) -> None:
+    """What was committed and has no mark is found; what has one is not; what was being written may be either."""
+    deaths_over_old_bytes = 0
+    for seed in range(100):
+        chance = random.Random(seed)
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        fd = os.open(folder, os.O_RDONLY)
+        journal, kernel = Journal(fd, segment_bytes=600), Kernel()
+        needed: set[bytes] = set()
+        for number in range(1, 40):
+            new = event(number, bytes(chance.choice((100, 100, 180))))
+            done = {each for each in sorted(needed) if chance.random() < 0.7}
+            journal.append(RING, number, [new])
+            journal.settled(*done)
+            if chance.random() < 0.2:
+                kernel.calls_left, kernel.torn_bytes = chance.randrange(4), chance.randrange(400)
+            try:
+                with instead_of_os(kernel):
+                    journal.commit()
+                needed = needed - done | {new.trace_id}
+            except Crash:
+                deaths_over_old_bytes += any(segment.old_bytes for segment in journal._segments)
+                bury(journal._segments)
+                journal, kernel = Journal(fd, segment_bytes=600), Kernel()
+                found = {
+                    record.trace_id for item in journal.replay() if isinstance(item, Batch) for record in item.records
+                }
+                assert needed - done <= found <= needed | {new.trace_id}
+                assert journal.corrupt == 0
+                needed = found
+        journal.close()
+        os.close(fd)
+    assert deaths_over_old_bytes > 100
 
 
 def test_a_spare_file_that_is_not_needed_goes(journal: Journal, tmp_path: Path) -> None:

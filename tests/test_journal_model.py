@@ -300,6 +300,12 @@ class JournalMachine(RuleBasedStateMachine):
     def keep_only(self) -> None:
         self.collector.journal.keep_only(self.world.pushed.keys() - self.world.delivered)
 
+    @rule(crashes=CRASHES)
+    def tidy(self, crashes: list[tuple[int, int]]) -> None:
+        self.crashes = crashes
+        self.meet_fate()
+        self.survive(self.collector.journal.tidy)
+
     def meet_fate(self) -> None:
         if self.crashes:
             self.kernel.calls_left, self.kernel.torn_bytes = self.crashes.pop(0)

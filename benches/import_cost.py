@@ -12,11 +12,13 @@ from pathlib import Path
 from epsagon_fast.queue.launch import OPTIONS
 
 ROOT = Path(__file__).parents[1]
+INIT = "import epsagon_fast; epsagon_fast.init(token='t', collector_url='http://127.0.0.1:1')"
 COLLECTOR = "import gc; gc.disable(); from epsagon_fast.collector.__main__ import serve_folder"
 # What is counted, with the interpreter's options.
 STATEMENTS = {
     "import orjson, dataclasses": OPTIONS[:2],
     "import epsagon_fast": OPTIONS[:2],
+    INIT: OPTIONS[:2],
     COLLECTOR: OPTIONS,
 }
 REFS = re.compile(r"I +refs: +([\d,]+)")

@@ -27,7 +27,7 @@ MODULES: Final = {
 # What the package imports from each of them. If one is missing, none is taken: half of a module fits no twin.
 NAMES: Final = {
     "trimmer": ("at_level", "shorten", "trim"),
-    "ring": ("Consumer", "Mapping", "Producer", "crc32", "own_pid", "pack"),
+    "ring": ("Consumer", "Mapping", "Producer", "crc32", "ids", "own_pid", "pack"),
     "add_event": (
         *("Block", "Branch", "Event", "FastPath", "Place", "RequestPath", "Step", "blocks_for", "event"),
         *("exact_json", "footing_of", "injector", "kernel_bytes", "labelled", "opening_json", "runner_json", "span_id"),
@@ -38,7 +38,7 @@ NAMES: Final = {
         *("called_at", "close_once", "current", "entered", "is_at", "parent_of"),
     ),
     "start": ("close_memory", "folder_is_held", "inode_of", "is_elevated", "ring", "start"),
-    "feeding": ("fetch", "strays", "take", "unmasked", "whole"),
+    "feeding": ("fetch", "strays", "take", "tally", "unmasked", "whole"),
     "plain_spans": ("written",),
     "search": ("Search",),
 }

@@ -338,6 +338,15 @@ def test_both_pack_records_alike() -> None:
     assert _ring.pack([]) == b""
 
 
+def test_both_name_the_traces_of_records_alike() -> None:
+    one, other = os.urandom(16), os.urandom(16)
+    for trace_ids in ([], [one], [one, one, bytes(bytearray(one)), other, one]):
+        records = [Record(Kind.EVENT, 0, 0, trace_id, b"") for trace_id in trace_ids]
+        assert _ring.ids(records) == _pure.pure_ids(records) == set(trace_ids)
+    with pytest.raises(TypeError):
+        _ring.ids([(2, 0, 0, TRACE)])  # type: ignore[list-item]
+
+
 @pytest.mark.parametrize("field", [(0, 256), (1, -1), (2, -1), (2, 2**64), (3, b"short"), (3, "x" * 16), (4, None)])
 def test_what_is_no_record_is_not_packed(field: tuple[int, Any]) -> None:
     record: list[Any] = [2, 0, 0, TRACE, b"payload"]

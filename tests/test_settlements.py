@@ -68,6 +68,27 @@ def test_only_so_many_answers_are_remembered(twin: Twin, tmp_path: Path) -> None
     assert known == list(range(ENTRIES, REMEMBERED + ENTRIES))
 
 
+def test_answers_go_on_behind_the_largest_number(twin: Twin, tmp_path: Path) -> None:
+    _, consumer = twin.ends(tmp_path)
+    consumer.store(layout.SETTLEMENTS, 2**64 - 1)
+    publish(consumer, [trace_id(1), trace_id(2)], Outcome.DELIVERED)
+    assert consumer.load(layout.SETTLEMENTS) == 1
+    at = layout.SETTLEMENT_RING + (2**64 - 1) % ENTRIES * settlements.ENTRY.size
+    assert consumer.copy(at, 16) == trace_id(1)
+    assert consumer.copy(layout.SETTLEMENT_RING, 16) == trace_id(2)
+
+
+def test_what_does_not_fit_into_a_page_is_not_entered(twin: Twin, tmp_path: Path) -> None:
+    _, consumer = twin.ends(tmp_path)
+    for wrong in ((layout.SETTLEMENTS + 1, 0, 1), (layout.SETTLEMENTS, 2**40, 1), (layout.SETTLEMENTS, -1, 1)):
+        with pytest.raises(IndexError):
+            consumer.enter(*wrong, [trace_id(1)], b"tail")
+    with pytest.raises(ZeroDivisionError):
+        consumer.enter(layout.SETTLEMENTS, 0, 0, [trace_id(1)], b"tail")
+    with pytest.raises(TypeError):
+        consumer.enter(layout.SETTLEMENTS, 0, 1, [trace_id(1)], None)  # type: ignore[arg-type]
+
+
 def test_answers_lie_within_the_header() -> None:
     assert settlements.ENTRY.size == 48
     assert layout.SETTLEMENT_RING + ENTRIES * settlements.ENTRY.size <= layout.HEADER_BYTES

@@ -23,7 +23,9 @@ from epsagon_fast.collector.assembling.runners import labels_json
 from epsagon_fast.collector.assembling.shortening import ShorteningStream
 from epsagon_fast.collector.assembling.stream import ENTRY_BYTES, Stream
 from epsagon_fast.collector.formats import FittedTrace
+from epsagon_fast.collector.formats.conventions import RENAMED
 from epsagon_fast.collector.formats.epsagon import JsonEnvelope
+from epsagon_fast.collector.formats.spans import name_of_runner
 from epsagon_fast.protocol import (
     CLOSE_PAYLOAD,
     LABEL_NUMBER_BYTES,
@@ -43,6 +45,9 @@ cdef extern from "Python.h":
 
 cdef extern from *:
     void __builtin_prefetch(const void *) noexcept
+
+cdef extern from "<math.h>":
+    long long llrint(double) noexcept
 
 cdef extern from "<string.h>":
     void *memmem(const void *, size_t, const void *, size_t) noexcept
@@ -68,6 +73,7 @@ cdef long _CLOSE = Kind.CLOSE
 cdef object _UNCHANGED = UNCHANGED
 cdef Py_ssize_t _CLOSE_BYTES = CLOSE_PAYLOAD.size
 cdef Py_ssize_t _MANY = MANY_BRACKETS
+cdef object _RENAMED = RENAMED
 cdef object unpack_close = CLOSE_PAYLOAD.unpack
 cdef str _LABELS_KEY = LABELS_KEY
 cdef long long _LABEL_NUMBER_BYTES = LABEL_NUMBER_BYTES
@@ -78,6 +84,7 @@ cdef long long _TRACE_BYTES = TRACE_BYTES
 
 include "taking.pxi"
 include "building.pxi"
+include "tallying.pxi"
 
 
 cdef inline object _trace_id_of(object record):
@@ -153,25 +160,38 @@ def unmasked(list records not None, Py_ssize_t at, object masks not None):
     cdef object of, record, trace_id = None, mask = None
     cdef dict traces = masks.traces
     cdef long kind
+    cdef object payload
     while 0 <= at < len(records):
         record = records[at]
         of = _trace_id_of(record)
         kind = PyLong_AsLong(<object>PyTuple_GetItem(record, 0))
-        if trace_id is None or of != trace_id:
+        # Neighbours of one trace have the same object.
+        if of is not trace_id:
             trace_id, mask = of, _mask_of(masks, traces, of)
-        try:
-            if kind == _OPEN:
-                if not _passes(masks, of, <object>PyTuple_GetItem(record, 4)):
-                    break
-                mask = _mask_of(masks, traces, of)
-            elif mask is not None and kind != _CLOSE:
-                # What is searched holds names as events do: a label is another form.
-                if kind == _LABEL or mask.may_change(<object>PyTuple_GetItem(record, 4)):
-                    break
-        except Exception:
-            break
+        payload = <object>PyTuple_GetItem(record, 4)
+        if kind == _OPEN:
+            if not _does(_passes, masks, of, payload):
+                break
+            mask = _mask_of(masks, traces, of)
+        elif mask is not None and kind != _CLOSE:
+            # What is searched holds names as events do: a label is another form.
+            if kind == _LABEL or not _does(_keeps, mask, of, payload):
+                break
         at += 1
     return at
+
+
+cdef bint _keeps(object mask, object trace_id, object payload) except -1:
+    """Say whether a mask changes nothing in a payload."""
+    return not mask.may_change(payload)
+
+
+cdef bint _does(bint (*says)(object, object, object) except -1, object mask, object trace_id, object payload):
+    """Return what is said of a record; False if that raises."""
+    try:
+        return says(mask, trace_id, payload)
+    except Exception:
+        return False
 
 
 cdef object _mask_of(object masks, dict traces, object trace_id):

@@ -40,7 +40,8 @@ def take(
             size = PyBytes_Size(payload)
             kind = PyLong_AsLong(<object>PyTuple_GetItem(record, 0))
             flags = PyLong_AsLong(<object>PyTuple_GetItem(record, 1))
-            if trace_id is None or of != trace_id:
+            # Neighbours of one trace have the same object. None: of the last one nothing was taken.
+            if of is not trace_id:
                 _put(trace, stream, came, events, grown)
                 came = events = grown = 0
                 trace_id, trace = None, traces.get(of)
@@ -196,6 +197,9 @@ cdef Py_ssize_t _brackets(object text) except -1:
     cdef const char *at = PyBytes_AsString(text)
     cdef const char *end = at + PyBytes_Size(text)
     cdef Py_ssize_t found = 0
+    # A short one cannot have too many.
+    if end - at <= _MANY:
+        return 0
     while at < end:
         found += at[0] == 91 or at[0] == 123
         at += 1

@@ -151,6 +151,24 @@ cdef class Mapping:
         """Write bytes at an offset."""
         memcpy(self._place(offset, len(data)), PyBytes_AsString(data), len(data))
 
+    def enter(self, Py_ssize_t count_at, Py_ssize_t at, Py_ssize_t places, items, bytes tail not None):
+        """Write each of `items`, bytes, with `tail` behind it, to the next of `places` from `at` on, and count it.
+
+        The count, a u64 at `count_at`, says which place is next. All entries have one length. A reader finds no more
+        than one entry that is being written over, since each is counted as soon as it is written.
+        """
+        cdef uint64_t count = ring_load(self._slot(count_at)), room = places
+        cdef Py_ssize_t tail_bytes = len(tail), item_bytes
+        cdef char *place
+        for item in items:
+            item_bytes = PyBytes_Size(item)
+            place = self._place(at + <Py_ssize_t>(count % room) * (item_bytes + tail_bytes), item_bytes + tail_bytes)
+            memcpy(place, PyBytes_AsString(item), item_bytes)
+            memcpy(place + item_bytes, PyBytes_AsString(tail), tail_bytes)
+            # A damaged header may hold the largest number.
+            count += 1
+            ring_store(self._slot(count_at), count)
+
     def close(self):
         """Let go of the file. Later calls raise ValueError; closing again does nothing."""
         self._unmap()
@@ -536,6 +554,21 @@ def crc32(bytes data not None, uint32_t value, /):
     return zlib_crc32(data, value)
 
 
+def ids(records):
+    """Return the traces of records. TypeError: one of them is none."""
+    cdef set found = set()
+    cdef object of, trace_id = None
+    for each in records:
+        if not PyTuple_Check(each) or PyTuple_Size(each) != RECORD_FIELDS:
+            raise TypeError("not a record")
+        of = <object>PyTuple_GetItem(each, 3)
+        # Nearly always the same object as in the last record.
+        if of is not trace_id:
+            found.add(of)
+            trace_id = of
+    return found
+
+
 def pack(records):
     """Return records as in a ring, without checksums and padding. TypeError, ValueError: one of them is none."""
     cdef Py_ssize_t size = 0
@@ -559,7 +592,7 @@ cdef char *_pack(object each, char *place) except NULL:
     cdef Py_ssize_t length = PyBytes_Size(payload)
     cdef long kind = PyLong_AsLong(<object>PyTuple_GetItem(each, 0))
     cdef long flags = PyLong_AsLong(<object>PyTuple_GetItem(each, 1))
-    if PyBytes_Size(trace_id) != TRACE_ID_BYTES or length > 0xFFFFFFFF or (kind | flags) & ~255:
+    if PyBytes_Size(trace_id) != TRACE_ID_BYTES or <uint64_t>length >> 32 or (kind | flags) & ~255:
         raise ValueError("not a record")
     record.length, record.crc, record.start, record.zeros = <uint32_t>length, 0, 0, 0
     record.kind, record.flags = <uint8_t>kind, <uint8_t>flags

@@ -15,7 +15,7 @@ traces loses the oldest of them, down to its share.
 import math
 import os
 
-from epsagon_fast.rows import NamedTuple
+from epsagon_fast.rows import NamedTuple, maker
 
 DEFAULT_MEMORY_MB = 256
 MIB = 1024 * 1024
@@ -41,6 +41,9 @@ class Held(NamedTuple):
     journal_bytes: int
 
 
+made = maker(Held)
+
+
 class _Stop:
     """A stop of a ring: since when it is not read, or since its process last held less than before."""
 
@@ -55,7 +58,7 @@ class Bounds:
     def __init__(self, memory_bytes: int | None = None) -> None:
         self.memory_bytes = configured_bytes() if memory_bytes is None else memory_bytes
         self.journal_bytes = JOURNAL_BYTES
-        self._left = self._left_for_closes = Held(0, 0)
+        self._held = self._left = Held(0, 0)
         self._now = 0.0
         self._stopped: dict[bytes, _Stop] = {}
         self._stopped_before: dict[bytes, _Stop] = {}
@@ -73,9 +76,8 @@ class Bounds:
     def look(self, memory_bytes: int, journal_bytes: int) -> None:
         """Note what is held. `journal_bytes`: 0 while the journal cannot be written, since waiting would not help."""
         memory, journal = self.memory_bytes, self.journal_bytes
-        held = Held(memory_bytes, journal_bytes)
-        self._left = _less(Held(memory + memory // SHARE, journal + journal // SHARE), held)
-        self._left_for_closes = _less(Held(memory + _reserve(memory), journal + _reserve(journal)), held)
+        self._held = made((memory_bytes, journal_bytes))
+        self._left = made((memory + memory // SHARE - memory_bytes, journal + journal // SHARE - journal_bytes))
 
     def room_bytes(self, ring_id: bytes, held: Held, readers: int) -> int:
         """Return how much may be read of a ring while `readers` rings are read; not positive: it is stopped."""
@@ -89,7 +91,9 @@ class Bounds:
 
     def room_for_close_bytes(self, held: Held) -> int:
         """Return how much may be read of a stopped ring to reach a CLOSE in it."""
-        return -_excess_bytes(held, self._left_for_closes, 2 * SHARE) // (1 + 2 * SHARE)
+        memory, journal = self.memory_bytes, self.journal_bytes
+        left = _less(Held(memory + _reserve(memory), journal + _reserve(journal)), self._held)
+        return -_excess_bytes(held, left, 2 * SHARE) // (1 + 2 * SHARE)
 
     def stuck(self) -> bool:
         """Say whether a ring has been stopped so long that waiting does not help."""
@@ -132,4 +136,5 @@ def _less(all_bytes: Held, held: Held) -> Held:
 
 def _excess_bytes(held: Held, left: Held, share: float) -> int:
     """Return by how much the larger excess of the two stores is over its share; negative: room is left in both."""
-    return int(max(held.memory_bytes - share * left.memory_bytes, held.journal_bytes - share * left.journal_bytes))
+    (memory_bytes, journal_bytes), (memory_left, journal_left) = held, left
+    return int(max(memory_bytes - share * memory_left, journal_bytes - share * journal_left))

@@ -9,7 +9,6 @@ runner fits its limit.
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
 
 from epsagon_fast.amounts import size
 from epsagon_fast.collector.assembling import body
@@ -55,7 +54,7 @@ class Handover:
         self._bodies: dict[bytes, int] = {}
         self._closed = self._trimmed = self._bytes_before = self._bytes_after = 0
 
-    def hand_over(self, ready: Sequence[OpenTrace], now: float) -> None:
+    def hand_over(self, ready: list[OpenTrace], now: float) -> None:
         """Give closed traces to sending, settle them, or let them wait for a decision. `now`: monotonic seconds."""
         self._requests.count(ready)
         # Once for each ring, and not for each of its traces.

@@ -92,6 +92,20 @@ class PureMapping:
             raise TypeError("data must be bytes")
         ctypes.memmove(self._place(offset, len(data)), data, len(data))
 
+    def enter(self, count_at: int, at: int, places: int, items: Iterable[bytes], tail: bytes) -> None:
+        """Write each of `items`, bytes, with `tail` behind it, to the next of `places` from `at` on, and count it.
+
+        The count, a u64 at `count_at`, says which place is next. All entries have one length. A reader finds no more
+        than one entry that is being written over, since each is counted as soon as it is written.
+        """
+        count = self.load(count_at)
+        for item in items:
+            entry = item + tail
+            self.write(at + count % places * len(entry), entry)
+            # A damaged header may hold the largest number.
+            count = (count + 1) % _ROLLED_OVER
+            self.store(count_at, count)
+
     def close(self) -> None:
         """Let go of the file. Later calls raise ValueError; closing again does nothing."""
         # The memory stays until the object goes: another thread may be about to copy from it.
@@ -397,6 +411,11 @@ class PureConsumer(_Ring):
         if checksummed and crc != _crc(position, header[:4] + bytes(4) + header[8:], payload):
             raise CorruptRing(f"wrong checksum at position {position}")
         return Record(kind, flags, ordinal, trace_id, payload), size
+
+
+def pure_ids(records: Iterable[Record]) -> set[bytes]:
+    """Return the traces of records."""
+    return {trace_id for _, _, _, trace_id, _ in records}
 
 
 def pure_pack(records: Iterable[Record]) -> bytes:

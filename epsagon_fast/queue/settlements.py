@@ -16,6 +16,7 @@ from epsagon_fast.queue.no_ring import NoRing
 REASON_BYTES = 28
 # Trace id, position of the outcome in protocol.OUTCOMES, reason in ASCII.
 ENTRY = struct.Struct(f"<{TRACE_ID_BYTES}sI{REASON_BYTES}s")
+_BEHIND_ID = struct.Struct(f"<I{REASON_BYTES}s")
 ENTRIES = (layout.HEADER_BYTES - layout.SETTLEMENT_RING) // ENTRY.size
 REMEMBERED = 1024
 _NUMBERS = {outcome.name: number for number, outcome in enumerate(OUTCOMES)}
@@ -23,14 +24,9 @@ _NUMBERS = {outcome.name: number for number, outcome in enumerate(OUTCOMES)}
 
 def publish(page: ring.Mapping, trace_ids: Iterable[bytes], outcome: Outcome) -> None:
     """Write an outcome of traces into their ring's header."""
-    count, number = page.load(layout.SETTLEMENTS), _NUMBERS[outcome.name]
     reason = (outcome.reason or "").encode("ascii", "replace")[:REASON_BYTES]
-    for trace_id in trace_ids:
-        page.write(_offset(count), ENTRY.pack(trace_id, number, reason))
-        # A damaged header may hold the largest number.
-        count = count + 1 & 0xFFFF_FFFF_FFFF_FFFF
-        # After each, so that a process finds no more than one entry that is being written over.
-        page.store(layout.SETTLEMENTS, count)
+    entry = _BEHIND_ID.pack(_NUMBERS[outcome.name], reason)
+    page.enter(layout.SETTLEMENTS, layout.SETTLEMENT_RING, ENTRIES, trace_ids, entry)
 
 
 def _offset(number: int) -> int:

@@ -1,9 +1,11 @@
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from epsagon_fast.collector.assembling.accounts import Accounts
 from epsagon_fast.collector.assembling.masks import Masks
 from epsagon_fast.collector.assembling.open_trace import OpenTrace
+from epsagon_fast.collector.assembling.terms import Terms
 from epsagon_fast.protocol import Record
 
 def take(
@@ -21,4 +23,14 @@ def take(
 def unmasked(records: list[Record], at: int, masks: Masks) -> int: ...
 def strays(records: list[Record], traces: dict[bytes, OpenTrace]) -> set[bytes]: ...
 def fetch(records: list[Record], traces: dict[bytes, OpenTrace]) -> None: ...
+def tally(
+    traces: list[OpenTrace],
+    at: int,
+    terms: Terms | None,
+    numbers: dict[str, int],
+    counted: set[bytes],
+    id_bytes: int,
+    bounds_ns: tuple[int, ...],
+    sums: Mapping[tuple[int, int], Any],
+) -> int: ...
 def whole(trace: OpenTrace) -> tuple[bytes, int] | None: ...

@@ -4,7 +4,7 @@ A process is known by its ring. It answers for the traces that it opened until t
 that others add to them.
 """
 
-from epsagon_fast.collector.bounds import Held
+from epsagon_fast.collector.bounds import Held, made
 
 # A trace's own objects, without events and texts. They take no room in the journal.
 TRACE_BYTES = 1280
@@ -27,7 +27,7 @@ class Account:
     def held(self) -> Held:
         """All of it, and how much the journal needs for that."""
         held_bytes = self.open_bytes + self.body_bytes
-        return Held(held_bytes, held_bytes - TRACE_BYTES * self.open_traces)
+        return made((held_bytes, held_bytes - TRACE_BYTES * self.open_traces))
 
 
 class Accounts:
@@ -39,7 +39,7 @@ class Accounts:
     @property
     def open_bytes(self) -> int:
         """The sum of all."""
-        return sum(account.open_bytes for account in self._accounts.values())
+        return sum([account.open_bytes for account in self._accounts.values()])
 
     def held_by(self, ring_id: bytes) -> Held:
         """Return all that a ring's process has here."""

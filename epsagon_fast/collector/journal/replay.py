@@ -9,8 +9,8 @@ from itertools import chain
 
 from epsagon_fast.collector.journal.frames import TORN, Batch, Frame, Marks, Snapshot, parse
 from epsagon_fast.collector.journal.segments import Segment, Segments
-from epsagon_fast.collector.journal.uncommitted import trace_id_of
 from epsagon_fast.protocol import NO_TRACE
+from epsagon_fast.queue import ring
 from epsagon_fast.rows import NamedTuple
 
 _logger = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class Replay:
 
     def _note(self, segment: Segment, batch: Batch) -> None:
         """Remember what a batch pins and how far it reaches."""
-        segment.pinned.update(map(trace_id_of, batch.records))
+        segment.pinned |= ring.ids(batch.records)
         segment.pinned.discard(NO_TRACE)
         self.ends[batch.ring_id] = batch.end
         for record in batch.records:

@@ -113,7 +113,7 @@ class Segments:
     @property
     def size_bytes(self) -> int:
         """Bytes in all of them."""
-        return sum(segment.size_bytes for segment in self._all)
+        return sum([segment.size_bytes for segment in self._all])
 
     def find(self) -> list[Segment]:
         """Return the segments that the folder has, without their sizes; `take_in` is for those that can be read."""

@@ -1,12 +1,10 @@
 """Holds the frames that wait for the journal's next commit, and what is pinned and marked when they are written."""
 
 from collections.abc import Iterable, Sequence, Set
-from operator import itemgetter
 
 from epsagon_fast.collector.journal.frames import Encoded, encode_batch, encode_marks, encode_snapshot
 from epsagon_fast.protocol import NO_TRACE, Record
-
-trace_id_of = itemgetter(Record._fields.index("trace_id"))
+from epsagon_fast.queue import ring
 
 
 class Uncommitted:
@@ -41,7 +39,7 @@ class Uncommitted:
     def append(self, ring_id: bytes, end: int, records: Sequence[Record]) -> None:
         """Add a batch."""
         self.batch_bytes += self._add(encode_batch(ring_id, end, records))
-        self._pins.update(map(trace_id_of, records))
+        self._pins |= ring.ids(records)
 
     def snapshot(self, ring_id: bytes, trace_id: bytes, records: Sequence[Record]) -> None:
         """Add a snapshot."""

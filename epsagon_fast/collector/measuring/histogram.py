@@ -9,9 +9,9 @@ from epsagon_fast.queue.ledger import WORD, Amounts, Ledger, Series
 NS_PER_S = 1_000_000_000
 # In seconds, as OpenTelemetry's conventions advise for the durations of HTTP requests.
 BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
-_BOUNDS_NS = tuple(int(bound * NS_PER_S) for bound in BOUNDS_S)
-# An event may say any number. Longer than a year is none of a duration.
-_MAX_S = 365 * 86400.0
+# An event may say any number. Longer than a year, the last one, is none of a duration.
+BOUNDS_NS = (*(int(bound * NS_PER_S) for bound in BOUNDS_S), 365 * 86400 * NS_PER_S)
+_MAX_S = BOUNDS_NS[-1] / NS_PER_S
 
 # The slots: unix nanoseconds of its beginning, failures, the sum of durations, and one for each bucket, of which the
 # last one has what is over all bounds.
@@ -48,15 +48,17 @@ def histogram_of(series: Series) -> Histogram:
 
 
 def placed(duration_s: Any) -> tuple[int, int]:
-    """Return the slot of a duration's bucket, and nanoseconds. One that is no sensible number counts as none."""
+    """Return a duration's bucket, from 0, and nanoseconds. One that is no sensible number counts as none."""
     # A tuple: a union of types would be made at each call.
     is_sensible = isinstance(duration_s, (int, float)) and 0 <= duration_s <= _MAX_S
     duration_ns = round(duration_s * NS_PER_S) if is_sensible else 0
-    return BUCKETS + bisect_left(_BOUNDS_NS, duration_ns), duration_ns
+    return bisect_left(BOUNDS_NS, duration_ns), duration_ns
 
 
 class Sum:
     """What happened in a pass and has durations of one bucket of one series."""
+
+    __slots__ = ("count", "duration_ns", "failures")
 
     def __init__(self) -> None:
         self.count = 0
@@ -65,7 +67,7 @@ class Sum:
 
     def amounts(self, bucket: int) -> Amounts:
         """Return what that adds to which slots."""
-        return (bucket, self.count), (FAILURES, self.failures), (SUM_NS, self.duration_ns)
+        return (BUCKETS + bucket, self.count), (FAILURES, self.failures), (SUM_NS, self.duration_ns)
 
 
 def begin(ledger: Ledger, number: int, now_ns: int) -> None:

@@ -6,15 +6,15 @@ again. One without a runner has neither a name nor a duration, and is not counte
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable
 
 from epsagon_fast.collector.assembling.open_trace import OpenTrace
 from epsagon_fast.collector.assembling.terms import Terms
 from epsagon_fast.collector.digests import blake2b
 from epsagon_fast.collector.formats.conventions import OVERFLOW
 from epsagon_fast.collector.formats.spans import name_of_runner
-from epsagon_fast.collector.measuring.histogram import Sum, begin, placed
+from epsagon_fast.collector.measuring.histogram import BOUNDS_NS, begin, placed
 from epsagon_fast.collector.measuring.keys import REQUEST, cut, key_of
+from epsagon_fast.collector.measuring.tally import Sums, TraceSum, tally
 from epsagon_fast.collector.parcel import Destination
 from epsagon_fast.queue.ledger import AT_ONCE, ID_BYTES, Ledger
 
@@ -36,14 +36,6 @@ class Application:
         self.numbers: dict[str, int] = {}
 
 
-class _Sum(Sum):
-    """The traces of a pass that fall into one bucket of one series."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.ids: list[bytes] = []
-
-
 class Requests:
     """The series of requests in one ledger; without a ledger nothing is counted."""
 
@@ -57,34 +49,39 @@ class Requests:
         # Made at once, while there is room for it.
         self._overflow = self._begun(key_of(REQUEST, "", OVERFLOW, "")) or 0
 
-    def count(self, ready: Iterable[OpenTrace]) -> None:
+    def count(self, ready: list[OpenTrace]) -> None:
         """Count the traces that a pass has closed: once for all whose durations fall into one bucket of one series."""
         ledger = self._ledger
         if ledger is None:
             return
-        sums: defaultdict[tuple[int, int], _Sum] = defaultdict(_Sum)
-        for trace in ready:
-            runner = trace.runner
-            if runner is None or (self._counted and trace.trace_id[:ID_BYTES] in self._counted):
-                continue
+        for first in range(0, len(ready), AT_ONCE):
+            for (number, bucket), found in self._summed(ready[first : first + AT_ONCE]).items():
+                ledger.post(found.ids, number, found.amounts(bucket))
+
+    def _summed(self, ready: list[OpenTrace]) -> Sums:
+        sums: defaultdict[tuple[int, int], TraceSum] = defaultdict(TraceSum)
+        at = 0
+        while (at := self._tallied(ready, at, sums)) < len(ready):
+            # Of another application, or with a name that is new, or nothing usual.
+            trace = ready[at]
+            at += 1
             application = self._last
             if application is None or application.terms is not trace.terms:
                 application = self._last = self._application(trace)
+            runner = trace.runner or {}
             name = name_of_runner(runner)
             number = application.numbers.get(name)
             if number is None:
                 number = self._number(application, name)
             bucket, duration_ns = placed(runner.get("duration"))
-            found = sums[number, bucket]
-            found.ids.append(trace.trace_id)
-            found.count += 1
-            found.failures += trace.has_failed
-            found.duration_ns += duration_ns
-            if found.count == AT_ONCE:
-                ledger.post(found.ids, number, found.amounts(bucket))
-                del sums[number, bucket]
-        for (number, bucket), found in sums.items():
-            ledger.post(found.ids, number, found.amounts(bucket))
+            sums[number, bucket].add(trace.has_failed, duration_ns, [trace.trace_id])
+        return sums
+
+    def _tallied(self, ready: list[OpenTrace], at: int, sums: Sums) -> int:
+        """Add up what is of the last application and has a name that is known; return where another one stands."""
+        last = self._last
+        terms, numbers = (last.terms, last.numbers) if last else (None, {})
+        return tally(ready, at, terms, numbers, self._counted, ID_BYTES, BOUNDS_NS, sums)
 
     def applications(self) -> list[Application]:
         """Return the applications that have closed traces since this collector started."""

@@ -132,9 +132,9 @@ class Intake:
     def look(self) -> Held:
         """Tell the bounds how much is held, and return it."""
         held_bytes = self._assembly.held_bytes + self._sending_bytes + self.journal.buffered_bytes
-        held = Held(held_bytes, self.journal.size_bytes)
-        self._bounds.look(held.memory_bytes, held.journal_bytes if self.journal_works else 0)
-        return held
+        journal_bytes = self.journal.size_bytes
+        self._bounds.look(held_bytes, journal_bytes if self.journal_works else 0)
+        return Held(held_bytes, journal_bytes)
 
     def tidy(self) -> None:
         """Do what is due once a second: for the processes, the journal and the folder."""
@@ -184,7 +184,10 @@ class Intake:
         Masks come with OPEN, which may stand in a ring that is read later: so a ring with records of an unknown trace
         is read again in the next pass, after all others. A trace that is unknown even then was never opened.
         """
-        if not any(self._assembly.strays(records) for _, records in batches):
+        for _, records in batches:
+            if self._assembly.strays(records):
+                break
+        else:
             return batches
         known = {NO_TRACE}
         for reader, records in batches:

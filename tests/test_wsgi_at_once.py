@@ -638,3 +638,30 @@ def test_interruption_leaves_nothing_open_and_nothing_current(
         assert anywhere() is None, place
         assert not process.open_traces, place
         read()
+
+
+@pytest.mark.parametrize("scene", [*INTERRUPTED, "several pieces", "a file", "a tuple", "written", "traced inside"])
+@pytest.mark.parametrize("way", WAYS)
+def test_request_leaves_nothing_to_the_garbage_collector(
+    read: Read, monkeypatch: pytest.MonkeyPatch, scene: str, way: str
+) -> None:
+    """As with the servers whose `start_response` is a method of what holds the environ, which most are."""
+    WAYS[way](monkeypatch)
+    environ, answer, _ = SCENES[scene]
+    app = TracingMiddleware(answer)
+
+    def once() -> None:
+        server = Server(**environ)
+        body = app(server.environ, server.start_response)
+        assert [*body] or scene
+        close(body)
+
+    once()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(10):
+            once()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()

@@ -34,8 +34,8 @@ NAMES: Final = {
         *("take_untold", "wsgi_answers"),
     ),
     "blocks": (
-        *("Blocks", "Entered", "Inside", "NotTraced", "Opened", "Started", "Unrecorded", "Within"),
-        *("called_at", "close_once", "current", "entered", "is_at", "parent_of"),
+        *("Blocks", "Entered", "Inside", "NotTraced", "Opened", "Started", "Unclosed", "Unrecorded", "Within"),
+        *("answered", "called_at", "called_with", "close_once", "closed", "current", "entered", "is_at", "parent_of"),
     ),
     "start": ("close_memory", "folder_is_held", "inode_of", "is_elevated", "ring", "start"),
     "feeding": ("fetch", "strays", "take", "tally", "unmasked", "whole"),

@@ -95,4 +95,4 @@ def test_a_long_time_under_load_with_random_kills() -> None:
             assert all(name.startswith((here.folder, here.settings["EPSAGON_STATE_DIR"])) for name in rest), rest
             assert len(rest) <= 6, rest
         here.dismiss()
-        assert set(os.listdir(here.folder)) <= {"bell", "ledger", "log", "start", "state"}
+        assert set(os.listdir(here.folder)) <= {"arrived", "bell", "ledger", "log", "start", "state"}

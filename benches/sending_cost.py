@@ -37,6 +37,7 @@ def send(url: str, passes: int) -> None:
     """Send a pass's traces so many times, as a collector's loop has them sent."""
     from epsagon_fast.collector.measuring.deliveries import Deliveries, MeasuredSender
     from epsagon_fast.collector.parcel import Destination, Parcel
+    from epsagon_fast.collector.sending.arrived import Arrived
     from epsagon_fast.collector.sending.delivery import Delivery
     from epsagon_fast.collector.sending.dispatch import Dispatch
     from epsagon_fast.collector.sending.outbox.outbox import Outbox
@@ -46,7 +47,8 @@ def send(url: str, passes: int) -> None:
         log = logging.getLogger("bench")
         folder_fd = os.open(folder, os.O_RDONLY)
         deliveries = Deliveries(Ledger(folder_fd))
-        sender, outbox = MeasuredSender(Delivery(log=log), deliveries), Outbox(folder, bytes(16), log=log)
+        delivery = Delivery(log=log, arrived=Arrived(folder_fd))
+        sender, outbox = MeasuredSender(delivery, deliveries), Outbox(folder, bytes(16), log=log)
         dispatch = Dispatch(sender, outbox)
         destination = Destination(url, "token", 5.0, state_dir=folder)
         span = b'{"resource":{"attributes":[]},"scopeSpans":[{"spans":[%b]}]}'

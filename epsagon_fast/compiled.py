@@ -29,9 +29,9 @@ NAMES: Final = {
     "trimmer": ("at_level", "shorten", "trim"),
     "ring": ("Consumer", "Mapping", "Producer", "crc32", "ids", "own_pid", "pack"),
     "add_event": (
-        *("Block", "Branch", "Event", "FastPath", "Place", "RequestPath", "Step", "blocks_for", "event"),
+        *("Block", "Branch", "Event", "Exchange", "FastPath", "Place", "RequestPath", "Step", "blocks_for", "event"),
         *("exact_json", "footing_of", "injector", "kernel_bytes", "labelled", "opening_json", "runner_json", "span_id"),
-        *("take_untold", "wsgi_answers"),
+        *("prepare_exchanges", "take_untold", "wsgi_answers"),
     ),
     "blocks": (
         *("Blocks", "Entered", "Inside", "NotTraced", "Opened", "Started", "Unclosed", "Unrecorded", "Within"),

@@ -23,15 +23,15 @@ cdef class RequestPath(FastPath):
     """See request_path.PureRequestPath."""
 
     cdef public object method, path, status, reason, request_bytes, response_bytes, route, notes, _answered_ns
-    cdef public bint client_closed, _is_told, _is_begun, _has_body, _is_served
+    cdef public bint client_closed, is_over, _is_told, _is_begun, _has_body, _is_served, _has_trailers, _accepted
     cdef public object _environ, _script_name, _mount, _start_response, _server_write, _headers
-    cdef public object _request_body, _response_body
+    cdef public object _request_body, _response_body, _host, _length, _request_type, _response_headers
 
 
 cdef class Answers:
     """What all requests of the middleware have in common."""
 
-    cdef object request_class, key, context_of, expect_input, lowest_error, handed_on, unusual
+    cdef object request_class, key, context_of, expect_input, handed_on, unusual
 
     def __reduce__(self):
         # There is one, made by the middleware's module.
@@ -40,6 +40,8 @@ cdef class Answers:
 
 # Those of the middleware, once it is imported.
 cdef Answers answers = None
+# choices.said_lowest_error, once a middleware is imported.
+cdef object said_lowest_error = None
 
 
 cdef RequestPath _request_at_once(dict environ, object start):
@@ -47,19 +49,15 @@ cdef RequestPath _request_at_once(dict environ, object start):
     cdef int64_t counter = counter_ns()
     cdef Footing footing
     cdef RequestPath tracer
-    cdef Place place
     cdef dict metadata
     if call_fast_of_none(&current_get) is not None or answers.key in environ:
         return None
     pid = call_of_none(&own_pid)
     traced = _process()
     own = traced._own
-    footing = _footing(traced, own, pid, counter)
-    in_force = traced._in_force
-    if footing is None or in_force is None or PyTuple_GetItem(in_force, CONFIG) != <PyObject *>footing.config:
-        return None
+    footing = _usual_footing(traced, own, pid, counter)
     script_name, path = environ.get("SCRIPT_NAME", ""), environ.get("PATH_INFO", "")
-    if type(path) is not str or type(script_name) is not str or footing.keeps_values:
+    if footing is None or type(path) is not str or type(script_name) is not str:
         return None
     if script_name:
         path = script_name + path
@@ -77,27 +75,48 @@ cdef RequestPath _request_at_once(dict environ, object start):
     tracer = <RequestPath>_new_tracer_of(answers.request_class, footing.config, runner, pid)
     tracer.context = context
     _fill_request(tracer, environ, start, method, path, script_name)
-    tracer._place = place = Place.__new__(Place)
-    place.tracer = tracer
-    try:
-        if not _open_on(tracer, footing, traced, own, counter):
-            tracer.start()
-    except BaseException:
-        # An exception from outside met the Python code that rare requests need.
-        (<object>tracer).abandon()
-        raise
+    _open_request(tracer, footing, traced, own, counter)
     environ[answers.key] = True
     return tracer
+
+
+cdef Footing _usual_footing(object traced, object own, object pid, int64_t counter):
+    """Return what a request's trace needs that opens now; None if anything is unusual."""
+    cdef Footing footing = _footing(traced, own, pid, counter)
+    in_force = traced._in_force
+    if footing is None or in_force is None or PyTuple_GetItem(in_force, CONFIG) != <PyObject *>footing.config:
+        return None
+    return None if footing.keeps_values else footing
+
+
+cdef int _open_request(RequestPath request, Footing footing, object traced, object own, int64_t counter) except -1:
+    cdef Place place = Place.__new__(Place)
+    request._place, place.tracer = place, request
+    try:
+        if not _open_on(request, footing, traced, own, counter):
+            (<object>request).start()
+    except BaseException:
+        # An exception from outside met the Python code that rare requests need.
+        (<object>request).abandon()
+        raise
+    return 0
+
+
+cdef int _fill_any_request(RequestPath request, object method, object path) except -1:
+    """As the __init__ of RequestTrace. What is False or None there is so from the start here."""
+    request.method, request.path = method, path
+    request.status = request.request_bytes = request.response_bytes = request._answered_ns = 0
+    request.reason = request.route = ""
+    request.notes = {}
+    return 0
 
 
 cdef int _fill_request(
     RequestPath request, dict environ, object start, object method, object path, object script_name
 ) except -1:
-    """As the __init__ of RequestTrace and WsgiRequest. What is False or None there is so from the start here."""
-    request.method, request.path = method, path
-    request.status = request.request_bytes = request.response_bytes = request._answered_ns = 0
-    request.reason = request.route = request._mount = ""
-    request.notes = {}
+    """As the __init__ of WsgiRequest."""
+    _fill_any_request(request, method, path)
+    request._mount = ""
     request._environ, request._start_response, request._script_name = environ, start, script_name
     request._is_served = "SERVER_SOFTWARE" in environ
     request._headers = []
@@ -163,7 +182,7 @@ cdef long _code_of(object status):
 
 
 cdef long _lowest_error() except -1:
-    said = answers.lowest_error()
+    said = said_lowest_error()
     return 500 if said is None else said
 
 
@@ -243,13 +262,16 @@ cdef bint _end_answered(RequestPath request, int64_t answered_ns, uint64_t respo
     cdef bint is_begun = response_bytes > 0
     if request._state is not open_state or request.producer is None or request._response_body is not None:
         return False
-    if request.client_closed or request._is_told or request.notes or type(request.route) is not str:
+    if request.client_closed or request._is_told or request.notes:
+        return False
+    if type(request.route) is not str or type(request.status) is not int:
         return False
     pid = call_of_none(&own_pid)
     status = request.status
     if not _is_same(request.owner_pid, pid) or status >= _lowest_error():
         return False
-    if request.method == "HEAD" or status == 204 or status == 304:
+    # Over ASGI it is the application that sends none with these statuses.
+    if request.method == "HEAD" or (request._environ is not None and (status == 204 or status == 304)):
         response_bytes = 0
     request_bytes = request.request_bytes
     if request._request_body is not None and not request_bytes:
@@ -264,7 +286,8 @@ cdef bint _end_answered(RequestPath request, int64_t answered_ns, uint64_t respo
     request._answered_ns = request._ended_ns = answered_ns
     request._has_body, request._is_begun = True, is_begun
     request.request_bytes, request.response_bytes = request_bytes, response_bytes
-    request._environ = {}
+    if request._environ is not None:
+        request._environ = {}
     if payload is not None:
         (<object>request)._attend(code, runner_kind, no_flags, payload)
     if not _close_at_once(request, pid):
@@ -279,9 +302,9 @@ _started_method.ml_name, _started_method.ml_doc = "start_response", NULL
 
 def wsgi_answers(request_class, key, context_of, expect_input, lowest_error, handed_on, unusual):
     """See fast_path.pure_wsgi_answers."""
-    global answers
+    global answers, said_lowest_error
     answers = Answers.__new__(Answers)
     answers.request_class, answers.key, answers.context_of = request_class, key, context_of
-    answers.expect_input, answers.lowest_error = expect_input, lowest_error
-    answers.handed_on, answers.unusual = handed_on, unusual
+    answers.expect_input, answers.handed_on, answers.unusual = expect_input, handed_on, unusual
+    said_lowest_error = lowest_error
     return function_of_few(&_answered_method, None, _answered)

@@ -6,18 +6,34 @@ last piece of the answer, so work in the background after it belongs to the trac
 
 from collections.abc import Awaitable, Callable
 
+from epsagon_fast.digits import number
 from epsagon_fast.producer import current
 from epsagon_fast.producer.entering import Entered
 from epsagon_fast.producer.left_out import LeftOut, decide
 from epsagon_fast.producer.process import process
+from epsagon_fast.producer.request_path import Exchange, prepare_exchanges
 
-from .choices import ignored_endpoints
-from .web.asgi_request import KINDS, WEBSOCKET, AsgiRequest, Message, Receive, Scope, Send, caller_of, listed
+from .choices import ignored_endpoints, said_lowest_error
+from .web.asgi_request import (
+    KINDS,
+    WEBSOCKET,
+    AsgiRequest,
+    HttpRequest,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    caller_of,
+    listed,
+    server_of,
+)
 from .web.departures import is_broken, is_departure
 from .web.request import KEY, is_under_way, watch_frameworks
+from .web.routes import django_route_in_calls
 from .web.signalled import wait_at_shutdown, wait_when_terminated
 
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+prepare_exchanges(HttpRequest, KEY, caller_of, server_of, number, said_lowest_error, django_route_in_calls)
 
 
 class TracingMiddleware:
@@ -36,6 +52,21 @@ class TracingMiddleware:
             self._is_called = True
             # Only now, because the application may have been made before its server.
             wait_at_shutdown()
+        channel = Channel(scope, receive, send)
+        # Begun inside the `try`, because a signal's handler may raise as soon as the trace is open.
+        try:
+            if not self._ignored and channel.begin():
+                await self.app(scope, channel.receive, channel.send)
+                if not channel.end():
+                    channel.finish()
+                return
+        except BaseException as error:
+            channel.fail(error)
+            raise
+        await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve any request or websocket, usual or not."""
         kind = KINDS.get(scope["type"])
         if kind is None:
             # The config is not read yet, because the application may call `init` in its lifespan.
@@ -71,66 +102,69 @@ class TracingMiddleware:
             place.is_over = True
 
     async def _trace(self, request: AsgiRequest, scope: Scope, receive: Receive, send: Send) -> None:
-        channel = Channel(request, receive, send)
-        with Serving(request, scope, receive):
+        channel = Channel(scope, receive, send)
+        channel.request = request
+        with Serving(channel):
             await self.app(scope, channel.receive, channel.send)
 
 
 class Serving(Entered):
     """The block in which an application serves one request."""
 
-    def __init__(self, request: AsgiRequest, scope: Scope, receive: Receive) -> None:
-        self._request = request
-        self._scope = scope
-        self._receive = receive
+    def __init__(self, channel: "Channel") -> None:
+        self._channel = channel
 
     def open(self) -> None:
         """Open the trace."""
+        request = self._channel.request
         # The application gets the server's own scope: what it writes there, a middleware around us finds.
-        self._scope[KEY] = True
-        self._request.begin()
-        self.place = self._request.place
+        self._channel.scope[KEY] = True
+        request.begin()
+        self.place = request.place
 
     def close(self, error: BaseException | None) -> None:
         """Close the trace with what became of the request."""
-        request, scope = self._request, self._scope
-        scope.pop(KEY, None)
-        if not request.answered and is_broken(self._receive):
-            request.client_leaves()
-        request.finish(scope, error)
+        self._channel.finish(error)
 
     def cut_off(self) -> None:
         """Close the trace as unfinished, because an exception from outside is on its way to the application."""
-        self._scope.pop(KEY, None)
-        self._request.abandon()
+        self._channel.cut_off()
 
 
-class Channel:
+class Channel(Exchange):
     """The server's `receive` and `send` as the application gets them.
 
     The trace has no reference to it: a task or a timer that outlives the request holds its trace, and must not hold
     what the server keeps for a connection.
     """
 
-    __slots__ = ("_receive", "_request", "_send")
-
-    def __init__(self, request: AsgiRequest, receive: Receive, send: Send) -> None:
-        self._request = request
-        self._receive = receive
-        self._send = send
+    __slots__ = ()
 
     async def receive(self) -> Message:
         """Hand the server's message to the application."""
-        message = await self._receive()
-        self._request.received(message)
+        message: Message = await self.server_receive()
+        if not self.has_received(message):
+            self.request.received(message)
         return message
 
     async def send(self, message: Message) -> None:
         """Hand the application's message to the server, then take note of it."""
-        request = self._request
+        is_last = self.begins_to_send(message)
+        if is_last is None:
+            await self._send_any(message)
+            return
+        try:
+            await self.server_send(message)
+        except BaseException as error:
+            self._is_refused(error, is_last)
+            raise
+        self.has_sent(message, is_last)
+
+    async def _send_any(self, message: Message) -> None:
+        request = self.request
         if request.client_closed or request.is_over or not isinstance(message, dict):
             # A framework answers a client that has left with an error. No client gets it, so it is not recorded.
-            await self._send(message)
+            await self.server_send(message)
             return
         headers = listed(message) if "headers" in message else ()
         is_last = request.is_last(message)
@@ -138,13 +172,42 @@ class Channel:
             # The answer ends before it is sent, because a server may say during the send that the connection ends.
             request.answer_ends()
         try:
-            await self._send(message)
+            await self.server_send(message)
         except BaseException as error:
-            if is_last:
-                request.answer_fails()
-            if is_departure(error, told=True):
-                request.client_leaves()
+            self._is_refused(error, is_last)
             raise
         request.sent(message, headers)
         if is_last:
             request.answer_ends()
+
+    def _is_refused(self, error: BaseException, is_last: bool) -> None:
+        """Take note that the server did not take a message."""
+        if is_last:
+            self.request.answer_fails()
+        if is_departure(error, told=True):
+            self.request.client_leaves()
+
+    def fail(self, error: BaseException) -> None:
+        """Close the trace, if it is begun: the application has raised."""
+        if self.request is None:
+            return
+        try:
+            self.leave()
+            self.finish(error)
+        except BaseException:
+            self.cut_off()
+            raise
+
+    def finish(self, error: BaseException | None = None) -> None:
+        """Close the trace: the application has returned or raised."""
+        self.scope.pop(KEY, None)
+        request = self.request
+        if not request.answered and is_broken(self.server_receive):
+            request.client_leaves()
+        request.finish(self.scope, error)
+
+    def cut_off(self) -> None:
+        """Close the trace as unfinished, because an exception from outside is on its way to the application."""
+        self.scope.pop(KEY, None)
+        self.leave()
+        self.request.abandon()

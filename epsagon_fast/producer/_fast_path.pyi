@@ -54,6 +54,7 @@ class RequestPath(FastPath):
     route: str
     notes: dict[str, str]
     client_closed: bool
+    is_over: bool
     _answered_ns: int
     _is_told: bool
     _is_begun: bool
@@ -67,6 +68,25 @@ class RequestPath(FastPath):
     _headers: list[tuple[str, str]]
     _request_body: Any
     _response_body: Any
+    _host: str
+    _length: int | None
+    _request_type: str
+    _response_headers: Any
+    _has_trailers: bool
+    _accepted: bool
+
+class Exchange:
+    scope: dict[str, Any]
+    server_receive: Callable[[], Any]
+    server_send: Callable[[Any], Any]
+    request: Any
+    def __init__(self, scope: dict[str, Any], receive: Callable[[], Any], send: Callable[[Any], Any]) -> None: ...
+    def begin(self) -> bool: ...
+    def has_received(self, message: Any) -> bool: ...
+    def begins_to_send(self, message: Any) -> bool | None: ...
+    def has_sent(self, message: Any, is_last: bool) -> None: ...
+    def end(self) -> bool: ...
+    def leave(self) -> None: ...
 
 def exact_json(value: object, most_values: int, most_characters: int, most_levels: int) -> bytes | None: ...
 def injector(context_type: type) -> Callable[[Any], Any]: ...
@@ -81,6 +101,15 @@ def wsgi_answers(
     handed_on: Callable[[Any, Any], Any],
     unusual: object,
 ) -> Callable[..., Any]: ...
+def prepare_exchanges(
+    request_class: type,
+    key: str,
+    context_of: Callable[[dict[str, Any]], Any],
+    server_of: Callable[[dict[str, Any]], str],
+    number: Callable[[str], int | None],
+    lowest_error: Callable[[], int | None],
+    route_in_calls: Callable[[], str],
+) -> None: ...
 def runner_json(
     runner: tuple[str, str, str, dict[str, str], int], trace_id: str, parent_id: str | None, typed: bool, /
 ) -> bytes | None: ...
@@ -197,6 +226,7 @@ class Block(Event):
     def __enter__(self) -> Any: ...
 
 class Answers: ...
+class Exchanges: ...
 
 class WrappedBody:
     def close(self) -> None: ...

@@ -28,8 +28,6 @@ SWITCHING_PROTOCOLS: Final = 101
 FORBIDDEN: Final = 403
 # The messages that carry the body: bytes, or a file that the server sends by itself, by its path or open.
 PIECES: Final = ("http.response.body", "http.response.pathsend", "http.response.zerocopysend")
-# The bodies of a request that was not begun.
-NO_BODY: Final = payloads.Payload(False)
 # The close code of a connection that broke (RFC 6455).
 BROKEN: Final = 1006
 
@@ -37,13 +35,13 @@ BROKEN: Final = 1006
 class AsgiRequest(RequestTrace):
     """The common part of HTTP requests and websockets."""
 
-    __slots__ = ("_host", "_length", "_request_type", "_response_headers", "is_over")
+    __slots__ = ()
 
     def __init__(self, config: ResolvedConfig, scope: Scope, own_id: str = "") -> None:
         """own_id: the trace's, if the head has decided by it."""
         pairs = listed(scope)
         headers = dict(pairs)
-        host = headers[b"host"].decode("latin-1") if b"host" in headers else _server(scope)
+        host = headers[b"host"].decode("latin-1") if b"host" in headers else server_of(scope)
         context = caller_of(scope) if b"traceparent" in headers else None
         super().__init__(config, host, scope.get("method", WEBSOCKET), _known(config, scope, pairs), context, own_id)
         # Whether the application has returned or raised. What its tasks send later is not recorded.
@@ -52,13 +50,14 @@ class AsgiRequest(RequestTrace):
         self._length = number(headers.get(b"content-length", b"").decode("latin-1"))
         self._request_type = headers.get(b"content-type", b"").decode("latin-1")
         self._response_headers: RawHeaders = ()
-        self._request_body = self._response_body = NO_BODY
+        self._has_trailers = self._accepted = False
+        self._request_body = self._response_body = None
 
     def begin(self) -> None:
-        """Open the trace, and take note of the bodies from now on."""
+        """Open the trace, and keep the bodies from now on if they are wanted."""
         self.start()
-        self._request_body = payloads.Payload(self.keeps_values)
-        self._response_body = payloads.Payload(self.keeps_values)
+        if self.keeps_values:
+            self._request_body, self._response_body = payloads.Payload(True), payloads.Payload(True)
 
     def finish(self, scope: Scope, error: BaseException | None) -> None:
         """Close the trace when the application has returned or raised."""
@@ -67,12 +66,14 @@ class AsgiRequest(RequestTrace):
             # The application returned without an answer, so the server answers with an error.
             self.status = SERVER_ERROR
         self.route = self.route or self._route(scope)
-        # The Content-Length is preferred, because it also counts what the application left unread.
-        self.request_bytes = self._request_body.size_bytes if self._length is None else self._length
-        # A server sends no body in answer to HEAD, whatever the application gives it.
-        self.response_bytes = 0 if self.method == "HEAD" else self._response_body.size_bytes
         if self.keeps_values:
             self._keep_values()
+        # The Content-Length is preferred, because it also counts what the application left unread.
+        if self._length is not None:
+            self.request_bytes = self._length
+        # A server sends no body in answer to HEAD, whatever the application gives it.
+        if self.method == "HEAD":
+            self.response_bytes = 0
         self.end(error)
 
     def received(self, message: Message) -> None:
@@ -87,8 +88,22 @@ class AsgiRequest(RequestTrace):
         """Take note of a message that the server took."""
         raise NotImplementedError
 
+    def _takes(self, data: bytes) -> None:
+        """Take note of a piece of the request's body."""
+        self.request_bytes += len(data)
+        if self._request_body is not None:
+            self._request_body.add(data)
+
+    def _gives(self, data: bytes) -> None:
+        """Take note of a piece of the answer."""
+        self.response_bytes += len(data)
+        if self._response_body is not None:
+            self._response_body.add(data)
+
     def _keep_values(self) -> None:
         mask = client_mask_of(self.config)
+        # With files that the server has sent by itself.
+        self._response_body.size_bytes = self.response_bytes
         headers = [(_text(name), _text(value)) for name, value in self._response_headers]
         if self.status:
             self.notes["response_headers"] = payloads.headers(headers, mask)
@@ -118,12 +133,12 @@ class AsgiRequest(RequestTrace):
 class HttpRequest(AsgiRequest):
     """An HTTP request."""
 
-    _has_trailers = False
+    __slots__ = ()
 
     def received(self, message: Message) -> None:
         """Take note of a piece of the body, or of the connection's end."""
         if message["type"] == "http.request":
-            self._request_body.add(message.get("body", b""))
+            self._takes(message.get("body", b""))
         elif message["type"] == "http.disconnect":
             self.client_leaves()
 
@@ -141,26 +156,26 @@ class HttpRequest(AsgiRequest):
         """Take note of the status and of pieces of the answer, also of files that the server sends by itself."""
         kind = message["type"]
         if kind == "http.response.body":
-            self._response_body.add(message.get("body") or b"")
+            self._gives(message.get("body") or b"")
         elif kind == "http.response.start":
             if message.get("trailers"):
                 self._has_trailers = True
             self._starts(message, headers)
         elif kind == "http.response.pathsend":
-            self._response_body.size_bytes = _length(self._response_headers) or _size_of(message["path"])
+            self.response_bytes = _length(self._response_headers) or _size_of(message["path"])
         elif kind == "http.response.zerocopysend":
-            self._response_body.size_bytes += message.get("count") or _length(self._response_headers)
+            self.response_bytes += message.get("count") or _length(self._response_headers)
 
 
 class WebSocketRequest(AsgiRequest):
     """A websocket, from the client's request to the end of the connection."""
 
-    _accepted = False
+    __slots__ = ()
 
     def received(self, message: Message) -> None:
         """Take note of a message's data, or of the connection's end."""
         if message["type"] == "websocket.receive":
-            self._request_body.add(_data(message))
+            self._takes(_data(message))
         elif message["type"] == "websocket.disconnect" and not self.answered:
             code = message.get("code", BROKEN)
             self.client_closed = code == BROKEN
@@ -177,7 +192,7 @@ class WebSocketRequest(AsgiRequest):
         """Take note of a message's data, and of what became of the connection."""
         kind = message["type"]
         if kind == "websocket.send":
-            self._response_body.add(_data(message))
+            self._gives(_data(message))
         elif kind == "websocket.accept":
             self._accepted, self.status = True, SWITCHING_PROTOCOLS
         elif kind == "websocket.close":
@@ -186,7 +201,7 @@ class WebSocketRequest(AsgiRequest):
         elif kind == "websocket.http.response.start":
             self._starts(message, headers)
         elif kind == "websocket.http.response.body":
-            self._response_body.add(message.get("body") or b"")
+            self._gives(message.get("body") or b"")
 
     def _closes(self, code: int) -> None:
         if self._accepted:
@@ -236,7 +251,8 @@ def _all(headers: RawHeaders, wanted: bytes) -> str:
     return ",".join(value.decode("latin-1") for name, value in headers if name == wanted)
 
 
-def _server(scope: Scope) -> str:
+def server_of(scope: Scope) -> str:
+    """Return what stands for a missing host: the server's address."""
     host, port = scope.get("server") or ("", None)
     return f"{host}:{port}" if port else str(host)
 

@@ -436,7 +436,8 @@ def test_a_trace_that_is_finished_is_not_among_the_open_ones(assembly: Assembly)
 
 def test_a_body_that_is_made_again_counts_once(assembly: Assembly) -> None:
     assembly.restore_finished(TRACE_ID, RING, 3, 500)
-    assert assembly.finished(TRACE_ID) == (RING, 3, 500)
+    found = assembly.finished(TRACE_ID)
+    assert found is not None and (found.ring_id, found.ordinal, found.body_bytes) == (RING, 3, 500)
     assembly.have_bodies([(TRACE_ID, 700)])
     assert assembly.accounts.held_by(RING) == (700, 700)
     assert assembly.unsettled_count == 1

@@ -191,7 +191,8 @@ def test_a_finished_trace_is_kept_as_its_body(dir_fd: int) -> None:
     collector.copy_all()
     successor = Collector(dir_fd)
     assert successor.sending.parcel(numbered(1)) == parcel
-    assert successor.assembly.finished(numbered(1)) == (OPENER, 1, 0)
+    found = successor.assembly.finished(numbered(1))
+    assert found is not None and (found.ring_id, found.ordinal, found.body_bytes) == (OPENER, 1, 0)
     assert successor.finish() == []
     # What still comes for it is late.
     successor.take(of_trace(1, added(event())))

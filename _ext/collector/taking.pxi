@@ -231,7 +231,7 @@ cdef object _enter(object trace, object ring_id, long long opened_bytes, object 
     """Count a new trace in its ring's account, and return that. `account`: None: it is not known yet."""
     cdef long long held_bytes = _TRACE_BYTES + opened_bytes + <long long>trace.stream.floor_bytes
     if account is None:
-        account = accounts.charge(ring_id, held_bytes, 0, 1)
+        account = accounts.charge(ring_id, held_bytes, 1)
     else:
         account.open_bytes += held_bytes
         account.open_traces += 1

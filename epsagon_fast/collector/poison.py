@@ -26,7 +26,7 @@ import epsagon_fast.private as private
 from epsagon_fast.collector.digests import blake2b
 from epsagon_fast.collector.journal.frames import encode_batch
 from epsagon_fast.collector.trial import survives
-from epsagon_fast.protocol import Record
+from epsagon_fast.protocol import TRACE_ID_BYTES, Record
 from epsagon_fast.queue import state as states
 from epsagon_fast.queue.names import POISON
 from epsagon_fast.queue.state import StatePage
@@ -42,6 +42,8 @@ NAME = POISON
 _CREATE = os.O_WRONLY | os.O_CREAT
 # The first byte of a note says on what: a batch of a ring's, a record, the body of a trace.
 _BATCH, _RECORD, _BODY = b"b", b"r", b"t"
+# What fills up the note on a body.
+_BEHIND_ID = bytes(states.SUSPECT_BYTES - len(_BODY) - TRACE_ID_BYTES)
 
 
 class Poison:
@@ -81,7 +83,7 @@ class Poison:
 
     def note_body(self, trace_id: bytes) -> None:
         """Note that work on this trace's body begins."""
-        self._state.suspect(_BODY + trace_id)
+        self._state.suspect(_BODY + trace_id + _BEHIND_ID)
 
     def note_end(self) -> None:
         """Note that the work is done."""
@@ -94,12 +96,12 @@ class Poison:
 
     def is_poison_as_body(self, trace_id: bytes, work: Callable[[], object]) -> bool:
         """Say whether a trace's body is poison. `work`: what builds it."""
-        key = (_BODY + trace_id).ljust(states.SUSPECT_BYTES, b"\0")
+        key = _BODY + trace_id + _BEHIND_ID
         return key in self._keys or self._is_condemned(key, work)
 
     def set_aside(self, ring_id: bytes, records: list[Record]) -> None:
         """Write the records of a trace with a poisonous body to its file, once."""
-        self._write((_BODY + records[0].trace_id).ljust(states.SUSPECT_BYTES, b"\0"), ring_id, records)
+        self._write(_BODY + records[0].trace_id + _BEHIND_ID, ring_id, records)
 
     def _is_set_aside(self, ring_id: bytes, record: Record) -> bool:
         if record.trace_id not in self._trace_ids or _key(record) not in self._keys:

@@ -141,7 +141,9 @@ class StatePage:
 
     def suspect(self, key: bytes) -> None:
         """Write down what the collector is about to work on (32 bytes); b"": nothing."""
-        self._page.write(SUSPECT, key[:SUSPECT_BYTES].ljust(SUSPECT_BYTES, b"\0"))
+        if len(key) != SUSPECT_BYTES:
+            key = key[:SUSPECT_BYTES].ljust(SUSPECT_BYTES, b"\0")
+        self._page.write(SUSPECT, key)
 
     def suspected(self) -> bytes:
         """Return what the last collector was working on when it ended."""

@@ -31,7 +31,11 @@ class Account:
 
 
 class Accounts:
-    """The accounts of all rings, by ring id; one with nothing in it is closed."""
+    """The accounts of all rings, by ring id.
+
+    A trace that is open or not settled keeps its account, and what it takes is added there. `close_empty` closes those
+    with nothing in them.
+    """
 
     def __init__(self) -> None:
         self._accounts: dict[bytes, Account] = {}
@@ -48,18 +52,27 @@ class Accounts:
 
     def holds_most(self) -> bytes | None:
         """Return the ring of which the process has most in open traces; None: no process has anything here."""
+        self.close_empty()
         return max(self._accounts, key=lambda ring_id: self._accounts[ring_id].open_bytes, default=None)
 
-    def charge(self, ring_id: bytes, open_bytes: int = 0, body_bytes: int = 0, open_traces: int = 0) -> Account:
-        """Add to what a ring's process has here; negative: take away."""
+    def of(self, ring_id: bytes) -> Account:
+        """Return the account of a ring's process."""
         account = self._accounts.get(ring_id)
         if account is None:
             account = self._accounts[ring_id] = Account()
-        if open_bytes:
-            account.open_bytes += open_bytes
-            account.open_traces += open_traces
-        if body_bytes:
-            account.body_bytes += body_bytes
-        if not account.open_bytes and not account.body_bytes:
-            del self._accounts[ring_id]
         return account
+
+    def charge(self, ring_id: bytes, open_bytes: int, open_traces: int = 0) -> Account:
+        """Add to what a ring's process has here in open traces and held records; negative: take away."""
+        account = self.of(ring_id)
+        account.open_bytes += open_bytes
+        account.open_traces += open_traces
+        return account
+
+    def close_empty(self) -> None:
+        """Close the accounts with nothing in them. To be called while each finished trace has its body counted."""
+        empty = [
+            ring_id for ring_id, account in self._accounts.items() if not account.open_bytes and not account.body_bytes
+        ]
+        for ring_id in empty:
+            del self._accounts[ring_id]

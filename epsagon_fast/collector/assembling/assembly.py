@@ -17,14 +17,13 @@ Nothing that a record holds can raise here: what is broken is counted as `malfor
 from collections import Counter, deque
 from collections.abc import Iterable
 
-from epsagon_fast.collector.assembling.accounts import Accounts
+from epsagon_fast.collector.assembling.accounts import Account, Accounts
 from epsagon_fast.collector.assembling.events import fetch, strays, take
 from epsagon_fast.collector.assembling.masks import Masks
 from epsagon_fast.collector.assembling.open_trace import OpenTrace
 from epsagon_fast.collector.assembling.payloads import BROKEN
 from epsagon_fast.collector.assembling.unopened import Unopened
 from epsagon_fast.protocol import Kind, Record
-from epsagon_fast.rows import NamedTuple, maker
 
 # Settled traces that are remembered, so that what comes for them is known to be late. At a thousand traces a second it
 # is twenty seconds, and 3 MiB.
@@ -34,16 +33,18 @@ REMEMBERED = 20_000
 _OPEN, _EVENT, _EXCEPTION, _LABEL, _RUNNER, _ERROR, _CLOSE, _BYE = map(int, Kind)
 
 
-class Unsettled(NamedTuple):
+class Unsettled:
     """A trace that is finished and not settled."""
 
-    ring_id: bytes
-    # The number of its CLOSE among the ring's; 0 if the process left or died instead.
-    ordinal: int
-    body_bytes: int
+    __slots__ = ("account", "body_bytes", "ordinal", "ring_id")
 
-
-_unsettled = maker(Unsettled)
+    def __init__(self, ring_id: bytes, ordinal: int, account: Account) -> None:
+        self.ring_id = ring_id
+        # The number of its CLOSE among the ring's; 0 if the process left or died instead.
+        self.ordinal = ordinal
+        # Its opener's, which counts what is kept of it.
+        self.account = account
+        self.body_bytes = 0
 
 
 class Assembly:
@@ -172,18 +173,16 @@ class Assembly:
 
     def restore_finished(self, trace_id: bytes, ring_id: bytes, ordinal: int, body_bytes: int) -> None:
         """Take in that a trace is finished and not settled."""
-        self._unsettled[trace_id] = Unsettled(ring_id, ordinal, 0)
+        self._unsettled[trace_id] = Unsettled(ring_id, ordinal, self.accounts.of(ring_id))
         self.have_bodies([(trace_id, body_bytes)])
 
     def have_bodies(self, bodies: Iterable[tuple[bytes, int]]) -> None:
         """Take in, for finished traces, how many bytes are kept of each until it is settled."""
         unsettled = self._unsettled
-        grown: dict[bytes, int] = {}
         for trace_id, body_bytes in bodies:
-            ring_id, ordinal, before = unsettled[trace_id]
-            unsettled[trace_id] = _unsettled((ring_id, ordinal, body_bytes))
-            grown[ring_id] = grown.get(ring_id, 0) + body_bytes - before
-        self._charge(grown)
+            finished = unsettled[trace_id]
+            finished.account.body_bytes += body_bytes - finished.body_bytes
+            finished.body_bytes = body_bytes
 
     def bye(self, ring_id: bytes, now: float) -> None:
         """Close, as unfinished, what a process left open that went by itself."""
@@ -204,6 +203,8 @@ class Assembly:
 
         most: not negative.
         """
+        # First: by now what finished before has its body counted, or is settled.
+        self.accounts.close_empty()
         before = self._closed_before
         ready = before if most is None else before[:most]
         self._closed_before, self._closed = before[len(ready) :] + self._closed, []
@@ -216,16 +217,14 @@ class Assembly:
     def forget(self, *trace_ids: bytes) -> None:
         """Let go of traces that are settled, open or finished. Records that still come for them are late."""
         unsettled, masks = self._unsettled, self.masks
-        freed: dict[bytes, int] = {}
         for trace_id in trace_ids:
             finished = unsettled.pop(trace_id, None)
             if finished is not None:
-                ring_id, _, body_bytes = finished
-                freed[ring_id] = freed.get(ring_id, 0) - body_bytes
+                finished.account.body_bytes -= finished.body_bytes
             elif trace_id in self._open:
-                self._leave([self._open.pop(trace_id)])
-            masks.pop(trace_id, None)
-        self._charge(freed)
+                self._leave(self._open.pop(trace_id))
+            if masks:
+                masks.pop(trace_id, None)
         if self._unopened:
             for trace_id in trace_ids:
                 for ring_id, _ in self._unopened.take(trace_id):
@@ -284,9 +283,10 @@ class Assembly:
     def _finish(self, ready: list[OpenTrace]) -> list[OpenTrace]:
         opened, unsettled = self._open, self._unsettled
         for trace in ready:
-            del opened[trace.trace_id]
-            unsettled[trace.trace_id] = _unsettled((trace.ring_id, trace.close_ordinal, 0))
-        self._leave(ready)
+            trace_id = trace.trace_id
+            del opened[trace_id]
+            unsettled[trace_id] = Unsettled(trace.ring_id, trace.close_ordinal, trace.account)
+            self._leave(trace)
         return ready
 
     def _is_new(self, trace_id: bytes) -> bool:
@@ -310,21 +310,12 @@ class Assembly:
         self._open_of.setdefault(trace.ring_id, {})[trace.trace_id] = trace
         trace.account = self.accounts.charge(trace.ring_id, trace.held_bytes, open_traces=1)
 
-    def _leave(self, traces: Iterable[OpenTrace]) -> None:
-        """Let go of traces that are open no more."""
-        freed: dict[bytes, tuple[int, int]] = {}
-        for trace in traces:
-            ring_id = trace.ring_id
-            of_ring = self._open_of[ring_id]
-            del of_ring[trace.trace_id]
-            if not of_ring:
-                del self._open_of[ring_id]
-            held_bytes, count = freed.get(ring_id, (0, 0))
-            freed[ring_id] = held_bytes + trace.held_bytes, count + 1
-        for ring_id, (held_bytes, count) in freed.items():
-            self.accounts.charge(ring_id, -held_bytes, open_traces=-count)
-
-    def _charge(self, body_bytes: dict[bytes, int]) -> None:
-        """Add bodies, by ring, to what the processes have here."""
-        for ring_id, more_bytes in body_bytes.items():
-            self.accounts.charge(ring_id, body_bytes=more_bytes)
+    def _leave(self, trace: OpenTrace) -> None:
+        """Let go of a trace that is open no more."""
+        of_ring = self._open_of[trace.ring_id]
+        del of_ring[trace.trace_id]
+        if not of_ring:
+            del self._open_of[trace.ring_id]
+        account = trace.account
+        account.open_bytes -= trace.held_bytes
+        account.open_traces -= 1

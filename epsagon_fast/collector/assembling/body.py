@@ -47,6 +47,9 @@ _body = maker(Body)
 def build(trace: OpenTrace) -> Body:
     """Return a closed trace's body, never over the trace's limit. Counts what it has to drop as `too_big`."""
     try:
+        usual = whole(trace)
+        if usual is not None:
+            return _body((*usual, False, 0, 0, 0, False))
         body = _built(trace)
     except ValueError:
         # The trimmer found an event that is not JSON.
@@ -58,9 +61,6 @@ def build(trace: OpenTrace) -> Body:
 
 
 def _built(trace: OpenTrace) -> Body:
-    usual = whole(trace)
-    if usual is not None:
-        return _body((*usual, False, 0, 0, 0, False))
     runner = _dressed(trace)
     own = None if runner is None else orjson.dumps(runner)
     before = _size_before(trace, own)

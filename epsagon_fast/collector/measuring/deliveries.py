@@ -118,7 +118,8 @@ class MeasuredSender:
 
     def submit(self, parcels: Sequence[Parcel]) -> None:
         """Pass a request on."""
-        self._begun[parcels[0].trace_id] = parcels[0].destination, time.monotonic()
+        first = parcels[0]
+        self._begun[first.trace_id] = first.destination, time.monotonic()
         self._sender.submit(parcels)
 
     def verdicts(self) -> list[Verdict]:
@@ -126,13 +127,13 @@ class MeasuredSender:
         verdicts = self._sender.verdicts()
         if verdicts:
             # A list, because without a ledger it is not gone through, and each request would stay noted.
-            self._deliveries.answered([self._answer(verdict) for verdict in verdicts])
+            answers = []
+            for verdict in verdicts:
+                # A request is known by its first trace, which is in no other one.
+                destination, begun = self._begun.pop(verdict.trace_ids[0])
+                answers.append((destination, verdict, verdict.at - begun))
+            self._deliveries.answered(answers)
         return verdicts
-
-    def _answer(self, verdict: Verdict) -> tuple[Destination, Verdict, float]:
-        # A request is known by its first trace, which is in no other one.
-        destination, begun = self._begun.pop(verdict.trace_ids[0])
-        return destination, verdict, verdict.at - begun
 
     def close(self, timeout_s: float) -> None:
         """Close the sender."""

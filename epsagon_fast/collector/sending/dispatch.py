@@ -198,16 +198,18 @@ class Dispatch:
         settled: list[Settlement] = []
         arrived: list[Parcel] = []
         outcome, requests = Outcome.DELIVERED, 0
+        in_flight, batches = self._in_flight, self._batches
         for verdict in self._delivery.verdicts():
-            parcels = list(map(self._in_flight.pop, verdict.trace_ids))
-            has_arrived = verdict.outcome.name == ARRIVED
-            goes_on = has_arrived and verdict.outcome is outcome
+            trace_ids, answer, *_ = verdict
+            parcels = [in_flight.pop(trace_id) for trace_id in trace_ids]
+            has_arrived = answer.name == ARRIVED
+            goes_on = has_arrived and answer is outcome
             if requests and not (goes_on and parcels[0].destination is arrived[0].destination):
                 settled += self._arrived(arrived, outcome, requests)
                 arrived, requests = [], 0
             if has_arrived:
-                self._batches.are_over(parcels, arrived=True)
-                outcome = verdict.outcome
+                batches.are_over(parcels, arrived=True)
+                outcome = answer
                 arrived += parcels
                 requests += 1
             else:
@@ -290,7 +292,14 @@ class Dispatch:
         return self._settled(parcels, verdict.outcome)
 
     def _settled(self, parcels: list[Parcel], outcome: Outcome) -> list[Settlement]:
-        return [_settlement((each.trace_id, outcome, self._is_taken(each))) for each in parcels]
+        if self._stored:
+            return [_settlement((each.trace_id, outcome, self._is_taken(each))) for each in parcels]
+        # Nothing of it is in the outbox.
+        held = self._held
+        for each in parcels:
+            del held[each.trace_id]
+        self._held_bytes -= sum([len(each.body) for each in parcels]) + PARCEL_BYTES * len(parcels)
+        return [_settlement((each.trace_id, outcome, False)) for each in parcels]
 
     def _put_back(self, parcel: Parcel) -> None:
         if self._is_stored(parcel):

@@ -5,7 +5,7 @@ from collections import Counter, deque
 from typing import Any
 
 from epsagon_fast.protocol import CLOSE_PAYLOAD, Kind, Outcome, Record
-from epsagon_fast.queue.layout import FOREIGN, FULL, LOOK, PUSHED, TOO_LARGE
+from epsagon_fast.queue.layout import END, FOREIGN, FULL, LOOK, PUSHED, TOO_LARGE, apart
 
 
 class FakeWriter:
@@ -32,8 +32,8 @@ class FakeWriter:
         if code == PUSHED and len(payload) > self.record_limit_bytes:
             code = TOO_LARGE
         if code in (PUSHED, LOOK):
-            self.records.append(Record(kind, flags, 0, trace_id, payload))
-            self.closed += kind == Kind.CLOSE
+            self.records += apart(Record(kind, flags, 0, trace_id, payload))
+            self.closed += kind in (Kind.CLOSE, END)
         elif code == FULL:
             self.refuse("queue_full")
         return code

@@ -51,7 +51,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def step_by_step(patch: pytest.MonkeyPatch) -> None:
     """Let Python do everything from now on."""
     patch.setattr(Tracer, "_open_at_once", lambda tracer: False)
-    patch.setattr(Tracer, "_close_at_once", lambda tracer: False)
+    patch.setattr(Tracer, "_close_at_once", lambda tracer, news=b"": False)
     patch.setattr(scope, "Block", scope.PureBlock)
     patch.setattr(scope, "blocks_for", scope.pure_blocks_for)
 
@@ -116,13 +116,12 @@ def restated() -> None:
     tracer = of_a_runner()
     runner = tracer.runner_event
     assert runner is not None
-    tracer.restate_runner({**runner, "duration": 2.5, "error_code": 2})
-    tracer.send_stop_signal()
+    tracer.restate_and_close({**runner, "duration": 2.5, "error_code": 2})
 
 
 def of_a_strange_end(code: Any) -> None:
     """Restate and update a runner with an error code that its 32 bits do not hold."""
-    for change in (lambda tracer, runner: tracer.restate_runner(runner), update_alone):
+    for change in (lambda tracer, runner: tracer.restate_and_close(runner), update_alone):
         tracer = of_a_runner()
         runner = tracer.runner_event
         assert runner is not None

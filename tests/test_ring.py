@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from rings import COMPILED, REFERENCE, TRACE, TWINS, Twin, fill, payloads
 from strategies import pushes
 
-from epsagon_fast.protocol import NO_TRACE, Kind, Record
+from epsagon_fast.protocol import NO_TRACE, REFUSALS, Kind, Record
 from epsagon_fast.queue import _pure, _ring, layout, ring
 
 IN_PLACE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
@@ -86,24 +86,40 @@ def test_room_is_given_by_the_rules_and_what_is_accepted_arrives(tmp_path: Path,
     capacity = 2048
     ends = [twin.ends(tmp_path, capacity, start=2**32 - 512) for twin in TWINS]
     used = opened = 0
-    waiting = []
+    waiting: list[bytes] = []
+    refused: Counter[str] = Counter()
     for kind, length in actions:
         if kind is None:
             for _, consumer in ends:
                 assert payloads(consumer) == waiting
             used, waiting = 0, []
             continue
-        size = 40 + (length + 7) // 8 * 8
-        opened_then = opened + 1 if kind == Kind.OPEN else max(opened - 1, 0) if kind == Kind.CLOSE else opened
-        keep = {Kind.OPEN: capacity // 16, Kind.ERROR: capacity // 32, Kind.CLOSE: 0}.get(kind, capacity // 8)
-        fits = capacity - used - size >= max(keep, 64 * opened_then + 40)
+        closes = kind in (Kind.CLOSE, layout.END)
+        opened_then = opened + 1 if kind == Kind.OPEN else max(opened - 1, 0) if closes else opened
+
+        def room_for(kind: int, size: int, opened_then: int = opened_then, used: int = used) -> bool:
+            keep = {Kind.OPEN: capacity // 16, Kind.ERROR: capacity // 32, Kind.CLOSE: 0}.get(kind, capacity // 8)
+            return capacity - used - size >= max(keep, 64 * opened_then + 40)
+
+        size, kept = 40 + (length + 7) // 8 * 8, length
         too_large = size > capacity // 4 or (kind == Kind.CLOSE and length > 24)
+        is_cut = kind == layout.END and (too_large or not room_for(kind, size))
+        if is_cut:
+            refused["too_large" if too_large else "queue_full"] += 1
+            kind, kept, too_large = Kind.CLOSE, min(length, 12), False
+            size = 40 + (kept + 7) // 8 * 8
+        fits = room_for(kind, size)
+        refused["queue_full"] += not too_large and not fits
         for producer, _ in ends:
-            code = producer.push(kind, 0, TRACE, bytes(length))
+            code = producer.push(layout.END if is_cut else kind, 0, TRACE, bytes(length))
             assert code == ring.TOO_LARGE if too_large else (code in (ring.PUSHED, ring.LOOK)) == fits
+            assert not (is_cut and code == ring.PUSHED)
         if fits and not too_large:
             used, opened = used + size, opened_then
-            waiting.append(bytes(length))
+            waiting += [bytes(kept)] if kind != layout.END else [bytes(max(0, kept - 12)), bytes(min(kept, 12))]
+    for producer, _ in ends:
+        for number, reason in enumerate(REFUSALS):
+            assert producer.load(layout.REFUSED + 8 * number) == refused[reason]
     # What was opened can be closed, and the process can say good-bye, whatever came before.
     for producer, _ in ends:
         codes = {producer.push(Kind.CLOSE, 0, TRACE, bytes(24)) for _ in range(opened)}
@@ -186,9 +202,9 @@ def test_a_successor_starts_at_tail_or_where_it_is_told(twin: Twin, tmp_path: Pa
         ((2, 0.0, TRACE, b""), TypeError, "flags must be int"),
         ((2, 0, TRACE[1:], b""), ValueError, "trace_id must be 16 bytes"),
         ((2, 0, TRACE + b"x", b""), ValueError, "trace_id must be 16 bytes"),
-        ((0, 0, TRACE, b""), ValueError, "kind must be 1 to 8"),
-        ((9, 0, TRACE, b""), ValueError, "kind must be 1 to 8"),
-        ((1 << 70, 0, TRACE, b""), ValueError, "kind must be 1 to 8"),
+        ((0, 0, TRACE, b""), ValueError, "kind must be 1 to 9"),
+        ((10, 0, TRACE, b""), ValueError, "kind must be 1 to 9"),
+        ((1 << 70, 0, TRACE, b""), ValueError, "kind must be 1 to 9"),
         ((2, -1, TRACE, b""), ValueError, "flags must be 0 to 255"),
         ((2, 256, TRACE, b""), ValueError, "flags must be 0 to 255"),
     ],

@@ -32,6 +32,7 @@ def test_damage_is_reported_and_never_crashes(tmp_path: Path, wounds: list) -> N
         for number, length in enumerate((3, 0, 200, 60, 9, 100)):
             producer.push((Kind.CLOSE if length == 9 else Kind.EVENT), number, TRACE, bytes([number]) * length)
         producer.push(Kind.OPEN, 0, TRACE, START + b"rest")
+        producer.push(layout.END, 1, TRACE, b"newstwelve bytes")
         for offset, data in wounds:
             os.pwrite(fd, data, offset)
         assert _verdict(COMPILED, fd) == _verdict(REFERENCE, fd)
@@ -47,7 +48,7 @@ def _codes(twin: Twin, fd: int) -> set[int]:
         return set()
     producer.share(START)
     producer.share(START[1:])
-    kinds = (Kind.OPEN, Kind.EVENT, Kind.ERROR, Kind.CLOSE)
+    kinds = (Kind.OPEN, Kind.EVENT, Kind.ERROR, Kind.CLOSE, layout.END)
     return {producer.push(kind, 0, TRACE, START) for kind in kinds}
 
 

@@ -108,7 +108,7 @@ def test_trace_closes_whatever_error_code_its_runner_was_given(queue: FakeQueue,
     with epsagon.trace("restated") as tracer:
         runner = tracer.runner_event
         assert runner is not None
-        tracer.restate_runner({**runner, "error_code": code})
+        tracer.restate_and_close({**runner, "error_code": code})
     # What the runner says, if the code is none.
     stays = closed_with == ErrorCode.OK
     assert queue.bodies(Kind.CLOSE)[1][1] == (UNCHANGED if stays else closed_with)

@@ -153,9 +153,13 @@ cdef class FastPath:
         """See fast_path.PureFastPath."""
         return _open_at_once(self)
 
-    def _close_at_once(self):
+    def _close_at_once(self, news=b""):
         """See fast_path.PureFastPath."""
-        return _close_at_once(self, call_of_none(&own_pid))
+        if not news:
+            return _close_at_once(self, call_of_none(&own_pid), NULL, 0)
+        # Of its own, with room for the CLOSE.
+        ending = news + some_closing
+        return _close_at_once(self, call_of_none(&own_pid), PyBytes_AsString(ending), PyBytes_Size(ending))
 
     def _add_slowly(self, event, code, parent_id):
         """See fast_path.PureFastPath."""

@@ -326,7 +326,7 @@ cdef int _close(Block block, object error) except -1:
     if block.own is not None:
         if error is not None and is_error(error):
             block.own.fail(error)
-        if not _is_fast(block.own) or not _close_at_once(block.own, pid):
+        if not _is_fast(block.own) or not _close_at_once(block.own, pid, NULL, 0):
             block.own.send_stop_signal()
     return _end(block)
 

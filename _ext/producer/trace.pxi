@@ -4,7 +4,7 @@
 
 from epsagon_fast.producer.states import NEW as _new, OPEN as _open, TABLE as _table
 from epsagon_fast.protocol import CLOSE_PAYLOAD, NO_TRACE, NOT_MEASURED, UNCHANGED
-from epsagon_fast.queue.layout import QUEUE_FULL, SETTLEMENTS
+from epsagon_fast.queue.layout import CLOSE_BYTES, END, QUEUE_FULL, SETTLEMENTS
 
 cdef extern from "call.h":
     object new_object(PyTypeObject *, tuple)
@@ -18,7 +18,7 @@ cdef packed struct Closing:
     int32_t error_code
 
 cdef object new_state = _new, open_state = _open, closed_state = _table[_open].stop, unchanged = UNCHANGED
-cdef int CLOSE_KIND = int(Kind.CLOSE)
+cdef int CLOSE_KIND = int(Kind.CLOSE), END_KIND = END
 cdef size_t QUEUE_FULL_SLOT = QUEUE_FULL, SETTLEMENTS_SLOT = SETTLEMENTS
 cdef double not_measured = NOT_MEASURED, one_s_ns = 1e9
 cdef bytes nothing_begun = b"", no_runner = b"null", no_trace_id = NO_TRACE
@@ -28,6 +28,9 @@ cdef Closing _some
 _some.duration_s, _some.error_code = 1.5, 2
 if PyBytes_FromStringAndSize(<char *>&_some, sizeof(_some)) != CLOSE_PAYLOAD.pack(1.5, 2):
     raise ImportError("protocol.py and trace.pxi do not agree")
+cdef bytes some_closing = CLOSE_PAYLOAD.pack(1.5, 2)
+if CLOSE_BYTES != sizeof(_some):
+    raise ImportError("layout.py and trace.pxi do not agree")
 
 
 cdef class Footing:
@@ -148,12 +151,14 @@ cdef object _lit(object page, bytes trace_id):
     return beacon
 
 
-cdef bint _close_at_once(FastPath tracer, object pid) except -1:
-    """Close a trace that is open. Return False if that was left to do."""
+cdef bint _close_at_once(FastPath tracer, object pid, char *ending, size_t length) except -1:
+    """Close a trace that is open. Return False if that was left to do.
+
+    ending: the payload of a RUNNER, which goes with the CLOSE, and room for that one; NULL: the CLOSE goes alone.
+    """
     cdef Closing closing
-    cdef bytes payload
     cdef ring_calls *ring = tracer.ring
-    cdef int code = PUSHED_CODE
+    cdef int code = PUSHED_CODE, kind = END_KIND
     cdef int64_t ended_ns
     producer = tracer.producer
     if tracer._state is not open_state or producer is None or not _is_same(tracer.owner_pid, pid):
@@ -174,10 +179,13 @@ cdef bint _close_at_once(FastPath tracer, object pid) except -1:
     tracer.ids = tracer.push = tracer.producer = None
     if trace_id in <dict>traces:
         del (<dict>traces)[trace_id]
-        code = ring.append(producer, CLOSE_KIND, 0, PyBytes_AsString(trace_id), <char *>&closing, sizeof(closing))
+        if ending == NULL:
+            kind, ending, length = CLOSE_KIND, <char *>&closing, sizeof(closing)
+        else:
+            memcpy(ending + length - sizeof(closing), &closing, sizeof(closing))
+        code = ring.append(producer, kind, 0, PyBytes_AsString(trace_id), ending, length)
         if code != PUSHED_CODE or own.flushes or own.is_exiting or _has_news(tracer._writer, producer, ring):
-            payload = PyBytes_FromStringAndSize(<char *>&closing, sizeof(closing))
-            tracer._closed(code, 0, payload)
+            tracer._closed(code, kind, 0, PyBytes_FromStringAndSize(ending, length))
     if tracer._beacon is not None:
         beacon, tracer._beacon = tracer._beacon, None
         beacon.memory[beacon.place] = no_trace_id

@@ -13,8 +13,11 @@ cdef extern from "json.h":
 cdef extern from "Python.h":
     object PyUnicode_Substring(object, Py_ssize_t, Py_ssize_t)
 
-cdef int RUNNER_KIND = int(Kind.RUNNER)
-cdef object runner_kind = int(Kind.RUNNER), http_trace_id = _http_trace_id, http_type = "http"
+cdef enum:
+    # Of what a request's end tells and its CLOSE. Only a route may make it longer: then Python does it.
+    ENDING_BYTES = 1024
+
+cdef object http_trace_id = _http_trace_id, http_type = "http"
 # Where these modules are loaded or leave something, routes are looked for.
 cdef str django = "django.http.response", flask = "werkzeug.request"
 
@@ -257,8 +260,7 @@ cdef bint _end_answered(RequestPath request, int64_t answered_ns, uint64_t respo
     cdef uint64_t request_bytes
     cdef long status
     cdef size_t length
-    cdef int code
-    cdef object payload = None
+    cdef char[ENDING_BYTES] ending
     cdef bint is_begun = response_bytes > 0
     if request._state is not open_state or request.producer is None or request._response_body is not None:
         return False
@@ -276,22 +278,18 @@ cdef bint _end_answered(RequestPath request, int64_t answered_ns, uint64_t respo
     request_bytes = request.request_bytes
     if request._request_body is not None and not request_bytes:
         request_bytes = request._request_body.size_bytes
-    # Nothing is made from here to the push: collecting garbage may run code that records and writes there, too.
+    # Nothing is made in between: collecting garbage may run code that records and writes there, too.
     length = put_answered(request_bytes, response_bytes, <uint64_t>status, <PyObject *>request.route)
-    if length == 0:
+    if length == 0 or length + sizeof(Closing) > ENDING_BYTES:
         return False
-    code = request.ring.append(request.producer, RUNNER_KIND, 0, PyBytes_AsString(request._id), json_buffer, length)
-    if code != PUSHED_CODE:
-        payload = PyBytes_FromStringAndSize(json_buffer, length)
+    memcpy(ending, json_buffer, length)
     request._answered_ns = request._ended_ns = answered_ns
     request._has_body, request._is_begun = True, is_begun
     request.request_bytes, request.response_bytes = request_bytes, response_bytes
     if request._environ is not None:
         request._environ = {}
-    if payload is not None:
-        (<object>request)._attend(code, runner_kind, no_flags, payload)
-    if not _close_at_once(request, pid):
-        (<object>request).send_stop_signal()
+    if not _close_at_once(request, pid, ending, length + sizeof(Closing)):
+        (<object>request)._close_with(PyBytes_FromStringAndSize(ending, length))
     return True
 
 

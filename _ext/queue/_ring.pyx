@@ -67,10 +67,13 @@ cdef extern from "record.h":
 # layout.py's numbers as C values. Those that are missing here are used only where speed does not matter.
 cdef size_t HEADER_BYTES = layout.HEADER_BYTES
 cdef size_t HEAD = layout.HEAD, TAIL = layout.TAIL, CLOSED_COUNT = layout.CLOSED_COUNT, LEFT = layout.LEFT
-cdef size_t QUEUE_FULL = layout.QUEUE_FULL, STARTS = layout.STARTS, STARTS_END = layout.STARTS_END
+cdef size_t QUEUE_FULL = layout.QUEUE_FULL, NEWS_TOO_LARGE = layout.NEWS_TOO_LARGE
+cdef size_t STARTS = layout.STARTS, STARTS_END = layout.STARTS_END
 cdef int PUSHED = layout.PUSHED, LOOK = layout.LOOK, FULL = layout.FULL, TOO_LARGE = layout.TOO_LARGE
 cdef int FOREIGN = layout.FOREIGN, CLOSED = layout.CLOSED, LOOK_SHIFT = layout.LOOK_SHIFT
-cdef int OPEN_KIND = Kind.OPEN, CLOSE_KIND = Kind.CLOSE, BYE_KIND = Kind.BYE, LAST_KIND = layout.LAST_KIND
+cdef int OPEN_KIND = Kind.OPEN, RUNNER_KIND = Kind.RUNNER, CLOSE_KIND = Kind.CLOSE, BYE_KIND = Kind.BYE
+cdef int END_KIND = layout.END, LAST_KIND = layout.LAST_KIND
+cdef uint64_t CLOSE_BYTES = layout.CLOSE_BYTES
 cdef uint64_t CLOSE_ROOM = layout.CLOSE_ROOM_BYTES, BYE_ROOM = layout.BYE_ROOM_BYTES
 cdef uint64_t LARGEST_CLOSE = layout.LARGEST_CLOSE_BYTES
 cdef int[16] free_shifts
@@ -337,17 +340,19 @@ cdef class Producer(_Ring):
             return FOREIGN
         if self._base == NULL or self._left:
             return CLOSED
-        most = self._largest if kind < CLOSE_KIND else LARGEST_CLOSE if kind == CLOSE_KIND else 0
+        most = LARGEST_CLOSE if kind == CLOSE_KIND else 0 if kind == BYE_KIND else self._largest
         if length + (self._start_bytes(start) if start else 0) > most:
-            return TOO_LARGE
+            return self._append_close(NEWS_TOO_LARGE, flags, trace_id, payload, length) if kind == END_KIND else TOO_LARGE
         size = sizeof(record) + ((length + 7) & ~<uint64_t>7)
         if not self._has_room(kind, size):
+            if kind == END_KIND:
+                return self._append_close(QUEUE_FULL, flags, trace_id, payload, length)
             ring_add(self._base + QUEUE_FULL, 1)
             return FULL
         record.length, record.crc, record.start, record.zeros = length, 0, start, 0
         record.kind, record.flags, record.ordinal = kind, flags, 0
         memcpy(record.trace_id, trace_id, TRACE_ID_BYTES)
-        if kind == CLOSE_KIND:
+        if kind == CLOSE_KIND or kind == END_KIND:
             record.ordinal = ring_load(self._base + CLOSED_COUNT) + 1
             ring_store(self._base + CLOSED_COUNT, record.ordinal)
         # _has_room has shown that size <= _capacity, so both parts fit.
@@ -361,10 +366,20 @@ cdef class Producer(_Ring):
             ring_store(self._base + LEFT, 1)
         return LOOK if (head ^ self._head) >> LOOK_SHIFT else PUSHED
 
+    cdef int _append_close(
+        self, size_t refused, int flags, const char *trace_id, const char *payload, uint64_t length
+    ) noexcept:
+        """Append an END's CLOSE alone. Count its RUNNER as refused, and have the caller look after the ring."""
+        cdef uint64_t at = length - CLOSE_BYTES if length > CLOSE_BYTES else 0
+        cdef int code
+        ring_add(self._base + refused, 1)
+        code = self._append(CLOSE_KIND, flags, 0, trace_id, payload + at, length - at)
+        return LOOK if code == PUSHED else code
+
     cdef inline uint64_t _open_after(self, int kind) noexcept:
         if kind == OPEN_KIND:
             return self._open_traces + 1
-        if kind == CLOSE_KIND and self._open_traces:
+        if (kind == CLOSE_KIND or kind == END_KIND) and self._open_traces:
             return self._open_traces - 1
         return self._open_traces
 
@@ -474,7 +489,7 @@ cdef class Consumer(_Ring):
         one stands before it.
         """
         cdef list records = []
-        cdef object record, trace_id = None
+        cdef object trace_id = None
         cdef uint64_t head = self._checked_head()
         cdef uint64_t end = head if until is None else min(head, <uint64_t>until)
         cdef long long limit = limit_bytes
@@ -483,9 +498,7 @@ cdef class Consumer(_Ring):
         self._taken_bytes = 0
         try:
             while self._position < end and <long long>self._taken_bytes < limit:
-                record = self._next(head, checksummed, trace_id)
-                records.append(record)
-                trace_id = <object>PyTuple_GetItem(record, 3)
+                trace_id = self._take(records, head, checksummed, trace_id)
         except CorruptRing:
             # Python cannot order its stores: what looks corrupt may be on its way.
             self.stuck = checksummed
@@ -508,9 +521,10 @@ cdef class Consumer(_Ring):
             raise CorruptRing(f"head is {head} at position {self._position}, capacity {self._capacity}")
         return head
 
-    cdef object _next(self, uint64_t head, bint checksummed, object trace_id):
+    cdef object _take(self, list records, uint64_t head, bint checksummed, object trace_id):
+        """Read a record, or an END as two. `trace_id`: the last record's. Return that of this one."""
         cdef ring_record record
-        cdef uint64_t position = self._position, size, shared
+        cdef uint64_t position = self._position, size, shared, split
         cdef bytes payload
         cdef char *at
         # Making the last tuple may have run a destructor that closed this.
@@ -535,13 +549,27 @@ cdef class Consumer(_Ring):
         if checksummed and record.crc != checksum(position, record, payload):
             raise CorruptRing(f"wrong checksum at position {position}")
         self._position = position + size
-        self._taken_bytes += sizeof(record) + ((shared + record.length + 7) & ~<uint64_t>7)
-        if record.kind == CLOSE_KIND:
+        if record.kind == CLOSE_KIND or record.kind == END_KIND:
             self._closes_read = record.ordinal
         # Nearly always the last record's. The same object again, because bytes remember their hash.
         if trace_id is None or memcmp(PyBytes_AsString(trace_id), record.trace_id, TRACE_ID_BYTES) != 0:
             trace_id = PyBytes_FromStringAndSize(record.trace_id, TRACE_ID_BYTES)
-        return new_record(record_type, &record, trace_id, payload)
+        if record.kind == END_KIND:
+            split = record.length - CLOSE_BYTES if record.length > CLOSE_BYTES else 0
+            self._hand_over(records, RUNNER_KIND, 0, 0, trace_id, PyBytes_FromStringAndSize(at, split))
+            payload = PyBytes_FromStringAndSize(at + split, record.length - split)
+            record.kind = CLOSE_KIND
+        self._hand_over(records, record.kind, record.flags, record.ordinal, trace_id, payload)
+        return trace_id
+
+    cdef int _hand_over(
+        self, list records, int kind, int flags, uint64_t ordinal, object trace_id, bytes payload
+    ) except -1:
+        cdef ring_record record
+        record.kind, record.flags, record.ordinal = kind, flags, ordinal
+        self._taken_bytes += sizeof(record) + ((<uint64_t>PyBytes_Size(payload) + 7) & ~<uint64_t>7)
+        records.append(new_record(record_type, &record, trace_id, payload))
+        return 0
 
 
 cdef bint _is_quick = crc_is_quick()

@@ -179,8 +179,7 @@ class Run(Entered, Tracer):
 
     def conclude(self, state: str, error: BaseException | None = None, code: ErrorCode | None = None) -> None:
         """Close the trace with what became of the task."""
-        self.update_runner({STATE_KEY: state}, code, error)
-        self.send_stop_signal()
+        self.update_and_close({STATE_KEY: state}, code, error)
 
     def note(self, key: str, value: str) -> None:
         """Keep an argument or a return value."""

@@ -98,8 +98,11 @@ class PureFastPath:
         """Open the trace if it is new and nothing about it is unusual. Return False if all of that was left to do."""
         return False
 
-    def _close_at_once(self) -> bool:
-        """Close the trace if it is open and nothing about it is unusual. Return False if all of that was left to do."""
+    def _close_at_once(self, news: bytes = b"") -> bool:
+        """Close the trace if it is open and nothing about it is unusual. Return False if all of that was left to do.
+
+        `news`: the payload of a RUNNER, which goes with the CLOSE.
+        """
         return False
 
     def _add_slowly(self, event: Mapping[str, Any], code: int, parent_id: str | None) -> None:

@@ -4,7 +4,7 @@ import os
 from collections import Counter
 
 from epsagon_fast.protocol import MAX_TRACE_BYTES, Kind, Outcome, Record
-from epsagon_fast.queue.layout import PUSHED
+from epsagon_fast.queue.layout import END, PUSHED, apart
 
 
 class MemoryWriter:
@@ -25,13 +25,13 @@ class MemoryWriter:
 
     def push(self, kind: int, flags: int, trace_id: bytes, payload: bytes, /) -> int:
         """Keep a record. A CLOSE hands all records of its trace to `finish`."""
-        record = Record(kind, flags, int(kind == Kind.CLOSE), trace_id, payload)
-        if kind == Kind.OPEN:
-            self.records[trace_id] = [record]
-        elif trace_id in self.records:
-            self.records[trace_id].append(record)
-        if kind == Kind.CLOSE:
-            self.finish(self.records.pop(trace_id, []))
+        for record in apart(Record(kind, flags, int(kind in (Kind.CLOSE, END)), trace_id, payload)):
+            if record.kind == Kind.OPEN:
+                self.records[trace_id] = [record]
+            elif trace_id in self.records:
+                self.records[trace_id].append(record)
+            if record.kind == Kind.CLOSE:
+                self.finish(self.records.pop(trace_id, []))
         return PUSHED
 
     def finish(self, records: list[Record]) -> None:

@@ -169,8 +169,17 @@ class Recorder(FastPath):
         Integrations call this when they know how a request or a task ended. If the trace is not recorded, this does
         nothing and counts nothing, because the trace itself was counted.
         """
-        if self._state is not OPEN:
-            return
+        if self._state is OPEN:
+            self._put(_RUNNER, self._update(metadata, error_code, exception, name))
+
+    def _update(
+        self,
+        metadata: Mapping[str, str] | None,
+        error_code: ErrorCode | None,
+        exception: BaseException | Mapping[str, Any] | None,
+        name: str | None = None,
+    ) -> bytes:
+        """Return a RUNNER's payload."""
         encoded = None if exception is None else encoding.encode_exception(exception, self.typed)
         if encoded is not None:
             self._count_losses(encoded)
@@ -178,19 +187,17 @@ class Recorder(FastPath):
         code = None if error_code is None else encoding.wire_code(error_code)
         if code is not None:
             self._error_code = code
-        self._put(_RUNNER, encoded_update(metadata or {}, code, encoded, name))
+        return encoded_update(metadata or {}, code, encoded, name)
 
-    def restate_runner(self, runner: Mapping[str, Any]) -> None:
-        """Say what the runner is, now that its work is done: an event in wire order, with the trace's id.
-
-        The trace lasts as long as it says. An error that was set stays if it has none.
-        """
-        if self._state is OPEN:
-            code = encoding.wire_code(runner["error_code"])
-            if code != int(ErrorCode.OK):
-                self._error_code = code
-            self._is_measured = True
-            self._put_encoded(_RUNNER, encoding.encode_event(runner, typed=self.typed))
+    def _restatement(self, runner: Mapping[str, Any]) -> bytes:
+        """Return a RUNNER's payload that says all that the runner is."""
+        code = encoding.wire_code(runner["error_code"])
+        if code != int(ErrorCode.OK):
+            self._error_code = code
+        self._is_measured = True
+        encoded = encoding.encode_event(runner, typed=self.typed)
+        self._count_losses(encoded)
+        return encoded.data
 
     def fail(self, error: BaseException) -> None:
         """Say that an exception left the traced block; to be called before the stop signal.
@@ -231,12 +238,12 @@ class Recorder(FastPath):
         self._close_path()
 
     def _put(self, kind: int, payload: bytes, flags: int = 0) -> bool:
-        if self._guard is not None:
-            guarded = self._guard.passed(kind, payload)
-            if guarded is None:
-                return False
-            payload = guarded
-        return self._put_guarded(kind, payload, flags)
+        guarded = self._passed(kind, payload)
+        return guarded is not None and self._put_guarded(kind, guarded, flags)
+
+    def _passed(self, kind: int, payload: bytes) -> bytes | None:
+        """Return a record's payload as it may leave; None: it may not."""
+        return payload if self._guard is None else self._guard.passed(kind, payload)
 
     def _put_guarded(self, kind: int, payload: bytes, flags: int = 0) -> bool:
         code = self._push(kind, flags, self._id, payload)
@@ -275,11 +282,10 @@ class Recorder(FastPath):
         encoded = encoding.encode_event(event, parent_id, self.caller_id, self.typed)
         payload, flags, _, _ = encoded
         self._count_losses(encoded)
-        if self._guard is not None:
-            guarded = self._guard.passed(_EVENT, payload)
-            if guarded is None:
-                return
-            payload = guarded
+        guarded = self._passed(_EVENT, payload)
+        if guarded is None:
+            return
+        payload = guarded
         if len(payload) > self._event_limit_bytes and not (payload := self._fitted(payload)):
             return
         if flags and self._runner is None:

@@ -4,10 +4,10 @@ states.py says what each call does in each state. recorder.py brings records int
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from epsagon_fast.config import ResolvedConfig
-from epsagon_fast.hints import Final
+from epsagon_fast.hints import Any, Final
 from epsagon_fast.log import logger
 from epsagon_fast.pages import see
 from epsagon_fast.protocol import (
@@ -17,11 +17,12 @@ from epsagon_fast.protocol import (
     TRACE_ID_BYTES,
     UNCHANGED,
     UNFINISHED,
+    ErrorCode,
     Kind,
     Outcome,
 )
 from epsagon_fast.queue.beacon import Beacon
-from epsagon_fast.queue.layout import LOOK, PUSHED
+from epsagon_fast.queue.layout import CLOSE_BYTES, END, LOOK, PUSHED
 from epsagon_fast.queue.ring import own_pid
 from epsagon_fast.queue.writer import REASONS
 
@@ -43,7 +44,7 @@ from .times import NS_PER_S
 from .waiting import pauses
 
 # Plain integers, because asking the enum for a member costs as much as a push.
-_OPEN, _CLOSE = int(Kind.OPEN), int(Kind.CLOSE)
+_OPEN, _RUNNER, _CLOSE = int(Kind.OPEN), int(Kind.RUNNER), int(Kind.CLOSE)
 # `stop` waits this much longer than a request may take.
 STOP_MARGIN_S: Final = 1.0
 # The reason of a PENDING outcome in a process that did not open the trace.
@@ -121,6 +122,30 @@ class Tracer(Started, Recorder):
             self._close(TABLE[self._state].abandon, UNFINISHED)
         else:
             self._leave()
+
+    def update_and_close(
+        self,
+        metadata: Mapping[str, str] | None = None,
+        error_code: ErrorCode | None = None,
+        exception: BaseException | Mapping[str, Any] | None = None,
+    ) -> None:
+        """Update the runner and close the trace: `update_runner` and the stop signal, in one record."""
+        if self._is_ours():
+            self._close_with(self._update(metadata, error_code, exception))
+        else:
+            self.update_runner(metadata, error_code, exception)
+            self.send_stop_signal()
+
+    def restate_and_close(self, runner: Mapping[str, Any]) -> None:
+        """Say what the runner is, now that its work is done, and close the trace.
+
+        `runner`: an event in wire order, with the trace's id. The trace lasts as long as it says. An error that was set
+        stays if it has none.
+        """
+        if self._is_ours():
+            self._close_with(self._restatement(runner))
+        else:
+            self.send_stop_signal()
 
     def stop(self, timeout_s: float | None = None) -> Outcome:
         """Close the trace and wait until it is settled.
@@ -287,33 +312,50 @@ class Tracer(Started, Recorder):
         self._reason = reason
         self._move_to(state)
 
-    def _close(self, state: State, flags: int = 0) -> None:
-        """Close the trace unless it is closed. If this is interrupted, another call does the rest."""
+    def _is_ours(self) -> bool:
+        """Say whether the trace is open and this process may close it."""
+        return self._state is OPEN and self.owner_pid == own_pid()
+
+    def _close_with(self, news: bytes) -> None:
+        """Close a trace that is ours with a last RUNNER."""
+        news = self._passed(_RUNNER, news) or b""
+        if len(news) + CLOSE_BYTES > self._writer.record_limit_bytes:
+            # It is cut.
+            self._put_guarded(_RUNNER, news)
+            news = b""
+        if not self._close_at_once(news):
+            self._close(TABLE[self._state].stop, news=news)
+
+    def _close(self, state: State, flags: int = 0, news: bytes = b"") -> None:
+        """Close the trace unless it is closed. If this is interrupted, another call does the rest.
+
+        `news`: a RUNNER's payload, for the same record.
+        """
         self._move_to(state)
         if self._id in process.open_traces:
-            self._push_close(flags)
+            self._push_close(flags, news)
         if self._beacon is not None:
             self._beacon.put_out()
             self._beacon = None
         if self._place is not None:
             self._place.vacate()
 
-    def _push_close(self, flags: int) -> None:
+    def _push_close(self, flags: int, news: bytes) -> None:
         took_ns = (self._ended_ns or time.perf_counter_ns()) - self._opened_ns
         is_measured_here = self._own_runner is not None and not self._is_measured
         duration_s = took_ns / NS_PER_S if is_measured_here else NOT_MEASURED
-        payload = CLOSE_PAYLOAD.pack(duration_s, self._error_code)
-        code = close_once(process.open_traces, self._id, self._push, _CLOSE, flags, payload)
+        kind, payload = END if news else _CLOSE, news + CLOSE_PAYLOAD.pack(duration_s, self._error_code)
+        code = close_once(process.open_traces, self._id, self._push, kind, flags, payload)
         if code is not None:
-            self._closed(code, flags, payload)
+            self._closed(code, kind, flags, payload)
 
-    def _closed(self, code: int, flags: int, payload: bytes) -> None:
-        """Do the rest after the CLOSE's push answered `code`."""
+    def _closed(self, code: int, kind: int, flags: int, payload: bytes) -> None:
+        """Do the rest after the push of a CLOSE or an END answered `code`."""
         own = process.own
         if own.flushes:
             process.closed_now(self._id)
         if code != PUSHED:
-            self._attend(code, _CLOSE, flags, payload)
+            self._attend(code, kind, flags, payload)
         if own.is_exiting:
             exiting.wait_until_safe()
         report(self._writer)

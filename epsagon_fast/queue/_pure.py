@@ -33,6 +33,7 @@ _PROT_READ_WRITE = 1 | 2
 _MAP_SHARED = 1
 _MAP_FAILED = ctypes.c_void_p(-1).value
 _ROLLED_OVER = 1 << 64
+_CLOSING = (int(Kind.CLOSE), layout.END)
 
 # The most records that may wait while a push is at work. Only a storm of signals within one push comes near it.
 _MAX_WAITING = 1000
@@ -243,7 +244,10 @@ class PureProducer(_Ring):
         if self._closed or self._left.value:
             return CLOSED
         if len(payload) > self._largest_for(kind):
-            return TOO_LARGE
+            if kind != layout.END:
+                return TOO_LARGE
+            self.add(layout.NEWS_TOO_LARGE, 1)
+            return self._looked_after(self.push(Kind.CLOSE, flags, trace_id, payload[-layout.CLOSE_BYTES :]))
         if len(self._pushing) >= _MAX_WAITING:
             self.add(layout.QUEUE_FULL, 1)
             return FULL
@@ -253,6 +257,11 @@ class PureProducer(_Ring):
     def put_bye(self) -> int:
         """Say that this process leaves by itself; every later push answers CLOSED."""
         return self.push(Kind.BYE, 0, NO_TRACE, b"")
+
+    @staticmethod
+    def _looked_after(code: int) -> int:
+        """Return the answer for an END of which only the CLOSE was pushed."""
+        return LOOK if code == PUSHED else code
 
     def _largest_for(self, kind: int) -> int:
         if kind == Kind.CLOSE:
@@ -293,12 +302,15 @@ class PureProducer(_Ring):
         if self._left.value:
             return CLOSED
         if not self._has_room(kind, head, size):
-            return FULL
+            if kind != layout.END:
+                return FULL
+            self.add(layout.QUEUE_FULL, 1)
+            return self._looked_after(self._append(Kind.CLOSE, flags, trace_id, payload[-layout.CLOSE_BYTES :]))
         ordinal = self._ordinal(kind)
         fields = kind, flags, number, 0, ordinal, trace_id
         crc = _crc(head, RECORD_HEADER.pack(length, 0, *fields), payload)
         self._write_data(head, RECORD_HEADER.pack(length, crc, *fields) + payload[len(start) :])
-        if kind == Kind.CLOSE:
+        if ordinal:
             self.store(layout.CLOSED_COUNT, ordinal)
         self._open_traces = self._open_after(kind)
         self._head.value = (head + size) % _ROLLED_OVER
@@ -320,10 +332,10 @@ class PureProducer(_Ring):
     def _open_after(self, kind: int) -> int:
         if kind == Kind.OPEN:
             return self._open_traces + 1
-        return max(self._open_traces - 1, 0) if kind == Kind.CLOSE else self._open_traces
+        return max(self._open_traces - 1, 0) if kind in _CLOSING else self._open_traces
 
     def _ordinal(self, kind: int) -> int:
-        return (self.load(layout.CLOSED_COUNT) + 1) % _ROLLED_OVER if kind == Kind.CLOSE else 0
+        return (self.load(layout.CLOSED_COUNT) + 1) % _ROLLED_OVER if kind in _CLOSING else 0
 
 
 class PureConsumer(_Ring):
@@ -372,11 +384,12 @@ class PureConsumer(_Ring):
                 if checksummed or records:
                     break
                 raise
-            records.append(record)
-            if record[0] == Kind.CLOSE:
+            if record[0] in _CLOSING:
                 self._closes_read = record[2]
             self._position += size
-            taken_bytes += layout.record_bytes(len(record[4]))
+            for each in layout.apart(record):
+                records.append(each)
+                taken_bytes += layout.record_bytes(len(each[4]))
         return records
 
     def seek(self, position: int, closes_read: int) -> None:

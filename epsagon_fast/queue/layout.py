@@ -10,12 +10,12 @@ import os
 import struct
 
 from epsagon_fast.hints import Final, Protocol
-from epsagon_fast.protocol import REFUSALS, TRACE_ID_BYTES, Kind
+from epsagon_fast.protocol import CLOSE_PAYLOAD, REFUSALS, TRACE_ID_BYTES, Kind, Record
 
 HEADER_BYTES: Final = 16384
 MAGIC_VALUE: Final = int.from_bytes(b"EPSFRING", "little")
 LAYOUT_VERSION: Final = 2
-# Version 1 had no shared starts; what is new was zeros. So its rings are read alike.
+# Version 1 had neither shared starts nor ENDs, and zeros in their places. So its rings are read alike.
 READ_VERSIONS: Final = (1, 2)
 
 # Slots that are written once, when the file is made.
@@ -35,9 +35,10 @@ CREATED_NS: Final = 48
 HEAD: Final = 128
 # The number of CLOSE records pushed.
 CLOSED_COUNT: Final = 136
-# One slot for each of protocol.REFUSALS. `push` itself counts queue_full.
+# One slot for each of protocol.REFUSALS. `push` itself counts queue_full, and what of an END is too large.
 REFUSED: Final = 256
 QUEUE_FULL: Final = REFUSED + 8 * REFUSALS.index("queue_full")
+NEWS_TOO_LARGE: Final = REFUSED + 8 * REFUSALS.index("too_large")
 REFUSED_SLOTS: Final = 16
 # 1 after a BYE.
 LEFT: Final = 384
@@ -96,12 +97,17 @@ LOOK_SHIFT: Final = 16
 # A producer looks for a collector only at one FULL in so many: LOOKs came before the first one.
 FULLS_PER_LOOK: Final = 16
 
-# The largest number in protocol.Kind; the smallest is 1.
-LAST_KIND: Final = int(max(Kind))
+# Kinds of records are those of protocol.Kind, and one that only rings know: a RUNNER with the CLOSE behind it. Its
+# payload is the RUNNER's and then the CLOSE's, which has CLOSE_BYTES; its flags are the CLOSE's. What reads a ring
+# hands over two records. Where only the CLOSE has room, `push` writes that alone and counts the RUNNER.
+END: Final = int(max(Kind)) + 1
+CLOSE_BYTES: Final = CLOSE_PAYLOAD.size
+# The largest number of a kind; the smallest is 1.
+LAST_KIND: Final = END
 # For each kind from 0 on: a record of this kind leaves capacity >> shift bytes free for more important records. With 63
 # that is nothing.
-_SHIFTS: Final = {Kind.OPEN: 4, Kind.ERROR: 5, Kind.CLOSE: 63, Kind.BYE: 63}
-FREE_SHIFTS: Final = tuple(_SHIFTS.get(Kind(kind), 3) if kind else 3 for kind in range(LAST_KIND + 1))
+_SHIFTS: Final[dict[int, int]] = {Kind.OPEN: 4, Kind.ERROR: 5, Kind.CLOSE: 63, Kind.BYE: 63}
+FREE_SHIFTS: Final = tuple(_SHIFTS.get(kind, 3) for kind in range(LAST_KIND + 1))
 # Room that is kept for the CLOSE of each open trace and for the BYE of the ring, whatever else is refused.
 CLOSE_ROOM_BYTES: Final = 64
 BYE_ROOM_BYTES: Final = RECORD_HEADER.size
@@ -131,6 +137,16 @@ def record_bytes(payload_bytes: int) -> int:
 def largest_payload_bytes(capacity_bytes: int) -> int:
     """Return the length of the largest payload that a ring of this capacity takes: a record is at most a quarter."""
     return (capacity_bytes // 4 & ~7) - RECORD_HEADER.size
+
+
+def apart(record: Record) -> tuple[Record, ...]:
+    """Return the records that one of a ring stands for: an END for two, any other for itself."""
+    if record.kind != END:
+        return (record,)
+    _, flags, ordinal, trace_id, payload = record
+    at = max(0, len(payload) - CLOSE_BYTES)
+    news = Record(int(Kind.RUNNER), 0, 0, trace_id, payload[:at])
+    return news, Record(int(Kind.CLOSE), flags, ordinal, trace_id, payload[at:])
 
 
 class Header(Protocol):

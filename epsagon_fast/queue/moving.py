@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from epsagon_fast.protocol import Kind
+from epsagon_fast.protocol import Kind, Record
 from epsagon_fast.queue import layout, ring
 
 
@@ -20,8 +20,9 @@ def move_unread(source: ring.Producer, put: Callable[[int, int, bytes, bytes], b
         )
         if kind != Kind.BYE:
             rest = _bytes(source, position + layout.RECORD_HEADER.size, length)
-            put(kind, flags, trace_id, layout.start_of(source, start) + rest)
-            count += 1
+            for each in layout.apart(Record(kind, flags, 0, trace_id, layout.start_of(source, start) + rest)):
+                put(each.kind, each.flags, each.trace_id, each.payload)
+                count += 1
         position += layout.record_bytes(length)
     return count
 

@@ -50,6 +50,8 @@ class Reader:
         self.created_ns = self._ring.load(layout.CREATED_NS)
         # How many closed traces of this ring are not settled yet.
         self.unsettled = 0
+        # What `get` has read and not returned: an END is two records.
+        self._got: list[Record] = []
         # Whether its process has made a newer ring and will not write to this one again.
         self.superseded = False
 
@@ -195,10 +197,12 @@ class Reader:
         """Return the next record and release it. Raises queue.Empty if none comes within `timeout_s` seconds."""
         deadline = time.monotonic() + timeout_s
         while True:
-            records = self.read(1, self.head)
-            if records:
-                self.release()
-                return records[0]
+            self._got = self._got or self.read(1, self.head)
+            if self._got:
+                record = self._got.pop(0)
+                if not self._got:
+                    self.release()
+                return record
             if time.monotonic() >= deadline:
                 import queue  # a collector starts sooner without it
 

@@ -115,8 +115,7 @@ class Recording(Recorded):
             parent_id = self._parent_id
             tracer.add_event_under(event, None if parent_id == tracer.span_id else parent_id)
         else:
-            tracer.restate_runner({**event, "id": tracer.trace_id, "origin": RUNNER_ORIGIN})
-            tracer.send_stop_signal()
+            tracer.restate_and_close({**event, "id": tracer.trace_id, "origin": RUNNER_ORIGIN})
             self._own = None
         self.place.end()
 

@@ -108,8 +108,7 @@ class RequestTrace(Tracer, RequestPath):
         """Close the trace: the server ends this process because it took too long. `traceback`: where it was."""
         message = "the server's timeout for its worker has passed"
         exception = {**encoding.exception_of("WorkerTimeout", message), "traceback": traceback}
-        self.update_runner(error_code=ErrorCode.TIMEOUT, exception=exception)
-        self.send_stop_signal()
+        self.update_and_close(None, ErrorCode.TIMEOUT, exception)
 
     def end(self, error: BaseException | None = None) -> None:
         """Close the trace. `error`: what left the application. SystemExit 0 is no error, but cuts the request short."""
@@ -123,15 +122,14 @@ class RequestTrace(Tracer, RequestPath):
             self.blame(error)
             # A server answers with 500 if the application has not answered.
             self.status = self._status_of_failed() or SERVER_ERROR
-        if self.status >= lowest_error() and not self.has_failed and not self._is_told:
-            self.update_runner(self._result(), ErrorCode.ERROR, self._status_as_error())
-        else:
-            self.update_runner(self._result())
+        is_bad = self.status >= lowest_error() and not self.has_failed and not self._is_told
+        news = (self._result(), ErrorCode.ERROR, self._status_as_error()) if is_bad else (self._result(),)
         if self._answered_ns:
             self.stop_clock(self._answered_ns)
         if error is None or self.answered or self.client_closed or is_error(error):
-            self.send_stop_signal()
+            self.update_and_close(*news)
         else:
+            self.update_runner(*news)
             self.abandon()
 
     def _status_of_failed(self) -> int:

@@ -99,6 +99,7 @@ def rig(name: str) -> tuple[Callable[[], None], Callable[[], None]]:
     from epsagon_fast.collector.sending.verdict import Verdict
     from epsagon_fast.protocol import CLOSE_PAYLOAD, UNCHANGED, Kind, Outcome
     from epsagon_fast.queue import ring
+    from epsagon_fast.queue.layout import END
     from epsagon_fast.queue.liveness import own_start_time
     from epsagon_fast.queue.state import StatePage
     from epsagon_fast.rows import maker
@@ -146,9 +147,10 @@ def rig(name: str) -> tuple[Callable[[], None], Callable[[], None]]:
     scene = SCENES[name]
     start = {"config": {**CONFIG, **scene.config, "state_dir": path}, "platform": "python 3.11.7"}
     opened = encoded({**start, "runner": scene.runner or own_runner(), "opened_at": 1700000000.0})
+    # As a process does it: the config stands in the ring once, and what the runner has learned goes with the CLOSE.
+    producer.share(opened[: opened.index(b'"runner":') + len(b'"runner":')])
     records = [(Kind.EVENT, encoded(event)) for event in scene.events]
-    if scene.update:
-        records.append((Kind.RUNNER, encoded(scene.update)))
+    news, end = (encoded(scene.update), END) if scene.update else (b"", Kind.CLOSE)
 
     def push() -> None:
         for _ in range(BATCH):
@@ -156,7 +158,7 @@ def rig(name: str) -> tuple[Callable[[], None], Callable[[], None]]:
             producer.push(Kind.OPEN, 0, trace_id, opened)
             for kind, payload in records:
                 producer.push(kind, 0, trace_id, payload)
-            producer.push(Kind.CLOSE, 0, trace_id, CLOSE_PAYLOAD.pack(0.1, UNCHANGED))
+            producer.push(end, 0, trace_id, news + CLOSE_PAYLOAD.pack(0.1, UNCHANGED))
 
     def take() -> None:
         # Traces that share requests would wait for others.

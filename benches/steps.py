@@ -1,14 +1,18 @@
 """What each step of the WSGI middleware takes of a request, in instructions: `python benches/steps.py`.
 
+`python benches/steps.py Flask ASGI` prints instead what the middleware adds to a request of some of frameworks.py.
+
 Counted by callgrind in one process, warm: a step is what an application costs more that has it, beside one that has it
 not. The second column is the way in Python, on which every request goes about which something is unusual.
 """
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from counting import instructions
+from shops import OURS
 
 REQUESTS: Final = 200
 # Until the interpreter has adapted its code.
@@ -24,16 +28,21 @@ PROGRAM: Final = """
 import os, sys, tempfile
 os.environ["EPSAGON_LAUNCH"] = "0"
 sys.path.insert(0, sys.argv[1])
-import marked, steps, web, epsagon_fast as epsagon
-from epsagon_fast.integrations import wsgi
-if sys.argv[3] == "python":
+import frameworks, marked, steps, web, epsagon_fast as epsagon
+from epsagon_fast.integrations import asgi, wsgi
+name, way, tracer = sys.argv[2:]
+if way == "python":
     wsgi._answered = lambda *_: wsgi._UNUSUAL
+    asgi.Channel.begin = lambda channel: False
+drive = frameworks.drive if name in frameworks.ASGI else web.drive
 with tempfile.TemporaryDirectory() as folder:
     epsagon.init(token="t", collector_url="http://127.0.0.1:1", runtime_dir=folder, ring_bytes=16 << 20)
-    app = steps.application(sys.argv[2])
-    web.drive(app, steps.WARM_UP)
+    app = steps.application(name) if name in steps.STEPS else frameworks.made(name, tracer)
+    with epsagon.trace("one"):
+        pass
+    drive(app, steps.WARM_UP)
     marked.look_no_more()
-    any(web.drive(app, 1, number) for number in range(steps.REQUESTS))
+    any(drive(app, 1, number) for number in range(steps.REQUESTS))
 """
 
 
@@ -59,13 +68,25 @@ def application(name: str) -> Callable[..., Any]:
     return shops.ours()
 
 
-def taken(name: str, way: str) -> float:
+def taken(name: str, way: str, tracer: str = "") -> float:
     """Return how many instructions a request takes. way: compiled or python."""
-    return instructions(PROGRAM, str(Path(__file__).parent), name, way)[0].total() / REQUESTS
+    return instructions(PROGRAM, str(Path(__file__).parent), name, way, tracer)[0].total() / REQUESTS
+
+
+def show_frameworks(names: list[str]) -> None:
+    """Print what the middleware adds to a request of each."""
+    print("| application | bare | with a trace, compiled | in Python |\n|---|---:|---:|---:|")
+    for name in names:
+        bare = taken(name, "compiled")
+        more = [f"{taken(name, way, OURS) - bare:,.0f}" for way in ("compiled", "python")]
+        print(f"| {name} | {bare:,.0f} | {' | '.join(more)} |", flush=True)
 
 
 def main() -> None:
-    """Print the table of docs/performance.md."""
+    """Print the tables of docs/performance.md."""
+    if sys.argv[1:]:
+        show_frameworks(sys.argv[1:])
+        return
     print("| step | compiled | in Python |\n|---|---:|---:|")
     before = [0.0, 0.0]
     for name, what in STEPS.items():

@@ -123,7 +123,7 @@ def run_extension(module: Path, part: str, tries: int, seed: int = 1) -> subproc
         "ASAN_OPTIONS": "detect_leaks=0",
     }
     command = [sys.executable, TESTS / "damaging.py", part, module, str(tries), str(seed)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=2400, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, timeout=7200, env=environment)
 
 
 def fault(runs: dict[str, subprocess.CompletedProcess[str]]) -> str | None:

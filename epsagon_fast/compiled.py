@@ -39,7 +39,7 @@ NAMES: Final = {
     ),
     "start": ("close_memory", "folder_is_held", "inode_of", "is_elevated", "ring", "start"),
     "feeding": ("fetch", "strays", "take", "tally", "unmasked", "whole"),
-    "plain_spans": ("written",),
+    "plain_spans": ("counted", "written"),
     "search": ("Search",),
 }
 COMPILED: Final = "compiled"

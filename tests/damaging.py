@@ -149,7 +149,7 @@ def plain_spans() -> Iterator[Attempt]:
     from records import TRACE_ID, exception_fields
 
     from epsagon_fast.collector.formats import FittedTrace, otlp_json, otlp_protobuf
-    from epsagon_fast.collector.formats._plain import written
+    from epsagon_fast.collector.formats._plain import counted, written
     from epsagon_fast.collector.formats.plain import Writing
     from epsagon_fast.collector.formats.plain_terms import TERMS
 
@@ -164,6 +164,10 @@ def plain_spans() -> Iterator[Attempt]:
         for writing in writings:
             with suppress(ValueError, TypeError):
                 parts.append(written(FittedTrace(TRACE_ID, events, place, exceptions), b"{}", writing))
+        for part in filter(None, parts):
+            broken = part[: dice.randrange(len(part))]
+            for is_json in (True, False):
+                counted(broken, is_json)
         return any(parts)
 
     yield attempt

@@ -2,8 +2,9 @@
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -15,7 +16,14 @@ from records import TRACE_ID, exception_fields
 from strategies import json_shaped
 
 from epsagon_fast.collector.formats import FittedTrace, otlp_json, otlp_protobuf
-from epsagon_fast.collector.formats.plain import IMPLEMENTATION, MAX_HEADS, Writing, pure_part
+from epsagon_fast.collector.formats.plain import (
+    IMPLEMENTATION,
+    MAX_HEADS,
+    Writing,
+    pure_part,
+    pure_span_count,
+    span_count,
+)
 from epsagon_fast.collector.formats.plain_terms import TERMS
 from epsagon_fast.collector.formats.spans import SpansOfTrace
 from epsagon_fast.protocol import NANOSECONDS_FROM
@@ -26,7 +34,7 @@ WORDS = [("shop.test:8080", "http", "GET"), ("shop", "http", "?"), ("run", "pyth
 KEYS = sorted({key for terms in TERMS for of_one in terms for key in of_one})
 
 if TYPE_CHECKING or IMPLEMENTATION == "compiled":
-    from epsagon_fast.collector.formats._plain import written
+    from epsagon_fast.collector.formats._plain import counted, written
 
 pytestmark = pytest.mark.skipif(IMPLEMENTATION != "compiled", reason="without the compiled writer no event is plain")
 
@@ -262,3 +270,36 @@ def test_damaged_events_are_not_mistaken_for_others() -> None:
 def test_reader_touches_no_byte_outside_damaged_events(tmp_path: Path) -> None:
     run = sanitizing.run_plain(tmp_path, 50_000, 1, *sanitizing.QUICK)
     assert sanitizing.fault({"plain": run}) is None
+
+
+MARK = b'"startTimeUnixNano":"'
+
+
+@given(st.lists(st.sampled_from([MARK, MARK[:-1], MARK[1:], MARK[:11], b"UU", b'\\"', b"x" * 40])).map(b"".join))
+@example(MARK * 3)
+@example(b"")
+def test_spans_of_a_json_part_are_counted_alike(part: bytes) -> None:
+    assert span_count(part, otlp_json) == pure_span_count(part, otlp_json)
+
+
+def counted_by(count: Callable[[bytes, ModuleType], int], part: bytes) -> int | str:
+    try:
+        return count(part, otlp_protobuf)
+    except (ValueError, IndexError):
+        return "no part"
+
+
+# Tags of members with a length, of others, of two bytes; sizes of one byte and of more.
+@given(st.lists(st.sampled_from([b"\x0a", b"\x12", b"\x08", b"\x8a\x01", b"\x00", b"\x02", b"\x04", b"\x80"])))
+@example([b"\x0a", b"\xff" * 9 + b"\x01"])
+@example([b"\x0a\x05\x12\x03\x12\x01\x00"])
+def test_spans_of_a_binary_part_are_counted_alike_whatever_it_holds(pieces: list[bytes]) -> None:
+    part = b"".join(pieces)
+    assert counted_by(span_count, part) == counted_by(pure_span_count, part)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_spans_of_a_part_are_counted_without_python(encoding: ModuleType) -> None:
+    for count in (1, 9, 300):
+        trace = FittedTrace(TRACE_ID, [json.dumps(event({"a": "x" * 200})).encode()] * count, None, [])
+        assert counted(pure_part(trace, b"{}", encoding), encoding is otlp_json) == count

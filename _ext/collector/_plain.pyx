@@ -101,6 +101,9 @@ cdef extern from "spans.h":
     ) noexcept
     void spans_put_times(spans_buffer *, bint is_json, uint64_t start_ns, uint64_t end_ns) noexcept
     void spans_put_end(spans_buffer *, bint is_json, const plain_value *state) noexcept
+    size_t spans_count_json(const unsigned char *part, size_t length) noexcept
+    long long spans_count_members(const unsigned char *part, size_t length, const char *way) noexcept
+    const char *SPANS_WAY
 
 # Scopes that a part may have if it is written here, and bytes of what decides a head, if that is to be remembered.
 DEF SCOPES = 16
@@ -169,6 +172,16 @@ ctypedef struct part_state:
     plain_value trace_state
     span_place *spans
     Py_ssize_t count
+
+
+def counted(bytes part not None, bint is_json):
+    """Return how many spans a part of a request has; None: Python is to say it."""
+    cdef const unsigned char *at = <const unsigned char *>PyBytes_AsString(part)
+    cdef long long count
+    if is_json:
+        return spans_count_json(at, PyBytes_Size(part))
+    count = spans_count_members(at, PyBytes_Size(part), SPANS_WAY)
+    return None if count < 0 else count
 
 
 def written(object trace, bytes resource not None, writing not None):

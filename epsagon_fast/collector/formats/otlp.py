@@ -13,7 +13,7 @@ from epsagon_fast.collector.formats import FittedTrace, Post, otlp_json, otlp_pr
 from epsagon_fast.collector.formats.conventions import Value, attribute
 from epsagon_fast.collector.formats.epsagon import EPSAGON
 from epsagon_fast.collector.formats.headers import headers_for, may_compress
-from epsagon_fast.collector.formats.plain import part
+from epsagon_fast.collector.formats.plain import part, span_count
 from epsagon_fast.collector.formats.spans import SDK
 from epsagon_fast.collector.parcel import Destination, Parcel
 from epsagon_fast.foreign import url_parts
@@ -83,7 +83,7 @@ class Otlp:
             taken.append(body)
             # Before, there cannot be too many, and to count them would take longer than all else here.
             if size > MOST_SPANS * encoding.LEAST_SPAN_BYTES:
-                spans += sum(map(encoding.span_count, taken[counted:]))
+                spans += sum([span_count(each, encoding) for each in taken[counted:]])
                 counted = len(taken)
                 if spans > MOST_SPANS:
                     return max(1, len(taken) - 1)

@@ -112,10 +112,16 @@ def pure_part(trace: FittedTrace, resource: bytes, encoding: ModuleType) -> byte
     return part
 
 
+def pure_span_count(part: bytes, encoding: ModuleType) -> int:
+    """Return how many spans a part has. Raises IndexError or ValueError if it is none."""
+    count: int = encoding.span_count(part)
+    return count
+
+
 if TYPE_CHECKING or IMPLEMENTATION != COMPILED:
-    part = pure_part
+    part, span_count = pure_part, pure_span_count
 else:
-    from epsagon_fast.collector.formats._plain import written
+    from epsagon_fast.collector.formats._plain import counted, written
 
     _WRITING = {encoding: Writing(encoding) for encoding in (otlp_json, otlp_protobuf)}
 
@@ -123,3 +129,8 @@ else:
         """Return a trace's part of a request. Raises ValueError if an event is not JSON."""
         data = written(trace, resource, _WRITING[encoding])
         return pure_part(trace, resource, encoding) if data is None else data
+
+    def span_count(part, encoding):
+        """Return how many spans a part has. Raises IndexError or ValueError if it is none."""
+        count = counted(part, encoding is otlp_json)
+        return pure_span_count(part, encoding) if count is None else count

@@ -97,6 +97,21 @@ def test_every_public_name_is_there() -> None:
     )
 
 
+# With all that an event, a label or an error may ask for, and a secret in an event that has to be cut.
+A_TRACE = """
+with epsagon.trace("work") as tracer:
+    with epsagon.event("inner") as e:
+        e.metadata["x"] = {"a": [1, b"2", "\\ud800"]}
+    epsagon.label("k", object())
+    epsagon.add_event({"id": "1", "resource": {"metadata": {"x": "y" * 200_000, "\\ud800": [b"1", "\\udc80"]}}})
+    epsagon.add_event({"id": "2", "resource": {"metadata": {"x": "y" * 200_000, "password": "p", "q": "token=p"}}})
+    epsagon.add_exception_type_and_message("T", "m")
+    tracer.set_runner_metadata("k", "v")
+    try:
+        {}["k"]
+    except KeyError as error:
+        epsagon.error(error)
+"""
 # A fork imports what it must not find half imported.
 A_FORK = """
 if os.fork() == 0:
@@ -115,12 +130,7 @@ os.environ["EPSAGON_RUNTIME_DIR"] = {str(tmp_path / "run")!r}
 logging.disable()
 {ready}
 before = set(sys.modules)
-with epsagon.trace("main") as tracer:
-    with epsagon.event("inner") as e:
-        e.metadata["x"] = {{"a": [1, b"2", "\\ud800"]}}
-    epsagon.add_event({{"id": "1"}})
-    epsagon.label("k", 1)
-    tracer.set_runner_metadata("k", "v")
+{A_TRACE}
 epsagon.flush(0.01)
 pid = os.fork()
 if pid == 0:
@@ -164,15 +174,8 @@ class Nothing:
     def find_spec(self, name, path, target=None):
         raise ModuleNotFoundError(f"{name} is not there any more", name=name)
 """
-ALL_OF_IT = """
-with epsagon.trace("work") as tracer:
-    epsagon.label("k", object())
-    epsagon.add_event({"id": "1", "resource": {"metadata": {"x": "y" * 200_000, "\\ud800": [b"1", "\\udc80"]}}})
-    epsagon.add_exception_type_and_message("T", "m")
-    try:
-        {}["k"]
-    except KeyError as error:
-        epsagon.error(error)
+ALL_OF_IT = f"""
+{A_TRACE}
 epsagon.label("k", 1)
 tracer.handle()
 print(tracer.stop(0.01), epsagon.flush(0.01))

@@ -16,10 +16,16 @@ from functools import partial
 from itertools import product
 
 from epsagon_fast.compiled import COMPILED, implementation
-from epsagon_fast.hints import Final
+from epsagon_fast.hints import TYPE_CHECKING, Final
 from epsagon_fast.patterns import pattern
 
 from .keys import Keys
+
+IMPLEMENTATION: Final = implementation("search")
+
+if TYPE_CHECKING or IMPLEMENTATION == COMPILED:
+    # With this module and not with the first mask, which a request in the middle may be the first to need.
+    from epsagon_fast.masking._search import Search
 
 # What does not count in a name: that of keys.py, and the `+` that stands for a blank in a form.
 _UNCOUNTED: Final = b"-_ +"
@@ -55,9 +61,7 @@ def search_for(keys: Keys) -> Callable[[bytes], bool]:
     """Return what says of an event's JSON whether one of the keys may stand in it."""
     if keys.fragments is None:
         return lambda event: True
-    if implementation("search") == COMPILED:
-        from epsagon_fast.masking._search import Search
-
+    if IMPLEMENTATION == COMPILED:
         return Search(*tables(keys.fragments)).may_hold
     return partial(may_hold_plainly, keys.fragments)
 

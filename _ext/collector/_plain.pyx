@@ -6,7 +6,7 @@ What is not plain becomes a span by Python (`plain.Writing`), and stands where i
 """
 
 from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize, PyBytes_Size
-from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from cpython.ref cimport PyObject
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport uint64_t
@@ -39,6 +39,7 @@ from epsagon_fast.protocol import HTTP_TRACE_ID_KEY, NANOSECONDS_FROM, TRACESTAT
 
 cdef extern from "Python.h":
     PyObject *PyDict_GetItemWithError(object, object) except? NULL
+    PyObject *PyTuple_GetItem(object, Py_ssize_t) except NULL
 
 
 cdef extern from "spans.h":
@@ -81,6 +82,7 @@ cdef extern from "spans.h":
     ctypedef struct spans_terms:
         spans_term *places
         size_t mask
+    bint plain_is_ascii(const unsigned char *at, size_t length) noexcept
     bint plain_is(const plain_value *value, const char *text, size_t length) noexcept
     bint plain_simple(const plain_value *value) noexcept
     bint plain_read(plain_event *out, const unsigned char *event, size_t length) noexcept
@@ -89,15 +91,28 @@ cdef extern from "spans.h":
     size_t spans_varint_size(uint64_t number) noexcept
     unsigned char *spans_varint(unsigned char *at, uint64_t number) noexcept
     bint spans_is_natural(const plain_value *value) noexcept
-    bint spans_is_id(const plain_value *text, size_t digits) noexcept
+    ctypedef struct spans_id:
+        const unsigned char *hex
+        uint64_t number
+    ctypedef struct spans_trace:
+        unsigned char *hex
+        uint64_t *numbers
+        plain_value state
+    ctypedef struct spans_ids:
+        uint64_t *places
+        size_t mask
+    bint spans_read_hex(const unsigned char *hex, uint64_t *out) noexcept
+    void spans_write_hex(unsigned char *at, uint64_t number) noexcept
+    bint spans_read_id(const plain_value *text, spans_id *out) noexcept
+    bint spans_take_trace(spans_trace *trace, const unsigned char *hex, size_t digits) noexcept
+    uint64_t *spans_id_place(const spans_ids *ids, uint64_t number) noexcept
     bint spans_nanoseconds(const plain_value *seconds, uint64_t *out) noexcept
     bint spans_moment(const plain_value *time, uint64_t *out) noexcept
     spans_term *spans_place(const spans_terms *terms, const unsigned char *key, size_t length) noexcept
     void spans_put_json(spans_buffer *, const plain_value *name, const plain_value *, plain_kind) noexcept
     void spans_put_protobuf(spans_buffer *, const plain_value *name, const plain_value *, plain_kind) noexcept
     void spans_put_ids(
-        spans_buffer *, bint is_json, const unsigned char *trace, const unsigned char *own,
-        const unsigned char *parent, const plain_value *state
+        spans_buffer *, bint is_json, const spans_trace *, const spans_id *own, const spans_id *parent
     ) noexcept
     void spans_put_times(spans_buffer *, bint is_json, uint64_t start_ns, uint64_t end_ns) noexcept
     void spans_put_end(spans_buffer *, bint is_json, const plain_value *state) noexcept
@@ -118,8 +133,29 @@ if NANOSECONDS_FROM != SPANS_NANOSECONDS_FROM or HAS_STATUS != HAS_ROUTE << SAID
 cdef int _COPIED = COPIED, _NUMBER = NUMBER, _ANSWER = ANSWER, _UNSEEN = UNSEEN, _GROUPED = GROUPED, _OTHER = OTHER
 cdef int _HAS_ROUTE = HAS_ROUTE, _HAS_SCOPE = HAS_SCOPE, _HAS_PORT = HAS_PORT
 cdef int _REQUESTS = REQUESTS, _TASKS = TASKS, _OTHERS = OTHERS, _TOLD = TOLD
-cdef bytes _SCOPE = SCOPE.encode(), _TRACE_ID = HTTP_TRACE_ID_KEY.encode(), _STATE = TRACESTATE_KEY.encode()
-cdef bytes _HTTP = HTTP.encode(), _CELERY = CELERY.encode()
+# Keeps the bytes that the names below have.
+cdef list _kept = []
+
+
+ctypedef struct span_name:
+    const char *text
+    size_t length
+
+
+cdef span_name _name(str text) except *:
+    cdef span_name name
+    own = text.encode()
+    _kept.append(own)
+    name.text, name.length = PyBytes_AsString(own), PyBytes_Size(own)
+    return name
+
+
+cdef bint _is(const plain_value *value, const span_name *name) noexcept:
+    return value.length == name.length and plain_is(value, name.text, name.length)
+
+
+cdef span_name _SCOPE_NAME = _name(SCOPE), _TRACE_ID = _name(HTTP_TRACE_ID_KEY), _STATE = _name(TRACESTATE_KEY)
+cdef span_name _HTTP = _name(HTTP), _CELERY = _name(CELERY)
 cdef tuple _OPERATIONS = tuple(operation.encode() for operation in CELERY_OPERATIONS)
 # Members of groups have such names, and a runner's own metadata seldom.
 cdef tuple _GROUPS = tuple(
@@ -164,12 +200,11 @@ ctypedef struct span_place:
 ctypedef struct part_state:
     spans_buffer buffer
     bint is_json
-    # Hex digits.
-    unsigned char trace[32]
-    unsigned char runner[16]
+    spans_trace trace
+    spans_id runner
+    unsigned char runner_hex[16]
     bint has_runner
     uint64_t begun_ns
-    plain_value trace_state
     span_place *spans
     Py_ssize_t count
 
@@ -182,6 +217,42 @@ def counted(bytes part not None, bint is_json):
         return spans_count_json(at, PyBytes_Size(part))
     count = spans_count_members(at, PyBytes_Size(part), SPANS_WAY)
     return None if count < 0 else count
+
+
+cdef class TakenIds:
+    """The ids of the spans of a part that are written. To SpanIds it is a set of texts."""
+
+    cdef spans_ids ids
+
+    def __dealloc__(self):
+        PyMem_Free(self.ids.places)
+
+    cdef int room(self, size_t count) except -1:
+        """Make room for so many."""
+        cdef size_t places = 8
+        while places < 2 * (count + 1):
+            places *= 2
+        self.ids.places = <uint64_t *>PyMem_Calloc(places, sizeof(uint64_t))
+        if self.ids.places == NULL:
+            raise MemoryError
+        self.ids.mask = places - 1
+        return 0
+
+    def __contains__(self, str text not None):
+        return spans_id_place(&self.ids, _id_number(text))[0] != 0
+
+    def add(self, str text not None):
+        cdef uint64_t number = _id_number(text)
+        spans_id_place(&self.ids, number)[0] = number
+
+
+cdef uint64_t _id_number(str text) except? 0:
+    """Return the number of an id."""
+    cdef uint64_t number
+    cdef bytes hex = text.encode()
+    if PyBytes_Size(hex) != SPANS_ID_DIGITS or not spans_read_hex(<const unsigned char *>PyBytes_AsString(hex), &number):
+        raise ValueError("no id")
+    return number
 
 
 def written(object trace, bytes resource not None, writing not None):
@@ -198,6 +269,8 @@ def written(object trace, bytes resource not None, writing not None):
     if state.spans == NULL:
         raise MemoryError
     try:
+        if type(events) is not list:
+            events = list(events)
         return _part(&state, trace, trace_id, events, -1 if place is None else place, exceptions, resource, writing)
     finally:
         PyMem_Free(state.spans)
@@ -205,42 +278,49 @@ def written(object trace, bytes resource not None, writing not None):
 
 
 cdef bytes _part(
-    part_state *state, object trace, bytes trace_id, object events, Py_ssize_t place, object exceptions, bytes resource,
+    part_state *state, object trace, bytes trace_id, list events, Py_ssize_t place, object exceptions, bytes resource,
     object writing
 ):
     cdef plain_event runner, event
     cdef plain_event *read
     cdef bint runner_is_plain = False
-    cdef Py_ssize_t number, host = -1
-    cdef object spans = None, shared, span
+    cdef Py_ssize_t number, byte, host = -1
+    cdef object spans = None, span
+    cdef uint64_t half[2]
     cdef size_t start
     cdef int scope
     cdef list scopes = []
+    cdef TakenIds taken = TakenIds()
+    cdef bytes shared
+    half[0] = half[1] = 0
     state.is_json = writing.is_json
-    shared = trace_id.hex()
     if exceptions:
         host = max(place, 0)
-    runner_id = (shared[:SPANS_ID_DIGITS] if any(trace_id[:TRACE_BYTES // 2]) else "1".zfill(SPANS_ID_DIGITS)).encode()
-    memcpy(state.runner, PyBytes_AsString(runner_id), SPANS_ID_DIGITS)
-    taken = {runner_id.decode()}
+    for number in range(2):
+        for byte in range(8):
+            half[number] = half[number] << 8 | <unsigned char>PyBytes_AsString(trace_id)[8 * number + byte]
+        state.trace.numbers[number] = half[number]
+        spans_write_hex(state.trace.hex + SPANS_ID_DIGITS * number, half[number])
+    # A span's id of zeros means none.
+    state.runner.number = half[0] or 1
+    state.runner.hex = state.runner_hex
+    spans_write_hex(state.runner_hex, state.runner.number)
+    taken.room(state.count + 1)
+    spans_id_place(&taken.ids, state.runner.number)[0] = state.runner.number
     state.has_runner = place >= 0
     if place >= 0:
         runner_is_plain = _read(&runner, events[place])
         if runner_is_plain:
             if not _shared_by(state, &runner):
                 return None
-            if state.trace[0]:
-                shared = None
             state.begun_ns = _nanoseconds(&runner.fields[PLAIN_START], True, writing)
         else:
             spans = writing.spans(trace, taken)
             if spans.state:
                 return None
             state.begun_ns = spans.begun_ns
-            shared = spans.ids.trace_id
-    if shared is not None:
-        shared = shared.encode()
-        memcpy(state.trace, PyBytes_AsString(shared), 2 * SPANS_ID_DIGITS)
+            shared = spans.ids.trace_id.encode()
+            spans_take_trace(&state.trace, <const unsigned char *>PyBytes_AsString(shared), PyBytes_Size(shared))
     for number in range(state.count):
         start = state.buffer.used
         scope = -1
@@ -258,8 +338,7 @@ cdef bytes _part(
                 spans = writing.spans(trace, taken)
             span = writing.other(spans, number)
             scope = _scope_of(scopes, span[0])
-            data = span[1]
-            spans_put(&state.buffer, PyBytes_AsString(data), PyBytes_Size(data))
+            _put(&state.buffer, span[1])
         if state.buffer.failed:
             raise MemoryError
         if len(scopes) > SCOPES:
@@ -276,7 +355,7 @@ cdef bint _read(plain_event *out, object event) except -1:
         return False
     if not plain_read(out, <const unsigned char *>PyBytes_AsString(event), PyBytes_Size(event)):
         return False
-    if not (<bytes>event).isascii():
+    if not plain_is_ascii(<const unsigned char *>PyBytes_AsString(event), PyBytes_Size(event)):
         try:
             event.decode()
         except UnicodeDecodeError:
@@ -284,24 +363,24 @@ cdef bint _read(plain_event *out, object event) except -1:
     return True
 
 
-cdef plain_value *_member(plain_event *event, bytes name) except? NULL:
+cdef plain_value *_member(plain_event *event, const span_name *name) noexcept:
     cdef size_t number
     for number in range(event.count):
-        if plain_is(&event.members[number].key, PyBytes_AsString(name), PyBytes_Size(name)):
+        if _is(&event.members[number].key, name):
             return &event.members[number].value
     return NULL
 
 
 cdef bint _shared_by(part_state *state, plain_event *runner) except -1:
     """Note what the runner says of all spans. Return whether that is said plainly."""
-    cdef plain_value *said = _member(runner, _TRACE_ID)
-    if said != NULL and spans_is_id(said, 2 * SPANS_ID_DIGITS):
-        memcpy(state.trace, said.at, 2 * SPANS_ID_DIGITS)
-    said = _member(runner, _STATE)
+    cdef plain_value *said = _member(runner, &_TRACE_ID)
+    if said != NULL and said.kind == PLAIN_TEXT:
+        spans_take_trace(&state.trace, said.at, said.length)
+    said = _member(runner, &_STATE)
     if said != NULL:
         if not plain_simple(said):
             return False
-        state.trace_state = said[0]
+        state.trace.state = said[0]
     return True
 
 
@@ -333,12 +412,12 @@ cdef int _scope_of(list scopes, object scope) except -2:
 cdef spans_terms *_terms_of(plain_event *event, bint is_runner) except NULL:
     cdef int table = _OTHERS
     cdef plain_value *kind = &event.words[PLAIN_TYPE]
-    cdef plain_value *scope = _member(event, _SCOPE)
+    cdef plain_value *scope = _member(event, &_SCOPE_NAME)
     if scope != NULL and scope.kind == PLAIN_TEXT:
         table = _TOLD
-    elif plain_is(kind, PyBytes_AsString(_HTTP), PyBytes_Size(_HTTP)):
+    elif _is(kind, &_HTTP):
         table = _REQUESTS
-    elif plain_is(kind, PyBytes_AsString(_CELERY), PyBytes_Size(_CELERY)):
+    elif _is(kind, &_CELERY):
         for operation in _OPERATIONS:
             if plain_is(&event.words[PLAIN_OPERATION], PyBytes_AsString(operation), PyBytes_Size(operation)):
                 table = _TASKS
@@ -346,7 +425,7 @@ cdef spans_terms *_terms_of(plain_event *event, bint is_runner) except NULL:
 
 
 cdef int _write(
-    part_state *state, plain_event *event, Py_ssize_t number, bint is_runner, set taken, list scopes, object writing
+    part_state *state, plain_event *event, Py_ssize_t number, bint is_runner, TakenIds taken, list scopes, object writing
 ) except -2:
     """Write a span; return the number of its scope, or -1: it is not plain, and what was written of it is no span."""
     cdef spans_term *terms[PLAIN_MEMBERS]
@@ -357,10 +436,10 @@ cdef int _write(
     cdef spans_term *term
     cdef plain_value *value
     cdef plain_value *key
-    cdef plain_value *parent = &event.fields[PLAIN_PARENT]
     cdef spans_terms *table = _terms_of(event, is_runner)
-    cdef const unsigned char *own = state.runner
-    cdef const unsigned char *above = NULL
+    cdef spans_id own = state.runner, parent
+    cdef const spans_id *above = NULL
+    cdef bytes made = None
     memset(said, 0, sizeof(said))
     for place in range(event.count):
         key, value = &event.members[place].key, &event.members[place].value
@@ -382,30 +461,31 @@ cdef int _write(
     head = _head(event, is_runner, marks, said, writing)
     if marks & _HAS_PORT and head[4]:
         return -1
-    span_id = None
-    if not is_runner:
-        span_id = _own_id(state, &event.fields[PLAIN_ID], number, taken, writing)
-        own = <const unsigned char *>PyBytes_AsString(span_id)
-    if spans_is_id(parent, SPANS_ID_DIGITS) and not plain_is(parent, <const char *>own, SPANS_ID_DIGITS):
-        above = parent.at
+    if not is_runner and (
+        not spans_read_id(&event.fields[PLAIN_ID], &own) or spans_id_place(&taken.ids, own.number)[0]
+    ):
+        made = _other_id(state, &event.fields[PLAIN_ID], number, writing)
+        own.hex = <const unsigned char *>PyBytes_AsString(made)
+        spans_read_hex(own.hex, &own.number)
+    if spans_read_id(&event.fields[PLAIN_PARENT], &parent) and parent.number != own.number:
+        above = &parent
     elif not is_runner and state.has_runner:
-        above = state.runner
+        above = &state.runner
     start_ns = _nanoseconds(&event.fields[PLAIN_START], True, writing)
     took_ns = _nanoseconds(&event.fields[PLAIN_DURATION], False, writing)
     if start_ns == 0 and not marks & _HAS_SCOPE:
         start_ns = state.begun_ns
-    spans_put_ids(&state.buffer, state.is_json, state.trace, own, above, &state.trace_state)
-    _put(&state.buffer, head[1])
+    spans_put_ids(&state.buffer, state.is_json, &state.trace, &own, above)
+    _put(&state.buffer, <object>PyTuple_GetItem(head, 1))
     spans_put_times(&state.buffer, state.is_json, start_ns, start_ns + min(took_ns, ~start_ns))
-    _put(&state.buffer, head[2])
+    _put(&state.buffer, <object>PyTuple_GetItem(head, 2))
     for place in range(event.count):
         if not _put_member(state, &event.members[place], terms[place], writing):
-            if span_id is not None:
-                taken.discard(span_id.decode())
             return -1
-    _put(&state.buffer, head[3])
-    spans_put_end(&state.buffer, state.is_json, &state.trace_state)
-    return _scope_of(scopes, head[0])
+    _put(&state.buffer, <object>PyTuple_GetItem(head, 3))
+    spans_put_end(&state.buffer, state.is_json, &state.trace.state)
+    spans_id_place(&taken.ids, own.number)[0] = own.number
+    return _scope_of(scopes, <object>PyTuple_GetItem(head, 0))
 
 
 cdef bint _is_of_group(const plain_value *key) except -1:
@@ -418,13 +498,10 @@ cdef bint _is_of_group(const plain_value *key) except -1:
     return False
 
 
-cdef bytes _own_id(part_state *state, const plain_value *said, Py_ssize_t number, set taken, object writing):
-    """Return the id of an event's span, as SpanIds.own does."""
-    span_id = _text(said)
-    if not spans_is_id(said, SPANS_ID_DIGITS) or span_id in taken:
-        span_id = writing.other_id(PyUnicode_DecodeUTF8(<const char *>state.runner, SPANS_ID_DIGITS, NULL), number, span_id)
-    taken.add(span_id)
-    return span_id.encode()
+cdef bytes _other_id(part_state *state, const plain_value *said, Py_ssize_t number, object writing):
+    """Return the id of an event's span that cannot have its own."""
+    runner = PyUnicode_DecodeUTF8(<const char *>state.runner_hex, SPANS_ID_DIGITS, NULL)
+    return writing.other_id(runner, number, _text(said)).encode()
 
 
 cdef object _head(plain_event *event, bint is_runner, int marks, const plain_value *said, object writing):
@@ -527,7 +604,7 @@ cdef bint _put_converted(
     return True
 
 
-cdef int _put(spans_buffer *buffer, bytes data) except -1:
+cdef int _put(spans_buffer *buffer, object data) except -1:
     spans_put(buffer, PyBytes_AsString(data), PyBytes_Size(data))
     return 0
 

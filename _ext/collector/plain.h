@@ -9,7 +9,11 @@
 #define EPSAGON_FAST_PLAIN_H
 
 #include <stddef.h>
+#include <stdint.h>
 #include <string.h>
+#if defined(__SSE2__) && defined(__GNUC__) && !defined(EPSAGON_FAST_PORTABLE)
+#include <emmintrin.h>
+#endif
 
 /* Of metadata. Each is compared with all before it. */
 #define PLAIN_MEMBERS 48
@@ -64,6 +68,34 @@ static int plain_is(const plain_value *value, const char *text, size_t length) {
     return value->length == length && memcmp(value->at, text, length) == 0;
 }
 
+static int plain_is_ascii(const unsigned char *at, size_t length) {
+    uint64_t seen = 0, word;
+    for (; length >= 8; at += 8, length -= 8) {
+        memcpy(&word, at, 8);
+        seen |= word;
+    }
+    for (; length; at++, length--)
+        seen |= *at;
+    return (seen & 0x8080808080808080u) == 0;
+}
+
+/* Returns where the next quote, backslash or control character stands, or the end. */
+static const unsigned char *plain_run(const unsigned char *at, const unsigned char *end) {
+#if defined(__SSE2__) && defined(__GNUC__) && !defined(EPSAGON_FAST_PORTABLE)
+    for (; end - at >= 16; at += 16) {
+        __m128i block = _mm_loadu_si128((const __m128i *)at);
+        __m128i quotes = _mm_cmpeq_epi8(block, _mm_set1_epi8('"')), slashes = _mm_cmpeq_epi8(block, _mm_set1_epi8('\\'));
+        __m128i controls = _mm_cmpeq_epi8(_mm_min_epu8(block, _mm_set1_epi8(0x1f)), block);
+        int found = _mm_movemask_epi8(_mm_or_si128(_mm_or_si128(quotes, slashes), controls));
+        if (found)
+            return at + __builtin_ctz((unsigned)found);
+    }
+#endif
+    while (at < end && *at != '"' && *at != '\\' && *at >= 0x20)
+        at++;
+    return at;
+}
+
 /* Each of the functions below returns what stands behind the token that it reads at `at`, or NULL. */
 
 static const unsigned char *plain_text(const unsigned char *at, const unsigned char *end, plain_value *out) {
@@ -72,21 +104,20 @@ static const unsigned char *plain_text(const unsigned char *at, const unsigned c
     out->at = ++at;
     out->kind = PLAIN_TEXT;
     out->has_escapes = 0;
-    for (; at < end; at++) {
+    for (;;) {
+        at = plain_run(at, end);
+        if (at == end || *at < 0x20)
+            return NULL;
         if (*at == '"') {
             out->length = (size_t)(at - out->at);
             return at + 1;
         }
-        if (*at < 0x20)
+        out->has_escapes = 1;
+        /* A slash needs no escape, and what orjson writes as \u is rare. */
+        if (++at == end || *at == 0 || strchr("\"\\bfnrt", *at) == NULL)
             return NULL;
-        if (*at == '\\') {
-            out->has_escapes = 1;
-            /* A slash needs no escape, and what orjson writes as \u is rare. */
-            if (++at == end || *at == 0 || strchr("\"\\bfnrt", *at) == NULL)
-                return NULL;
-        }
+        at++;
     }
-    return NULL;
 }
 
 static const unsigned char *plain_digits(const unsigned char *at, const unsigned char *end) {

@@ -56,7 +56,26 @@ static void spans_put(spans_buffer *buffer, const void *data, size_t length) {
         memcpy(at, data, length);
 }
 
-#define SPANS_PUT(buffer, text) spans_put(buffer, text, sizeof(text) - 1)
+/* Several pieces are written with one look for room: spans_room returns a place for at most so many bytes, or NULL, and
+ * spans_wrote takes what stands before `at` then. */
+
+static unsigned char *spans_room(spans_buffer *buffer, size_t most) {
+    unsigned char *at = spans_more(buffer, most);
+    if (at != NULL)
+        buffer->used -= most;
+    return at;
+}
+
+static void spans_wrote(spans_buffer *buffer, const unsigned char *at) {
+    buffer->used = (size_t)(at - buffer->data);
+}
+
+static inline unsigned char *spans_copied(unsigned char *at, const void *from, size_t length) {
+    memcpy(at, from, length);
+    return at + length;
+}
+
+#define SPANS_COPIED(at, text) spans_copied(at, text, sizeof(text) - 1)
 
 static void spans_put_byte(spans_buffer *buffer, unsigned char byte) {
     unsigned char *at = spans_more(buffer, 1);
@@ -82,18 +101,28 @@ static unsigned char *spans_varint(unsigned char *at, uint64_t number) {
     return at;
 }
 
-static void spans_put_varint(spans_buffer *buffer, uint64_t number) {
-    unsigned char *at = spans_more(buffer, spans_varint_size(number));
-    if (at != NULL)
-        spans_varint(at, number);
+/* Of 64 bits. */
+#define SPANS_VARINT_BYTES 10
+#define SPANS_DECIMAL_BYTES 20
+
+static unsigned char *spans_decimal(unsigned char *at, uint64_t number) {
+    unsigned char digits[SPANS_DECIMAL_BYTES], *first = digits + sizeof(digits);
+    do
+        *--first = (unsigned char)('0' + number % 10);
+    while (number /= 10);
+    return spans_copied(at, first, (size_t)(digits + sizeof(digits) - first));
 }
 
-static void spans_put_decimal(spans_buffer *buffer, uint64_t number) {
-    unsigned char digits[20], *at = digits + sizeof(digits);
-    do
-        *--at = (unsigned char)('0' + number % 10);
-    while (number /= 10);
-    spans_put(buffer, at, (size_t)(digits + sizeof(digits) - at));
+static unsigned char *spans_big_endian(unsigned char *at, uint64_t number) {
+    for (int shift = 56; shift >= 0; shift -= 8)
+        *at++ = (unsigned char)(number >> shift);
+    return at;
+}
+
+static unsigned char *spans_little_endian(unsigned char *at, uint64_t number) {
+    for (int shift = 0; shift < 64; shift += 8)
+        *at++ = (unsigned char)(number >> shift);
+    return at;
 }
 
 /* A text's bytes without its escapes. */
@@ -109,14 +138,9 @@ static size_t spans_text_size(const plain_value *text) {
     return text->length - escapes;
 }
 
-static void spans_put_text(spans_buffer *buffer, const plain_value *text) {
-    if (!text->has_escapes) {
-        spans_put(buffer, text->at, text->length);
-        return;
-    }
-    unsigned char *to = spans_more(buffer, spans_text_size(text));
-    if (to == NULL)
-        return;
+static unsigned char *spans_text(unsigned char *to, const plain_value *text) {
+    if (!text->has_escapes)
+        return spans_copied(to, text->at, text->length);
     for (size_t at = 0; at < text->length; at++) {
         unsigned char byte = text->at[at];
         if (byte == '\\') {
@@ -131,6 +155,7 @@ static void spans_put_text(spans_buffer *buffer, const plain_value *text) {
         }
         *to++ = byte;
     }
+    return to;
 }
 
 /* Numbers. */
@@ -187,28 +212,69 @@ static int spans_moment(const plain_value *time, uint64_t *out) {
     return spans_nanoseconds(time, out);
 }
 
-/* Says whether a text is an id of so many hex digits, not all of them zero. */
-static int spans_is_id(const plain_value *text, size_t digits) {
-    int is_zero = 1;
-    if (text->at == NULL || text->kind != PLAIN_TEXT || text->length != digits)
-        return 0;
-    for (size_t place = 0; place < digits; place++) {
-        unsigned char digit = text->at[place];
-        if (!((digit >= '0' && digit <= '9') || (digit >= 'a' && digit <= 'f')))
+/* Of half a trace's id too. */
+typedef struct {
+    const unsigned char *hex;
+    uint64_t number;
+} spans_id;
+
+/* What all spans of a trace have. `state`: of length 0 if it has none. */
+typedef struct {
+    unsigned char hex[2 * SPANS_ID_DIGITS];
+    uint64_t numbers[2];
+    plain_value state;
+} spans_trace;
+
+/* Reads so many lower-case hex digits; returns 0 if they are others. */
+static int spans_read_hex(const unsigned char *hex, uint64_t *out) {
+    uint64_t number = 0;
+    for (size_t place = 0; place < SPANS_ID_DIGITS; place++) {
+        unsigned digit = hex[place] - (unsigned)'0', letter = hex[place] - (unsigned)'a';
+        if (digit > 9 && letter > 5)
             return 0;
-        is_zero &= digit == '0';
+        number = number << 4 | (digit <= 9 ? digit : letter + 10);
     }
-    return !is_zero;
+    *out = number;
+    return 1;
 }
 
-static unsigned char spans_nibble(unsigned char digit) {
-    return (unsigned char)(digit <= '9' ? digit - '0' : digit - 'a' + 10);
+static void spans_write_hex(unsigned char *at, uint64_t number) {
+    for (int shift = 60; shift >= 0; shift -= 4)
+        *at++ = (unsigned char)"0123456789abcdef"[number >> shift & 15];
 }
 
-static void spans_put_hex_as_bytes(spans_buffer *buffer, const unsigned char *hex, size_t digits) {
-    unsigned char *at = spans_more(buffer, digits / 2);
-    for (size_t place = 0; at != NULL && place < digits; place += 2)
-        *at++ = (unsigned char)(spans_nibble(hex[place]) << 4 | spans_nibble(hex[place + 1]));
+/* Reads a span's id; returns 0 if the text is none. Zero is none. */
+static int spans_read_id(const plain_value *text, spans_id *out) {
+    out->hex = text->at;
+    return text->at != NULL && text->kind == PLAIN_TEXT && text->length == SPANS_ID_DIGITS
+        && spans_read_hex(text->at, &out->number) && out->number;
+}
+
+/* Takes a trace's id, of hex digits; returns 0 and takes nothing if it is none. */
+static int spans_take_trace(spans_trace *trace, const unsigned char *hex, size_t digits) {
+    uint64_t numbers[2];
+    if (digits != 2 * SPANS_ID_DIGITS || !spans_read_hex(hex, numbers) || !spans_read_hex(hex + SPANS_ID_DIGITS, numbers + 1)
+        || !(numbers[0] | numbers[1]))
+        return 0;
+    memcpy(trace->hex, hex, digits);
+    memcpy(trace->numbers, numbers, sizeof(numbers));
+    return 1;
+}
+
+/* The ids of the spans that are written: a table with open addressing, in which zero is a free place. */
+
+typedef struct {
+    uint64_t *places;
+    /* One less than their number, a power of two. At least one is free. */
+    size_t mask;
+} spans_ids;
+
+/* Returns where an id stands, or the free place where it would stand. */
+static uint64_t *spans_id_place(const spans_ids *ids, uint64_t id) {
+    size_t at = (size_t)(id * 0x9e3779b97f4a7c15u >> 32) & ids->mask;
+    while (ids->places[at] && ids->places[at] != id)
+        at = (at + 1) & ids->mask;
+    return &ids->places[at];
 }
 
 /* What becomes of a member of the metadata, by its name: a table with open addressing. */
@@ -251,22 +317,28 @@ static void spans_put_comma(spans_buffer *buffer) {
         spans_put_byte(buffer, ',');
 }
 
+/* More than stands around a name and a value. */
+#define SPANS_AROUND 64
+
 static void spans_put_json(spans_buffer *buffer, const plain_value *name, const plain_value *value, plain_kind kind) {
-    spans_put_comma(buffer);
-    SPANS_PUT(buffer, "{\"key\":\"");
-    spans_put(buffer, name->at, name->length);
-    if (kind == PLAIN_BOOL) {
-        SPANS_PUT(buffer, "\",\"value\":{\"boolValue\":");
-        spans_put(buffer, value->at, value->length);
-        SPANS_PUT(buffer, "}}");
+    unsigned char *at = spans_room(buffer, SPANS_AROUND + name->length + value->length);
+    if (at == NULL)
         return;
+    if (buffer->used && at[-1] != '[')
+        *at++ = ',';
+    at = SPANS_COPIED(at, "{\"key\":\"");
+    at = spans_copied(at, name->at, name->length);
+    if (kind == PLAIN_BOOL) {
+        at = SPANS_COPIED(at, "\",\"value\":{\"boolValue\":");
+        at = spans_copied(at, value->at, value->length);
+        at = SPANS_COPIED(at, "}}");
+    } else {
+        at = kind == PLAIN_TEXT ? SPANS_COPIED(at, "\",\"value\":{\"stringValue\":\"")
+                                : SPANS_COPIED(at, "\",\"value\":{\"intValue\":\"");
+        at = spans_copied(at, value->at, value->length);
+        at = SPANS_COPIED(at, "\"}}");
     }
-    if (kind == PLAIN_TEXT)
-        SPANS_PUT(buffer, "\",\"value\":{\"stringValue\":\"");
-    else
-        SPANS_PUT(buffer, "\",\"value\":{\"intValue\":\"");
-    spans_put(buffer, value->at, value->length);
-    SPANS_PUT(buffer, "\"}}");
+    spans_wrote(buffer, at);
 }
 
 static void spans_put_protobuf(spans_buffer *buffer, const plain_value *name, const plain_value *value, plain_kind kind) {
@@ -283,85 +355,97 @@ static void spans_put_protobuf(spans_buffer *buffer, const plain_value *name, co
     size_t size = 1 + spans_varint_size(value_size) + value_size;
     if (name_size)
         size += 1 + spans_varint_size(name_size) + name_size;
-    spans_put_byte(buffer, 0x4a);
-    spans_put_varint(buffer, size);
+    unsigned char *at = spans_room(buffer, 1 + SPANS_VARINT_BYTES + size);
+    if (at == NULL)
+        return;
+    *at++ = 0x4a;
+    at = spans_varint(at, size);
     if (name_size) {
-        spans_put_byte(buffer, 0x0a);
-        spans_put_varint(buffer, name_size);
-        spans_put_text(buffer, name);
+        *at++ = 0x0a;
+        at = spans_varint(at, name_size);
+        at = spans_text(at, name);
     }
-    spans_put_byte(buffer, 0x12);
-    spans_put_varint(buffer, value_size);
+    *at++ = 0x12;
+    at = spans_varint(at, value_size);
     if (kind == PLAIN_TEXT) {
-        spans_put_byte(buffer, 0x0a);
-        spans_put_varint(buffer, number);
-        spans_put_text(buffer, value);
+        *at++ = 0x0a;
+        at = spans_varint(at, number);
+        at = spans_text(at, value);
     } else if (kind == PLAIN_INT) {
-        spans_put_byte(buffer, 0x18);
-        spans_put_varint(buffer, number);
+        *at++ = 0x18;
+        at = spans_varint(at, number);
     } else {
-        spans_put_byte(buffer, 0x10);
-        spans_put_byte(buffer, *value->at == 't');
+        *at++ = 0x10;
+        *at++ = *value->at == 't';
     }
+    spans_wrote(buffer, at);
 }
+
+/* More than a span takes for its ids, beside its state, and for its times. */
+#define SPANS_IDS 128
+#define SPANS_TIMES (64 + 2 * SPANS_DECIMAL_BYTES)
 
 /* What stands before and behind a span's name and kind. `parent`: NULL without one. */
 
 static void spans_put_ids(
-    spans_buffer *buffer, int is_json, const unsigned char *trace, const unsigned char *own, const unsigned char *parent,
-    const plain_value *state
+    spans_buffer *buffer, int is_json, const spans_trace *trace, const spans_id *own, const spans_id *parent
 ) {
-    if (is_json) {
-        SPANS_PUT(buffer, "{\"traceId\":\"");
-        spans_put(buffer, trace, 2 * SPANS_ID_DIGITS);
-        SPANS_PUT(buffer, "\",\"spanId\":\"");
-        spans_put(buffer, own, SPANS_ID_DIGITS);
-        SPANS_PUT(buffer, "\",\"parentSpanId\":\"");
-        if (parent != NULL)
-            spans_put(buffer, parent, SPANS_ID_DIGITS);
-        SPANS_PUT(buffer, "\",");
+    const plain_value *state = &trace->state;
+    unsigned char *at = spans_room(buffer, SPANS_IDS + state->length);
+    if (at == NULL)
         return;
+    if (is_json) {
+        at = SPANS_COPIED(at, "{\"traceId\":\"");
+        at = spans_copied(at, trace->hex, 2 * SPANS_ID_DIGITS);
+        at = SPANS_COPIED(at, "\",\"spanId\":\"");
+        at = spans_copied(at, own->hex, SPANS_ID_DIGITS);
+        at = SPANS_COPIED(at, "\",\"parentSpanId\":\"");
+        if (parent != NULL)
+            at = spans_copied(at, parent->hex, SPANS_ID_DIGITS);
+        at = SPANS_COPIED(at, "\",");
+    } else {
+        at = SPANS_COPIED(at, "\x0a\x10");
+        at = spans_big_endian(at, trace->numbers[0]);
+        at = spans_big_endian(at, trace->numbers[1]);
+        at = SPANS_COPIED(at, "\x12\x08");
+        at = spans_big_endian(at, own->number);
+        if (state->length) {
+            *at++ = 0x1a;
+            at = spans_varint(at, state->length);
+            at = spans_copied(at, state->at, state->length);
+        }
+        if (parent != NULL) {
+            at = SPANS_COPIED(at, "\x22\x08");
+            at = spans_big_endian(at, parent->number);
+        }
     }
-    SPANS_PUT(buffer, "\x0a\x10");
-    spans_put_hex_as_bytes(buffer, trace, 2 * SPANS_ID_DIGITS);
-    SPANS_PUT(buffer, "\x12\x08");
-    spans_put_hex_as_bytes(buffer, own, SPANS_ID_DIGITS);
-    if (state->length) {
-        spans_put_byte(buffer, 0x1a);
-        spans_put_varint(buffer, state->length);
-        spans_put(buffer, state->at, state->length);
-    }
-    if (parent != NULL) {
-        SPANS_PUT(buffer, "\x22\x08");
-        spans_put_hex_as_bytes(buffer, parent, SPANS_ID_DIGITS);
-    }
+    spans_wrote(buffer, at);
 }
 
 static void spans_put_times(spans_buffer *buffer, int is_json, uint64_t start_ns, uint64_t end_ns) {
-    if (is_json) {
-        SPANS_PUT(buffer, ",\"startTimeUnixNano\":\"");
-        spans_put_decimal(buffer, start_ns);
-        SPANS_PUT(buffer, "\",\"endTimeUnixNano\":\"");
-        spans_put_decimal(buffer, end_ns);
-        SPANS_PUT(buffer, "\",\"attributes\":[");
+    unsigned char *at = spans_room(buffer, SPANS_TIMES);
+    if (at == NULL)
         return;
+    if (is_json) {
+        at = SPANS_COPIED(at, ",\"startTimeUnixNano\":\"");
+        at = spans_decimal(at, start_ns);
+        at = SPANS_COPIED(at, "\",\"endTimeUnixNano\":\"");
+        at = spans_decimal(at, end_ns);
+        at = SPANS_COPIED(at, "\",\"attributes\":[");
+    } else {
+        *at++ = 0x39;
+        at = spans_little_endian(at, start_ns);
+        *at++ = 0x41;
+        at = spans_little_endian(at, end_ns);
     }
-    uint64_t times[] = {start_ns, end_ns};
-    for (int number = 0; number < 2; number++) {
-        unsigned char *at = spans_more(buffer, 9);
-        if (at == NULL)
-            return;
-        *at++ = number ? 0x41 : 0x39;
-        for (int byte = 0; byte < 8; byte++)
-            *at++ = (unsigned char)(times[number] >> 8 * byte);
-    }
+    spans_wrote(buffer, at);
 }
 
 static void spans_put_end(spans_buffer *buffer, int is_json, const plain_value *state) {
     if (!is_json)
         return;
     if (state->length) {
-        SPANS_PUT(buffer, ",\"traceState\":\"");
+        spans_put(buffer, ",\"traceState\":\"", 15);
         spans_put(buffer, state->at, state->length);
         spans_put_byte(buffer, '"');
     }

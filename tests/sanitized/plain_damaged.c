@@ -12,14 +12,16 @@ static void add_value(const plain_value *value, const unsigned char *event, uint
 
 static void write_span(const plain_event *event, int is_json) {
     spans_buffer buffer = {0};
-    const plain_value *fields = event->fields, none = {0};
-    const unsigned char trace[] = "0123456789abcdef0123456789abcdef";
-    const unsigned char *own = spans_is_id(&fields[PLAIN_ID], SPANS_ID_DIGITS) ? fields[PLAIN_ID].at : trace;
-    const unsigned char *parent = spans_is_id(&fields[PLAIN_PARENT], SPANS_ID_DIGITS) ? fields[PLAIN_PARENT].at : NULL;
+    const plain_value *fields = event->fields;
+    spans_trace trace = {{0}, {0}, {0}};
+    spans_id own, parent;
+    if (!spans_take_trace(&trace, (const unsigned char *)"0123456789abcdef0123456789abcdef", 32)) abort();
+    if (!spans_read_id(&fields[PLAIN_ID], &own)) own.hex = trace.hex, own.number = trace.numbers[0];
+    int has_parent = spans_read_id(&fields[PLAIN_PARENT], &parent);
     uint64_t start = 0, took = 0;
     spans_moment(&fields[PLAIN_START], &start);
     spans_nanoseconds(&fields[PLAIN_DURATION], &took);
-    spans_put_ids(&buffer, is_json, trace, own, parent, &none);
+    spans_put_ids(&buffer, is_json, &trace, &own, has_parent ? &parent : NULL);
     spans_put_times(&buffer, is_json, start, took);
     for (size_t i = 0; i < event->count; i++) {
         const plain_value *name = &event->members[i].key, *value = &event->members[i].value;

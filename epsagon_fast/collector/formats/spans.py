@@ -38,12 +38,20 @@ from epsagon_fast.collector.formats.shapes import (
     thrown,
 )
 from epsagon_fast.collector.formats.told import dropped_of, happenings_of, is_told, links_of, told
-from epsagon_fast.hints import Any
+from epsagon_fast.hints import Any, Protocol
 from epsagon_fast.protocol import HTTP_TRACE_ID_KEY, PARENT_ID, TRACESTATE_KEY
 from epsagon_fast.span_names import DESCRIPTION, EVENTS
 
 # The name of this tracer in resources and scopes.
 SDK = "epsagon_fast"
+
+
+class TakenIds(Protocol):
+    """Ids of spans: a set, or what the compiled writer has instead."""
+
+    def __contains__(self, span_id: object, /) -> bool: ...
+
+    def add(self, span_id: str, /) -> None: ...
 
 
 class SpanIds:
@@ -52,11 +60,11 @@ class SpanIds:
     shared: the trace's id by its runner. taken: the ids of spans that are written already.
     """
 
-    def __init__(self, trace_id: bytes, shared: object, has_runner: bool, taken: set[str] | None = None) -> None:
+    def __init__(self, trace_id: bytes, shared: object, has_runner: bool, taken: TakenIds | None = None) -> None:
         self.trace_id = shared if is_id(shared, TRACE_DIGITS) else trace_id.hex()
         self.runner_id = own_id(trace_id)
         self._root = self.runner_id if has_runner else ""
-        self._taken = {self.runner_id} if taken is None else taken
+        self._taken: TakenIds = {self.runner_id} if taken is None else taken
 
     def own(self, number: int, said: object) -> str:
         """Return the id of an event's span. One that is none, or taken already, gets another, the same at each attempt.
@@ -82,7 +90,7 @@ class SpansOfTrace:
     made for them. taken: as SpanIds has it.
     """
 
-    def __init__(self, trace: FittedTrace, taken: set[str] | None = None) -> None:
+    def __init__(self, trace: FittedTrace, taken: TakenIds | None = None) -> None:
         is_made = not trace.events and trace.exceptions
         self.events, self._place = ([b"{}"], 0) if is_made else (trace.events, trace.runner_place)
         self._exceptions = trace.exceptions

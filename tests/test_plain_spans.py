@@ -282,6 +282,27 @@ def test_spans_of_a_json_part_are_counted_alike(part: bytes) -> None:
     assert span_count(part, otlp_json) == pure_span_count(part, otlp_json)
 
 
+digits = st.text("0123456789", max_size=12)
+
+
+@given(st.integers(0, 10**11), digits, st.sampled_from(["", "e-0", "E-1", "e-6", "e-07", "e-009", "e-10", "e3", "e+2"]))
+@example(9, "9", "e-6")
+@example(18446744073, "7095", "e-0")
+def test_times_are_read_alike_however_they_are_written(whole: int, part: str, exponent: str) -> None:
+    time = f"{whole}.{part}{exponent}" if part else f"{whole}{exponent}"
+    text = json.dumps(event({}), separators=(",", ":"))
+    assert same(text.replace("0.25", time).encode(), text.replace("1700000000.123456", time).encode())
+
+
+def test_durations_of_whole_nanoseconds_are_read_without_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    durations = (1e-9, 8.51e-7, 9.9e-6, 0.000086891, 0.25, 3.0)
+    events = [orjson.dumps(event({}, start_time=1_700_000_000_123_456_789, duration=each)) for each in durations]
+    assert b"e-" in events[2]
+    for noting in NOTING:
+        monkeypatch.setattr(noting, "nanoseconds", None)
+        assert left_by(noting, FittedTrace(TRACE_ID, events, None, [])) == []
+
+
 def counted_by(count: Callable[[bytes, ModuleType], int], part: bytes) -> int | str:
     try:
         return count(part, otlp_protobuf)

@@ -192,16 +192,28 @@ static int spans_nanoseconds(const plain_value *seconds, uint64_t *out) {
         *out = whole <= SPANS_MOST_S ? whole * SPANS_NS_PER_S : 0;
         return 1;
     }
-    const unsigned char *point = (const unsigned char *)memchr(seconds->at, '.', seconds->length);
-    if (point == NULL)
+    const unsigned char *at = seconds->at, *end = at + seconds->length;
+    uint64_t number = 0;
+    size_t digits = 0, behind = 0;
+    int is_behind = 0;
+    for (; at < end && *at != 'e' && *at != 'E'; at++) {
+        if (*at == '.') {
+            is_behind = 1;
+            continue;
+        }
+        number = number * 10 + (uint64_t)(*at - '0');
+        digits++;
+        behind += (size_t)is_behind;
+    }
+    /* A time below 10 microseconds has an exponent. */
+    if (at < end) {
+        if (at[1] != '-')
+            return 0;
+        behind += (size_t)spans_natural(at + 2, (size_t)(end - at - 2));
+    }
+    if (behind > 9 || digits > SPANS_SURE_DIGITS || number / tens[behind] >= SPANS_MOST_S)
         return 0;
-    size_t before = (size_t)(point - seconds->at), behind = seconds->length - before - 1;
-    if (behind > 9 || before + behind > SPANS_SURE_DIGITS || memchr(point, 'e', behind + 1) || memchr(point, 'E', behind + 1))
-        return 0;
-    uint64_t whole = spans_natural(seconds->at, before);
-    if (whole >= SPANS_MOST_S)
-        return 0;
-    *out = whole * SPANS_NS_PER_S + spans_natural(point + 1, behind) * tens[9 - behind];
+    *out = number * tens[9 - behind];
     return 1;
 }
 

@@ -29,6 +29,8 @@ SANITIZED = ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover
 QUICK = ("-O0", "-g0")
 # Compiler flags, by the way in which a block's quotes are found.
 PATHS = {"native": [], "portable": ["-DEPSAGON_FAST_PORTABLE"]}
+# A processor that looks at 32 bytes at once hides the way that looks at 16.
+SEARCH_PATHS = PATHS | {"narrow": ["-DEPSAGON_FAST_NARROW"]}
 # What is written in C, each with a program in sanitized/.
 PARTS = ("strip", "shorten")
 # The search for names, which needs tables beside its events.
@@ -62,7 +64,7 @@ def run_core(
 
 def searches(folder: Path, *flags: str) -> Iterator[tuple[str, Path]]:
     """Compile the search for each way to find signs; yield what it is, and the program."""
-    for path, its_flags in PATHS.items():
+    for path, its_flags in SEARCH_PATHS.items():
         headers = SOURCES.with_name("masking")
         (folder / path).mkdir()
         yield f"{SEARCH}, {path}", build_core(folder / path, *flags, *its_flags, f"-I{headers}", what=SEARCH)

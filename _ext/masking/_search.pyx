@@ -1,5 +1,5 @@
 # cython: language_level=3, auto_pickle=False
-# distutils: depends = _ext/masking/search.h _ext/masking/sift.h
+# distutils: depends = _ext/masking/search.h _ext/masking/sift.h _ext/masking/sift_blocks.h
 """Says of an event's JSON whether a key may stand in it. `masking/search.py` has the plain way and makes the states."""
 
 from cpython.bytes cimport PyBytes_AsString

@@ -11,8 +11,8 @@
 #include "search.h"
 
 #if defined(SEARCH_SSE2) && (defined(__x86_64__) || defined(__i386__))
-#include <tmmintrin.h>
-#define SIFT_SSSE3 __attribute__((target("ssse3")))
+#include <immintrin.h>
+#define SIFT_SHUFFLES
 #endif
 
 /* search.py makes them: for each of the three letters 16 bytes by the lower half of a byte and 16 by the upper one, in
@@ -56,7 +56,7 @@ static int sift_triple(const search_run *run, const unsigned char *sieve, unsign
 }
 
 /* Whether a fragment stands around the letter at `at`. */
-static int sift_letter(const search_run *run, const unsigned char *sieve, size_t at) {
+static inline __attribute__((always_inline)) int sift_letter(const search_run *run, const unsigned char *sieve, size_t at) {
     size_t left = at, right = at + 1;
     unsigned triple = (run->text[at] & 31u) << 5;
     while (left > 0 && !sift_counts(run, left - 1))
@@ -89,9 +89,56 @@ static int sift_hidden(const search_run *run, size_t at) {
     }
 }
 
-/* The first place from `at` at which a fragment stands, or something may be hidden. The event's length: there is none. A
- * fragment's place is that of its middle letter. */
-static size_t sift_bytes(const search_run *run, const unsigned char *sieve, size_t at) {
+/* Each way to take a first look says the first place from where it begins at which a fragment stands, or something may be
+ * hidden. The event's length: there is none. A fragment's place is that of its middle letter. */
+#ifdef SIFT_SHUFFLES
+#define SIFT_BLOCKS sift_16
+#define SIFT_BYTES 16
+#define SIFT_TARGET __attribute__((target("ssse3")))
+#define SIFT_VECTOR __m128i
+#define SIFT_OF(name) _mm_##name
+#define SIFT_AND _mm_and_si128
+#define SIFT_AND_NOT _mm_andnot_si128
+#define SIFT_OR _mm_or_si128
+#define SIFT_NONE _mm_setzero_si128()
+#define SIFT_LOAD(bytes) _mm_loadu_si128((const __m128i *)(bytes))
+#define SIFT_TABLE SIFT_LOAD
+/* A vector some bytes later, behind the last ones of the block before. */
+#define SIFT_LATER(now, was, bytes) _mm_alignr_epi8(now, was, 16 - (bytes))
+#define SIFT_LEAVE() (void)0
+#include "sift_blocks.h"
+
+#define SIFT_BLOCKS sift_32
+#define SIFT_BYTES 32
+#define SIFT_TARGET __attribute__((target("avx2,bmi")))
+#define SIFT_VECTOR __m256i
+#define SIFT_OF(name) _mm256_##name
+#define SIFT_AND _mm256_and_si256
+#define SIFT_AND_NOT _mm256_andnot_si256
+#define SIFT_OR _mm256_or_si256
+#define SIFT_NONE _mm256_setzero_si256()
+#define SIFT_LOAD(bytes) _mm256_loadu_si256((const __m256i *)(bytes))
+#define SIFT_TABLE(table) _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(table)))
+#define SIFT_LATER(now, was, bytes) _mm256_alignr_epi8(now, _mm256_permute2x128_si256(was, now, 0x21), 16 - (bytes))
+/* What the compiler leaves out behind a call: with their upper halves in use, the search's vectors of 16 bytes are slow. */
+#define SIFT_LEAVE() _mm256_zeroupper()
+#include "sift_blocks.h"
+
+/* Whether the processor has blocks of 32 bytes, with which the first look takes two thirds to four fifths of the time. */
+static int sift_is_wide(void) {
+#ifdef EPSAGON_FAST_NARROW
+    /* The tests hold blocks of 16 bytes to the same answers. */
+    return 0;
+#else
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi");
+#endif
+}
+
+static size_t sift_event(const search_run *run, const unsigned char *sieve, size_t from) {
+    return sift_is_wide() ? sift_32(run, sieve, from) : sift_16(run, sieve, from);
+}
+#else
+static size_t sift_event(const search_run *run, const unsigned char *sieve, size_t at) {
     size_t start = at, middle = 0;
     unsigned triple = 0;
     for (int letters = 0; start > 0 && letters < 2;)
@@ -108,75 +155,17 @@ static size_t sift_bytes(const search_run *run, const unsigned char *sieve, size
     }
     return middle >= at && sift_triple(run, sieve, triple << 5, middle) ? middle : run->length;
 }
-
-#ifdef SIFT_SSSE3
-/* For each byte of a block, given by its halves, the bits that two tables have. */
-SIFT_SSSE3 static __m128i sift_block(__m128i lower, __m128i upper, const unsigned char *tables) {
-    const __m128i by_lower = _mm_loadu_si128((const __m128i *)tables),
-                  by_upper = _mm_loadu_si128((const __m128i *)(tables + 16));
-    return _mm_and_si128(_mm_shuffle_epi8(by_lower, lower), _mm_shuffle_epi8(by_upper, upper));
-}
-
-SIFT_SSSE3 static size_t sift_blocks(const search_run *run, const unsigned char *sieve, size_t from) {
-    const unsigned char *text = run->text;
-    size_t at = from;
-    const __m128i half = _mm_set1_epi8(15), none = _mm_setzero_si128(), all = _mm_set1_epi8(-1),
-                  signs = _mm_set1_epi8(SIFT_UNCOUNTED), backslash = _mm_set1_epi8('\\'), u = _mm_set1_epi8('u');
-    /* What the block before this one had. Any letter may have been the first one. */
-    __m128i before_was = all, first_or_sign_was = all, middle_was = none, last_was = none, sign_was = none, hiding_was = none;
-    for (; run->length - at >= 17; at += 16) {
-        const __m128i block = _mm_loadu_si128((const __m128i *)(text + at)),
-                      next = _mm_loadu_si128((const __m128i *)(text + at + 1)), lower = _mm_and_si128(block, half),
-                      upper = _mm_and_si128(_mm_srli_epi16(block, 4), half), first = sift_block(lower, upper, sieve),
-                      middle = sift_block(lower, upper, sieve + 32), last = sift_block(lower, upper, sieve + 64),
-                      other = sift_block(lower, upper, sieve + SIFT_OTHERS),
-                      sign = _mm_cmpgt_epi8(_mm_and_si128(other, signs), none),
-                      escape = _mm_and_si128(_mm_cmpeq_epi8(block, backslash), _mm_cmpeq_epi8(next, u)),
-                      hiding = _mm_or_si128(escape, _mm_andnot_si128(signs, other));
-        /* A sign stands for the first letter only behind that or another sign, and for the last one only before them. */
-        const __m128i first_or_sign = _mm_or_si128(first, sign),
-                      before = _mm_or_si128(
-                          first, _mm_and_si128(sign, _mm_alignr_epi8(first_or_sign, first_or_sign_was, 15))),
-                      behind = _mm_or_si128(
-                          _mm_alignr_epi8(last, last_was, 15),
-                          _mm_and_si128(_mm_or_si128(last, sign), _mm_alignr_epi8(sign, sign_was, 15))),
-                      triple = _mm_and_si128(behind, _mm_and_si128(_mm_alignr_epi8(middle, middle_was, 14),
-                                                                   _mm_alignr_epi8(before, before_was, 13))),
-                      any = _mm_or_si128(triple, _mm_alignr_epi8(hiding, hiding_was, 14));
-        unsigned bits = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(any, none)) ^ 0xFFFFu;
-        for (; bits; bits &= bits - 1) {
-            const size_t place = at + (size_t)__builtin_ctz(bits) - 2;
-            if (sift_is_letter(run, place) ? sift_letter(run, sieve, place) : sift_hidden(run, place))
-                return place;
-        }
-        before_was = before;
-        first_or_sign_was = first_or_sign;
-        middle_was = middle;
-        last_was = last;
-        sign_was = sign;
-        hiding_was = hiding;
-    }
-    return sift_bytes(run, sieve, at - from > 2 ? at - 2 : from);
-}
 #endif
 
 /* Whether the first look is worth it. One byte after the other it takes longer than the search itself. */
 static int sift_is_quick(void) {
-#ifdef SIFT_SSSE3
+#ifdef SIFT_SHUFFLES
     return __builtin_cpu_supports("ssse3");
 #elif defined(EPSAGON_FAST_PORTABLE)
     /* The tests hold it to the same answers. */
     return 1;
 #else
     return 0;
-#endif
-}
-
-static size_t sift_event(const search_run *run, const unsigned char *sieve, size_t from) {
-#ifdef SIFT_SSSE3
-    return sift_blocks(run, sieve, from);
-#else
-    return sift_bytes(run, sieve, from);
 #endif
 }
 

@@ -42,7 +42,7 @@ cdef class Exchange:
     def has_received(self, message):
         """See request_path.PureExchange."""
         cdef RequestPath request = self.request
-        if not self.is_begun or type(message) is not dict:
+        if not _is_begun(self) or type(message) is not dict:
             return False
         body = (<dict>message).get("body", no_body)
         if type(body) is not bytes or (<dict>message).get("type") != request_kind:
@@ -52,20 +52,26 @@ cdef class Exchange:
 
     def begins_to_send(self, message):
         """See request_path.PureExchange."""
-        return _begin_to_send(self.request, message) if self.is_begun else None
+        return _begin_to_send(self.request, message) if _is_begun(self) else None
 
     def has_sent(self, message, bint is_last):
         """See request_path.PureExchange."""
-        _note_message(self.request, <dict>message, is_last)
+        if _is_begun(self) and type(message) is dict:
+            _note_message(self.request, <dict>message, is_last)
 
     def end(self):
         """See request_path.PureExchange."""
-        return _end_exchange(self.request, <dict>self.scope)
+        return _is_begun(self) and type(self.scope) is dict and _end_exchange(self.request, <dict>self.scope)
 
     def leave(self):
         """See request_path.PureExchange."""
         if self.request is not None:
             _leave_request(self.request)
+
+
+cdef bint _is_begun(Exchange exchange) noexcept:
+    # Its request can be written, and be None.
+    return exchange.is_begun and exchange.request is not None
 
 
 cdef bint _begin_exchange(Exchange exchange, dict scope) except -1:

@@ -24,6 +24,7 @@ cdef class WrappedBody:
 
     def close(self):
         """Let the application close its answer, then end the trace."""
+        _check_served(self)
         _close_body(self)
 
     def __getattr__(self, name):
@@ -42,6 +43,7 @@ cdef class IteratorBody(WrappedBody):
         return self
 
     def __next__(self):
+        _check_served(self)
         piece = _piece_of(self, self.body)
         if piece is no_piece:
             _exhausted(self)
@@ -111,6 +113,13 @@ cdef object _streamed(RequestPath request, object body):
         return None
     wrapped.body, wrapped.place, wrapped.request = body, (<object>request).place, request
     return wrapped
+
+
+cdef int _check_served(WrappedBody body) except -1:
+    """Raise ValueError for what `_streamed` has not made: it has nothing to look into."""
+    if body.request is None:
+        raise ValueError("no request has this body")
+    return 0
 
 
 cdef object _iterated(IterableBody body):

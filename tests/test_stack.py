@@ -3,6 +3,9 @@ import re
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
+from types import CodeType, SimpleNamespace
+from typing import Any
 
 import pytest
 from interrupting import at_each_step
@@ -92,3 +95,65 @@ def test_source_is_left_to_the_library_as_it_leaves_it_itself() -> None:
     theirs = linecache.getlines(__file__), linecache.cache[__file__]
     linecache.cache.clear()
     assert (stack._read(__file__, globals()), linecache.cache[__file__]) == theirs
+
+
+CODE = compile("def fail():\n    raise Failure('boom')\n", "name", "exec")
+# Names that no file can have, and the beginnings of files that cannot be read as text.
+NO_NAMES = ("/a\0b", "a\0b", "/\ud800.py", "\ud800.py", "")
+NO_TEXTS = (b"# coding: hex", b"# coding: rot13", b"# coding: undefined", b"# coding: utf-16", b"# coding: no", b"\xff")
+
+
+def failing_in(name: str, **names: Any) -> Callable[[], None]:
+    """Return a function that raises, of a file with that name."""
+    here = {"Failure": Failure, **names}
+    exec(renamed(CODE, name), here)
+    fail: Callable[[], None] = here["fail"]
+    return fail
+
+
+def renamed(code: CodeType, name: str) -> CodeType:
+    inner = (renamed(each, name) if isinstance(each, CodeType) else each for each in code.co_consts)
+    return code.replace(co_filename=name, co_consts=tuple(inner))
+
+
+def told(fail: Callable[[], None]) -> str:
+    """Return the traceback of what a function raises, also as a part of a group."""
+    with pytest.raises(Failure) as raised:
+        fail()
+    text = stack.of_exception(raised.value)
+    with pytest.raises(ExceptionGroup) as group:
+        raise ExceptionGroup("one", [raised.value])
+    inside = stack.of_exception(group.value)
+    assert all(line.strip() in inside for line in text.splitlines())
+    return text
+
+
+def test_file_that_cannot_be_read_costs_its_own_lines_only(tmp_path: Path) -> None:
+    names = list(NO_NAMES)
+    for number, start in enumerate(NO_TEXTS):
+        file = tmp_path / f"{number}.html"
+        file.write_bytes(start + b"\n{{ boom }}\n\xff")
+        names.append(str(file))
+    for name in names:
+        text = told(failing_in(name))
+        assert "fail()\n" in text
+        assert f'File "{name}", line 2, in fail\n' in text
+        assert text.endswith("Failure: boom\n")
+
+
+def test_loader_that_fails_costs_its_own_lines_only() -> None:
+    def get_source(name: str) -> str:
+        raise LookupError(name)
+
+    loader = SimpleNamespace(get_source=get_source)
+    text = told(failing_in("/no/such/archive/x.py", __name__="x", __loader__=loader))
+    assert text.endswith('archive/x.py", line 2, in fail\ntest_stack.Failure: boom\n')
+
+
+def test_relative_name_is_a_file_only_of_its_own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "x.py").write_text("one\n    the second line\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "the second line" not in told(failing_in("x.py"))
+    assert "the second line" not in told(failing_in("x.py", __file__="/built/x.so"))
+    assert "the second line" in told(failing_in("x.py", __file__="x.py"))

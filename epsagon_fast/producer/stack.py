@@ -26,6 +26,7 @@ _SPECIAL = (SyntaxError, BaseExceptionGroup)
 _TRACEBACK, _CAUSE, _CONTEXT, _SUPPRESSED = (
     BaseException.__dict__[name] for name in ("__traceback__", "__cause__", "__context__", "__suppress_context__")
 )
+_EXCEPTIONS = BaseExceptionGroup.__dict__["exceptions"]
 _DICT = BaseException.__dict__["__dict__"]
 _MODULE, _QUALNAME = (type.__dict__[name] for name in ("__module__", "__qualname__"))
 
@@ -38,8 +39,7 @@ def of_exception(error: BaseException) -> str:
     for link, why in _chain(error):
         parts.append(why)
         # Not isinstance, which asks the exception for its __class__, and that may fail.
-        special = issubclass(type(link), _SPECIAL)
-        parts.append("".join(traceback.format_exception(link, chain=False)) if special else _one(link))
+        parts.append(_special(link) if issubclass(type(link), _SPECIAL) else _one(link))
     return "".join(reversed(parts))
 
 
@@ -72,8 +72,25 @@ def _one(error: BaseException) -> str:
     return f"{HEAD if frames else ''}{_printed(frames)}{name}{': ' if message else ''}{message}\n{last}"
 
 
+def _special(error: BaseException) -> str:
+    """Return what the library prints of an exception, with the frames as they are printed here."""
+    # Without its traceback and without a look at the lines of its parts' ones, because the library's reading may fail.
+    whole = traceback.TracebackException(type(error), error, None, lookup_lines=False, compact=True)
+    pending = [(whole, error)]
+    while pending:
+        part, error = pending.pop()
+        part.stack = _stack(traceback.walk_tb(_TRACEBACK.__get__(error)))
+        if part.exceptions:
+            pending.extend(zip(part.exceptions, _EXCEPTIONS.__get__(error), strict=True))
+    return "".join(whole.format(chain=False))
+
+
 def _printed(frames: Any) -> str:
-    return "".join(traceback.StackSummary.from_list([_summary(*each) for each in frames]).format())
+    return "".join(_stack(frames).format())
+
+
+def _stack(frames: Any) -> traceback.StackSummary:
+    return traceback.StackSummary.from_list([_summary(*each) for each in frames])
 
 
 def _summary(frame: FrameType, line: int) -> traceback.FrameSummary:
@@ -88,24 +105,33 @@ def _source_line(frame: FrameType, line: int) -> str:
     """Return a line of source, from the library's cache if the file is there: looking into that raises nothing."""
     name = frame.f_code.co_filename
     known: Any = linecache.cache.get(name)
-    lines = known[2] if known is not None and len(known) == 4 else _read(name, frame.f_globals)
+    lines = known[2] if known is not None and len(known) == 4 else _lines(name, frame.f_globals)
     return lines[line - 1] if 0 < line <= len(lines) else ""
+
+
+def _lines(name: str, names: dict[str, Any]) -> list[str]:
+    """Return a file's lines, none if they cannot be had. `names`: the globals of its code."""
+    if not os.path.isabs(name) and names.get("__file__") != name:
+        # The place where the code was built, and another file may have that name in the working directory.
+        return []
+    for read in _read, linecache.getlines:
+        try:
+            return read(name, names)
+        except Exception as error:  # any of a codec, or of the application's own loader
+            let_pass(error)
+    return []
 
 
 def _read(name: str, names: dict[str, Any]) -> list[str]:
     """Return a file's lines, and leave them in the library's cache.
 
-    The library reads files too, and swallows any OSError meanwhile, even one that a signal handler raises.
+    The library reads files too, and swallows any OSError meanwhile, even one that a signal handler raises. So it is
+    asked only for what is no file of its own, but perhaps in an archive.
     """
-    try:
-        state = os.stat(name)
-        with open(name, "rb") as file:
-            text = file.read()
-        lines = io.TextIOWrapper(io.BytesIO(text), tokenize.detect_encoding(io.BytesIO(text).readline)[0]).readlines()
-    except (OSError, UnicodeDecodeError, SyntaxError) as error:
-        let_pass(error)
-        # No file of its own: it may be in an archive.
-        return linecache.getlines(name, names)
+    state = os.stat(name)
+    with open(name, "rb") as file:
+        text = file.read()
+    lines = io.TextIOWrapper(io.BytesIO(text), tokenize.detect_encoding(io.BytesIO(text).readline)[0]).readlines()
     if lines and not lines[-1].endswith("\n"):
         lines[-1] += "\n"
     linecache.cache[name] = (state.st_size, state.st_mtime, lines, name)

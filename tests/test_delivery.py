@@ -933,10 +933,17 @@ def test_a_failure_lets_go_of_its_body_without_a_garbage_collection(delivery: De
         gc.enable()
 
 
-def test_idle_connections_are_let_go(delivery: Delivery, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    send(delivery, to(server.url))
-    monkeypatch.setattr(module, "IDLE_S", -1.0)
-    delivery.verdicts()
-    monkeypatch.undo()
-    send(delivery, to(server.url))
-    assert server.connections == 2
+def test_a_connection_is_let_go_once_it_is_idle(
+    delivery: Delivery, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while others are used: a backend that is away is asked again and again."""
+    with Server() as busy:
+        for each in (server, busy):
+            send(delivery, to(each.url))
+        for _ in range(2):
+            monkeypatch.setattr(module, "IDLE_S", -1.0)
+            delivery.verdicts()
+            monkeypatch.undo()
+            send(delivery, to(busy.url))
+        send(delivery, to(server.url))
+        assert (server.connections, busy.connections) == (2, 1)

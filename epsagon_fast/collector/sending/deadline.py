@@ -103,6 +103,8 @@ class TLSSocket(_Socket, ssl.SSLSocket):
 class PlainConnection(HTTPConnection):
     """A connection without TLS."""
 
+    # Since those that are idle were last looked through.
+    was_used = False
     _poll: "select.poll | None" = None
 
     @property

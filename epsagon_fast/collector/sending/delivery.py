@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # starts so long after it: where the processor is short more senders take more of it, most to begin a TLS connection.
 WAKE_S = 0.002
 PATIENCE_S = 0.02
-# Kept connections are closed after this time without traffic.
+# A kept connection over which nothing went for this long is closed, at the latest after twice that.
 IDLE_S = 60.0
 
 
@@ -86,8 +86,8 @@ class Delivery:
         # One for each sender that has not had the processor yet. Adding and taking are single steps of the interpreter.
         self._coming: list[None] = []
         self._pending = self._pending_bytes = 0
-        # When there was something to do, when a request was made, and when a sender started.
-        self._used_at = self._made_at = self._started_at = time.monotonic()
+        # When a request was made, a sender started, and connections were looked through.
+        self._made_at = self._started_at = self._tidied_at = time.monotonic()
         self._closing = False
 
     @property
@@ -130,7 +130,6 @@ class Delivery:
             lane.waiting.append(_request((lane, parcels, size_bytes, now)))
             self._pending += len(parcels)
             self._pending_bytes += size_bytes
-            self._used_at = now
             starts, _ = self._grow(now)
         if starts:
             self._start()
@@ -147,14 +146,15 @@ class Delivery:
             done, self._done = self._done, []
             self._pending -= sum([len(each.verdict.trace_ids) for each in done])
             self._pending_bytes -= sum([each.size_bytes for each in done])
-            forgotten = not self._pending and now - self._used_at > IDLE_S
-            pools = self._pools if forgotten else None
+            pools = self._pools if now - self._tidied_at > IDLE_S else None
+            if pools:
+                self._tidied_at = now
             # More than one, since this may be called seldom.
             starts, more = self._grow(now)
             while more:
                 starts, more = self._grow(now)
         if pools:
-            pools.clear()
+            pools.tidy()
         if starts:
             self._start()
         return [each.verdict for each in done]
@@ -249,7 +249,7 @@ class Delivery:
         lane = done.lane
         self._busy -= 1
         lane.in_flight -= 1
-        self._used_at = self._made_at = done.verdict.at
+        self._made_at = done.verdict.at
         if self._arrived is not None and done.verdict.outcome.name == ARRIVED:
             self._arrived.note(done.verdict.trace_ids)
         self._done.append(done)

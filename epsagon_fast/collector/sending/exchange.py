@@ -81,6 +81,18 @@ class Pools:
         for connection in (each for kept in idle.values() for each in kept):
             connection.close()
 
+    def tidy(self) -> None:
+        """Let go of the connections that were idle all the time since the last call."""
+        for key, kept in list(self._idle.items()):
+            # The one that was used last is taken next, so the first ones are idle for longest.
+            with suppress(IndexError):
+                while not kept[0].was_used:
+                    kept.pop(0).close()
+            for connection in tuple(kept):
+                connection.was_used = False
+            if not kept:
+                self._idle.pop(key, None)
+
     def send(self, post: Post, destination: Destination) -> Response:
         """Make a request as its destination's config wants it, and return the answer, of any status.
 
@@ -114,6 +126,7 @@ class Pools:
             connection.close()
             raise
         if answer.reusable:
+            connection.was_used = True
             self._idle.setdefault(way.key, []).append(connection)
         else:
             connection.close()

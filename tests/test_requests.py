@@ -13,7 +13,6 @@ from records import OPENED_AT, RING, closed, opened, own_runner, record
 from epsagon_fast.collector.assembling.assembly import Assembly
 from epsagon_fast.collector.assembling.open_trace import OpenTrace
 from epsagon_fast.collector.formats.conventions import OVERFLOW
-from epsagon_fast.collector.measuring import requests as requests_module
 from epsagon_fast.collector.measuring.figures import View
 from epsagon_fast.collector.measuring.histogram import BOUNDS_S, NS_PER_S, Histogram, placed
 from epsagon_fast.collector.measuring.keys import REQUEST, key_of, texts_of
@@ -197,29 +196,6 @@ def test_what_a_killed_collector_had_counted_is_not_counted_again(folder: Folder
     process.close(process.open("next"))
     passes(second, lambda: process.counts() == (2, 2))
     assert {name: each.count for (_, name), each in counted(folder.fd).items()} == {"slow": 1, "next": 1}
-
-
-def test_recovery_of_more_than_is_remembered_counts_once_however_often_it_is_killed(
-    folder: Folder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    traces, at_once = 40, 4
-    monkeypatch.setattr(ledgers, "MOST_IDS", traces // 2)
-    for module in (ledgers, requests_module):
-        monkeypatch.setattr(module, "AT_ONCE", at_once)
-    folder.server.behave = servers.hang
-    process = Process(folder)
-    for number in range(traces):
-        process.close(process.open(f"request {number % 2}"))
-    # The first one dies with all of it read and nothing closed, the second one while it waits for the answers.
-    folder.collector().one_pass()
-    second = folder.collector()
-    passes(second, lambda: second.counts["closed"] >= traces // 2 - at_once)
-    for _ in range(3):
-        second.one_pass()
-    folder.server.behave = servers.status(200)
-    third = folder.collector()
-    passes(third, lambda: process.counts() == (traces, traces))
-    assert sum(each.count for each in counted(folder.fd).values()) == traces
 
 
 def test_what_sampling_leaves_out_is_counted(folder: Folder) -> None:

@@ -46,7 +46,6 @@ from epsagon_fast.config import Config
 from epsagon_fast.protocol import Outcome
 from epsagon_fast.queue import state as states
 from epsagon_fast.queue.bell import Bell
-from epsagon_fast.queue.ledger import remembered
 from epsagon_fast.queue.reader import Rings
 from epsagon_fast.queue.state import StatePage
 
@@ -135,9 +134,7 @@ class Loop:
         for reader in ended:
             self.intake.bury(reader, now)
         since_boot_s = time.monotonic()
-        # All that is counted and under way must be remembered, or the next collector would count it again.
-        most = max(0, remembered() - self.unsettled)
-        self.handover.hand_over(self.assembly.end_pass(now, most), since_boot_s)
+        self.handover.hand_over(self.assembly.end_pass(now), since_boot_s)
         self.handover.leave_out(since_boot_s)
         settled = self.sending.step(time.monotonic())
         self.outcomes.take(settled)

@@ -139,7 +139,8 @@ class Ledger:
     def posted(self) -> set[bytes]:
         """Return the first 8 bytes of the ids of the last things that were posted."""
         ids = self._page.copy(IDS, MOST_IDS * ID_BYTES)
-        first = max(0, self._posted - remembered())
+        # A collector that was killed may have left ids in the next places, of what it did not count.
+        first = max(0, self._posted - MOST_IDS + AT_ONCE)
         places = (number % MOST_IDS * ID_BYTES for number in range(first, self._posted))
         return {ids[at : at + ID_BYTES] for at in places}
 
@@ -189,12 +190,6 @@ class Ledger:
             return ring.Mapping(fd, size_bytes)
         finally:
             os.close(fd)
-
-
-def remembered() -> int:
-    """Return how many ids are known at least, of the last things that were posted."""
-    # A collector that was killed may have left ids in the next places, of what it did not count.
-    return MOST_IDS - AT_ONCE
 
 
 def read(folder_fd: int) -> list[Series]:

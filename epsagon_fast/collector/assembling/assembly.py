@@ -116,7 +116,7 @@ class Assembly:
 
     @property
     def is_closing(self) -> bool:
-        """Whether the next `end_pass` returns traces, if nothing else settles them and it may."""
+        """Whether the next `end_pass` returns traces, if nothing else settles them."""
         return bool(self._closed_before)
 
     @property
@@ -198,16 +198,11 @@ class Assembly:
             trace.account.open_bytes += trace.held_bytes - before
             self._closed.append(trace)
 
-    def end_pass(self, now: float, most: int | None = None) -> list[OpenTrace]:
-        """Return the traces whose closing was fed before this pass began, at most so many; later passes have the rest.
-
-        most: not negative.
-        """
+    def end_pass(self, now: float) -> list[OpenTrace]:
+        """Return the traces whose closing was fed before this pass began: they get no more records."""
         # First: by now what finished before has its body counted, or is settled.
         self.accounts.close_empty()
-        before = self._closed_before
-        ready = before if most is None else before[:most]
-        self._closed_before, self._closed = before[len(ready) :] + self._closed, []
+        ready, self._closed_before, self._closed = self._closed_before, self._closed, []
         # What was not fed is masked again when it is read again.
         self.masks.clear()
         for ring_id, _ in self._unopened.end_pass():

@@ -1,5 +1,7 @@
 """A usual WSGI request, answered by compiled code, leaves the same records as one that Python answers step by step."""
 
+import contextlib
+import copy
 import gc
 import io
 import os
@@ -447,6 +449,44 @@ def test_streamed_answer_may_be_served_by_another_thread(read: Read, body: str) 
     labels = [said for kind, *_, said in told(read()) if kind == "LABEL"]
     assert ["closed", True] in labels and all(said is True for _, said in labels)
     assert not process.open_traces
+
+
+@pytest.mark.parametrize("is_closed", [True, False])
+@pytest.mark.parametrize("body", STREAMS)
+def test_streamed_answer_takes_attributes_of_a_middleware_around(
+    read: Read, monkeypatch: pytest.MonkeyPatch, body: str, is_closed: bool
+) -> None:
+    def serve() -> list[str]:
+        closed: list[str] = []
+        server = Server()
+        answer: Any = TracingMiddleware(streaming(STREAMS[body]))(server.environ, server.start_response)
+        close = answer.close
+
+        def outer() -> None:
+            closed.append("outer")
+            close()
+
+        answer.close, answer.mine = outer, "mine"
+        assert (answer.mine, answer.close, vars(answer)["mine"]) == ("mine", outer, "mine")
+        del answer.mine
+        assert not hasattr(answer, "mine")
+        with pytest.raises(TypeError, match="copied"):
+            copy.copy(answer)
+        if is_closed:
+            with contextlib.suppress(ValueError, SystemExit):
+                answer.close()
+        return closed
+
+    assert serve() == ["outer"] * is_closed
+    # The body holds its `close`, which holds the body.
+    gc.collect()
+    assert not process.open_traces
+    at_once = _but_stacks(told(read()))
+    step_by_step(monkeypatch)
+    assert serve() == ["outer"] * is_closed
+    gc.collect()
+    assert not process.open_traces
+    assert _but_stacks(told(read())) == at_once
 
 
 @pytest.mark.parametrize("body", ["Django's", "Werkzeug's"])

@@ -197,7 +197,7 @@ static void collect(PyObject *self) {
    limited API Cython leaves out the __del__ of its classes. `name` must live as long as the process. */
 static inline PyObject *finalized_class(PyObject *base, const char *name, int (*body)(PyObject *)) {
     PyType_Slot slots[] = {{Py_tp_finalize, (void *)collect}, {0, NULL}};
-    PyType_Spec spec = {name, 0, 0, Py_TPFLAGS_DEFAULT, slots};
+    PyType_Spec spec = {name, 0, 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE, slots};
     collected_body = body;
     return PyType_FromSpecWithBases(&spec, base);
 }

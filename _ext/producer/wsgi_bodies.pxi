@@ -222,9 +222,14 @@ cdef int _end_collected(object collected) except -1:
     return 0
 
 
-cdef object iterator_class = finalized_class(
-    IteratorBody, "epsagon_fast.producer._fast_path.ServedIterator", _end_collected
-)
-cdef object iterable_class = finalized_class(
-    IterableBody, "epsagon_fast.producer._fast_path.ServedIterable", _end_collected
-)
+cdef object _served_class(kind, const char *name):
+    """Return the class of what a server gets: its objects take attributes, as a `close` of a middleware around ours.
+
+    In the limited API Cython gives its own classes no `__dict__`. This one is made when the first attribute is set.
+    """
+    finalized = finalized_class(kind, name, _end_collected)
+    return type(finalized.__name__, (finalized,), {"__module__": finalized.__module__})
+
+
+cdef object iterator_class = _served_class(IteratorBody, "epsagon_fast.producer._fast_path.ServedIterator")
+cdef object iterable_class = _served_class(IterableBody, "epsagon_fast.producer._fast_path.ServedIterable")

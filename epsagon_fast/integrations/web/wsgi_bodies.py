@@ -89,6 +89,10 @@ class WrappedBody(Unclosed):
             raise AttributeError(name)
         return getattr(self._body, name)
 
+    def __reduce__(self) -> Any:
+        # Two would end one trace.
+        raise TypeError("this cannot be copied: its pieces come once")
+
     def _exhausted(self) -> None:
         self._request.exhausted(attribute(self._body, "close") is not None)
 

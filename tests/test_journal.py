@@ -440,6 +440,22 @@ def test_a_head_that_is_damaged_is_not_taken_for_another(
     assert successor.corrupt == 1
 
 
+def test_damage_within_the_last_segment_of_such_a_file_is_told(
+    journal: Journal, dir_fd: int, tmp_path: Path, used_again: Path
+) -> None:
+    """It is no torn end, because the segment goes on behind it."""
+    journal.append(RING, 5 * 448, [event(5, b"x" * 400)])
+    journal.commit()
+    damaged = bytearray(used_again.read_bytes())
+    damaged[HEAD_BYTES + 100] ^= 1
+    used_again.write_bytes(damaged)
+    successor = Journal(dir_fd)
+    batches = [item for item in successor.replay() if isinstance(item, Batch) and item.records]
+    assert [batch.end for batch in batches] == [3 * 448]
+    assert successor.corrupt == 1
+    assert b"x" * 400 in (tmp_path / f"{used_again.name}.corrupt").read_bytes()
+
+
 def test_what_a_file_held_is_gone_before_it_is_used_again(journal: Journal, dir_fd: int, tmp_path: Path) -> None:
     """The marks of its traces may be deleted while it waits, and not all that is needed no more has a mark."""
     traces = 2 * segments_module.SPARES + 5

@@ -36,6 +36,7 @@ from epsagon_fast import propagation
 from epsagon_fast.integrations import wsgi
 from epsagon_fast.integrations.asgi import TracingMiddleware
 from epsagon_fast.producer.current import current_trace
+from epsagon_fast.protocol import ErrorCode
 from epsagon_fast.testing import capture_traces
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -421,13 +422,44 @@ def test_client_that_leaves_while_it_sends_is_no_error(traces: Traces) -> None:
     assert runner(traces)["error_code"] == 0
 
 
+async def cancelled(scope: Any, receive: Any, send: Any) -> None:
+    """Be cancelled from outside, as by a server that gives up."""
+    task = asyncio.current_task()
+    assert task
+    asyncio.get_running_loop().call_soon(task.cancel)
+    await asyncio.sleep(3600)
+
+
 def test_cancelled_request_is_unfinished(traces: Traces) -> None:
+    with pytest.raises(asyncio.CancelledError):
+        ask(TracingMiddleware(cancelled), scope_of())
+    assert metadata(traces)["unfinished"] == "true"
+    assert runner(traces)["error_code"] == 0
+
+
+async def await_a_cancelled_task(*_: Any) -> None:
+    task = asyncio.ensure_future(asyncio.sleep(3600))
+    task.cancel()
+    await task
+
+
+def test_request_that_awaits_a_cancelled_task_has_failed(traces: Traces) -> None:
+    with pytest.raises(asyncio.CancelledError):
+        ask(TracingMiddleware(await_a_cancelled_task), scope_of())
+    found = metadata(traces)
+    assert (found["status_code"], "unfinished" in found) == ("500", False)
+    assert runner(traces)["error_code"] == ErrorCode.EXCEPTION
+    assert runner(traces)["exception"]["type"] == "CancelledError"
+
+
+def test_framework_that_cancels_its_own_task_when_the_client_leaves_has_not_failed(traces: Traces) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        raise asyncio.CancelledError
+        assert (await receive())["type"] == "http.disconnect"
+        await await_a_cancelled_task()
 
     with pytest.raises(asyncio.CancelledError):
-        ask(TracingMiddleware(app), scope_of())
-    assert metadata(traces)["unfinished"] == "true"
+        ask(TracingMiddleware(app), scope_of(), DISCONNECT)
+    assert metadata(traces)["client_closed"] == "true"
     assert runner(traces)["error_code"] == 0
 
 
@@ -481,7 +513,8 @@ def test_cancelled_request_asks_the_server_whether_its_client_left(traces: Trace
         _closed = is_lost
 
         async def receive(self) -> dict[str, Any]:
-            raise asyncio.CancelledError
+            await cancelled({}, None, None)
+            raise AssertionError
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()

@@ -176,6 +176,12 @@ async def cancelling(scope: Scope, receive: Any, send: Send) -> None:
     await send(START)
 
 
+async def awaiting_a_cancelled_task(scope: Scope, receive: Any, send: Send) -> None:
+    task = asyncio.ensure_future(asyncio.sleep(60))
+    task.cancel()
+    await task
+
+
 async def telling(scope: Scope, receive: Any, send: Send) -> None:
     epsagon.error("mine")
     await hello(scope, receive, send)
@@ -293,6 +299,7 @@ SCENES: dict[str, tuple[Callable[[], Server], App, list[str]]] = {
     "an error after the answer": (Server, raising(ValueError("no"), START, BODY), ["finish"]),
     "an end": (Server, raising(SystemExit(0), START, BODY), ["finish"]),
     "a cancellation": (Server, cancelling, ["finish"]),
+    "a cancelled task": (Server, awaiting_a_cancelled_task, ["finish"]),
     "a timeout": (Server, timing_out, ["finish"]),
     "a client that leaves at once": (lambda: Server(refuses=0), hello, ["finish"]),
     "a client that leaves": (lambda: Server(refuses=1), hello, ["finish"]),

@@ -14,7 +14,7 @@ from fakes import FakeQueue
 import epsagon_fast as epsagon
 from epsagon_fast.producer import current, scope
 from epsagon_fast.producer.arguments import MAX_VALUE_BYTES
-from epsagon_fast.protocol import Kind
+from epsagon_fast.protocol import ErrorCode, Kind
 
 pytestmark = pytest.mark.usefixtures("each_block")
 
@@ -192,6 +192,23 @@ def test_cancelled_coroutine_is_no_error(queue: FakeQueue) -> None:
 
     asyncio.run(cancel())
     assert queue.kinds == ["OPEN", "CLOSE"]
+
+
+def test_coroutine_that_awaits_a_cancelled_task_has_failed(queue: FakeQueue) -> None:
+    @epsagon.trace
+    async def wait() -> None:
+        task = asyncio.ensure_future(asyncio.sleep(3600))
+        task.cancel()
+        with epsagon.event("inner"):
+            await task
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(wait())
+    [event] = queue.bodies(Kind.EVENT)
+    [runner] = queue.bodies(Kind.RUNNER)
+    [(_, error_code)] = queue.bodies(Kind.CLOSE)
+    assert [event["error_code"], error_code] == [ErrorCode.EXCEPTION] * 2
+    assert [failed["exception"]["type"] for failed in (event, runner)] == ["CancelledError"] * 2
 
 
 # Generators.

@@ -73,6 +73,28 @@ def test_what_ends_work_from_outside_is_no_error(error: BaseException, expected:
     assert is_error(error) == expected
 
 
+CANCELLED = asyncio.CancelledError()
+CANCELLED_GROUP = BaseExceptionGroup("all cancelled", [CANCELLED, GeneratorExit()])
+
+
+@pytest.mark.parametrize("error", [CANCELLED, CANCELLED_GROUP], ids=repr)
+def test_cancellation_is_an_error_of_a_task_that_was_not_cancelled(error: BaseException) -> None:
+    async def judge(has_cancel: bool) -> tuple[bool, bool, bool]:
+        task = asyncio.current_task()
+        assert task
+        if has_cancel:
+            task.cancel()
+        try:
+            return is_error(error), is_departure(error, told=False), is_departure(error, told=True)
+        finally:
+            if has_cancel:
+                with pytest.raises(asyncio.CancelledError):
+                    await asyncio.sleep(0)
+
+    assert asyncio.run(judge(has_cancel=False)) == (True, False, True)
+    assert asyncio.run(judge(has_cancel=True)) == (False, False, False)
+
+
 def test_killed_greenlet_is_no_error() -> None:
     from greenlet import GreenletExit
 

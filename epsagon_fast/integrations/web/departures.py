@@ -7,7 +7,7 @@ database may be gone. It counts if the server raised it, or came after the serve
 from collections.abc import Callable
 from typing import Any, Final
 
-from epsagon_fast.producer.failures import is_error, parts_of
+from epsagon_fast.producer.failures import is_cancellation, is_error, parts_of
 
 # The classes by name, because their modules must not be imported here and they have no base in common.
 NAMES: Final = frozenset(
@@ -51,7 +51,8 @@ def is_broken(receive: Callable[..., Any]) -> bool:
 
 
 def _tells(kind: type[BaseException], told: bool) -> bool:
-    if told and issubclass(kind, OSError):
+    # Some frameworks serve a request in a task of their own, cancel that when the client leaves, and await it.
+    if told and (issubclass(kind, OSError) or is_cancellation(kind)):
         return True
     # Read through `type`, because a metaclass may override `__name__` and `__mro__`.
     names = {_NAME.__get__(each) for each in _MRO.__get__(kind)}

@@ -278,6 +278,9 @@ SCENES: dict[str, tuple[Callable[[], Server], App, list[str]]] = {
     "404": (Server, sending({**START, "status": 404}, BODY), []),
     "503": (Server, sending({**START, "status": 503}, BODY), ["send_any", "finish"]),
     "a status of another type": (Server, sending({**START, "status": 200.0}, BODY), ["send_any", "finish"]),
+    "a text for a status": (Server, sending({**START, "status": "404"}, BODY), ["send_any"]),
+    "a status below 0": (Server, sending({**START, "status": -5}, BODY), ["send_any", "finish"]),
+    "a status beyond 64 bits": (Server, sending({**START, "status": 10**30}, BODY), ["send_any", "finish"]),
     "no headers of the answer": (Server, sending({"type": "http.response.start", "status": 200}, BODY), []),
     "the answer's headers in an iterator": (Server, sending({**START, "headers": iter([])}, BODY), ["send_any"]),
     "a body of another type": (Server, sending(START, {**BODY, "body": bytearray(b"abc")}), ["send_any"]),
@@ -364,6 +367,58 @@ def _ask_as_it_is(server: Server, app: App) -> list[Any]:
 BYTES = st.binary(max_size=6)
 NAMES = st.sampled_from([b"host", b"content-length", b"content-type", b"traceparent", b"tracestate"]) | BYTES
 VALUES = st.sampled_from([TRACEPARENT.encode(), b"12"]) | BYTES
+
+
+# What no server should give or take, but some do.
+ODD: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
+    "nothing": ({}, {}, {}),
+    "a text for a status": ({}, {"status": "200"}, {}),
+    "bytes for a status": ({}, {"status": b"200"}, {}),
+    "a name for a status": ({}, {"status": "OK"}, {}),
+    "None for a status": ({}, {"status": None}, {}),
+    "a status beyond 64 bits": ({}, {"status": 10**30}, {}),
+    "a status beyond all printing": ({}, {"status": 10**5000}, {}),
+    "a status below 0": ({}, {"status": -5}, {}),
+    "texts for headers": ({}, {"headers": [("content-length", "5")]}, {}),
+    "a number for a length": ({}, {"headers": [(b"content-length", 5)]}, {}),
+    "no pairs for headers": ({}, {"headers": [b"x-a", None]}, {}),
+    "a text for a body": ({}, {}, {"body": "hello"}),
+    "a number for a body": ({}, {}, {"body": 5}),
+    "a number for a path": ({}, {}, {"type": "http.response.pathsend", "path": 1.5}),
+    "a text for a count": ({}, {}, {"type": "http.response.zerocopysend", "count": "5"}),
+    "a list for a type": ({}, {}, {"type": []}),
+    "texts for the request's headers": ({"headers": [("host", "h"), ("content-length", "5")]}, {}, {}),
+    "no pairs for the request's headers": ({"headers": [b"host", 3]}, {}, {}),
+    "no path": ({"path": None}, {}, {}),
+    "bytes for a path": ({"path": b"/a"}, {}, {}),
+    "a text for a query": ({"query_string": "a=b"}, {}, {}),
+    "a server of four parts": ({"headers": [], "server": ("::1", 80, 0, 0)}, {}, {}),
+    "a text for a server": ({"headers": [], "server": "here"}, {}, {}),
+}
+
+
+@pytest.mark.parametrize("values", [False, True])
+@pytest.mark.parametrize("odd", ODD)
+def test_application_goes_on_with_whatever_its_server_gives_and_takes(
+    read: Read, monkeypatch: pytest.MonkeyPatch, odd: str, values: bool
+) -> None:
+    epsagon.init(metadata_only=not values)
+    scope, start, piece = ODD[odd]
+    messages = [{**START, **start}, {**BODY, **piece}]
+
+    async def app(scope: Scope, receive: Any, send: Send) -> None:
+        await receive()
+        for message in messages:
+            await send(message)
+
+    for _ in range(2):
+        answer = Server({**REQUEST, "body": "posted"}, **scope).ask(app)
+        assert [message for message in answer if isinstance(message, dict)] == messages
+        assert not any(isinstance(message, str) for message in answer)
+        kinds = [kind for kind, *_ in told(read())]
+        assert (kinds[0], kinds[-1]) == ("OPEN", "CLOSE")
+        assert not process.open_traces
+        step_by_step(monkeypatch)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

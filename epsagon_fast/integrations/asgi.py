@@ -5,8 +5,10 @@ last piece of the answer, so work in the background after it belongs to the trac
 """
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from epsagon_fast.digits import number
+from epsagon_fast.interrupts import let_pass
 from epsagon_fast.producer import current
 from epsagon_fast.producer.entering import Entered
 from epsagon_fast.producer.left_out import LeftOut, decide
@@ -67,7 +69,7 @@ class TracingMiddleware:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve any request or websocket, usual or not."""
-        kind = KINDS.get(scope["type"])
+        kind = KINDS.get(scope.get("type", ""))
         if kind is None:
             # The config is not read yet, because the application may call `init` in its lifespan.
             await self.app(scope, receive, send)
@@ -75,11 +77,11 @@ class TracingMiddleware:
         config = process.config()
         if KEY in scope or not process.records(config):
             await self.app(scope, receive, send)
-        elif scope["path"] in self._ignored:
+        elif scope.get("path", "") in self._ignored:
             # A server may begin a connection's next request in the context of the last one.
             with current.within(current.NOT_TRACED):
                 await self.app(scope, receive, send)
-        elif is_under_way(scope.get("method", WEBSOCKET), scope["path"]):
+        elif is_under_way(scope.get("method", WEBSOCKET), scope.get("path", "")):
             await self.app(scope, receive, send)
         else:
             own_id = ""
@@ -144,7 +146,7 @@ class Channel(Exchange):
         """Hand the server's message to the application."""
         message: Message = await self.server_receive()
         if not self.has_received(message):
-            self.request.received(message)
+            self._note(self.request.received, message)
         return message
 
     async def send(self, message: Message) -> None:
@@ -167,7 +169,7 @@ class Channel(Exchange):
             await self.server_send(message)
             return
         headers = listed(message) if "headers" in message else ()
-        is_last = request.is_last(message)
+        is_last = bool(self._note(request.is_last, message))
         if is_last:
             # The answer ends before it is sent, because a server may say during the send that the connection ends.
             request.answer_ends()
@@ -176,9 +178,17 @@ class Channel(Exchange):
         except BaseException as error:
             self._is_refused(error, is_last)
             raise
-        request.sent(message, headers)
+        self._note(request.sent, message, headers)
         if is_last:
             request.answer_ends()
+
+    def _note(self, note: Callable[..., Any], *message: Any) -> Any:
+        """Take note of a message that may hold anything: it is between the application and its server."""
+        try:
+            return note(*message)
+        except Exception as error:
+            let_pass(error)
+            return None
 
     def _is_refused(self, error: BaseException, is_last: bool) -> None:
         """Take note that the server did not take a message."""

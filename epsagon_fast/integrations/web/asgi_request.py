@@ -13,6 +13,7 @@ from epsagon_fast.producer.context import TraceContext
 
 from ..choices import SERVER_ERROR, lowest_error
 from . import payloads
+from .objects import header, status_of, text, texts
 from .request import RequestTrace, caller
 from .routes import asgi_route, django_route_in_calls
 
@@ -40,15 +41,15 @@ class AsgiRequest(RequestTrace):
     def __init__(self, config: ResolvedConfig, scope: Scope, own_id: str = "") -> None:
         """own_id: the trace's, if the head has decided by it."""
         pairs = listed(scope)
-        headers = dict(pairs)
-        host = headers[b"host"].decode("latin-1") if b"host" in headers else server_of(scope)
-        context = caller_of(scope) if b"traceparent" in headers else None
+        headers = dict(texts(pairs))
+        host = headers["host"] if "host" in headers else server_of(scope)
+        context = caller_of(scope) if "traceparent" in headers else None
         super().__init__(config, host, scope.get("method", WEBSOCKET), _known(config, scope, pairs), context, own_id)
         # Whether the application has returned or raised. What its tasks send later is not recorded.
         self.is_over = False
         self._host = host
-        self._length = number(headers.get(b"content-length", b"").decode("latin-1"))
-        self._request_type = headers.get(b"content-type", b"").decode("latin-1")
+        self._length = number(headers.get("content-length", ""))
+        self._request_type = headers.get("content-type", "")
         self._response_headers: RawHeaders = ()
         self._has_trailers = self._accepted = False
         self._request_body = self._response_body = None
@@ -104,7 +105,7 @@ class AsgiRequest(RequestTrace):
         mask = client_mask_of(self.config)
         # With files that the server has sent by itself.
         self._response_body.size_bytes = self.response_bytes
-        headers = [(_text(name), _text(value)) for name, value in self._response_headers]
+        headers = [*texts(self._response_headers)]
         if self.status:
             self.notes["response_headers"] = payloads.headers(headers, mask)
         kind = next((value for name, value in headers if name.lower() == "content-type"), "")
@@ -123,7 +124,7 @@ class AsgiRequest(RequestTrace):
             return ""
 
     def _starts(self, message: Message, headers: RawHeaders) -> None:
-        self.status = message["status"]
+        self.status = status_of(message.get("status"))
         self._response_headers = headers
         if self.status >= lowest_error():
             self.blame(sys.exception())
@@ -228,32 +229,35 @@ def caller_of(scope: Scope) -> TraceContext | None:
     """Return the trace context that the caller sent, None if it sent none."""
     pairs = listed(scope)
     # Most callers send none, and to look for it is all that a request costs that the head leaves out.
-    for name, _ in pairs:
-        if name == b"traceparent":
-            return caller(_all(pairs, name), _all(pairs, b"tracestate"))
+    try:
+        for name, _ in pairs:
+            if name == b"traceparent":
+                return caller(_all(pairs, "traceparent"), _all(pairs, "tracestate"))
+    except (TypeError, ValueError) as error:  # not pairs
+        let_pass(error)
     return None
 
 
 def _known(config: ResolvedConfig, scope: Scope, headers: RawHeaders) -> dict[str, str]:
     """Return the metadata that a request has before the application sees it."""
-    metadata = {"path": scope["path"]}
+    metadata = {"path": text(scope.get("path", ""))}
     if not config.metadata_only:
         mask = client_mask_of(config)
-        pairs = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
-        query = scope.get("query_string", b"").decode("latin-1")
-        metadata["query"] = payloads.query(query, mask)
-        metadata["request_headers"] = payloads.headers(pairs, mask)
+        metadata["query"] = payloads.query(text(scope.get("query_string", b"")), mask)
+        metadata["request_headers"] = payloads.headers(texts(headers), mask)
     return metadata
 
 
-def _all(headers: RawHeaders, wanted: bytes) -> str:
+def _all(headers: RawHeaders, wanted: str) -> str:
     """Return all values of a header as one text. Two `traceparent` then are an invalid one."""
-    return ",".join(value.decode("latin-1") for name, value in headers if name == wanted)
+    return ",".join(value for name, value in texts(headers) if name == wanted)
 
 
 def server_of(scope: Scope) -> str:
     """Return what stands for a missing host: the server's address."""
-    host, port = scope.get("server") or ("", None)
+    server = scope.get("server")
+    # A server may give a socket's whole name, which has four parts for IPv6.
+    host, port = (*server, None, None)[:2] if isinstance(server, tuple | list) and server else ("", None)
     return f"{host}:{port}" if port else str(host)
 
 
@@ -264,8 +268,7 @@ def _data(message: Message) -> bytes:
 
 def _length(headers: RawHeaders) -> int:
     """Return the body's size as the answer's headers say it; 0 if they do not."""
-    length = next((value for name, value in headers if name.lower() == b"content-length"), b"")
-    return number(_text(length)) or 0
+    return number(header(headers, "content-length")) or 0
 
 
 def _size_of(path: str) -> int:
@@ -274,7 +277,3 @@ def _size_of(path: str) -> int:
     except OSError as error:
         let_pass(error)
         return 0
-
-
-def _text(word: bytes | str) -> str:
-    return word.decode("latin-1") if isinstance(word, bytes) else str(word)

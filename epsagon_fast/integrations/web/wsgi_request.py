@@ -12,6 +12,7 @@ from epsagon_fast.masking import client_mask_of
 from ..choices import lowest_error
 from . import payloads
 from .departures import is_departure
+from .objects import header, text, texts
 from .request import RequestTrace, caller
 from .routes import DJANGO, FLASK, django_route, flask_route, mounted_at
 
@@ -66,7 +67,7 @@ class WsgiRequest(RequestTrace):
             self._response_body = payloads.Payload(True)
         length = environ.get("CONTENT_LENGTH") or ""
         if length:
-            self.request_bytes = number(length) or 0
+            self.request_bytes = number(text(length)) or 0
         if self.request_bytes or keep or (not length and "HTTP_TRANSFER_ENCODING" in environ):
             self._request_body = payloads.Payload(keep)
         return self._request_body is not None
@@ -189,7 +190,7 @@ class WsgiRequest(RequestTrace):
         return self.method == "HEAD" or self.status in WITHOUT_BODY
 
     def _promised_bytes(self) -> int | None:
-        return number(_header(self._headers, "content-length"))
+        return number(header(self._headers, "content-length"))
 
     def _within_mount(self, route: str) -> str:
         mount = self._mount
@@ -206,10 +207,10 @@ class WsgiRequest(RequestTrace):
 
     def _keep_values(self) -> None:
         mask = client_mask_of(self.config)
-        self.notes["response_headers"] = payloads.headers(self._headers, mask)
+        self.notes["response_headers"] = payloads.headers(texts(self._headers), mask)
         for name, body, kind in (
             ("request_body", self._request_body, self._environ.get("CONTENT_TYPE", "")),
-            ("response_body", self._response_body, _header(self._headers, "content-type")),
+            ("response_body", self._response_body, header(self._headers, "content-type")),
         ):
             if body is not None and body.size_bytes:
                 self.notes[name] = body.text(kind, mask)
@@ -231,7 +232,3 @@ def _request_headers(environ: Environ) -> Iterator[tuple[str, str]]:
             yield key[len("HTTP_") :].replace("_", "-"), str(value)
         elif key in PLAIN_HEADERS and value:
             yield key.replace("_", "-"), str(value)
-
-
-def _header(headers: Headers, name: str) -> str:
-    return next((value for key, value in headers if key.lower() == name), "")

@@ -492,6 +492,27 @@ def test_streamed_answer_takes_attributes_of_a_middleware_around(
     assert _but_stacks(told(read())) == at_once
 
 
+AGAIN = ["usual", "an error", "a tuple", "a generator", "a file", "an error of the application", "an interruption"]
+
+
+@pytest.mark.parametrize("scene", AGAIN)
+@pytest.mark.parametrize("way", ["at once", "step by step", "sampling", "leaving out"])
+def test_second_call_with_one_environ_is_a_trace_of_its_own(
+    read: Read, monkeypatch: pytest.MonkeyPatch, scene: str, way: str
+) -> None:
+    """As of a middleware around ours that tries again. Within one request a second middleware makes no trace."""
+    if way == "leaving out":
+        epsagon.init(sample_rate=1e-12)
+    else:
+        WAYS[way](monkeypatch)
+    environ, app, _ = SCENES[scene]
+    server = Server(**environ)
+    for _ in range(2):
+        server.ask(TracingMiddleware(app))
+        assert KEY not in server.environ
+        assert [kind for kind, *_ in told(read())].count("OPEN") == (way != "leaving out")
+
+
 @pytest.mark.parametrize("body", ["Django's", "Werkzeug's"])
 def test_streamed_answer_in_garbage_ends_its_trace(read: Read, body: str) -> None:
     def hold() -> Iterator[Any]:

@@ -287,6 +287,8 @@ cdef bint _end_answered(RequestPath request, int64_t answered_ns, uint64_t respo
     request._has_body, request._is_begun = True, is_begun
     request.request_bytes, request.response_bytes = request_bytes, response_bytes
     if request._environ is not None:
+        # As WsgiRequest._unmark.
+        (<dict>request._environ).pop(answers.key, None)
         request._environ = {}
     if not _close_at_once(request, pid, ending, length + sizeof(Closing)):
         (<object>request)._close_with(PyBytes_FromStringAndSize(ending, length))

@@ -68,12 +68,9 @@ class TracingMiddleware:
         try:
             body = called_at(place, self.app, environ, start_response)
         except BaseException:
-            place.is_over = True
+            left_out.end(place, environ)
             raise
-        if type(body) is not list:
-            return left_out.handed_on(place, body, environ.get("wsgi.file_wrapper"))  # type: ignore[no-any-return]
-        place.is_over = True
-        return body
+        return left_out.handed_on(place, body, environ)  # type: ignore[no-any-return]
 
 
 def _begin(request: WsgiRequest, environ: Environ) -> None:

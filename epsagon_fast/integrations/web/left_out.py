@@ -10,22 +10,31 @@ from epsagon_fast.producer import current
 from epsagon_fast.producer.left_out import LeftOut
 
 from .objects import attribute
+from .request import KEY
 from .wsgi_bodies import is_only_iterable
+from .wsgi_request import Environ
 
 
-def handed_on(place: LeftOut, body: Any, file_wrapper: Any) -> Any:
+def handed_on(place: LeftOut, body: Any, environ: Environ) -> Any:
     """Return what a server gets for the body of a WSGI application's answer."""
-    if is_only_iterable(body, file_wrapper):
-        return LeftOutBody(place, body)
-    place.is_over = True
+    if type(body) is not list and is_only_iterable(body, environ.get("wsgi.file_wrapper")):
+        return LeftOutBody(place, body, environ)
+    end(place, environ)
     return body
+
+
+def end(place: LeftOut, environ: Environ) -> None:
+    """Note that a request is over. The environ is no more marked: see WsgiRequest."""
+    place.is_over = True
+    environ.pop(KEY, None)
 
 
 class LeftOutBody:
     """A body of which each step is in a place. Other attributes are those of the application's own body."""
 
-    def __init__(self, place: LeftOut, body: Any) -> None:
+    def __init__(self, place: LeftOut, body: Any, environ: Environ) -> None:
         self._place = place
+        self._environ = environ
         self._body = body
 
     def __iter__(self) -> Iterator[bytes]:
@@ -46,7 +55,8 @@ class LeftOutBody:
         if close is not None:
             with current.within(self._place):
                 close()
-        self._place.is_over = True
+        environ, self._environ = self._environ, {}
+        end(self._place, environ)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):

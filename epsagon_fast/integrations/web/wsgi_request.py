@@ -13,7 +13,7 @@ from ..choices import lowest_error
 from . import payloads
 from .departures import is_departure
 from .objects import header, text, texts
-from .request import RequestTrace, caller
+from .request import KEY, RequestTrace, caller
 from .routes import DJANGO, FLASK, django_route, flask_route, mounted_at
 
 Environ = dict[str, Any]
@@ -168,6 +168,7 @@ class WsgiRequest(RequestTrace):
 
     def end(self, error: BaseException | None = None) -> None:
         """Close the trace."""
+        self._unmark()
         if self.stopped:
             return
         if self.response_bytes:
@@ -181,6 +182,15 @@ class WsgiRequest(RequestTrace):
             self._keep_values()
         self._environ = {}
         super().end(error)
+
+    def abandon(self) -> None:
+        """Close the trace as unfinished; see Tracer."""
+        self._unmark()
+        super().abandon()
+
+    def _unmark(self) -> None:
+        # A middleware around ours may call the application again with this environ: that is a trace of its own.
+        self._environ.pop(KEY, None)
 
     def _status_of_failed(self) -> int:
         # If nothing of the answer had been sent, the server answers with an error of its own.

@@ -18,6 +18,7 @@ from typing import Any
 from waiting import TIMEOUT_S, until
 
 from epsagon_fast.queue import folder as folders
+from epsagon_fast.queue import state as states
 from epsagon_fast.queue.folder import is_held
 from epsagon_fast.queue.overview import Overview, look
 
@@ -149,6 +150,10 @@ class Place:
     def look(self) -> Overview:
         """What is to be seen in the folder."""
         return look(self.folder)
+
+    def until_served(self) -> None:
+        """Wait until the collector has ended a pass. One that dies before is taken for one that cannot live."""
+        until(lambda: (beat := states.beat_in(self.folder)).served == beat.incarnation, "it has ended a pass")
 
     def status(self) -> dict[str, Any]:
         """What `epsagon-fast status --json` prints."""

@@ -73,7 +73,7 @@ class ListConsumer:
     def store(self, slot: int, value: int) -> None:
         self._ring.slots[slot] = value
 
-    def write(self, offset: int, data: bytes) -> None:
+    def enter(self, count_at: int, at: int, places: int, items: Sequence[bytes], tail: bytes) -> None:
         """Settlements are written for processes, which are not here."""
 
     def copy(self, offset: int, length: int) -> bytes:

@@ -95,8 +95,7 @@ def worker(place: Place) -> Iterator[Worker]:
 def killed(place: Place, number: signal.Signals = signal.SIGKILL) -> None:
     """Have the collector end by a signal, and wait until it has."""
     pid = place.the_collector()
-    # Its starter complains of one that ended before its first pass did, which takes in what it finds.
-    until(lambda: (beat := states.beat_in(place.folder)).served == beat.incarnation, "it has ended a pass")
+    place.until_served()
     os.kill(pid, number)
     place.until_ended(pid)
 

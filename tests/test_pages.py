@@ -32,6 +32,7 @@ INSIDE = {
     "compiled.py": {"_load": "reported by `status` as the reason for plain Python"},
     "integrations/opentelemetry/__init__.py": {"__getattr__": "in Python's own words for a name that is not there"},
     "compat/__init__.py": {"__getattr__": "in Python's own words for a name that is not there"},
+    "integrations/web/wsgi_bodies.py": {"__reduce__": "as Python's own of a generator, which this stands for"},
     "producer/fast_path.py": {"__reduce__": "of an object that only this package holds"},
     "trimming/_walking.py": dict.fromkeys(("root", "_string", "_nested_end"), "the reason for an event's own error"),
     "config/sampling.py": {"read": "the reason in an option's own error"},

@@ -14,6 +14,7 @@ from waiting import TIMEOUT_S
 from epsagon_fast.collector.measuring import figures
 from epsagon_fast.collector.measuring.catalogue import CATALOGUE
 from epsagon_fast.collector.measuring.histogram import Histogram
+from epsagon_fast.queue.writer import BUSY_LOOK_S
 
 TRIES = times(100, 4)
 TOGETHER = times(50, 3)
@@ -173,7 +174,11 @@ def test_a_dead_collector_is_noticed_by_what_is_pushed() -> None:
                 worker.stdin.write("on\n")
                 worker.stdin.flush()
                 assert worker.stdout.readline() == "read\n"
-                os.kill(serving(here, here.row.tried), signal.SIGKILL)
+                pid = serving(here, here.row.tried)
+                here.until_served()
+                # The look that the process had while it pushed is no reason any more not to look again.
+                time.sleep(BUSY_LOOK_S)
+                os.kill(pid, signal.SIGKILL)
                 here.until_left()
                 here.row.tried += 1
             _, errors = worker.communicate(timeout=TIMEOUT_S)

@@ -26,9 +26,9 @@ cdef tuple nothing = ()
 
 cdef Closing _some
 _some.duration_s, _some.error_code = 1.5, 2
-if PyBytes_FromStringAndSize(<char *>&_some, sizeof(_some)) != CLOSE_PAYLOAD.pack(1.5, 2):
-    raise ImportError("protocol.py and trace.pxi do not agree")
 cdef bytes some_closing = CLOSE_PAYLOAD.pack(1.5, 2)
+if PyBytes_FromStringAndSize(<char *>&_some, sizeof(_some)) != some_closing:
+    raise ImportError("protocol.py and trace.pxi do not agree")
 if CLOSE_BYTES != sizeof(_some):
     raise ImportError("layout.py and trace.pxi do not agree")
 

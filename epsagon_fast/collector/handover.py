@@ -16,7 +16,7 @@ from epsagon_fast.collector.assembling.assembly import Assembly
 from epsagon_fast.collector.assembling.open_trace import OpenTrace
 from epsagon_fast.collector.journal import snapshot
 from epsagon_fast.collector.measuring.requests import Requests
-from epsagon_fast.collector.parcel import PARCEL_BYTES, Parcel
+from epsagon_fast.collector.parcel import Parcel, parcel_bytes
 from epsagon_fast.collector.poison import Poison
 from epsagon_fast.collector.sampling.sampling import Sampling
 from epsagon_fast.collector.sending.dispatch import Dispatch
@@ -97,8 +97,9 @@ class Handover:
         if data is None:
             self._drop(trace_id, "too_big")
             return
-        self._bodies[trace_id] = len(data) + PARCEL_BYTES
-        self._sending.add(Parcel(trace_id, trace.terms.destination, data))
+        parcel = Parcel(trace_id, trace.terms.destination, data)
+        self._bodies[trace_id] = parcel_bytes(parcel)
+        self._sending.add(parcel)
 
     def _drop(self, trace_id: bytes, reason: str) -> None:
         self._bodies.pop(trace_id, None)

@@ -83,7 +83,7 @@ class Poison:
 
     def note_body(self, trace_id: bytes) -> None:
         """Note that work on this trace's body begins."""
-        self._state.suspect(_BODY + trace_id + _BEHIND_ID)
+        self._state.suspect(_body_key(trace_id))
 
     def note_end(self) -> None:
         """Note that the work is done."""
@@ -96,12 +96,12 @@ class Poison:
 
     def is_poison_as_body(self, trace_id: bytes, work: Callable[[], object]) -> bool:
         """Say whether a trace's body is poison. `work`: what builds it."""
-        key = _BODY + trace_id + _BEHIND_ID
+        key = _body_key(trace_id)
         return key in self._keys or self._is_condemned(key, work)
 
     def set_aside(self, ring_id: bytes, records: list[Record]) -> None:
         """Write the records of a trace with a poisonous body to its file, once."""
-        self._write(_BODY + records[0].trace_id + _BEHIND_ID, ring_id, records)
+        self._write(_body_key(records[0].trace_id), ring_id, records)
 
     def _is_set_aside(self, ring_id: bytes, record: Record) -> bool:
         if record.trace_id not in self._trace_ids or _key(record) not in self._keys:
@@ -154,6 +154,10 @@ class Poison:
 
 def _key(record: Record) -> bytes:
     return _RECORD + record.trace_id + blake2b(bytes((record.kind, record.flags)) + record.payload, 15)
+
+
+def _body_key(trace_id: bytes) -> bytes:
+    return _BODY + trace_id + _BEHIND_ID
 
 
 def _set_aside_before(folder_fd: int) -> set[bytes]:

@@ -31,7 +31,6 @@ _NONE = b"EPSFJRN0"
 TORN = "a torn frame"
 
 _FRAME = struct.Struct("<II")
-_LENGTH = struct.Struct("<I")
 _BODY = struct.Struct(f"<B{RING_ID_BYTES}sQ")
 _AGAIN = struct.Struct(f"<{len(AGAIN)}sQQIB")
 _NUMBERS = struct.Struct("<QQ")
@@ -173,7 +172,7 @@ def _framed(start: bytes, rest: bytes) -> Encoded:
 def _stands_behind(data: bytes, at: int, word: int) -> bool:
     """Say whether a whole frame stands behind a bad one, which then was written whole. A bad length shows none."""
     with suppress(ValueError, struct.error):
-        (length,) = _LENGTH.unpack_from(data, at)
+        length, _ = _FRAME.unpack_from(data, at)
         behind = at + _FRAME.size + int(length)
         return behind < len(data) and _check_frame(data, behind, word) > behind
     return False

@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 
 from epsagon_fast.collector.formats.choice import format_for
-from epsagon_fast.collector.parcel import PARCEL_BYTES, Destination, Parcel, Settlement
+from epsagon_fast.collector.parcel import Destination, Parcel, Settlement, parcel_bytes
 from epsagon_fast.collector.sending.backoff import Backoff
 from epsagon_fast.collector.sending.batches import Batches
 from epsagon_fast.collector.sending.outbox.messages import Gone, Refused, Report, Stored, Taken, Unknown, Waiting
@@ -298,7 +298,7 @@ class Dispatch:
         held = self._held
         for each in parcels:
             del held[each.trace_id]
-        self._held_bytes -= sum([len(each.body) for each in parcels]) + PARCEL_BYTES * len(parcels)
+        self._held_bytes -= sum(map(parcel_bytes, parcels))
         return [_settlement((each.trace_id, outcome, False)) for each in parcels]
 
     def _put_back(self, parcel: Parcel) -> None:
@@ -389,13 +389,13 @@ class Dispatch:
 
     def _hold(self, parcel: Parcel) -> None:
         self._held[parcel.trace_id] = parcel
-        self._held_bytes += len(parcel.body) + PARCEL_BYTES
+        self._held_bytes += parcel_bytes(parcel)
 
     def _let_go(self, parcel: Parcel) -> bool:
         """Let go of a trace in memory. Return whether the outbox has it too."""
         trace_id = parcel.trace_id
         del self._held[trace_id]
-        self._held_bytes -= len(parcel.body) + PARCEL_BYTES
+        self._held_bytes -= parcel_bytes(parcel)
         stored = self._stored.get(parcel.destination) if self._stored else None
         if stored is None or trace_id not in stored:
             return False

@@ -46,6 +46,15 @@ def told(records: list[Record]) -> list[Any]:
     return found
 
 
+def but_stacks(records: list[Any]) -> list[Any]:
+    """Take the stacks out, which name the lines of ours that have called the application."""
+    for *_, said in records:
+        for holder in (said, said.get("exception")) if isinstance(said, dict) else ():
+            if isinstance(holder, dict) and "traceback" in holder:
+                holder["traceback"] = bool(holder["traceback"])
+    return records
+
+
 @contextmanager
 def recorded(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[Read]:
     """Make this a process that has traced, with a ring that no collector reads. Yields what reads the new records."""

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from in_ring import Read, recorded, told
+from in_ring import Read, but_stacks, recorded, told
+from requesting import TRACEPARENT, UNUSUAL
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Mount, Route
-from test_wsgi_at_once import TRACEPARENT, _but_stacks
 
 import epsagon_fast as epsagon
 from epsagon_fast.integrations import choices
@@ -354,7 +354,7 @@ def test_records_are_those_of_the_long_way(
     assert not process.open_traces
     step_by_step(monkeypatch)
     assert server().ask(app) == answer
-    assert _but_stacks(told(read())) == _but_stacks(at_once)
+    assert but_stacks(told(read())) == but_stacks(at_once)
     assert not process.open_traces
     assert not process.refusals()
 
@@ -447,18 +447,6 @@ def test_any_request_has_the_records_of_the_long_way(
         step_by_step(patch)
         assert Server(**scope).ask(app) == answer
     assert told(read()) == at_once
-
-
-# What lets Python begin the next requests.
-UNUSUAL: dict[str, Callable[[pytest.MonkeyPatch], object]] = {
-    "endpoints to ignore": lambda patch: patch.setenv("EPSAGON_ENDPOINTS_TO_IGNORE", "/other"),
-    "values": lambda patch: epsagon.init(metadata_only=False),
-    "sampling": lambda patch: epsagon.init(sample_rate=0.5),
-    "debugging": lambda patch: epsagon.init(debug=True),
-    "strict": lambda patch: epsagon.init(privacy="strict"),
-    "disabled": lambda patch: epsagon.init(disable=True),
-    "shut down": lambda patch: setattr(process, "is_shut_down", True),
-}
 
 
 @pytest.mark.parametrize("what", UNUSUAL)

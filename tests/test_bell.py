@@ -28,13 +28,6 @@ def ring(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Rin
 
 
 @pytest.fixture
-def folder_fd(tmp_path: Path) -> Iterator[int]:
-    fd = os.open(tmp_path, os.O_RDONLY)
-    yield fd
-    os.close(fd)
-
-
-@pytest.fixture
 def bell(folder_fd: int) -> Iterator[Bell]:
     made = Bell(folder_fd)
     yield made

@@ -328,6 +328,17 @@ def used_again(journal: Journal, tmp_path: Path) -> Path:
     return path
 
 
+def assert_torn_anywhere(journal: Journal, dir_fd: int, path: Path, before: bytes, ends: list[int]) -> None:
+    """Let the last write to a file be torn at each byte. All batches but the last are found, and that one if whole."""
+    after, size_bytes = path.read_bytes(), journal._segments[-1].size_bytes
+    for length in range(size_bytes + 1):
+        path.write_bytes(after[:length] + before[length:])
+        successor = Journal(dir_fd)
+        batches = [item for item in successor.replay() if isinstance(item, Batch) and item.records]
+        assert [batch.end for batch in batches] == (ends if length == size_bytes else ends[:-1])
+        assert successor.corrupt == 0
+
+
 def test_the_file_of_a_segment_that_is_needed_no_more_is_used_again(
     journal: Journal, dir_fd: int, tmp_path: Path
 ) -> None:
@@ -356,15 +367,7 @@ def test_of_an_older_segment_in_the_same_file_nothing_is_found(journal: Journal,
     assert before.count(bytes(400)) == 2, "the older segment's second frame is still there"
     journal.append(RING, 5 * 448, [event(5, b"x" * 400)])
     journal.commit()
-    after = used_again.read_bytes()
-    size_bytes = journal._segments[-1].size_bytes
-    for length in range(size_bytes + 1):
-        used_again.write_bytes(after[:length] + before[length:])
-        successor = Journal(dir_fd)
-        batches = [item for item in successor.replay() if isinstance(item, Batch) and item.records]
-        ends = [3 * 448, 4 * 448] if length < size_bytes else [3 * 448, 4 * 448, 5 * 448]
-        assert [batch.end for batch in batches] == ends
-        assert successor.corrupt == 0
+    assert_torn_anywhere(journal, dir_fd, used_again, before, [3 * 448, 4 * 448, 5 * 448])
 
 
 def test_an_older_frame_where_a_new_one_would_stand_is_none(journal: Journal, dir_fd: int, tmp_path: Path) -> None:
@@ -391,14 +394,7 @@ def test_the_first_write_to_such_a_file_may_be_torn_anywhere(journal: Journal, d
     assert bytes(400) in before
     journal.append(RING, 4 * 448, [event(4, bytes(400))])
     journal.commit()
-    after = first.read_bytes()
-    size_bytes = journal._segments[-1].size_bytes
-    for length in range(size_bytes + 1):
-        first.write_bytes(after[:length] + before[length:])
-        successor = Journal(dir_fd)
-        batches = [item for item in successor.replay() if isinstance(item, Batch) and item.records]
-        assert [batch.end for batch in batches] == [3 * 448, 4 * 448][: 1 + (length == size_bytes)]
-        assert successor.corrupt == 0
+    assert_torn_anywhere(journal, dir_fd, first, before, [3 * 448, 4 * 448])
 
 
 def test_segments_are_read_in_the_order_in_which_they_began(

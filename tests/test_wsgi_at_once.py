@@ -17,8 +17,9 @@ from wsgiref.util import FileWrapper
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from in_ring import Read, recorded, told
+from in_ring import Read, but_stacks, recorded, told
 from interrupting import at_each_step
+from requesting import TRACEPARENT, UNUSUAL, ignoring
 
 import epsagon_fast as epsagon
 from epsagon_fast.integrations import choices, wsgi
@@ -35,7 +36,6 @@ pytestmark = pytest.mark.skipif(FastPath is PureFastPath, reason="the reference 
 
 Environ = dict[str, Any]
 OK = "200 OK"
-TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 @pytest.fixture
@@ -334,18 +334,9 @@ def test_records_are_those_of_the_long_way(
     assert not process.open_traces
     step_by_step(monkeypatch)
     assert Server(**environ).ask(app) == answer
-    assert _but_stacks(told(read())) == _but_stacks(at_once)
+    assert but_stacks(told(read())) == but_stacks(at_once)
     assert not process.open_traces
     assert not process.refusals()
-
-
-def _but_stacks(records: list[Any]) -> list[Any]:
-    """Take the stacks out, which name the lines of ours that have called the application."""
-    for *_, said in records:
-        for holder in (said, said.get("exception")) if isinstance(said, dict) else ():
-            if isinstance(holder, dict) and "traceback" in holder:
-                holder["traceback"] = bool(holder["traceback"])
-    return records
 
 
 # What an application returns that a server iterates over.
@@ -437,7 +428,7 @@ def test_streamed_answer_has_the_records_of_the_long_way(
             with pytest.MonkeyPatch.context() as patch:
                 step_by_step(patch)
                 assert taken(*words) == answer
-            assert _but_stacks(told(read())) == _but_stacks(at_once)
+            assert but_stacks(told(read())) == but_stacks(at_once)
             assert not process.open_traces
 
 
@@ -484,12 +475,12 @@ def test_streamed_answer_takes_attributes_of_a_middleware_around(
     # The body holds its `close`, which holds the body.
     gc.collect()
     assert not process.open_traces
-    at_once = _but_stacks(told(read()))
+    at_once = but_stacks(told(read()))
     step_by_step(monkeypatch)
     assert serve() == ["outer"] * is_closed
     gc.collect()
     assert not process.open_traces
-    assert _but_stacks(told(read())) == at_once
+    assert but_stacks(told(read())) == at_once
 
 
 AGAIN = ["usual", "an error", "a tuple", "a generator", "a file", "an error of the application", "an interruption"]
@@ -588,22 +579,6 @@ def test_request_knows_what_one_of_the_class_knows(read: Read, monkeypatch: pyte
     assert [type(payload).__name__ for payload in payloads] == ["Payload"] * 4
     assert known[:2] == known[2:]
     assert (known[0]["_state"], known[1]["_state"]) == (OPEN, CLOSED)
-
-
-def ignoring(patch: pytest.MonkeyPatch) -> None:
-    patch.setenv("EPSAGON_ENDPOINTS_TO_IGNORE", "/other")
-
-
-# What lets Python begin the next requests.
-UNUSUAL: dict[str, Callable[[pytest.MonkeyPatch], object]] = {
-    "endpoints to ignore": ignoring,
-    "values": lambda patch: epsagon.init(metadata_only=False),
-    "sampling": lambda patch: epsagon.init(sample_rate=0.5),
-    "debugging": lambda patch: epsagon.init(debug=True),
-    "strict": lambda patch: epsagon.init(privacy="strict"),
-    "disabled": lambda patch: epsagon.init(disable=True),
-    "shut down": lambda patch: setattr(process, "is_shut_down", True),
-}
 
 
 @pytest.mark.parametrize("what", UNUSUAL)

@@ -128,10 +128,17 @@ class ListRings:
 
 
 class Page:
-    """Stands for the state page: a successor finds what the last collector was working on."""
+    """Stands for the state page: a successor finds what the last collector was working on, and how far it wrote."""
 
     def __init__(self) -> None:
         self._suspected = b""
+        self._slots: dict[int, int] = defaultdict(int)
+
+    def load(self, slot: int) -> int:
+        return self._slots[slot]
+
+    def store(self, slot: int, value: int) -> None:
+        self._slots[slot] = value
 
     def suspect(self, note: bytes) -> None:
         self._suspected = note
@@ -143,8 +150,10 @@ class Page:
 class WatchedJournal(Journal):
     """Calls `committed` after each commit that succeeded. `refused`: records of commits that failed, till one does."""
 
-    def __init__(self, dir_fd: int, segment_bytes: int, committed: Callable[[], None] = lambda: None) -> None:
-        super().__init__(dir_fd, segment_bytes=segment_bytes)
+    def __init__(
+        self, dir_fd: int, page: Page, segment_bytes: int, committed: Callable[[], None] = lambda: None
+    ) -> None:
+        super().__init__(dir_fd, page, segment_bytes=segment_bytes)
         self.refused: list[Record] = []
         self._committed = committed
         self._waiting: list[Record] = []

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from mortal import Crash, Kernel, bury, instead_of_os, segment_paths
+from reading import Page
 
 from epsagon_fast.collector.journal import segments as segments_module
 from epsagon_fast.collector.journal.frames import HEAD_BYTES, MAGIC, encode_head, parse
@@ -40,8 +41,13 @@ def dir_fd(tmp_path: Path) -> Iterator[int]:
 
 
 @pytest.fixture
-def journal(dir_fd: int) -> Iterator[Journal]:
-    with_small_segments = Journal(dir_fd, segment_bytes=1000)
+def page() -> Page:
+    return Page()
+
+
+@pytest.fixture
+def journal(dir_fd: int, page: Page) -> Iterator[Journal]:
+    with_small_segments = Journal(dir_fd, page, segment_bytes=1000)
     yield with_small_segments
     with_small_segments.close()
 
@@ -436,22 +442,6 @@ def test_a_head_that_is_damaged_is_not_taken_for_another(
     assert successor.corrupt == 1
 
 
-def test_damage_within_the_last_segment_of_such_a_file_is_told(
-    journal: Journal, dir_fd: int, tmp_path: Path, used_again: Path
-) -> None:
-    """It is no torn end, because the segment goes on behind it."""
-    journal.append(RING, 5 * 448, [event(5, b"x" * 400)])
-    journal.commit()
-    damaged = bytearray(used_again.read_bytes())
-    damaged[HEAD_BYTES + 100] ^= 1
-    used_again.write_bytes(damaged)
-    successor = Journal(dir_fd)
-    batches = [item for item in successor.replay() if isinstance(item, Batch) and item.records]
-    assert [batch.end for batch in batches] == [3 * 448]
-    assert successor.corrupt == 1
-    assert b"x" * 400 in (tmp_path / f"{used_again.name}.corrupt").read_bytes()
-
-
 def test_what_a_file_held_is_gone_before_it_is_used_again(journal: Journal, dir_fd: int, tmp_path: Path) -> None:
     """The marks of its traces may be deleted while it waits, and not all that is needed no more has a mark."""
     traces = 2 * segments_module.SPARES + 5
@@ -471,7 +461,8 @@ def test_files_that_are_used_again_survive_a_death_at_any_byte(tmp_path: Path) -
         folder = tmp_path / str(seed)
         folder.mkdir()
         fd = os.open(folder, os.O_RDONLY)
-        journal, kernel = Journal(fd, segment_bytes=600), Kernel()
+        page = Page()
+        journal, kernel = Journal(fd, page, segment_bytes=600), Kernel()
         needed: set[bytes] = set()
         for number in range(1, 40):
             new = event(number, bytes(chance.choice((100, 100, 180))))
@@ -487,7 +478,7 @@ def test_files_that_are_used_again_survive_a_death_at_any_byte(tmp_path: Path) -
             except Crash:
                 deaths_over_old_bytes += any(segment.old_bytes for segment in journal._segments)
                 bury(journal._segments)
-                journal, kernel = Journal(fd, segment_bytes=600), Kernel()
+                journal, kernel = Journal(fd, page, segment_bytes=600), Kernel()
                 found = {
                     record.trace_id for item in journal.replay() if isinstance(item, Batch) for record in item.records
                 }
@@ -698,6 +689,73 @@ def test_a_corrupt_length_in_an_older_segment_is_not_a_torn_end(journal: Journal
     successor = Journal(dir_fd)
     assert [batch.end for batch in successor.replay()] == [1344]  # type: ignore[union-attr]
     assert successor.corrupt == 1
+
+
+@pytest.fixture(params=["a new file", "a file that is used again"])
+def youngest(request: pytest.FixtureRequest, journal: Journal, tmp_path: Path) -> Path:
+    """The file that is written. It has two commits."""
+    if request.param == "a new file":
+        fill(journal, 2)
+        return segment_paths(tmp_path)[0]
+    path: Path = request.getfixturevalue("used_again")
+    journal.append(RING, 5 * 448, [event(5, b"x" * 350)])
+    journal.commit()
+    return path
+
+
+def assert_told(dir_fd: int, page: Page, path: Path, damaged: bytes) -> None:
+    """Each record of a damaged file is read or set aside, and that is told once."""
+    path.write_bytes(damaged)
+    told = Page()
+    told._slots.update(page._slots)
+    successor = Journal(dir_fd, told)
+    list(successor.replay())
+    assert successor.corrupt == 1
+    aside = path.with_name(path.name + ".corrupt")
+    assert path.read_bytes() + aside.read_bytes() == damaged
+    aside.unlink()
+    again = Journal(dir_fd, told)
+    list(again.replay())
+    assert again.corrupt == 0
+
+
+def test_damage_anywhere_in_what_was_written_is_told(journal: Journal, dir_fd: int, page: Page, youngest: Path) -> None:
+    """It is no torn end, whatever it makes of a length, and whatever stands behind it."""
+    whole, size_bytes = youngest.read_bytes(), journal._segments[-1].size_bytes
+    for at in {*range(2 * HEAD_BYTES), *range(0, size_bytes, 13), size_bytes - 1}:
+        damaged = bytearray(whole)
+        damaged[at] ^= 1
+        assert_told(dir_fd, page, youngest, bytes(damaged))
+
+
+def test_what_was_written_and_is_cut_off_is_told(journal: Journal, dir_fd: int, page: Page, youngest: Path) -> None:
+    whole = youngest.read_bytes()
+    for length in range(0, journal._segments[-1].size_bytes, 13):
+        assert_told(dir_fd, page, youngest, whole[:length])
+
+
+def test_youngest_file_that_somebody_deleted_is_told(
+    dir_fd: int, page: Page, youngest: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    youngest.unlink()
+    for corrupt in (1, 0):
+        successor = Journal(dir_fd, page)
+        list(successor.replay())
+        assert successor.corrupt == corrupt
+    assert caplog.messages == [f"{youngest.name} was deleted, with what had not arrived"]
+
+
+@pytest.mark.parametrize("traces", [1, 2, 3])
+def test_file_that_goes_because_nothing_needs_it_is_not_missed(
+    journal: Journal, dir_fd: int, page: Page, tmp_path: Path, traces: int
+) -> None:
+    fill(journal, traces)
+    settle_all(journal, traces)
+    journal.close()
+    assert list(tmp_path.iterdir()) == []
+    successor = Journal(dir_fd, page)
+    list(successor.replay())
+    assert successor.corrupt == 0
 
 
 def test_a_segment_of_another_version_is_set_aside(dir_fd: int, tmp_path: Path) -> None:

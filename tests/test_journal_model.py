@@ -143,7 +143,7 @@ class Collector(Reading):
 
     def __init__(self, world: World, kernel: Kernel) -> None:
         self.world = world
-        self.journal = StrictJournal(world.dir_fd, 400, self.committed)
+        self.journal = StrictJournal(world.dir_fd, world.page, 400, self.committed)
         self.memory = Memory()
         self.unmarked: set[bytes] = set()
         super().__init__(world.dir_fd, world.page, ListRings(world.rings, kernel), self.journal, self.memory)

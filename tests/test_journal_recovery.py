@@ -84,7 +84,7 @@ class Collector(Reading):
 
     def __init__(self, world: World, kernel: Kernel) -> None:
         self.world = world
-        self.journal = WatchedJournal(world.dir_fd, 3000, self.committed)
+        self.journal = WatchedJournal(world.dir_fd, world.page, 3000, self.committed)
         self.assembly = Assembly()
         # Delivered, and the backend's answer not yet seen, or the mark not yet committed.
         self.unanswered: list[bytes] = []

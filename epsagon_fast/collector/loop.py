@@ -79,7 +79,7 @@ class Loop:
         self.counts: Counter[str] = Counter()
         self.folder = ServedFolder(folder_fd, path, state)
         self.rings = Rings(folder_fd, incarnation)
-        self.journal = Journal(folder_fd)
+        self.journal = Journal(folder_fd, state)
         self.assembly = Assembly()
         self.bounds = Bounds()
         self.poison = Poison(folder_fd, state, self.counts)

@@ -39,6 +39,8 @@ SUSPECT_BYTES = 32
 SERVED = 168
 # CLOCK_MONOTONIC of the collector's next pass while it sleeps, else 0. Until then only the bell wakes it.
 NEXT_PASS_NS = 176
+# How much of the journal's youngest file was written; see collector/journal/written.py.
+JOURNALED = 184
 # What the collector inherited from its starter and could not undo: lines of UTF-8, NUL-padded.
 INHERITED, INHERITED_BYTES = 512, 512
 GAUGES = 256

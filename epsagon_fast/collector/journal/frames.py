@@ -15,7 +15,6 @@ and stands in place of all that earlier frames hold of it.
 import struct
 import zlib
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 
 from epsagon_fast.protocol import TRACE_ID_BYTES, Record
 from epsagon_fast.queue import ring
@@ -27,7 +26,7 @@ from epsagon_fast.rows import NamedTuple
 MAGIC = b"EPSFJRN1"
 AGAIN = b"EPSFJRN2"
 _NONE = b"EPSFJRN0"
-# The fault of a frame that was still being written; every other fault is damage.
+# The fault of a frame that may have been in the middle of its write (written.py); every other fault is damage.
 TORN = "a torn frame"
 
 _FRAME = struct.Struct("<II")
@@ -148,9 +147,8 @@ def parse(data: bytes) -> Parsed:
             end = _check_frame(data, at, _word(head.number))
             frames.append(_parse_body(data, at + _FRAME.size, end))
         except ValueError as error:
-            # Where older bytes may stand, they are most likely what is wrong, unless this segment goes on behind it.
-            is_old = at < head.old_bytes and not _stands_behind(data, at, _word(head.number))
-            return Parsed(frames, at, TORN if is_old else str(error))
+            # Where older bytes may stand, they are most likely what is wrong.
+            return Parsed(frames, at, TORN if at < head.old_bytes else str(error))
         at = end
     return Parsed(frames, at, None)
 
@@ -167,15 +165,6 @@ def _encode_records(kind: int, ring_id: bytes, end: int, records: Sequence[Recor
 def _framed(start: bytes, rest: bytes) -> Encoded:
     length = len(start) + len(rest)
     return _FRAME.pack(length, ring.crc32(rest, ring.crc32(start, length))) + start, rest
-
-
-def _stands_behind(data: bytes, at: int, word: int) -> bool:
-    """Say whether a whole frame stands behind a bad one, which then was written whole. A bad length shows none."""
-    with suppress(ValueError, struct.error):
-        length, _ = _FRAME.unpack_from(data, at)
-        behind = at + _FRAME.size + int(length)
-        return behind < len(data) and _check_frame(data, behind, word) > behind
-    return False
 
 
 def _check_frame(data: bytes, at: int, word: int) -> int:

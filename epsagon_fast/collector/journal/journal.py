@@ -23,6 +23,7 @@ from epsagon_fast.collector.journal.frames import Batch, Snapshot
 from epsagon_fast.collector.journal.replay import Replay, Settled
 from epsagon_fast.collector.journal.segments import SEGMENT_BYTES, Segments
 from epsagon_fast.collector.journal.uncommitted import Uncommitted
+from epsagon_fast.collector.journal.written import Slots, Written
 from epsagon_fast.protocol import Record
 
 __all__ = ["SEGMENT_BYTES", "Batch", "Journal", "Settled", "Snapshot"]
@@ -32,10 +33,10 @@ MAX_BUFFERED_BYTES = 4 * 1024 * 1024
 
 
 class Journal:
-    """The journal in one folder: `dir_fd`, which stays the caller's. `segment_bytes`: see Segments."""
+    """The journal in one folder: `dir_fd`, which stays the caller's. `page`: see Written; `segment_bytes`: Segments."""
 
-    def __init__(self, dir_fd: int, *, segment_bytes: int = SEGMENT_BYTES) -> None:
-        self._segments = Segments(dir_fd, segment_bytes)
+    def __init__(self, dir_fd: int, page: Slots | None = None, *, segment_bytes: int = SEGMENT_BYTES) -> None:
+        self._segments = Segments(dir_fd, segment_bytes, Written(page))
         self._uncommitted = Uncommitted()
         self._replay = Replay(self._segments)
         # Whether appended records were given up without being written. Compaction copies all forward and clears it.

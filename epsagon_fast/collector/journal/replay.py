@@ -1,6 +1,7 @@
 """What the segments of earlier collectors hold: their frames in order, without those of settled traces.
 
-A torn end is cut off; what lies behind a corrupt frame is set aside in `journal-<number>.corrupt`.
+A torn end is cut off; what lies behind a corrupt frame is set aside in `journal-<number>.corrupt`. written.py says
+which of the two it is.
 """
 
 import logging
@@ -11,6 +12,7 @@ from epsagon_fast.collector.journal.frames import TORN, Batch, Frame, Marks, Sna
 from epsagon_fast.collector.journal.segments import Segment, Segments
 from epsagon_fast.protocol import NO_TRACE
 from epsagon_fast.queue import ring
+from epsagon_fast.queue.names import journal_name
 from epsagon_fast.rows import NamedTuple
 
 _logger = logging.getLogger(__name__)
@@ -38,6 +40,9 @@ class Replay:
         """Take in all segments; return what is in them, in order. Once, before anything is written."""
         settled: set[bytes] = set()
         found = self._segments.find()
+        last = self._segments.written.file_number
+        if last and all(segment.file_number != last for segment in found):
+            self._count_missing(last)
         for segment in found:
             for index, frame in enumerate(self._load(segment, is_last=segment is found[-1])):
                 if isinstance(frame, Marks):
@@ -65,10 +70,11 @@ class Replay:
         parsed = parse(data)
         segment.size_bytes = parsed.good_bytes
         self._segments.take_in(segment)
-        if parsed.fault:
+        lacks = parsed.good_bytes < self._segments.written.bytes_of(segment.file_number)
+        if parsed.fault or lacks:
             # Only the last segment can have been in the middle of a write.
-            if not (is_last and parsed.fault == TORN):
-                self._count_corrupt(segment, f"{parsed.fault} at byte {parsed.good_bytes}")
+            if lacks or not (is_last and parsed.fault == TORN):
+                self._count_corrupt(segment, f"{parsed.fault or 'an early end'} at byte {parsed.good_bytes}")
                 self._segments.copy_aside(segment, data[parsed.good_bytes :])
             self._segments.truncate(segment)
         return parsed.frames
@@ -116,3 +122,8 @@ class Replay:
     def _count_corrupt(self, segment: Segment, reason: str) -> None:
         self.corrupt += 1
         _logger.warning("%s: %s; set aside as %s", segment.name, reason, segment.name_aside)
+
+    def _count_missing(self, file_number: int) -> None:
+        self.corrupt += 1
+        self._segments.written.forget(file_number)
+        _logger.warning("%s was deleted, with what had not arrived", journal_name(file_number))

@@ -25,6 +25,7 @@ from epsagon_fast.collector.journal.frames import (
     numbered,
     parse_head,
 )
+from epsagon_fast.collector.journal.written import Written
 from epsagon_fast.patterns import pattern
 from epsagon_fast.queue.names import CORRUPT, JOURNAL_NAME, journal_name
 
@@ -84,11 +85,13 @@ class Segments:
     """The segments in one folder, oldest first.
 
     `dir_fd` is the folder, and stays the caller's. `segment_bytes` is the size that a segment exceeds only if a single
-    write does; it may change. Nothing is created before the first write. A segment that was found is never written to.
+    write does; it may change. `written` knows what a successor must find. Nothing is created before the first write. A
+    segment that was found is never written to.
     """
 
-    def __init__(self, dir_fd: int, segment_bytes: int) -> None:
+    def __init__(self, dir_fd: int, segment_bytes: int, written: Written) -> None:
         self.segment_bytes = segment_bytes
+        self.written = written
         self._dir_fd = dir_fd
         self._all: list[Segment] = []
         # The descriptor of the last one while it is written.
@@ -138,6 +141,7 @@ class Segments:
 
     def set_aside(self, segment: Segment) -> None:
         """Give a file that cannot be read its other name."""
+        self.written.forget(segment.file_number)
         with suppress(OSError):
             os.rename(segment.name, segment.name_aside, src_dir_fd=self._dir_fd, dst_dir_fd=self._dir_fd)
 
@@ -148,6 +152,7 @@ class Segments:
 
     def truncate(self, segment: Segment) -> None:
         """Cut a file down to its segment's size."""
+        self.written.cut(segment.file_number, segment.size_bytes)
         # If this fails, the next collector finds the same fault and stops at the same place.
         with suppress(OSError):
             fd = private.open_file(segment.name, os.O_WRONLY, dir_fd=self._dir_fd)
@@ -169,6 +174,7 @@ class Segments:
             with suppress(OSError):
                 self._cut_back()
             raise
+        self.written.set(segment.file_number, segment.size_bytes)
         if segment.size_bytes > self.segment_bytes:
             # A segment that is written cannot be deleted, so it must not grow.
             self.stop_writing()
@@ -219,6 +225,7 @@ class Segments:
         for segment in whole[:]:
             if segment.pinned:
                 return
+            self.written.forget(segment.file_number)
             try:
                 if not self._retire(segment):
                     os.unlink(segment.name, dir_fd=self._dir_fd)

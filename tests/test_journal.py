@@ -745,6 +745,26 @@ def test_youngest_file_that_somebody_deleted_is_told(
     assert caplog.messages == [f"{youngest.name} was deleted, with what had not arrived"]
 
 
+@pytest.mark.parametrize("name", ["1", "2", "3"])
+def test_file_that_somebody_deletes_is_missed_and_not_written_to(
+    journal: Journal, dir_fd: int, page: Page, tmp_path: Path, name: str
+) -> None:
+    """The first is a spare one, the third is the one that is written."""
+    fill(journal, 5)
+    settle_all(journal, 2)
+    (tmp_path / f"journal-{1:016}").with_name(f"journal-{name:0>16}").unlink()
+    assert journal.miss() == ([] if name == "1" else [f"journal-{name:0>16}"])
+    assert journal.miss() == []
+    assert journal.incomplete == (name != "1")
+    for number in range(6, 10):
+        journal.append(RING, number * 448, [event(number, bytes(400))])
+        journal.commit()
+    successor = Journal(dir_fd, page)
+    ends = [item.end for item in successor.replay() if isinstance(item, Batch) and item.records]
+    assert ends == [n * 448 for n in range(3, 10) if n not in {"1": (), "2": (3, 4), "3": (5,)}[name]]
+    assert successor.corrupt == 0
+
+
 @pytest.mark.parametrize("traces", [1, 2, 3])
 def test_file_that_goes_because_nothing_needs_it_is_not_missed(
     journal: Journal, dir_fd: int, page: Page, tmp_path: Path, traces: int

@@ -572,6 +572,25 @@ def test_without_a_journal_traces_go_on(
     assert "can be written again" in caplog.text
 
 
+def test_what_stood_in_a_journal_file_that_somebody_deleted_is_written_again(folder: Folder) -> None:
+    process, first = Process(folder), folder.collector()
+    trace_id = process.open("main")
+    process.add(trace_id, 1)
+    first.one_pass()
+    for path in folder.path.glob("journal-*"):
+        path.unlink()
+    first._next_second = 0.0
+    first.one_pass()
+    assert first.counts["journal_unavailable"] == 1
+    first.one_pass()
+    # The collector dies here.
+    second = folder.collector()
+    assert second.counts["corrupt_segments"] == 0
+    process.close(trace_id)
+    passes(second, lambda: process.counts() == (1, 1))
+    assert ids(folder.arrived()["main"]) == ["event-1"]
+
+
 def test_deleted_folder_is_served_to_its_end_and_new_rings_are_not_looked_for(folder: Folder, loop: Loop) -> None:
     process = Process(folder)
     trace_id = process.open("main")

@@ -39,7 +39,7 @@ class Journal:
         self._segments = Segments(dir_fd, segment_bytes, Written(page))
         self._uncommitted = Uncommitted()
         self._replay = Replay(self._segments)
-        # Whether appended records were given up without being written. Compaction copies all forward and clears it.
+        # Whether records were given up without being written, or deleted. Compaction copies all forward and clears it.
         self.incomplete = False
         # Bytes of batches ever written, without snapshots.
         self.batch_bytes = 0
@@ -145,6 +145,15 @@ class Journal:
         self._segments.stop_writing()
         self._segments.delete_unpinned()
         self._segments.drop_spares()
+
+    def miss(self) -> list[str]:
+        """Let go of the segments whose files somebody deleted; return their names.
+
+        The journal is `incomplete` then, until compaction has copied forward what is in memory of all traces.
+        """
+        missing = self._segments.miss()
+        self.incomplete |= bool(missing)
+        return missing
 
     def tidy(self) -> None:
         """Let go of what is kept for the next segments, if none has begun since the last call."""

@@ -205,6 +205,25 @@ class Segments:
             os.close(self._fd)
             self._fd = None
 
+    def miss(self) -> list[str]:
+        """Let go of the files that somebody deleted; return the names of those that were no spare ones.
+
+        What is written to such a file, through its descriptor, is gone with it.
+        """
+        for spare in self._spares[:]:
+            fd, last = spare
+            if not self._is_there(last):
+                self._spares.remove(spare)
+                os.close(fd)
+        missing = [segment for segment in self._all if not self._is_there(segment)]
+        if missing and missing[-1] is self._all[-1]:
+            self.stop_writing()
+            self._torn = False
+        for segment in missing:
+            self.written.forget(segment.file_number)
+            self._all.remove(segment)
+        return [segment.name for segment in missing]
+
     def tidy(self) -> None:
         """Let go of the spare files, if none was needed since the last call."""
         if self._number == self._tidied_number:
@@ -285,6 +304,9 @@ class Segments:
             head = parse_head(file.read(HEAD_BYTES))
             segment.number = head.number if head is not None and head.number else file_number
         return segment
+
+    def _is_there(self, segment: Segment) -> bool:
+        return os.access(segment.name, os.F_OK, dir_fd=self._dir_fd)
 
     def _open(self, segment: Segment) -> BufferedReader:
         return open(private.open_file(segment.name, os.O_RDONLY, dir_fd=self._dir_fd), "rb")

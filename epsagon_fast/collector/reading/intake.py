@@ -147,6 +147,10 @@ class Intake:
         self._bounds.fit_journal(self._folder.fd, self.journal.size_bytes)
         self.journal.segment_bytes = min(SEGMENT_BYTES, self._bounds.journal_bytes // SEGMENTS)
         self._folder.look()
+        # In a folder that was deleted no successor will look for them.
+        for name in self.journal.miss() if not self._folder.gone else ():
+            self._counts["journal_unavailable"] += 1
+            log.warning("%s was deleted; what it held is written again", name)
 
     def _read_round(self, heads: dict[Reader, int]) -> list[_Read]:
         """Read a part of each ring that has room, and of one that is read for its CLOSE."""

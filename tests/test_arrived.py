@@ -1,7 +1,7 @@
 """Traces that arrived are known to the next collector, although this one has not settled them."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -93,6 +93,29 @@ def test_file_of_another_size_is_used_as_far_as_it_goes(tmp_path: Path, folder_f
     arrived = Arrived(folder_fd)
     arrived.note(ids(1, 1))
     assert arrived.last() >= set(ids(1, 1))
+
+
+@pytest.mark.parametrize("meddle", [Path.unlink, lambda path: os.truncate(path, 5), lambda path: path.rename("gone")])
+def test_file_that_somebody_takes_away_is_made_again(
+    tmp_path: Path, folder_fd: int, meddle: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arrived = Arrived(folder_fd)
+    meddle(tmp_path / ARRIVED)
+    arrived.look()
+    arrived.note(ids(1, 3))
+    arrived.look()
+    assert Arrived(folder_fd).last() >= set(ids(1, 3))
+
+
+def test_file_has_no_holes_that_a_full_disk_cannot_fill(tmp_path: Path, folder_fd: int) -> None:
+    Arrived(folder_fd).note(ids(1, 3))
+    noted = (tmp_path / ARRIVED).read_bytes()[:48]
+    os.truncate(tmp_path / ARRIVED, 48)
+    os.truncate(tmp_path / ARRIVED, SIZE_BYTES)
+    assert Arrived(folder_fd).last() == {bytes(16), *ids(1, 3)}
+    assert (tmp_path / ARRIVED).read_bytes() == noted.ljust(SIZE_BYTES, b"\0")
+    assert (tmp_path / ARRIVED).stat().st_blocks * 512 >= SIZE_BYTES
 
 
 def test_without_its_file_nothing_is_noted(tmp_path: Path, folder_fd: int, caplog: pytest.LogCaptureFixture) -> None:

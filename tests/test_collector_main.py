@@ -24,6 +24,7 @@ from waiting import TIMEOUT_S
 from epsagon_fast.backend import Backend
 from epsagon_fast.collector import __main__ as main_module
 from epsagon_fast.queue import state as states
+from epsagon_fast.queue.names import LEDGER
 from epsagon_fast.queue.state import StatePage
 
 # Does what it is told, a line at a time: open, add, close, flush, trace NAME, exit, and prints the answer.
@@ -486,6 +487,16 @@ def test_answers_are_counted_right_after_a_collectors_death(place: Place) -> Non
             assert worker.do("stop last") == "DELIVERED"
             (ring,) = place.look().rings
             assert (ring.closed, ring.settled) == (4, 4)
+
+
+def test_collector_that_ends_because_somebody_cut_off_its_file_says_so(backend: Backend, place: Place) -> None:
+    with working(place) as worker:
+        assert worker.do("stop first") == "DELIVERED"
+        os.truncate(os.path.join(place.folder, LEDGER), 0)
+        assert worker.do("stop second") == "DELIVERED"
+        assert place.look().incarnation == 2
+    assert "Bus error" in place.log()
+    await_traces(backend, place, "first", "second", once=False)
 
 
 def test_worker_and_collector_killed_together_lose_nothing(backend: Backend, place: Place) -> None:

@@ -5,6 +5,7 @@
 Exit codes: 0; 1 after an error. Never 3 or 4: gunicorn halts when it reaps a process that ended so.
 """
 
+import faulthandler
 import fcntl
 import logging
 import os
@@ -111,6 +112,9 @@ def settle_down(start_lock_fd: int | None) -> list[str]:
     # Last, because it gives the files in /proc/self to root.
     close_memory()
     logging.basicConfig(handlers=[BoundedLog()], level=logging.INFO)
+    # Somebody who cuts off a file that is mapped here ends this process, by SIGBUS. Then the log has a word of it.
+    with suppress(RuntimeError):  # without a stderr
+        faulthandler.enable()
     return stays
 
 

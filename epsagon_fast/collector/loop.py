@@ -260,8 +260,10 @@ class Loop:
             self._next_second = now + SECOND_S
             # First, because it counts what processes refused, and this process may be killed at any moment.
             self.intake.tidy()
-            if self._bell is not None and not self.gone:
-                self._bell.look()
+            if not self.gone:
+                self.arrived.look()
+                if self._bell is not None:
+                    self._bell.look()
             self._publish_own()
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import servers
 from hypothesis import given
 from hypothesis import strategies as st
 from passes import Folder, Process, made_folder, passes
@@ -55,6 +56,23 @@ def test_finished_trace_that_the_journal_has_copied_forward_is_not_sent_again(fo
     second = folder.collector()
     assert process.counts() == (1, 1)
     assert second.sending.parcel(trace_id) is None
+
+
+def test_stored_trace_that_arrived_is_not_taken_again_by_the_next_collector(folder: Folder) -> None:
+    folder.server.behave = servers.status(503)
+    process, first = Process(folder), folder.collector()
+    trace_id = process.open("stored")
+    process.close(trace_id)
+    passes(first, lambda: first.counts["stored"] == 1)
+    folder.server.requests.clear()
+    folder.server.behave = servers.status(200)
+    passes(first, lambda: first.sending.busy)
+    # No pass takes the answer.
+    until(lambda: trace_id in first.arrived.last(), "it arrives")
+    second = folder.collector()
+    passes(second, lambda: second.counts["delivered"] == 1)
+    assert second.sending.stored == 0
+    assert folder.arrived().keys() == {"stored"}
 
 
 def test_trace_that_did_not_arrive_is_not_noted(folder: Folder) -> None:

@@ -216,6 +216,18 @@ def test_a_successor_takes_over_at_once(file: OutboxFile, tmp_path: Path) -> Non
     successor.close()
 
 
+def test_a_successor_deletes_what_had_arrived(file: OutboxFile, other: OutboxFile, tmp_path: Path) -> None:
+    file.put([parcel(1), parcel(2), parcel(3), parcel(4)], NOW)
+    file.take(HERE, 2, NOW)
+    other.take(HERE, 1, NOW)
+    successor = OutboxFile(str(tmp_path), b"us")
+    arrived = {parcel(number).trace_id for number in (2, 3, 9)}
+    assert successor.take_over(arrived) == [parcel(2).trace_id]
+    assert successor.stored() == {HERE: 3}
+    assert numbers(successor.take(HERE, 9, NOW)) == [1, 4]
+    successor.close()
+
+
 def test_what_is_given_back_comes_after_the_others(file: OutboxFile) -> None:
     file.put([parcel(1), parcel(2)], NOW)
     file.take(HERE, 1, NOW)

@@ -25,7 +25,7 @@ from epsagon_fast.collector.bounds import Bounds
 from epsagon_fast.collector.handover import Handover
 from epsagon_fast.collector.journal.compaction import Compaction
 from epsagon_fast.collector.journal.journal import Journal
-from epsagon_fast.collector.measuring.deliveries import Deliveries, MeasuredSender, MeasuredShelf
+from epsagon_fast.collector.measuring.deliveries import MeasuredSender, MeasuredShelf
 from epsagon_fast.collector.measuring.measuring import Measuring
 from epsagon_fast.collector.measuring.own import cpu_ms, resident_bytes
 from epsagon_fast.collector.pace import BUSY_PASS_S
@@ -92,8 +92,14 @@ class Loop:
         )
         self.measuring = measuring or Measuring(folder_fd, state.folder_id())
         self.arrived = Arrived(folder_fd)
+        # Of an earlier collector, which was killed.
+        self._arrived_last = self.arrived.last()
         # An orphan's own outbox goes with its folder, and what all folders share is measured once.
-        self.sending = _sending(path, state, self.arrived, self.measuring.deliveries, measures_outbox=measuring is None)
+        outbox: Shelf = Outbox(path, state.folder_id(), log=log, arrived=self._arrived_last)
+        if measuring is None:
+            outbox = MeasuredShelf(outbox, self.measuring.deliveries)
+        sender = MeasuredSender(Delivery(log=log, arrived=self.arrived), self.measuring.deliveries)
+        self.sending = Dispatch(sender, outbox)
         self.sampling = Sampling(folder_fd, self.bounds.memory_bytes, self.counts)
         self.handover = Handover(
             self.rings,
@@ -117,7 +123,7 @@ class Loop:
         for state_dir in ("", Config(disable=True).resolve().state_dir):
             self.sending.watch(state_dir)
         finished = self.recovery.run(time.time())
-        last = self.arrived.last()
+        last = self._arrived_last
         if arrived := [each for each in self.assembly.ids() if each in last]:
             self.outcomes.settle(arrived, Outcome.DELIVERED)
             # At once, because what arrives next is noted in the same places.
@@ -265,13 +271,3 @@ class Loop:
                 if self._bell is not None:
                     self._bell.look()
             self._publish_own()
-
-
-def _sending(
-    path: str, state: StatePage, arrived: Arrived, deliveries: Deliveries, *, measures_outbox: bool
-) -> Dispatch:
-    """Return what sends and stores, measured."""
-    outbox: Shelf = Outbox(path, state.folder_id(), log=log)
-    if measures_outbox:
-        outbox = MeasuredShelf(outbox, deliveries)
-    return Dispatch(MeasuredSender(Delivery(log=log, arrived=arrived), deliveries), outbox)

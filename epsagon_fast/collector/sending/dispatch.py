@@ -15,7 +15,16 @@ from epsagon_fast.collector.formats.choice import format_for
 from epsagon_fast.collector.parcel import Destination, Parcel, Settlement, parcel_bytes
 from epsagon_fast.collector.sending.backoff import Backoff
 from epsagon_fast.collector.sending.batches import Batches
-from epsagon_fast.collector.sending.outbox.messages import Gone, Refused, Report, Stored, Taken, Unknown, Waiting
+from epsagon_fast.collector.sending.outbox.messages import (
+    Delivered,
+    Gone,
+    Refused,
+    Report,
+    Stored,
+    Taken,
+    Unknown,
+    Waiting,
+)
 from epsagon_fast.collector.sending.verdict import ARRIVED, Verdict
 from epsagon_fast.hints import Protocol
 from epsagon_fast.protocol import Outcome
@@ -236,6 +245,8 @@ class Dispatch:
             self._looked.add(report.state_dir)
         elif isinstance(report, Gone):
             return [Settlement(trace_id, Outcome.DROPPED.because("outbox_full"), True) for trace_id in report.trace_ids]
+        elif isinstance(report, Delivered):
+            return [Settlement(trace_id, Outcome.DELIVERED, True) for trace_id in report.trace_ids]
         return []
 
     def _note_stored(self, parcel: Parcel) -> Settlement:

@@ -6,7 +6,7 @@ Everything here waits for the disk, so the outbox calls it in its own thread.
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import suppress
 from functools import partial
 
@@ -15,6 +15,7 @@ from epsagon_fast.collector.sending.lookups import lookups
 from epsagon_fast.collector.sending.outbox.file import NAME, OutboxFile, failures, is_corrupt, set_aside
 from epsagon_fast.collector.sending.outbox.messages import (
     Amounts,
+    Delivered,
     Gone,
     Orders,
     Refused,
@@ -43,12 +44,23 @@ T = TypeVar("T")
 class StateDirectory:
     """One state directory, and its file if there is one. Only the outbox's thread uses it."""
 
-    def __init__(self, state_dir: str, folder: str, log: logging.Logger, limit_bytes: int, owner: bytes) -> None:
+    def __init__(
+        self,
+        state_dir: str,
+        folder: str,
+        log: logging.Logger,
+        limit_bytes: int,
+        owner: bytes,
+        arrived: Container[bytes] = (),
+    ) -> None:
         self._state_dir = state_dir
         self._folder = folder
         self._log = log
         self._limit_bytes = limit_bytes
         self._owner = owner
+        self._arrived = arrived
+        # Traces of a predecessor that turned out to have arrived, until that is reported.
+        self._delivered: list[bytes] = []
         self._directory = ""
         self._file: OutboxFile | None = None
         self._retry_at = self._next_look = 0.0
@@ -88,6 +100,9 @@ class StateDirectory:
     def _do(self, file: OutboxFile, asked: Orders) -> list[Report]:
         now = time.time()
         reports: list[Report] = []
+        if self._delivered:
+            reports.append(Delivered(self._delivered))
+            self._delivered = []
         if self._owed.remove:
             file.remove(self._owed.remove)
             self._owed.remove = []
@@ -143,7 +158,7 @@ class StateDirectory:
                 return None
             self._directory = self._find_directory()
             self._file = OutboxFile(self._directory, self._owner, self._state_dir, self._limit(self._directory))
-            self._file.take_over()
+            self._delivered += self._file.take_over(self._arrived)
         return self._file
 
     def _find_directory(self) -> str:

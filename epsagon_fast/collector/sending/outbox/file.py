@@ -10,7 +10,7 @@ through; `is_corrupt` tells those that waiting does not mend.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from contextlib import suppress
 
 import epsagon_fast.private as private
@@ -142,9 +142,19 @@ class OutboxFile:
                 [(trace_id,) for trace_id in trace_ids],
             )
 
-    def take_over(self) -> None:
-        """End the leases of this collector's predecessor, which is gone."""
-        self._db.execute("UPDATE traces SET leased_until = 0 WHERE leased_until > 0 AND owner = ?", (self._owner,))
+    def take_over(self, arrived: Container[bytes] = ()) -> list[bytes]:
+        """End the leases of this collector's predecessor, which is gone.
+
+        Delete the traces among them that arrived; return their ids.
+        """
+        leased = "WHERE leased_until > 0 AND owner = ?"
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            found = self._db.execute(f"SELECT trace_id, destination FROM traces {leased}", (self._owner,)).fetchall()
+            gone = [(trace_id, destination) for trace_id, destination in found if trace_id in arrived]
+            self._db.executemany("DELETE FROM traces WHERE trace_id = ?", [(trace_id,) for trace_id, _ in gone])
+            self._db.execute(f"UPDATE traces SET leased_until = 0 {leased}", (self._owner,))
+        return self._deleted(gone)
 
     def remove(self, trace_ids: Sequence[bytes]) -> None:
         """Delete traces that are settled for good."""

@@ -69,4 +69,10 @@ class Gone(NamedTuple):
     trace_ids: list[bytes]
 
 
-Report = Stored | Refused | Taken | Waiting | Unknown | Amounts | Gone
+class Delivered(NamedTuple):
+    """These stored traces, which a predecessor had taken, arrived before it was killed."""
+
+    trace_ids: list[bytes]
+
+
+Report = Stored | Refused | Taken | Waiting | Unknown | Amounts | Gone | Delivered

@@ -7,6 +7,7 @@ The loop's thread calls it, and nothing here waits for the disk except `close`. 
 - Waiting: how many traces a directory holds, each time that this may have changed, also by another collector.
 - Unknown: that cannot be told, because the directory's file fails.
 - Gone: the oldest traces were dropped to make room.
+- Delivered: traces that a killed predecessor had taken arrived, and are deleted.
 
 Each trace's config names its state directory. If that cannot be used, or is on a network file system, on which SQLite's
 log does not work, the collector's own folder takes its place and one warning says so. A file that cannot be used (no
@@ -15,6 +16,7 @@ space, read-only) refuses traces and is tried again later. A corrupt file is set
 
 import logging
 import threading
+from collections.abc import Container
 
 from epsagon_fast.collector.background import Background
 from epsagon_fast.collector.parcel import Destination, Parcel
@@ -24,13 +26,26 @@ from epsagon_fast.collector.sending.outbox.messages import Orders, Report
 
 
 class Outbox:
-    """The outbox files that one collector uses. `folder`: its own; `owner`: the same for it and its successors."""
+    """The outbox files that one collector uses.
 
-    def __init__(self, folder: str, owner: bytes, *, log: logging.Logger, limit_bytes: int = LIMIT_BYTES) -> None:
+    `folder`: its own; `owner`: the same for it and its successors; `arrived`: the last traces of its predecessor that
+    arrived.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        owner: bytes,
+        *,
+        log: logging.Logger,
+        limit_bytes: int = LIMIT_BYTES,
+        arrived: Container[bytes] = (),
+    ) -> None:
         self._folder = folder
         self._owner = owner
         self._log = log
         self._limit_bytes = limit_bytes
+        self._arrived = arrived
         self._changed = threading.Condition()
         # The lock of _changed guards these.
         self._orders: dict[str, Orders] = {}
@@ -94,9 +109,8 @@ class Outbox:
             for state_dir, asked in orders.items():
                 directory = self._directories.get(state_dir)
                 if directory is None:
-                    limits = self._limit_bytes, self._owner
                     directory = self._directories[state_dir] = StateDirectory(
-                        state_dir, self._folder, self._log, *limits
+                        state_dir, self._folder, self._log, self._limit_bytes, self._owner, self._arrived
                     )
                 reports = directory.serve(asked)
                 with self._changed:

@@ -1,6 +1,7 @@
 """What a server gets of an answer, and how its trace ends."""
 
 import contextlib
+import functools
 import gc
 import io
 import os
@@ -15,6 +16,8 @@ from test_wsgi import answer_of, ask, environ_of, metadata, runner, traces
 
 import epsagon_fast as epsagon
 from epsagon_fast.integrations.wsgi import TracingMiddleware
+from epsagon_fast.producer import current
+from epsagon_fast.producer.left_out import LeftOut
 from epsagon_fast.producer.process import process
 
 __all__ = ["traces"]
@@ -240,6 +243,121 @@ def test_body_of_no_bytes_is_the_servers_to_refuse(traces: Traces, body: Any) ->
     answer = answer_of(returning(body))
     assert list(answer) == [None]
     assert metadata(traces)["response_bytes"] == "0"
+
+
+class Next:
+    """Has `__next__` alone: no server can take it."""
+
+    close: Any = None
+
+    def __init__(self) -> None:
+        self.pieces = [b"a", b"b"]
+
+    def __next__(self) -> bytes:
+        if not self.pieces:
+            raise StopIteration
+        return self.pieces.pop(0)
+
+
+class Itself(Next):
+    def __iter__(self) -> "Itself":
+        return self
+
+
+class Counted(Itself):
+    def __len__(self) -> int:
+        return len(self.pieces)
+
+
+class OverAnother(Next):
+    def __iter__(self) -> Iterator[bytes]:
+        return iter([b"another"])
+
+
+class OverNothing(Next):
+    def __iter__(self) -> Any:
+        return 5
+
+
+class Refusing(Next):
+    def __iter__(self) -> Any:
+        raise ValueError("no iteration")
+
+
+class ByIndex(Next):
+    def __getitem__(self, index: int) -> bytes:
+        return [b"by", b"index"][index]
+
+
+class Never(ByIndex):
+    __iter__ = None
+
+
+class Length:
+    def __len__(self) -> int:
+        raise ValueError("no length")
+
+
+class Unclosable(Itself):
+    close = 5
+
+
+class Failing(Itself):
+    def close(self) -> None:
+        raise ValueError("no close")
+
+
+def failing() -> Iterator[bytes]:
+    yield b"a"
+    raise ValueError("no more")
+
+
+async def later() -> list[bytes]:
+    return []
+
+
+def what_a_server_sees(app: Any) -> list[Any]:
+    """What a server gets, or which error, in each step of an answer."""
+
+    def told(step: Callable[[], Any]) -> Any:
+        try:
+            return step()
+        except Exception as error:
+            return type(error), str(error)
+
+    body = app(environ_of(), lambda status, headers: lambda data: None)
+    pieces, taken = told(lambda: iter(body)), list[Any]()
+    return [
+        pieces if isinstance(pieces, tuple) else told(lambda: taken.extend(pieces)),
+        taken,
+        told(body.close) if getattr(body, "close", None) is not None else None,
+        told(lambda: list(body)),
+        told(lambda: len(body)) if hasattr(type(body), "__len__") else None,
+    ]
+
+
+BODIES = [
+    *(lambda: None, lambda: 5, lambda: "text", lambda: b"bytes", lambda: {b"key": 1}, lambda: int, object),
+    *(Next, Itself, Counted, OverAnother, OverNothing, Refusing, ByIndex, Never, Length, Unclosable, Failing, failing),
+    *(lambda: [5], lambda: iter([5]), lambda: range(2), lambda: UserList([b"a"]), lambda: Listed([b"a"]), later),
+]
+
+
+@pytest.mark.filterwarnings("ignore:coroutine 'later' was never awaited")
+@pytest.mark.parametrize("way", ["__call__", "_answer", "_leave_out"])
+@pytest.mark.parametrize("make", BODIES)
+def test_server_meets_what_it_meets_without_a_middleware(traces: Traces, make: Callable[[], Any], way: str) -> None:
+    """No error of an application is healed, none is added, and none comes in another step."""
+
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [])
+        return make()
+
+    traced = getattr(TracingMiddleware(app), way)
+    if way == "_leave_out":
+        traced = functools.partial(traced, LeftOut(None, ""))
+    assert what_a_server_sees(traced) == what_a_server_sees(app)
+    assert current.anywhere() is None
 
 
 # What was sent.

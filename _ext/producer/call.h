@@ -11,6 +11,16 @@ static inline PyObject *new_object(PyTypeObject *type, PyObject *nothing) {
     return ((newfunc)PyType_GetSlot(type, Py_tp_new))(type, nothing, NULL);
 }
 
+/* Whether an object's type has a function in a slot. */
+static inline int has_slot(PyObject *object, int slot) {
+    return PyType_GetSlot(Py_TYPE(object), slot) != NULL;
+}
+
+/* Whether iter(object) is the object itself, and no code of a class in Python says so. */
+static inline int iterates_over_itself(PyObject *object) {
+    return PyType_GetSlot(Py_TYPE(object), Py_tp_iter) == (void *)PyObject_SelfIter;
+}
+
 /* Return function(argument), or None if it raises an Exception. NULL for what must go on, as KeyboardInterrupt. */
 static inline PyObject *call_or_none(PyObject *function, PyObject *argument) {
     PyObject *result = PyObject_CallFunctionObjArgs(function, argument, NULL);

@@ -7,9 +7,12 @@ from sys import exception as _exception
 cdef extern from "call.h":
     object next_or(object, object)
     object finalized_class(object, const char *, int (*)(object) except -1)
+    bint has_slot(object, int) noexcept
+    bint iterates_over_itself(object) noexcept
 
 cdef extern from "Python.h":
     int PyIter_Check(object) noexcept
+    int Py_tp_iter, Py_sq_length, Py_mp_length
 
 cdef object let_pass = _let_pass, exception = _exception
 # Stands for the end of an iteration.
@@ -36,11 +39,27 @@ cdef class WrappedBody:
         raise TypeError("this cannot be copied: its pieces come once")
 
 
-cdef class IteratorBody(WrappedBody):
+cdef class IterableBody(WrappedBody):
+    """See IterableBody there."""
+
+    # Pieces that were counted, by whichever iteration had them first.
+    cdef Py_ssize_t counted
+
+    def __iter__(self):
+        _check_served(self)
+        return _pieces_of(self, _iterated(self))
+
+
+cdef class IteratorBody(IterableBody):
     """See IteratorBody there."""
 
     def __iter__(self):
-        return self
+        _check_served(self)
+        # As a generator does, without code of the application.
+        if iterates_over_itself(self.body):
+            return self
+        pieces = _iterated(self)
+        return self if pieces is self.body else _pieces_of(self, pieces)
 
     def __next__(self):
         _check_served(self)
@@ -50,18 +69,6 @@ cdef class IteratorBody(WrappedBody):
             raise StopIteration
         _note_sent(self.request, piece)
         return piece
-
-
-cdef class IterableBody(WrappedBody):
-    """See IterableBody there."""
-
-    # Pieces that were counted, by whichever iteration had them first.
-    cdef Py_ssize_t counted
-
-    def __iter__(self):
-        cdef Pieces pieces = Pieces.__new__(Pieces)
-        pieces.body = self
-        return pieces
 
 
 cdef class Pieces:
@@ -80,8 +87,6 @@ cdef class Pieces:
         if body is None:
             raise StopIteration
         pieces, self.body, self.pieces = self.pieces, None, None
-        if pieces is None:
-            pieces = _iterated(body)
         piece = _piece_of(body, pieces)
         if piece is no_piece:
             _exhausted(body)
@@ -101,16 +106,15 @@ cdef object _streamed(RequestPath request, object body):
     """Return what a server gets for a body that it can only iterate over; None if it can do more. As `handed_on`."""
     cdef WrappedBody wrapped
     kind, wrapper = type(body), (<dict>request._environ).get("wsgi.file_wrapper")
-    if request._response_body is not None or isinstance(body, (list, tuple)):
+    # All that is in memory has a length.
+    if request._response_body is not None or has_slot(body, Py_sq_length) or has_slot(body, Py_mp_length):
         return None
     if wrapper is not None and (not isinstance(wrapper, type) or issubclass(kind, wrapper)):
         return None
-    if PyIter_Check(body):
-        wrapped = <WrappedBody>new_object(<PyTypeObject *>iterator_class, nothing)
-    elif not hasattr(kind, "__len__") and hasattr(kind, "__iter__"):
-        wrapped = <WrappedBody>new_object(<PyTypeObject *>iterable_class, nothing)
-    else:
+    if not has_slot(body, Py_tp_iter):
         return None
+    served = iterator_class if PyIter_Check(body) else iterable_class
+    wrapped = <WrappedBody>new_object(<PyTypeObject *>served, nothing)
     wrapped.body, wrapped.place, wrapped.request = body, (<object>request).place, request
     return wrapped
 
@@ -122,8 +126,14 @@ cdef int _check_served(WrappedBody body) except -1:
     return 0
 
 
+cdef Pieces _pieces_of(IterableBody body, object pieces):
+    cdef Pieces iteration = Pieces.__new__(Pieces)
+    iteration.body, iteration.pieces = body, pieces
+    return iteration
+
+
 cdef object _iterated(IterableBody body):
-    """Return an iterator over the application's body."""
+    """Return what the application's own `__iter__` gives, or raise what it raises."""
     before = _enter_place(body.place)
     try:
         return iter(body.body)

@@ -38,9 +38,12 @@ class LeftOutBody:
         self._body = body
 
     def __iter__(self) -> Iterator[bytes]:
-        within = current.within(self._place)
-        with within:
+        with current.within(self._place):
             pieces = iter(self._body)
+        return self._steps(pieces)
+
+    def _steps(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        within = current.within(self._place)
         end = object()
         while True:
             with within:

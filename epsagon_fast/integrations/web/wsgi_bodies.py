@@ -44,25 +44,30 @@ def handed_on(request: WsgiRequest, body: Any) -> Any:
     elif issubclass(kind, (list, tuple)):
         request.sent_pieces(_stored(body))
         return _with_close_hook(request, body, lambda request, body: None)
-    elif hasattr(kind, "__next__"):
-        return IteratorBody(request, body)
-    elif hasattr(kind, "__len__"):
-        return SizedBody(request, body)
-    elif hasattr(kind, "__iter__") or hasattr(kind, "__getitem__"):
-        return IterableBody(request, body)
-    else:
+    elif not _is_iterable(kind):
         # The application has answered over the socket itself. The server knows this object as the sign of that.
         request.answer_ends()
         request.end()
+    elif attribute(kind, "__len__") is not None:
+        return SizedBody(request, body)
+    elif attribute(kind, "__next__") is not None:
+        return IteratorBody(request, body)
+    else:
+        return IterableBody(request, body)
     return body
 
 
 def is_only_iterable(body: Any, file_wrapper: Any) -> bool:
     """Say whether a server can do nothing with a body but iterate over it. `file_wrapper`: the server's, or None."""
     kind = type(body)
-    if kind in IN_MEMORY or hasattr(kind, "__len__") or _is_servers_file(file_wrapper, body):
+    if kind in IN_MEMORY or attribute(kind, "__len__") is not None or _is_servers_file(file_wrapper, body):
         return False
-    return hasattr(kind, "__iter__") or hasattr(kind, "__getitem__")
+    return _is_iterable(kind)
+
+
+def _is_iterable(kind: type) -> bool:
+    # A class with __next__ alone is not: no server can take it.
+    return attribute(kind, "__iter__") is not None or attribute(kind, "__getitem__") is not None
 
 
 class WrappedBody(Unclosed):
@@ -97,53 +102,59 @@ class WrappedBody(Unclosed):
         self._request.exhausted(attribute(self._body, "close") is not None)
 
 
-class IteratorBody(WrappedBody):
-    """A body that is an iterator."""
-
-    def __iter__(self) -> "IteratorBody":
-        return self
-
-    def __next__(self) -> bytes:
-        try:
-            with self._in_trace:
-                piece: Any = next(self._body, END)
-        except BaseException as error:
-            self._error = error
-            raise
-        if piece is END:
-            self._exhausted()
-            raise StopIteration
-        self._request.sent(piece)
-        return piece  # type: ignore[no-any-return]
-
-
 class IterableBody(WrappedBody):
     """A body that can be iterated over, perhaps more than once."""
 
     _counted = 0
 
     def __iter__(self) -> Iterator[bytes]:
-        # gevent's server iterates a second time in the middle of sending, to add up the lengths.
-        for index, piece in enumerate(self._steps()):
+        return self._steps(self._iterated())
+
+    def _iterated(self) -> Iterator[bytes]:
+        """Return what the application's own `__iter__` gives, or raise what it raises."""
+        try:
+            with self._in_trace:
+                return iter(self._body)
+        except BaseException as error:
+            self._error = error
+            raise
+
+    def _steps(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        index = 0
+        while (piece := self._step(pieces)) is not END:
+            # gevent's server iterates a second time in the middle of sending, to add up the lengths.
             if index == self._counted:
                 self._counted += 1
                 self._request.sent(piece)
+            index += 1
             yield piece
 
-    def _steps(self) -> Iterator[bytes]:
-        pieces: Iterator[bytes] | None = None
-        while True:
-            try:
-                with self._in_trace:
-                    pieces = iter(self._body) if pieces is None else pieces
-                    piece: Any = next(pieces, END)
-            except BaseException as error:
-                self._error = error
-                raise
-            if piece is END:
-                self._exhausted()
-                return
-            yield piece
+    def _step(self, pieces: Iterator[bytes]) -> Any:
+        """Return the next piece, END after the last one."""
+        try:
+            with self._in_trace:
+                piece: Any = next(pieces, END)
+        except BaseException as error:
+            self._error = error
+            raise
+        if piece is END:
+            self._exhausted()
+        return piece
+
+
+class IteratorBody(IterableBody):
+    """A body that is an iterator, mostly over itself."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        pieces = self._iterated()
+        return self if pieces is self._body else self._steps(pieces)
+
+    def __next__(self) -> bytes:
+        piece = self._step(self._body)
+        if piece is END:
+            raise StopIteration
+        self._request.sent(piece)
+        return piece  # type: ignore[no-any-return]
 
 
 class SizedBody(IterableBody):

@@ -623,6 +623,36 @@ def test_query_headers_and_bodies_are_recorded_masked_if_wanted(traces: Traces) 
 # What is not traced.
 
 
+@pytest.mark.parametrize(
+    "scope", [scope_of(), scope_of(method=5), {"type": "websocket", "path": "/"}, {"type": "lifespan"}, {}], ids=str
+)
+@pytest.mark.parametrize("way", ["__call__", "_answer"])
+def test_server_gets_what_the_application_returns(traces: Traces, scope: dict[str, Any], way: str) -> None:
+    """uvicorn refuses the answer of an application that returns anything."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> Any:
+        return 5
+
+    async def serve() -> Any:
+        return await getattr(TracingMiddleware(app), way)(scope, None, None)
+
+    assert asyncio.run(serve()) == 5
+
+
+@pytest.mark.parametrize("app", [None, 5, lambda *_: None, lambda *_: 5, lambda scope: None])
+@pytest.mark.parametrize("way", ["__call__", "_answer"])
+def test_what_is_no_application_fails_as_without_a_middleware(traces: Traces, app: Any, way: str) -> None:
+    def error_of(application: Any) -> str:
+        async def serve() -> None:
+            await application(scope_of(), None, None)
+
+        with pytest.raises(TypeError) as caught:
+            asyncio.run(serve())
+        return str(caught.value)
+
+    assert error_of(getattr(TracingMiddleware(app), way)) == error_of(app)
+
+
 def test_lifespan_and_ignored_endpoints_are_not_traced(traces: Traces, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EPSAGON_ENDPOINTS_TO_IGNORE", "/health")
     scopes = []

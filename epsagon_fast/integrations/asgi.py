@@ -34,7 +34,7 @@ from .web.request import KEY, is_under_way, watch_frameworks
 from .web.routes import django_route_in_calls
 from .web.signalled import wait_at_shutdown, wait_when_terminated
 
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[Any]]
 prepare_exchanges(HttpRequest, KEY, caller_of, server_of, number, said_lowest_error, django_route_in_calls)
 
 
@@ -48,8 +48,11 @@ class TracingMiddleware:
         watch_frameworks()
         wait_when_terminated()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request or websocket. A lifespan is handed on."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
+        """Serve one request or websocket. A lifespan is handed on.
+
+        What the application returns goes to the server: one may refuse an answer whose application returns something.
+        """
         if not self._is_called:
             self._is_called = True
             # Only now, because the application may have been made before its server.
@@ -58,56 +61,53 @@ class TracingMiddleware:
         # Begun inside the `try`, because a signal's handler may raise as soon as the trace is open.
         try:
             if not self._ignored and channel.begin():
-                await self.app(scope, channel.receive, channel.send)
+                result: Any = await self.app(scope, channel.receive, channel.send)
                 if not channel.end():
                     channel.finish()
-                return
+                return result
         except BaseException as error:
             channel.fail(error)
             raise
-        await self._answer(scope, receive, send)
+        return await self._answer(scope, receive, send)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> Any:
         """Serve any request or websocket, usual or not."""
         kind = KINDS.get(scope.get("type", ""))
         if kind is None:
             # The config is not read yet, because the application may call `init` in its lifespan.
-            await self.app(scope, receive, send)
-            return
+            return await self.app(scope, receive, send)
         config = process.config()
         if KEY in scope or not process.records(config):
-            await self.app(scope, receive, send)
-        elif scope.get("path", "") in self._ignored:
+            return await self.app(scope, receive, send)
+        if scope.get("path", "") in self._ignored:
             # A server may begin a connection's next request in the context of the last one.
             with current.within(current.NOT_TRACED):
-                await self.app(scope, receive, send)
-        elif is_under_way(scope.get("method", WEBSOCKET), scope.get("path", "")):
-            await self.app(scope, receive, send)
-        else:
-            own_id = ""
-            if process.samples(config):
-                decision = decide(config, caller_of(scope))
-                if type(decision) is LeftOut:
-                    await self._leave_out(decision, scope, receive, send)
-                    return
-                own_id = str(decision)
-            await self._trace(kind(config, scope, own_id), scope, receive, send)
+                return await self.app(scope, receive, send)
+        if is_under_way(scope.get("method", WEBSOCKET), scope.get("path", "")):
+            return await self.app(scope, receive, send)
+        own_id = ""
+        if process.samples(config):
+            decision = decide(config, caller_of(scope))
+            if type(decision) is LeftOut:
+                return await self._leave_out(decision, scope, receive, send)
+            own_id = str(decision)
+        return await self._trace(kind(config, scope, own_id), scope, receive, send)
 
-    async def _leave_out(self, place: LeftOut, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _leave_out(self, place: LeftOut, scope: Scope, receive: Receive, send: Send) -> Any:
         """Let the application serve a request of which nothing is recorded."""
         scope[KEY] = True
         try:
             with current.within(place):
-                await self.app(scope, receive, send)
+                return await self.app(scope, receive, send)
         finally:
             del scope[KEY]
             place.is_over = True
 
-    async def _trace(self, request: AsgiRequest, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _trace(self, request: AsgiRequest, scope: Scope, receive: Receive, send: Send) -> Any:
         channel = Channel(scope, receive, send)
         channel.request = request
         with Serving(channel):
-            await self.app(scope, channel.receive, channel.send)
+            return await self.app(scope, channel.receive, channel.send)
 
 
 class Serving(Entered):

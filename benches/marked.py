@@ -41,3 +41,5 @@ def look_no_more() -> None:
         from epsagon_fast.producer.process import process
 
         process.own.writers._current._next_look = math.inf  # type: ignore[union-attr]
+        if process.own.footing is not None:
+            process.own.footing.next_look_s = math.inf

@@ -27,9 +27,10 @@ MODULES: Final = {
 # What the package imports from each of them. If one is missing, none is taken: half of a module fits no twin.
 NAMES: Final = {
     "trimmer": ("at_level", "shorten", "trim"),
-    "ring": ("Consumer", "Mapping", "Producer", "crc32", "ids", "own_pid", "pack"),
+    "ring": ("Consumer", "Mapping", "Page", "Producer", "crc32", "ids", "own_pid", "pack"),
     "add_event": (
-        *("Block", "Branch", "Event", "Exchange", "FastPath", "Place", "RequestPath", "Step", "blocks_for", "event"),
+        *("Block", "Branch", "Event", "Exchange", "FastPath", "OwnPath", "Place", "ProcessPath", "RequestPath"),
+        *("Step", "blocks_for", "event"),
         *("exact_json", "footing_of", "injector", "kernel_bytes", "labelled", "opening_json", "runner_json", "span_id"),
         *("prepare_exchanges", "take_untold", "wsgi_answers"),
     ),

@@ -21,7 +21,7 @@ from epsagon_fast.producer.process import process
 from epsagon_fast.producer.runner import new_runner
 from epsagon_fast.producer.states import ABANDONED, CLOSED, OPEN, REFUSED
 from epsagon_fast.protocol import Kind
-from epsagon_fast.queue import beacon, layout
+from epsagon_fast.queue import layout, settlements
 from epsagon_fast.testing import capture_traces
 
 pytestmark = pytest.mark.skipif(FastPath is PureFastPath, reason="the reference does everything step by step")
@@ -216,21 +216,25 @@ def test_records_are_those_of_the_long_way(
 
 
 def public(tracer: Tracer) -> dict[str, Any]:
-    own = ("trace_id", "span_id", "_id", "_opened_ns", "_runner", "_own_runner", "_place", "_beacon")
+    own = ("trace_id", "span_id", "_id", "_opened_ns", "_runner", "_own_runner", "_place")
     found = {name: getattr(tracer, name) for name in vars(FastPath) if not callable(getattr(tracer, name))}
     return {name: value for name, value in found.items() if name not in own and not name.startswith("__")}
 
 
+def shines(tracer: Tracer) -> bool:
+    return bool(tracer._beacon) and tracer._beacons.shows(tracer._beacon, tracer._id)
+
+
 def test_trace_of_a_block_knows_what_one_of_the_class_knows(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
     with epsagon.trace("a", new=True) as at_once:
-        inside = public(at_once), at_once.place.tracer is at_once, at_once._beacon.shines()
-    after = public(at_once), at_once.place.tracer, at_once.place.context, at_once._beacon
+        inside = public(at_once), at_once.place.tracer is at_once, shines(at_once)
+    after = public(at_once), at_once.place.tracer, at_once.place.context, shines(at_once)
     assert at_once.place.context == TraceContext(at_once.trace_id, at_once.span_id)
     step_by_step(monkeypatch)
     with epsagon.trace("a", new=True) as long:
-        assert (public(long), long.place.tracer is long, long._beacon.shines()) == inside
+        assert (public(long), long.place.tracer is long, shines(long)) == inside
     assert (public(long), long.place.tracer) == after[:2]
-    assert (after[0]["_state"], after[3]) == (CLOSED, None)
+    assert (after[0]["_state"], inside[2], after[3]) == (CLOSED, True, False)
     assert len({at_once._id, long._id, bytes(16)}) == 3
     assert at_once._id.hex() == at_once.trace_id == at_once.span_id + at_once.trace_id[16:]
 
@@ -243,13 +247,12 @@ def one() -> None:
 Unusual = Callable[[], object]
 # What makes the next trace take the long way, in its start or its end.
 UNUSUAL: dict[str, tuple[Unusual, list[str]]] = {
-    "a look is due": (lambda: setattr(process.own.writers._current, "_next_look", 0.0), ["_open"]),
+    "a look is due": (lambda: setattr(process.own.footing, "next_look_s", 0.0), ["_open"]),
     "the writer has said BYE": (lambda: process.own.writers._current.bye(), ["_open"]),
     "another config is in force": (lambda: epsagon.init(token="other"), ["_open"]),
     "the process ends": (lambda: setattr(process.own, "is_exiting", True), ["_open"]),
     "some were left out": (lambda: setattr(process.own, "left_out", 1), ["_open"]),
     "some were refused": (lambda: process.own.early_refusals.update({"no_trace": 1}), ["_open"]),
-    "no page was made yet": (lambda: setattr(process.own, "beacons", None), ["_open"]),
     "it was shut down": (lambda: setattr(process, "is_shut_down", True), []),
     "it was disabled": (lambda: epsagon.init(disable=True), []),
 }
@@ -316,12 +319,12 @@ def test_writer_looks_after_each_64_kib(read: Read, steps: list[str], monkeypatc
 
 
 def test_full_page_leaves_a_trace_without_a_sign(read: Read, steps: list[str]) -> None:
-    tracers = [of_a_runner() for _ in range(beacon.PAGE_BYTES // 16 + 1)]
-    assert tracers[-1]._beacon is None
+    tracers = [of_a_runner() for _ in range(layout.PLACES)]
+    assert [bool(tracer._beacon) for tracer in tracers[-2:]] == [True, False]
     for tracer in tracers:
         tracer.send_stop_signal()
     assert steps == []
-    assert len(process.own.beacons._free) == beacon.PAGE_BYTES // 16
+    assert not any(map(shines, tracers))
     assert len(read()) == 2 * len(tracers)
 
 
@@ -347,10 +350,10 @@ def test_child_opens_its_own_and_closes_none_of_its_parent(read: Read) -> None:
             with epsagon.trace("childs") as own:
                 assert own is not tracer and own.owner_pid == os.getpid()
             with epsagon.trace("childs") as own:
-                assert own._beacon is not None
+                assert shines(own)
 
         assert exit_code(in_child(child)) == 0
-        assert tracer._beacon.shines()
+        assert shines(tracer)
     assert [record.trace_id for record in read()] == [tracer._id] * 2
 
 
@@ -360,10 +363,22 @@ def test_interrupted_report_leaves_nothing_open(read: Read, monkeypatch: pytest.
 
     monkeypatch.setattr(process.own.writers._current, "recent_settlements", limit)
     # So that there is something to report.
-    process.own.writers._current._settlements._read = 5
+    settlements.publish(process.own.writers._current._ring, [bytes(16)], Outcome.DELIVERED)
     with pytest.raises(TimeoutError), epsagon.trace("one", new=True) as tracer:
-        lit = tracer._beacon
+        assert shines(tracer)
     assert tracer._state is CLOSED and CLOSED is not ABANDONED
-    assert not lit.shines()
+    assert not shines(tracer)
     assert tracer.place.tracer is None
     assert [Kind(record.kind).name for record in read()] == ["OPEN", "CLOSE"]
+
+
+def test_news_are_looked_for_when_there_are_some(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[bool] = []
+    writer = process.own.writers._current
+    monkeypatch.setattr(writer, "recent_settlements", lambda: looks.append(True) or [])
+    told = partial(settlements.publish, writer._ring, [bytes(16)], Outcome.DELIVERED)
+    refused = partial(writer.refuse, "queue_full")
+    for happens, expected in ((list, 0), (told, 1), (list, 1), (refused, 2), (list, 2)):
+        happens()
+        one()
+        assert len(looks) == expected

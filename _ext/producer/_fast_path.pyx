@@ -75,7 +75,10 @@ cdef extern from "../queue/calls.h":
     ctypedef struct ring_calls:
         int (*append)(object, int, int, const char *, const char *, uint64_t) noexcept
         int (*open)(object, uint64_t, const char *, const char *, uint64_t) noexcept
-        uint64_t (*load)(object, size_t) noexcept
+        int (*has_left)(object) noexcept
+        int (*has_news)(object) noexcept
+        int (*light)(object, const char *) noexcept
+        void (*put_out)(object, int, const char *) noexcept
 
 # How many more there may be.
 cdef struct Room:
@@ -117,7 +120,9 @@ cdef class FastPath:
     cdef public bint _is_measured
     cdef public int64_t _opened_ns
     cdef public Py_ssize_t _event_limit_bytes
-    cdef public object _id, _state, _writer, _push, _count, _error_code, _runner, _own_runner, _beacon, _place, _ended_ns
+    cdef public object _id, _state, _writer, _push, _count, _error_code, _runner, _own_runner, _place, _ended_ns
+    cdef public object _beacons
+    cdef public int _beacon
 
     def add_event(self, event):
         """Add an event as it is now; later changes of `event` have no effect.
@@ -268,6 +273,7 @@ cdef bint _has_room(PyObject *text, Room *room) noexcept:
     return room.characters >= 0
 
 
+include "process.pxi"
 include "event.pxi"
 include "block.pxi"
 include "acting.pxi"

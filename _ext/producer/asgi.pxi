@@ -78,6 +78,8 @@ cdef bint _begin_exchange(Exchange exchange, dict scope) except -1:
     cdef int64_t counter = counter_ns()
     cdef Footing footing
     cdef RequestPath request
+    cdef ProcessPath traced
+    cdef OwnPath own
     cdef dict metadata
     if scope.get("type") != "http" or exchanges.key in scope or call_fast_of_none(&current_get) is not None:
         return False

@@ -343,30 +343,6 @@ cdef object _of(str module, str name):
     return getattr(found, name)
 
 
-# process.process, from the first time on that it is needed.
-cdef object process = None
-
-
-cdef object _process():
-    global process
-    if process is None:
-        process = _of("process", "process")
-    return process
-
-
-# The members of what is in force; see process.py. A named tuple's are slow to read in the limited API.
-cdef enum:
-    CONFIG = 1
-    RECORDS = 2
-
-
-cdef bint _records_nothing() except -1:
-    """As Process.records_nothing."""
-    here = _process()
-    in_force = here._in_force
-    return in_force is not None and <object>PyTuple_GetItem(in_force, RECORDS) is not True and not here._captures
-
-
 # Records for which there was no trace and that are not counted yet, of the process that has this pid. Counting each costs
 # more than all else about a block of which nothing is recorded.
 cdef unsigned long untold = 0

@@ -3,8 +3,8 @@
 # does either.
 
 from epsagon_fast.producer.states import NEW as _new, OPEN as _open, TABLE as _table
-from epsagon_fast.protocol import CLOSE_PAYLOAD, NO_TRACE, NOT_MEASURED, UNCHANGED
-from epsagon_fast.queue.layout import CLOSE_BYTES, END, QUEUE_FULL, SETTLEMENTS
+from epsagon_fast.protocol import CLOSE_PAYLOAD, NOT_MEASURED, UNCHANGED
+from epsagon_fast.queue.layout import CLOSE_BYTES, END
 
 cdef extern from "call.h":
     object new_object(PyTypeObject *, tuple)
@@ -19,9 +19,8 @@ cdef packed struct Closing:
 
 cdef object new_state = _new, open_state = _open, closed_state = _table[_open].stop, unchanged = UNCHANGED
 cdef int CLOSE_KIND = int(Kind.CLOSE), END_KIND = END
-cdef size_t QUEUE_FULL_SLOT = QUEUE_FULL, SETTLEMENTS_SLOT = SETTLEMENTS
 cdef double not_measured = NOT_MEASURED, one_s_ns = 1e9
-cdef bytes nothing_begun = b"", no_runner = b"null", no_trace_id = NO_TRACE
+cdef bytes nothing_begun = b"", no_runner = b"null"
 cdef tuple nothing = ()
 
 cdef Closing _some
@@ -36,7 +35,9 @@ if CLOSE_BYTES != sizeof(_some):
 cdef class Footing:
     """What all traces of one config have in common that one writer's ring takes."""
 
-    cdef object config, writer, push, producer, count, timeout_s
+    cdef object config, writer, push, producer, count, timeout_s, beacons
+    # When the writer has to look whether it still serves. Not before that does another one take its place.
+    cdef public double next_look_s
     cdef ring_calls *ring
     # What OPENs have up to their runner, and the number under which the ring has it; 0: each has it with it.
     cdef bytes begun
@@ -49,14 +50,17 @@ cdef class Footing:
         raise TypeError("this cannot be copied: it leads into the ring of one process")
 
 
-def footing_of(config, writer, bytes begun):
+def footing_of(config, writer, beacons, bytes begun):
     """Return what the next traces need that open as one has opened; None if they are unusual. See opening.py."""
     cdef Footing found
     cdef ring_calls *ring = _ring_of(writer.push)
     if ring == NULL or config.debug or config.test_mode or config.is_guarded or config.sample_rate < 1 or writer.lacking:
         return None
+    if beacons is None:
+        return None
     found = Footing.__new__(Footing)
     found.config, found.writer, found.push, found.producer = config, writer, writer.push, writer.push.__self__
+    found.beacons, found.next_look_s = beacons, writer._next_look
     found.count, found.timeout_s, found.ring, found.begun = writer.refuse, config.shutdown_timeout_s, ring, begun
     found.start = found.producer.share(begun)
     found.record_limit_bytes = writer.record_limit_bytes
@@ -66,26 +70,23 @@ def footing_of(config, writer, bytes begun):
     return found
 
 
-cdef Footing _footing(object traced, object own, object pid, int64_t counter):
+cdef Footing _footing(ProcessPath traced, OwnPath own, object pid, int64_t counter):
     """Return what a trace needs that opens now; None if anything is unusual. `own`: process.own, if it has this pid."""
-    cdef Footing found
-    if untold or traced._captures or traced.is_shut_down or not _is_same(own.pid, pid):
+    cdef Footing found = own.footing
+    if found is None or untold or traced._captures or traced.is_shut_down or not _is_same(own.pid, pid):
         return None
-    footing = own.footing
-    if type(footing) is not Footing or own.is_exiting or own.left_out or own.early_refusals:
+    if own.is_exiting or own.left_out or own.early_refusals:
         return None
-    found = <Footing>footing
-    writer = found.writer
-    # As Writers.current and Writer.stale look.
-    if own.writers._current is not writer or writer.said_bye or counter / one_s_ns >= <double>writer._next_look:
-        return None
-    return found
+    # As Writer.stale looks.
+    return None if found.ring.has_left(found.producer) or counter / one_s_ns >= found.next_look_s else found
 
 
 cdef bint _open_at_once(FastPath tracer) except -1:
     """Open a trace that is not started. Return False if that was left to do."""
     cdef int64_t counter = counter_ns()
     cdef Footing footing
+    cdef ProcessPath traced
+    cdef OwnPath own
     if tracer._state is not new_state:
         return False
     pid = call_of_none(&own_pid)
@@ -97,7 +98,7 @@ cdef bint _open_at_once(FastPath tracer) except -1:
     return _open_on(tracer, footing, traced, own, counter)
 
 
-cdef bint _open_on(FastPath tracer, Footing footing, object traced, object own, int64_t counter) except -1:
+cdef bint _open_on(FastPath tracer, Footing footing, ProcessPath traced, OwnPath own, int64_t counter) except -1:
     cdef int code
     cdef bytes runner = None, opened, shared = footing.begun if footing.start else nothing_begun
     context = tracer.context
@@ -108,17 +109,17 @@ cdef bint _open_on(FastPath tracer, Footing footing, object traced, object own, 
     opened = _opening_bytes(
         nothing_begun if footing.start else footing.begun, no_runner if runner is None else runner, wall_at(counter)
     )
-    if PyBytes_Size(shared) + PyBytes_Size(opened) > footing.record_limit_bytes or own.beacons is None:
+    if PyBytes_Size(shared) + PyBytes_Size(opened) > footing.record_limit_bytes:
         return False
     own.exit_timeout_s = footing.timeout_s
-    traces = traced.open_traces
-    tracer._beacon = _lit(own.beacons, tracer._id)
+    traces, tracer._beacons = traced.open_traces, footing.beacons
+    tracer._beacon = footing.ring.light(footing.beacons, PyBytes_AsString(tracer._id))
     tracer._opened_ns = counter
     tracer._runner, tracer._writer, tracer._push, tracer._count = runner, footing.writer, footing.push, footing.count
     tracer._event_limit_bytes, tracer.keeps_values = footing.event_limit_bytes, footing.keeps_values
     tracer.typed = footing.typed
     tracer._state = open_state
-    (<dict>traces)[tracer._id] = tracer
+    traces[tracer._id] = tracer
     code = footing.ring.open(
         footing.producer, footing.start, PyBytes_AsString(tracer._id), PyBytes_AsString(opened), PyBytes_Size(opened)
     )
@@ -140,17 +141,6 @@ cdef object _caller_of(FastPath tracer, object context):
     return None if caller_id == tracer.span_id else caller_id
 
 
-cdef object _lit(object page, bytes trace_id):
-    """As beacon.Page.light."""
-    cdef list free = page._free
-    if not free:
-        return None
-    beacon = free.pop()
-    beacon.trace_id = trace_id
-    beacon.memory[beacon.place] = trace_id
-    return beacon
-
-
 cdef bint _close_at_once(FastPath tracer, object pid, char *ending, size_t length) except -1:
     """Close a trace that is open. Return False if that was left to do.
 
@@ -160,6 +150,8 @@ cdef bint _close_at_once(FastPath tracer, object pid, char *ending, size_t lengt
     cdef ring_calls *ring = tracer.ring
     cdef int code = PUSHED_CODE, kind = END_KIND
     cdef int64_t ended_ns
+    cdef ProcessPath traced
+    cdef OwnPath own
     producer = tracer.producer
     if tracer._state is not open_state or producer is None or not _is_same(tracer.owner_pid, pid):
         return False
@@ -172,38 +164,27 @@ cdef bint _close_at_once(FastPath tracer, object pid, char *ending, size_t lengt
     if tracer._own_runner is not None and not tracer._is_measured:
         ended_ns = counter_ns() if tracer._ended_ns is None else tracer._ended_ns
         closing.duration_s = (ended_ns - tracer._opened_ns) / one_s_ns
-    traces = <dict>traced.open_traces
+    traces = traced.open_traces
     trace_id = tracer._id
     tracer._state = closed_state
     tracer.keeps_values = tracer.ignores = False
     tracer.ids = tracer.push = tracer.producer = None
-    if trace_id in <dict>traces:
-        del (<dict>traces)[trace_id]
+    if trace_id in traces:
+        del traces[trace_id]
         if ending == NULL:
             kind, ending, length = CLOSE_KIND, <char *>&closing, sizeof(closing)
         else:
             memcpy(ending + length - sizeof(closing), &closing, sizeof(closing))
         code = ring.append(producer, kind, 0, PyBytes_AsString(trace_id), ending, length)
-        if code != PUSHED_CODE or own.flushes or own.is_exiting or _has_news(tracer._writer, producer, ring):
+        if code != PUSHED_CODE or own.flushes or own.is_exiting or ring.has_news(producer):
             tracer._closed(code, kind, 0, PyBytes_FromStringAndSize(ending, length))
-    if tracer._beacon is not None:
-        beacon, tracer._beacon = tracer._beacon, None
-        beacon.memory[beacon.place] = no_trace_id
-        beacon._free.append(beacon)
+    ring.put_out(tracer._beacons, tracer._beacon, PyBytes_AsString(trace_id))
     place = tracer._place
     if _is_plain(place):
         _vacate_place(<Place>place)
     elif place is not None:
         place.vacate()
     return True
-
-
-cdef bint _has_news(object writer, object producer, ring_calls *ring) except -1:
-    """Say whether reporting.report may have something to log."""
-    settlements = getattr(writer, "_settlements", None)
-    if settlements is None or settlements._page is not producer or ring.load(producer, QUEUE_FULL_SLOT):
-        return True
-    return ring.load(producer, SETTLEMENTS_SLOT) != <uint64_t>settlements._read
 
 
 # tracer.Tracer and process.refuse, from the first time on that they are needed.
@@ -238,6 +219,8 @@ cdef object _own_trace_at(Block block, object here, object pid):
     cdef Footing footing
     cdef FastPath tracer
     cdef Place place
+    cdef ProcessPath traced
+    cdef OwnPath own
     cdef int64_t counter = counter_ns()
     if not (here is None or here is not_traced or type(here) is Step or type(here) is Branch or _is_plain(here)):
         # It may be a place that hands on a caller's ids.
@@ -245,8 +228,7 @@ cdef object _own_trace_at(Block block, object here, object pid):
     traced = _process()
     own = traced._own
     footing = _footing(traced, own, pid, counter)
-    in_force = traced._in_force
-    if footing is None or in_force is None or PyTuple_GetItem(in_force, CONFIG) != <PyObject *>footing.config:
+    if footing is None or not _is_in_force(traced, footing.config):
         return None
     runner = (block.name, block.type, block.operation, {}, wall_at(counter))
     block.own = tracer = _new_tracer(footing.config, runner, pid)

@@ -52,6 +52,8 @@ cdef RequestPath _request_at_once(dict environ, object start):
     cdef int64_t counter = counter_ns()
     cdef Footing footing
     cdef RequestPath tracer
+    cdef ProcessPath traced
+    cdef OwnPath own
     cdef dict metadata
     if call_fast_of_none(&current_get) is not None or answers.key in environ:
         return None
@@ -83,16 +85,17 @@ cdef RequestPath _request_at_once(dict environ, object start):
     return tracer
 
 
-cdef Footing _usual_footing(object traced, object own, object pid, int64_t counter):
+cdef Footing _usual_footing(ProcessPath traced, OwnPath own, object pid, int64_t counter):
     """Return what a request's trace needs that opens now; None if anything is unusual."""
     cdef Footing footing = _footing(traced, own, pid, counter)
-    in_force = traced._in_force
-    if footing is None or in_force is None or PyTuple_GetItem(in_force, CONFIG) != <PyObject *>footing.config:
+    if footing is None or footing.keeps_values or not _is_in_force(traced, footing.config):
         return None
-    return None if footing.keeps_values else footing
+    return footing
 
 
-cdef int _open_request(RequestPath request, Footing footing, object traced, object own, int64_t counter) except -1:
+cdef int _open_request(
+    RequestPath request, Footing footing, ProcessPath traced, OwnPath own, int64_t counter
+) except -1:
     cdef Place place = Place.__new__(Place)
     request._place, place.tracer = place, request
     try:

@@ -11,8 +11,8 @@ from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_New
 from cpython.tuple cimport PyTuple_Check, PyTuple_GetItem, PyTuple_Size
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy
-from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
+from libc.string cimport memcmp, memcpy, memset
+from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 
 import os
 
@@ -22,7 +22,7 @@ from epsagon_fast.queue.layout import CorruptRing
 
 
 cdef extern from "ring.h":
-    enum: TRACE_ID_BYTES
+    enum: TRACE_ID_BYTES, PLACES, PAGE_BYTES
     ctypedef struct ring_record:
         uint32_t length, crc
         uint8_t kind, flags
@@ -57,7 +57,10 @@ cdef extern from "calls.h":
     ctypedef struct ring_calls:
         int (*append)(object, int, int, const char *, const char *, uint64_t) noexcept
         int (*open)(object, uint64_t, const char *, const char *, uint64_t) noexcept
-        uint64_t (*load)(object, size_t) noexcept
+        int (*has_left)(object) noexcept
+        int (*has_news)(object) noexcept
+        int (*light)(object, const char *) noexcept
+        void (*put_out)(object, int, const char *) noexcept
 
 cdef extern from "record.h":
     enum: RECORD_FIELDS
@@ -67,6 +70,7 @@ cdef extern from "record.h":
 # layout.py's numbers as C values. Those that are missing here are used only where speed does not matter.
 cdef size_t HEADER_BYTES = layout.HEADER_BYTES
 cdef size_t HEAD = layout.HEAD, TAIL = layout.TAIL, CLOSED_COUNT = layout.CLOSED_COUNT, LEFT = layout.LEFT
+cdef size_t SETTLEMENTS = layout.SETTLEMENTS
 cdef size_t QUEUE_FULL = layout.QUEUE_FULL, NEWS_TOO_LARGE = layout.NEWS_TOO_LARGE
 cdef size_t STARTS = layout.STARTS, STARTS_END = layout.STARTS_END
 cdef int PUSHED = layout.PUSHED, LOOK = layout.LOOK, FULL = layout.FULL, TOO_LARGE = layout.TOO_LARGE
@@ -90,6 +94,8 @@ if PyBytes_FromStringAndSize(<char *>&_record, sizeof(_record)) != layout.RECORD
     raise ImportError("layout.py and ring.h do not agree")
 if Record._fields != ("kind", "flags", "ordinal", "trace_id", "payload") or len(Record._fields) != RECORD_FIELDS:
     raise ImportError("protocol.py and record.h do not agree")
+if layout.PLACES != PLACES or PLACES * TRACE_ID_BYTES != PAGE_BYTES:
+    raise ImportError("layout.py and ring.h do not agree")
 if len(layout.FREE_SHIFTS) != LAST_KIND + 1 or LAST_KIND >= sizeof(free_shifts) / sizeof(free_shifts[0]):
     raise ImportError("layout.py and _ring.pyx do not agree")
 for _kind in range(LAST_KIND + 1):
@@ -263,7 +269,8 @@ cdef class Producer(_Ring):
     """The end of a ring that fills it."""
 
     # `_tail` is where the consumer was when there last was too little room.
-    cdef uint64_t _head, _tail, _open_traces, _generation
+    # `_told`: as `has_news` last saw the header.
+    cdef uint64_t _head, _tail, _open_traces, _generation, _told
     cdef bint _left
 
     def __init__(self, int fd):
@@ -448,13 +455,99 @@ cdef int append_open(
     return (<Producer>producer)._append(OPEN_KIND, 0, start, trace_id, payload, length)
 
 
-cdef uint64_t load(object producer, size_t offset) noexcept:
+cdef int has_left(object producer) noexcept:
+    return (<Producer>producer)._left
+
+
+cdef int has_news(object producer) noexcept:
     cdef Producer self = <Producer>producer
-    return 0 if self._base == NULL or offset % 8 or offset >= HEADER_BYTES else ring_load(self._base + offset)
+    cdef uint64_t now
+    if self._base == NULL:
+        return False
+    # Neither ever falls.
+    now = ring_load(self._base + SETTLEMENTS) + ring_load(self._base + QUEUE_FULL)
+    if now == self._told:
+        return False
+    self._told = now
+    return True
+
+
+@final
+cdef class Page:
+    """The ids of one process's open traces, as far as there is room."""
+
+    # Never NULL after __cinit__, and mapped as long as this lives.
+    cdef char *_base
+    cdef uint16_t[PLACES] _free
+    cdef int _free_count
+
+    def __cinit__(self):
+        cdef void *base = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0)
+        if base == MAP_FAILED:
+            PyErr_SetFromErrno(OSError)
+        self._base = <char *>base
+        # The place 0 is left free: it means none.
+        self._free_count = PLACES - 1
+        for place in range(1, PLACES):
+            self._free[place - 1] = place
+
+    def __dealloc__(self):
+        if self._base != NULL:
+            munmap(self._base, PAGE_BYTES)
+
+    def __reduce__(self):
+        # Cython would copy an address.
+        raise TypeError("a page of open traces cannot be copied: it belongs to one process")
+
+    def light(self, trace_id):
+        """Show that a trace is open. Return its place; 0: the page is full."""
+        return self._light(id_in(trace_id))
+
+    def shows(self, int place, trace_id):
+        """Say whether a trace is still open in the process that opened it; True if it has no place."""
+        return not 0 < place < PLACES or self._holds(place, id_in(trace_id))
+
+    def put_out(self, int place, trace_id):
+        """Show that a trace has ended. The second call does nothing."""
+        self._put_out(place, id_in(trace_id))
+
+    cdef inline bint _holds(self, int place, const char *trace_id) noexcept:
+        return memcmp(self._base + place * TRACE_ID_BYTES, trace_id, TRACE_ID_BYTES) == 0
+
+    cdef int _light(self, const char *trace_id) noexcept:
+        cdef int place
+        if self._free_count == 0:
+            return 0
+        self._free_count -= 1
+        place = self._free[self._free_count]
+        memcpy(self._base + place * TRACE_ID_BYTES, trace_id, TRACE_ID_BYTES)
+        return place
+
+    cdef void _put_out(self, int place, const char *trace_id) noexcept:
+        if 0 < place < PLACES and self._free_count < PLACES - 1 and self._holds(place, trace_id):
+            memset(self._base + place * TRACE_ID_BYTES, 0, TRACE_ID_BYTES)
+            self._free[self._free_count] = place
+            self._free_count += 1
+
+
+cdef const char *id_in(object trace_id) except NULL:
+    if not PyBytes_CheckExact(trace_id) or PyBytes_Size(trace_id) != TRACE_ID_BYTES:
+        raise ValueError(f"trace_id must be {TRACE_ID_BYTES} bytes")
+    return PyBytes_AsString(trace_id)
+
+
+cdef int light(object page, const char *trace_id) noexcept:
+    return (<Page>page)._light(trace_id) if type(page) is Page else 0
+
+
+cdef void put_out(object page, int place, const char *trace_id) noexcept:
+    if type(page) is Page:
+        (<Page>page)._put_out(place, trace_id)
 
 
 cdef ring_calls _calls
-_calls.append, _calls.open, _calls.load = append, append_open, load
+_calls.append, _calls.open, _calls.has_left, _calls.has_news = append, append_open, has_left, has_news
+_calls.light, _calls.put_out = light, put_out
 cdef object calls = PyCapsule_New(&_calls, RING_CALLS, NULL)
 
 

@@ -24,6 +24,9 @@
 #endif
 
 #define TRACE_ID_BYTES 16
+/* Of the page that shows which traces are open; see beacon.py. */
+#define PLACES 256
+#define PAGE_BYTES (PLACES * TRACE_ID_BYTES)
 
 /* layout.py's RECORD_HEADER; _ring.pyx compares. */
 typedef struct {

@@ -26,7 +26,8 @@ class FastPath:
     _error_code: int
     _runner: bytes | None
     _own_runner: Any
-    _beacon: Any
+    _beacons: Any
+    _beacon: int
     _place: Any
     _ended_ns: int | None
     def add_event(self, event: Mapping[str, Any]) -> None:
@@ -114,9 +115,27 @@ def runner_json(
     runner: tuple[str, str, str, dict[str, str], int], trace_id: str, parent_id: str | None, typed: bool, /
 ) -> bytes | None: ...
 
-class Footing: ...
+class Footing:
+    next_look_s: float
 
-def footing_of(config: Any, writer: Any, begun: bytes) -> Footing | None: ...
+def footing_of(config: Any, writer: Any, beacons: Any, begun: bytes) -> Footing | None: ...
+
+class OwnPath:
+    pid: int
+    early_refusals: Any
+    exit_timeout_s: float | None
+    left_out: int
+    is_exiting: bool
+    flushes: dict[Any, None]
+    footing: Footing | None
+
+class ProcessPath:
+    _own: Any
+    _in_force: Any
+    _captures: list[Any]
+    open_traces: dict[bytes, Any]
+    is_shut_down: bool
+
 def opening_json(begun: bytes, runner: bytes) -> bytes: ...
 def span_id() -> str: ...
 def kernel_bytes(count: int) -> bytes: ...

@@ -56,7 +56,8 @@ class PureFastPath:
     _error_code = 0
     _runner: Any = None
     _own_runner: Any = None
-    _beacon: Any = None
+    _beacons: Any = None
+    _beacon = 0
     _place: Any = None
     _ended_ns: int | None = None
     _opened_ns = _event_limit_bytes = 0

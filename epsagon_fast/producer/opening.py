@@ -8,7 +8,8 @@ import orjson
 
 from epsagon_fast.compiled import COMPILED, implementation
 from epsagon_fast.config import ResolvedConfig
-from epsagon_fast.hints import TYPE_CHECKING, Final
+from epsagon_fast.hints import TYPE_CHECKING, Any, Final
+from epsagon_fast.queue.beacon import Page
 
 from .fitting import fitted_event
 from .interfaces import TraceWriter
@@ -64,10 +65,10 @@ def pure_opening_json(begun: bytes, runner: bytes) -> bytes:
     return b'%b%b,"opened_at":%.6f}' % (begun, runner, time.time())
 
 
-def pure_footing_of(config: ResolvedConfig, writer: TraceWriter, begun: bytes) -> object:
+def pure_footing_of(config: ResolvedConfig, writer: TraceWriter, beacons: Page | None, begun: bytes) -> Any:
     """Return what the next traces need that open as one has opened; None: each is opened as the first.
 
-    `begun`: what `beginning` returns.
+    `beacons`: what Process.beacons returns. `begun`: what `beginning` returns.
     """
     return None
 

@@ -3,12 +3,22 @@
 from collections import Counter
 from weakref import ref
 
+from epsagon_fast.compiled import COMPILED, implementation
 from epsagon_fast.config import ResolvedConfig
+from epsagon_fast.hints import TYPE_CHECKING
 from epsagon_fast.queue.beacon import Page
 from epsagon_fast.queue.writers import Writers
 from epsagon_fast.rows import NamedTuple
 
 from .interfaces import Flush
+
+if TYPE_CHECKING or implementation("add_event") == COMPILED:
+    # They hold what compiled code reads with each trace.
+    from epsagon_fast.producer._fast_path import OwnPath, ProcessPath
+else:
+    OwnPath = ProcessPath = object
+
+__all__ = ["FirstUse", "Own", "ProcessPath"]
 
 
 class FirstUse(NamedTuple):
@@ -18,7 +28,7 @@ class FirstUse(NamedTuple):
     ring_bytes: int
 
 
-class Own:
+class Own(OwnPath):
     """The part that a forked child does not inherit."""
 
     def __init__(self, pid: int, writers: Writers) -> None:
@@ -41,7 +51,7 @@ class Own:
         # The config of the last trace that opened, and how its OPEN begins; see opening.py.
         self.opening: tuple[ResolvedConfig, bytes] | None = None
         # What traces need that open as the last one did; see _ext/producer/trace.pxi. None: that was unusual.
-        self.footing: object = None
+        self.footing = None
         # For exiting.py: whether its exit hooks are registered, how long they may still wait (None: as the config
         # says), and whether they have begun.
         self.is_registered = False

@@ -23,14 +23,14 @@ from epsagon_fast.log import forget_warnings, logger
 from epsagon_fast.pages import see
 from epsagon_fast.queue import folder as folders
 from epsagon_fast.queue import ring
-from epsagon_fast.queue.beacon import Beacon, Page
+from epsagon_fast.queue.beacon import Page
 from epsagon_fast.queue.writers import Writers
 from epsagon_fast.rows import NamedTuple
 
 from .interfaces import Flush, RegisteredTracer, TraceWriter
 from .late_imports import import_now
 from .memory import MemoryWriter
-from .own import FirstUse, Own
+from .own import FirstUse, Own, ProcessPath
 
 
 class _InForce(NamedTuple):
@@ -51,7 +51,7 @@ def _make_ready() -> None:
     import_now()
 
 
-class Process:
+class Process(ProcessPath):
     """A traced process. There is one, `process` below; tests renew it with `reset`."""
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ class Process:
     @property
     def own(self) -> Own:
         """The part that belongs to the running process alone."""
-        own = self._own
+        own: Own = self._own
         return own if own.pid == ring.own_pid() else self._renewed(own)
 
     @property
@@ -100,8 +100,8 @@ class Process:
     def _renewed(self, inherited: Own) -> Own:
         new = Own(ring.own_pid(), self._make_writers(lambda: self.writers))
         # Two threads both get the object of the first one.
-        self._own = inherited.heirs.setdefault("heir", new)
-        return self._own
+        self._own = heir = inherited.heirs.setdefault("heir", new)
+        return heir
 
     # The config.
 
@@ -265,16 +265,15 @@ class Process:
         joined = [reference() for reference in list(self._attached)]
         return [*self.open_traces.values(), *(tracer for tracer in joined if tracer is not None)]
 
-    def light(self, trace_id: bytes) -> Beacon | None:
-        """Show this process's forked children that it has this trace open. Return None if that is not possible."""
+    def beacons(self) -> Page | None:
+        """Return what shows this process's forked children which traces it has open. None: that is not possible."""
         own = self.own
         if own.beacons is None:
             try:
                 own.beacons = Page()
             except (OSError, ImportError) as error:
                 let_pass(error)
-                return None
-        return own.beacons.light(trace_id)
+        return own.beacons
 
     def attach(self, tracer: RegisteredTracer) -> None:
         """Note that this process may add to a trace of another process."""

@@ -21,7 +21,7 @@ from epsagon_fast.protocol import (
     Kind,
     Outcome,
 )
-from epsagon_fast.queue.beacon import Beacon
+from epsagon_fast.queue.beacon import Page
 from epsagon_fast.queue.layout import CLOSE_BYTES, END, LOOK, PUSHED
 from epsagon_fast.queue.ring import own_pid
 from epsagon_fast.queue.writer import REASONS
@@ -61,7 +61,9 @@ class Tracer(Started, Recorder):
     _own_runner: Runner | None
     _opened_ns: int
     _place: "Place[Tracer] | None"
-    _beacon: Beacon | None
+    # Where this process's forked children see that the trace is open, and its place there.
+    _beacons: Page | None
+    _beacon: int
     _ended_ns: int | None
 
     def __init__(self, config: ResolvedConfig, runner: Runner | None = None, span_id: str | None = None) -> None:
@@ -73,7 +75,8 @@ class Tracer(Started, Recorder):
         self._own_runner = runner
         self._state = NEW
         self._count = process.refuse
-        self.context = self.ids = self._runner = self._place = self._beacon = self._ended_ns = None
+        self.context = self.ids = self._runner = self._place = self._beacons = self._ended_ns = None
+        self._beacon = 0
         self._error_code = UNCHANGED
         self.typed = self._is_measured = False
         self._identify(span_id)
@@ -235,7 +238,8 @@ class Tracer(Started, Recorder):
 
         The trace has ended, or this is a worker process of a pool, whose jobs do not all belong to that trace.
         """
-        return (self._beacon is not None and not self._beacon.shines()) or is_of_pool()
+        beacons = self._beacons
+        return (beacons is not None and not beacons.shows(self._beacon, self._id)) or is_of_pool()
 
     def _is_left_out(self) -> bool:
         """Decide at the head, if it is to decide, and note the decision in the trace's context."""
@@ -269,7 +273,8 @@ class Tracer(Started, Recorder):
         runner = None if known is None else encoded_runner(known, self.trace_id, caller_id, self.typed)
         if self._guard is not None and runner is not None:
             runner = self._guard.opening(runner)
-        self._beacon = process.light(self._id)
+        self._beacons = beacons = process.beacons()
+        self._beacon = beacons.light(self._id) if beacons is not None else 0
         opened, self._runner = fitted_opening(config, runner, writer.record_limit_bytes)
         if self._runner is not runner:
             self._count("cut")
@@ -280,7 +285,7 @@ class Tracer(Started, Recorder):
         code = push(_OPEN, 0, trace_id, opened)
         self._opened(code, opened)
         # For the next ones.
-        process.own.footing = footing_of(config, writer, beginning(config))
+        process.own.footing = footing_of(config, writer, beacons, beginning(config))
 
     def _opened(self, code: int, opened: bytes) -> None:
         """Do the rest after the OPEN's push answered `code`."""
@@ -334,9 +339,8 @@ class Tracer(Started, Recorder):
         self._move_to(state)
         if self._id in process.open_traces:
             self._push_close(flags, news)
-        if self._beacon is not None:
-            self._beacon.put_out()
-            self._beacon = None
+        if self._beacons is not None:
+            self._beacons.put_out(self._beacon, self._id)
         if self._place is not None:
             self._place.vacate()
 

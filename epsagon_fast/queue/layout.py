@@ -81,6 +81,9 @@ _SLOTS: Final = struct.Struct(f"={SETTLEMENT_RING // 8}Q")
 # The payload is padded to 8 bytes.
 RECORD_HEADER: Final = struct.Struct(f"<IIBBHIQ{TRACE_ID_BYTES}s")
 
+# How many traces have room in the page that shows which are open, and one more; see beacon.py. No part of a ring.
+PLACES: Final = 256
+
 # The answers of `push`. PUSHED and LOOK: the record is in the ring. With LOOK the caller should see whether a collector
 # lives. All others: nothing was written. FULL was counted by `push` itself, because it may come with every push.
 PUSHED: Final = 0

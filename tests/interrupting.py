@@ -14,6 +14,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import epsagon_fast
+
+ENTERING = str(Path(epsagon_fast.__file__).parent / "producer" / "entering.py")
+
 
 class Limit(TimeoutError):
     """What the handler raises: of the kind that is most easily taken for a failure of what it interrupts."""
@@ -47,6 +51,9 @@ def _interrupted(work: Callable[[], object], number: int) -> str:
                 return step
             if frame.f_code.co_code[frame.f_lasti] == dis.opmap["NOP"]:
                 # A `try` alone does nothing, and the interpreter takes it for outside of what is around it.
+                return step
+            if not last and frame.f_code.co_name == "__exit__" and frame.f_code.co_filename == ENTERING:
+                # Plain Python cannot guard the beginning of an `__exit__`. Where the module is compiled there is none.
                 return step
             seen += 1
             if seen == number:

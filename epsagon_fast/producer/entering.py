@@ -118,7 +118,11 @@ def called_with(variable: ContextVar[Any], value: Any, function: Callable[..., A
         variable.set(value)
         return function(*args, **options)
     finally:
-        variable.set(before)
+        try:
+            variable.set(before)
+        except BaseException:
+            variable.set(before)
+            raise
 
 
 def answered(

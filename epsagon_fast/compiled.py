@@ -2,7 +2,8 @@
 
 Each compiled module has a twin in plain Python that does the same, slower. The twin steps in where the module is absent
 (no compiler, another interpreter), does not load (built for another C library or machine) or lacks a name (built from
-older sources), for that module alone: a tracer that does not load must not take the application with it.
+older sources), for that module alone: a tracer that does not load must not take the application with it. Only the
+feeding goes with the ring, because it looks into the records that the compiled ring has read.
 EPSAGON_FAST_IMPL=reference takes all the twins; EPSAGON_FAST_IMPL=compiled raises ImportError instead.
 """
 
@@ -27,7 +28,7 @@ MODULES: Final = {
 # What the package imports from each of them. If one is missing, none is taken: half of a module fits no twin.
 NAMES: Final = {
     "trimmer": ("at_level", "shorten", "trim"),
-    "ring": ("Consumer", "Mapping", "Page", "Producer", "crc32", "ids", "own_pid", "pack"),
+    "ring": ("Consumer", "Mapping", "Page", "Producer", "batch", "crc32", "ids", "own_pid", "pack"),
     "add_event": (
         *("Block", "Branch", "Event", "Exchange", "FastPath", "OwnPath", "Place", "ProcessPath", "RequestPath"),
         *("Step", "blocks_for", "event"),

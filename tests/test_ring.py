@@ -2,6 +2,7 @@
 
 import ast
 import os
+import pickle
 import signal
 from collections import Counter
 from pathlib import Path
@@ -352,6 +353,23 @@ def test_both_pack_records_alike() -> None:
     ]
     assert _ring.pack(records) == _pure.pure_pack(records)
     assert _ring.pack([]) == b""
+
+
+def test_records_in_one_piece_are_those_that_were_put_into_it() -> None:
+    records = [Record(Kind.EVENT, 1, at, bytes([at // 2]) * 16, os.urandom(99 * at)) for at in range(70)]
+    found = _ring.batch(records)
+    assert found == records == list(found)
+    assert found != records[1:]
+    assert len(found) == 70
+    assert (found[0], found[-70], found[69], found[-1]) == (records[0], records[0], records[69], records[69])
+    assert (found[3:7], found[::-9], found[60:99]) == (records[3:7], records[::-9], records[60:99])
+    assert _ring.batch(found) is found
+    for outside in (70, -71):
+        with pytest.raises(IndexError):
+            found[outside]
+    assert not _ring.batch([])
+    with pytest.raises(TypeError):
+        pickle.dumps(found)
 
 
 def test_both_name_the_traces_of_records_alike() -> None:

@@ -1,4 +1,5 @@
 # cython: language_level=3
+# distutils: depends = _ext/queue/records.h _ext/queue/ring.h
 """Passes over records that need nothing done, and takes the usual ones into their traces.
 
 The plain Python that does the same, one record at a time: `events.py`, and Assembly.feed for OPEN and CLOSE.
@@ -9,8 +10,9 @@ from cpython.dict cimport PyDict_Copy, PyDict_GetItemWithError
 from cpython.float cimport PyFloat_CheckExact
 from cpython.long cimport PyLong_AsLong
 from cpython.object cimport PyTypeObject
+from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.ref cimport PyObject
-from cpython.tuple cimport PyTuple_Check, PyTuple_Size
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from orjson import dumps, loads
@@ -34,14 +36,32 @@ from epsagon_fast.protocol import (
     NO_TRACE,
     UNCHANGED,
     Kind,
-    Record,
 )
+from epsagon_fast.queue._ring import batch, records_seen
 
 cdef extern from "Python.h":
     PyObject *PyTuple_GetItem(object, Py_ssize_t) except NULL
     const char *PyUnicode_AsUTF8AndSize(object, Py_ssize_t *) except NULL
     # What object.__new__ does, without arguments to be looked at.
     object PyType_GenericAlloc(PyTypeObject *, Py_ssize_t)
+
+cdef extern from "../queue/records.h":
+    const char *RECORDS_CALLS
+    ctypedef struct ring_record:
+        uint32_t length
+        uint8_t kind, flags
+        uint64_t ordinal
+    ctypedef struct record_place:
+        size_t run
+    ctypedef struct records_view:
+        const record_place *places
+        Py_ssize_t count
+        PyObject *ids
+    ctypedef struct records_calls:
+        int (*look)(object, records_view *) except -1
+
+    ring_record records_header(const records_view *, Py_ssize_t) noexcept
+    const char *records_payload(const records_view *, Py_ssize_t) noexcept
 
 cdef extern from *:
     void __builtin_prefetch(const void *) noexcept
@@ -52,10 +72,7 @@ cdef extern from "<math.h>":
 cdef extern from "<string.h>":
     void *memmem(const void *, size_t, const void *, size_t) noexcept
 
-if Record._fields != ("kind", "flags", "ordinal", "trace_id", "payload"):
-    raise ImportError("built for records with other fields")
-
-DEF FIELDS = 5
+cdef records_calls *_records = <records_calls *>PyCapsule_GetPointer(records_seen, RECORDS_CALLS)
 # From so many open traces on they are in no cache of a processor: one has a kilobyte.
 DEF MANY_TRACES = 4096
 # Cache lines of an OpenTrace and of a Stream.
@@ -87,56 +104,71 @@ include "building.pxi"
 include "tallying.pxi"
 
 
-cdef inline object _trace_id_of(object record):
-    """Return a record's trace id. TypeError: it is no record."""
-    if not PyTuple_Check(record) or PyTuple_Size(record) != FIELDS:
-        raise TypeError("not a record")
-    return <object>PyTuple_GetItem(record, 3)
+cdef object _seen(object records, records_view *view):
+    """Return records in one piece, and look into them. TypeError, ValueError: one of them is none."""
+    records = batch(records)
+    _records.look(records, view)
+    return records
 
 
-def strays(list records not None, dict traces not None):
+cdef inline list _ids(const records_view *view):
+    return <list>view.ids
+
+
+cdef inline bytes _payload(const records_view *view, Py_ssize_t at):
+    return PyBytes_FromStringAndSize(records_payload(view, at), records_header(view, at).length)
+
+
+cdef inline Py_ssize_t _next_run(const records_view *view, Py_ssize_t at) noexcept:
+    """Return where the next records stand that are of another trace than this one, or the end."""
+    cdef size_t run = view.places[at].run
+    while at < view.count and view.places[at].run == run:
+        at += 1
+    return at
+
+
+def strays(records not None, dict traces not None):
     """Return the traces, beside the open ones, of which a record stands before their OPEN, or without one.
 
     TypeError: one is no record.
     """
-    cdef object of, record, trace_id = None
+    cdef records_view view
+    cdef object kept = _seen(records, &view), of
+    cdef list ids = _ids(&view)
     cdef PyObject *trace
     cdef bint are_many = len(traces) >= MANY_TRACES
     cdef set opened = {NO_TRACE}, found = set()
-    for record in records:
-        of = _trace_id_of(record)
-        if of is trace_id:
-            continue
-        trace_id = of
+    cdef Py_ssize_t at = 0
+    while at < view.count:
+        of = ids[view.places[at].run]
         # Not touched, only fetched: `unmasked` is the first that needs it.
         trace = PyDict_GetItemWithError(traces, of)
         if trace is not NULL:
             if are_many:
                 _fetch(trace, TRACE_LINES)
-            continue
-        if of in opened:
-            continue
-        if PyLong_AsLong(<object>PyTuple_GetItem(record, 0)) == _OPEN:
-            opened.add(of)
-        else:
-            found.add(of)
+        elif of not in opened:
+            if records_header(&view, at).kind == _OPEN:
+                opened.add(of)
+            else:
+                found.add(of)
+        # Of neighbours only the first can stand before the OPEN and not be known by then.
+        at = _next_run(&view, at)
     return found
 
 
-def fetch(list records not None, dict traces not None):
+def fetch(records not None, dict traces not None):
     """Have the processor fetch what `take` will touch of open traces, if they are too many to be in its caches.
 
     All at once, and not each when it is waited for; `strays` has done it for the traces. TypeError: one is no record.
     """
-    cdef object of, record, trace_id = None, trace
+    cdef records_view view
+    cdef object kept, trace
     cdef list streams = []
     if len(traces) < MANY_TRACES:
         return
-    for record in records:
-        of = _trace_id_of(record)
-        if of is trace_id:
-            continue
-        trace_id, trace = of, traces.get(of)
+    kept = _seen(records, &view)
+    for of in _ids(&view):
+        trace = traces.get(of)
         if trace is not None:
             stream = trace.stream
             _fetch(<PyObject *>stream, STREAM_LINES)
@@ -152,44 +184,37 @@ cdef void _fetch(PyObject *what, int lines) noexcept:
         __builtin_prefetch(<char *>what + 64 * line)
 
 
-def unmasked(list records not None, Py_ssize_t at, object masks not None):
+def unmasked(records not None, Py_ssize_t at, object masks not None):
     """Return where, from `at` on, a record stands that masking may change, or the end. Learns the masks of OPENs.
 
     One whose mask raises is such a record: the caller asks again, and knows then which it was. TypeError: one is none.
     """
-    cdef object of, record, trace_id = None, mask = None
+    cdef records_view view
+    cdef object kept = _seen(records, &view), of, mask
+    cdef list ids = _ids(&view)
     cdef dict traces = masks.traces
-    cdef long kind
-    cdef object payload
-    while 0 <= at < len(records):
-        record = records[at]
-        of = _trace_id_of(record)
-        kind = PyLong_AsLong(<object>PyTuple_GetItem(record, 0))
-        # Neighbours of one trace have the same object.
-        if of is not trace_id:
-            trace_id, mask = of, _mask_of(masks, traces, of)
-        payload = <object>PyTuple_GetItem(record, 4)
-        if kind == _OPEN:
-            if not _does(_passes, masks, of, payload):
-                break
-            mask = _mask_of(masks, traces, of)
-        elif mask is not None and kind != _CLOSE:
+    cdef Py_ssize_t end
+    while 0 <= at < view.count:
+        of = ids[view.places[at].run]
+        end = _next_run(&view, at)
+        mask = _mask_of(masks, traces, of)
+        while at < end:
+            kind = records_header(&view, at).kind
+            if kind == _OPEN:
+                if not _passes(masks, of, &view, at):
+                    return at
+                mask = _mask_of(masks, traces, of)
             # What is searched holds names as events do: a label is another form.
-            if kind == _LABEL or not _does(_keeps, mask, of, payload):
-                break
-        at += 1
+            elif mask is not None and kind != _CLOSE and (kind == _LABEL or not _keeps(mask, _payload(&view, at))):
+                return at
+            at += 1
     return at
 
 
-cdef bint _keeps(object mask, object trace_id, object payload) except -1:
-    """Say whether a mask changes nothing in a payload."""
-    return not mask.may_change(payload)
-
-
-cdef bint _does(bint (*says)(object, object, object) except -1, object mask, object trace_id, object payload):
-    """Return what is said of a record; False if that raises."""
+cdef bint _keeps(object mask, object payload) except -1:
+    """Say whether a mask changes nothing in a payload; False if it raises."""
     try:
-        return says(mask, trace_id, payload)
+        return not mask.may_change(payload)
     except Exception:
         return False
 
@@ -200,44 +225,47 @@ cdef object _mask_of(object masks, dict traces, object trace_id):
     return masks.get(trace_id) if trace is None else trace.terms.mask
 
 
-cdef bint _passes(object masks, object trace_id, object opened) except -1:
+cdef bint _passes(object masks, object trace_id, const records_view *view, Py_ssize_t number) except -1:
     """Masks.passes."""
-    cdef Py_ssize_t at = 0
-    cdef object start = _start(opened, &at)
+    cdef const char *opened = records_payload(view, number)
+    cdef Py_ssize_t size = records_header(view, number).length, at = 0
     cdef bytes rest
-    if start is None:
-        return False
-    rest = opened[at:]
-    if _find(rest, _CONFIG) >= 0 or _find(rest, _ESCAPE) >= 0:
-        return False
-    mask = <object>PyTuple_GetItem(start, 1)
-    # Whether it hides anything.
-    if <object>PyTuple_GetItem(start, 2):
-        if mask.may_change(rest):
+    try:
+        start = _start(opened, size, &at)
+        if start is None:
             return False
-        if not masks.knows(trace_id):
-            masks[trace_id] = mask
-    return True
+        rest = PyBytes_FromStringAndSize(opened + at, size - at)
+        if _find(opened + at, size - at, _CONFIG) >= 0 or _find(opened + at, size - at, _ESCAPE) >= 0:
+            return False
+        mask = <object>PyTuple_GetItem(start, 1)
+        # Whether it hides anything.
+        if <object>PyTuple_GetItem(start, 2):
+            if mask.may_change(rest):
+                return False
+            if not masks.knows(trace_id):
+                masks[trace_id] = mask
+        return True
+    except Exception:
+        return False
 
 
-cdef object _start(object opened, Py_ssize_t *at):
+cdef object _start(const char *opened, Py_ssize_t size, Py_ssize_t *at):
     """Return what stands in an OPEN before its runner, and where that begins; None: it is not as producers write it."""
     global _neighbour, _neighbours_start
-    cdef Py_ssize_t size = PyBytes_Size(_neighbour)
+    cdef Py_ssize_t known = PyBytes_Size(_neighbour)
     # Neighbours are nearly always of one process and config: then nothing is searched, copied or hashed. The mark ends
     # what is compared, and no two of it overlap, so it is also the first one here.
-    if size and size <= PyBytes_Size(opened):
-        if memcmp(PyBytes_AsString(opened), PyBytes_AsString(_neighbour), size) == 0:
-            at[0] = size - PyBytes_Size(_BEFORE_RUNNER)
-            return _neighbours_start
-    at[0] = _find(opened, _BEFORE_RUNNER)
-    start = None if at[0] <= 0 else start_of(opened[: at[0]])
+    if known and known <= size and memcmp(opened, PyBytes_AsString(_neighbour), known) == 0:
+        at[0] = known - PyBytes_Size(_BEFORE_RUNNER)
+        return _neighbours_start
+    at[0] = _find(opened, size, _BEFORE_RUNNER)
+    start = None if at[0] <= 0 else start_of(PyBytes_FromStringAndSize(opened, at[0]))
     if start is not None:
-        _neighbour, _neighbours_start = opened[: at[0] + PyBytes_Size(_BEFORE_RUNNER)], start
+        _neighbour = PyBytes_FromStringAndSize(opened, at[0] + PyBytes_Size(_BEFORE_RUNNER))
+        _neighbours_start = start
     return start
 
 
-cdef Py_ssize_t _find(object where, object what) except -2:
-    cdef const char *begin = PyBytes_AsString(where)
-    cdef const char *found = <const char *>memmem(begin, PyBytes_Size(where), PyBytes_AsString(what), PyBytes_Size(what))
-    return found - begin if found is not NULL else -1
+cdef Py_ssize_t _find(const char *where, Py_ssize_t size, bytes what) except -2:
+    cdef const char *found = <const char *>memmem(where, size, PyBytes_AsString(what), PyBytes_Size(what))
+    return found - where if found is not NULL else -1

@@ -5,7 +5,7 @@ What is unusual in one is left to Assembly.feed.
 
 
 def take(
-    list records not None,
+    records not None,
     Py_ssize_t at,
     bytes ring_id not None,
     dict traces not None,
@@ -22,61 +22,68 @@ def take(
     ids of those with a number.
     `is_new`: says of an id whether no trace has it and no record waits for one. `accounts`: of the rings.
     """
-    cdef object of, record, payload, trace_id = None, trace = None, stream = None, account = None
+    cdef records_view view
+    cdef object kept = _seen(records, &view), of, trace = None, account = None
+    cdef list ids = _ids(&view)
     cdef dict of_ring = None
-    cdef list kept = None
+    cdef Py_ssize_t end
+    while 0 <= at < view.count:
+        of, end = ids[view.places[at].run], _next_run(&view, at)
+        trace = traces.get(of)
+        if trace is None:
+            if records_header(&view, at).kind == _OPEN and is_new(of):
+                trace = _opened(&view, at, of, ring_id, counters)
+            if trace is None:
+                break
+            account = _enter(trace, ring_id, records_header(&view, at).length, accounts, account)
+            traces[of] = trace
+            if of_ring is None:
+                of_ring = of_rings.setdefault(ring_id, {})
+            of_ring[of] = trace
+            at += 1
+        at = _take_run(trace, &view, at, end, ring_id, of, closed, answered)
+        if at < end:
+            break
+    return at
+
+
+cdef Py_ssize_t _take_run(
+    object trace,
+    const records_view *view,
+    Py_ssize_t at,
+    Py_ssize_t end,
+    object ring_id,
+    object trace_id,
+    list closed,
+    list answered,
+) except -1:
+    """Take the usual records of one trace that stand together; return where another one stands, or their end."""
+    cdef object stream = trace.stream
+    cdef list events = stream.events
     # What the trace may still take, and what came for it.
-    cdef long long room = 0, came = 0, events = 0
+    cdef long long room = -1 if stream.is_too_big else stream.hold_bytes - stream.floor_bytes, came = 0, count = 0
     # What its labels and its runner have grown by.
     cdef long long grown = 0, more
-    cdef Py_ssize_t size
-    cdef long kind, flags
+    cdef ring_record record
     try:
-        while 0 <= at < len(records):
-            record = records[at]
-            of = _trace_id_of(record)
-            payload = <object>PyTuple_GetItem(record, 4)
-            # Raises TypeError for what is not bytes.
-            size = PyBytes_Size(payload)
-            kind = PyLong_AsLong(<object>PyTuple_GetItem(record, 0))
-            flags = PyLong_AsLong(<object>PyTuple_GetItem(record, 1))
-            # Neighbours of one trace have the same object. None: of the last one nothing was taken.
-            if of is not trace_id:
-                _put(trace, stream, came, events, grown)
-                came = events = grown = 0
-                trace_id, trace = None, traces.get(of)
-                is_opened = trace is None
-                if is_opened:
-                    trace = _opened(payload, of, ring_id, counters) if kind == _OPEN and is_new(of) else None
-                    if trace is None:
-                        break
-                    account = _enter(trace, ring_id, size, accounts, account)
-                    traces[of] = trace
-                    if of_ring is None:
-                        of_ring = of_rings.setdefault(ring_id, {})
-                    of_ring[of] = trace
-                trace_id, stream = of, trace.stream
-                kept = stream.events
-                room = -1 if stream.is_too_big else stream.hold_bytes - stream.floor_bytes
-                if is_opened:
-                    at += 1
-                    continue
-            if kind == _EVENT:
-                if flags or size == 0 or size + 1 > room:
+        while at < end:
+            record = records_header(view, at)
+            if record.kind == _EVENT:
+                if record.flags or record.length == 0 or <long long>record.length + 1 > room:
                     break
-                kept.append(payload)
-                room -= size + 1
-                came += size
-                events += 1
-            elif kind == _CLOSE:
-                ordinal = <object>PyTuple_GetItem(record, 2)
-                if flags or not _closes(trace, ring_id, ordinal, payload):
+                events.append(PyBytes_FromStringAndSize(records_payload(view, at), record.length))
+                room -= <long long>record.length + 1
+                came += record.length
+                count += 1
+            elif record.kind == _CLOSE:
+                if record.flags or not _closes(trace, ring_id, record.ordinal, _payload(view, at)):
                     break
                 closed.append(trace)
-                if ordinal:
-                    answered.append(of)
-            elif kind == _RUNNER or kind == _LABEL:
-                more = _merges(trace, payload) if kind == _RUNNER else _labels(trace, payload)
+                if record.ordinal:
+                    answered.append(trace_id)
+            elif record.kind == _RUNNER or record.kind == _LABEL:
+                payload = _payload(view, at)
+                more = _merges(trace, payload) if record.kind == _RUNNER else _labels(trace, payload)
                 if more < 0:
                     break
                 grown += more
@@ -84,7 +91,7 @@ def take(
                 break
             at += 1
     finally:
-        _put(trace, stream, came, events, grown)
+        _put(trace, stream, came, count, grown)
     return at
 
 
@@ -151,15 +158,18 @@ cdef long long _labels(object trace, object payload) except -2:
     return key_bytes + value_bytes
 
 
-cdef object _opened(object opened, object trace_id, object ring_id, object counters):
+cdef object _opened(const records_view *view, Py_ssize_t number, object trace_id, object ring_id, object counters):
     """Return the trace of an OPEN, as OpenTrace makes it; None: it is not as our producers write it."""
-    cdef Py_ssize_t at = 0
-    cdef object start = _start(opened, &at)
+    cdef const char *opened = records_payload(view, number)
+    cdef Py_ssize_t size = records_header(view, number).length, at = 0
     cdef bytes rest
     cdef dict said
+    start = _start(opened, size, &at)
     if start is None:
         return None
-    rest = b"{" + opened[at + 1 :]
+    # The comma before the runner becomes a bracket.
+    rest = PyBytes_FromStringAndSize(opened + at, size - at)
+    PyBytes_AsString(rest)[0] = c"{"
     if _brackets(rest) > _MANY:
         return None
     try:
@@ -186,7 +196,7 @@ cdef object _opened(object opened, object trace_id, object ring_id, object count
     trace.close_ordinal = 0
     trace.is_closed = False
     trace._runner_news = {}
-    trace._runner_bytes = len(opened)
+    trace._runner_bytes = size
     trace._labels_bytes = 0
     trace._error_bytes = 0
     return trace

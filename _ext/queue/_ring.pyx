@@ -4,6 +4,7 @@
 from zlib import crc32 as zlib_crc32
 
 from cython cimport final
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AsString, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_Size
 from cpython.exc cimport PyErr_SetFromErrno
 from cpython.long cimport PyLong_AsLong, PyLong_AsLongAndOverflow, PyLong_AsUnsignedLongLong, PyLong_Check
@@ -11,7 +12,8 @@ from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_New
 from cpython.tuple cimport PyTuple_Check, PyTuple_GetItem, PyTuple_Size
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy, memset
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcmp, memcpy, memmove, memset
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 
 import os
@@ -66,6 +68,21 @@ cdef extern from "record.h":
     enum: RECORD_FIELDS
     object new_record(PyTypeObject *, const ring_record *, object, object)
 
+cdef extern from "records.h":
+    const char *RECORDS_CALLS
+    ctypedef struct record_place:
+        size_t at, run
+    ctypedef struct records_view:
+        const char *packed
+        const record_place *places
+        Py_ssize_t count
+        PyObject *ids
+    ctypedef struct records_calls:
+        int (*look)(object, records_view *) except -1
+
+    ring_record records_header(const records_view *, Py_ssize_t) noexcept
+    const char *records_payload(const records_view *, Py_ssize_t) noexcept
+
 
 # layout.py's numbers as C values. Those that are missing here are used only where speed does not matter.
 cdef size_t HEADER_BYTES = layout.HEADER_BYTES
@@ -80,6 +97,8 @@ cdef int END_KIND = layout.END, LAST_KIND = layout.LAST_KIND
 cdef uint64_t CLOSE_BYTES = layout.CLOSE_BYTES
 cdef uint64_t CLOSE_ROOM = layout.CLOSE_ROOM_BYTES, BYE_ROOM = layout.BYE_ROOM_BYTES
 cdef uint64_t LARGEST_CLOSE = layout.LARGEST_CLOSE_BYTES
+# More than most records have.
+cdef uint64_t LAST_RECORD_BYTES = 4096
 cdef int[16] free_shifts
 
 cdef PyTypeObject *record_type = <PyTypeObject *>Record
@@ -551,6 +570,9 @@ _calls.light, _calls.put_out = light, put_out
 cdef object calls = PyCapsule_New(&_calls, RING_CALLS, NULL)
 
 
+include "records.pxi"
+
+
 @final
 cdef class Consumer(_Ring):
     """The end of a ring that empties it."""
@@ -581,8 +603,7 @@ cdef class Consumer(_Ring):
         there is at least one record if there is any. Raises CorruptRing, with `position` on the bad record, if no good
         one stands before it.
         """
-        cdef list records = []
-        cdef object trace_id = None
+        cdef Records records = Records()
         cdef uint64_t head = self._checked_head()
         cdef uint64_t end = head if until is None else min(head, <uint64_t>until)
         cdef long long limit = limit_bytes
@@ -590,12 +611,15 @@ cdef class Consumer(_Ring):
         self.stuck = False
         self._taken_bytes = 0
         try:
+            if self._position < end and 0 < limit:
+                # At once what most reads need, with the starts that are shared, and the last record.
+                records._make_room(min(2 * (end - self._position), <uint64_t>limit + LAST_RECORD_BYTES))
             while self._position < end and <long long>self._taken_bytes < limit:
-                trace_id = self._take(records, head, checksummed, trace_id)
+                self._take(records, head, checksummed)
         except CorruptRing:
             # Python cannot order its stores: what looks corrupt may be on its way.
             self.stuck = checksummed
-            if not (checksummed or records):
+            if not (checksummed or records._count):
                 raise
         return records
 
@@ -614,13 +638,12 @@ cdef class Consumer(_Ring):
             raise CorruptRing(f"head is {head} at position {self._position}, capacity {self._capacity}")
         return head
 
-    cdef object _take(self, list records, uint64_t head, bint checksummed, object trace_id):
-        """Read a record, or an END as two. `trace_id`: the last record's. Return that of this one."""
+    cdef int _take(self, Records records, uint64_t head, bint checksummed) except -1:
+        """Read a record, or an END as two."""
         cdef ring_record record
         cdef uint64_t position = self._position, size, shared, split
-        cdef bytes payload
         cdef char *at
-        # Making the last tuple may have run a destructor that closed this.
+        # Making the last trace's id may have run a destructor that closed this.
         if self._base == NULL:
             raise ValueError("the mapping is closed")
         if head < position or head - position < sizeof(record):
@@ -633,95 +656,51 @@ cdef class Consumer(_Ring):
             raise CorruptRing(f"a record of {record.length} bytes at position {position}, head is {head}")
         # Read once: another process may write there.
         shared = self._start_bytes(record.start) if record.start else 0
-        # record.length <= _largest < _capacity, as _get wants; bytes are no container, so this runs no destructor.
-        payload = PyBytes_FromStringAndSize(NULL, shared + record.length)
-        at = PyBytes_AsString(payload)
+        # record.length <= _largest < _capacity, as _get wants. Bytes are no container, so this runs no destructor.
+        at = records._make_room(2 * sizeof(record) + shared + record.length) + sizeof(record)
         if shared:
             memcpy(at, self._base + 8 * <uint64_t>record.start + 8, shared)
         self._get((position + sizeof(record)) % self._capacity, at + shared, record.length)
-        if checksummed and record.crc != checksum(position, record, payload):
-            raise CorruptRing(f"wrong checksum at position {position}")
+        if checksummed:
+            payload = PyBytes_FromStringAndSize(at, shared + record.length)
+            if record.crc != checksum(position, record, payload):
+                raise CorruptRing(f"wrong checksum at position {position}")
         self._position = position + size
         if record.kind == CLOSE_KIND or record.kind == END_KIND:
             self._closes_read = record.ordinal
-        # Nearly always the last record's. The same object again, because bytes remember their hash.
-        if trace_id is None or memcmp(PyBytes_AsString(trace_id), record.trace_id, TRACE_ID_BYTES) != 0:
-            trace_id = PyBytes_FromStringAndSize(record.trace_id, TRACE_ID_BYTES)
+        record.crc = record.start = 0
+        record.length += <uint32_t>shared
         if record.kind == END_KIND:
             split = record.length - CLOSE_BYTES if record.length > CLOSE_BYTES else 0
-            self._hand_over(records, RUNNER_KIND, 0, 0, trace_id, PyBytes_FromStringAndSize(at, split))
-            payload = PyBytes_FromStringAndSize(at + split, record.length - split)
-            record.kind = CLOSE_KIND
-        self._hand_over(records, record.kind, record.flags, record.ordinal, trace_id, payload)
-        return trace_id
+            memmove(at + split + sizeof(record), at + split, record.length - split)
+            self._hand_over(records, record, RUNNER_KIND, 0, 0, split)
+            self._hand_over(records, record, CLOSE_KIND, record.flags, record.ordinal, record.length - split)
+        else:
+            self._hand_over(records, record, record.kind, record.flags, record.ordinal, record.length)
+        return 0
 
     cdef int _hand_over(
-        self, list records, int kind, int flags, uint64_t ordinal, object trace_id, bytes payload
+        self, Records records, ring_record record, int kind, int flags, uint64_t ordinal, uint64_t length
     ) except -1:
-        cdef ring_record record
-        record.kind, record.flags, record.ordinal = kind, flags, ordinal
-        self._taken_bytes += sizeof(record) + ((<uint64_t>PyBytes_Size(payload) + 7) & ~<uint64_t>7)
-        records.append(new_record(record_type, &record, trace_id, payload))
-        return 0
+        """Count a record whose payload stands behind the place of its header."""
+        record.kind, record.flags, record.ordinal, record.length = kind, flags, ordinal, <uint32_t>length
+        self._taken_bytes += sizeof(record) + ((length + 7) & ~<uint64_t>7)
+        return records._put(&record)
 
 
 cdef bint _is_quick = crc_is_quick()
 
 
-def crc32(bytes data not None, uint32_t value, /):
-    """Return zlib's CRC-32 of bytes behind others, of which `value` is the CRC-32."""
-    if _is_quick and len(data) >= CRC_LEAST:
-        return crc_of(<const unsigned char *>PyBytes_AsString(data), len(data), value)
+def crc32(data, uint32_t value, /):
+    """Return zlib's CRC-32 of bytes, or a view of some, behind others, of which `value` is the CRC-32."""
+    cdef Py_buffer view
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    try:
+        if _is_quick and view.len >= CRC_LEAST:
+            return crc_of(<const unsigned char *>view.buf, view.len, value)
+    finally:
+        PyBuffer_Release(&view)
     return zlib_crc32(data, value)
-
-
-def ids(records):
-    """Return the traces of records. TypeError: one of them is none."""
-    cdef set found = set()
-    cdef object of, trace_id = None
-    for each in records:
-        if not PyTuple_Check(each) or PyTuple_Size(each) != RECORD_FIELDS:
-            raise TypeError("not a record")
-        of = <object>PyTuple_GetItem(each, 3)
-        # Nearly always the same object as in the last record.
-        if of is not trace_id:
-            found.add(of)
-            trace_id = of
-    return found
-
-
-def pack(records):
-    """Return records as in a ring, without checksums and padding. TypeError, ValueError: one of them is none."""
-    cdef Py_ssize_t size = 0
-    cdef list known = list(records)
-    cdef bytes packed
-    for each in known:
-        if not PyTuple_Check(each) or PyTuple_Size(each) != RECORD_FIELDS:
-            raise TypeError("not a record")
-        size += sizeof(ring_record) + PyBytes_Size(<object>PyTuple_GetItem(each, 4))
-    packed = PyBytes_FromStringAndSize(NULL, size)
-    cdef char *place = PyBytes_AsString(packed)
-    # Tuples and bytes do not change, so what was added up above is what is written here.
-    for each in known:
-        place = _pack(each, place)
-    return packed
-
-
-cdef char *_pack(object each, char *place) except NULL:
-    cdef ring_record record
-    cdef object trace_id = <object>PyTuple_GetItem(each, 3), payload = <object>PyTuple_GetItem(each, 4)
-    cdef Py_ssize_t length = PyBytes_Size(payload)
-    cdef long kind = PyLong_AsLong(<object>PyTuple_GetItem(each, 0))
-    cdef long flags = PyLong_AsLong(<object>PyTuple_GetItem(each, 1))
-    if PyBytes_Size(trace_id) != TRACE_ID_BYTES or <uint64_t>length >> 32 or (kind | flags) & ~255:
-        raise ValueError("not a record")
-    record.length, record.crc, record.start, record.zeros = <uint32_t>length, 0, 0, 0
-    record.kind, record.flags = <uint8_t>kind, <uint8_t>flags
-    record.ordinal = PyLong_AsUnsignedLongLong(<object>PyTuple_GetItem(each, 2))
-    memcpy(record.trace_id, PyBytes_AsString(trace_id), TRACE_ID_BYTES)
-    memcpy(place, &record, sizeof(record))
-    memcpy(place + sizeof(record), PyBytes_AsString(payload), length)
-    return place + sizeof(record) + length
 
 
 cdef object checksum(uint64_t position, ring_record record, bytes payload):

@@ -18,7 +18,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -64,11 +64,12 @@ class Poison:
         state.suspect(b"")
 
     def note_batch(
-        self, ring_id: bytes, records: list[Record], work: Callable[[list[Record]], object]
-    ) -> Iterable[Record]:
+        self, ring_id: bytes, records: Sequence[Record], work: Callable[[Sequence[Record]], object]
+    ) -> Sequence[Record] | Iterator[Record]:
         """Note that work on these records begins; return them without those that are poison.
 
-        `work`: what is done to each. An accused record is tried with it when all before it are done.
+        An iterator notes each of them, and wants it done before the next. `work`: what is done to each. An accused
+        record is tried with it when all before it are done.
         """
         if self._trace_ids:
             records = [record for record in records if not self._is_set_aside(ring_id, record)]
@@ -109,7 +110,9 @@ class Poison:
         self._write(_key(record), ring_id, [record])
         return True
 
-    def _noted(self, ring_id: bytes, records: list[Record], work: Callable[[list[Record]], object]) -> Iterator[Record]:
+    def _noted(
+        self, ring_id: bytes, records: Sequence[Record], work: Callable[[Sequence[Record]], object]
+    ) -> Iterator[Record]:
         for record in records:
             key = _key(record)
             if self._is_condemned(key, partial(work, [record])):

@@ -426,6 +426,11 @@ class PureConsumer(_Ring):
         return Record(kind, flags, ordinal, trace_id, payload), size
 
 
+def pure_batch(records: Iterable[Record]) -> list[Record]:
+    """Return records as `read` does; the same object if they are."""
+    return records if isinstance(records, list) else list(records)
+
+
 def pure_ids(records: Iterable[Record]) -> set[bytes]:
     """Return the traces of records."""
     return {trace_id for _, _, _, trace_id, _ in records}

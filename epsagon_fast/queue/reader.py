@@ -80,7 +80,7 @@ class Reader:
         """Whether the next record of a checksummed ring does not fit its checksum: being written, or corrupt."""
         return self._ring.stuck
 
-    def read(self, limit_bytes: int, until: int) -> list[Record]:
+    def read(self, limit_bytes: int, until: int) -> Sequence[Record]:
         """Return the next records, about `limit_bytes` of them, none beyond `until`.
 
         Raises CorruptRing if the first of them is not a record.
@@ -197,7 +197,7 @@ class Reader:
         """Return the next record and release it. Raises queue.Empty if none comes within `timeout_s` seconds."""
         deadline = time.monotonic() + timeout_s
         while True:
-            self._got = self._got or self.read(1, self.head)
+            self._got = self._got or [*self.read(1, self.head)]
             if self._got:
                 record = self._got.pop(0)
                 if not self._got:

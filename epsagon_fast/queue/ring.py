@@ -29,7 +29,7 @@ from epsagon_fast.interrupts import let_pass
 from epsagon_fast.queue import layout
 from epsagon_fast.queue.layout import *  # noqa: F403
 
-__all__ = ["IMPLEMENTATION", "Consumer", "Mapping", "Producer", "crc32", "create", "ids", "own_pid", "pack"]
+__all__ = ["IMPLEMENTATION", "Consumer", "Mapping", "Producer", "batch", "crc32", "create", "ids", "own_pid", "pack"]
 
 # The errors of posix_fallocate where a filesystem or a C library does not support it.
 _NOT_SUPPORTED = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
@@ -38,7 +38,7 @@ _NOT_SUPPORTED = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 IMPLEMENTATION: Final = implementation("ring")
 
 if TYPE_CHECKING or IMPLEMENTATION == COMPILED:
-    from epsagon_fast.queue._ring import Consumer, Mapping, Producer, crc32, ids, own_pid, pack
+    from epsagon_fast.queue._ring import Consumer, Mapping, Producer, batch, crc32, ids, own_pid, pack
 else:
     from os import getpid as own_pid
     from zlib import crc32
@@ -46,6 +46,7 @@ else:
     from epsagon_fast.queue._pure import PureConsumer as Consumer
     from epsagon_fast.queue._pure import PureMapping as Mapping
     from epsagon_fast.queue._pure import PureProducer as Producer
+    from epsagon_fast.queue._pure import pure_batch as batch
     from epsagon_fast.queue._pure import pure_ids as ids
     from epsagon_fast.queue._pure import pure_pack as pack
 

@@ -1,5 +1,5 @@
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from epsagon_fast.collector.assembling.accounts import Accounts
@@ -9,7 +9,7 @@ from epsagon_fast.collector.assembling.terms import Terms
 from epsagon_fast.protocol import Record
 
 def take(
-    records: list[Record],
+    records: Sequence[Record],
     at: int,
     ring_id: bytes,
     traces: dict[bytes, OpenTrace],
@@ -20,9 +20,9 @@ def take(
     counters: Counter[str],
     answered: list[bytes],
 ) -> int: ...
-def unmasked(records: list[Record], at: int, masks: Masks) -> int: ...
-def strays(records: list[Record], traces: dict[bytes, OpenTrace]) -> set[bytes]: ...
-def fetch(records: list[Record], traces: dict[bytes, OpenTrace]) -> None: ...
+def unmasked(records: Sequence[Record], at: int, masks: Masks) -> int: ...
+def strays(records: Sequence[Record], traces: dict[bytes, OpenTrace]) -> set[bytes]: ...
+def fetch(records: Sequence[Record], traces: dict[bytes, OpenTrace]) -> None: ...
 def tally(
     traces: list[OpenTrace],
     at: int,

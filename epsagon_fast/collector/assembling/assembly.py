@@ -15,7 +15,7 @@ Nothing that a record holds can raise here: what is broken is counted as `malfor
 """
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from epsagon_fast.collector.assembling.accounts import Account, Accounts
 from epsagon_fast.collector.assembling.events import fetch, strays, take
@@ -138,15 +138,15 @@ class Assembly:
             return self.masks.opened(record)
         return self.masks.masked(record)
 
-    def strays(self, records: list[Record]) -> set[bytes]:
+    def strays(self, records: Sequence[Record]) -> set[bytes]:
         """Return the traces of which a record stands before their OPEN, if that is not known yet."""
         return {each for each in strays(records, self._open) if not self._is_finished(each)}
 
-    def fetch(self, records: list[Record]) -> None:
+    def fetch(self, records: Sequence[Record]) -> None:
         """Have the traces of records fetched that `take` gets next."""
         fetch(records, self._open)
 
-    def take(self, ring_id: bytes, records: list[Record], at: int, answered: list[bytes]) -> int:
+    def take(self, ring_id: bytes, records: Sequence[Record], at: int, answered: list[bytes]) -> int:
         """Take in usual records from `at` on, as `feed` would; return where a record stands to be fed, or the end.
 
         Nearly every record is one. `answered` gets the traces that a CLOSE with a number has closed.

@@ -10,7 +10,7 @@ What they leave is done by the parts of the assembly that do all: Assembly.feed 
 them may leave whatever it likes.
 """
 
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 
 from epsagon_fast.collector.assembling.accounts import Accounts
 from epsagon_fast.collector.assembling.masks import Masks
@@ -42,7 +42,7 @@ IMPLEMENTATION: Final = implementation("feeding")
 
 
 def pure_take(
-    records: list[Record],
+    records: Sequence[Record],
     at: int,
     ring_id: bytes,
     traces: MutableMapping[bytes, OpenTrace],
@@ -68,7 +68,7 @@ def pure_take(
     return at
 
 
-def pure_unmasked(records: list[Record], at: int, masks: Masks) -> int:
+def pure_unmasked(records: Sequence[Record], at: int, masks: Masks) -> int:
     """Return where, from `at` on, a record stands that masking may change, or the end. Learns the masks of OPENs.
 
     One whose mask raises is such a record: the caller asks again, and knows then which it was.
@@ -89,7 +89,7 @@ def pure_unmasked(records: list[Record], at: int, masks: Masks) -> int:
     return at
 
 
-def pure_strays(records: list[Record], traces: Mapping[bytes, OpenTrace]) -> set[bytes]:
+def pure_strays(records: Sequence[Record], traces: Mapping[bytes, OpenTrace]) -> set[bytes]:
     """Return the traces, beside the open ones, of which a record stands before their OPEN, or without one."""
     opened, found = {NO_TRACE}, set[bytes]()
     for record in records:
@@ -98,7 +98,7 @@ def pure_strays(records: list[Record], traces: Mapping[bytes, OpenTrace]) -> set
     return found
 
 
-def pure_fetch(records: list[Record], traces: Mapping[bytes, OpenTrace]) -> None:
+def pure_fetch(records: Sequence[Record], traces: Mapping[bytes, OpenTrace]) -> None:
     """Have the processor fetch what `take` will touch of open traces, if they are too many to be in its caches.
 
     All at once, and not each when it is waited for. Python cannot say that.

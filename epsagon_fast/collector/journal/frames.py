@@ -64,7 +64,7 @@ class Snapshot(NamedTuple):
 
 Frame = Batch | Marks | Snapshot
 # A frame's bytes, in two pieces: joining them would copy the second, which is long, once more.
-Encoded = tuple[bytes, bytes]
+Encoded = tuple[bytes, bytes | memoryview]
 
 
 class SegmentHead(NamedTuple):
@@ -162,7 +162,7 @@ def _encode_records(kind: int, ring_id: bytes, end: int, records: Sequence[Recor
     return _framed(_BODY.pack(kind, ring_id, end), ring.pack(records))
 
 
-def _framed(start: bytes, rest: bytes) -> Encoded:
+def _framed(start: bytes, rest: bytes | memoryview) -> Encoded:
     length = len(start) + len(rest)
     return _FRAME.pack(length, ring.crc32(rest, ring.crc32(start, length))) + start, rest
 

@@ -57,7 +57,7 @@ class Segment:
         """The file's name."""
         return journal_name(self.file_number)
 
-    def written(self, frames: Iterable[Encoded]) -> list[bytes]:
+    def written(self, frames: Iterable[Encoded]) -> list[bytes | memoryview]:
         """Return frames as they are written behind what is here."""
         number = self.number if self.old_bytes else 0
         buffers = [piece for frame in frames for piece in numbered(frame, number)]
@@ -324,7 +324,7 @@ def _numbers(pattern: re.Pattern[str], names: list[str]) -> list[int]:
     return [int(match[1]) for match in map(pattern.fullmatch, names) if match]
 
 
-def _write_all(fd: int, buffers: list[bytes]) -> int:
+def _write_all(fd: int, buffers: list[bytes | memoryview]) -> int:
     """Write all buffers; return the sum of their lengths."""
     total = 0
     for at in range(0, len(buffers), _IOV_MAX):

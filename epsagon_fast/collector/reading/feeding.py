@@ -1,5 +1,6 @@
 """Masks records and feeds them to the assembly. Each batch is noted in the state page first, in case it kills us."""
 
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from epsagon_fast.collector.assembling.assembly import Assembly
@@ -8,6 +9,7 @@ from epsagon_fast.collector.poison import Poison
 from epsagon_fast.collector.settling.replies import Replies
 from epsagon_fast.protocol import Record
 from epsagon_fast.queue.reader import Rings
+from epsagon_fast.queue.ring import batch
 
 
 class Feeding:
@@ -19,18 +21,20 @@ class Feeding:
         self._poison = poison
         self._replies = replies
 
-    def masked(self, ring_id: bytes, records: list[Record]) -> list[Record]:
+    def masked(self, ring_id: bytes, records: Sequence[Record]) -> Sequence[Record]:
         """Return records of one ring as they may be kept, without those that are poison."""
+        safe: Sequence[Record]
         noted = self._poison.note_batch(ring_id, records, self._masked)
-        if isinstance(noted, list):
-            safe = self._masked(noted)
-        else:
+        if isinstance(noted, Iterator):
             # Each is noted before it is masked, in case it kills us, so each is masked alone.
-            safe = [each for record in noted for each in self._masked([record])]
+            safe = batch([each for record in noted for each in self._masked([record])])
+        else:
+            safe = self._masked(noted)
         self._poison.note_end()
         return safe
 
-    def _masked(self, records: list[Record]) -> list[Record]:
+    def _masked(self, records: Sequence[Record]) -> Sequence[Record]:
+        records = batch(records)
         masked, masks = self._assembly.masked, self._assembly.masks
         safe: list[Record] = []
         at = 0
@@ -47,20 +51,21 @@ class Feeding:
         if not at:
             return records
         safe += records[at:]
-        return safe
+        return batch(safe)
 
-    def feed(self, ring_id: bytes, records: list[Record], now: float) -> None:
+    def feed(self, ring_id: bytes, records: Sequence[Record], now: float) -> None:
         """Take masked records of one ring into the assembly."""
         noted = self._poison.note_batch(ring_id, records, partial(self._feed, ring_id, now=now))
-        if isinstance(noted, list):
-            self._feed(ring_id, noted, now)
-        else:
+        if isinstance(noted, Iterator):
             # Each is noted before it is fed, in case it kills us, so each is fed alone.
             for record in noted:
                 self._feed(ring_id, [record], now)
+        else:
+            self._feed(ring_id, noted, now)
         self._poison.note_end()
 
-    def _feed(self, ring_id: bytes, records: list[Record], now: float) -> None:
+    def _feed(self, ring_id: bytes, records: Sequence[Record], now: float) -> None:
+        records = batch(records)
         feed, take = self._assembly.feed, self._assembly.take
         answered: list[bytes] = []
         self._assembly.fetch(records)

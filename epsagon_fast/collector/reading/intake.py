@@ -8,6 +8,7 @@ copies into it what it lacks.
 import logging
 import time
 from collections import Counter
+from collections.abc import Sequence
 from operator import itemgetter
 
 from epsagon_fast.collector.assembling.assembly import Assembly
@@ -27,7 +28,7 @@ SEGMENTS = 16
 # The bound of what one ring brings into one round.
 QUOTA_BYTES = 64 * 1024
 # A ring and what was read of it.
-_Read = tuple[Reader, list[Record]]
+_Read = tuple[Reader, Sequence[Record]]
 _trace_id = itemgetter(Record._fields.index("trace_id"))
 # As a plain integer: comparing with a member of Kind costs several times as much.
 _OPEN = int(Kind.OPEN)
@@ -174,7 +175,7 @@ class Intake:
         # The end of a process closes its traces too.
         return reader.unread_closes > 0 or reader in self._ended
 
-    def _read(self, reader: Reader, heads: dict[Reader, int], room_bytes: int) -> list[Record]:
+    def _read(self, reader: Reader, heads: dict[Reader, int], room_bytes: int) -> Sequence[Record]:
         try:
             return reader.read(min(QUOTA_BYTES, room_bytes), heads[reader])
         except CorruptRing as error:

@@ -297,13 +297,12 @@ def test_what_nobody_can_mask_yet_is_read_again_when_all_others_were_read(
     other.push(Kind.EVENT, trace_id, secret)
     never_opened = bytes(range(16))
     other.push(Kind.EVENT, never_opened, secret)
-    intake.QUOTA_BYTES, quota = 1000, intake.QUOTA_BYTES
-    try:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(intake, "QUOTA_BYTES", 1000)
+        patched.setattr(intake, "ROUND_BYTES", 1000)
         loop.one_pass()
         assert other.ring.tail == 0 and opener.ring.tail == opener.ring.head
         loop.one_pass()
-    finally:
-        intake.QUOTA_BYTES = quota
     assert other.ring.tail == other.ring.head
     journal = b"".join(path.read_bytes() for path in folder.path.glob("journal-*"))
     assert b'"password":"****"' in journal and b"hush-hush" not in journal

@@ -25,7 +25,9 @@ log = logging.getLogger("epsagon_fast.collector")
 
 # Segments of a journal at its bound: several, because the one that is written cannot be deleted.
 SEGMENTS = 16
-# The bound of what one ring brings into one round.
+# What all rings bring into one round together, and what each may bring in any case. A round takes as long as a hundred
+# events beside what it brings, so one ring of few brings more than one of many.
+ROUND_BYTES = 256 * 1024
 QUOTA_BYTES = 64 * 1024
 # A ring and what was read of it.
 _Read = tuple[Reader, Sequence[Record]]
@@ -165,7 +167,8 @@ class Intake:
             # Only the ring nearest to its end: several would take each other's room, and none would come to its CLOSE.
             first = min(closing, key=lambda reader: heads[reader] - reader.position)
             rooms[first] = self._bounds.room_for_close_bytes(self._assembly.accounts.held_by(first.ring_id))
-        batches = [(reader, self._read(reader, heads, room)) for reader, room in rooms.items() if room > 0]
+        quota = max(QUOTA_BYTES, ROUND_BYTES // len(behind))
+        batches = [(reader, self._read(reader, heads, min(quota, room))) for reader, room in rooms.items() if room > 0]
         return [(reader, records) for reader, records in batches if records]
 
     def _room_bytes(self, reader: Reader, readers: int) -> int:
@@ -175,9 +178,9 @@ class Intake:
         # The end of a process closes its traces too.
         return reader.unread_closes > 0 or reader in self._ended
 
-    def _read(self, reader: Reader, heads: dict[Reader, int], room_bytes: int) -> Sequence[Record]:
+    def _read(self, reader: Reader, heads: dict[Reader, int], limit_bytes: int) -> Sequence[Record]:
         try:
-            return reader.read(min(QUOTA_BYTES, room_bytes), heads[reader])
+            return reader.read(limit_bytes, heads[reader])
         except CorruptRing as error:
             del heads[reader]
             self._give_up(reader, str(error))

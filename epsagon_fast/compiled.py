@@ -40,7 +40,7 @@ NAMES: Final = {
         *("answered", "called_at", "called_with", "close_once", "closed", "current", "entered", "is_at", "parent_of"),
     ),
     "start": ("close_memory", "folder_is_held", "inode_of", "is_elevated", "ring", "start"),
-    "feeding": ("fetch", "strays", "take", "tally", "unmasked", "whole"),
+    "feeding": ("OpenTraces", "fetch", "strays", "take", "tally", "unmasked", "whole"),
     "plain_spans": ("counted", "written"),
     "search": ("Search",),
 }

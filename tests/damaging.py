@@ -84,7 +84,9 @@ def take_any(feeding: Any, dice: random.Random) -> None:
     from epsagon_fast.collector.assembling.accounts import Accounts
     from epsagon_fast.protocol import Kind, Record
 
-    traces = {bytes([name]) * 16: open_trace() for name in range(3)}
+    traces = feeding.OpenTraces()
+    for name in range(3):
+        traces[bytes([name]) * 16] = open_trace()
     records: list[Any] = [
         Record(Kind.EVENT, 0, at, bytes([dice.randrange(3)]) * 16, bytes(dice.randrange(1, 60))) for at in range(9)
     ]

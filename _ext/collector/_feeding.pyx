@@ -5,20 +5,20 @@
 The plain Python that does the same, one record at a time: `events.py`, and Assembly.feed for OPEN and CLOSE.
 """
 
-from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize, PyBytes_Size
-from cpython.dict cimport PyDict_Copy, PyDict_GetItemWithError
+from cpython.bytes cimport PyBytes_AsString, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_Size
+from cpython.dict cimport PyDict_Copy
 from cpython.float cimport PyFloat_CheckExact
 from cpython.long cimport PyLong_AsLong
 from cpython.object cimport PyTypeObject
 from cpython.pycapsule cimport PyCapsule_GetPointer
-from cpython.ref cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp, memcpy, memset
 
 from orjson import dumps, loads
 
 from epsagon_fast.collector.assembling.accounts import TRACE_BYTES, Account
-from epsagon_fast.collector.assembling.open_trace import MAX_RUNNER_BYTES, OpenTrace
+from epsagon_fast.collector.assembling.open_trace import MAX_RUNNER_BYTES, NO_NEWS, OpenTrace
 from epsagon_fast.collector.assembling.openings import BEFORE_RUNNER, CONFIG, ESCAPE, start_of
 from epsagon_fast.collector.assembling.payloads import MANY_BRACKETS
 from epsagon_fast.collector.assembling.runners import labels_json
@@ -75,9 +75,6 @@ cdef extern from "<string.h>":
 cdef records_calls *_records = <records_calls *>PyCapsule_GetPointer(records_seen, RECORDS_CALLS)
 # From so many open traces on they are in no cache of a processor: one has a kilobyte.
 DEF MANY_TRACES = 4096
-# Cache lines of an OpenTrace and of a Stream.
-DEF TRACE_LINES = 3
-DEF STREAM_LINES = 2
 cdef bytes _BEFORE_RUNNER = BEFORE_RUNNER, _CONFIG = CONFIG, _ESCAPE = ESCAPE
 # How the last OPEN began, up to its runner's name, and what that says.
 cdef bytes _neighbour = b""
@@ -91,6 +88,7 @@ cdef object _UNCHANGED = UNCHANGED
 cdef Py_ssize_t _CLOSE_BYTES = CLOSE_PAYLOAD.size
 cdef Py_ssize_t _MANY = MANY_BRACKETS
 cdef object _RENAMED = RENAMED
+cdef dict _NO_NEWS = NO_NEWS
 cdef object unpack_close = CLOSE_PAYLOAD.unpack
 cdef str _LABELS_KEY = LABELS_KEY
 cdef long long _LABEL_NUMBER_BYTES = LABEL_NUMBER_BYTES
@@ -99,6 +97,7 @@ cdef long long _MAX_RUNNER_BYTES = MAX_RUNNER_BYTES
 cdef long long _ENTRY_BYTES = ENTRY_BYTES
 cdef long long _TRACE_BYTES = TRACE_BYTES
 
+include "table.pxi"
 include "taking.pxi"
 include "building.pxi"
 include "tallying.pxi"
@@ -127,7 +126,7 @@ cdef inline Py_ssize_t _next_run(const records_view *view, Py_ssize_t at) noexce
     return at
 
 
-def strays(records not None, dict traces not None):
+def strays(records not None, OpenTraces traces not None):
     """Return the traces, beside the open ones, of which a record stands before their OPEN, or without one.
 
     TypeError: one is no record.
@@ -139,10 +138,13 @@ def strays(records not None, dict traces not None):
     cdef bint are_many = len(traces) >= MANY_TRACES
     cdef set opened = {NO_TRACE}, found = set()
     cdef Py_ssize_t at = 0
+    if are_many:
+        for of in ids:
+            traces._fetch_place(of)
     while at < view.count:
         of = ids[view.places[at].run]
         # Not touched, only fetched: `unmasked` is the first that needs it.
-        trace = PyDict_GetItemWithError(traces, of)
+        trace = traces._trace(of)
         if trace is not NULL:
             if are_many:
                 _fetch(trace, TRACE_LINES)
@@ -156,32 +158,18 @@ def strays(records not None, dict traces not None):
     return found
 
 
-def fetch(records not None, dict traces not None):
+def fetch(records not None, OpenTraces traces not None):
     """Have the processor fetch what `take` will touch of open traces, if they are too many to be in its caches.
 
-    All at once, and not each when it is waited for; `strays` has done it for the traces. TypeError: one is no record.
+    All at once, and not each when it is waited for. TypeError: one is no record.
     """
     cdef records_view view
-    cdef object kept, trace
-    cdef list streams = []
+    cdef object kept, of
     if len(traces) < MANY_TRACES:
         return
     kept = _seen(records, &view)
     for of in _ids(&view):
-        trace = traces.get(of)
-        if trace is not None:
-            stream = trace.stream
-            _fetch(<PyObject *>stream, STREAM_LINES)
-            streams.append(stream)
-    for stream in streams:
-        _fetch(<PyObject *>stream.events, 1)
-        _fetch(<PyObject *>stream.floor_bytes, 1)
-
-
-cdef void _fetch(PyObject *what, int lines) noexcept:
-    cdef int line
-    for line in range(lines):
-        __builtin_prefetch(<char *>what + 64 * line)
+        traces._fetch_all(of)
 
 
 def unmasked(records not None, Py_ssize_t at, object masks not None):
@@ -192,7 +180,7 @@ def unmasked(records not None, Py_ssize_t at, object masks not None):
     cdef records_view view
     cdef object kept = _seen(records, &view), of, mask
     cdef list ids = _ids(&view)
-    cdef dict traces = masks.traces
+    cdef OpenTraces traces = masks.traces
     cdef Py_ssize_t end
     while 0 <= at < view.count:
         of = ids[view.places[at].run]
@@ -219,10 +207,10 @@ cdef bint _keeps(object mask, object payload) except -1:
         return False
 
 
-cdef object _mask_of(object masks, dict traces, object trace_id):
+cdef object _mask_of(object masks, OpenTraces traces, object trace_id):
     """Masks.of."""
-    cdef object trace = traces.get(trace_id)
-    return masks.get(trace_id) if trace is None else trace.terms.mask
+    cdef PyObject *trace = traces._trace(trace_id)
+    return masks.get(trace_id) if trace is NULL else (<object>trace).terms.mask
 
 
 cdef bint _passes(object masks, object trace_id, const records_view *view, Py_ssize_t number) except -1:

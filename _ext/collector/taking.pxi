@@ -8,7 +8,7 @@ def take(
     records not None,
     Py_ssize_t at,
     bytes ring_id not None,
-    dict traces not None,
+    OpenTraces traces not None,
     dict of_rings not None,
     list closed not None,
     object is_new not None,
@@ -25,11 +25,13 @@ def take(
     cdef records_view view
     cdef object kept = _seen(records, &view), of, trace = None, account = None
     cdef list ids = _ids(&view)
+    cdef PyObject *known
     cdef dict of_ring = None
     cdef Py_ssize_t end
     while 0 <= at < view.count:
         of, end = ids[view.places[at].run], _next_run(&view, at)
-        trace = traces.get(of)
+        known = traces._trace(of)
+        trace = None if known is NULL else <object>known
         if trace is None:
             if records_header(&view, at).kind == _OPEN and is_new(of):
                 trace = _opened(&view, at, of, ring_id, counters)
@@ -195,7 +197,7 @@ cdef object _opened(const records_view *view, Py_ssize_t number, object trace_id
     trace.dropped_records = None
     trace.close_ordinal = 0
     trace.is_closed = False
-    trace._runner_news = {}
+    trace._runner_news = {} if runner is None else _NO_NEWS
     trace._runner_bytes = size
     trace._labels_bytes = 0
     trace._error_bytes = 0

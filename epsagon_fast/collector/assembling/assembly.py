@@ -16,11 +16,13 @@ Nothing that a record holds can raise here: what is broken is counted as `malfor
 
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 from epsagon_fast.collector.assembling.accounts import Account, Accounts
 from epsagon_fast.collector.assembling.events import fetch, strays, take
 from epsagon_fast.collector.assembling.masks import Masks
 from epsagon_fast.collector.assembling.open_trace import OpenTrace
+from epsagon_fast.collector.assembling.open_traces import OpenTraces
 from epsagon_fast.collector.assembling.payloads import BROKEN
 from epsagon_fast.collector.assembling.unopened import Unopened
 from epsagon_fast.protocol import Kind, Record
@@ -54,7 +56,7 @@ class Assembly:
         self.counters: Counter[str] = Counter()
         # By ring, and by reason: records that no trace took. Outcomes takes them from here.
         self.lost: dict[bytes, Counter[str]] = {}
-        self._open: dict[bytes, OpenTrace] = {}
+        self._open = OpenTraces()
         # The same by ring. When a service ends, hundreds of processes say BYE at once, each with traces of its own.
         self._open_of: dict[bytes, dict[bytes, OpenTrace]] = {}
         # Traces that were closed in this pass, and in the one before.
@@ -103,7 +105,7 @@ class Assembly:
 
     def ids(self) -> list[bytes]:
         """Return the traces that are open, or finished and not settled."""
-        return [*self._open, *self._unsettled]
+        return [*chain.from_iterable(self._open_of.values()), *self._unsettled]
 
     def unclosed_of(self, ring_id: bytes) -> list[OpenTrace]:
         """Return the traces that a ring's process opened and that are not closed, oldest first."""
@@ -216,8 +218,9 @@ class Assembly:
             finished = unsettled.pop(trace_id, None)
             if finished is not None:
                 finished.account.body_bytes -= finished.body_bytes
-            elif trace_id in self._open:
-                self._leave(self._open.pop(trace_id))
+            elif (trace := self._open.get(trace_id)) is not None:
+                del self._open[trace_id]
+                self._leave(trace)
             if masks:
                 masks.pop(trace_id, None)
         if self._unopened:

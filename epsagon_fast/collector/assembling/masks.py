@@ -4,19 +4,16 @@ The config comes with a trace's OPEN, so a mask is known from then on, and recor
 the trace is open its terms have the mask: one more dictionary of all open traces would be in no cache if they are many.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import orjson
 
+from epsagon_fast.collector.assembling.open_traces import OpenTraces
 from epsagon_fast.collector.assembling.openings import mask_of
 from epsagon_fast.collector.assembling.payloads import BROKEN, decoded_label
 from epsagon_fast.collector.assembling.terms import mask_in
-from epsagon_fast.hints import TYPE_CHECKING
 from epsagon_fast.masking import Mask
 from epsagon_fast.protocol import Kind, Record
-
-if TYPE_CHECKING:
-    from epsagon_fast.collector.assembling.open_trace import OpenTrace
 
 # As plain integers: comparing with a member of Kind costs more than the rest of the decision.
 _EVENTS = (int(Kind.EVENT), int(Kind.RUNNER))
@@ -34,11 +31,9 @@ class Masks(dict[bytes, Mask]):
     `knows`: says whether a trace was opened before. Its mask stays. `traces`: the open ones, by trace id.
     """
 
-    def __init__(
-        self, knows: Callable[[bytes], bool] = _none, traces: "Mapping[bytes, OpenTrace] | None" = None
-    ) -> None:
+    def __init__(self, knows: Callable[[bytes], bool] = _none, traces: OpenTraces | None = None) -> None:
         self.knows = knows
-        self.traces: Mapping[bytes, OpenTrace] = {} if traces is None else traces
+        self.traces = OpenTraces() if traces is None else traces
 
     def of(self, trace_id: bytes) -> Mask | None:
         """Return the mask of a trace that is open or about to be; None: nothing is hidden, or it is not known."""

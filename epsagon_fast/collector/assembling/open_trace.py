@@ -31,6 +31,9 @@ MAX_RUNNER_BYTES = MAX_TRACE_BYTES
 
 UNFINISHED_METADATA = {"unfinished": "true"}
 
+# What came before the runner of a trace that was opened with one. One for all: nothing is ever merged into it.
+NO_NEWS: Runner = {}
+
 # The fields of a snapshot, beside the OPEN's config and the stream. JSON keeps their values exactly.
 SAVED = (
     "opened_at",
@@ -87,7 +90,7 @@ class OpenTrace:
         self.close_ordinal = 0
         self.is_closed = False
         # Merged RUNNER records that came before the runner.
-        self._runner_news: Runner = {}
+        self._runner_news: Runner = {} if self.runner is None else NO_NEWS
         self._runner_bytes = len(opened)
         self._labels_bytes = 0
         self._error_bytes = 0

@@ -13,7 +13,7 @@ from rings import exit_code, in_child
 import epsagon_fast as epsagon
 from epsagon_fast import Config, Outcome, Tracer
 from epsagon_fast.producer import exiting, scope
-from epsagon_fast.producer.context import TraceContext
+from epsagon_fast.producer.context import TraceContext, left_by
 from epsagon_fast.producer.current import within
 from epsagon_fast.producer.fast_path import FastPath, PureFastPath
 from epsagon_fast.producer.place import PassingPlace
@@ -382,3 +382,14 @@ def test_news_are_looked_for_when_there_are_some(read: Read, monkeypatch: pytest
         happens()
         one()
         assert len(looks) == expected
+
+
+@pytest.mark.parametrize("context", [None, TraceContext("ab" * 16, "cd" * 8, 0, "v=1")])
+def test_place_of_an_ended_trace_has_the_context_that_it_left(read: Read, context: TraceContext | None) -> None:
+    tracer = of_a_runner(context)
+    place = tracer.place
+    assert place.context is None
+    tracer.send_stop_signal()
+    assert place.context == place.heritage() == left_by(tracer)
+    place.context = None
+    assert place.heritage() is None

@@ -142,10 +142,20 @@ cdef object _begin_to_send(RequestPath request, object message):
     if kind != start_kind or (<dict>message).get("trailers"):
         return None
     status, headers = (<dict>message).get("status"), (<dict>message).get("headers", nothing)
-    if type(status) is not int or not 0 < status < _lowest_error() or type(headers) not in (list, tuple):
+    if type(status) is not int or not _is_fine(request, status) or type(headers) not in (list, tuple):
         return None
     request._response_headers = headers
     return False
+
+
+cdef bint _is_fine(RequestPath request, object status) except -1:
+    """Say whether a status is one, and no error."""
+    if request.fine_status and status == request.fine_status:
+        return True
+    if not 0 < status < _lowest_error():
+        return False
+    request.fine_status = status
+    return True
 
 
 cdef int _note_message(RequestPath request, dict message, bint is_last) except -1:
@@ -159,9 +169,9 @@ cdef int _note_message(RequestPath request, dict message, bint is_last) except -
     else:
         # The server may have written into the message meanwhile.
         status = message.get("status")
-        if type(status) is int and 0 < status < _lowest_error():
+        if type(status) is int and _is_fine(request, status):
             request.status = status
-        if django_asgi in _modules and not request.route:
+        if django_asgi in loaded and not request.route:
             request.route = exchanges.route_in_calls()
     return 0
 

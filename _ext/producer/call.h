@@ -218,6 +218,25 @@ static inline PyObject *next_or(PyObject *iterator, PyObject *end) {
     return next || PyErr_Occurred() ? next : Py_NewRef(end);
 }
 
+/* Take a key out of a dict. Return whether it was there, -1 with an exception. */
+static inline int take_out(PyObject *dict, PyObject *key) {
+    if (PyDict_DelItem(dict, key) == 0)
+        return 1;
+    if (!PyErr_ExceptionMatches(PyExc_KeyError))
+        return -1;
+    PyErr_Clear();
+    return 0;
+}
+
+/* Whether a text has ASCII alone: then it is as long in UTF-8. */
+static inline int is_ascii(PyObject *text) {
+    Py_ssize_t length;
+    if (PyUnicode_AsUTF8AndSize(text, &length))
+        return length == PyUnicode_GetLength(text);
+    PyErr_Clear();
+    return 0;
+}
+
 /* Return type(a, b, c, d) of a named tuple: a tuple with another type. */
 static inline PyObject *new_named_tuple(PyTypeObject *type, PyObject *a, PyObject *b, PyObject *c, PyObject *d) {
     PyObject *fields[] = {a, b, c, d}, *made = PyType_GenericAlloc(type, 4);

@@ -45,6 +45,7 @@ cdef object _get = _current.get, _set = _current.set
 cdef builtin_method current_get = builtin_of(<PyObject *>_get, METH_FASTCALL)
 cdef builtin_method current_set = builtin_of(<PyObject *>_set, METH_O)
 cdef builtin_method own_pid = builtin_of(<PyObject *>_own_pid, METH_NOARGS)
+cdef dict loaded = _modules
 cdef object ns_per_s = 1_000_000_000
 cdef object no_error = int(ErrorCode.OK), failed = int(ErrorCode.EXCEPTION)
 usual_origin, usual_code = <PyObject *>_origin, <PyObject *>no_error
@@ -140,7 +141,9 @@ def _of_any_kind(place_class, kind):
 cdef class Place:
     """See place.PurePlace."""
 
-    cdef public object tracer, span_id, context
+    cdef public object tracer, span_id
+    # Of the trace that was here: its ids, and its own `context`. Few ask what is made of them.
+    cdef object left_trace_id, left_span_id, left_context
     __class_getitem__ = classmethod(_of_any_kind)
     outer = None
     encloses = True
@@ -148,6 +151,17 @@ cdef class Place:
 
     def __init__(self, tracer, span_id=None):
         self.tracer, self.span_id = tracer, span_id
+
+    @property
+    def context(self):
+        """The trace context of the trace that was here."""
+        if self.left_trace_id is None:
+            return self.left_context
+        return _context_of(self.left_trace_id, self.left_span_id, self.left_context)
+
+    @context.setter
+    def context(self, value):
+        self.left_trace_id, self.left_context = None, value
 
     def vacate(self):
         """Let go of the trace, which has ended, and keep its trace context."""
@@ -180,7 +194,10 @@ cdef object _still_at(Place place):
 
 cdef int _vacate_place(Place place) except -1:
     tracer, place.tracer = place.tracer, None
-    if tracer is not None:
+    if _is_fast(tracer):
+        place.left_trace_id, place.left_span_id = (<FastPath>tracer).trace_id, (<FastPath>tracer).span_id
+        place.left_context = (<FastPath>tracer).context
+    elif tracer is not None:
         place.context = _left_by(tracer)
     return 0
 
@@ -192,17 +209,20 @@ cdef object sampled = 1
 
 cdef object _left_by(object tracer):
     """As context.left_by."""
+    if not _is_fast(tracer):
+        return _of("context", "left_by")(tracer)
+    return _context_of((<FastPath>tracer).trace_id, (<FastPath>tracer).span_id, (<FastPath>tracer).context)
+
+
+cdef object _context_of(object trace_id, object span_id, object context):
     global context_class
     if context_class is None:
         context_class = _of("context", "TraceContext")
-    if not _is_fast(tracer):
-        return _of("context", "left_by")(tracer)
-    context = (<FastPath>tracer).context
-    trace_id, flags, state = (<FastPath>tracer).trace_id, sampled, ""
+    flags, state = sampled, ""
     if context is not None:
         trace_id, flags = <object>PyTuple_GetItem(context, 0), <object>PyTuple_GetItem(context, 2)
         state = <object>PyTuple_GetItem(context, 3)
-    return new_named_tuple(<PyTypeObject *>context_class, trace_id, (<FastPath>tracer).span_id, flags, state)
+    return new_named_tuple(<PyTypeObject *>context_class, trace_id, span_id, flags, state)
 
 
 cdef inline bint _is_plain(object place) noexcept:
@@ -362,7 +382,7 @@ def take_untold():
 cdef int _count_lost() except -1:
     """Count a record that had no trace to go to, in a process that records nothing."""
     global untold, untold_pid, is_logged
-    if not is_logged and "logging" in _modules:
+    if not is_logged and "logging" in loaded:
         # It counts, and logs one line.
         _of_current("no_trace")()
         is_logged = True

@@ -169,8 +169,7 @@ cdef bint _close_at_once(FastPath tracer, object pid, char *ending, size_t lengt
     tracer._state = closed_state
     tracer.keeps_values = tracer.ignores = False
     tracer.ids = tracer.push = tracer.producer = None
-    if trace_id in traces:
-        del traces[trace_id]
+    if take_out(traces, trace_id):
         if ending == NULL:
             kind, ending, length = CLOSE_KIND, <char *>&closing, sizeof(closing)
         else:

@@ -6,6 +6,8 @@ from epsagon_fast.protocol import HTTP_TRACE_ID_KEY as _http_trace_id
 cdef extern from "call.h":
     object function_of_any(PyMethodDef *, object, object (*)(object, PyObject **, Py_ssize_t, PyObject *))
     object call_of_two(object, object, object)
+    bint take_out(object, object) except -1
+    bint is_ascii(object) noexcept
 
 cdef extern from "json.h":
     size_t put_answered(uint64_t, uint64_t, uint64_t, PyObject *) noexcept
@@ -29,6 +31,8 @@ cdef class RequestPath(FastPath):
     cdef public bint client_closed, is_over, _is_told, _is_begun, _has_body, _is_served, _has_trailers, _accepted
     cdef public object _environ, _script_name, _mount, _start_response, _server_write, _headers
     cdef public object _request_body, _response_body, _host, _length, _request_type, _response_headers
+    # One that is known to be no error; 0: none is.
+    cdef long fine_status
 
 
 cdef class Answers:
@@ -66,7 +70,7 @@ cdef RequestPath _request_at_once(dict environ, object start):
         return None
     if script_name:
         path = script_name + path
-    if not (<str>path).isascii():
+    if not is_ascii(path):
         return None
     method = environ.get("REQUEST_METHOD", "")
     metadata = {"path": path}
@@ -141,7 +145,7 @@ cdef object _started(object traced, PyObject **arguments, Py_ssize_t count, PyOb
             environ = <dict>request._environ
             _find_route(request, environ)
             request._server_write = call_of_two(request._start_response, status, headers)
-            request.status, request._headers = code, headers
+            request.status, request._headers, request.fine_status = code, headers, code
             request.reason = PyUnicode_Substring(status, 4, PyUnicode_GetLength(<PyObject *>status))
             return (<object>request)._write
     return _started_in_python(request, arguments, count, names)
@@ -175,7 +179,7 @@ cdef long _code_of(object status):
     cdef Py_ssize_t length
     cdef const char *text
     cdef long code = 0
-    if type(status) is not str or not (<str>status).isascii():
+    if type(status) is not str or not is_ascii(status):
         return -1
     text = PyUnicode_AsUTF8AndSize(status, &length)
     if length < 4 or text[3] != 0x20:
@@ -211,7 +215,7 @@ cdef object _answered(object nothing, PyObject **arguments, Py_ssize_t count):
         has_returned = True
         _leave_request(request)
         request._has_body = True
-        if django in _modules:
+        if django in loaded:
             (<object>request).begins_with(body)
         if not _ended_at_once(request, body):
             streamed = _streamed(request, body)
@@ -273,7 +277,7 @@ cdef bint _end_answered(RequestPath request, int64_t answered_ns, uint64_t respo
         return False
     pid = call_of_none(&own_pid)
     status = request.status
-    if not _is_same(request.owner_pid, pid) or status >= _lowest_error():
+    if not _is_same(request.owner_pid, pid) or (status != request.fine_status and status >= _lowest_error()):
         return False
     # Over ASGI it is the application that sends none with these statuses.
     if request.method == "HEAD" or (request._environ is not None and (status == 204 or status == 304)):
@@ -291,7 +295,7 @@ cdef bint _end_answered(RequestPath request, int64_t answered_ns, uint64_t respo
     request.request_bytes, request.response_bytes = request_bytes, response_bytes
     if request._environ is not None:
         # As WsgiRequest._unmark.
-        (<dict>request._environ).pop(answers.key, None)
+        take_out(<dict>request._environ, answers.key)
         request._environ = {}
     if not _close_at_once(request, pid, ending, length + sizeof(Closing)):
         (<object>request)._close_with(PyBytes_FromStringAndSize(ending, length))

@@ -20,6 +20,7 @@ from epsagon_fast.collector.journal import segments as segments_module
 from epsagon_fast.collector.journal.frames import HEAD_BYTES, MAGIC, encode_head, parse
 from epsagon_fast.collector.journal.journal import Batch, Journal, Settled
 from epsagon_fast.protocol import NO_TRACE, Kind, Record
+from epsagon_fast.queue.state import StatePage
 
 RING = b"r" * 16
 OTHER_RING = b"s" * 16
@@ -775,6 +776,19 @@ def test_file_that_goes_because_nothing_needs_it_is_not_missed(
     assert list(tmp_path.iterdir()) == []
     successor = Journal(dir_fd, page)
     list(successor.replay())
+    assert successor.corrupt == 0
+
+
+@pytest.mark.parametrize("number", [2**32 - 2, 2**32 - 1, 10**15])
+def test_a_number_that_somebody_else_made_large_is_gone_on_from(dir_fd: int, tmp_path: Path, number: int) -> None:
+    (tmp_path / f"journal-{number:016}").touch(0o600)
+    page = StatePage(dir_fd, create=True)
+    journal = Journal(dir_fd, page)
+    assert list(journal.replay()) == []
+    fill(journal, 1)
+    assert segment_paths(tmp_path)[-1].name == f"journal-{number + 1:016}"
+    successor = Journal(dir_fd, page)
+    assert [batch.end for batch in successor.replay()] == [448]  # type: ignore[union-attr]
     assert successor.corrupt == 0
 
 

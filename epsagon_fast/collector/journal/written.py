@@ -39,7 +39,9 @@ class Written:
     def set(self, file_number: int, size_bytes: int) -> None:
         """Note that so much of a file is written. Memory access, no system call."""
         if self._page is not None:
-            self._page.store(JOURNALED, file_number << _SIZE_BITS | size_bytes)
+            # A number that has no room here follows a name that somebody else gave a file. Then nothing is known.
+            fits = not file_number >> _SIZE_BITS
+            self._page.store(JOURNALED, file_number << _SIZE_BITS | size_bytes if fits else 0)
 
     def cut(self, file_number: int, size_bytes: int) -> None:
         """Note that a file has no more than this now."""

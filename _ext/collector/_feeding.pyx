@@ -8,7 +8,6 @@ The plain Python that does the same, one record at a time: `events.py`, and Asse
 from cpython.bytes cimport PyBytes_AsString, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_Size
 from cpython.dict cimport PyDict_Copy
 from cpython.float cimport PyFloat_CheckExact
-from cpython.long cimport PyLong_AsLong
 from cpython.object cimport PyTypeObject
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject

@@ -231,6 +231,25 @@ def test_invalid_traceparent_is_no_trace_id(traces: list[dict[str, Any]], value:
     assert "http_trace_id" not in metadata(traces)
 
 
+@pytest.mark.parametrize("value", [None, b"/b", 7, ["l"]])
+@pytest.mark.parametrize(
+    "key",
+    ["SCRIPT_NAME", "PATH_INFO", "QUERY_STRING", "HTTP_TRACEPARENT", "HTTP_TRACESTATE", "HTTP_HOST", "REQUEST_METHOD"],
+)
+def test_environ_that_is_no_text_reaches_the_application(traces: list[dict[str, Any]], key: str, value: Any) -> None:
+    epsagon.init(metadata_only=False)
+    seen = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        seen.append(environ[key])
+        environ["SCRIPT_NAME"] = "/mounted"
+        return hello(environ, start_response)
+
+    assert ask(TracingMiddleware(app), **{"HTTP_TRACEPARENT": "nonsense", key: value}) == b"hello"
+    assert seen == [value]
+    assert metadata(traces)["status_code"] == "200"
+
+
 # Errors.
 
 

@@ -21,7 +21,7 @@ from .web.request import KEY, caller, is_under_way, watch_frameworks
 from .web.signalled import wait_when_terminated
 from .web.wsgi_bodies import handed_on
 from .web.wsgi_input import noting
-from .web.wsgi_request import Environ, WsgiRequest
+from .web.wsgi_request import Environ, WsgiRequest, word
 
 _here: Final = entering.current.get
 
@@ -96,17 +96,17 @@ def _begun_and_handed_on(request: WsgiRequest, body: Any) -> Any:
 def _is_under_way(environ: Environ) -> bool:
     if _here() is None:
         return False
-    return is_under_way(environ.get("REQUEST_METHOD", ""), _path(environ), _decoded(environ.get("PATH_INFO", "")))
+    return is_under_way(environ.get("REQUEST_METHOD", ""), _path(environ), _decoded(word(environ, "PATH_INFO")))
 
 
 def _caller(environ: Environ) -> TraceContext | None:
     if "HTTP_TRACEPARENT" not in environ:
         return None
-    return caller(environ["HTTP_TRACEPARENT"], environ.get("HTTP_TRACESTATE", ""))
+    return caller(word(environ, "HTTP_TRACEPARENT"), word(environ, "HTTP_TRACESTATE"))
 
 
 def _path(environ: Environ) -> str:
-    return _decoded(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""))
+    return _decoded(word(environ, "SCRIPT_NAME") + word(environ, "PATH_INFO"))
 
 
 def _decoded(path: str) -> str:

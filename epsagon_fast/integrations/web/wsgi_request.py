@@ -35,7 +35,7 @@ class WsgiRequest(RequestTrace):
     ) -> None:
         """own_id: the trace's, if the head has decided by it."""
         host = environ.get("HTTP_HOST") or environ.get("SERVER_NAME", "")
-        context = caller(environ.get("HTTP_TRACEPARENT", ""), environ.get("HTTP_TRACESTATE", ""))
+        context = caller(word(environ, "HTTP_TRACEPARENT"), word(environ, "HTTP_TRACESTATE"))
         known = _known(config, path, environ)
         super().__init__(config, host, environ.get("REQUEST_METHOD", ""), known, context, own_id)
         # Whether a part of the answer had been sent when the trace ended.
@@ -43,7 +43,7 @@ class WsgiRequest(RequestTrace):
         # Whether the application has returned: only its answer's body is left.
         self._has_body = False
         self._environ = environ
-        self._script_name = environ.get("SCRIPT_NAME", "")
+        self._script_name = word(environ, "SCRIPT_NAME")
         self._mount = ""
         # A test client may keep an answer and never close it. A server closes it, and names itself in the environ.
         self._is_served = "SERVER_SOFTWARE" in environ
@@ -96,7 +96,7 @@ class WsgiRequest(RequestTrace):
         Later the code that mounted the application has returned, and Flask has removed its request.
         """
         environ = self._environ
-        if (script_name := environ.get("SCRIPT_NAME", "")) != self._script_name:
+        if (script_name := word(environ, "SCRIPT_NAME")) != self._script_name:
             self.route = self._mount = mounted_at(self._script_name, script_name)
         if FLASK in environ:
             self.route = self._within_mount(flask_route(environ))
@@ -226,12 +226,17 @@ class WsgiRequest(RequestTrace):
                 self.notes[name] = body.text(kind, mask)
 
 
+def word(environ: Environ, key: str) -> str:
+    """Return what an environ says, as a text. A test that has no server may put None there, or bytes."""
+    return text(environ.get(key) or "")
+
+
 def _known(config: ResolvedConfig, path: str, environ: Environ) -> dict[str, str]:
     """Return the metadata that a request has before the application sees it."""
     metadata = {"path": path}
     if not config.metadata_only:
         mask = client_mask_of(config)
-        metadata["query"] = payloads.query(environ.get("QUERY_STRING", ""), mask)
+        metadata["query"] = payloads.query(word(environ, "QUERY_STRING"), mask)
         metadata["request_headers"] = payloads.headers(_request_headers(environ), mask)
     return metadata
 

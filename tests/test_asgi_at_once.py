@@ -110,6 +110,19 @@ class Server:
         return self.told
 
 
+class Rewriting(Server):
+    """Writes another status into the answer's start, as a middleware around the tracer's may."""
+
+    def __init__(self, status: Any) -> None:
+        super().__init__()
+        self._status = status
+
+    async def send(self, message: Any) -> None:
+        if "status" in message:
+            message["status"] = self._status
+        await super().send(message)
+
+
 def sending(*messages: Any) -> App:
     async def app(scope: Scope, receive: Any, send: Send) -> None:
         assert scope.get(KEY)
@@ -120,6 +133,11 @@ def sending(*messages: Any) -> App:
 
 
 hello = sending(START, BODY)
+
+
+async def anew(scope: Scope, receive: Any, send: Send) -> None:
+    await send({**START})
+    await send(BODY)
 
 
 async def reading(scope: Scope, receive: Any, send: Send) -> None:
@@ -281,6 +299,10 @@ SCENES: dict[str, tuple[Callable[[], Server], App, list[str]]] = {
     "a text for a status": (Server, sending({**START, "status": "404"}, BODY), ["send_any"]),
     "a status below 0": (Server, sending({**START, "status": -5}, BODY), ["send_any", "finish"]),
     "a status beyond 64 bits": (Server, sending({**START, "status": 10**30}, BODY), ["send_any", "finish"]),
+    "a status that becomes another": (lambda: Rewriting(201), anew, []),
+    "a status that becomes an error": (lambda: Rewriting(503), anew, ["finish"]),
+    "a status that becomes a text": (lambda: Rewriting("404"), anew, []),
+    "a status that becomes none": (lambda: Rewriting(-5), anew, ["finish"]),
     "no headers of the answer": (Server, sending({"type": "http.response.start", "status": 200}, BODY), []),
     "the answer's headers in an iterator": (Server, sending({**START, "headers": iter([])}, BODY), ["send_any"]),
     "a body of another type": (Server, sending(START, {**BODY, "body": bytearray(b"abc")}), ["send_any"]),

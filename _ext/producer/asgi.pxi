@@ -56,8 +56,7 @@ cdef class Exchange:
 
     def has_sent(self, message, bint is_last):
         """See request_path.PureExchange."""
-        if _is_begun(self) and type(message) is dict:
-            _note_message(self.request, <dict>message, is_last)
+        return not _is_begun(self) or type(message) is not dict or _note_message(self.request, <dict>message, is_last)
 
     def end(self):
         """See request_path.PureExchange."""
@@ -158,8 +157,11 @@ cdef bint _is_fine(RequestPath request, object status) except -1:
     return True
 
 
-cdef int _note_message(RequestPath request, dict message, bint is_last) except -1:
-    """Take note of a message of which `_begin_to_send` was asked, and which the server took."""
+cdef bint _note_message(RequestPath request, dict message, bint is_last) except -1:
+    """Take note of a message of which `_begin_to_send` was asked, and which the server took.
+
+    Return False if that is left to Python: the server may have written into the message meanwhile.
+    """
     if message.get("type") == body_kind:
         body = message.get("body")
         if type(body) is bytes:
@@ -167,13 +169,13 @@ cdef int _note_message(RequestPath request, dict message, bint is_last) except -
         if is_last:
             request._answered_ns = counter_ns()
     else:
-        # The server may have written into the message meanwhile.
         status = message.get("status")
-        if type(status) is int and _is_fine(request, status):
-            request.status = status
+        if type(status) is not int or not _is_fine(request, status):
+            return False
+        request.status = status
         if django_asgi in loaded and not request.route:
             request.route = exchanges.route_in_calls()
-    return 0
+    return True
 
 
 cdef bint _end_exchange(RequestPath request, dict scope) except -1:

@@ -160,7 +160,8 @@ class Channel(Exchange):
         except BaseException as error:
             self._is_refused(error, is_last)
             raise
-        self.has_sent(message, is_last)
+        if not self.has_sent(message, is_last):
+            self._note(self.request.sent, message, listed(message))
 
     async def _send_any(self, message: Message) -> None:
         request = self.request

@@ -53,8 +53,12 @@ class PureExchange:
         """Return whether a message of the application completes the answer; None if all about it was left to do."""
         return None
 
-    def has_sent(self, message: Any, is_last: bool) -> None:
-        """Take note of a message that the server took. is_last: what `begins_to_send` said of it."""
+    def has_sent(self, message: Any, is_last: bool) -> bool:
+        """Take note of a message that the server took. is_last: what `begins_to_send` said of it.
+
+        Return False if that was left to do.
+        """
+        return False
 
     def end(self) -> bool:
         """End the trace, because the application has returned. Return False if that was left to do."""

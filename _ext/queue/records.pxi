@@ -20,6 +20,10 @@ cdef class Records:
     def __dealloc__(self):
         free(self._places)
 
+    def __reduce__(self):
+        # Cython would copy an address.
+        raise TypeError("records in one piece cannot be copied: list() makes single ones")
+
     def __len__(self):
         return self._count
 

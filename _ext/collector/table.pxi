@@ -100,9 +100,9 @@ cdef class OpenTraces:
         memcpy(found.trace_id, PyBytes_AsString(trace_id), ID_BYTES)
 
     def __delitem__(self, trace_id):
-        if self._trace(trace_id) is NULL:
+        cdef place *found = self._known(trace_id)
+        if found is NULL:
             raise KeyError(trace_id)
-        cdef place *found = self._place(hash(trace_id), PyBytes_AsString(trace_id))
         trace = <object>found.trace
         Py_DECREF(trace)
         self._close_up(found - self._places)
@@ -112,10 +112,17 @@ cdef class OpenTraces:
 
     cdef PyObject *_trace(self, object trace_id) except? NULL:
         """Return a trace, which stays the table's; NULL: none is known by that id."""
+        cdef place *found = self._known(trace_id)
+        return NULL if found is NULL else found.trace
+
+    cdef place *_known(self, object trace_id) except? NULL:
+        """Return where a trace stands; NULL: none is known by that id."""
         cdef Py_hash_t of = hash(trace_id)
+        cdef place *found
         if not PyBytes_CheckExact(trace_id) or PyBytes_Size(trace_id) != ID_BYTES:
             return NULL
-        return self._place(of, PyBytes_AsString(trace_id)).trace
+        found = self._place(of, PyBytes_AsString(trace_id))
+        return NULL if found.trace is NULL else found
 
     cdef int _fetch_place(self, object trace_id) except -1:
         """Have the processor fetch where a trace stands."""
@@ -125,9 +132,8 @@ cdef class OpenTraces:
 
     cdef int _fetch_all(self, object trace_id) except -1:
         """Have the processor fetch what a record of a trace needs, without touching it."""
-        cdef place *found
-        if self._trace(trace_id) is not NULL:
-            found = self._place(hash(trace_id), PyBytes_AsString(trace_id))
+        cdef place *found = self._known(trace_id)
+        if found is not NULL:
             _fetch(found.trace, TRACE_LINES)
             _fetch(found.stream, STREAM_LINES)
             _fetch(found.events, 1)

@@ -216,18 +216,16 @@ cdef bint _passes(object masks, object trace_id, const records_view *view, Py_ss
     """Masks.passes."""
     cdef const char *opened = records_payload(view, number)
     cdef Py_ssize_t size = records_header(view, number).length, at = 0
-    cdef bytes rest
     try:
         start = _start(opened, size, &at)
         if start is None:
             return False
-        rest = PyBytes_FromStringAndSize(opened + at, size - at)
         if _find(opened + at, size - at, _CONFIG) >= 0 or _find(opened + at, size - at, _ESCAPE) >= 0:
             return False
         mask = <object>PyTuple_GetItem(start, 1)
         # Whether it hides anything.
         if <object>PyTuple_GetItem(start, 2):
-            if mask.may_change(rest):
+            if mask.may_change(PyBytes_FromStringAndSize(opened + at, size - at)):
                 return False
             if not masks.knows(trace_id):
                 masks[trace_id] = mask
